@@ -1,0 +1,338 @@
+// Package admin lets people and tools look into a running proxy, over HTTP: as
+// tables to read, or as JSON where asked for by ?format=json or an Accept
+// header.
+//
+// It is for loopback. Looking is GET; whatever changes something is POST, and
+// is refused to requests that a browser was talked into by another site.
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"html"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// Endpoint is an endpoint as it is shown.
+type Endpoint struct {
+	Service  string            `json:"service"`
+	Port     uint32            `json:"port"`
+	Address  string            `json:"address"`
+	Cluster  string            `json:"cluster"`
+	Locality string            `json:"locality"`
+	Healthy  bool              `json:"healthy"` // may get traffic
+	Reason   string            `json:"reason,omitempty"`
+	Source   string            `json:"source"`
+	Owner    string            `json:"owner"`
+	Weight   uint32            `json:"weight"`
+	Labels   map[string]string `json:"labels"`
+	Identity string            `json:"identity"`
+	Age      float64           `json:"age"` // seconds
+}
+
+// Member is a gossip member as it is shown.
+type Member struct {
+	Name     string `json:"name"`
+	Cluster  string `json:"cluster"`
+	Locality string `json:"locality"`
+	Address  string `json:"address"`
+	State    string `json:"state"`
+	Version  string `json:"version"`
+}
+
+// Route is a route as it is shown.
+type Route struct {
+	Listener     string        `json:"listener"`
+	Host         string        `json:"host"`
+	Name         string        `json:"name"`
+	Match        string        `json:"match"`
+	Destinations []Destination `json:"destinations"`
+	Source       string        `json:"source"`
+}
+
+// Destination is where a route sends to.
+type Destination struct {
+	Host      string  `json:"host"`
+	Subset    string  `json:"subset,omitempty"`
+	Port      uint32  `json:"port"`
+	Percent   float64 `json:"percent"`
+	Standby   bool    `json:"standby,omitempty"`
+	Known     bool    `json:"known"`
+	Endpoints int     `json:"endpoints"`
+	Usable    int     `json:"usable"`
+}
+
+// Host is what the proxy has found out of an endpoint of one upstream.
+type Host struct {
+	Upstream string `json:"upstream"`
+	Address  string `json:"address"`
+	Healthy  bool   `json:"healthy"`
+	Reason   string `json:"reason,omitempty"`
+	Active   int    `json:"active"`
+}
+
+// Status is the state of a proxy in short.
+type Status struct {
+	Ready    bool     `json:"ready"`
+	Reason   string   `json:"reason,omitempty"`
+	Node     string   `json:"node"`
+	Version  string   `json:"version"`
+	Snapshot Snapshot `json:"snapshot"`
+	Warnings int      `json:"warnings"`
+
+	Endpoints      int               `json:"endpoints"`
+	EndpointsReady int               `json:"endpointsReady"`
+	Members        int               `json:"members"`
+	Listeners      map[string]string `json:"listeners"`
+}
+
+// Snapshot is the configuration in force.
+type Snapshot struct {
+	Number uint64  `json:"number"`
+	Hash   string  `json:"hash"`
+	Age    float64 `json:"age"`   // seconds
+	Error  string  `json:"error"` // why later files are not used
+}
+
+// State is what admin shows, and what it can set off.
+type State interface {
+	Status() Status
+	Endpoints() []Endpoint
+	Members() []Member
+	Routes() []Route
+	Hosts() []Host
+	ConfigDump() any
+	Reload()
+	Drain()
+	Quit()
+}
+
+// New returns the handler of the admin listener.
+func New(s State) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { index(w, s.Status()) })
+	mux.HandleFunc("GET /ready", ready(s))
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		st := s.Status()
+		reply(w, r, st, func(o io.Writer) { WriteStatus(o, st) })
+	})
+	mux.HandleFunc("GET /endpoints", func(w http.ResponseWriter, r *http.Request) {
+		list := slices.DeleteFunc(s.Endpoints(), func(e Endpoint) bool {
+			q := r.URL.Query()
+			return q.Has("service") && e.Service != q.Get("service") || q.Has("cluster") && e.Cluster != q.Get("cluster")
+		})
+		reply(w, r, list, func(o io.Writer) { WriteEndpoints(o, list) })
+	})
+	mux.HandleFunc("GET /members", func(w http.ResponseWriter, r *http.Request) {
+		list := s.Members()
+		reply(w, r, list, func(o io.Writer) { WriteMembers(o, list) })
+	})
+	mux.HandleFunc("GET /routes", func(w http.ResponseWriter, r *http.Request) {
+		list := s.Routes()
+		reply(w, r, list, func(o io.Writer) { WriteRoutes(o, list) })
+	})
+	mux.HandleFunc("GET /clusters", func(w http.ResponseWriter, r *http.Request) {
+		list := s.Hosts()
+		reply(w, r, list, func(o io.Writer) { writeClusters(o, list) })
+	})
+	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, s.ConfigDump()) })
+	for path, act := range map[string]func(){"/drain": s.Drain, "/quitquitquit": s.Quit, "/reload": s.Reload} {
+		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+			act()
+			fmt.Fprintln(w, "OK")
+		})
+	}
+	return guard(mux)
+}
+
+// Probes returns the handler of the metrics listener's health checks.
+func Probes(s State) *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz/ready", ready(s))
+	mux.HandleFunc("GET /healthz/live", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "live") })
+	return mux
+}
+
+func ready(s State) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if st := s.Status(); !st.Ready {
+			http.Error(w, "not ready: "+st.Reason, http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	}
+}
+
+// guard refuses what a foreign web page has made a browser send: a POST with
+// an Origin, and any request for a name that is not this machine's (DNS
+// rebinding).
+func guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		switch {
+		case err != nil && host != "localhost" && host != "":
+			http.Error(w, "the admin listener answers to an IP address or localhost only", http.StatusForbidden)
+		case r.Method != http.MethodGet && r.Header.Get("Origin") != "":
+			http.Error(w, "requests of web pages are refused", http.StatusForbidden)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+func reply(w http.ResponseWriter, r *http.Request, v any, text func(io.Writer)) {
+	if r.URL.Query().Get("format") == "json" || strings.Contains(r.Header.Get("Accept"), "application/json") {
+		writeJSON(w, v)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	text(w)
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.Encode(v)
+}
+
+func index(w io.Writer, s Status) {
+	fmt.Fprintf(w, "<!doctype html><meta charset=utf-8><title>Isthmus %s</title><style>body{font:16px/1.5 system-ui;margin:3em auto;max-width:42em;padding:0 1em;color-scheme:light dark}pre{white-space:pre-wrap}</style><h1>Isthmus</h1><pre>", html.EscapeString(s.Node))
+	var b strings.Builder
+	WriteStatus(&b, s)
+	io.WriteString(w, html.EscapeString(b.String()))
+	io.WriteString(w, "</pre><ul>")
+	for _, p := range []string{"status", "endpoints", "members", "routes", "clusters", "config_dump", "ready"} {
+		fmt.Fprintf(w, `<li><a href="/%s">%s</a> (<a href="/%s?format=json">JSON</a>)`, p, p, p)
+	}
+	io.WriteString(w, "</ul>")
+}
+
+// WriteStatus writes a status for people.
+func WriteStatus(w io.Writer, s Status) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	state := "ready"
+	if !s.Ready {
+		state = "not ready: " + s.Reason
+	}
+	fmt.Fprintf(t, "proxy\t%s\t%s\n", s.Node, state)
+	fmt.Fprintf(t, "snapshot\t%d\tconfiguration %s, %s old\n", s.Snapshot.Number, s.Snapshot.Hash, age(s.Snapshot.Age))
+	fmt.Fprintf(t, "endpoints\t%d\t%d of them ready\n", s.Endpoints, s.EndpointsReady)
+	fmt.Fprintf(t, "members\t%d\t\n", s.Members)
+	for _, name := range sortedKeys(s.Listeners) {
+		fmt.Fprintf(t, "listener\t%s\t%s\n", name, s.Listeners[name])
+	}
+	t.Flush()
+	if s.Snapshot.Error != "" {
+		fmt.Fprintf(w, "\nthe files have changed since, and are not used:\n%s\n", s.Snapshot.Error)
+	}
+}
+
+func sortedKeys(m map[string]string) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// age writes seconds as 3s, 5m, 2h, 4d.
+func age(seconds float64) string {
+	switch s := int(seconds); {
+	case s < 120:
+		return fmt.Sprintf("%ds", s)
+	case s < 7200:
+		return fmt.Sprintf("%dm", s/60)
+	case s < 48*3600:
+		return fmt.Sprintf("%dh", s/3600)
+	default:
+		return fmt.Sprintf("%dd", s/86400)
+	}
+}
+
+// WriteEndpoints writes endpoints for people.
+func WriteEndpoints(w io.Writer, list []Endpoint) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "SERVICE\tPORT\tADDRESS\tCLUSTER\tLOCALITY\tHEALTH\tSOURCE\tOWNER\tAGE")
+	for _, e := range list {
+		health := "healthy"
+		if !e.Healthy {
+			health = "unhealthy (" + e.Reason + ")"
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Service, e.Port, e.Address, e.Cluster, dash(e.Locality), health, e.Source, dash(e.Owner), age(e.Age))
+	}
+	t.Flush()
+}
+
+// WriteMembers writes members for people.
+func WriteMembers(w io.Writer, list []Member) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tCLUSTER\tLOCALITY\tADDRESS\tSTATE\tVERSION")
+	for _, m := range list {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", m.Name, m.Cluster, dash(m.Locality), m.Address, m.State, dash(m.Version))
+	}
+	t.Flush()
+}
+
+// WriteRoutes writes routes for people.
+func WriteRoutes(w io.Writer, list []Route) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "LISTENER\tHOST\tMATCH\tDESTINATION\tSOURCE")
+	for _, r := range list {
+		dests := make([]string, len(r.Destinations))
+		for i, d := range r.Destinations {
+			dests[i] = destination(d)
+		}
+		if len(dests) == 0 {
+			dests = []string{r.Name}
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", r.Listener, r.Host, r.Match, strings.Join(dests, ", "), dash(r.Source))
+	}
+	t.Flush()
+}
+
+func destination(d Destination) string {
+	s := fmt.Sprintf("%s:%d", d.Host, d.Port)
+	if d.Subset != "" {
+		s += " subset " + d.Subset
+	}
+	switch {
+	case !d.Known:
+		return s + " (unknown)"
+	case d.Standby:
+		s += " standby"
+	case d.Percent < 100:
+		s += fmt.Sprintf(" %.0f%%", d.Percent)
+	}
+	return fmt.Sprintf("%s (%d/%d)", s, d.Usable, d.Endpoints)
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// writeClusters writes hosts as Envoy's /clusters does, for scripts that know
+// it.
+func writeClusters(w io.Writer, list []Host) {
+	for _, h := range list {
+		flags := "healthy"
+		if !h.Healthy {
+			flags = "/failed_outlier_check"
+		}
+		fmt.Fprintf(w, "%s::%s::rq_active::%d\n%s::%s::health_flags::%s\n", h.Upstream, h.Address, h.Active, h.Upstream, h.Address, flags)
+	}
+}

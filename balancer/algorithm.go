@@ -1,0 +1,99 @@
+package balancer
+
+import (
+	"math/rand/v2"
+	"sort"
+	"sync/atomic"
+)
+
+// leastRequest takes the less busy of two random hosts, the power of two
+// choices. Where weights differ, hosts are drawn by weight and the load is
+// compared per weight, which comes to Envoy's weight/(active+1).
+func (g *group) leastRequest() *candidate {
+	n := len(g.candidates)
+	if n == 1 {
+		return &g.candidates[0]
+	}
+	if !g.equal {
+		a, b := g.random(), g.random()
+		if uint64(a.host.active.Load()+1)*uint64(b.weight) <= uint64(b.host.active.Load()+1)*uint64(a.weight) {
+			return a
+		}
+		return b
+	}
+	i := rand.IntN(n)
+	j := rand.IntN(n - 1)
+	if j >= i {
+		j++ // two different ones
+	}
+	a, b := &g.candidates[i], &g.candidates[j]
+	if b.host.active.Load() < a.host.active.Load() {
+		return b
+	}
+	return a
+}
+
+// random draws a host by weight.
+func (g *group) random() *candidate {
+	if g.equal {
+		return &g.candidates[rand.IntN(len(g.candidates))]
+	}
+	n := rand.Uint64N(g.weight)
+	i := sort.Search(len(g.candidates), func(i int) bool { return n < g.candidates[i].until })
+	return &g.candidates[i]
+}
+
+// roundRobin takes one host after the other, by weight.
+func (g *group) roundRobin(rotation *atomic.Uint32) *candidate {
+	n := rotation.Add(1)
+	if g.schedule != nil {
+		return &g.candidates[g.schedule[n%uint32(len(g.schedule))]]
+	}
+	return &g.candidates[n%uint32(len(g.candidates))]
+}
+
+// maxSchedule bounds the length of a schedule; weights are scaled to fit.
+const maxSchedule = 1 << 14
+
+// stride makes a round in which each host comes as often as it weighs, evenly
+// spread: always the host that is furthest behind (smooth weighted round
+// robin, as nginx does it).
+func stride(hosts []candidate) []uint16 {
+	if len(hosts) > maxSchedule {
+		return nil
+	}
+	var total uint64
+	divisor := uint64(0)
+	for _, c := range hosts {
+		total += uint64(c.weight)
+		divisor = gcd(uint64(c.weight), divisor)
+	}
+	divisor = max(divisor, (total+maxSchedule-1)/maxSchedule)
+	weights := make([]int64, len(hosts))
+	sum := int64(0)
+	for i, c := range hosts {
+		weights[i] = int64(max(uint64(c.weight)/divisor, 1))
+		sum += weights[i]
+	}
+	current := make([]int64, len(hosts))
+	schedule := make([]uint16, 0, sum)
+	for range sum {
+		best := 0
+		for i := range current {
+			current[i] += weights[i]
+			if current[i] > current[best] {
+				best = i
+			}
+		}
+		current[best] -= sum
+		schedule = append(schedule, uint16(best))
+	}
+	return schedule
+}
+
+func gcd(a, b uint64) uint64 {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}

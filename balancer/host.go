@@ -1,0 +1,152 @@
+package balancer
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"isthmus/mesh"
+)
+
+// State says whether a host may get traffic, as far as this proxy has seen for
+// itself.
+type State uint8
+
+// The states of a host.
+const (
+	Usable  State = iota
+	Ejected       // gets nothing until its time is over
+	OnTrial       // its time is over: one request at a time, until one succeeds
+)
+
+// Host is an endpoint's live twin: how many requests it has under way, and
+// whether it was ejected. It survives snapshots.
+type Host struct {
+	endpoint atomic.Pointer[mesh.Endpoint]
+	active   atomic.Int32
+	state    atomic.Uint32 // State, for readers without the lock
+
+	mu       sync.Mutex // guards what is below
+	reason   string
+	until    time.Time
+	hard     bool
+	timer    *time.Timer
+	watchers map[*atomic.Uint64]struct{}
+}
+
+// NewHost makes the twin of an endpoint.
+func NewHost(e *mesh.Endpoint) *Host {
+	h := &Host{watchers: map[*atomic.Uint64]struct{}{}}
+	h.endpoint.Store(e)
+	return h
+}
+
+// Endpoint returns the endpoint as the latest snapshot has it.
+func (h *Host) Endpoint() *mesh.Endpoint { return h.endpoint.Load() }
+
+// Update gives the host its endpoint of a new snapshot.
+func (h *Host) Update(e *mesh.Endpoint) {
+	if h.endpoint.Swap(e) != e {
+		h.mu.Lock()
+		h.changed()
+		h.mu.Unlock()
+	}
+}
+
+// Begin and End count a request under way.
+func (h *Host) Begin() { h.active.Add(1) }
+
+// End is the counterpart of Begin.
+func (h *Host) End() { h.active.Add(-1) }
+
+// Active returns how many requests are under way.
+func (h *Host) Active() int32 { return h.active.Load() }
+
+// State returns the host's state and, unless it is Usable, the reason.
+func (h *Host) State() (State, string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return State(h.state.Load()), h.reason
+}
+
+// Eject keeps traffic away for a time; then the host is on trial. hard says
+// that replies, not connects, were the reason: then it is no last resort
+// either, since outlier detection without a panic threshold means 503 when all
+// are ejected.
+func (h *Host) Eject(reason string, d time.Duration, hard bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	// Up to a tenth more, so that many proxies do not try at the same moment.
+	d += rand.N(d/10 + 1)
+	h.reason, h.hard, h.until = reason, hard, time.Now().Add(d)
+	h.state.Store(uint32(Ejected))
+	h.timer = time.AfterFunc(d, h.tryAgain)
+	h.changed()
+}
+
+// tryAgain ends the ejection.
+func (h *Host) tryAgain() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if State(h.state.Load()) == Ejected && !time.Now().Before(h.until) {
+		h.state.Store(uint32(OnTrial))
+		h.changed()
+	}
+}
+
+// Restore makes the host usable, as after a success.
+func (h *Host) Restore() {
+	if State(h.state.Load()) == Usable {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	h.reason, h.hard = "", false
+	h.state.Store(uint32(Usable))
+	h.changed()
+}
+
+// good reports whether the host should get traffic. A host on trial counts as
+// good only while nothing is under way to it.
+func (h *Host) good() bool {
+	return State(h.state.Load()) != Ejected && h.Endpoint().Unready == ""
+}
+
+// free reports whether a good host may be given one more request now.
+func (h *Host) free() bool {
+	return State(h.state.Load()) != OnTrial || h.active.Load() == 0
+}
+
+// lastResort reports whether the host may be tried when there is no good one.
+func (h *Host) lastResort() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return State(h.state.Load()) != Ejected || !h.hard
+}
+
+// watch makes the host bump a counter when it changes.
+func (h *Host) watch(counter *atomic.Uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.watchers[counter] = struct{}{}
+}
+
+func (h *Host) unwatch(counter *atomic.Uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.watchers, counter)
+}
+
+// changed tells the sets that hold the host. The caller holds mu.
+func (h *Host) changed() {
+	for c := range h.watchers {
+		c.Add(1)
+	}
+}

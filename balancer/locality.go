@@ -1,0 +1,133 @@
+package balancer
+
+import (
+	"strings"
+
+	"isthmus/mesh"
+)
+
+// plan is what a policy makes of localities, seen from one proxy.
+type plan struct {
+	from       mesh.Locality
+	labels     map[string]string // of the proxy
+	off        bool              // one priority for all
+	distribute *mesh.Distribute  // the one whose From matches the proxy
+	failover   []mesh.Failover
+	byLabels   []string // failoverPriority
+}
+
+func newPlan(lb *mesh.LoadBalancer, from mesh.Locality, labels map[string]string) plan {
+	p := plan{from: from, labels: labels}
+	if lb == nil || lb.Locality == nil {
+		p.off = from == mesh.Locality{}
+		return p
+	}
+	l := lb.Locality
+	switch {
+	case l.Disabled:
+		p.off = true
+	case len(l.Distribute) > 0:
+		// Without a rule for this locality, Istio balances over all.
+		p.off = true
+		for i := range l.Distribute {
+			if from.Matches(l.Distribute[i].From) {
+				p.distribute = &l.Distribute[i]
+				break
+			}
+		}
+	default:
+		p.failover, p.byLabels = l.Failover, l.FailoverPriority
+		p.off = from == mesh.Locality{} && len(p.byLabels) == 0
+	}
+	return p
+}
+
+// priority returns the priority of an endpoint, 0 the best. Gaps do no harm.
+func (p *plan) priority(e *mesh.Endpoint) int {
+	if p.off {
+		return 0
+	}
+	rank := 0
+	if len(p.byLabels) > 0 {
+		rank = p.labelRank(e)
+		if len(p.failover) == 0 {
+			return rank
+		}
+	}
+	return rank*5 + p.localityRank(e.Locality)
+}
+
+// localityRank is Istio's: the same subzone 0, zone 1, region 2, the region to
+// fail over to 3, any other 4.
+func (p *plan) localityRank(l mesh.Locality) int {
+	if l.Region != p.from.Region {
+		for _, f := range p.failover {
+			if f.From == p.from.Region && f.To == l.Region {
+				return 3
+			}
+		}
+		return 4
+	}
+	switch {
+	case l == p.from:
+		return 0
+	case l.Zone == p.from.Zone:
+		return 1
+	}
+	return 2
+}
+
+// labelRank counts how many labels of failoverPriority an endpoint lacks: the
+// n-th counts only if all before it fit.
+func (p *plan) labelRank(e *mesh.Endpoint) int {
+	for i, l := range p.byLabels {
+		key, want, fixed := strings.Cut(l, "=")
+		if !fixed {
+			want = p.ownLabel(key)
+		}
+		if got, ok := e.Label(key); !ok || got != want {
+			return len(p.byLabels) - i
+		}
+	}
+	return 0
+}
+
+// ownLabel is a label of the proxy itself, derived ones included.
+func (p *plan) ownLabel(key string) string {
+	self := mesh.Endpoint{Labels: p.labels, Locality: p.from}
+	v, _ := self.Label(key)
+	return v
+}
+
+// shareOut divides traffic as distribute says. A locality's share is scaled by
+// its health, min(1, 1.4 × healthy part), as Envoy's locality weights are; the
+// sum is then made 1. If nobody listed can serve, nil: the others get it all,
+// by the priorities of their localities.
+func (p *plan) shareOut(cells []*cell) []float64 {
+	shares := make([]float64, len(cells))
+	var sum float64
+	for _, to := range p.distribute.To {
+		var weight float64
+		var matching []int
+		for i, c := range cells {
+			if c.key.locality.Matches(to.Locality) {
+				matching = append(matching, i)
+				weight += float64(c.weight)
+			}
+		}
+		for _, i := range matching {
+			c := cells[i]
+			health := min(1, overprovisioning/100.0*goodWeight(c)/float64(c.weight))
+			s := float64(to.Percent) * float64(c.weight) / weight * health
+			shares[i] += s
+			sum += s
+		}
+	}
+	if sum == 0 {
+		return nil
+	}
+	for i := range shares {
+		shares[i] /= sum
+	}
+	return shares
+}

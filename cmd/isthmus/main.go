@@ -1,0 +1,89 @@
+// Command isthmus is a proxy between clusters: see the README, or
+// "isthmus help".
+//
+// This folder only takes flags and wires the packages together, one file for
+// each command; run.go shows how the proxy is put together.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// usageError is a mistake in how the program was called: exit status 2.
+type usageError struct{ error }
+
+// errFindings is a configuration with findings: exit status 1, and nothing
+// more to say.
+var errFindings = errors.New("findings")
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run runs a command and returns its exit status.
+func run(args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.Execute()
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errFindings):
+		return 1
+	case errors.As(err, &usage):
+		fmt.Fprintf(os.Stderr, "isthmus: %v\n", err)
+		return 2
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintf(os.Stderr, "isthmus: %s\n", line)
+	}
+	return 1
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "isthmus",
+		Short:         "A proxy that carries HTTP between clusters, without a control plane",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("there is no command %q: see isthmus help", args[0])}
+			}
+			return cmd.Help()
+		},
+		Args: cobra.ArbitraryArgs,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
+	})
+	root.AddCommand(
+		newRunCommand(), newValidateCommand(),
+		newStatusCommand(), newEndpointsCommand(), newMembersCommand(), newRoutesCommand(),
+		newKeygenCommand(), newVersionCommand(),
+	)
+	return root
+}
+
+// usage makes a check of positional arguments end in exit status 2.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
+		}
+		return nil
+	}
+}
+
+// checkOutput refuses formats other than text and json.
+func checkOutput(format string) error {
+	if format != "text" && format != "json" {
+		return usageError{fmt.Errorf("-o %s: write text or json", format)}
+	}
+	return nil
+}

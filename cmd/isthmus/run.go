@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"isthmus/admin"
+	"isthmus/config"
+	"isthmus/control"
+	"isthmus/gossip"
+	"isthmus/mesh"
+	"isthmus/proxy"
+)
+
+func newRunCommand() *cobra.Command {
+	var bootstrap, level string
+	var paths []string
+	cmd := &cobra.Command{
+		Use:   "run [--bootstrap FILE] --config PATH...",
+		Short: "Run the proxy",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			paths = append(paths, args...) // --config a b c, as a shell expands --config *
+			if len(paths) == 0 {
+				return usageError{errors.New("--config is missing: name a file or a folder of resources")}
+			}
+			log, err := newLogger(level)
+			if err != nil {
+				return err
+			}
+			b, warnings, err := config.LoadBootstrap(bootstrap, os.Environ())
+			if err != nil {
+				return err
+			}
+			for _, w := range warnings {
+				log.Warn(w)
+			}
+			raiseFileLimit(log)
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			s, err := start(b, paths, log)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "isthmus ready: %s\n", s.addresses())
+			s.wait(ctx, stop)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&bootstrap, "bootstrap", "", "`FILE` that says what this proxy is")
+	cmd.Flags().StringArrayVar(&paths, "config", nil, "file or folder of resources, `PATH`; may be given several times")
+	cmd.Flags().StringVar(&level, "log-level", os.Getenv("ISTHMUS_LOG_LEVEL"), "debug, info, warn or error")
+	return cmd
+}
+
+func newLogger(level string) (*slog.Logger, error) {
+	var l slog.Level
+	if level != "" {
+		if err := l.UnmarshalText([]byte(level)); err != nil {
+			return nil, usageError{fmt.Errorf("--log-level %s: write debug, info, warn or error", level)}
+		}
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+}
+
+// raiseFileLimit takes as many descriptors as the system allows: every
+// connection is one.
+func raiseFileLimit(log *slog.Logger) {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err == nil && l.Cur < l.Max {
+		l.Cur = l.Max
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+			log.Debug("file limit not raised", "error", err)
+		}
+	}
+}
+
+// server is a running proxy with everything that belongs to it.
+type server struct {
+	bootstrap *config.Bootstrap
+	node      *mesh.Node
+	log       *slog.Logger
+	proxy     *proxy.Proxy
+	control   *control.Controller
+	gossip    *gossip.Gossip // nil: none
+	admin     []*http.Server
+	listening map[string]string
+	cancel    context.CancelFunc // of what follows files
+	quit      chan struct{}
+	quitOnce  sync.Once
+}
+
+// start builds the proxy: the data plane, the control that feeds it, gossip
+// that feeds control, and admin that looks at all of them.
+func start(b *config.Bootstrap, paths []string, log *slog.Logger) (s *server, err error) {
+	s = &server{bootstrap: b, node: b.MeshNode(), log: log, listening: map[string]string{}, quit: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	keys, err := readKeys(b.Gossip.Keys)
+	if err != nil {
+		return nil, err
+	}
+	s.proxy, err = proxy.New(proxy.Options{
+		Node: s.node, Outbound: b.Listeners.Outbound, Inbound: b.Listeners.Inbound,
+		GatewayBind: b.Listeners.Gateway.Bind, GatewayPorts: b.Listeners.Gateway.Ports,
+		NumTrustedProxies: b.NumTrustedProxies, Through: b.Gossip.Announce == "through", Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.control, err = control.New(control.Options{
+		Node: s.node, Paths: paths, Announce: b.Gossip.Announce, Inbound: b.Listeners.Inbound,
+		Publish: s.proxy.Publish, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var feed control.Gossip // a nil interface where there is no gossip
+	if b.Gossip.Bind != "" {
+		s.gossip, err = gossip.Start(gossip.Options{
+			Node: s.node, Version: version().Version, Bind: b.Gossip.Bind, Advertise: b.Gossip.Advertise, Join: b.Gossip.Join,
+			Keys: keys, Logger: log, OnChange: s.control.Wake,
+		})
+		if err != nil {
+			return nil, err
+		}
+		feed = s.gossip
+	}
+	if err := s.control.Start(feed); err != nil {
+		return nil, err
+	}
+	if err := s.followKeys(b.Gossip.Keys); err != nil {
+		return nil, err
+	}
+	metrics := admin.Probes(s)
+	if err := s.serve("admin", b.Listeners.Admin, admin.New(s)); err != nil {
+		return nil, err
+	}
+	return s, s.serve("metrics", b.Listeners.Metrics, metrics)
+}
+
+// followKeys takes new gossip keys over when their files change.
+func (s *server) followKeys(files []string) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	if s.gossip == nil || len(files) == 0 {
+		return nil
+	}
+	return config.Watch(ctx, files, func() {
+		keys, err := readKeys(files)
+		if err == nil {
+			err = s.gossip.SetKeys(keys)
+		}
+		if err != nil {
+			s.log.Error("the new gossip keys are not used", "error", err)
+			return
+		}
+		s.log.Info("gossip keys read anew", "keys", len(keys))
+	})
+}
+
+// serve opens a listener for people and tools; net/http is good enough for
+// them.
+func (s *server) serve(name, address string, h http.Handler) error {
+	if address == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("listen %s %s: address already in use: another process has the port; stop it or give listeners.%s another address in the bootstrap file", name, address, name)
+		}
+		return fmt.Errorf("listen %s: %w", name, err)
+	}
+	s.listening[name] = l.Addr().String()
+	hs := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+	s.admin = append(s.admin, hs)
+	go hs.Serve(l) // ends with hs.Close
+	return nil
+}
+
+func (s *server) addresses() string {
+	all := s.Status().Listeners
+	var out []string
+	for name, a := range all {
+		out = append(out, name+" "+a)
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}
+
+// wait serves until ctx is done or Quit is called, then drains: the others
+// hear that this proxy goes, what is under way is finished, and that is it. A
+// second signal ends the process at once, since stop gives signals back their
+// usual effect.
+func (s *server) wait(ctx context.Context, stop func()) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	for waiting := true; waiting; {
+		select {
+		case <-hup:
+			s.Reload()
+		case <-ctx.Done():
+			waiting = false
+		case <-s.quit:
+			waiting = false
+		}
+	}
+	stop()
+	s.log.Info("draining", "timeout", s.bootstrap.Drain.Timeout)
+	deadline, cancel := context.WithTimeout(context.Background(), s.bootstrap.Drain.Timeout)
+	defer cancel()
+	s.control.Drain()
+	s.leave()
+	if err := s.proxy.Drain(deadline); err != nil {
+		s.log.Warn("drained incompletely", "error", err)
+	}
+	s.close()
+}
+
+// leaveTimeout is how long the others may take to hear that we go.
+const leaveTimeout = 2 * time.Second
+
+func (s *server) leave() {
+	if s.gossip == nil {
+		return
+	}
+	if err := s.gossip.Leave(leaveTimeout); err != nil {
+		s.log.Debug("gossip left incompletely", "error", err)
+	}
+}
+
+// close ends everything that was started.
+func (s *server) close() {
+	if s.cancel != nil {
+		s.cancel()
+		s.control.Close()
+	}
+	for _, a := range s.admin {
+		a.Close()
+	}
+	if s.gossip != nil {
+		s.gossip.Close()
+	}
+	if s.proxy != nil {
+		s.proxy.Close()
+	}
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"time"
+
+	"isthmus/admin"
+	"isthmus/mesh"
+	"isthmus/proxy"
+)
+
+// The methods of admin.State: server brings together what the packages know.
+
+// Status implements admin.State.
+func (s *server) Status() admin.Status {
+	c := s.control.Status()
+	out := admin.Status{
+		Ready: c.Ready, Reason: c.Reason, Node: s.node.Member(), Version: version().Version,
+		Snapshot:  admin.Snapshot{Number: c.Snapshot.Number, Hash: c.Snapshot.Hash, Age: c.Snapshot.Age, Error: c.Snapshot.Error},
+		Warnings:  c.Warnings,
+		Endpoints: c.Endpoints.Total, EndpointsReady: c.Endpoints.Ready,
+		Listeners: s.proxy.Addresses(),
+	}
+	for name, a := range s.listening {
+		out.Listeners[name] = a
+	}
+	if s.gossip != nil {
+		out.Listeners["gossip"] = s.gossip.Address()
+		out.Members = len(s.gossip.Members())
+	}
+	return out
+}
+
+// Endpoints implements admin.State: what the snapshot says, and what the proxy
+// has found out by itself, which outranks it.
+func (s *server) Endpoints() []admin.Endpoint {
+	ejected := map[mesh.EndpointKey]string{}
+	for _, h := range s.proxy.HostStates() {
+		if !h.Healthy {
+			ejected[h.Key] = h.Reason
+		}
+	}
+	list := s.control.Snapshot().Registry.All()
+	out := make([]admin.Endpoint, len(list))
+	for i, e := range list {
+		reason := e.Unready
+		if r := ejected[e.Key()]; r != "" {
+			reason = r
+		}
+		labels := e.Labels
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		out[i] = admin.Endpoint{
+			Service: e.Service, Port: e.Port.Number, Address: e.Address.String(), Cluster: e.Cluster, Locality: e.Locality.String(),
+			Healthy: reason == "", Reason: reason, Source: string(e.Source), Owner: e.Owner, Weight: e.Weight, Labels: labels,
+			Identity: e.Identity, Age: time.Since(e.Since).Seconds(),
+		}
+	}
+	return out
+}
+
+// Members implements admin.State.
+func (s *server) Members() []admin.Member {
+	out := []admin.Member{}
+	if s.gossip != nil {
+		for _, m := range s.gossip.Members() {
+			out = append(out, admin.Member(m))
+		}
+	}
+	return out
+}
+
+// Routes implements admin.State.
+func (s *server) Routes() []admin.Route {
+	out := []admin.Route{}
+	for _, r := range s.proxy.Routes() {
+		out = append(out, admin.Route{
+			Listener: r.Listener, Host: r.Host, Name: r.Name, Match: r.Match, Source: r.Source, Destinations: destinations(r.Destinations),
+		})
+	}
+	return out
+}
+
+func destinations(list []proxy.DestinationInfo) []admin.Destination {
+	out := make([]admin.Destination, len(list))
+	for i, d := range list {
+		out[i] = admin.Destination(d)
+	}
+	return out
+}
+
+// Hosts implements admin.State.
+func (s *server) Hosts() []admin.Host {
+	out := []admin.Host{}
+	for _, h := range s.proxy.HostStates() {
+		out = append(out, admin.Host{Upstream: h.Upstream, Address: h.Address.String(), Healthy: h.Healthy, Reason: h.Reason, Active: h.Active})
+	}
+	return out
+}
+
+// ConfigDump implements admin.State.
+func (s *server) ConfigDump() any {
+	snap := s.control.Snapshot()
+	return map[string]any{
+		"bootstrap": s.bootstrap, "node": s.node,
+		"snapshot":  map[string]any{"number": snap.Number, "time": snap.Time, "hash": snap.Config.Hash},
+		"config":    snap.Config,
+		"endpoints": s.Endpoints(),
+		"routes":    s.Routes(),
+	}
+}
+
+// Reload implements admin.State.
+func (s *server) Reload() { s.control.Reload() }
+
+// Drain implements admin.State: the proxy is no longer ready, and tells the
+// others, but goes on serving who comes all the same.
+func (s *server) Drain() { s.control.Drain() }
+
+// Quit implements admin.State: as SIGTERM.
+func (s *server) Quit() { s.quitOnce.Do(func() { close(s.quit) }) }

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"isthmus/config"
+	"isthmus/mesh"
+)
+
+func newValidateCommand() *cobra.Command {
+	var bootstrap, output string
+	var strict bool
+	cmd := &cobra.Command{
+		Use:   "validate [--bootstrap FILE] [-o text|json] [--strict] PATH...",
+		Short: "Say what is wrong with a configuration, and what will not do what it seems to",
+		Long: `Reads files and folders as "isthmus run" would, and opens no port.
+Exit status: 0 without an error (with --strict: without a warning either), 1 with findings, 2 for wrong usage.`,
+		Args: usage(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			var node *mesh.Node
+			if bootstrap != "" {
+				b, warnings, err := config.LoadBootstrap(bootstrap, os.Environ())
+				if err != nil {
+					return err
+				}
+				for _, w := range warnings {
+					fmt.Fprintf(cmd.ErrOrStderr(), "isthmus: warning: %s\n", w)
+				}
+				node = b.MeshNode()
+			}
+			r := config.Load(args, node)
+			if err := printFindings(cmd.OutOrStdout(), r, output); err != nil {
+				return err
+			}
+			if r.HasErrors() || strict && r.Count(config.Warning) > 0 {
+				return errFindings
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&bootstrap, "bootstrap", "", "bootstrap `FILE` of the proxy that is to run with it")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cmd.Flags().BoolVar(&strict, "strict", false, "warnings fail, too")
+	return cmd
+}
+
+func printFindings(w io.Writer, r *config.Result, output string) error {
+	if output == "json" {
+		list := r.Findings
+		if list == nil {
+			list = []config.Finding{}
+		}
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(list)
+	}
+	colour := isTerminal(w)
+	for _, f := range r.Findings {
+		line := f.String()
+		if colour {
+			line = [...]string{"\x1b[31m", "\x1b[33m", "\x1b[2m"}[f.Severity] + line + "\x1b[0m"
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isTerminal reports whether somebody watches.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

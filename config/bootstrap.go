@@ -1,0 +1,527 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"go.yaml.in/yaml/v3"
+
+	"isthmus/mesh"
+)
+
+// Bootstrap is the file that says what one proxy is. Every field has a
+// default.
+type Bootstrap struct {
+	Node               NodeConfig        `yaml:"node"`
+	TrustDomain        string            `yaml:"trustDomain"`
+	TrustDomainAliases []string          `yaml:"trustDomainAliases"`
+	RootNamespace      string            `yaml:"rootNamespace"`
+	Domains            map[string]string `yaml:"domains"`
+	Listeners          Listeners         `yaml:"listeners"`
+	NumTrustedProxies  int               `yaml:"numTrustedProxies"`
+	Capture            string            `yaml:"capture"`
+	Certificates       Certificates      `yaml:"certificates"`
+	CredentialDir      string            `yaml:"credentialDir"`
+	Gossip             Gossip            `yaml:"gossip"`
+	Probes             Probes            `yaml:"probes"`
+	RateLimits         RateLimits        `yaml:"rateLimits"`
+	StateDir           string            `yaml:"stateDir"`
+	Clusters           map[string]string `yaml:"clusters"`
+	AccessLog          AccessLog         `yaml:"accessLog"`
+	Tracing            Tracing           `yaml:"tracing"`
+	Drain              Drain             `yaml:"drain"`
+}
+
+// NodeConfig is the section node.
+type NodeConfig struct {
+	Name           string            `yaml:"name"`
+	Address        string            `yaml:"address"`
+	Cluster        string            `yaml:"cluster"`
+	Locality       string            `yaml:"locality"`
+	Namespace      string            `yaml:"namespace"`
+	ServiceAccount string            `yaml:"serviceAccount"`
+	Labels         map[string]string `yaml:"labels"`
+}
+
+// Listeners is the section listeners; "" switches one off.
+type Listeners struct {
+	Outbound string        `yaml:"outbound"`
+	Inbound  string        `yaml:"inbound"`
+	Gateway  GatewayConfig `yaml:"gateway"`
+	Admin    string        `yaml:"admin"`
+	Metrics  string        `yaml:"metrics"`
+}
+
+// GatewayConfig is the section listeners.gateway.
+type GatewayConfig struct {
+	Bind  string            `yaml:"bind"`
+	Ports map[uint32]uint32 `yaml:"ports"`
+}
+
+// Certificates is the section certificates.
+type Certificates struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	CA   string `yaml:"ca"`
+}
+
+// Gossip is the section gossip; an empty Bind means none.
+type Gossip struct {
+	Bind      string   `yaml:"bind"`
+	Advertise string   `yaml:"advertise"`
+	Join      []string `yaml:"join"`
+	Keys      []string `yaml:"keys"`
+	Announce  string   `yaml:"announce"`
+}
+
+// Probes is the section probes.
+type Probes struct {
+	AllowExec bool `yaml:"allowExec"`
+}
+
+// RateLimits is the section rateLimits.
+type RateLimits struct {
+	Config string `yaml:"config"`
+	Serve  string `yaml:"serve"`
+}
+
+// AccessLog is the section accessLog.
+type AccessLog struct {
+	Path   string `yaml:"path"`
+	Format string `yaml:"format"`
+}
+
+// Tracing is the section tracing.
+type Tracing struct {
+	Sampling float64 `yaml:"sampling"`
+	Zipkin   struct {
+		Address string `yaml:"address"`
+	} `yaml:"zipkin"`
+	OTLP struct {
+		Endpoint string `yaml:"endpoint"`
+	} `yaml:"otlp"`
+}
+
+// Drain is the section drain.
+type Drain struct {
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+func defaults() *Bootstrap {
+	return &Bootstrap{
+		Node:          NodeConfig{Cluster: "default", Namespace: "default", ServiceAccount: "default"},
+		TrustDomain:   "cluster.local",
+		RootNamespace: "istio-system",
+		Listeners: Listeners{
+			Outbound: "127.0.0.1:15001", Inbound: "0.0.0.0:15006", Gateway: GatewayConfig{Bind: "0.0.0.0"},
+			Admin: "127.0.0.1:15000", Metrics: "0.0.0.0:15020",
+		},
+		Capture: "none",
+		Gossip:  Gossip{Announce: "own"},
+		Drain:   Drain{Timeout: 30 * time.Second},
+	}
+}
+
+// LoadBootstrap reads a bootstrap file, or only defaults and environment for a
+// path of "". Environment variables win: ISTHMUS_ and the path of a field in
+// upper snake case, ISTHMUS_NODE_SERVICE_ACCOUNT. ${VAR} within a value is
+// taken from the environment, $${ stands for ${. environ is as os.Environ
+// gives it. warnings name what has no effect.
+func LoadBootstrap(path string, environ []string) (b *Bootstrap, warnings []string, err error) {
+	env := map[string]string{}
+	for _, kv := range environ {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	b = defaults()
+	l := &bootstrapLoader{path: path, env: env, lines: map[string]int{}}
+	if path != "" {
+		if err := l.read(b); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := l.override(b); err != nil {
+		return nil, nil, err
+	}
+	if err := l.complete(b); err != nil {
+		return nil, nil, err
+	}
+	l.warnNoEffect(b)
+	return b, l.warnings, nil
+}
+
+type bootstrapLoader struct {
+	path     string
+	env      map[string]string
+	lines    map[string]int // field path -> line
+	warnings []string
+}
+
+// fail makes an error that names the place of a field.
+func (l *bootstrapLoader) fail(field, format string, args ...any) error {
+	message := fmt.Sprintf(format, args...)
+	if field != "" {
+		message = field + ": " + message
+	}
+	switch line := l.lines[field]; {
+	case line > 0:
+		return fmt.Errorf("%s:%d: %s", l.path, line, message)
+	case l.path != "":
+		return fmt.Errorf("%s: %s", l.path, message)
+	}
+	return fmt.Errorf("%s", message)
+}
+
+func (l *bootstrapLoader) read(b *Bootstrap) error {
+	data, err := os.ReadFile(l.path)
+	if err != nil {
+		return fmt.Errorf("bootstrap file %s: %s", l.path, readError(err))
+	}
+	var doc yaml.Node
+	if err := decodeSafely(yaml.NewDecoder(bytes.NewReader(data)), &doc); err != nil {
+		if len(bytes.TrimSpace(data)) == 0 {
+			return nil
+		}
+		line, message := yamlError(err)
+		l.lines[""] = line
+		return l.fail("", "%s", message)
+	}
+	if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
+		return nil
+	}
+	root := doc.Content[0]
+	budget := maxNodes
+	if line, err := sound(root, &budget, nil); err != nil {
+		l.lines[""] = line
+		return l.fail("", "%s", err)
+	}
+	if err := l.walk(root, reflect.TypeFor[Bootstrap](), ""); err != nil {
+		return err
+	}
+	if g := child(root, "gossip"); g != nil && child(g, "bind") == nil {
+		b.Gossip.Bind = "0.0.0.0:7946"
+	}
+	if err := root.Decode(b); err != nil {
+		line, message := yamlError(err)
+		l.lines[""] = line
+		return l.fail("", "%s", strings.TrimPrefix(message, "not YAML: "))
+	}
+	return nil
+}
+
+var variable = regexp.MustCompile(`\$?\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+
+// walk refuses unknown fields, notes the places of the others and puts
+// variables in.
+func (l *bootstrapLoader) walk(n *yaml.Node, t reflect.Type, path string) error {
+	n = resolve(n)
+	if n.Kind == yaml.ScalarNode {
+		return l.expand(n, path)
+	}
+	if n.Kind == yaml.SequenceNode && t.Kind() == reflect.Slice {
+		for i, item := range n.Content {
+			at := fmt.Sprintf("%s[%d]", path, i)
+			l.lines[at] = item.Line
+			if err := l.walk(item, t.Elem(), at); err != nil {
+				return err
+			}
+		}
+	}
+	if n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		at := join(path, key.Value)
+		l.lines[at] = key.Line
+		elem := t
+		switch t.Kind() {
+		case reflect.Map:
+			elem = t.Elem()
+		case reflect.Struct:
+			f, names := fieldByTag(t, key.Value)
+			if f == nil {
+				return l.fail(at, "unknown field%s", suggest(key.Value, names))
+			}
+			elem = f.Type
+		}
+		if err := l.walk(n.Content[i+1], elem, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *bootstrapLoader) expand(n *yaml.Node, path string) (err error) {
+	before := n.Value
+	n.Value = variable.ReplaceAllStringFunc(n.Value, func(m string) string {
+		if strings.HasPrefix(m, "$$") {
+			return m[1:]
+		}
+		name := m[2 : len(m)-1]
+		v, ok := l.env[name]
+		if !ok && err == nil {
+			l.lines[path] = n.Line
+			err = l.fail(path, "the environment has no variable %s", name)
+		}
+		return v
+	})
+	if n.Value != before && n.Style == 0 {
+		n.Tag = "" // what came from a variable may be a number
+	}
+	return err
+}
+
+func fieldByTag(t reflect.Type, name string) (*reflect.StructField, []string) {
+	var names []string
+	for i := range t.NumField() {
+		f := t.Field(i)
+		tag := f.Tag.Get("yaml")
+		if tag == name {
+			return &f, nil
+		}
+		names = append(names, tag)
+	}
+	return nil, names
+}
+
+// override takes scalars from the environment.
+func (l *bootstrapLoader) override(b *Bootstrap) error {
+	known := map[string]bool{"ISTHMUS_LOG_LEVEL": true}
+	err := l.overrideIn(reflect.ValueOf(b).Elem(), "ISTHMUS", known)
+	for _, k := range slices.Sorted(maps.Keys(l.env)) {
+		if strings.HasPrefix(k, "ISTHMUS_") && !known[k] {
+			l.warnings = append(l.warnings, fmt.Sprintf("environment variable %s names no field of the bootstrap file%s", k, suggest(k, slices.Sorted(maps.Keys(known)))))
+		}
+	}
+	return err
+}
+
+func (l *bootstrapLoader) overrideIn(v reflect.Value, prefix string, known map[string]bool) error {
+	for i := range v.NumField() {
+		f := v.Field(i)
+		name := prefix + "_" + upperSnake(v.Type().Field(i).Tag.Get("yaml"))
+		if f.Kind() == reflect.Struct {
+			if err := l.overrideIn(f, name, known); err != nil {
+				return err
+			}
+			continue
+		}
+		text, set := l.env[name]
+		var err error
+		switch f.Kind() {
+		case reflect.String:
+			known[name] = true
+			if set {
+				f.SetString(text)
+			}
+		case reflect.Bool:
+			known[name] = true
+			var x bool
+			if set {
+				if x, err = strconv.ParseBool(text); err == nil {
+					f.SetBool(x)
+				}
+			}
+		case reflect.Int:
+			known[name] = true
+			var x int
+			if set {
+				if x, err = strconv.Atoi(text); err == nil {
+					f.SetInt(int64(x))
+				}
+			}
+		case reflect.Float64:
+			known[name] = true
+			var x float64
+			if set {
+				if x, err = strconv.ParseFloat(text, 64); err == nil {
+					f.SetFloat(x)
+				}
+			}
+		case reflect.Int64: // a duration
+			known[name] = true
+			var x time.Duration
+			if set {
+				if x, err = time.ParseDuration(text); err == nil {
+					f.SetInt(int64(x))
+				}
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("environment variable %s: %q is no %s", name, text, f.Type())
+		}
+	}
+	return nil
+}
+
+func upperSnake(s string) string {
+	var b strings.Builder
+	for i, c := range s {
+		if unicode.IsUpper(c) && i > 0 && !unicode.IsUpper(rune(s[i-1])) {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToUpper(c))
+	}
+	return b.String()
+}
+
+// complete fills in what depends on other fields or on the machine, makes
+// paths absolute from the file's folder, and checks all of it.
+func (l *bootstrapLoader) complete(b *Bootstrap) error {
+	if b.Node.Name == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return l.fail("node.name", "is missing, and the machine tells no host name: %v", err)
+		}
+		b.Node.Name = name
+	}
+	for _, n := range []struct{ field, value string }{
+		{"node.cluster", b.Node.Cluster}, {"node.namespace", b.Node.Namespace}, {"node.name", b.Node.Name}, {"node.serviceAccount", b.Node.ServiceAccount},
+	} {
+		if n.value == "" || strings.ContainsAny(n.value, "/ \t\r\n") {
+			return l.fail(n.field, "%q must not be empty nor hold slashes or spaces", n.value)
+		}
+	}
+	for _, a := range []struct {
+		field string
+		value string
+	}{
+		{"listeners.outbound", b.Listeners.Outbound}, {"listeners.inbound", b.Listeners.Inbound}, {"listeners.admin", b.Listeners.Admin},
+		{"listeners.metrics", b.Listeners.Metrics}, {"gossip.bind", b.Gossip.Bind}, {"gossip.advertise", b.Gossip.Advertise},
+	} {
+		if a.value == "" {
+			continue
+		}
+		host, port, err := net.SplitHostPort(a.value)
+		if err != nil {
+			return l.fail(a.field, "%q must be an address and a port, such as 127.0.0.1:15001", a.value)
+		}
+		if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+			return l.fail(a.field, "%q: the port must be a number from 0 to 65535", a.value)
+		}
+		if a.field == "gossip.advertise" {
+			if _, err := netip.ParseAddr(host); err != nil {
+				return l.fail(a.field, "%q: others need an IP address", a.value)
+			}
+		}
+	}
+	for port, bound := range b.Listeners.Gateway.Ports {
+		if port < 1 || port > 65535 || bound > 65535 {
+			return l.fail("listeners.gateway.ports", "%d: %d is no pair of ports", port, bound)
+		}
+	}
+	if b.Listeners.Gateway.Bind != "" {
+		if _, err := netip.ParseAddr(b.Listeners.Gateway.Bind); err != nil {
+			return l.fail("listeners.gateway.bind", "%q is no IP address", b.Listeners.Gateway.Bind)
+		}
+	}
+	if b.Node.Address == "" {
+		b.Node.Address = ownAddress(b.Gossip.Advertise)
+	}
+	if _, err := netip.ParseAddr(b.Node.Address); err != nil {
+		return l.fail("node.address", "%q is no IP address", b.Node.Address)
+	}
+	for _, part := range strings.Split(b.Node.Locality, "/") {
+		if part == "" && b.Node.Locality != "" || strings.ContainsAny(part, "* ") {
+			return l.fail("node.locality", "%q must be region/zone/subzone", b.Node.Locality)
+		}
+	}
+	switch b.Capture {
+	case "none", "":
+	case "redirect":
+		return l.fail("capture", "redirect is not supported yet: send requests to listeners.outbound, as with http_proxy")
+	default:
+		return l.fail("capture", "%q is neither none nor redirect", b.Capture)
+	}
+	if !slices.Contains([]string{"own", "direct", "through", "none"}, b.Gossip.Announce) {
+		return l.fail("gossip.announce", "%q is none of own, direct, through, none%s", b.Gossip.Announce, suggest(b.Gossip.Announce, []string{"own", "direct", "through", "none"}))
+	}
+	for i, j := range b.Gossip.Join {
+		if _, _, err := net.SplitHostPort(j); err != nil {
+			return l.fail(fmt.Sprintf("gossip.join[%d]", i), "%q must be a name or address and a port", j)
+		}
+	}
+	if b.NumTrustedProxies < 0 {
+		return l.fail("numTrustedProxies", "must not be negative")
+	}
+	if b.Drain.Timeout < 0 {
+		return l.fail("drain.timeout", "must not be negative")
+	}
+	dir := filepath.Dir(l.path)
+	for _, p := range []*string{&b.Certificates.Cert, &b.Certificates.Key, &b.Certificates.CA, &b.CredentialDir, &b.RateLimits.Config, &b.StateDir} {
+		*p = relativeTo(dir, *p)
+	}
+	for i := range b.Gossip.Keys {
+		b.Gossip.Keys[i] = relativeTo(dir, b.Gossip.Keys[i])
+	}
+	return nil
+}
+
+func relativeTo(dir, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+// ownAddress is where others reach this machine: the host of
+// gossip.advertise, else the first address that is not loopback.
+func ownAddress(advertise string) string {
+	if host, _, err := net.SplitHostPort(advertise); err == nil {
+		return host
+	}
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() && !p.Addr().IsLinkLocalUnicast() {
+			return p.Addr().String()
+		}
+	}
+	return "127.0.0.1"
+}
+
+// warnNoEffect names what is set and does nothing in this version.
+func (l *bootstrapLoader) warnNoEffect(b *Bootstrap) {
+	for _, f := range []struct {
+		field string
+		set   bool
+		what  string
+	}{
+		{"certificates", b.Certificates != Certificates{}, "proxies speak plain text to each other"},
+		{"credentialDir", b.CredentialDir != "", "TLS is not terminated"},
+		{"trustDomainAliases", len(b.TrustDomainAliases) > 0, "there is no mTLS"},
+		{"probes.allowExec", b.Probes.AllowExec, "workloads are not probed"},
+		{"rateLimits", b.RateLimits != RateLimits{}, "nothing is limited"},
+		{"stateDir", b.StateDir != "", "nothing is kept on disk"},
+		{"clusters", len(b.Clusters) > 0, "nothing uses them"},
+		{"accessLog", b.AccessLog != AccessLog{}, "no access log is written"},
+		{"tracing", b.Tracing != Tracing{}, "no spans are sent"},
+	} {
+		if f.set {
+			err := l.fail(f.field, "has no effect yet: %s", f.what)
+			l.warnings = append(l.warnings, err.Error())
+		}
+	}
+}
+
+// MeshNode returns the node that the bootstrap file describes.
+func (b *Bootstrap) MeshNode() *mesh.Node {
+	return &mesh.Node{
+		Name: b.Node.Name, Address: b.Node.Address, Cluster: b.Node.Cluster,
+		Locality:  mesh.ParseLocality(b.Node.Locality),
+		Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount, Labels: b.Node.Labels,
+		TrustDomain: b.TrustDomain, RootNamespace: b.RootNamespace, Domains: b.Domains,
+	}
+}

@@ -1,0 +1,364 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"isthmus/mesh"
+)
+
+// check looks at the set as a whole. node is nil if what depends on one proxy
+// is not to be judged.
+func (r *reader) check(node *mesh.Node) {
+	if node == nil {
+		node = &mesh.Node{Cluster: "default", Namespace: "default", RootNamespace: "istio-system"}
+	}
+	c := &checker{
+		reader:   r,
+		rules:    mesh.NewRules(node, everywhere(r.config.DestinationRules)),
+		services: map[string]*mesh.Service{},
+		gateways: map[string]*mesh.Gateway{},
+	}
+	for _, s := range r.config.Services {
+		if !s.IsEntry() {
+			c.services[s.Key()] = s
+		}
+	}
+	for _, g := range r.config.Gateways {
+		c.gateways[g.Namespace+"/"+g.Name] = g
+	}
+	c.checkEntries()
+	c.checkGateways()
+	c.checkDelegates()
+	for _, v := range r.virtualServices {
+		c.checkVirtualService(v.value, v.doc)
+	}
+	c.checkSharedHosts()
+	c.checkConflicts()
+}
+
+// everywhere takes rules as if they were exported to everybody: a route may be
+// used by proxies of any namespace.
+func everywhere(rules []*mesh.DestinationRule) []*mesh.DestinationRule {
+	out := make([]*mesh.DestinationRule, len(rules))
+	for i, d := range rules {
+		open := *d
+		open.ExportTo, open.WorkloadSelector = nil, nil
+		out[i] = &open
+	}
+	return out
+}
+
+type checker struct {
+	*reader
+	rules    *mesh.Rules
+	services map[string]*mesh.Service // Kubernetes Services by "name.namespace"
+	gateways map[string]*mesh.Gateway
+}
+
+// ports returns the ports that files give a host; known is false if no file
+// defines it.
+func (c *checker) ports(host string) (ports []mesh.Port, known bool) {
+	if svc, _, ok := mesh.ServiceOf(host); ok {
+		if s := c.services[svc]; s != nil {
+			ports, known = append(ports, s.Ports...), true
+		}
+	} else if strings.Count(host, ".") == 1 {
+		if s := c.services[host]; s != nil {
+			ports, known = append(ports, s.Ports...), true
+		}
+	}
+	for _, s := range c.config.Services {
+		if slices.ContainsFunc(s.Hosts, func(h string) bool { return mesh.MatchHost(h, host) }) {
+			ports, known = append(ports, s.Ports...), true
+		}
+	}
+	return ports, known
+}
+
+func (c *checker) checkEntries() {
+	first := map[string]*mesh.Service{}
+	for _, s := range c.config.Services {
+		for _, h := range s.Hosts {
+			before := first[h]
+			if before == nil {
+				first[h] = s
+				continue
+			}
+			c.say(Info, s.Meta, "hosts", fmt.Sprintf("%q has another ServiceEntry, %s/%s in %s: the endpoints of both serve it", h, before.Namespace, before.Name, before.Source))
+			for _, p := range s.Ports {
+				for _, o := range before.Ports {
+					if p.Number == o.Number && p.Protocol != o.Protocol {
+						c.say(Warning, s.Meta, "ports", fmt.Sprintf("port %d is %s here and %s in %s (IST0177)", p.Number, p.Protocol, o.Protocol, before.Source))
+					}
+				}
+			}
+		}
+	}
+}
+
+func (r *reader) say(s Severity, m mesh.Meta, field, message string) {
+	r.findings = append(r.findings, Finding{
+		File: m.Source.File, Line: m.Source.Line, Severity: s, Kind: m.Kind, Namespace: m.Namespace, Name: m.Name, Field: field, Message: message,
+	})
+}
+
+func (c *checker) checkGateways() {
+	type key struct {
+		port uint32
+		host string
+	}
+	first := map[key]*mesh.Gateway{}
+	for _, g := range c.config.Gateways {
+		for _, s := range g.Servers {
+			for _, h := range s.Hosts {
+				k := key{s.Port.Number, h.Namespace + "/" + h.Host}
+				if o := first[k]; o != nil && (o == g || labelsOverlap(o.Selector, g.Selector)) {
+					c.say(Warning, at(g.Meta, s.Source), "servers", fmt.Sprintf("host %q on port %d is served by Gateway %s/%s in %s too (IST0145); their routes are put together", h.Host, s.Port.Number, o.Namespace, o.Name, o.Source))
+					continue
+				}
+				first[k] = g
+			}
+		}
+	}
+}
+
+func at(m mesh.Meta, s mesh.Source) mesh.Meta {
+	m.Source = s
+	return m
+}
+
+// labelsOverlap reports whether one proxy could bear the labels of both.
+func labelsOverlap(a, b map[string]string) bool {
+	for k, v := range a {
+		if w, ok := b[k]; ok && w != v {
+			return false
+		}
+	}
+	return true
+}
+
+// checkDelegates follows rules that delegate to other VirtualServices.
+func (c *checker) checkDelegates() {
+	byName := map[mesh.Delegate]*mesh.VirtualService{}
+	for _, v := range c.config.VirtualServices {
+		byName[mesh.Delegate{Namespace: v.Namespace, Name: v.Name}] = v
+	}
+	used := map[*mesh.VirtualService]bool{}
+	for _, l := range c.virtualServices {
+		for i, r := range l.value.HTTP {
+			if r.Delegate == nil {
+				continue
+			}
+			path := fmt.Sprintf("http[%d].delegate", i)
+			target := byName[*r.Delegate]
+			switch {
+			case target == nil:
+				l.doc.error(path, fmt.Sprintf("there is no VirtualService %s/%s", r.Delegate.Namespace, r.Delegate.Name))
+			case target == l.value:
+				l.doc.error(path, "a VirtualService cannot delegate to itself")
+			case len(target.Hosts) > 0:
+				l.doc.error(path, fmt.Sprintf("VirtualService %s/%s in %s has hosts: a delegate must have none", target.Namespace, target.Name, target.Source))
+			default:
+				used[target] = true
+				c.checkMerge(l.doc, r, target, path)
+			}
+		}
+	}
+	for _, l := range c.virtualServices {
+		if len(l.value.Hosts) == 0 && !used[l.value] {
+			l.doc.warning("hosts", "is missing and no other VirtualService delegates here, so it has no effect")
+		}
+	}
+}
+
+// checkMerge refuses what cannot be put together: conditions of root and
+// delegate on one property.
+func (c *checker) checkMerge(d *document, root *mesh.HTTPRoute, delegate *mesh.VirtualService, path string) {
+	for _, outer := range root.Match {
+		for _, inner := range delegate.HTTP {
+			for _, m := range inner.Match {
+				for _, p := range []struct {
+					name string
+					a, b *mesh.StringMatch
+				}{{"uri", outer.URI, m.URI}, {"method", outer.Method, m.Method}, {"scheme", outer.Scheme, m.Scheme}, {"authority", outer.Authority, m.Authority}} {
+					if p.a == nil || p.b == nil {
+						continue
+					}
+					if !narrower(p.a, p.b) {
+						d.error(path, fmt.Sprintf("both it and %s ask for %s, and %q does not lie within %q", m.Source, p.name, p.b.Value, p.a.Value))
+					}
+				}
+			}
+		}
+	}
+}
+
+// narrower reports whether whatever inner matches, outer matches too.
+func narrower(outer, inner *mesh.StringMatch) bool {
+	switch outer.Kind {
+	case mesh.MatchPresent:
+		return true
+	case mesh.MatchPrefix:
+		return (inner.Kind == mesh.MatchPrefix || inner.Kind == mesh.MatchExact) && strings.HasPrefix(inner.Value, outer.Value)
+	case mesh.MatchExact:
+		return inner.Kind == mesh.MatchExact && inner.Value == outer.Value
+	}
+	return false
+}
+
+func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
+	for _, g := range v.Gateways {
+		if g == mesh.MeshGateway {
+			continue
+		}
+		gw := c.gateways[g]
+		if gw == nil {
+			d.error("gateways", fmt.Sprintf("there is no Gateway %s (IST0101)", g))
+			continue
+		}
+		for i, h := range v.Hosts {
+			if !servesHost(gw, v, h) {
+				d.warning(fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q is no host of Gateway %s (IST0132)", h, g))
+			}
+		}
+	}
+	for i, r := range v.HTTP {
+		path := fmt.Sprintf("http[%d]", i)
+		if i < len(v.HTTP)-1 && len(r.Match) == 0 {
+			d.warning(path, "matches everything, so the rules after it are never reached (IST0130)")
+		}
+		for j, dest := range r.Route {
+			c.checkDestination(v, d, r, dest, fmt.Sprintf("%s.route[%d]", path, j))
+		}
+	}
+}
+
+func servesHost(g *mesh.Gateway, v *mesh.VirtualService, host string) bool {
+	for _, s := range g.Servers {
+		for _, h := range s.Hosts {
+			if (h.Namespace == "*" || h.Namespace == v.Namespace) &&
+				(h.Host == host || mesh.MatchHost(h.Host, host) || mesh.MatchHost(host, h.Host)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (c *checker) checkDestination(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.RouteDestination, path string) {
+	ports, known := c.ports(dest.Host)
+	at := path + ".destination"
+	switch {
+	case !known:
+		d.warning(at+".host", fmt.Sprintf("no file defines %q: gossip may bring it, until then requests get 503 NC", dest.Host))
+	case dest.Port != 0 && !slices.ContainsFunc(ports, func(p mesh.Port) bool { return p.Number == dest.Port }):
+		d.error(at+".port.number", fmt.Sprintf("%s has no port %d (IST0101)", dest.Host, dest.Port))
+	case dest.Port == 0:
+		view := mesh.View{Ports: ports}
+		if _, ok := view.Port(0); !ok && len(ports) > 0 {
+			d.error(at+".port", fmt.Sprintf("is missing: %s has several ports and none is 80 (IST0112)", dest.Host))
+		}
+	}
+	if dest.Subset != "" {
+		c.checkSubset(d, dest, at)
+	}
+	if dest.Weight == 0 && len(r.Route) > 1 {
+		c.sayStandby(v, d, r, dest, path)
+	}
+}
+
+// checkSubset looks a subset up as the proxy will.
+func (c *checker) checkSubset(d *document, dest mesh.RouteDestination, path string) {
+	svc, _, _ := mesh.ServiceOf(dest.Host)
+	_, namespace, _ := strings.Cut(svc, ".")
+	for _, rule := range c.rules.Candidates(dest.Host, namespace) {
+		for _, s := range rule.Subsets {
+			if s.Name != dest.Subset {
+				continue
+			}
+			if rule.Host != dest.Host {
+				d.info(path+".subset", fmt.Sprintf("%q is defined for %s in %s and found there, since both are names of one service", dest.Subset, rule.Host, s.Source))
+			}
+			return
+		}
+	}
+	d.error(path+".subset", fmt.Sprintf("no DestinationRule defines subset %q for %s or another name of the service (IST0101)", dest.Subset, dest.Host))
+}
+
+func (c *checker) sayStandby(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.RouteDestination, path string) {
+	standby := false
+	if v.Standby != nil {
+		standby = *v.Standby
+	} else if svc, _, ok := mesh.ServiceOf(dest.Host); ok {
+		standby = slices.ContainsFunc(r.Route, func(o mesh.RouteDestination) bool {
+			other, _, ok := mesh.ServiceOf(o.Host)
+			return ok && o.Weight > 0 && other == svc && o.Host != dest.Host
+		})
+	}
+	if standby {
+		d.info(path+".weight", "0 makes a standby: it serves when no destination of positive weight can")
+		return
+	}
+	d.info(path+".weight", `0 means no traffic, ever; the annotation isthmus.io/standby: "true" would make it a standby`)
+}
+
+// checkSharedHosts names the hosts that several VirtualServices route on one
+// gateway.
+func (c *checker) checkSharedHosts() {
+	first := map[string]*mesh.VirtualService{}
+	for _, l := range c.virtualServices {
+		for _, g := range l.value.Gateways {
+			for i, h := range l.value.Hosts {
+				k := g + " " + h
+				if o := first[k]; o != nil {
+					l.doc.warning(fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q has another VirtualService on %q, %s/%s in %s (IST0109): their rules are put together in order of file and line, those without a match last", h, g, o.Namespace, o.Name, o.Source))
+					continue
+				}
+				first[k] = l.value
+			}
+		}
+	}
+}
+
+// checkConflicts names the policies that several DestinationRules give one
+// host.
+func (c *checker) checkConflicts() {
+	for i, a := range c.destinationRules {
+		for _, b := range c.destinationRules[i+1:] {
+			if a.value.Host != b.value.Host || a.value.Namespace != b.value.Namespace {
+				continue
+			}
+			winner, loser := a, b
+			if b.value.Source.Before(a.value.Source) {
+				winner, loser = b, a
+			}
+			w, l := &winner.value.Policy, &loser.value.Policy
+			for _, block := range []struct {
+				name string
+				both bool
+				from func(*mesh.TrafficPolicy) mesh.Source
+			}{
+				{"loadBalancer", w.LoadBalancer != nil && l.LoadBalancer != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.LoadBalancer.Source }},
+				{"connectionPool", w.ConnectionPool != nil && l.ConnectionPool != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.ConnectionPool.Source }},
+				{"outlierDetection", w.OutlierDetection != nil && l.OutlierDetection != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.OutlierDetection.Source }},
+				{"tls", w.TLS != nil && l.TLS != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.TLS.Source }},
+			} {
+				if block.both {
+					loser.doc.warning("trafficPolicy."+block.name, fmt.Sprintf("%s sets it for %s too and wins, being first by file and line; this one has no effect", block.from(w), a.value.Host))
+				}
+			}
+			if winner.value != loser.value {
+				loser.doc.info("host", fmt.Sprintf("%s has another DestinationRule, %s in %s: their blocks are put together", a.value.Host, winner.value.Name, winner.value.Source))
+			}
+			for _, s := range winner.value.Subsets {
+				for k, t := range loser.value.Subsets {
+					if s.Name == t.Name {
+						loser.doc.warning(fmt.Sprintf("subsets[%d].name", k), fmt.Sprintf("%q is defined in %s too, which wins", s.Name, s.Source))
+					}
+				}
+			}
+		}
+	}
+}

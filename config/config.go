@@ -1,0 +1,96 @@
+// Package config turns text into checked mesh values.
+//
+// [Load] reads files and folders of Kubernetes and Istio resources; [Read] does
+// the same with bytes. Both give a mesh.Config, ready for use, and findings:
+// everything that is wrong, everything that will not do what its author may
+// expect, each with file, line and field. A set with an error is not used as a
+// whole or in part.
+//
+// A document passes three stations: yaml.go takes it apart with the line of
+// every value; decode.go fills the message of Istio's own schema (istio.io/api)
+// with it, so that every field is known and no other is accepted; the file of
+// its kind makes the mesh value. At last check.go looks at the set as a whole.
+//
+// [LoadBootstrap] reads the file that says what this one proxy is, and [Watch]
+// tells when files have changed.
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
+	"isthmus/mesh"
+)
+
+// Result is what was read.
+type Result struct {
+	Config   *mesh.Config
+	Findings []Finding // sorted by place
+
+	// Unenforced are the security policies that this version cannot enforce yet.
+	// A proxy must refuse to run with them rather than let pass what they forbid.
+	Unenforced []mesh.Meta
+}
+
+// HasErrors reports whether the set must not be used.
+func (r *Result) HasErrors() bool { return r.Count(Error) > 0 }
+
+// Count returns how many findings are of a severity.
+func (r *Result) Count(s Severity) int {
+	n := 0
+	for _, f := range r.Findings {
+		if f.Severity == s {
+			n++
+		}
+	}
+	return n
+}
+
+// File is a named text.
+type File struct {
+	Name string
+	Data []byte
+}
+
+// Load reads files, and folders with everything below them. node says whose
+// configuration it is; nil if what depends on one proxy is not to be judged.
+// What cannot be read is a finding, an error.
+func Load(paths []string, node *mesh.Node) *Result {
+	files, findings := collect(paths)
+	r := Read(files, node)
+	r.Findings = sortFindings(append(findings, r.Findings...))
+	return r
+}
+
+// Read reads texts; see [Load].
+func Read(files []File, node *mesh.Node) *Result {
+	rd := &reader{config: &mesh.Config{}, seen: map[string]mesh.Source{}}
+	hash := sha256.New()
+	for _, f := range files {
+		fmt.Fprintf(hash, "%s %d\n", f.Name, len(f.Data))
+		hash.Write(f.Data)
+		rd.readFile(f)
+	}
+	rd.config.Hash = hex.EncodeToString(hash.Sum(nil))[:12]
+	rd.check(node)
+	return &Result{Config: rd.config, Findings: sortFindings(rd.findings), Unenforced: rd.unenforced}
+}
+
+// reader gathers what the documents of all files say.
+type reader struct {
+	config     *mesh.Config
+	findings   []Finding
+	unenforced []mesh.Meta
+	seen       map[string]mesh.Source // kind namespace/name -> where it stands
+
+	virtualServices  []located[*mesh.VirtualService]
+	destinationRules []located[*mesh.DestinationRule]
+}
+
+// located keeps a mesh value with its document, so that checks of the whole
+// set can say where something stands.
+type located[T any] struct {
+	value T
+	doc   *document
+}

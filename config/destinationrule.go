@@ -1,0 +1,248 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"isthmus/mesh"
+)
+
+func readDestinationRule(d *document) {
+	var r networking.DestinationRule
+	if !d.decode(&r) {
+		return
+	}
+	out := &mesh.DestinationRule{Meta: d.meta(), Host: d.fullHost(r.Host), ExportTo: r.ExportTo}
+	d.checkExportTo(r.ExportTo)
+	d.checkHost(r.Host, "host", true)
+	if r.WorkloadSelector != nil {
+		out.WorkloadSelector = r.WorkloadSelector.MatchLabels
+	}
+	secure := d.policy(&out.Policy, r.TrafficPolicy, "trafficPolicy")
+	for i, s := range r.Subsets {
+		path := fmt.Sprintf("subsets[%d]", i)
+		if !validLabel(s.Name) {
+			d.error(path+".name", fmt.Sprintf("%q is no name", s.Name))
+		}
+		if slices.ContainsFunc(out.Subsets, func(o mesh.Subset) bool { return o.Name == s.Name }) {
+			d.error(path+".name", fmt.Sprintf("%q is given twice", s.Name))
+		}
+		subset := mesh.Subset{Name: s.Name, Labels: s.Labels, Source: d.source(path)}
+		secure = d.policy(&subset.Policy, s.TrafficPolicy, path+".trafficPolicy") || secure
+		out.Subsets = append(out.Subsets, subset)
+	}
+	if secure {
+		d.refuse("trafficPolicy.tls", "TLS to the endpoints ")
+	}
+	d.reader.config.DestinationRules = append(d.reader.config.DestinationRules, out)
+	d.reader.destinationRules = append(d.reader.destinationRules, located[*mesh.DestinationRule]{out, d})
+}
+
+// policy reads a TrafficPolicy. It reports whether it asks for TLS.
+func (d *document) policy(out *mesh.TrafficPolicy, p *networking.TrafficPolicy, path string) (secure bool) {
+	if p == nil {
+		return false
+	}
+	secure = d.blocks(out, p.LoadBalancer, p.ConnectionPool, p.OutlierDetection, p.Tls, path)
+	for i, l := range p.PortLevelSettings {
+		at := fmt.Sprintf("%s.portLevelSettings[%d]", path, i)
+		if l.Port == nil || !d.checkPort(l.Port.Number, at+".port.number") {
+			if l.Port == nil {
+				d.error(at+".port", "is missing")
+			}
+			continue
+		}
+		if out.PortLevel == nil {
+			out.PortLevel = map[uint32]*mesh.TrafficPolicy{}
+		}
+		if out.PortLevel[l.Port.Number] != nil {
+			d.error(at+".port.number", fmt.Sprintf("port %d is given twice", l.Port.Number))
+		}
+		level := &mesh.TrafficPolicy{}
+		secure = d.blocks(level, l.LoadBalancer, l.ConnectionPool, l.OutlierDetection, l.Tls, at) || secure
+		out.PortLevel[l.Port.Number] = level
+	}
+	return secure
+}
+
+func (d *document) blocks(out *mesh.TrafficPolicy, lb *networking.LoadBalancerSettings, pool *networking.ConnectionPoolSettings,
+	outlier *networking.OutlierDetection, tls *networking.ClientTLSSettings, path string,
+) (secure bool) {
+	if lb != nil {
+		out.LoadBalancer = d.loadBalancer(lb, path+".loadBalancer")
+	}
+	if pool != nil {
+		out.ConnectionPool = d.connectionPool(pool, path+".connectionPool")
+	}
+	if outlier != nil {
+		out.OutlierDetection = d.outlierDetection(outlier, path+".outlierDetection")
+	}
+	if tls != nil {
+		out.TLS = &mesh.ClientTLS{Mode: tls.Mode.String(), Source: d.source(path + ".tls")}
+		secure = tls.Mode != networking.ClientTLSSettings_DISABLE
+	}
+	return secure
+}
+
+func (d *document) loadBalancer(lb *networking.LoadBalancerSettings, path string) *mesh.LoadBalancer {
+	out := &mesh.LoadBalancer{Source: d.source(path)}
+	switch lb.GetSimple() {
+	case networking.LoadBalancerSettings_ROUND_ROBIN:
+		out.Kind = mesh.RoundRobin
+	case networking.LoadBalancerSettings_RANDOM:
+		out.Kind = mesh.Random
+	case networking.LoadBalancerSettings_PASSTHROUGH:
+		d.error(path+".simple", "PASSTHROUGH sends to the address that the application dialled, which this proxy does not see: write LEAST_REQUEST")
+	}
+	if l := lb.LocalityLbSetting; l != nil {
+		out.Locality = d.localityLB(l, path+".localityLbSetting")
+	}
+	return out
+}
+
+func (d *document) localityLB(l *networking.LocalityLoadBalancerSetting, path string) *mesh.LocalityLB {
+	out := &mesh.LocalityLB{Disabled: l.Enabled != nil && !l.Enabled.Value, FailoverPriority: l.FailoverPriority}
+	if len(l.Distribute) > 0 && (len(l.Failover) > 0 || len(l.FailoverPriority) > 0) {
+		d.error(path+".distribute", "cannot stand beside failover or failoverPriority: only one of them")
+	}
+	for i, x := range l.Distribute {
+		at := fmt.Sprintf("%s.distribute[%d]", path, i)
+		rule := mesh.Distribute{From: x.From}
+		d.checkLocality(x.From, at+".from")
+		for _, o := range out.Distribute {
+			if overlap(o.From, x.From) {
+				d.error(at+".from", fmt.Sprintf("%q overlaps with %q", x.From, o.From))
+			}
+		}
+		sum := uint32(0)
+		for _, to := range slices.Sorted(maps.Keys(x.To)) {
+			percent := x.To[to]
+			d.checkLocality(to, join(at+".to", to))
+			if percent < 1 || percent > 100 {
+				d.error(join(at+".to", to), fmt.Sprintf("%d is not between 1 and 100", percent))
+			}
+			for _, o := range rule.To {
+				if overlap(o.Locality, to) {
+					d.error(join(at+".to", to), fmt.Sprintf("%q overlaps with %q", to, o.Locality))
+				}
+			}
+			sum += percent
+			rule.To = append(rule.To, mesh.LocalityShare{Locality: to, Percent: percent})
+		}
+		if sum != 100 {
+			d.error(at+".to", fmt.Sprintf("the shares add up to %d, not 100", sum))
+		}
+		out.Distribute = append(out.Distribute, rule)
+	}
+	for i, f := range l.Failover {
+		at := fmt.Sprintf("%s.failover[%d]", path, i)
+		switch {
+		case f.From == f.To:
+			d.error(at, fmt.Sprintf("from and to are both %q", f.From))
+		case strings.ContainsAny(f.From+f.To, "/*"):
+			d.error(at, "from and to are regions, without a zone and without *")
+		}
+		out.Failover = append(out.Failover, mesh.Failover{From: f.From, To: f.To})
+	}
+	return out
+}
+
+// checkLocality refuses a pattern in which a "*" is not the last part.
+func (d *document) checkLocality(l, path string) {
+	parts := strings.Split(l, "/")
+	for i, p := range parts {
+		switch {
+		case p == "":
+			d.error(path, fmt.Sprintf("%q is no locality: write region/zone/subzone", l))
+			return
+		case strings.Contains(p, "*") && (p != "*" || i != len(parts)-1):
+			d.error(path, fmt.Sprintf("%q: a * may only stand for the last part", l))
+			return
+		}
+	}
+}
+
+// overlap reports whether a locality could match both patterns.
+func overlap(a, b string) bool {
+	x, y := strings.Split(a, "/"), strings.Split(b, "/")
+	for i := 0; i < len(x) && i < len(y); i++ {
+		if x[i] == "*" || y[i] == "*" {
+			return true
+		}
+		if x[i] != y[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *document) connectionPool(p *networking.ConnectionPoolSettings, path string) *mesh.ConnectionPool {
+	out := &mesh.ConnectionPool{Source: d.source(path)}
+	count := func(n int32, field string) uint32 {
+		if n < 0 {
+			d.error(path+"."+field, "must not be negative")
+			return 0
+		}
+		return uint32(n)
+	}
+	if t := p.Tcp; t != nil {
+		out.MaxConnections = count(t.MaxConnections, "tcp.maxConnections")
+		out.ConnectTimeout = t.ConnectTimeout.AsDuration()
+		if k := t.TcpKeepalive; k != nil {
+			out.KeepAlive = &mesh.TCPKeepAlive{Probes: k.Probes, Time: k.Time.AsDuration(), Interval: k.Interval.AsDuration()}
+		}
+	}
+	if h := p.Http; h != nil {
+		out.MaxPending = count(h.Http1MaxPendingRequests, "http.http1MaxPendingRequests")
+		out.MaxRequests = count(h.Http2MaxRequests, "http.http2MaxRequests")
+		out.MaxRequestsPerCon = count(h.MaxRequestsPerConnection, "http.maxRequestsPerConnection")
+		out.MaxRetries = count(h.MaxRetries, "http.maxRetries")
+		out.IdleTimeout = h.IdleTimeout.AsDuration()
+	}
+	return out
+}
+
+func (d *document) outlierDetection(o *networking.OutlierDetection, path string) *mesh.OutlierDetection {
+	out := &mesh.OutlierDetection{
+		Consecutive5xx: 5, ConsecutiveGatewayErrors: o.ConsecutiveGatewayErrors.GetValue(),
+		SplitLocalOrigin: o.SplitExternalLocalOriginErrors, ConsecutiveLocalOrigin: 5,
+		Interval: 10 * time.Second, BaseEjectionTime: 30 * time.Second, MaxEjectionPercent: 10,
+		Source: d.source(path),
+	}
+	if o.Consecutive_5XxErrors != nil {
+		out.Consecutive5xx = o.Consecutive_5XxErrors.Value
+	}
+	if o.ConsecutiveLocalOriginFailures != nil {
+		out.ConsecutiveLocalOrigin = o.ConsecutiveLocalOriginFailures.Value
+		if !o.SplitExternalLocalOriginErrors {
+			d.error(path+".consecutiveLocalOriginFailures", "needs splitExternalLocalOriginErrors: true")
+		}
+	}
+	if o.Interval != nil {
+		out.Interval = o.Interval.AsDuration()
+	}
+	if o.BaseEjectionTime != nil {
+		out.BaseEjectionTime = o.BaseEjectionTime.AsDuration()
+	}
+	for _, p := range []struct {
+		value int32
+		into  *uint32
+		field string
+	}{{o.MaxEjectionPercent, &out.MaxEjectionPercent, "maxEjectionPercent"}, {o.MinHealthPercent, &out.MinHealthPercent, "minHealthPercent"}} {
+		switch {
+		case p.value < 0 || p.value > 100:
+			d.error(path+"."+p.field, fmt.Sprintf("%d is not between 0 and 100", p.value))
+		case p.value > 0:
+			*p.into = uint32(p.value)
+		}
+	}
+	if g := out.ConsecutiveGatewayErrors; g > 0 && out.Consecutive5xx > 0 && g >= out.Consecutive5xx {
+		d.info(path+".consecutiveGatewayErrors", fmt.Sprintf("%d changes nothing: consecutive5xxErrors ejects at %d already", g, out.Consecutive5xx))
+	}
+	return out
+}

@@ -1,0 +1,57 @@
+package config
+
+import (
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// noEffect lists the fields of Istio's schema that are understood but do
+// nothing in this version, by message and field. Each one set is a warning, so
+// that nobody believes in a half-configured thing. Whoever gives a field its
+// effect takes its line out.
+var noEffect = map[string]string{
+	"HTTPRoute.mirror":            "no request is mirrored",
+	"HTTPRoute.mirrors":           "no request is mirrored",
+	"HTTPRoute.mirrorPercentage":  "no request is mirrored",
+	"HTTPRoute.mirrorPercent":     "no request is mirrored",
+	"HTTPRoute.mirror_percent":    "no request is mirrored",
+	"HTTPRoute.corsPolicy":        "cross-origin requests are left to the application",
+	"HTTPRoute.fault":             "no fault is injected",
+	"HTTPMatchRequest.statPrefix": "there are no metrics by route",
+
+	"VirtualService.tls": "only HTTP is routed",
+	"VirtualService.tcp": "only HTTP is routed",
+
+	"LoadBalancerSettings.consistentHash":     "requests are balanced by least request",
+	"LoadBalancerSettings.warmup":             "a new endpoint gets its full share at once",
+	"LoadBalancerSettings.warmupDurationSecs": "a new endpoint gets its full share at once",
+	"LoadBalancerSettings.zoneAwareLbSetting": "the default priorities by locality hold",
+	"TrafficPolicy.tunnel":                    "connections are made directly",
+	"TrafficPolicy.proxyProtocol":             "no PROXY header is sent",
+	"TrafficPolicy.retryBudget":               "retries are bounded by attempts and maxRetries",
+
+	"TCPSettings.idleTimeout":           "it is about TCP listeners, which there are none of",
+	"TCPSettings.maxConnectionDuration": "connections may live for ever",
+	"HTTPSettings.h2UpgradePolicy":      "upstreams are spoken to in HTTP/1.1",
+	"HTTPSettings.useClientProtocol":    "upstreams are spoken to in HTTP/1.1",
+	"HTTPSettings.maxConcurrentStreams": "upstreams are spoken to in HTTP/1.1",
+	"HTTPSettings.http2KeepAlive":       "upstreams are spoken to in HTTP/1.1",
+
+	"Server.bind":            "the gateway's address is listeners.gateway.bind of the bootstrap file",
+	"Server.defaultEndpoint": "Istio does not implement it either",
+
+	"WorkloadGroup.probe":          "workloads are not probed",
+	"ServiceEntry.addresses":       "services are told apart by host name alone",
+	"ServiceEntry.subjectAltNames": "there is no TLS to the endpoints",
+}
+
+// noteEffect says when a field has none.
+func (d *document) noteEffect(m protoreflect.MessageDescriptor, fd protoreflect.FieldDescriptor, value *yaml.Node, path string, line int) {
+	name := string(m.FullName())
+	name = name[strings.LastIndexByte(name, '.')+1:] + "." + fd.JSONName()
+	if r := noEffect[name]; r != "" {
+		d.say(Warning, line, path, "has no effect yet: "+r)
+	}
+}

@@ -1,0 +1,94 @@
+package config
+
+import (
+	"fmt"
+
+	networking "istio.io/api/networking/v1alpha3"
+	beta "istio.io/api/networking/v1beta1"
+	security "istio.io/api/security/v1beta1"
+	telemetry "istio.io/api/telemetry/v1alpha1"
+)
+
+const notEnforced = "is not enforced yet: isthmus run refuses to start with it, since it would let pass what this forbids"
+
+// refuse notes a policy that a proxy must not run without enforcing.
+func (d *document) refuse(path, what string) {
+	d.warning(path, what+notEnforced)
+	m := d.meta()
+	m.Source = d.source(path)
+	d.reader.unenforced = append(d.reader.unenforced, m)
+}
+
+func readPeerAuthentication(d *document) {
+	var p security.PeerAuthentication
+	if !d.decode(&p) {
+		return
+	}
+	// Without certificates plain text is what there is, which PERMISSIVE and
+	// DISABLE allow.
+	if p.GetMtls().GetMode() == security.PeerAuthentication_MutualTLS_STRICT {
+		d.refuse("mtls.mode", "STRICT ")
+		return
+	}
+	for port, m := range p.PortLevelMtls {
+		if m.GetMode() == security.PeerAuthentication_MutualTLS_STRICT {
+			d.refuse(fmt.Sprintf("portLevelMtls.%d.mode", port), "STRICT ")
+			return
+		}
+	}
+}
+
+func readRequestAuthentication(d *document) {
+	var p security.RequestAuthentication
+	if d.decode(&p) {
+		d.refuse("", "")
+	}
+}
+
+func readAuthorizationPolicy(d *document) {
+	var p security.AuthorizationPolicy
+	if d.decode(&p) {
+		d.refuse("", "")
+	}
+}
+
+func readEnvoyFilter(d *document) {
+	var f networking.EnvoyFilter
+	if !d.decode(&f) {
+		return
+	}
+	for i, p := range f.ConfigPatches {
+		what := p.ApplyTo.String()
+		if v := p.GetPatch().GetValue(); v != nil {
+			typed := v.Fields["typed_config"].GetStructValue()
+			if typed == nil {
+				typed = v.Fields["typedConfig"].GetStructValue()
+			}
+			if t := typed.GetFields()["@type"].GetStringValue(); t != "" {
+				what += " " + t
+			}
+		}
+		d.warning(fmt.Sprintf("configPatches[%d]", i), "unsupported patch "+what+": it has no effect yet")
+	}
+}
+
+func readSidecar(d *document) {
+	var s networking.Sidecar
+	if d.decode(&s) {
+		d.warning("", "has no effect yet: a proxy knows every service that is exported to its namespace")
+	}
+}
+
+func readProxyConfig(d *document) {
+	var p beta.ProxyConfig
+	if d.decode(&p) {
+		d.warning("", "has no effect: the bootstrap file says what a proxy is")
+	}
+}
+
+func readTelemetry(d *document) {
+	var t telemetry.Telemetry
+	if d.decode(&t) {
+		d.warning("", "has no effect yet")
+	}
+}

@@ -1,0 +1,367 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	networking "istio.io/api/networking/v1alpha3"
+	core "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
+
+	"isthmus/mesh"
+)
+
+// decodeKubernetes fills a Kubernetes type, refusing fields that it has not.
+func (d *document) decodeKubernetes(into any) bool {
+	before := len(d.reader.findings)
+	d.knownFields(d.root, reflect.TypeOf(into).Elem(), "")
+	var v any
+	if err := d.root.Decode(&v); err != nil {
+		d.error("", err.Error())
+		return false
+	}
+	data, err := json.Marshal(plain(v))
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil {
+		path := ""
+		var wrong *json.UnmarshalTypeError
+		if ok := asTypeError(err, &wrong); ok {
+			path = wrong.Field
+			err = fmt.Errorf("must be a %s, not a %s", wrong.Type, wrong.Value)
+		}
+		d.error(path, err.Error())
+	}
+	return !slices.ContainsFunc(d.reader.findings[before:], func(f Finding) bool { return f.Severity == Error })
+}
+
+func asTypeError(err error, target **json.UnmarshalTypeError) bool {
+	t, ok := err.(*json.UnmarshalTypeError)
+	*target = t
+	return ok
+}
+
+// knownFields reports keys that a Go type has no field for, by its json tags,
+// and notes the places of the others.
+func (d *document) knownFields(n *yaml.Node, t reflect.Type, path string) {
+	n = resolve(n)
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()) {
+		return // it reads itself: quantities, times, ports by number or name
+	}
+	switch {
+	case t.Kind() == reflect.Slice && n.Kind == yaml.SequenceNode:
+		for i, item := range n.Content {
+			at := fmt.Sprintf("%s[%d]", path, i)
+			d.places[at] = item.Line
+			d.knownFields(item, t.Elem(), at)
+		}
+	case t.Kind() == reflect.Struct && n.Kind == yaml.MappingNode:
+		fields := map[string]reflect.Type{}
+		jsonFields(t, fields)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i]
+			at := join(path, key.Value)
+			ft, ok := fields[key.Value]
+			if !ok {
+				names := make([]string, 0, len(fields))
+				for name := range fields {
+					names = append(names, name)
+				}
+				slices.Sort(names)
+				d.errorAt(key.Line, at, "unknown field"+suggest(key.Value, names))
+				continue
+			}
+			d.places[at] = key.Line
+			d.knownFields(n.Content[i+1], ft, at)
+		}
+	}
+}
+
+func jsonFields(t reflect.Type, into map[string]reflect.Type) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case f.Anonymous && name == "":
+			jsonFields(f.Type, into)
+		case name != "" && name != "-":
+			into[name] = f.Type
+		}
+	}
+}
+
+func readService(d *document) {
+	var s core.Service
+	if !d.decodeKubernetes(&s) {
+		return
+	}
+	out := &mesh.Service{Meta: d.meta(), Selector: s.Spec.Selector}
+	if e := s.Annotations["networking.istio.io/exportTo"]; e != "" {
+		for ns := range strings.SplitSeq(e, ",") {
+			out.ExportTo = append(out.ExportTo, strings.TrimSpace(ns))
+		}
+	}
+	for i, p := range s.Spec.Ports {
+		path := fmt.Sprintf("spec.ports[%d]", i)
+		if p.Port < 1 || !d.checkPort(uint32(p.Port), path+".port") {
+			continue
+		}
+		port := mesh.Port{Number: uint32(p.Port), Name: p.Name, Target: uint32(p.TargetPort.IntVal), TargetName: p.TargetPort.StrVal}
+		port.Protocol = kubernetesProtocol(&p)
+		if slices.ContainsFunc(out.Ports, func(o mesh.Port) bool { return o.Number == port.Number }) {
+			d.error(path+".port", fmt.Sprintf("port %d is given twice", port.Number))
+		}
+		out.Ports = append(out.Ports, port)
+	}
+	switch {
+	case s.Spec.Type == core.ServiceTypeExternalName:
+		d.warning("spec.type", "ExternalName has no effect yet: write a ServiceEntry with resolution DNS")
+	case len(out.Ports) == 0:
+		d.warning("spec.ports", "without a port the service gets no traffic")
+	case len(out.Selector) == 0:
+		d.info("spec.selector", "selects nothing: its endpoints come from EndpointSlices and from gossip")
+	}
+	d.reader.config.Services = append(d.reader.config.Services, out)
+}
+
+// kubernetesProtocol reads appProtocol, else the beginning of the port's name
+// (Istio: protocol selection).
+func kubernetesProtocol(p *core.ServicePort) mesh.Protocol {
+	if p.AppProtocol != nil {
+		switch a := *p.AppProtocol; a {
+		case "kubernetes.io/h2c":
+			return mesh.ProtocolHTTP2
+		case "kubernetes.io/ws", "kubernetes.io/wss":
+			return mesh.ProtocolHTTP
+		default:
+			if v, ok := mesh.ParseProtocol(a); ok {
+				return v
+			}
+		}
+	}
+	if strings.HasPrefix(p.Name, "grpc-web") {
+		return mesh.ProtocolHTTP
+	}
+	prefix, _, _ := strings.Cut(p.Name, "-")
+	v, _ := mesh.ParseProtocol(prefix)
+	return v
+}
+
+func readEndpointSlice(d *document) {
+	var s discovery.EndpointSlice
+	if !d.decodeKubernetes(&s) {
+		return
+	}
+	service := s.Labels[discovery.LabelServiceName]
+	if service == "" {
+		d.warning("metadata.labels", "without the label "+discovery.LabelServiceName+" it belongs to no service")
+		return
+	}
+	ports := map[string]uint32{}
+	for _, p := range s.Ports {
+		name := ""
+		if p.Name != nil {
+			name = *p.Name
+		}
+		if p.Port != nil {
+			ports[name] = uint32(*p.Port)
+		}
+	}
+	for i, e := range s.Endpoints {
+		for j, a := range e.Addresses {
+			path := fmt.Sprintf("endpoints[%d].addresses[%d]", i, j)
+			if _, err := netip.ParseAddr(a); err != nil {
+				d.error(path, fmt.Sprintf("%q is no IP address", a))
+				continue
+			}
+			w := &mesh.Workload{Meta: d.meta(), Address: a, Ports: ports, Service: service + "." + d.namespace}
+			w.Labels = map[string]string{}
+			if e.Zone != nil {
+				w.Locality.Zone = *e.Zone
+				if l := w.Locality.Zone; strings.Contains(l, "-") {
+					w.Locality.Region = l[:strings.LastIndexByte(l, '-')] // us-west1-a lies in us-west1
+				}
+			}
+			w.Unready = e.Conditions.Ready != nil && !*e.Conditions.Ready
+			d.reader.config.Workloads = append(d.reader.config.Workloads, w)
+		}
+	}
+}
+
+func readConfigMap(d *document) {
+	var c core.ConfigMap
+	if !d.decodeKubernetes(&c) {
+		return
+	}
+	for key, text := range c.Data {
+		if strings.Contains(text, "tracing:") {
+			d.warning("data."+key, "tracing has no effect yet: no spans are sent")
+			return
+		}
+	}
+	d.info("", "holds nothing that Isthmus reads")
+}
+
+func readServiceEntry(d *document) {
+	var s networking.ServiceEntry
+	if !d.decode(&s) {
+		return
+	}
+	out := &mesh.Service{Meta: d.meta(), ExportTo: s.ExportTo, External: s.Location == networking.ServiceEntry_MESH_EXTERNAL}
+	d.checkExportTo(s.ExportTo)
+	if len(s.Hosts) == 0 {
+		d.error("hosts", "is missing: name at least one host")
+	}
+	for i, h := range s.Hosts {
+		if d.checkHost(h, fmt.Sprintf("hosts[%d]", i), false) {
+			out.Hosts = append(out.Hosts, strings.ToLower(strings.TrimSuffix(h, ".")))
+		}
+	}
+	out.Ports = d.entryPorts(s.Ports)
+	switch s.Resolution {
+	case networking.ServiceEntry_STATIC:
+	case networking.ServiceEntry_DNS:
+		out.Resolution = mesh.ResolveDNS
+	case networking.ServiceEntry_DNS_ROUND_ROBIN:
+		out.Resolution = mesh.ResolveDNSRoundRobin
+	case networking.ServiceEntry_NONE:
+		d.error("resolution", "NONE sends to the address that the application dialled, which this proxy does not see: write STATIC with endpoints, or DNS")
+		return
+	default:
+		d.error("resolution", s.Resolution.String()+" is not served: write DNS, or STATIC with endpoints")
+		return
+	}
+	if s.WorkloadSelector != nil {
+		out.Selector = s.WorkloadSelector.Labels
+		switch {
+		case len(s.Endpoints) > 0:
+			d.error("workloadSelector", "cannot stand beside endpoints: only one of them")
+		case out.External:
+			d.error("workloadSelector", "needs location: MESH_INTERNAL")
+		case len(out.Selector) == 0:
+			d.error("workloadSelector.labels", "is empty: name the labels of the workloads")
+		}
+	}
+	for i, e := range s.Endpoints {
+		if w := d.workload(e, fmt.Sprintf("endpoints[%d]", i), out.Resolution != mesh.ResolveStatic); w != nil {
+			out.Endpoints = append(out.Endpoints, w)
+		}
+	}
+	switch {
+	case out.Resolution == mesh.ResolveStatic && len(out.Endpoints) == 0 && out.Selector == nil:
+		d.error("endpoints", "is missing: resolution STATIC needs endpoints or a workloadSelector")
+	case out.Resolution != mesh.ResolveStatic && len(out.Endpoints) == 0 && slices.ContainsFunc(out.Hosts, func(h string) bool { return strings.HasPrefix(h, "*") }):
+		d.error("endpoints", "is missing: a host with * cannot be resolved by DNS")
+	}
+	d.reader.config.Services = append(d.reader.config.Services, out)
+}
+
+func (d *document) entryPorts(list []*networking.ServicePort) []mesh.Port {
+	var out []mesh.Port
+	if len(list) == 0 {
+		d.error("ports", "is missing: name at least one port")
+	}
+	for i, p := range list {
+		path := fmt.Sprintf("ports[%d]", i)
+		if p.Name == "" {
+			d.error(path+".name", "is missing")
+		}
+		if !d.checkPort(p.Number, path+".number") {
+			continue
+		}
+		if p.TargetPort != 0 {
+			d.checkPort(p.TargetPort, path+".targetPort")
+		}
+		protocol, ok := mesh.ParseProtocol(p.Protocol)
+		if !ok {
+			d.error(path+".protocol", fmt.Sprintf("%q is none of HTTP, HTTPS, HTTP2, GRPC, GRPC-WEB, TLS, TCP, MONGO", p.Protocol))
+		}
+		for _, o := range out {
+			if o.Number == p.Number {
+				d.error(path+".number", fmt.Sprintf("port %d is given twice", p.Number))
+			}
+			if o.Name == p.Name {
+				d.error(path+".name", fmt.Sprintf("%q is given twice", p.Name))
+			}
+		}
+		out = append(out, mesh.Port{Number: p.Number, Name: p.Name, Protocol: protocol, Target: p.TargetPort})
+	}
+	return out
+}
+
+// workload reads a WorkloadEntry, alone or within a ServiceEntry. names says
+// whether its address may be a host name.
+func (d *document) workload(e *networking.WorkloadEntry, path string, names bool) *mesh.Workload {
+	w := &mesh.Workload{
+		Meta: d.meta(), Address: e.Address, Ports: e.Ports, Network: e.Network,
+		Locality: mesh.ParseLocality(e.Locality), Weight: e.Weight, ServiceAccount: e.ServiceAccount,
+	}
+	w.Labels, w.Source = e.Labels, d.source(path)
+	for name, n := range e.Ports {
+		d.checkPort(n, join(path, "ports."+name))
+	}
+	at := join(path, "address")
+	_, err := netip.ParseAddr(e.Address)
+	switch {
+	case e.Address == "":
+		d.error(at, "is missing")
+		return nil
+	case strings.HasPrefix(e.Address, "unix://"):
+		d.error(at, "UNIX sockets are not supported: let the workload listen on an address")
+		return nil
+	case err == nil:
+	case !names:
+		d.error(at, fmt.Sprintf("%q is no IP address: host names need a ServiceEntry with resolution DNS", e.Address))
+		return nil
+	case !d.checkHost(e.Address, at, false):
+		return nil
+	}
+	return w
+}
+
+func readWorkloadEntry(d *document) {
+	var e networking.WorkloadEntry
+	if !d.decode(&e) {
+		return
+	}
+	w := d.workload(&e, "", true)
+	if w == nil {
+		return
+	}
+	if w.Labels == nil {
+		w.Labels = d.labels
+	}
+	if _, err := netip.ParseAddr(w.Address); err != nil {
+		d.warning("address", "only services with resolution DNS can use a host name; a Service that selects it gets no endpoint")
+	}
+	d.reader.config.Workloads = append(d.reader.config.Workloads, w)
+}
+
+func readWorkloadGroup(d *document) {
+	var g networking.WorkloadGroup
+	if !d.decode(&g) {
+		return
+	}
+	out := &mesh.WorkloadGroup{Meta: d.meta()}
+	if g.Metadata != nil {
+		out.GroupLabels = g.Metadata.Labels
+	}
+	if g.Template == nil {
+		d.error("template", "is missing")
+		return
+	}
+	out.Template = mesh.Workload{
+		Meta: d.meta(), Ports: g.Template.Ports, Network: g.Template.Network,
+		Locality: mesh.ParseLocality(g.Template.Locality), Weight: g.Template.Weight, ServiceAccount: g.Template.ServiceAccount,
+	}
+	d.reader.config.WorkloadGroups = append(d.reader.config.WorkloadGroups, out)
+}

@@ -1,0 +1,381 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"isthmus/mesh"
+)
+
+func readVirtualService(d *document) {
+	var v networking.VirtualService
+	if !d.decode(&v) {
+		return
+	}
+	out := &mesh.VirtualService{Meta: d.meta(), ExportTo: v.ExportTo}
+	d.checkExportTo(v.ExportTo)
+	for i, h := range v.Hosts {
+		if d.checkHost(h, fmt.Sprintf("hosts[%d]", i), true) {
+			h = d.fullHost(h)
+			if slices.Contains(out.Hosts, h) {
+				d.error(fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q is given twice", h))
+			}
+			out.Hosts = append(out.Hosts, h)
+		}
+	}
+	out.Gateways = d.gateways(v.Gateways)
+	if len(out.Gateways) == 0 {
+		out.Gateways = []string{mesh.MeshGateway}
+	}
+	if s, ok := d.annotations["isthmus.io/standby"]; ok {
+		standby, err := strconv.ParseBool(s)
+		if err != nil {
+			d.error("metadata.annotations.isthmus.io/standby", fmt.Sprintf(`must be "true" or "false", not %q`, s))
+		}
+		out.Standby = &standby
+	}
+	if len(v.Http)+len(v.Tls)+len(v.Tcp) == 0 {
+		d.error("http", "is missing: a VirtualService needs at least one route")
+	}
+	for i, r := range v.Http {
+		if rule := d.httpRoute(r, fmt.Sprintf("http[%d]", i), len(v.Hosts) == 0); rule != nil {
+			out.HTTP = append(out.HTTP, rule)
+		}
+	}
+	d.reader.config.VirtualServices = append(d.reader.config.VirtualServices, out)
+	d.reader.virtualServices = append(d.reader.virtualServices, located[*mesh.VirtualService]{out, d})
+}
+
+// gateways makes names full: "namespace/name", or "mesh".
+func (d *document) gateways(list []string) []string {
+	var out []string
+	for _, g := range list {
+		if g != mesh.MeshGateway && !strings.Contains(g, "/") {
+			g = d.namespace + "/" + g
+		}
+		out = append(out, g)
+	}
+	return out
+}
+
+func (d *document) httpRoute(r *networking.HTTPRoute, path string, delegate bool) *mesh.HTTPRoute {
+	out := &mesh.HTTPRoute{Name: r.Name, Source: d.source(path), Timeout: r.Timeout.AsDuration()}
+	for i, m := range r.Match {
+		out.Match = append(out.Match, d.match(m, fmt.Sprintf("%s.match[%d]", path, i)))
+	}
+	d.exactlyOne(r, path, delegate)
+	if r.Redirect != nil {
+		out.Redirect = d.redirect(r.Redirect, path+".redirect")
+	}
+	if r.DirectResponse != nil {
+		out.DirectResponse = d.directResponse(r.DirectResponse, path+".directResponse")
+	}
+	if r.Delegate != nil {
+		out.Delegate = &mesh.Delegate{Namespace: cmp.Or(r.Delegate.Namespace, d.namespace), Name: r.Delegate.Name}
+		if r.Delegate.Name == "" {
+			d.error(path+".delegate.name", "is missing")
+		}
+	}
+	var total uint64
+	for i, dest := range r.Route {
+		at := fmt.Sprintf("%s.route[%d]", path, i)
+		if dest.Destination == nil {
+			d.error(at+".destination", "is missing")
+			continue
+		}
+		if dest.Weight < 0 {
+			d.error(at+".weight", "must not be negative")
+			continue
+		}
+		total += uint64(dest.Weight)
+		out.Route = append(out.Route, mesh.RouteDestination{
+			Destination: d.destination(dest.Destination, at+".destination"),
+			Weight:      uint32(dest.Weight),
+			Headers:     d.headerRules(dest.Headers, at+".headers"),
+			Source:      d.source(at),
+		})
+	}
+	if len(r.Route) > 1 && total == 0 {
+		d.error(path+".route", "the weights add up to 0: give at least one destination a weight")
+	}
+	if r.Rewrite != nil {
+		out.Rewrite = d.rewrite(r.Rewrite, path+".rewrite")
+	}
+	if r.Retries != nil {
+		out.Retries = d.retries(r.Retries, path+".retries")
+	}
+	out.Headers = d.headerRules(r.Headers, path+".headers")
+	return out
+}
+
+// exactlyOne checks that a rule says one thing to do, and nothing that does not
+// go with it (Istio: validation/virtualservice.go).
+func (d *document) exactlyOne(r *networking.HTTPRoute, path string, delegate bool) {
+	var what []string
+	for _, w := range []struct {
+		name string
+		set  bool
+	}{{"route", len(r.Route) > 0}, {"redirect", r.Redirect != nil}, {"directResponse", r.DirectResponse != nil}, {"delegate", r.Delegate != nil}} {
+		if w.set {
+			what = append(what, w.name)
+		}
+	}
+	switch {
+	case len(what) == 0:
+		d.error(path, "says nothing to do: write route, redirect, directResponse or delegate")
+	case len(what) > 1:
+		d.error(path, strings.Join(what, " and ")+" exclude each other")
+	}
+	if len(r.Route) == 0 && r.Rewrite != nil {
+		d.error(path+".rewrite", "needs a route")
+	}
+	if r.Fault != nil && (r.Redirect != nil || r.DirectResponse != nil) {
+		d.error(path+".fault", "needs a route")
+	}
+	if r.Mirror != nil && len(r.Mirrors) > 0 {
+		d.error(path+".mirrors", "cannot stand beside mirror: only one of them")
+	}
+	if r.Delegate != nil && delegate {
+		d.error(path+".delegate", "a delegate cannot delegate again: Istio allows one level, so no cycle is possible")
+	}
+}
+
+func (d *document) destination(t *networking.Destination, path string) mesh.Destination {
+	out := mesh.Destination{Host: d.fullHost(t.Host), Subset: t.Subset}
+	if d.checkHost(t.Host, path+".host", false) && strings.HasPrefix(t.Host, "*") {
+		d.error(path+".host", fmt.Sprintf("%q: a destination cannot be a wildcard", t.Host))
+	}
+	if t.Port != nil && d.checkPort(t.Port.Number, path+".port.number") {
+		out.Port = t.Port.Number
+	}
+	return out
+}
+
+func (d *document) match(m *networking.HTTPMatchRequest, path string) *mesh.HTTPMatch {
+	out := &mesh.HTTPMatch{
+		Name: m.Name, Source: d.source(path), IgnoreURICase: m.IgnoreUriCase,
+		Port: m.Port, SourceLabels: m.SourceLabels, SourceNamespace: m.SourceNamespace, Gateways: d.gateways(m.Gateways),
+	}
+	out.URI = d.stringMatch(m.Uri, path+".uri")
+	out.Scheme = d.stringMatch(m.Scheme, path+".scheme")
+	out.Method = d.stringMatch(m.Method, path+".method")
+	out.Authority = d.stringMatch(m.Authority, path+".authority")
+	out.Headers = d.namedMatches(m.Headers, path+".headers", true)
+	out.WithoutHeaders = d.namedMatches(m.WithoutHeaders, path+".withoutHeaders", true)
+	out.QueryParams = d.namedMatches(m.QueryParams, path+".queryParams", false)
+	if m.Port > 65535 {
+		d.error(path+".port", fmt.Sprintf("port %d is not between 1 and 65535", m.Port))
+	}
+	if out.URI == nil && out.Scheme == nil && out.Method == nil && out.Authority == nil && len(out.Headers) == 0 &&
+		len(out.WithoutHeaders) == 0 && len(out.QueryParams) == 0 && m.Port == 0 && len(m.SourceLabels) == 0 &&
+		m.SourceNamespace == "" && len(m.Gateways) == 0 {
+		d.error(path, "is empty: leave match out to match every request")
+	}
+	return out
+}
+
+// stringMatch reads Istio's StringMatch. Nil is no condition.
+func (d *document) stringMatch(m *networking.StringMatch, path string) *mesh.StringMatch {
+	if m == nil {
+		return nil
+	}
+	switch t := m.MatchType.(type) {
+	case *networking.StringMatch_Exact:
+		return &mesh.StringMatch{Kind: mesh.MatchExact, Value: t.Exact}
+	case *networking.StringMatch_Prefix:
+		if t.Prefix == "" {
+			d.error(path+".prefix", "is empty: write {} to ask for presence")
+		}
+		return &mesh.StringMatch{Kind: mesh.MatchPrefix, Value: t.Prefix}
+	case *networking.StringMatch_Regex:
+		if t.Regex == "*" {
+			return &mesh.StringMatch{Kind: mesh.MatchPresent}
+		}
+		re, err := regexp.Compile("^(?:" + t.Regex + ")$")
+		if err != nil {
+			d.error(path+".regex", "is no RE2 expression: "+strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		}
+		return &mesh.StringMatch{Kind: mesh.MatchRegex, Value: t.Regex, Regex: re}
+	}
+	return &mesh.StringMatch{Kind: mesh.MatchPresent}
+}
+
+func (d *document) namedMatches(m map[string]*networking.StringMatch, path string, header bool) []mesh.NamedMatch {
+	var out []mesh.NamedMatch
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		at := join(path, name)
+		if header {
+			switch {
+			case slices.Contains([]string{"uri", "scheme", "method", "authority"}, name):
+				d.warning(at, "is ignored: match on "+name+" itself, beside headers")
+				continue
+			case strings.HasPrefix(name, "@request.auth."):
+				d.error(at, "claims of a token cannot be matched yet, so the rule would never hold")
+				continue
+			case name != strings.ToLower(name) || !validLabel(name):
+				d.error(at, fmt.Sprintf("%q is no header name in lower case", name))
+				continue
+			}
+		}
+		sm := d.stringMatch(m[name], at)
+		if sm == nil {
+			sm = &mesh.StringMatch{Kind: mesh.MatchPresent}
+		}
+		out = append(out, mesh.NamedMatch{Name: name, StringMatch: *sm})
+	}
+	return out
+}
+
+func (d *document) redirect(r *networking.HTTPRedirect, path string) *mesh.Redirect {
+	out := &mesh.Redirect{
+		Authority: r.Authority, Scheme: r.Scheme, Port: r.GetPort(), Code: int(r.RedirectCode),
+		RequestPort:  r.GetDerivePort() == networking.HTTPRedirect_FROM_REQUEST_PORT,
+		ProtocolPort: r.GetDerivePort() == networking.HTTPRedirect_FROM_PROTOCOL_DEFAULT && r.RedirectPort != nil,
+	}
+	out.URI = r.Uri
+	if prefix, ok := strings.CutPrefix(r.Uri, "%PREFIX()%"); ok {
+		out.URI, out.PrefixURI = "", prefix
+	}
+	if _, ok := r.RedirectPort.(*networking.HTTPRedirect_Port); ok {
+		out.ProtocolPort, out.RequestPort = false, false
+		d.checkPort(out.Port, path+".port")
+	}
+	switch out.Code {
+	case 0:
+		out.Code = 301
+	case 301, 302, 303, 307, 308:
+	default:
+		d.error(path+".redirectCode", fmt.Sprintf("%d is none of 301, 302, 303, 307, 308", out.Code))
+	}
+	if r.Uri == "" && r.Authority == "" && r.Scheme == "" && r.RedirectPort == nil {
+		d.error(path, "changes nothing: write uri, authority, port or scheme")
+	}
+	return out
+}
+
+func (d *document) directResponse(r *networking.HTTPDirectResponse, path string) *mesh.DirectResponse {
+	if r.Status < 200 || r.Status > 599 {
+		d.error(path+".status", fmt.Sprintf("%d is not between 200 and 599", r.Status))
+	}
+	body := []byte(r.GetBody().GetString_())
+	if b := r.GetBody().GetBytes(); b != nil {
+		body = b
+	}
+	return &mesh.DirectResponse{Status: int(r.Status), Body: body}
+}
+
+var backReference = regexp.MustCompile(`\\(\d)`)
+
+func (d *document) rewrite(r *networking.HTTPRewrite, path string) *mesh.Rewrite {
+	out := &mesh.Rewrite{URI: r.Uri, HasURI: r.Uri != "", Authority: r.Authority}
+	if x := r.UriRegexRewrite; x != nil {
+		if r.Uri != "" {
+			d.error(path+".uriRegexRewrite", "cannot stand beside uri: only one of them")
+		}
+		re, err := regexp.Compile(x.Match)
+		if err != nil {
+			d.error(path+".uriRegexRewrite.match", "is no RE2 expression: "+strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		}
+		out.Regex = re
+		out.Substitution = backReference.ReplaceAllString(strings.ReplaceAll(x.Rewrite, "$", "$$"), "$${$1}")
+	}
+	if r.Uri == "" && r.Authority == "" && r.UriRegexRewrite == nil {
+		d.error(path, "changes nothing: write uri, uriRegexRewrite or authority")
+	}
+	return out
+}
+
+func (d *document) headerRules(h *networking.Headers, path string) mesh.HeaderRules {
+	return mesh.HeaderRules{
+		Request:  d.headerOps(h.GetRequest(), path+".request", true),
+		Response: d.headerOps(h.GetResponse(), path+".response", false),
+	}
+}
+
+func (d *document) headerOps(o *networking.Headers_HeaderOperations, path string, request bool) mesh.HeaderOps {
+	var out mesh.HeaderOps
+	if o == nil {
+		return out
+	}
+	pairs := func(m map[string]string, what string) (list []mesh.NameValue) {
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			at := join(path+"."+what, name)
+			authority := request && strings.EqualFold(name, ":authority")
+			if !authority && !validHeaderName(name) {
+				d.error(at, fmt.Sprintf("%q is no header name", name))
+				continue
+			}
+			if strings.ContainsAny(m[name], "\r\n\x00") {
+				d.error(at, "a header value cannot hold line ends")
+				continue
+			}
+			list = append(list, mesh.NameValue{Name: strings.ToLower(name), Value: m[name]})
+		}
+		return list
+	}
+	out.Set, out.Add = pairs(o.Set, "set"), pairs(o.Add, "add")
+	for i, name := range o.Remove {
+		if !validHeaderName(name) {
+			d.error(fmt.Sprintf("%s.remove[%d]", path, i), fmt.Sprintf("%q is no header name", name))
+			continue
+		}
+		out.Remove = append(out.Remove, strings.ToLower(name))
+	}
+	return out
+}
+
+func validHeaderName(s string) bool {
+	for _, c := range []byte(s) {
+		if !('a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func (d *document) retries(r *networking.HTTPRetry, path string) *mesh.Retries {
+	out := &mesh.Retries{
+		Attempts: int(r.Attempts), PerTryTimeout: r.PerTryTimeout.AsDuration(), Backoff: r.Backoff.AsDuration(),
+		RemoteLocalities: r.RetryRemoteLocalities.GetValue(), Explicit: r.RetryOn != "", On: mesh.DefaultRetries.On, Source: d.source(path),
+	}
+	if r.RetryIgnorePreviousHosts != nil {
+		v := r.RetryIgnorePreviousHosts.GetValue()
+		out.IgnorePreviousHosts = &v
+	}
+	if r.Attempts < 0 {
+		d.error(path+".attempts", "must not be negative")
+	}
+	if r.Attempts == 0 && (r.RetryOn != "" || r.PerTryTimeout != nil || r.RetryRemoteLocalities != nil) {
+		d.error(path+".attempts", "is 0, which turns retries off, so the other fields must not be there")
+	}
+	if r.RetryOn != "" {
+		out.On = 0
+		for word := range strings.SplitSeq(r.RetryOn, ",") {
+			word = strings.TrimSpace(word)
+			if code, err := strconv.Atoi(word); err == nil {
+				if code < 100 || code > 599 {
+					d.error(path+".retryOn", fmt.Sprintf("%d is no status", code))
+				}
+				out.On |= mesh.RetryRetriableStatusCodes
+				out.Codes = append(out.Codes, code)
+				continue
+			}
+			on, ok := mesh.RetryWords[word]
+			if !ok {
+				d.error(path+".retryOn", fmt.Sprintf("%q is no condition%s", word, suggest(word, slices.Sorted(maps.Keys(mesh.RetryWords)))))
+			}
+			out.On |= on
+		}
+		if out.On&(mesh.Retry5xx|mesh.RetryGatewayError|mesh.RetryReset) != 0 || len(out.Codes) > 0 {
+			d.warning(path+".retryOn", fmt.Sprintf("%q repeats requests of every method that may have been carried out already, POST too", r.RetryOn))
+		}
+	}
+	return out
+}

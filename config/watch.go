@@ -1,0 +1,94 @@
+package config
+
+import (
+	"context"
+	"crypto/sha256"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// How changes are gathered: editors and kubectl write several files, or one in
+// several steps.
+const (
+	quiet       = 100 * time.Millisecond // without a further event
+	longest     = time.Second            // from the first event
+	pollChanges = 5 * time.Second        // for file systems that send no events
+)
+
+// Watch calls changed whenever the content that [Load] would read from paths
+// has changed, until ctx is done. Files that are replaced, links that are
+// swapped as in a ConfigMap's mount, and folders that come later are noticed.
+// It returns when it watches; a goroutine goes on, which ctx ends.
+func Watch(ctx context.Context, paths []string, changed func()) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	last := fingerprint(paths)
+	watchAll(w, paths)
+	go func() {
+		defer w.Close()
+		poll := time.NewTicker(pollChanges)
+		defer poll.Stop()
+		var settle <-chan time.Time
+		var first time.Time
+		look := func() {
+			settle, first = nil, time.Time{}
+			watchAll(w, paths)
+			if f := fingerprint(paths); f != last {
+				last = f
+				changed()
+			}
+		}
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-w.Events:
+				if first.IsZero() {
+					first = time.Now()
+				}
+				settle = time.After(min(quiet, max(0, longest-time.Since(first))))
+			case <-w.Errors: // an overflow, say: the poll will see
+			case <-settle:
+				look()
+			case <-poll.C:
+				look()
+			}
+		}
+	}()
+	return nil
+}
+
+// watchAll watches every folder in which a change could matter: those given,
+// those below them, and the parents of all, since a path may be replaced.
+// Watching a folder twice does nothing.
+func watchAll(w *fsnotify.Watcher, paths []string) {
+	for _, p := range paths {
+		w.Add(filepath.Dir(filepath.Clean(p)))
+		filepath.WalkDir(p, func(path string, e os.DirEntry, err error) error {
+			if err == nil && e.IsDir() {
+				w.Add(path)
+			}
+			return nil
+		})
+	}
+}
+
+// fingerprint hashes all content, and what cannot be read.
+func fingerprint(paths []string) [sha256.Size]byte {
+	files, findings := collect(paths)
+	h := sha256.New()
+	for _, f := range files {
+		h.Write([]byte(f.Name + "\x00"))
+		h.Write(f.Data)
+		h.Write([]byte{0})
+	}
+	for _, f := range findings {
+		h.Write([]byte(f.String() + "\x00"))
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}

@@ -1,0 +1,235 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// document is one resource of a file with the places of its fields.
+type document struct {
+	reader     *reader
+	file       string
+	line       int
+	apiVersion string
+	kind       string
+	namespace  string
+	name       string
+
+	labels, annotations map[string]string
+
+	root   *yaml.Node
+	places map[string]int // field path -> line
+}
+
+// maxNodes bounds what aliases may expand a document to.
+const maxNodes = 2_000_000
+
+// readFile takes a file apart into its documents.
+func (r *reader) readFile(f File) {
+	fail := func(line int, message string) {
+		r.findings = append(r.findings, Finding{File: f.Name, Line: line, Severity: Error, Message: message})
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(bytes.TrimPrefix(f.Data, []byte("\xef\xbb\xbf"))))
+	for {
+		var n yaml.Node
+		err := decodeSafely(dec, &n)
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			line, message := yamlError(err)
+			fail(line, message)
+			return
+		}
+		if len(n.Content) == 0 || n.Content[0].Kind == yaml.ScalarNode && n.Content[0].Tag == "!!null" {
+			continue
+		}
+		budget := maxNodes
+		if line, err := sound(n.Content[0], &budget, nil); err != nil {
+			fail(line, err.Error())
+			continue
+		}
+		r.readNode(f.Name, n.Content[0])
+	}
+}
+
+// decodeSafely turns a panic of the YAML library into an error: input must not
+// end the process.
+func decodeSafely(dec *yaml.Decoder, n *yaml.Node) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("not YAML: %v", p)
+		}
+	}()
+	return dec.Decode(n)
+}
+
+var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:unmarshal errors:\s*)?line (\d+): `)
+
+func yamlError(err error) (int, string) {
+	text := err.Error()
+	if m := yamlLine.FindStringSubmatch(text); m != nil {
+		line, _ := strconv.Atoi(m[1])
+		return line, "not YAML: " + text[len(m[0]):]
+	}
+	return 0, "not YAML: " + strings.TrimPrefix(text, "yaml: ")
+}
+
+// sound checks what the YAML library lets pass: keys given twice, aliases that
+// contain themselves or blow the document up, keys that are no strings.
+func sound(n *yaml.Node, budget *int, within []*yaml.Node) (line int, err error) {
+	if *budget--; *budget < 0 {
+		return n.Line, errors.New("the document's aliases expand to too much")
+	}
+	if len(within) > 200 {
+		return n.Line, errors.New("nested too deeply")
+	}
+	switch n.Kind {
+	case yaml.AliasNode:
+		for _, outer := range within {
+			if outer == n.Alias {
+				return n.Line, errors.New("an alias contains itself")
+			}
+		}
+		return sound(n.Alias, budget, within)
+	case yaml.MappingNode:
+		seen := map[string]int{}
+		for i := 0; i < len(n.Content); i += 2 {
+			k := n.Content[i]
+			if k.Kind != yaml.ScalarNode {
+				return k.Line, errors.New("a key must be a string")
+			}
+			if before, ok := seen[k.Value]; ok {
+				return k.Line, fmt.Errorf("key %q is given twice, first in line %d", k.Value, before)
+			}
+			seen[k.Value] = k.Line
+		}
+	}
+	within = append(within, n)
+	for _, c := range n.Content {
+		if line, err := sound(c, budget, within); err != nil {
+			return line, err
+		}
+	}
+	return 0, nil
+}
+
+// readNode reads one resource, or each of a List.
+func (r *reader) readNode(file string, n *yaml.Node) {
+	d := &document{reader: r, file: file, line: n.Line, root: n, places: map[string]int{}}
+	if n.Kind != yaml.MappingNode {
+		d.error("", "a resource must be a mapping with apiVersion, kind and metadata")
+		return
+	}
+	d.apiVersion, d.kind = d.text("apiVersion"), d.text("kind")
+	if items := child(n, "items"); strings.HasSuffix(d.kind, "List") && items != nil {
+		for _, item := range items.Content {
+			r.readNode(file, resolve(item))
+		}
+		return
+	}
+	if d.apiVersion == "" || d.kind == "" {
+		d.error("", "apiVersion or kind is missing, so nobody can tell what this is")
+		return
+	}
+	if m := child(n, "metadata"); m != nil {
+		d.namespace = scalar(child(m, "namespace"))
+		d.name = scalar(child(m, "name"))
+		d.labels = d.stringMap(child(m, "labels"), "metadata.labels")
+		d.annotations = d.stringMap(child(m, "annotations"), "metadata.annotations")
+	}
+	if d.namespace == "" {
+		d.namespace = "default"
+	}
+	if d.name == "" {
+		d.error("metadata.name", "is missing")
+		return
+	}
+	d.read()
+}
+
+// child returns the value of a key of a mapping, nil if there is none.
+func child(n *yaml.Node, key string) *yaml.Node {
+	if n = resolve(n); n == nil || n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			return resolve(n.Content[i+1])
+		}
+	}
+	return nil
+}
+
+func resolve(n *yaml.Node) *yaml.Node {
+	for n != nil && n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n
+}
+
+func scalar(n *yaml.Node) string {
+	if n == nil || n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
+		return ""
+	}
+	return n.Value
+}
+
+func (d *document) text(key string) string { return scalar(child(d.root, key)) }
+
+// stringMap reads labels and annotations, whose values must be strings.
+func (d *document) stringMap(n *yaml.Node, path string) map[string]string {
+	if n == nil || n.Tag == "!!null" {
+		return nil
+	}
+	if n.Kind != yaml.MappingNode {
+		d.errorAt(n.Line, path, "must be a mapping")
+		return nil
+	}
+	out := map[string]string{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		v := resolve(n.Content[i+1])
+		if v.Kind != yaml.ScalarNode || v.Tag != "!!str" {
+			d.errorAt(v.Line, path+"."+n.Content[i].Value, fmt.Sprintf("must be a string: write %q", v.Value))
+			continue
+		}
+		out[n.Content[i].Value] = v.Value
+	}
+	return out
+}
+
+// lineOf returns where a field stands, or the nearest field around it that the
+// file has.
+func (d *document) lineOf(path string) int {
+	for path != "" {
+		if l, ok := d.places[path]; ok {
+			return l
+		}
+		i := strings.LastIndexAny(path, ".[")
+		if i < 0 {
+			break
+		}
+		path = path[:i]
+	}
+	return d.line
+}
+
+func (d *document) error(path, message string)   { d.say(Error, d.lineOf(path), path, message) }
+func (d *document) warning(path, message string) { d.say(Warning, d.lineOf(path), path, message) }
+func (d *document) info(path, message string)    { d.say(Info, d.lineOf(path), path, message) }
+
+func (d *document) errorAt(line int, path, message string) { d.say(Error, line, path, message) }
+
+func (d *document) say(s Severity, line int, path, message string) {
+	d.reader.findings = append(d.reader.findings, Finding{
+		File: d.file, Line: line, Severity: s, Kind: d.kind, Namespace: d.namespace, Name: d.name,
+		Field: path, Message: message,
+	})
+}

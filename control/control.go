@@ -1,0 +1,383 @@
+// Package control is the only writer: it brings configuration, gossip, DNS and
+// probes together into snapshots and publishes them, one after the other.
+//
+// One goroutine does it. Whoever has news wakes it; what comes within a moment
+// is taken together. It never publishes a set with an error, or one that cannot
+// be compiled: the snapshot before stays, and [Controller.Status] says why.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"isthmus/config"
+	"isthmus/gossip"
+	"isthmus/health"
+	"isthmus/mesh"
+)
+
+// Gossip is what control needs of a gossip member; *gossip.Gossip has it.
+type Gossip interface {
+	Announce([]mesh.Endpoint)
+	Endpoints() []gossip.Announced
+}
+
+// Options say what is brought together, and who gets it.
+type Options struct {
+	Node     *mesh.Node
+	Paths    []string // of the configuration
+	Announce string   // own, direct, through, none
+	Inbound  string   // address of the inbound listener; its port is announced
+
+	// Publish takes a snapshot in, or refuses it and goes on with the one
+	// before.
+	Publish func(*mesh.Snapshot) error
+	Logger  *slog.Logger
+
+	ResolvConf, Hosts string // of DNS; default: those of the system
+}
+
+// Status is what an operator wants to know of it.
+type Status struct {
+	Ready    bool   `json:"ready"`
+	Reason   string `json:"reason,omitempty"` // why not ready
+	Snapshot struct {
+		Number uint64  `json:"number"`
+		Hash   string  `json:"hash"`
+		Age    float64 `json:"age"` // seconds
+		Error  string  `json:"error"`
+	} `json:"snapshot"`
+	Warnings  int `json:"warnings"`
+	Endpoints struct {
+		Total int `json:"total"`
+		Ready int `json:"ready"`
+	} `json:"endpoints"`
+}
+
+// Controller makes snapshots.
+type Controller struct {
+	options Options
+	log     *slog.Logger
+	gossip  Gossip // nil: none
+	dns     *resolver
+	prober  *health.Prober
+	wake    chan struct{}
+	done    chan struct{}
+	cancel  context.CancelFunc
+
+	// What the goroutine works on.
+	config *mesh.Config
+
+	mu       sync.Mutex // guards what is below
+	snapshot *mesh.Snapshot
+	failure  error // why the latest set of files or snapshot was not taken
+	warnings int
+	reload   bool // the files are to be read again
+	draining bool
+	probed   map[netip.AddrPort]*verdict // endpoints whose owner died
+}
+
+// verdict is what probing found out of an endpoint.
+type verdict struct {
+	err   error
+	since time.Time // of the first failure in a row
+}
+
+// How changes are gathered: from the first on for gather, so that the news of
+// a whole cluster make one snapshot.
+const gather = 50 * time.Millisecond
+
+// How endpoints of dead members are looked at, and how long one may fail
+// before it is dropped.
+const (
+	probeInterval = 2 * time.Second
+	probeTimeout  = time.Second
+	dropAfter     = 10 * time.Minute
+)
+
+// New reads the configuration and publishes the first snapshot. An error in
+// the configuration is the caller's to report: the proxy must not start.
+func New(o Options) (*Controller, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	c := &Controller{
+		options: o, log: o.Logger,
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		probed: map[netip.AddrPort]*verdict{},
+	}
+	cfg, err := c.load()
+	if err != nil {
+		return nil, err
+	}
+	c.config = cfg
+	c.dns = newResolver(o.ResolvConf, o.Hosts, c.Wake)
+	if err := c.update(); err != nil {
+		c.dns.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Start begins to follow changes: of files, of gossip (nil: none), of DNS. It
+// ends with Close.
+func (c *Controller) Start(g Gossip) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := config.Watch(ctx, c.options.Paths, c.Reload); err != nil {
+		cancel()
+		return fmt.Errorf("watch the configuration: %w", err)
+	}
+	c.cancel, c.gossip = cancel, g
+	c.prober = health.NewProber(probeInterval, probeTimeout, c.probeResult)
+	go c.run(ctx)
+	c.Wake()
+	return nil
+}
+
+// Close ends the controller's goroutines. Start must have been called.
+func (c *Controller) Close() {
+	c.cancel()
+	<-c.done
+	c.prober.Close()
+	c.dns.close()
+}
+
+// Wake says that something may have changed.
+func (c *Controller) Wake() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Reload has the files read again.
+func (c *Controller) Reload() {
+	c.mu.Lock()
+	c.reload = true
+	c.mu.Unlock()
+	c.Wake()
+}
+
+// Drain announces that this proxy is going, so that nobody sends it new
+// requests; Status is no longer ready.
+func (c *Controller) Drain() {
+	c.mu.Lock()
+	c.draining = true
+	c.mu.Unlock()
+	c.Wake()
+}
+
+// run makes a snapshot after every change. Start starts it; it ends with ctx.
+func (c *Controller) run(ctx context.Context) {
+	defer close(c.done)
+	// The clock goes on for endpoints that are to be dropped.
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-c.wake:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(gather):
+		}
+		select {
+		case <-c.wake: // taken along
+		default:
+		}
+		c.step()
+	}
+}
+
+func (c *Controller) step() {
+	c.mu.Lock()
+	reload := c.reload
+	c.reload = false
+	c.mu.Unlock()
+	before := c.config
+	if reload {
+		cfg, err := c.load()
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		c.config = cfg
+	}
+	if err := c.update(); err != nil {
+		c.config = before
+		c.fail(err)
+	}
+}
+
+// fail keeps what is, and says why.
+func (c *Controller) fail(err error) {
+	c.mu.Lock()
+	c.failure = err
+	c.mu.Unlock()
+	c.log.Error("the new configuration is not used, the one before stays", "error", err)
+}
+
+// maxReported bounds how many findings an error tells of.
+const maxReported = 20
+
+// load reads the files. An error lists what is wrong, a line each.
+func (c *Controller) load() (*mesh.Config, error) {
+	r := config.Load(c.options.Paths, c.options.Node)
+	var errs []error
+	for _, f := range r.Findings {
+		if f.Severity == config.Error && len(errs) < maxReported {
+			errs = append(errs, errors.New(f.String()))
+		}
+	}
+	for _, m := range r.Unenforced {
+		if len(errs) < maxReported {
+			errs = append(errs, fmt.Errorf("%s: error: %s: cannot be enforced yet, and running without it would let pass what it forbids: take it out of --config to run all the same", m.Source, m))
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	c.mu.Lock()
+	c.warnings = r.Count(config.Warning)
+	c.mu.Unlock()
+	return r.Config, nil
+}
+
+// update publishes a snapshot of what is known now, if it differs from the one
+// before.
+func (c *Controller) update() error {
+	c.mu.Lock()
+	last := c.snapshot
+	c.mu.Unlock()
+	now := time.Now()
+	known := mesh.Known{
+		Node: c.options.Node, Config: c.config,
+		Announced: c.announced(now), Addresses: c.dns.answers(), Now: now,
+	}
+	if last != nil {
+		known.Previous = last.Registry
+	}
+	reg := mesh.NewRegistry(known)
+	c.dns.watch(reg.Unresolved())
+	if c.gossip != nil {
+		defer func() { c.gossip.Announce(c.announcements()) }()
+	}
+	if last != nil && last.Config == c.config && sameEndpoints(last.Registry, reg) {
+		return nil
+	}
+	s := &mesh.Snapshot{Number: 1, Time: now, Node: c.options.Node, Config: c.config, Registry: reg, Rules: mesh.NewRules(c.options.Node, c.config.DestinationRules)}
+	if last != nil {
+		s.Number = last.Number + 1
+	}
+	if err := c.options.Publish(s); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.snapshot, c.failure = s, nil
+	c.mu.Unlock()
+	c.log.Info("snapshot published", "number", s.Number, "config", s.Config.Hash, "endpoints", len(reg.All()))
+	return nil
+}
+
+// sameEndpoints compares by pointer: a registry keeps those that are equal.
+func sameEndpoints(a, b *mesh.Registry) bool {
+	return slices.Equal(a.All(), b.All()) && reflect.DeepEqual(a.Services(), b.Services())
+}
+
+// announced is what gossip knows, with what probing has found out of members
+// that died, and this proxy's own endpoints.
+func (c *Controller) announced(now time.Time) []mesh.Endpoint {
+	if c.gossip == nil {
+		own := c.ownEndpoints()
+		for i := range own {
+			own[i].Source = mesh.SourceFile
+		}
+		return own
+	}
+	var out []mesh.Endpoint
+	var suspects []netip.AddrPort
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range c.gossip.Endpoints() {
+		if !a.OwnerDead {
+			delete(c.probed, a.Address)
+			out = append(out, a.Endpoint)
+			continue
+		}
+		suspects = append(suspects, a.Address)
+		v := c.probed[a.Address]
+		if v == nil {
+			v = &verdict{}
+			c.probed[a.Address] = v
+		}
+		if v.err != nil {
+			if now.Sub(v.since) > dropAfter {
+				continue
+			}
+			a.Unready = fmt.Sprintf("%s died; %v", a.Owner, v.err)
+		}
+		out = append(out, a.Endpoint)
+	}
+	if c.prober != nil {
+		slices.SortFunc(suspects, netip.AddrPort.Compare)
+		c.prober.Watch(slices.Compact(suspects))
+	}
+	return out
+}
+
+// probeResult takes note of a probe.
+func (c *Controller) probeResult(addr netip.AddrPort, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.probed[addr]
+	if v == nil {
+		return // its owner has come back
+	}
+	if (err == nil) != (v.err == nil) {
+		v.err, v.since = err, time.Now()
+		c.Wake()
+	}
+}
+
+// Snapshot returns the current snapshot.
+func (c *Controller) Snapshot() *mesh.Snapshot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.snapshot
+}
+
+// Status returns the current state.
+func (c *Controller) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var s Status
+	s.Ready = c.snapshot != nil && !c.draining
+	if c.draining {
+		s.Reason = "draining"
+	}
+	s.Snapshot.Number = c.snapshot.Number
+	s.Snapshot.Hash = c.snapshot.Config.Hash
+	s.Snapshot.Age = time.Since(c.snapshot.Time).Seconds()
+	if c.failure != nil {
+		s.Snapshot.Error = c.failure.Error()
+	}
+	s.Warnings = c.warnings
+	for _, e := range c.snapshot.Registry.All() {
+		s.Endpoints.Total++
+		if e.Unready == "" {
+			s.Endpoints.Ready++
+		}
+	}
+	return s
+}

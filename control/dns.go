@@ -1,0 +1,227 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// resolver keeps the addresses of host names fresh, as long as their records
+// say they hold. The last good answer stays until there is a better one: a
+// name server that is down takes nobody's endpoints away.
+type resolver struct {
+	resolvConf, hosts string
+	changed           func()
+	ctx               context.Context
+	cancel            context.CancelFunc
+	workers           sync.WaitGroup
+
+	mu    sync.Mutex // guards names
+	names map[string]*name
+}
+
+// name is a host name that is watched by a goroutine of its own.
+type name struct {
+	cancel context.CancelFunc
+	addrs  []netip.Addr
+}
+
+// Bounds on how long an answer is kept, and how soon a failure is repeated
+// (Istio's dnsRefreshRate is 60 s).
+const (
+	minTTL     = time.Second
+	maxTTL     = time.Hour
+	firstRetry = time.Second
+	lastRetry  = 60 * time.Second
+)
+
+func newResolver(resolvConf, hosts string, changed func()) *resolver {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &resolver{
+		resolvConf: cmp.Or(resolvConf, "/etc/resolv.conf"), hosts: cmp.Or(hosts, "/etc/hosts"),
+		changed: changed, ctx: ctx, cancel: cancel, names: map[string]*name{},
+	}
+}
+
+func (r *resolver) close() {
+	r.cancel()
+	r.workers.Wait()
+}
+
+// watch says which names are wanted; others are forgotten.
+func (r *resolver) watch(names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for have, n := range r.names {
+		if !slices.Contains(names, have) {
+			n.cancel()
+			delete(r.names, have)
+		}
+	}
+	for _, want := range names {
+		if r.names[want] == nil && r.ctx.Err() == nil {
+			ctx, cancel := context.WithCancel(r.ctx)
+			n := &name{cancel: cancel}
+			r.names[want] = n
+			r.workers.Go(func() { r.follow(ctx, want, n) })
+		}
+	}
+}
+
+// answers returns the last good answer for each name.
+func (r *resolver) answers() map[string][]netip.Addr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := map[string][]netip.Addr{}
+	for k, n := range r.names {
+		out[k] = n.addrs
+	}
+	return out
+}
+
+// follow resolves one name again and again. watch starts it; it ends with ctx.
+func (r *resolver) follow(ctx context.Context, host string, n *name) {
+	retry := firstRetry
+	for {
+		addrs, ttl, err := r.lookup(ctx, host)
+		wait := min(max(ttl, minTTL), maxTTL)
+		if err != nil || len(addrs) == 0 {
+			wait = retry
+			retry = min(2*retry, lastRetry)
+		} else {
+			retry = firstRetry
+			r.mu.Lock()
+			same := slices.Equal(n.addrs, addrs)
+			n.addrs = addrs
+			r.mu.Unlock()
+			if !same {
+				r.changed()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait + rand.N(wait/10+1)):
+		}
+	}
+}
+
+var errNoAnswer = errors.New("no name server has answered")
+
+// lookup asks the hosts file, then the name servers, for a name's addresses,
+// sorted, and how long they hold.
+func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
+	if addrs := lookupHosts(r.hosts, host); len(addrs) > 0 {
+		return addrs, firstRetry * 5, nil
+	}
+	conf, err := dns.ClientConfigFromFile(r.resolvConf)
+	if err != nil {
+		return nil, 0, err
+	}
+	failed := error(nil)
+	for _, fqdn := range conf.NameList(host) {
+		var all []netip.Addr
+		ttl := maxTTL
+		for _, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
+			addrs, hold, err := ask(ctx, conf, fqdn, t)
+			if err != nil {
+				failed = err
+				continue
+			}
+			all = append(all, addrs...)
+			ttl = min(ttl, hold)
+		}
+		if len(all) > 0 {
+			slices.SortFunc(all, netip.Addr.Compare)
+			return slices.Compact(all), ttl, nil
+		}
+	}
+	return nil, 0, failed
+}
+
+// ask asks the servers in turn. A name that does not exist is no error, but has
+// no addresses.
+func ask(ctx context.Context, conf *dns.ClientConfig, fqdn string, t uint16) ([]netip.Addr, time.Duration, error) {
+	q := new(dns.Msg)
+	q.SetQuestion(fqdn, t)
+	q.SetEdns0(1232, false)
+	timeout := time.Duration(max(conf.Timeout, 1)) * time.Second
+	err := errNoAnswer
+	for range max(conf.Attempts, 1) {
+		for _, server := range conf.Servers {
+			addr := net.JoinHostPort(server, conf.Port)
+			reply, _, e := (&dns.Client{Timeout: timeout}).ExchangeContext(ctx, q, addr)
+			if e == nil && reply.Truncated {
+				reply, _, e = (&dns.Client{Net: "tcp", Timeout: timeout}).ExchangeContext(ctx, q, addr)
+			}
+			switch {
+			case e != nil:
+				err = e
+			case reply.Rcode == dns.RcodeSuccess, reply.Rcode == dns.RcodeNameError:
+				addrs, ttl := addresses(reply)
+				return addrs, ttl, nil
+			default:
+				err = errors.New(dns.RcodeToString[reply.Rcode])
+			}
+		}
+	}
+	return nil, 0, err
+}
+
+// addresses takes the addresses out of an answer and the smallest TTL on the
+// way to them, aliases included.
+func addresses(m *dns.Msg) (addrs []netip.Addr, ttl time.Duration) {
+	ttl = maxTTL
+	for _, rr := range m.Answer {
+		ttl = min(ttl, time.Duration(rr.Header().Ttl)*time.Second)
+		var ip net.IP
+		switch rr := rr.(type) {
+		case *dns.A:
+			ip = rr.A
+		case *dns.AAAA:
+			ip = rr.AAAA
+		}
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			addrs = append(addrs, a.Unmap())
+		}
+	}
+	return addrs, ttl
+}
+
+// lookupHosts looks a name up in a file of the form of /etc/hosts.
+func lookupHosts(path, host string) []netip.Addr {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	var out []netip.Addr
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	for lines.Scan() {
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		fields := strings.Fields(text)
+		if len(fields) < 2 {
+			continue
+		}
+		addr, err := netip.ParseAddr(fields[0])
+		if err != nil {
+			continue
+		}
+		if slices.ContainsFunc(fields[1:], func(f string) bool { return strings.EqualFold(strings.TrimSuffix(f, "."), host) }) {
+			out = append(out, addr)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}

@@ -1,0 +1,249 @@
+package gossip
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// The messages between members, by their first byte.
+const (
+	messageRecord = 'R' // a record
+	messageNote   = 'N' // "owner has version n": a record too large for a packet
+	messageAsk    = 'A' // "send me your record": the asker's name
+)
+
+// maxPacket is how large a message may be to go by UDP: memberlist's packets
+// of 1400 bytes, less what it adds around a message with encryption and label.
+const maxPacket = 1100
+
+// Member states.
+const (
+	stateAlive = "alive"
+	stateDead  = "dead"
+	stateLeft  = "left"
+)
+
+// delegate is memberlist's way to call us. Its methods must not block, and
+// must not keep the bytes they are given.
+type delegate struct{ *Gossip }
+
+func (d delegate) NodeMeta(limit int) []byte { return d.meta() }
+
+func (d delegate) NotifyMsg(b []byte) {
+	if len(b) == 0 || len(b) > maxRecord {
+		d.dropped.Add(1)
+		return
+	}
+	select {
+	case d.inbox <- append([]byte(nil), b...):
+	default:
+		d.dropped.Add(1) // push/pull will repair it
+	}
+}
+
+func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
+	return d.queue.GetBroadcasts(overhead, limit)
+}
+
+func (d delegate) LocalState(join bool) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]*record, 0, len(d.records))
+	for _, r := range d.records {
+		all = append(all, r)
+	}
+	b, _ := json.Marshal(all)
+	return b
+}
+
+func (d delegate) MergeRemoteState(b []byte, join bool) {
+	var all []json.RawMessage
+	if json.Unmarshal(b, &all) != nil {
+		d.dropped.Add(1)
+		return
+	}
+	changed := false
+	for _, raw := range all {
+		r, err := decode(raw)
+		if err != nil {
+			d.dropped.Add(1)
+			continue
+		}
+		changed = d.merge(r) || changed
+	}
+	if changed {
+		d.options.OnChange()
+	}
+}
+
+func (d delegate) NotifyJoin(n *memberlist.Node)   { d.noteMember(n, stateAlive) }
+func (d delegate) NotifyUpdate(n *memberlist.Node) { d.noteMember(n, stateAlive) }
+
+func (d delegate) NotifyLeave(n *memberlist.Node) {
+	state := stateDead
+	if n.State == memberlist.StateLeft {
+		state = stateLeft
+	}
+	d.noteMember(n, state)
+}
+
+func (d delegate) NotifyConflict(existing, other *memberlist.Node) {
+	d.log.Error("two proxies have one name; the one that was there first stays: give the other another node.name",
+		"name", existing.Name, "first", existing.Address(), "second", other.Address())
+}
+
+func (g *Gossip) noteMember(n *memberlist.Node, state string) {
+	var m meta
+	if json.Unmarshal(n.Meta, &m) != nil {
+		m = meta{}
+	}
+	g.mu.Lock()
+	before := ""
+	if old := g.members[n.Name]; old != nil {
+		before = old.State
+	}
+	g.members[n.Name] = &member{
+		Member: Member{Name: n.Name, Cluster: m.Cluster, Locality: m.Locality, Address: n.Address(), State: state, Version: m.Version},
+		since:  time.Now(),
+	}
+	g.mu.Unlock()
+	if before != state {
+		g.log.Info("gossip member "+state, "member", n.Name, "address", n.Address())
+		g.options.OnChange()
+	}
+}
+
+// merge takes a record in and reports whether it says anything new.
+func (g *Gossip) merge(r *record) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r.Owner == g.name {
+		// Nobody else speaks for us. An echo of an earlier life with a faster
+		// clock is outdone.
+		if r.Version >= g.own.Version && newer(r, g.own) == r && string(encode(r)) != string(encode(g.own)) {
+			next := *g.own
+			next.Version = r.Version + 1
+			g.own, g.records[g.name] = &next, &next
+			g.spread(&next)
+		}
+		return false
+	}
+	old := g.records[r.Owner]
+	if old == nil && len(g.records) >= maxOwners {
+		g.dropped.Add(1)
+		return false
+	}
+	if newer(old, r) == old {
+		return false
+	}
+	g.records[r.Owner] = r
+	return true
+}
+
+// receive works on messages, one after the other. Start starts it; it ends
+// with ctx.
+func (g *Gossip) receive(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case b := <-g.inbox:
+			g.handle(b)
+		}
+	}
+}
+
+func (g *Gossip) handle(b []byte) {
+	switch body := b[1:]; b[0] {
+	case messageRecord:
+		r, err := decode(body)
+		if err != nil {
+			g.dropped.Add(1)
+			return
+		}
+		if g.merge(r) {
+			g.mu.Lock()
+			if len(b) <= maxPacket {
+				// Passed on as it came: gossip spreads by everybody's doing so.
+				g.queue.QueueBroadcast(&broadcast{owner: r.Owner, message: b})
+			}
+			g.mu.Unlock()
+			g.options.OnChange()
+		}
+	case messageNote:
+		g.ask(body, b)
+	case messageAsk:
+		g.reply(string(body))
+	default:
+		g.dropped.Add(1)
+	}
+}
+
+// note says which version of a record there is.
+func note(r *record) []byte {
+	b := binary.BigEndian.AppendUint64([]byte{messageNote}, r.Version)
+	return append(b, r.Owner...)
+}
+
+// askAgain is how long an owner is given to send what it was asked for.
+const askAgain = time.Second
+
+// ask asks an owner for its record, if the note tells of a newer one.
+func (g *Gossip) ask(body, message []byte) {
+	if len(body) < 9 || len(body) > maxText {
+		g.dropped.Add(1)
+		return
+	}
+	version, owner := binary.BigEndian.Uint64(body), string(body[8:])
+	g.mu.Lock()
+	known := g.records[owner]
+	m := g.members[owner]
+	wanted := owner != g.name && (known == nil || known.Version < version) && m != nil && time.Since(g.asked[owner]) > askAgain
+	if wanted {
+		g.asked[owner] = time.Now()
+		g.queue.QueueBroadcast(&broadcast{owner: owner, message: message})
+	}
+	g.mu.Unlock()
+	if wanted {
+		g.send(owner, append([]byte{messageAsk}, g.name...))
+	}
+}
+
+// reply sends our record to who asked.
+func (g *Gossip) reply(to string) {
+	g.mu.Lock()
+	b := append([]byte{messageRecord}, encode(g.own)...)
+	g.mu.Unlock()
+	g.send(to, b)
+}
+
+// send sends a message to a member over TCP. A failure is repaired by the next
+// push/pull.
+func (g *Gossip) send(to string, b []byte) {
+	for _, n := range g.list.Members() {
+		if n.Name == to {
+			if err := g.list.SendReliable(n, b); err != nil {
+				g.log.Debug("gossip message not sent", "to", to, "error", err)
+			}
+			return
+		}
+	}
+}
+
+// broadcast is a message in memberlist's queue. A newer one of the same owner
+// takes its place.
+type broadcast struct {
+	owner   string
+	message []byte
+}
+
+func (b *broadcast) Invalidates(other memberlist.Broadcast) bool {
+	o, ok := other.(*broadcast)
+	return ok && o.owner == b.owner
+}
+func (b *broadcast) Message() []byte { return b.message }
+func (b *broadcast) Finished()       {}

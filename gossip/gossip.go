@@ -1,0 +1,309 @@
+// Package gossip tells the proxies of all clusters of each other's endpoints,
+// over hashicorp/memberlist. There is no server: every proxy keeps the record
+// of every other one.
+//
+// A proxy announces a record: its endpoints and a version that only grows. The
+// record with the highest version of its owner holds; what was lost on the way
+// is repaired by memberlist's push/pull between random pairs. A record that fits
+// in a packet is broadcast; of a larger one only the version is, and whoever
+// lacks it asks for it over TCP.
+//
+// Gossip is a hint. A member that leaves takes its endpoints along; one that
+// dies keeps them, marked, since whoever still gets answers from them knows
+// better than gossip does.
+package gossip
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"isthmus/mesh"
+)
+
+// Options say who a member is and whom it joins.
+type Options struct {
+	Node      *mesh.Node
+	Version   string // of the program, shown in Members
+	Bind      string // host:port for UDP and TCP
+	Advertise string // where others reach it; default: node.address and the port of Bind
+	Join      []string
+	Keys      [][]byte // 16, 24 or 32 bytes each; the first encrypts, all decrypt; none: plain text
+	Logger    *slog.Logger
+	OnChange  func() // called after every change, by any goroutine; must not block
+
+	// Fast shortens all intervals, for tests on one machine.
+	Fast bool
+}
+
+// Gossip is a member of the gossip cluster.
+type Gossip struct {
+	options Options
+	name    string
+	log     *slog.Logger
+	list    *memberlist.Memberlist
+	keyring *memberlist.Keyring
+	queue   memberlist.TransmitLimitedQueue
+	inbox   chan []byte
+	dropped atomic.Uint64 // messages that were malformed or too many
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+
+	mu      sync.Mutex // guards what is below
+	own     *record
+	records map[string]*record // by owner, the own one included
+	members map[string]*member
+	asked   map[string]time.Time // when a record was last asked for, by owner
+}
+
+type member struct {
+	Member
+	since time.Time // of the state
+}
+
+// Member is a proxy as gossip knows it.
+type Member struct {
+	Name     string `json:"name"`
+	Cluster  string `json:"cluster"`
+	Locality string `json:"locality"`
+	Address  string `json:"address"`
+	State    string `json:"state"` // "alive", "dead" or "left"
+	Version  string `json:"version"`
+}
+
+// Announced is an endpoint that somebody announced.
+type Announced struct {
+	mesh.Endpoint
+	OwnerDead bool // the owner has died, as far as gossip can tell
+}
+
+// Start opens the port and begins to join.
+func Start(o Options) (*Gossip, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.OnChange == nil {
+		o.OnChange = func() {}
+	}
+	g := &Gossip{
+		options: o, name: o.Node.Member(), log: o.Logger,
+		inbox:   make(chan []byte, 4096),
+		records: map[string]*record{},
+		members: map[string]*member{},
+		asked:   map[string]time.Time{},
+		// A version from the clock is higher than any of an earlier life.
+		own: &record{Owner: o.Node.Member(), Cluster: o.Node.Cluster, Version: uint64(time.Now().UnixNano())},
+	}
+	g.records[g.name] = g.own
+	c, err := g.config()
+	if err != nil {
+		return nil, err
+	}
+	g.queue = memberlist.TransmitLimitedQueue{NumNodes: g.alive, RetransmitMult: c.RetransmitMult}
+	ctx, cancel := context.WithCancel(context.Background())
+	g.cancel = cancel
+	if g.list, err = memberlist.Create(c); err != nil {
+		cancel()
+		if errors.Is(err, syscall.EADDRINUSE) || strings.Contains(err.Error(), "address already in use") {
+			return nil, fmt.Errorf("listen gossip %s: address already in use: another process has the port; stop it or give gossip.bind another address in the bootstrap file", o.Bind)
+		}
+		return nil, fmt.Errorf("gossip on %s: %w", o.Bind, err)
+	}
+	g.done.Go(func() { g.receive(ctx) })
+	g.done.Go(func() { g.join(ctx) })
+	return g, nil
+}
+
+func (g *Gossip) config() (*memberlist.Config, error) {
+	c := memberlist.DefaultLANConfig()
+	c.Name = g.name
+	c.Label = "isthmus" // other clusters of memberlist are strangers
+	c.LogOutput = nil
+	c.Logger = memberlistLogger(g.log)
+	c.Delegate, c.Events, c.Conflict = delegate{g}, delegate{g}, delegate{g}
+	c.DNSConfigPath = os.DevNull // names are resolved by us
+	host, port, err := splitPort(g.options.Bind)
+	if err != nil {
+		return nil, fmt.Errorf("gossip.bind: %w", err)
+	}
+	c.BindAddr, c.BindPort = host, port
+	c.AdvertiseAddr, c.AdvertisePort = g.options.Node.Address, port
+	if a := g.options.Advertise; a != "" {
+		if c.AdvertiseAddr, c.AdvertisePort, err = splitPort(a); err != nil {
+			return nil, fmt.Errorf("gossip.advertise: %w", err)
+		}
+	}
+	if len(g.options.Keys) > 0 {
+		if c.Keyring, err = memberlist.NewKeyring(g.options.Keys, g.options.Keys[0]); err != nil {
+			return nil, fmt.Errorf("gossip.keys: %w: make one with isthmus keygen", err)
+		}
+		g.keyring = c.Keyring
+	}
+	if g.options.Fast {
+		c.GossipInterval, c.ProbeInterval, c.ProbeTimeout = 20*time.Millisecond, 100*time.Millisecond, 50*time.Millisecond
+		c.PushPullInterval, c.SuspicionMult = 500*time.Millisecond, 1
+	}
+	return c, nil
+}
+
+func splitPort(addr string) (string, int, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.Atoi(port)
+	return host, n, err
+}
+
+// Address returns where the member listens.
+func (g *Gossip) Address() string { return g.list.LocalNode().FullAddress().Addr }
+
+// Announce replaces what this member announces. Nothing is sent if it is the
+// same.
+func (g *Gossip) Announce(list []mesh.Endpoint) {
+	next := &record{Owner: g.name, Cluster: g.options.Node.Cluster, Endpoints: toRecord(list)}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next.Version = g.own.Version
+	if bytes.Equal(encode(next), encode(g.own)) {
+		return
+	}
+	next.Version++
+	g.own, g.records[g.name] = next, next
+	g.spread(next)
+}
+
+// spread queues a record of our own for everybody. The caller holds mu.
+func (g *Gossip) spread(r *record) {
+	b := append([]byte{messageRecord}, encode(r)...)
+	if len(b) > maxPacket {
+		b = note(r)
+	}
+	g.queue.QueueBroadcast(&broadcast{owner: r.Owner, message: b})
+}
+
+// Endpoints returns what everybody announces, this member included, without
+// the own endpoints of members that have left. Endpoints that were announced
+// for others outlive their announcer, unready.
+func (g *Gossip) Endpoints() []Announced {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []Announced
+	for owner, r := range g.records {
+		state := stateDead
+		if m := g.members[owner]; m != nil {
+			state = m.State
+		}
+		for i := range r.Endpoints {
+			e := Announced{Endpoint: r.Endpoints[i].mesh(r), OwnerDead: state == stateDead}
+			switch {
+			case state == stateAlive:
+			case e.Relayed && state == stateDead:
+				e.Unready = "announced by " + owner + ", which died"
+			case e.Relayed:
+				e.Unready = "announced by " + owner + ", which left"
+			case state == stateLeft:
+				continue
+			}
+			out = append(out, e)
+		}
+	}
+	slices.SortFunc(out, func(a, b Announced) int { return strings.Compare(a.Owner, b.Owner) })
+	return out
+}
+
+// Members returns all members known, those that left or died lately included,
+// sorted by name.
+func (g *Gossip) Members() []Member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := make([]Member, 0, len(g.members))
+	for _, m := range g.members {
+		out = append(out, m.Member)
+	}
+	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+func (g *Gossip) alive() int {
+	if g.list == nil {
+		return 1
+	}
+	return g.list.NumMembers()
+}
+
+// SetKeys replaces the keys: the first encrypts from now on, all decrypt.
+// Nothing changes unless all are good.
+func (g *Gossip) SetKeys(keys [][]byte) error {
+	if g.keyring == nil || len(keys) == 0 {
+		return errors.New("encryption cannot be switched on or off while gossip runs: restart with the new gossip.keys")
+	}
+	for _, k := range keys {
+		if err := memberlist.ValidateKey(k); err != nil {
+			return fmt.Errorf("gossip.keys: %w", err)
+		}
+	}
+	for _, k := range keys {
+		if err := g.keyring.AddKey(k); err != nil {
+			return err
+		}
+	}
+	if err := g.keyring.UseKey(keys[0]); err != nil {
+		return err
+	}
+	for _, old := range g.keyring.GetKeys() {
+		if !slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, old) }) {
+			if err := g.keyring.RemoveKey(old); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Leave says goodbye: nobody keeps this member's endpoints. It waits until
+// others have heard it, or for the time-out; then gossip is over.
+func (g *Gossip) Leave(timeout time.Duration) error {
+	g.Announce(nil)
+	err := g.list.Leave(timeout)
+	g.Close()
+	return err
+}
+
+// Close ends gossip without a word, as a crash would.
+func (g *Gossip) Close() {
+	g.cancel()
+	g.list.Shutdown()
+	g.done.Wait()
+}
+
+// meta is what memberlist carries with each member, 512 bytes at most.
+type meta struct {
+	Cluster  string `json:"c"`
+	Locality string `json:"l,omitempty"`
+	Version  string `json:"v,omitempty"`
+}
+
+func (g *Gossip) meta() []byte {
+	m := meta{Cluster: g.options.Node.Cluster, Locality: g.options.Node.Locality.String(), Version: g.options.Version}
+	b, _ := json.Marshal(m)
+	if len(b) > memberlist.MetaMaxSize {
+		m.Locality, m.Version = "", ""
+		b, _ = json.Marshal(m)
+	}
+	return b
+}

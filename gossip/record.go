@@ -1,0 +1,132 @@
+package gossip
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"isthmus/mesh"
+)
+
+// record is what one proxy announces: all of it, versioned by its owner. JSON,
+// since another version of Isthmus must be able to skip fields it does not
+// know, and since memberlist compresses it.
+type record struct {
+	Owner     string     `json:"owner"`
+	Version   uint64     `json:"version"`
+	Cluster   string     `json:"cluster"`
+	Endpoints []endpoint `json:"endpoints,omitempty"`
+
+	// Signature is reserved: the owner's, over everything else.
+	Signature []byte `json:"signature,omitempty"`
+}
+
+// endpoint is a mesh.Endpoint on its way.
+type endpoint struct {
+	Service  string            `json:"service"`
+	Port     mesh.Port         `json:"port"`
+	Address  netip.AddrPort    `json:"address"`
+	Locality mesh.Locality     `json:"locality,omitzero"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Weight   uint32            `json:"weight,omitempty"`
+	Identity string            `json:"identity,omitempty"`
+	Via      bool              `json:"via,omitempty"`
+	Relayed  bool              `json:"relayed,omitempty"`
+	Unready  string            `json:"unready,omitempty"`
+}
+
+// Bounds on what is accepted from others.
+const (
+	maxRecord    = 4 << 20 // bytes
+	maxEndpoints = 20_000  // in a record
+	maxOwners    = 10_000
+	maxText      = 1 << 10 // bytes of any one name
+	maxLabels    = 64
+)
+
+func encode(r *record) []byte {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic("a record always encodes: " + err.Error())
+	}
+	return b
+}
+
+var errRecord = errors.New("malformed record")
+
+// decode reads a record that somebody sent. It is never trusted: whatever is
+// out of bounds makes it invalid as a whole.
+func decode(b []byte) (*record, error) {
+	if len(b) > maxRecord {
+		return nil, fmt.Errorf("%w: %d bytes", errRecord, len(b))
+	}
+	var r record
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if err := dec.Decode(&r); err != nil {
+		return nil, fmt.Errorf("%w: %v", errRecord, err)
+	}
+	if dec.More() {
+		return nil, fmt.Errorf("%w: bytes after its end", errRecord)
+	}
+	switch {
+	case r.Owner == "" || len(r.Owner) > maxText || len(r.Cluster) > maxText:
+		return nil, fmt.Errorf("%w: no owner", errRecord)
+	case len(r.Endpoints) > maxEndpoints:
+		return nil, fmt.Errorf("%w: %d endpoints", errRecord, len(r.Endpoints))
+	}
+	for i := range r.Endpoints {
+		if err := r.Endpoints[i].check(); err != nil {
+			return nil, err
+		}
+	}
+	return &r, nil
+}
+
+func (e *endpoint) check() error {
+	switch {
+	case e.Service == "" || len(e.Service) > maxText || len(e.Identity) > maxText || len(e.Unready) > maxText || len(e.Port.Name) > maxText:
+		return fmt.Errorf("%w: endpoint without a service, or with too long a text", errRecord)
+	case !e.Address.IsValid() || e.Address.Port() == 0:
+		return fmt.Errorf("%w: endpoint of %s without an address", errRecord, e.Service)
+	case e.Port.Number == 0 || e.Port.Number > 65535:
+		return fmt.Errorf("%w: endpoint of %s without a port", errRecord, e.Service)
+	case len(e.Labels) > maxLabels:
+		return fmt.Errorf("%w: endpoint of %s with %d labels", errRecord, e.Service, len(e.Labels))
+	}
+	return nil
+}
+
+// newer returns the record that holds of two of one owner: the one of the
+// higher version; of equal versions, which only a faulty owner makes, the one
+// whose bytes sort last, so that everybody decides alike.
+func newer(a, b *record) *record {
+	switch {
+	case a == nil:
+		return b
+	case b == nil || a.Version > b.Version:
+		return a
+	case a.Version < b.Version || bytes.Compare(encode(a), encode(b)) < 0:
+		return b
+	}
+	return a
+}
+
+func toRecord(list []mesh.Endpoint) []endpoint {
+	out := make([]endpoint, len(list))
+	for i, e := range list {
+		out[i] = endpoint{
+			Service: e.Service, Port: e.Port, Address: e.Address, Locality: e.Locality, Labels: e.Labels, Weight: e.Weight,
+			Identity: e.Identity, Via: e.Via, Relayed: e.Relayed, Unready: e.Unready,
+		}
+	}
+	return out
+}
+
+func (e *endpoint) mesh(r *record) mesh.Endpoint {
+	return mesh.Endpoint{
+		Service: e.Service, Port: e.Port, Address: e.Address, Cluster: r.Cluster, Locality: e.Locality, Labels: e.Labels, Weight: max(e.Weight, 1),
+		Identity: e.Identity, Via: e.Via, Relayed: e.Relayed, Unready: e.Unready, Source: mesh.SourceGossip, Owner: r.Owner,
+	}
+}

@@ -1,0 +1,228 @@
+// Package health judges hosts by what requests meet (outlier detection) and by
+// looking itself (probes).
+//
+// A [Tracker] belongs to an upstream and is told the outcome of every try. It
+// keeps its notes in a [Record] for each host, which lives as long as the host
+// does. What it decides it does to the host, a [Target]: it ejects it for a
+// time, or restores it.
+//
+// Without outlierDetection only connects that fail or time out count: they are
+// the proxy's own evidence, which outranks what gossip says, and need no
+// policy. Statuses never count without one.
+package health
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"isthmus/mesh"
+)
+
+// Target is a host that can be kept from traffic. hard says that replies
+// rather than connects were the reason.
+type Target interface {
+	Eject(reason string, d time.Duration, hard bool)
+	Restore()
+}
+
+// Record is what a Tracker notes of one host.
+type Record struct {
+	target Target
+	dirty  atomic.Bool // anything below is not zero: success has something to do
+
+	mu            sync.Mutex // guards what is below
+	connects      uint32     // connect failures in a row
+	errors5xx     uint32     // in a row
+	gatewayErrors uint32     // in a row
+	localErrors   uint32     // in a row
+	timesEjected  uint32     // by replies, decremented for each interval in health
+	ejectedUntil  time.Time  // by replies
+	counted       bool       // in the tracker's ejected
+	lastDecrement time.Time
+}
+
+// NewRecord makes the record of a host.
+func NewRecord(t Target) *Record { return &Record{target: t} }
+
+// Tracker watches the hosts of one upstream. Its methods may be called by any
+// goroutine.
+type Tracker struct {
+	policy  *mesh.OutlierDetection // nil: connects only
+	ejected *atomic.Int32          // hosts ejected now, by replies
+	hosts   int
+}
+
+// NewTracker makes the tracker of an upstream with so many hosts. before is
+// the upstream's tracker of the snapshot before, whose count goes on; nil for
+// none.
+func NewTracker(policy *mesh.OutlierDetection, hosts int, before *Tracker) *Tracker {
+	t := &Tracker{policy: policy, hosts: hosts, ejected: new(atomic.Int32)}
+	if before != nil {
+		t.ejected = before.ejected
+	}
+	return t
+}
+
+// How long a host that cannot be connected to is left alone: a second at
+// first, doubled with each failure after that.
+const (
+	firstConnectBackoff = time.Second
+	maxConnectBackoff   = 30 * time.Second
+)
+
+// ConnectFailed notes that a host could not be connected to.
+func (t *Tracker) ConnectFailed(r *Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dirty.Store(true)
+	r.connects++
+	d := min(firstConnectBackoff<<min(r.connects-1, 10), maxConnectBackoff)
+	r.target.Eject("connect failed", d, false)
+	t.localError(r)
+}
+
+// Failed notes that a host broke off, stalled, or talked nonsense.
+func (t *Tracker) Failed(r *Record) {
+	if t.policy == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dirty.Store(true)
+	t.localError(r)
+}
+
+// Replied notes the status of a reply.
+func (t *Tracker) Replied(r *Record, status int) {
+	if status < 500 || t.policy == nil {
+		if r.dirty.Load() {
+			t.succeeded(r, status)
+		}
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dirty.Store(true)
+	r.connects, r.localErrors = 0, 0
+	t.serverError(r, status >= 502 && status <= 504)
+}
+
+// succeeded forgets errors in a row. Any reply shows that the host can be
+// connected to.
+func (t *Tracker) succeeded(r *Record, status int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.connects, r.localErrors = 0, 0
+	if status < 500 {
+		r.errors5xx, r.gatewayErrors = 0, 0
+	}
+	t.uncount(r)
+	r.target.Restore()
+	t.decrement(r)
+	r.dirty.Store(r.timesEjected > 0 || r.errors5xx > 0)
+}
+
+// localError counts an error that came from this side of the connection. The
+// caller holds r.mu.
+func (t *Tracker) localError(r *Record) {
+	if t.policy == nil {
+		return
+	}
+	if !t.policy.SplitLocalOrigin {
+		t.serverError(r, true)
+		return
+	}
+	r.localErrors++
+	if n := t.policy.ConsecutiveLocalOrigin; n > 0 && r.localErrors >= n {
+		t.eject(r, "consecutive local origin failures")
+	}
+}
+
+// serverError counts a 5xx, or what counts as one. The caller holds r.mu.
+func (t *Tracker) serverError(r *Record, gateway bool) {
+	r.errors5xx++
+	if gateway {
+		r.gatewayErrors++
+	} else {
+		r.gatewayErrors = 0
+	}
+	switch p := t.policy; {
+	case p.ConsecutiveGatewayErrors > 0 && r.gatewayErrors >= p.ConsecutiveGatewayErrors:
+		t.eject(r, "consecutive gateway errors")
+	case p.Consecutive5xx > 0 && r.errors5xx >= p.Consecutive5xx:
+		t.eject(r, "consecutive 5xx")
+	}
+}
+
+// maxEjection is Envoy's max_ejection_time, unless baseEjectionTime is longer.
+const maxEjection = 300 * time.Second
+
+// eject takes a host out for baseEjectionTime, multiplied by how often that
+// has happened. The caller holds r.mu.
+func (t *Tracker) eject(r *Record, reason string) {
+	r.errors5xx, r.gatewayErrors, r.localErrors = 0, 0, 0
+	now := time.Now()
+	if now.Before(r.ejectedUntil) {
+		return // a reply of a request sent before
+	}
+	t.uncount(r)
+	if !t.mayEject() {
+		return
+	}
+	r.timesEjected++
+	r.counted = true
+	base := t.policy.BaseEjectionTime
+	d := min(base*time.Duration(r.timesEjected), max(maxEjection, base))
+	r.ejectedUntil, r.lastDecrement = now.Add(d), now.Add(d)
+	r.target.Eject(reason, d, true)
+}
+
+// mayEject takes a place among the hosts that may be out at once:
+// maxEjectionPercent of all, but one where there are two or more.
+func (t *Tracker) mayEject() bool {
+	limit := int32(uint64(t.hosts) * uint64(t.policy.MaxEjectionPercent) / 100)
+	if limit == 0 && t.hosts >= 2 && t.policy.MaxEjectionPercent > 0 {
+		limit = 1
+	}
+	for {
+		n := t.ejected.Load()
+		if n >= limit {
+			return false
+		}
+		if t.ejected.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// uncount gives the place of a host back that is no longer ejected. The caller
+// holds r.mu.
+func (t *Tracker) uncount(r *Record) {
+	if r.counted && !time.Now().Before(r.ejectedUntil) {
+		r.counted = false
+		t.ejected.Add(-1)
+	}
+}
+
+// decrement lowers the multiplier by one for every interval that the host has
+// spent in health. The caller holds r.mu.
+func (t *Tracker) decrement(r *Record) {
+	if t.policy == nil || t.policy.Interval <= 0 {
+		return
+	}
+	for now := time.Now(); r.timesEjected > 0 && now.Sub(r.lastDecrement) >= t.policy.Interval; {
+		r.timesEjected--
+		r.lastDecrement = r.lastDecrement.Add(t.policy.Interval)
+	}
+}
+
+// Forget gives back what a host that is gone has taken.
+func (t *Tracker) Forget(r *Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.counted {
+		r.counted = false
+		t.ejected.Add(-1)
+	}
+}

@@ -1,0 +1,108 @@
+package mesh
+
+import (
+	"maps"
+	"net/netip"
+	"reflect"
+	"time"
+)
+
+// Endpoint is one address that serves one port of one service. A value:
+// whoever wants another one makes a copy.
+type Endpoint struct {
+	Service  string // "name.namespace", or the host of a ServiceEntry
+	Port     Port   // of the service
+	Address  netip.AddrPort
+	Cluster  string
+	Locality Locality
+	Labels   map[string]string // as declared; see [Endpoint.Label] for derived ones
+	Weight   uint32            // at least 1
+	Identity string            // service account as a hint, "spiffe://td/ns/x/sa/y" or ""
+
+	// Via says that Address is another Isthmus's inbound listener, so that a
+	// request needs to name its destination (x-isthmus-destination): Forward and
+	// ForwardPort where a ServiceEntry gave the endpoints of another service a
+	// name of its own, else Service and Port.
+	Via         bool
+	Forward     string
+	ForwardPort uint32
+
+	// Relayed says that the owner announced the endpoint for others: it is not
+	// the sidecar of the service.
+	Relayed bool
+
+	// Unready says why the endpoint should get no traffic while another one can
+	// take it; "" means ready. What this proxy itself finds out about an endpoint
+	// is not here but with its host (package balancer).
+	Unready string
+
+	Source EndpointSource
+	Owner  string    // gossip member that announced it; "" for files and DNS
+	Since  time.Time // when it became known here as it is
+}
+
+// EndpointSource is how an endpoint became known.
+type EndpointSource string
+
+// The sources of endpoints, in order of trust: of two that give the same
+// endpoint the earlier wins.
+const (
+	SourceFile       EndpointSource = "file"
+	SourceKubernetes EndpointSource = "kubernetes"
+	SourceGossip     EndpointSource = "gossip"
+	SourceDNS        EndpointSource = "dns"
+)
+
+// EndpointKey tells endpoints apart: announcements that agree in it are one
+// endpoint.
+type EndpointKey struct {
+	Service string
+	Port    uint32
+	Cluster string
+	Address netip.AddrPort
+}
+
+// Key returns the endpoint's key.
+func (e *Endpoint) Key() EndpointKey {
+	return EndpointKey{e.Service, e.Port.Number, e.Cluster, e.Address}
+}
+
+// Equal reports whether two endpoints agree in everything.
+func (e *Endpoint) Equal(o *Endpoint) bool {
+	a, b := *e, *o
+	a.Labels, b.Labels = nil, nil
+	return reflect.DeepEqual(a, b) && maps.Equal(e.Labels, o.Labels)
+}
+
+// Label returns the value of a label: the declared one or, where there is
+// none, the one derived from locality and cluster: region, zone, subzone,
+// cluster, topology.kubernetes.io/region and zone, topology.istio.io/cluster
+// and subzone.
+func (e *Endpoint) Label(name string) (string, bool) {
+	if v, ok := e.Labels[name]; ok {
+		return v, true
+	}
+	var v string
+	switch name {
+	case "region", "topology.kubernetes.io/region":
+		v = e.Locality.Region
+	case "zone", "topology.kubernetes.io/zone":
+		v = e.Locality.Zone
+	case "subzone", "topology.istio.io/subzone":
+		v = e.Locality.Subzone
+	case "cluster", "topology.istio.io/cluster":
+		v = e.Cluster
+	}
+	return v, v != ""
+}
+
+// MatchesSubset reports whether the endpoint bears every label of a subset,
+// derived labels included.
+func (e *Endpoint) MatchesSubset(labels map[string]string) bool {
+	for k, want := range labels {
+		if got, ok := e.Label(k); !ok || got != want {
+			return false
+		}
+	}
+	return true
+}

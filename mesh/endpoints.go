@@ -1,0 +1,241 @@
+package mesh
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// endpointBuilder collects the endpoints of a Registry under construction.
+type endpointBuilder struct {
+	*Registry
+	known Known
+	seen  map[EndpointKey]int // index into Registry.endpoints
+}
+
+func (b *endpointBuilder) build() {
+	for _, s := range b.known.Config.Services {
+		if !s.IsEntry() {
+			b.addSelected(s, s.Key())
+		}
+	}
+	for i := range b.known.Announced {
+		b.add(b.known.Announced[i])
+	}
+	b.index()
+	// Entries come last: their endpoints may be names of the services above.
+	for _, s := range b.known.Config.Services {
+		for _, h := range s.Hosts {
+			b.addSelected(s, h)
+			b.addEntry(s, h)
+		}
+	}
+	b.keepAges()
+	b.index()
+	slices.Sort(b.unresolved)
+	b.unresolved = slices.Compact(b.unresolved)
+}
+
+// addSelected adds the workloads that the service's selector picks, and those
+// that name the service themselves.
+func (b *endpointBuilder) addSelected(s *Service, key string) {
+	for _, w := range b.known.Config.Workloads {
+		switch {
+		case w.Namespace != s.Namespace:
+		case w.Service != "":
+			if w.Service == s.Key() && !s.IsEntry() {
+				b.addWorkload(s, key, w, SourceKubernetes)
+			}
+		case len(s.Selector) > 0 && MatchLabels(s.Selector, w.Labels):
+			b.addWorkload(s, key, w, SourceFile)
+		}
+	}
+}
+
+func (b *endpointBuilder) addWorkload(s *Service, key string, w *Workload, source EndpointSource) {
+	addr, err := netip.ParseAddr(w.Address)
+	if err != nil {
+		return // a WorkloadEntry with a name serves only DNS services: config reports it
+	}
+	b.addAddress(s, key, w, addr, source)
+}
+
+// addAddress adds one address of a workload for every port of the service.
+func (b *endpointBuilder) addAddress(s *Service, key string, w *Workload, addr netip.Addr, source EndpointSource) {
+	for _, p := range s.Ports {
+		e := Endpoint{
+			Service:  key,
+			Port:     p,
+			Address:  netip.AddrPortFrom(addr.Unmap(), uint16(TargetPort(p, w))),
+			Cluster:  b.clusterOf(w),
+			Locality: w.Locality,
+			Labels:   w.Labels,
+			Weight:   max(w.Weight, 1),
+			Source:   source,
+		}
+		if w.Unready {
+			e.Unready = "not ready"
+		}
+		if w.ServiceAccount != "" {
+			e.Identity = "spiffe://" + b.node.TrustDomain + "/ns/" + w.Namespace + "/sa/" + w.ServiceAccount
+		}
+		b.add(e)
+	}
+}
+
+// TargetPort says where a workload serves a port of a service: its own port
+// of that name, else the service's target port, else the port itself.
+func TargetPort(p Port, w *Workload) uint32 {
+	if w != nil {
+		if n := w.Ports[p.Name]; n != 0 {
+			return n
+		}
+		if n := w.Ports[p.TargetName]; p.TargetName != "" && n != 0 {
+			return n
+		}
+	}
+	if p.Target != 0 {
+		return p.Target
+	}
+	return p.Number
+}
+
+// clusterOf says whose cluster an endpoint from a file belongs to.
+func (b *endpointBuilder) clusterOf(w *Workload) string {
+	if c := w.Labels["topology.istio.io/cluster"]; c != "" {
+		return c
+	}
+	return cmp.Or(w.Network, b.node.Cluster)
+}
+
+// addEntry adds the endpoints that a ServiceEntry lists for one of its hosts.
+func (b *endpointBuilder) addEntry(s *Service, host string) {
+	if s.Resolution == ResolveStatic {
+		for _, w := range s.Endpoints {
+			b.addWorkload(s, host, w, SourceFile)
+		}
+		return
+	}
+	endpoints := s.Endpoints
+	if len(endpoints) == 0 && s.Selector == nil {
+		if _, _, _, isService := b.serviceName(host); isService {
+			return // the name of a service: its endpoints are the view's already
+		}
+		endpoints = []*Workload{{Meta: s.Meta, Address: host}}
+		endpoints[0].Labels = nil // a ServiceEntry's labels are not its endpoints'
+	}
+	for _, w := range endpoints {
+		b.addNamed(s, host, w)
+	}
+}
+
+// addNamed adds an endpoint of a DNS service: an address, the name of a
+// service of the mesh, or a name for DNS.
+func (b *endpointBuilder) addNamed(s *Service, host string, w *Workload) {
+	if _, err := netip.ParseAddr(w.Address); err == nil {
+		b.addWorkload(s, host, w, SourceFile)
+		return
+	}
+	name := NormalizeHost(w.Address)
+	if svc, cluster, _, ok := b.serviceName(name); ok && b.services[svc] != nil {
+		for _, p := range s.Ports {
+			b.addView(host, p, w, svc, cluster)
+		}
+		return
+	}
+	if _, _, isService := ServiceOf(name); isService {
+		return // a service that nobody has announced yet; DNS knows no such name
+	}
+	b.unresolved = append(b.unresolved, name)
+	addrs := b.known.Addresses[name]
+	if s.Resolution == ResolveDNSRoundRobin && len(addrs) > 1 {
+		addrs = addrs[:1]
+	}
+	for _, a := range addrs {
+		b.addAddress(s, host, w, a, SourceDNS)
+	}
+}
+
+// addView gives an entry's host the endpoints of another service. What an
+// endpoint says of itself wins over what the entry says of the name.
+func (b *endpointBuilder) addView(host string, p Port, w *Workload, service, cluster string) {
+	number := p.Number
+	if n := w.Ports[p.Name]; n != 0 {
+		number = n
+	}
+	for _, known := range b.byService[service] {
+		if cluster != "" && known.Cluster != cluster || known.Port.Number != number {
+			continue
+		}
+		e := *known
+		e.Service, e.Port = host, p
+		if e.Via {
+			// The proxy there knows the service by its own name.
+			e.Forward = known.Service
+			e.ForwardPort = known.Port.Number
+		}
+		if e.Locality == (Locality{}) {
+			e.Locality = w.Locality
+		}
+		if len(e.Labels) == 0 {
+			e.Labels = w.Labels
+		}
+		if w.Weight > 0 {
+			e.Weight = w.Weight
+		}
+		b.add(e)
+	}
+}
+
+// add keeps one endpoint for each key: the ready one of two, else the one
+// that came first.
+func (b *endpointBuilder) add(e Endpoint) {
+	e.Weight = max(e.Weight, 1)
+	if i, ok := b.seen[e.Key()]; ok {
+		if b.endpoints[i].Unready != "" && e.Unready == "" {
+			b.endpoints[i] = &e
+		}
+		return
+	}
+	b.seen[e.Key()] = len(b.endpoints)
+	b.endpoints = append(b.endpoints, &e)
+}
+
+// keepAges gives endpoints that were known before the time they became so, and
+// puts the old value in the place of an equal new one: who holds a pointer can
+// see that nothing has changed.
+func (b *endpointBuilder) keepAges() {
+	before := map[EndpointKey]*Endpoint{}
+	if b.known.Previous != nil {
+		for _, e := range b.known.Previous.endpoints {
+			before[e.Key()] = e
+		}
+	}
+	for i, e := range b.endpoints {
+		old := before[e.Key()]
+		if old != nil && old.Owner == e.Owner {
+			e.Since = old.Since
+		} else if e.Since.IsZero() {
+			e.Since = b.known.Now
+		}
+		if old != nil && old.Equal(e) {
+			b.endpoints[i] = old
+		}
+	}
+}
+
+func (b *endpointBuilder) index() {
+	slices.SortStableFunc(b.endpoints, func(x, y *Endpoint) int {
+		return cmp.Or(
+			cmp.Compare(x.Service, y.Service),
+			cmp.Compare(x.Port.Number, y.Port.Number),
+			cmp.Compare(x.Cluster, y.Cluster),
+			x.Address.Compare(y.Address),
+		)
+	})
+	clear(b.byService)
+	for i, e := range b.endpoints {
+		b.seen[e.Key()] = i
+		b.byService[e.Service] = append(b.byService[e.Service], e)
+	}
+}

@@ -1,0 +1,189 @@
+package mesh
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// Rules finds the DestinationRules that apply to a destination as one node
+// sees them. It is immutable.
+//
+// Rules for one service are found under every name of the service, and what
+// several of them say is put together block by block; Istio would take one
+// rule whole and drop the others.
+type Rules struct {
+	node      *Node
+	byHost    map[string][]*DestinationRule // exact hosts
+	byService map[string][]*DestinationRule // the same, by "name.namespace"
+	wildcards []*DestinationRule
+}
+
+// NewRules takes the rules that the node may use.
+func NewRules(n *Node, rules []*DestinationRule) *Rules {
+	r := &Rules{
+		node:      n,
+		byHost:    map[string][]*DestinationRule{},
+		byService: map[string][]*DestinationRule{},
+	}
+	for _, d := range rules {
+		if !VisibleTo(d.ExportTo, d.Namespace, n.Namespace) {
+			continue
+		}
+		if d.WorkloadSelector != nil && (d.Namespace != n.Namespace || !MatchLabels(d.WorkloadSelector, n.Labels)) {
+			continue
+		}
+		if strings.HasPrefix(d.Host, "*") {
+			r.wildcards = append(r.wildcards, d)
+			continue
+		}
+		r.byHost[d.Host] = append(r.byHost[d.Host], d)
+		if svc, _, ok := ServiceOf(d.Host); ok {
+			r.byService[svc] = append(r.byService[svc], d)
+		}
+	}
+	return r
+}
+
+// Policy is what applies to one destination: host, port and subset.
+type Policy struct {
+	LoadBalancer     *LoadBalancer
+	ConnectionPool   *ConnectionPool
+	OutlierDetection *OutlierDetection
+	TLS              *ClientTLS
+
+	// Subset is the definition of the subset asked for; nil if there is none.
+	Subset *Subset
+}
+
+// Find returns the policy for a destination. host is full and in lower case;
+// namespace is that of the service, "" where unknown. A subset is looked up
+// under the same names as the blocks: the first rule that defines it counts.
+func (r *Rules) Find(host, namespace string, port uint32, subset string) Policy {
+	var p Policy
+	for _, d := range r.Candidates(host, namespace) {
+		eff := d.Policy.forPort(port)
+		if subset != "" {
+			if i := slices.IndexFunc(d.Subsets, func(s Subset) bool { return s.Name == subset }); i >= 0 {
+				if p.Subset == nil {
+					p.Subset = &d.Subsets[i]
+				}
+				eff = overlay(eff, d.Subsets[i].Policy.forPort(port), d.Subsets[i].Policy.PortLevel[port] != nil)
+			}
+		}
+		p.LoadBalancer = cmp.Or(p.LoadBalancer, eff.LoadBalancer)
+		p.ConnectionPool = cmp.Or(p.ConnectionPool, eff.ConnectionPool)
+		p.OutlierDetection = cmp.Or(p.OutlierDetection, eff.OutlierDetection)
+		p.TLS = cmp.Or(p.TLS, eff.TLS)
+	}
+	return p
+}
+
+// forPort returns the blocks for a port: a port-level entry replaces all of
+// them, with defaults for what it leaves out (Istio: MergeSubsetTrafficPolicy).
+func (t *TrafficPolicy) forPort(port uint32) TrafficPolicy {
+	if l := t.PortLevel[port]; l != nil {
+		return *l
+	}
+	return *t
+}
+
+// overlay lays a subset's blocks over those of its rule.
+func overlay(base, top TrafficPolicy, portLevel bool) TrafficPolicy {
+	if portLevel {
+		return top
+	}
+	return TrafficPolicy{
+		LoadBalancer:     cmp.Or(top.LoadBalancer, base.LoadBalancer),
+		ConnectionPool:   cmp.Or(top.ConnectionPool, base.ConnectionPool),
+		OutlierDetection: cmp.Or(top.OutlierDetection, base.OutlierDetection),
+		TLS:              cmp.Or(top.TLS, base.TLS),
+	}
+}
+
+// Candidates returns the rules that say something about a host, the one that
+// wins first: rules for the host itself, for the service's .global name, for
+// its other names, then wildcards that the host lies under, the longest first;
+// among equals by namespace (the node's, the service's, the root's, others),
+// then by source.
+func (r *Rules) Candidates(host, namespace string) []*DestinationRule {
+	var out []*DestinationRule
+	add := func(rules []*DestinationRule) {
+		rules = slices.Clone(rules)
+		slices.SortStableFunc(rules, func(a, b *DestinationRule) int {
+			return cmp.Or(
+				cmp.Compare(r.tier(a, namespace), r.tier(b, namespace)),
+				compareSource(a.Source, b.Source),
+			)
+		})
+		out = append(out, rules...)
+	}
+	add(r.byHost[host])
+	if svc, _, ok := ServiceOf(host); ok {
+		global := svc + ".global"
+		if host != global {
+			add(r.byHost[global])
+		}
+		var others []string
+		for _, d := range r.byService[svc] {
+			if d.Host != host && d.Host != global {
+				others = append(others, d.Host)
+			}
+		}
+		// cluster.local first, since it is the name that rules are usually
+		// written for; then by name, so that the order is the same everywhere.
+		slices.SortFunc(others, func(a, b string) int {
+			return cmp.Or(cmp.Compare(notLocal(a), notLocal(b)), cmp.Compare(a, b))
+		})
+		for _, o := range slices.Compact(others) {
+			add(r.byHost[o])
+		}
+	}
+	byLength := map[int][]*DestinationRule{}
+	var lengths []int
+	for _, d := range r.wildcards {
+		if MatchHost(d.Host, host) {
+			if byLength[len(d.Host)] == nil {
+				lengths = append(lengths, len(d.Host))
+			}
+			byLength[len(d.Host)] = append(byLength[len(d.Host)], d)
+		}
+	}
+	slices.Sort(lengths)
+	for _, n := range slices.Backward(lengths) {
+		add(byLength[n])
+	}
+	return out
+}
+
+func (r *Rules) tier(d *DestinationRule, serviceNamespace string) int {
+	switch d.Namespace {
+	case r.node.Namespace:
+		return 0
+	case serviceNamespace:
+		return 1
+	case r.node.RootNamespace:
+		return 2
+	}
+	return 3
+}
+
+func notLocal(host string) int {
+	if strings.HasSuffix(host, "."+LocalDomain) {
+		return 0
+	}
+	return 1
+}
+
+func compareSource(a, b Source) int {
+	return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+}
+
+// MatchHost reports whether host equals pattern or, if pattern is "*" or
+// "*.suffix", lies under it. "*.example.com" does not match "example.com".
+func MatchHost(pattern, host string) bool {
+	if suffix, ok := strings.CutPrefix(pattern, "*"); ok {
+		return len(host) > len(suffix) && strings.HasSuffix(host, suffix)
+	}
+	return pattern == host
+}

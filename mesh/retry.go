@@ -1,0 +1,70 @@
+package mesh
+
+import "time"
+
+// RetryOn is a set of conditions under which a request is tried again: the
+// words of Envoy's x-envoy-retry-on and x-envoy-retry-grpc-on that Istio
+// accepts.
+type RetryOn uint32
+
+// The conditions. Codes listed as numbers are in [Retries.Codes].
+const (
+	Retry5xx RetryOn = 1 << iota
+	RetryGatewayError
+	RetryReset
+	RetryResetBeforeRequest
+	RetryConnectFailure
+	RetryRetriable4xx
+	RetryRefusedStream
+	RetryRetriableStatusCodes
+	RetryRetriableHeaders
+	RetryEnvoyRateLimited
+	RetryHTTP3PostConnectFailure
+	RetryCancelled
+	RetryDeadlineExceeded
+	RetryInternal
+	RetryResourceExhausted
+	RetryUnavailable
+)
+
+// RetryWords maps the words to the conditions.
+var RetryWords = map[string]RetryOn{
+	"5xx":                        Retry5xx,
+	"gateway-error":              RetryGatewayError,
+	"reset":                      RetryReset,
+	"reset-before-request":       RetryResetBeforeRequest,
+	"connect-failure":            RetryConnectFailure,
+	"retriable-4xx":              RetryRetriable4xx,
+	"refused-stream":             RetryRefusedStream,
+	"retriable-status-codes":     RetryRetriableStatusCodes,
+	"retriable-headers":          RetryRetriableHeaders,
+	"envoy-ratelimited":          RetryEnvoyRateLimited,
+	"http3-post-connect-failure": RetryHTTP3PostConnectFailure,
+	"cancelled":                  RetryCancelled,
+	"deadline-exceeded":          RetryDeadlineExceeded,
+	"internal":                   RetryInternal,
+	"resource-exhausted":         RetryResourceExhausted,
+	"unavailable":                RetryUnavailable,
+}
+
+// Retries is Istio's HTTPRetry.
+type Retries struct {
+	Attempts      int           // tries after the first; 0: none
+	PerTryTimeout time.Duration // 0: the route's timeout
+	On            RetryOn
+	Codes         []int         // status codes listed in retryOn
+	Backoff       time.Duration // base of the jittered back-off; 0: 25 ms
+
+	RemoteLocalities    bool  // retryRemoteLocalities
+	IgnorePreviousHosts *bool // nil: true
+	Explicit            bool  // from a file; what it names is done for every method
+
+	Source Source
+}
+
+// DefaultRetries is the policy of routes that name none: Istio's two attempts
+// on what is safe (istio: pilot/pkg/networking/core/route/retry/retry.go).
+var DefaultRetries = &Retries{
+	Attempts: 2,
+	On:       RetryConnectFailure | RetryRefusedStream | RetryUnavailable | RetryCancelled | RetryRetriableStatusCodes,
+}

@@ -1,0 +1,211 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"isthmus/http1"
+)
+
+// conn is one downstream connection.
+type conn struct {
+	*stream
+	proxy    *Proxy
+	listener *listener
+	kind     listenerKind
+	port     uint32 // of the Gateway
+	peer     string // the client's IP address
+
+	waiting atomic.Bool // between two requests
+	aborted bool        // a reply broke off: end with a reset
+}
+
+func newConn(l *listener, s *stream) *conn {
+	c := &conn{stream: s, proxy: l.proxy, listener: l, kind: l.kind, port: l.port}
+	if a, err := netip.ParseAddrPort(s.conn.RemoteAddr().String()); err == nil {
+		c.peer = a.Addr().Unmap().String()
+	}
+	return c
+}
+
+// Time-outs of a downstream connection.
+const (
+	// idleTimeout is how long a kept connection may wait for a request: Envoy's
+	// and Istio's default of an hour.
+	idleTimeout = instant(time.Hour)
+
+	// headTimeout is how long a head may take from its first byte: as nginx's
+	// client_header_timeout.
+	headTimeout = instant(60 * time.Second)
+
+	// lingerTimeout is how long we go on reading from a client that we have
+	// refused, so that it can read the refusal before a reset reaches it; nginx's
+	// lingering_time.
+	lingerTimeout = instant(2 * time.Second)
+)
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
+
+// serve carries exchanges one after the other. The listener starts it; it ends
+// when either side ends the connection.
+func (c *conn) serve() {
+	defer c.listener.forget(c)
+	defer c.recover()
+	for {
+		if !c.await() {
+			break
+		}
+		x := exchanges.Get().(*exchange)
+		x.conn = c
+		more := c.exchange(x)
+		x.release()
+		if !more {
+			break
+		}
+	}
+	if c.aborted {
+		c.abort()
+		return
+	}
+	c.close()
+}
+
+// recover keeps one broken request from taking the others along.
+func (c *conn) recover() {
+	if r := recover(); r != nil {
+		c.proxy.log.Error("panic while serving a request", "listener", c.listener.name, "peer", c.peer, "panic", r, slog.String("stack", string(debug.Stack())))
+		c.abort()
+	}
+}
+
+// await waits for the first bytes of a request, without a buffer.
+func (c *conn) await() bool {
+	if c.in.len() > 0 {
+		return true
+	}
+	c.in.release()
+	c.idle = true
+	defer func() { c.idle = false }()
+	c.limit = now() + idleTimeout
+	for {
+		c.waiting.Store(true)
+		if c.proxy.draining.Load() {
+			return false
+		}
+		_, err := c.fill()
+		c.waiting.Store(false)
+		if !errors.Is(err, errInterrupted) {
+			return err == nil
+		}
+	}
+}
+
+// exchange reads a head and carries the exchange. It reports whether the
+// connection may carry another one.
+func (c *conn) exchange(x *exchange) bool {
+	if kind, status := c.readHead(x); kind != NoError {
+		if kind != ClientGone {
+			x.refuseHead(kind, status)
+			c.linger()
+		}
+		return false
+	}
+	x.serve()
+	if c.aborted {
+		return false
+	}
+	if !x.keep {
+		if !x.bodyRead() || c.in.len() > 0 {
+			c.linger()
+		}
+		return false
+	}
+	return true
+}
+
+// readHead reads one request head. status is that of a refusal.
+func (c *conn) readHead(x *exchange) (Kind, int) {
+	x.req.Reset()
+	started := instant(0)
+	for {
+		n, err := x.req.Parse(c.in.bytes(), http1.Limits{})
+		if err != nil {
+			status := 400
+			var bad *http1.Error
+			if errors.As(err, &bad) {
+				status = bad.Status
+			}
+			return BadRequest, status
+		}
+		if n > 0 {
+			c.in.r += n
+			if string(x.req.Method) == "CONNECT" {
+				return BadRequest, 405
+			}
+			return NoError, 0
+		}
+		if started == 0 {
+			started = now()
+			c.limit = started + headTimeout
+		}
+		if c.in.w == len(c.in.data) {
+			c.in.compact()
+			if c.in.w == len(c.in.data) && !c.in.grow() {
+				return BadRequest, 431
+			}
+		}
+		switch _, err := c.fill(); {
+		case err == nil, errors.Is(err, errInterrupted):
+		case errors.Is(err, errTimeout):
+			return RequestTimeout, 408
+		case errors.Is(err, io.EOF):
+			return ClientGone, 0
+		default:
+			return ClientGone, 0
+		}
+	}
+}
+
+// linger ends our side and reads on for a while, so that the client gets to
+// read the refusal before a reset for its unread bytes reaches it.
+func (c *conn) linger() {
+	c.stream.conn.CloseWrite()
+	c.limit = now() + lingerTimeout
+	for {
+		c.in.r, c.in.w = 0, 0
+		if _, err := c.fill(); err != nil && !errors.Is(err, errInterrupted) {
+			return
+		}
+	}
+}
+
+// release gives the exchange's memory back.
+func (x *exchange) release() {
+	x.body.kept.recycle()
+	out, fields, tried := x.out[:0], x.fields[:0], x.tried[:0]
+	clear(tried[:cap(tried)])
+	if cap(out) > 2*largeBufferSize {
+		out = nil // one enormous head shall not be kept for ever
+	}
+	x.conn, x.table, x.route, x.matched, x.host = nil, nil, nil, nil, nil
+	x.body, x.kind, x.status, x.replying = requestBody{}, NoError, 0, false
+	x.overloaded, x.unsent, x.attempts = false, false, 0
+	x.out, x.fields, x.tried = out, fields, tried
+	exchanges.Put(x)
+}
+
+// refuseHead answers a request that could not be read.
+func (x *exchange) refuseHead(k Kind, status int) {
+	x.keep = false
+	x.kind = k
+	x.start = now()
+	x.req.Minor = 1
+	x.req.Framing = http1.NoBody
+	x.local(status, nil, "", "")
+}

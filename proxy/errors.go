@@ -1,0 +1,93 @@
+package proxy
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// Kind is what went wrong with an exchange. Its text is a metric label and the
+// detail in the access log.
+type Kind uint8
+
+// The kinds of failure.
+const (
+	NoError Kind = iota
+	NoRoute
+	NoDestination
+	NoHealthy
+	ConnectFailure
+	ConnectTimeout
+	Terminated // the upstream ended the connection before its reply was whole
+	BadReply
+	Overflow
+	Timeout
+	TryTimeout
+	BadRequest
+	RequestTimeout
+	BodyTooLarge
+	ClientGone
+	Draining
+)
+
+// answer is how the proxy answers a kind of failure: the one place where
+// failures become statuses.
+type answer struct {
+	detail string
+	flag   string // Envoy's response flag
+	status int
+	body   string
+
+	// unsent says that the upstream cannot have seen the request, so that any
+	// other endpoint may get it, whatever its method.
+	unsent bool
+}
+
+const connectError = "upstream connect error or disconnect/reset before headers. reset reason: "
+
+var answers = [...]answer{
+	NoError:        {detail: "via_upstream", flag: "-"},
+	NoRoute:        {detail: "route_not_found", flag: "NR", status: 404},
+	NoDestination:  {detail: "cluster_not_found", flag: "NC", status: 503},
+	NoHealthy:      {detail: "no_healthy_upstream", flag: "UH", status: 503, body: "no healthy upstream"},
+	ConnectFailure: {detail: "upstream_reset_before_response_started{connection_failure}", flag: "UF", status: 503, body: connectError + "connection failure", unsent: true},
+	ConnectTimeout: {detail: "upstream_reset_before_response_started{connection_timeout}", flag: "UF", status: 503, body: connectError + "connection failure", unsent: true},
+	Terminated:     {detail: "upstream_reset_before_response_started{connection_termination}", flag: "UC", status: 503, body: connectError + "connection termination"},
+	BadReply:       {detail: "upstream_reset_before_response_started{protocol_error}", flag: "UPE", status: 502, body: connectError + "protocol error"},
+	Overflow:       {detail: "upstream_reset_before_response_started{overflow}", flag: "UO", status: 503, body: connectError + "overflow", unsent: true},
+	Timeout:        {detail: "upstream_response_timeout", flag: "UT", status: 504, body: "upstream request timeout"},
+	TryTimeout:     {detail: "upstream_per_try_timeout", flag: "UT", status: 504, body: "upstream request timeout"},
+	BadRequest:     {detail: "downstream_protocol_error", flag: "DPE", status: 400},
+	RequestTimeout: {detail: "request_timeout", flag: "-", status: 408},
+	BodyTooLarge:   {detail: "request_payload_too_large", flag: "-", status: 413},
+	ClientGone:     {detail: "downstream_remote_disconnect", flag: "DC"},
+	Draining:       {detail: "draining", flag: "-", status: 503},
+}
+
+// String returns Envoy's response code detail.
+func (k Kind) String() string { return answers[k].detail }
+
+// Error says what failed: which endpoint of which upstream, and how. Whose
+// fault it is and what the client is told follow from Kind.
+type Error struct {
+	Kind     Kind
+	Upstream string
+	Endpoint netip.AddrPort
+	Cause    error
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Kind.String())
+	if e.Upstream != "" {
+		b.WriteString(": upstream " + e.Upstream)
+	}
+	if e.Endpoint.IsValid() {
+		b.WriteString(": endpoint " + e.Endpoint.String())
+	}
+	if e.Cause != nil {
+		b.WriteString(": " + e.Cause.Error())
+	}
+	return b.String()
+}
+
+func (e *Error) Unwrap() error { return e.Cause }

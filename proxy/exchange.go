@@ -1,0 +1,187 @@
+package proxy
+
+import (
+	"isthmus/balancer"
+	"isthmus/http1"
+)
+
+// listenerKind says whose requests a listener takes.
+type listenerKind uint8
+
+const (
+	outbound listenerKind = iota // the application's, to the mesh
+	inbound                      // the mesh's, to the application
+	gateway                      // anybody's
+)
+
+// exchange is one request and its reply, with all the memory that they need.
+// It is borrowed from a pool with the first byte of a request, so an idle
+// connection has none.
+type exchange struct {
+	conn  *conn
+	table *table // pinned for the whole exchange
+
+	req   http1.Request
+	res   http1.Response
+	out   []byte // the message being built, head first
+	start instant
+
+	deadline instant // of the route's timeout; 0: none
+	route    *route
+	matched  *requestMatch // the condition by which route was found
+	host     *virtualHost
+	body     requestBody
+	pumping  pumping
+	fields   []http1.Field // a changed copy of the request's, for header rules
+
+	// What has become of the reply.
+	replying bool // its head has gone out
+	status   int
+	kind     Kind
+	keep     bool // the downstream connection may carry another request
+
+	overloaded, unsent bool // what a reply of our own says besides
+
+	attempts int              // tries so far
+	tried    []*balancer.Host // hosts that the request was sent to, or that refused
+	scratch  [256]byte
+
+	requestChunks, replyChunks http1.ChunkReader
+}
+
+// serve carries one exchange over the connection. It returns when the reply is
+// out, or when there can be none. The request's head has been read.
+func (x *exchange) serve() {
+	x.start = now()
+	x.table = x.conn.proxy.table.Load()
+	x.keep = !x.req.Close
+
+	vh, err := x.findHost()
+	if err == NoError {
+		err = x.findRoute(vh)
+	}
+	if err == NoError {
+		err = x.admit()
+	}
+	if err != NoError {
+		x.refuse(err)
+		return
+	}
+	switch a := &x.route.action; {
+	case a.redirect != nil:
+		x.redirect(a.redirect)
+	case a.direct != nil:
+		x.answer(a.direct.Status, a.direct.Body)
+	default:
+		x.forward()
+	}
+}
+
+// findHost finds the virtual host that the request's authority means on this
+// listener.
+func (x *exchange) findHost() (*virtualHost, Kind) {
+	authority := x.req.Authority
+	if x.conn.kind == inbound {
+		if d, ok := x.req.Get(http1.IsthmusDestination); ok {
+			authority = d
+		}
+	}
+	host, port, ok := splitAuthority(x.scratch[:], authority)
+	if !ok {
+		return nil, BadRequest
+	}
+	var vh *virtualHost
+	switch x.conn.kind {
+	case outbound:
+		vh = x.table.outbound.find(host, port)
+	case inbound:
+		vh = x.table.inbound.find(host, port)
+	case gateway:
+		if t := x.table.gateways[x.conn.port]; t != nil {
+			vh = t.find(host, port)
+		}
+	}
+	if vh == nil {
+		return nil, NoRoute
+	}
+	return vh, NoError
+}
+
+// findRoute finds the first route that fits.
+func (x *exchange) findRoute(vh *virtualHost) Kind {
+	if !normalPath(x.req.Path) {
+		path, err := normalizePath(x.req.Path)
+		if err != nil {
+			return BadRequest
+		}
+		x.req.Path = path
+	}
+	x.host = vh
+	for _, r := range vh.routes {
+		if r.fits(x) {
+			x.route = r
+			return NoError
+		}
+	}
+	return NoRoute
+}
+
+// admit takes the request in: its deadline starts, and its body is read as far
+// as it fits.
+func (x *exchange) admit() Kind {
+	x.deadline = 0
+	if t := x.route.timeout; t != 0 {
+		x.deadline = x.start + t
+	}
+	return x.body.open(x)
+}
+
+// splitAuthority takes host and port apart, the host in lower case and without
+// a trailing dot. dst is where it may put a changed host.
+func splitAuthority(dst, authority []byte) (host []byte, port uint32, ok bool) {
+	host = authority
+	for i := len(host) - 1; i >= 0; i-- {
+		c := host[i]
+		if c == ':' {
+			digits := host[i+1:]
+			if len(digits) > 5 {
+				return nil, 0, false
+			}
+			for _, d := range digits {
+				port = port*10 + uint32(d-'0')
+			}
+			host = host[:i]
+			break
+		}
+		if c < '0' || c > '9' {
+			break
+		}
+	}
+	if n := len(host); n > 0 && host[n-1] == '.' {
+		host = host[:n-1]
+	}
+	if len(host) == 0 || len(host) > len(dst) || port > 65535 {
+		return nil, 0, false
+	}
+	for i, c := range host {
+		if 'A' <= c && c <= 'Z' {
+			lower := dst[:len(host)]
+			copy(lower, host[:i])
+			for j := i; j < len(host); j++ {
+				lower[j] = lowerByte(host[j])
+			}
+			return lower, port, true
+		}
+	}
+	return host, port, true
+}
+
+func lowerByte(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c | 0x20
+	}
+	return c
+}
+
+// scheme is what x-forwarded-proto and a match on the scheme say.
+func (x *exchange) scheme() string { return "http" }

@@ -1,0 +1,323 @@
+package proxy
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+
+	"isthmus/http1"
+	"isthmus/mesh"
+)
+
+// pumping is the state of a request body that is sent on a goroutine of its
+// own.
+type pumping struct {
+	active bool // the goroutine runs; only the exchange's goroutine looks
+	stop   atomic.Bool
+	done   chan Kind // one value, when the goroutine has ended
+}
+
+// forward sends the request to an endpoint and its reply back, trying other
+// endpoints as far as the retry policy allows.
+func (x *exchange) forward() {
+	a := &x.route.action
+	x.attempts, x.tried = 0, x.tried[:0]
+	plan := retryPlan{policy: a.retries, left: a.retries.Attempts}
+	drawn := a.draw()
+	for {
+		d, u, m, kind := x.pick(drawn)
+		if kind == NoError {
+			kind = x.try(d, u, m, &plan)
+		}
+		if kind == NoError || x.replying {
+			return
+		}
+		if !plan.again(x, u, kind) {
+			x.refuse(kind)
+			return
+		}
+	}
+}
+
+// draw picks a destination by weight.
+func (a *action) draw() int {
+	if len(a.destinations) == 1 {
+		return 0
+	}
+	if a.totalWeight == 0 {
+		return 0
+	}
+	n := rand.Uint32N(a.totalWeight)
+	for i := range a.destinations {
+		w := a.destinations[i].weight
+		if n < w {
+			return i
+		}
+		n -= w
+	}
+	return 0
+}
+
+// pick finds an endpoint: of the destination drawn, else of another one of
+// positive weight, else of a standby; one that was not tried before if there is
+// any. When nobody is good, those of whom little good is known serve as a last
+// resort.
+func (x *exchange) pick(drawn int) (*destination, *upstream, *member, Kind) {
+	a := &x.route.action
+	if len(a.destinations) == 0 {
+		return nil, nil, nil, NoDestination
+	}
+	d := &a.destinations[drawn]
+	u := x.upstream(d.target)
+	if u.known && !d.standby {
+		if i, ok := u.set.Pick(x.tried); ok {
+			return d, u, u.members[i], NoError
+		}
+	}
+	return x.pickElsewhere(drawn)
+}
+
+// pickElsewhere is pick's way when the destination drawn has no good endpoint
+// that is untried.
+func (x *exchange) pickElsewhere(drawn int) (*destination, *upstream, *member, Kind) {
+	a := &x.route.action
+	n := len(a.destinations)
+	type attempt struct {
+		standby, again, lastResort bool
+	}
+	for _, at := range []attempt{
+		{},
+		{standby: true},
+		{again: true},
+		{again: true, standby: true},
+		{lastResort: true},
+		{lastResort: true, standby: true},
+		{lastResort: true, again: true},
+		{lastResort: true, again: true, standby: true},
+	} {
+		if at.again && len(x.tried) == 0 {
+			continue
+		}
+		tried := x.tried
+		if at.again {
+			tried = nil
+		}
+		for i := range n {
+			d := &a.destinations[(drawn+i)%n]
+			u := x.upstream(d.target)
+			if d.standby != at.standby || !u.known {
+				continue
+			}
+			pick := u.set.Pick
+			if at.lastResort {
+				pick = u.set.PickLastResort
+			}
+			if i, ok := pick(tried); ok {
+				return d, u, u.members[i], NoError
+			}
+		}
+	}
+	if x.attempts > 0 {
+		return nil, nil, nil, NoHealthy
+	}
+	if !x.upstream(a.destinations[drawn].target).known {
+		return nil, nil, nil, NoDestination
+	}
+	return nil, nil, nil, NoHealthy
+}
+
+// upstream returns the live upstream of a target, made if need be.
+func (x *exchange) upstream(t *target) *upstream {
+	if u := t.upstream.Load(); u != nil {
+		return u
+	}
+	return x.conn.proxy.makeUpstream(x.table, t)
+}
+
+// try sends the request to one endpoint. NoError: the reply has been
+// delivered. If the reply has begun, it is not for the caller to try again.
+func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) Kind {
+	x.attempts++
+	x.tried = append(x.tried, m.host)
+	deadline := x.deadline
+	if t := plan.policy.PerTryTimeout; t != 0 {
+		deadline = sooner(deadline, now()+instant(t))
+	}
+	if n := u.limits.requests; n != 0 {
+		defer u.live.requests.Add(-1)
+		if u.live.requests.Add(1) > n {
+			return Overflow
+		}
+	}
+	m.host.Begin()
+	defer m.host.End()
+
+	for fresh := false; ; fresh = true {
+		c, err := u.lease(m, deadline, fresh)
+		if err != nil {
+			if err.Kind == ConnectFailure || err.Kind == ConnectTimeout {
+				u.tracker.ConnectFailed(m.record)
+			}
+			return x.deadlineKind(err.Kind)
+		}
+		if c.reused && !x.idempotent() && c.peek() != peekOpen {
+			c.discard() // closed by the upstream while it was idle
+			continue
+		}
+		kind := x.exchangeOn(c, d, u, deadline, plan)
+		if kind == Terminated && c.reused && !fresh && !x.replying && x.repeatable() && x.idempotent() {
+			continue // a kept connection that the upstream has just closed
+		}
+		return kind
+	}
+}
+
+// deadlineKind tells the end of a try from the end of the whole exchange.
+func (x *exchange) deadlineKind(k Kind) Kind {
+	if k == Timeout && (x.deadline == 0 || now() < x.deadline) {
+		return TryTimeout
+	}
+	return k
+}
+
+// exchangeOn sends the request over a connection and delivers the reply. The
+// connection is put back or ended on every way out.
+func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, deadline instant, plan *retryPlan) Kind {
+	c.uses++
+	kind := x.send(c, d)
+	if kind == NoError || kind == Terminated {
+		// An upstream that ends its reading early may still have replied.
+		sent := kind
+		if kind = x.readReply(c, deadline); kind == Terminated && sent != NoError {
+			kind = sent
+		}
+	}
+	if kind == NoError {
+		kind = x.judge(c, u, plan)
+	}
+	if kind != NoError {
+		x.stopPump(c)
+		c.discard()
+		if x.faultOfUpstream(kind) {
+			u.tracker.Failed(c.member.record)
+		}
+		return kind
+	}
+	return x.deliver(c, d, u)
+}
+
+// faultOfUpstream reports whether a failure speaks against the endpoint.
+func (x *exchange) faultOfUpstream(k Kind) bool {
+	switch k {
+	case Terminated, BadReply, Timeout, TryTimeout:
+		return true
+	}
+	return false
+}
+
+// send writes head and body. A body that was not read whole is sent on by a
+// second goroutine from here on.
+func (x *exchange) send(c *upstreamConn, d *destination) Kind {
+	x.buildRequest(c.member, d)
+	if x.body.whole || x.body.empty() {
+		if len(x.body.data) > 0 {
+			x.out = x.appendWholeBody(x.out)
+		}
+		if c.write(x.out, x.start) != nil {
+			return Terminated
+		}
+		return NoError
+	}
+	if x.body.framing == http1.Chunked && len(x.body.data) > 0 {
+		x.out = http1.AppendChunkHeader(x.out, len(x.body.data))
+		x.out = append(x.out, x.body.data...)
+		x.out = append(x.out, "\r\n"...)
+	} else {
+		x.out = append(x.out, x.body.data...)
+	}
+	if c.write(x.out, x.start) != nil {
+		return Terminated
+	}
+	x.pumping.active = true
+	x.pumping.stop.Store(false)
+	x.pumping.done = make(chan Kind, 1)
+	go func(done chan<- Kind) {
+		kind := x.pump(c)
+		done <- kind
+		if kind != NoError && kind != Terminated {
+			c.interrupt() // the reply will not come: whoever waits for it shall know
+		}
+	}(x.pumping.done)
+	return NoError
+}
+
+func (x *exchange) appendWholeBody(dst []byte) []byte {
+	if x.body.framing == http1.Length || len(x.requestChunks.Trailers()) == 0 {
+		return append(dst, x.body.data...)
+	}
+	dst = http1.AppendChunkHeader(dst, len(x.body.data))
+	dst = append(dst, x.body.data...)
+	dst = append(dst, "\r\n"...)
+	return http1.AppendLastChunk(dst, x.requestChunks.Trailers())
+}
+
+// stopPump ends the goroutine that sends the body, if there is one, and
+// reports whether the body has been sent whole.
+func (x *exchange) stopPump(c *upstreamConn) bool {
+	if !x.pumping.active {
+		return true
+	}
+	x.pumping.active = false
+	select {
+	case kind := <-x.pumping.done:
+		x.keep = x.keep && kind == NoError
+		return kind == NoError
+	default:
+	}
+	x.keep = false // bytes of the body are still to come, and nobody wants them
+	x.pumping.stop.Store(true)
+	c.conn.SetWriteDeadline(epoch)
+	for {
+		x.conn.interrupt()
+		select {
+		case kind := <-x.pumping.done:
+			return kind == NoError
+		case <-afterInterrupt():
+		}
+	}
+}
+
+// repeatable reports whether the whole request can be sent once more.
+func (x *exchange) repeatable() bool { return x.body.whole || x.body.empty() }
+
+// idempotent reports whether doing the request twice is the same as doing it
+// once (RFC 9110 9.2.2).
+func (x *exchange) idempotent() bool {
+	switch string(x.req.Method) {
+	case "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE":
+		return true
+	}
+	return false
+}
+
+// judge decides whether a reply, whose head has been read, is delivered or
+// thrown away for another try.
+func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
+	status := x.res.Status
+	if v, ok := x.res.Get(http1.IsthmusUnsent); ok && len(v) > 0 && c.member.host.Endpoint().Via {
+		// The proxy over there could not reach its application at all.
+		u.tracker.ConnectFailed(c.member.record)
+		return ConnectFailure
+	}
+	u.tracker.Replied(c.member.record, status)
+	if plan.wants(x, status) && plan.allowed(x, u) {
+		return retriableStatus
+	}
+	return NoError
+}
+
+// retryPlan counts what a request may still try.
+type retryPlan struct {
+	policy    *mesh.Retries
+	left      int // tries that the policy still allows
+	failovers int // tries made outside the policy
+}

@@ -1,0 +1,122 @@
+package proxy
+
+import (
+	"net/netip"
+	"slices"
+
+	"isthmus/mesh"
+)
+
+// inboundTable says what of this proxy's own a request on the inbound listener
+// is for.
+type inboundTable struct {
+	hosts *hostTable
+
+	// only is the virtual host of the only service there is; nil if there are
+	// none or several.
+	only *virtualHost
+
+	// through are the services of the own cluster that an east-west gateway
+	// serves besides; nil if it is none.
+	through *hostTable
+}
+
+// find returns the virtual host for the destination a request names.
+func (t *inboundTable) find(host []byte, port uint32) *virtualHost {
+	if vh := t.hosts.find(host, port); vh != nil {
+		return vh
+	}
+	if t.through != nil {
+		if vh := t.through.find(host, port); vh != nil {
+			return vh
+		}
+	}
+	return t.only
+}
+
+func (c *compiler) compileInbound() *inboundTable {
+	t := &inboundTable{hosts: newHostTable()}
+	own := mesh.OwnServices(c.node, c.snapshot.Config)
+	for _, s := range own {
+		e := &hostEntry{}
+		for _, p := range s.Ports {
+			vh := &virtualHost{name: s.Key(), port: p.Number, routes: []*route{c.inboundRoute(s, p)}}
+			e.ports = append(e.ports, portHost{p.Number, vh})
+		}
+		v := mesh.View{Ports: s.Ports}
+		if p, ok := v.Port(0); ok {
+			e.fallback = e.find(p.Number)
+		}
+		for _, name := range c.reg.Names(s.Key()) {
+			t.hosts.add(name, e)
+		}
+		t.hosts.add(s.Name, e) // whoever calls from the same namespace
+		if len(own) == 1 {
+			t.only = e.fallback
+		}
+	}
+	if c.options.Through {
+		t.through = c.compileThrough()
+	}
+	return t
+}
+
+// compileThrough makes the virtual hosts by which an east-west gateway serves
+// the services of its own cluster to the others.
+func (c *compiler) compileThrough() *hostTable {
+	t := newHostTable()
+	for _, svc := range c.reg.Services() {
+		v, ok := c.reg.View(svc + ".svc." + mesh.LocalDomain)
+		if !ok {
+			continue
+		}
+		e := &hostEntry{}
+		for _, p := range v.Ports {
+			d := destination{weight: 1, rule: mesh.Destination{Host: v.Host, Port: p.Number}}
+			endpoints := slices.DeleteFunc(c.reg.Endpoints(v, p.Number), func(e *mesh.Endpoint) bool {
+				return e.Relayed // another gateway's way to the same place, or our own
+			})
+			policy := c.snapshot.Rules.Find(v.Host, v.Namespace, p.Number, "")
+			d.target = c.addTarget(upstreamKey{through: true, host: v.Host, port: p.Number}, endpoints, policy)
+			r := &route{rule: &mesh.HTTPRoute{}, name: "through", action: action{destinations: []destination{d}, totalWeight: 1, retries: mesh.DefaultRetries}}
+			e.ports = append(e.ports, portHost{p.Number, &virtualHost{name: v.Host, port: p.Number, routes: []*route{r}}})
+		}
+		if p, ok := v.Port(0); ok {
+			e.fallback = e.find(p.Number)
+		}
+		for _, name := range c.reg.Names(svc) {
+			t.add(name, e)
+		}
+	}
+	return t
+}
+
+// inboundRoute sends to the application beside this proxy. It keeps Istio's
+// retries for that hop: a kept connection that the application closed at the
+// same moment is tried anew, which the connection pool does by itself.
+func (c *compiler) inboundRoute(s *mesh.Service, p mesh.Port) *route {
+	address := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(mesh.TargetPort(p, c.ownWorkload(s))))
+	k := upstreamKey{inbound: true, host: s.Key(), port: p.Number}
+	d := destination{weight: 1, rule: mesh.Destination{Host: s.Key(), Port: p.Number}}
+	d.target = c.addTarget(k, []*mesh.Endpoint{{
+		Service: s.Key(), Port: p, Address: address, Cluster: c.node.Cluster, Locality: c.node.Locality, Weight: 1,
+	}}, mesh.Policy{})
+	return &route{
+		rule:   &mesh.HTTPRoute{},
+		name:   "inbound",
+		action: action{destinations: []destination{d}, totalWeight: 1, retries: noRetries},
+	}
+}
+
+var noRetries = &mesh.Retries{}
+
+// ownWorkload finds the WorkloadEntry that describes this node, for its ports:
+// the one at the node's address that the service selects.
+func (c *compiler) ownWorkload(s *mesh.Service) *mesh.Workload {
+	for _, w := range c.snapshot.Config.Workloads {
+		if w.Namespace == s.Namespace && w.Address == c.node.Address && mesh.MatchLabels(s.Selector, w.Labels) {
+			return w
+		}
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package proxy
+
+import (
+	"bytes"
+	"strings"
+
+	"isthmus/http1"
+	"isthmus/mesh"
+)
+
+// requestMatch is a compiled mesh.HTTPMatch: the conditions on the request.
+// Those on the proxy (gateways, port, source) were decided when the table was
+// compiled. A nil condition holds always.
+type requestMatch struct {
+	uri, scheme, method, authority *mesh.StringMatch
+
+	foldURI        bool // ignoreUriCase
+	headers        []mesh.NamedMatch
+	withoutHeaders []mesh.NamedMatch
+	queryParams    []mesh.NamedMatch
+}
+
+// catchAll reports whether every request fits.
+func (m *requestMatch) catchAll() bool {
+	uri := m.uri == nil || m.uri.Kind == mesh.MatchPresent || m.uri.Kind == mesh.MatchPrefix && m.uri.Value == "/"
+	return uri && m.scheme == nil && m.method == nil && m.authority == nil &&
+		len(m.headers) == 0 && len(m.withoutHeaders) == 0 && len(m.queryParams) == 0
+}
+
+// match reports whether the request fits. scheme is that of the listener.
+func (m *requestMatch) match(r *http1.Request, scheme string) bool {
+	if m.uri != nil && !m.matchURI(r.Path) {
+		return false
+	}
+	if m.method != nil && !matchString(m.method, r.Method) {
+		return false
+	}
+	if m.authority != nil && !matchString(m.authority, r.Authority) {
+		return false
+	}
+	if m.scheme != nil && !matchString(m.scheme, []byte(scheme)) {
+		return false
+	}
+	for i := range m.headers {
+		if value, ok := headerValue(r, m.headers[i].Name); !ok || !matchString(&m.headers[i].StringMatch, value) {
+			return false
+		}
+	}
+	for i := range m.withoutHeaders {
+		// A header that is missing counts as empty, except where presence itself
+		// is asked for (Envoy: treat_missing_header_as_empty).
+		w := &m.withoutHeaders[i]
+		value, ok := headerValue(r, w.Name)
+		if w.Kind == mesh.MatchPresent && ok || w.Kind != mesh.MatchPresent && matchString(&w.StringMatch, value) {
+			return false
+		}
+	}
+	for i := range m.queryParams {
+		if value, ok := queryValue(r.Query, m.queryParams[i].Name); !ok || !matchString(&m.queryParams[i].StringMatch, value) {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *requestMatch) matchURI(path []byte) bool {
+	if !m.foldURI {
+		return matchString(m.uri, path)
+	}
+	v := m.uri.Value
+	switch m.uri.Kind {
+	case mesh.MatchExact:
+		return len(path) == len(v) && equalFold(path, v)
+	case mesh.MatchPrefix:
+		return len(path) >= len(v) && equalFold(path[:len(v)], v)
+	}
+	return matchString(m.uri, path)
+}
+
+func matchString(m *mesh.StringMatch, b []byte) bool {
+	switch m.Kind {
+	case mesh.MatchExact:
+		return string(b) == m.Value
+	case mesh.MatchPrefix:
+		return len(b) >= len(m.Value) && string(b[:len(m.Value)]) == m.Value
+	case mesh.MatchRegex:
+		return m.Regex.Match(b)
+	}
+	return true
+}
+
+func equalFold(b []byte, s string) bool { return strings.EqualFold(string(b), s) }
+
+// headerValue returns a header by its name in lower case; several lines are
+// joined by commas, as Envoy does before it matches.
+func headerValue(r *http1.Request, name string) (value []byte, ok bool) {
+	joined := false
+	for i := range r.Fields {
+		f := &r.Fields[i]
+		if len(f.Name) != len(name) || !equalFold(f.Name, name) {
+			continue
+		}
+		switch {
+		case !ok:
+			value, ok = f.Value, true
+		case !joined:
+			value, joined = bytes.Join([][]byte{value, f.Value}, []byte(",")), true
+		default:
+			value = append(append(value, ','), f.Value...)
+		}
+	}
+	return value, ok
+}
+
+// queryValue returns the first parameter of a name, decoded.
+func queryValue(query []byte, name string) ([]byte, bool) {
+	for len(query) > 0 {
+		var pair []byte
+		pair, query, _ = bytes.Cut(query, []byte("&"))
+		key, value, _ := bytes.Cut(pair, []byte("="))
+		if string(unescape(key)) == name {
+			return unescape(value), true
+		}
+	}
+	return nil, false
+}
+
+// unescape decodes %XX in a query parameter, and nothing else: Envoy leaves a
+// "+" as it is. What is no escape stays.
+func unescape(b []byte) []byte {
+	if bytes.IndexByte(b, '%') < 0 {
+		return b
+	}
+	out := make([]byte, 0, len(b))
+	for i := 0; i < len(b); i++ {
+		if b[i] == '%' && i+2 < len(b) {
+			hi, lo := unhex(b[i+1]), unhex(b[i+2])
+			if hi >= 0 && lo >= 0 {
+				out = append(out, byte(hi<<4|lo))
+				i += 2
+				continue
+			}
+		}
+		out = append(out, b[i])
+	}
+	return out
+}
+
+func unhex(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c|0x20 && c|0x20 <= 'f':
+		return int(c|0x20-'a') + 10
+	}
+	return -1
+}

@@ -1,0 +1,161 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"isthmus/mesh"
+)
+
+// upstreamConn is a connection to an endpoint. It is leased to one exchange at
+// a time and put back only when both bodies of that exchange were complete.
+type upstreamConn struct {
+	*stream
+	member *member
+	uses   uint32  // requests sent so far
+	since  instant // when it was put back
+	reused bool    // this lease is not its first
+}
+
+// connPool keeps the idle connections of one member, the youngest on top, so
+// that the others can grow old.
+type connPool struct {
+	mu     sync.Mutex // guards what is below
+	idle   []*upstreamConn
+	closed bool
+}
+
+// take returns an idle connection that is younger than idleTimeout, or nil.
+func (p *connPool) take(idleTimeout instant) *upstreamConn {
+	p.mu.Lock()
+	n := len(p.idle)
+	if n == 0 {
+		p.mu.Unlock()
+		return nil
+	}
+	c := p.idle[n-1]
+	p.idle[n-1] = nil
+	p.idle = p.idle[:n-1]
+	p.mu.Unlock()
+	if idleTimeout != 0 && now()-c.since > idleTimeout {
+		c.discard()
+		return nil
+	}
+	c.reused = true
+	return c
+}
+
+// put keeps a connection for the next exchange.
+func (p *connPool) put(c *upstreamConn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.idle = append(p.idle, c)
+	return true
+}
+
+// close ends all idle connections; those under way are closed when they come
+// back.
+func (p *connPool) close() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle, p.closed = nil, true
+	p.mu.Unlock()
+	for _, c := range idle {
+		c.discard()
+	}
+}
+
+// sweep ends connections that have been idle for longer than idleTimeout.
+func (p *connPool) sweep(idleTimeout instant) {
+	var old []*upstreamConn
+	t := now()
+	p.mu.Lock()
+	n := 0
+	for n < len(p.idle) && t-p.idle[n].since > idleTimeout {
+		n++
+	}
+	old = append(old, p.idle[:n]...)
+	p.idle = append(p.idle[:0], p.idle[n:]...)
+	p.mu.Unlock()
+	for _, c := range old {
+		c.discard()
+	}
+}
+
+// release puts a connection back, or ends it where it may not be used again.
+func (u *upstream) release(c *upstreamConn, t instant) {
+	if u.maxRequests != 0 && c.uses >= u.maxRequests {
+		c.discard()
+		return
+	}
+	c.since = t
+	c.in.release()
+	if !c.member.pool.put(c) {
+		c.discard()
+		return
+	}
+	u.live.queue.wake()
+}
+
+// discard ends a connection and makes room for another one.
+func (c *upstreamConn) discard() {
+	c.close()
+	c.member.live.queue.leave()
+}
+
+// dial opens a connection, whose place in the queue the caller has taken.
+// Nothing has been sent when it fails.
+func (u *upstream) dial(m *member, deadline instant) (*upstreamConn, *Error) {
+	timeout := now().after(u.connectTimeout)
+	limited := deadline != 0 && deadline < timeout
+	d := net.Dialer{Deadline: sooner(timeout, deadline).time(), KeepAlive: -1}
+	if k := u.keepAlive; k != nil {
+		d.KeepAliveConfig = keepAliveConfig(k)
+	}
+	conn, err := d.DialTCP(context.Background(), "tcp", netip.AddrPort{}, m.address)
+	if err != nil {
+		u.live.queue.leave()
+		kind := ConnectFailure
+		if isTimeout(err) {
+			kind = ConnectTimeout
+			if limited {
+				kind = Timeout
+			}
+		}
+		return nil, &Error{Kind: kind, Upstream: u.key.String(), Endpoint: m.address, Cause: err}
+	}
+	s, err := newStream(conn)
+	if err != nil {
+		conn.Close()
+		u.live.queue.leave()
+		return nil, &Error{Kind: ConnectFailure, Upstream: u.key.String(), Endpoint: m.address, Cause: err}
+	}
+	return &upstreamConn{stream: s, member: m}, nil
+}
+
+func isTimeout(err error) bool {
+	t, ok := err.(net.Error)
+	return ok && t.Timeout()
+}
+
+// keepAliveConfig translates Istio's tcpKeepalive; -1 leaves a value to the
+// operating system.
+func keepAliveConfig(k *mesh.TCPKeepAlive) net.KeepAliveConfig {
+	or := func(d time.Duration) time.Duration {
+		if d == 0 {
+			return -1
+		}
+		return d
+	}
+	count := int(k.Probes)
+	if count == 0 {
+		count = -1
+	}
+	return net.KeepAliveConfig{Enable: true, Idle: or(k.Time), Interval: or(k.Interval), Count: count}
+}

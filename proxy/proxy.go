@@ -1,0 +1,278 @@
+// Package proxy is the data plane: it listens, reads requests, finds out by
+// the configuration where each may go, sends it there and brings the reply
+// back.
+//
+// Start with exchange.go, which carries one request from its first byte to its
+// last, top to bottom: read the head, pin the table, match the route, admit,
+// pick an endpoint, send, reply, record. What it consults is the table
+// (table.go), which is compiled from a mesh.Snapshot whenever one is published
+// and swapped in by one atomic store.
+//
+// One goroutine serves a downstream connection and does everything, the
+// upstream's side included; only a request body that is too large to be held
+// gets a second one. A request that meets nothing rare allocates nothing.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"isthmus/mesh"
+)
+
+// Options say what a proxy is and where it listens.
+type Options struct {
+	Node              *mesh.Node
+	Outbound, Inbound string            // addresses to listen on; "": off
+	GatewayBind       string            // the address of all gateway ports; default "0.0.0.0"
+	GatewayPorts      map[uint32]uint32 // a Gateway's port -> the port bound here; default: the same
+	NumTrustedProxies int               // how many proxies before a gateway are believed in x-forwarded-*
+	Through           bool              // the inbound listener serves the other services of the own cluster too
+	Logger            *slog.Logger      // default: slog.Default()
+}
+
+// Proxy is the data plane. Its methods may be called by any goroutine.
+type Proxy struct {
+	options  Options
+	node     *mesh.Node
+	trusted  int
+	log      *slog.Logger
+	table    atomic.Pointer[table]
+	draining atomic.Bool
+
+	mu        sync.Mutex // guards what is below
+	listeners map[string]*listener
+	upstreams map[upstreamKey]*upstream // those in use, by key, of the table that is current
+	closed    bool
+
+	sweeping chan struct{} // closed by Close; ends the sweeper
+}
+
+// New makes a proxy and opens its outbound and inbound listeners. Requests are
+// answered 404 until a snapshot is published.
+func New(o Options) (*Proxy, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.GatewayBind == "" {
+		o.GatewayBind = "0.0.0.0"
+	}
+	p := &Proxy{
+		options: o, node: o.Node, trusted: o.NumTrustedProxies, log: o.Logger,
+		listeners: map[string]*listener{},
+		upstreams: map[upstreamKey]*upstream{},
+		sweeping:  make(chan struct{}),
+	}
+	empty := &mesh.Config{}
+	p.table.Store(compile(&mesh.Snapshot{
+		Node: o.Node, Config: empty,
+		Registry: mesh.NewRegistry(mesh.Known{Node: o.Node, Config: empty}),
+		Rules:    mesh.NewRules(o.Node, nil),
+	}, o))
+	for _, l := range []struct {
+		name, address string
+		kind          listenerKind
+	}{{"outbound", o.Outbound, outbound}, {"inbound", o.Inbound, inbound}} {
+		if l.address == "" {
+			continue
+		}
+		if err := p.listen(l.name, l.address, l.kind, 0); err != nil {
+			p.Close()
+			return nil, err
+		}
+	}
+	go p.sweep()
+	return p, nil
+}
+
+// Publish compiles a snapshot, opens the gateway ports that it newly needs and
+// lets requests have it. On an error nothing changes: requests go on with the
+// snapshot before.
+func (p *Proxy) Publish(s *mesh.Snapshot) error {
+	t := compile(s, p.options)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return errors.New("the proxy has been closed")
+	}
+	opened, err := p.openGateways(s)
+	if err != nil {
+		for _, name := range opened {
+			p.closeListener(name)
+		}
+		return err
+	}
+	p.carryOver(t)
+	p.table.Store(t)
+	p.closeGateways(s)
+	return nil
+}
+
+// carryOver makes anew, in the new table, every upstream that the old one had
+// in use, so that hosts and connections live on. The caller holds mu.
+func (p *Proxy) carryOver(t *table) {
+	kept := map[upstreamKey]*upstream{}
+	for k, old := range p.upstreams {
+		if target := t.targets[k]; target != nil {
+			u := newUpstream(target, p.node, old)
+			target.upstream.Store(u)
+			kept[k] = u
+			continue
+		}
+		for _, m := range old.members {
+			m.pool.close()
+		}
+	}
+	p.upstreams = kept
+}
+
+// makeUpstream makes the upstream of a target that is used for the first time.
+func (p *Proxy) makeUpstream(of *table, t *target) *upstream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if u := t.upstream.Load(); u != nil {
+		return u
+	}
+	u := newUpstream(t, p.node, p.upstreams[t.key])
+	t.upstream.Store(u)
+	if p.table.Load() == of {
+		p.upstreams[t.key] = u
+	}
+	return u
+}
+
+// sweepInterval is how often idle connections are looked at; it bounds how
+// much longer than idleTimeout one may live.
+const sweepInterval = 10 * time.Second
+
+// sweep ends connections that have been idle for too long. New starts it,
+// Close ends it.
+func (p *Proxy) sweep() {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.sweeping:
+			return
+		case <-tick.C:
+		}
+		p.mu.Lock()
+		upstreams := make([]*upstream, 0, len(p.upstreams))
+		for _, u := range p.upstreams {
+			upstreams = append(upstreams, u)
+		}
+		p.mu.Unlock()
+		for _, u := range upstreams {
+			for _, m := range u.members {
+				m.pool.sweep(u.idleTimeout)
+			}
+		}
+	}
+}
+
+// Addresses returns where the proxy listens, by the name of the listener:
+// "outbound", "inbound", "gateway:80".
+func (p *Proxy) Addresses() map[string]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := map[string]string{}
+	for name, l := range p.listeners {
+		out[name] = l.listener.Addr().String()
+	}
+	return out
+}
+
+// Drain stops accepting connections, ends those that are idle, and waits for
+// the others: each is told with its next reply. It returns ctx's error if that
+// comes first.
+func (p *Proxy) Drain(ctx context.Context) error {
+	p.draining.Store(true)
+	p.mu.Lock()
+	listeners := make([]*listener, 0, len(p.listeners))
+	for _, l := range p.listeners {
+		listeners = append(listeners, l)
+		l.listener.Close()
+	}
+	p.mu.Unlock()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		left := 0
+		for _, l := range listeners {
+			left += l.interruptIdle()
+		}
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d connections still under way: %w", left, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// Close ends everything at once.
+func (p *Proxy) Close() error {
+	p.draining.Store(true)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	close(p.sweeping)
+	for name := range p.listeners {
+		p.closeListener(name)
+	}
+	for _, u := range p.upstreams {
+		for _, m := range u.members {
+			m.pool.close()
+		}
+	}
+	return nil
+}
+
+func gatewayName(port uint32) string { return "gateway:" + strconv.FormatUint(uint64(port), 10) }
+
+// openGateways opens the ports that a snapshot needs and that are not open,
+// and returns the names of those. The caller holds mu.
+func (p *Proxy) openGateways(s *mesh.Snapshot) (opened []string, err error) {
+	for _, port := range gatewayPorts(s) {
+		name := gatewayName(port)
+		if p.listeners[name] != nil {
+			continue
+		}
+		bound := port
+		if b, ok := p.options.GatewayPorts[port]; ok {
+			bound = b
+		}
+		address := net.JoinHostPort(p.options.GatewayBind, strconv.FormatUint(uint64(bound), 10))
+		if err := p.listenLocked(name, address, gateway, port); err != nil {
+			return opened, fmt.Errorf("Gateway port %d: %w", port, err)
+		}
+		opened = append(opened, name)
+	}
+	return opened, nil
+}
+
+// closeGateways closes the ports that a snapshot no longer wants. The caller
+// holds mu.
+func (p *Proxy) closeGateways(s *mesh.Snapshot) {
+	want := map[string]bool{}
+	for _, port := range gatewayPorts(s) {
+		want[gatewayName(port)] = true
+	}
+	for name, l := range p.listeners {
+		if l.kind == gateway && !want[name] {
+			p.closeListener(name)
+		}
+	}
+}

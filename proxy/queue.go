@@ -1,0 +1,136 @@
+package proxy
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// connQueue holds an upstream to maxConnections. Who finds no connection to
+// take and none allowed to open waits in line, at most http1MaxPendingRequests
+// of them. Each connection that ends or falls idle is the turn of the first in
+// line; nobody overtakes.
+type connQueue struct {
+	open    atomic.Int32 // connections open or being opened
+	waiting atomic.Int32 // len(waiters), to be read without mu
+
+	mu      sync.Mutex      // guards waiters, and open against the limit
+	waiters []chan struct{} // each is closed when its turn comes
+}
+
+// lease gets a connection to a member: a kept one, or a new one if the
+// upstream's limits allow, waiting in line if they do not. fresh refuses kept
+// ones.
+func (u *upstream) lease(m *member, deadline instant, fresh bool) (*upstreamConn, *Error) {
+	q := &u.live.queue
+	limit := u.limits.connections
+	if !fresh && (limit == 0 || q.waiting.Load() == 0) {
+		if c := m.pool.take(u.idleTimeout); c != nil {
+			return c, nil
+		}
+	}
+	if limit == 0 {
+		q.open.Add(1)
+		return u.dial(m, deadline)
+	}
+	for place := -1; ; place = 0 {
+		turn, err := q.enter(u, place)
+		if err != nil {
+			return nil, err
+		}
+		if turn == nil {
+			return u.dial(m, deadline)
+		}
+		if !q.await(turn, deadline) {
+			return nil, &Error{Kind: Timeout, Upstream: u.key.String()}
+		}
+		if c := m.pool.take(u.idleTimeout); c != nil && !fresh {
+			return c, nil
+		} else if c != nil {
+			c.discard()
+		}
+	}
+}
+
+// enter takes the place of one new connection, or else a turn in line: at the
+// end of it, or at its front for place 0, who has waited already.
+func (q *connQueue) enter(u *upstream, place int) (turn chan struct{}, err *Error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	first := place == 0 || len(q.waiters) == 0
+	if first && (q.open.Load() < u.limits.connections || u.closeIdle()) {
+		q.open.Add(1)
+		return nil, nil
+	}
+	if u.limits.pending != 0 && len(q.waiters) >= int(u.limits.pending) && place != 0 {
+		return nil, &Error{Kind: Overflow, Upstream: u.key.String()}
+	}
+	turn = make(chan struct{})
+	if place < 0 {
+		place = len(q.waiters)
+	}
+	q.waiters = slices.Insert(q.waiters, place, turn)
+	q.waiting.Store(int32(len(q.waiters)))
+	return turn, nil
+}
+
+// await waits for a turn and reports whether it came before the deadline.
+func (q *connQueue) await(turn chan struct{}, deadline instant) bool {
+	var expired <-chan time.Time
+	if deadline != 0 {
+		timer := time.NewTimer(time.Duration(deadline - now()))
+		defer timer.Stop()
+		expired = timer.C
+	}
+	select {
+	case <-turn:
+		return true
+	case <-expired:
+	}
+	q.mu.Lock()
+	i := slices.Index(q.waiters, turn)
+	if i >= 0 {
+		q.waiters = slices.Delete(q.waiters, i, i+1)
+		q.waiting.Store(int32(len(q.waiters)))
+	}
+	q.mu.Unlock()
+	if i < 0 {
+		q.wake() // our turn came at the same moment: pass it on
+	}
+	return false
+}
+
+// leave gives up the place of a connection that has ended.
+func (q *connQueue) leave() {
+	q.open.Add(-1)
+	q.wake()
+}
+
+// wake gives the first in line its turn.
+func (q *connQueue) wake() {
+	if q.waiting.Load() == 0 {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiters) == 0 {
+		return
+	}
+	close(q.waiters[0])
+	q.waiters = slices.Delete(q.waiters, 0, 1)
+	q.waiting.Store(int32(len(q.waiters)))
+}
+
+// closeIdle ends one idle connection of any member and reports whether there
+// was one. Its place is free afterwards. The caller holds the queue's mu.
+func (u *upstream) closeIdle() bool {
+	for _, m := range u.members {
+		if c := m.pool.take(0); c != nil {
+			c.close()
+			u.live.queue.open.Add(-1)
+			return true
+		}
+	}
+	return false
+}

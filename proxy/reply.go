@@ -1,0 +1,434 @@
+package proxy
+
+import (
+	"strconv"
+	"time"
+
+	"isthmus/http1"
+	"isthmus/mesh"
+)
+
+// maxInterim is how many 1xx replies an upstream may send before the final
+// one; net/http's transport allows five.
+const maxInterim = 5
+
+// clientCheck is how often somebody who waits for an upstream looks whether
+// the client is still there.
+const clientCheck = instant(time.Second)
+
+// readReply reads the head of the final reply. deadline is that of this try.
+func (x *exchange) readReply(c *upstreamConn, deadline instant) Kind {
+	x.res.Reset()
+	interim := 0
+	for {
+		n, err := x.res.Parse(c.in.bytes(), http1.Limits{}, x.req.Method)
+		switch {
+		case err != nil:
+			return BadReply
+		case n == 0:
+			if c.in.w == len(c.in.data) && c.in.data != nil {
+				c.in.compact()
+				if c.in.w == len(c.in.data) && !c.in.grow() {
+					return BadReply
+				}
+			}
+			if kind := x.fillReply(c, deadline); kind != NoError {
+				return kind
+			}
+			continue
+		}
+		c.in.r += n
+		if x.res.Status >= 200 {
+			return NoError
+		}
+		if x.res.Status == 101 {
+			return BadReply // nobody has asked for another protocol
+		}
+		if interim++; interim > maxInterim {
+			return BadReply
+		}
+		if kind := x.passInterim(); kind != NoError {
+			return kind
+		}
+		x.res.Reset()
+	}
+}
+
+// passInterim sends a 1xx reply on, unless the client is of HTTP/1.0 or has
+// had its 100 from us.
+func (x *exchange) passInterim() Kind {
+	if x.res.Status == 100 || x.req.Minor == 0 {
+		return NoError
+	}
+	x.out = http1.AppendStatusLine(x.out[:0], x.res.Status, x.res.Reason)
+	for i := range x.res.Fields {
+		if f := &x.res.Fields[i]; !hopByHop(f.ID) {
+			x.out = http1.AppendField(x.out, f.Name, f.Value)
+		}
+	}
+	x.out = append(x.out, "\r\n"...)
+	if x.conn.write(x.out, now()) != nil {
+		return ClientGone
+	}
+	return NoError
+}
+
+// fillReply reads from the upstream until bytes come, the try's deadline
+// passes, or the client turns out to be gone.
+func (x *exchange) fillReply(c *upstreamConn, deadline instant) Kind {
+	for {
+		t := now()
+		c.limit = sooner(deadline, t+clientCheck)
+		_, err := c.fill()
+		switch {
+		case err == nil:
+			return NoError
+		case err == errInterrupted:
+			// The goroutine that sends the body has failed on the client's side.
+			if x.pumping.active {
+				if kind := <-x.pumping.done; kind != NoError {
+					x.pumping.active, x.keep = false, false
+					return kind
+				}
+				x.pumping.active = false
+			}
+			continue
+		case err == errTimeout && deadline != 0 && now() >= deadline:
+			return x.deadlineKind(Timeout)
+		case err == errTimeout:
+			if !x.pumping.active && x.conn.peek() == peekBroken {
+				return ClientGone
+			}
+			continue
+		}
+		return Terminated
+	}
+}
+
+// deliver sends the reply whose head has been read to the client, and puts the
+// upstream connection back if both bodies were complete.
+func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
+	x.replying, x.status = true, x.res.Status
+	reusable := !x.res.Close && x.res.Framing != http1.UntilClose
+	chunked := x.res.Framing == http1.Chunked || x.res.Framing == http1.UntilClose
+	if chunked && x.req.Minor == 0 {
+		x.keep, chunked = false, false // HTTP/1.0 reads to the end of the connection
+	}
+	x.buildReply(d, chunked)
+
+	kind := NoError
+	switch x.res.Framing {
+	case http1.NoBody:
+		kind = x.flush()
+	case http1.Length:
+		kind = x.deliverLength(c)
+	case http1.Chunked:
+		kind = x.deliverChunked(c, chunked)
+	case http1.UntilClose:
+		kind = x.deliverUntilClose(c, chunked)
+	}
+	sent := x.stopPump(c)
+	if kind == NoError && reusable && sent && c.in.len() == 0 {
+		u.release(c, x.start)
+	} else {
+		c.discard()
+	}
+	if kind != NoError {
+		x.keep, x.kind = false, kind
+		if kind == Terminated || kind == BadReply || kind == Timeout {
+			u.tracker.Failed(c.member.record)
+		}
+		// The reply is not whole: its reader must not take it for that.
+		x.conn.aborted = true
+		return kind
+	}
+	return NoError
+}
+
+// flush writes out what has been built.
+func (x *exchange) flush() Kind {
+	if x.conn.write(x.out, now()) != nil {
+		return ClientGone
+	}
+	x.out = x.out[:0]
+	return NoError
+}
+
+// deliverLength copies a body of known length. Its beginning leaves with the
+// head, in one write.
+func (x *exchange) deliverLength(c *upstreamConn) Kind {
+	left := x.res.ContentLength
+	n := min(int64(c.in.len()), left)
+	x.out = append(x.out, c.in.data[c.in.r:c.in.r+int(n)]...)
+	c.in.r += int(n)
+	left -= n
+	if kind := x.flush(); kind != NoError {
+		return kind
+	}
+	if left > bufferSize {
+		c.exchangeBuffer().recycle()
+	}
+	for left > 0 {
+		c.in.r, c.in.w = 0, 0
+		if kind := x.fillReply(c, x.deadline); kind != NoError {
+			return kind
+		}
+		n := min(int64(c.in.len()), left)
+		if x.conn.write(c.in.data[:n], now()) != nil {
+			return ClientGone
+		}
+		c.in.r += int(n)
+		left -= n
+	}
+	return NoError
+}
+
+// deliverChunked decodes a chunked body and encodes it anew, chunk for read
+// rather than chunk for chunk.
+func (x *exchange) deliverChunked(c *upstreamConn, chunked bool) Kind {
+	x.replyChunks.Reset()
+	for {
+		done := false
+		for c.in.len() > 0 && !done {
+			data, n, last, err := x.replyChunks.Next(c.in.bytes())
+			if err != nil {
+				return BadReply
+			}
+			c.in.r += n
+			x.appendChunk(data, chunked)
+			done = last
+			if n == 0 {
+				break
+			}
+		}
+		if done && chunked {
+			x.out = http1.AppendLastChunk(x.out, x.replyChunks.Trailers())
+		}
+		if len(x.out) > 0 {
+			if kind := x.flush(); kind != NoError {
+				return kind
+			}
+		}
+		if done {
+			return NoError
+		}
+		if c.in.len() == 0 {
+			c.in.r, c.in.w = 0, 0
+		}
+		if kind := x.fillReply(c, x.deadline); kind != NoError {
+			return kind
+		}
+	}
+}
+
+// deliverUntilClose copies a body that ends with the connection.
+func (x *exchange) deliverUntilClose(c *upstreamConn, chunked bool) Kind {
+	for {
+		x.appendChunk(c.in.bytes(), chunked)
+		c.in.r, c.in.w = 0, 0
+		if len(x.out) > 0 {
+			if kind := x.flush(); kind != NoError {
+				return kind
+			}
+		}
+		kind := x.fillReply(c, x.deadline)
+		if kind == Terminated && c.ended {
+			if chunked {
+				x.out = http1.AppendLastChunk(x.out, nil)
+				return x.flush()
+			}
+			return NoError
+		}
+		if kind != NoError {
+			return kind
+		}
+	}
+}
+
+func (x *exchange) appendChunk(data []byte, chunked bool) {
+	switch {
+	case len(data) == 0:
+	case chunked:
+		x.out = http1.AppendChunkHeader(x.out, len(data))
+		x.out = append(x.out, data...)
+		x.out = append(x.out, "\r\n"...)
+	default:
+		x.out = append(x.out, data...)
+	}
+}
+
+// buildReply writes the head that goes to the client into x.out.
+func (x *exchange) buildReply(d *destination, chunked bool) {
+	fields := x.res.Fields
+	if h, dh := x.route.headers, d.headers; h != nil || dh != nil {
+		fields = x.changeReply(h, dh)
+	}
+	out := http1.AppendStatusLine(x.out[:0], x.res.Status, x.res.Reason)
+	for i := range fields {
+		f := &fields[i]
+		if hopByHop(f.ID) || f.ID == http1.IsthmusUnsent || x.res.Hop && x.res.Listed(f.Name) {
+			continue
+		}
+		out = http1.AppendField(out, f.Name, f.Value)
+	}
+	switch {
+	case chunked:
+		out = append(out, "transfer-encoding: chunked\r\n"...)
+	case x.res.ContentLength >= 0 && x.res.Status >= 200 && x.res.Status != 204:
+		// With a body, or in the place of one for HEAD and 304.
+		out = append(out, "content-length: "...)
+		out = strconv.AppendInt(out, x.res.ContentLength, 10)
+		out = append(out, "\r\n"...)
+	}
+	x.out = append(x.appendConnection(out), "\r\n"...)
+}
+
+// appendConnection tells the client whether the connection is kept, where the
+// version does not say it already.
+func (x *exchange) appendConnection(out []byte) []byte {
+	if x.conn.proxy.draining.Load() {
+		x.keep = false
+	}
+	switch {
+	case !x.keep:
+		return append(out, "connection: close\r\n"...)
+	case x.req.Minor == 0:
+		return append(out, "connection: keep-alive\r\n"...)
+	}
+	return out
+}
+
+// changeReply applies header rules to a copy of the reply's fields: the
+// destination's first, then the route's, as Envoy does.
+func (x *exchange) changeReply(route, destination *mesh.HeaderRules) []http1.Field {
+	fields := append(x.fields[:0], x.res.Fields...)
+	for _, r := range []*mesh.HeaderRules{destination, route} {
+		if r != nil {
+			fields = applyOps(fields, &r.Response)
+		}
+	}
+	x.fields = fields
+	return fields
+}
+
+// hopByHop reports whether a field is about one connection only, or about the
+// framing, which is ours to write.
+func hopByHop(id http1.FieldID) bool {
+	switch id {
+	case http1.Connection, http1.KeepAlive, http1.ProxyConnection, http1.TransferEncoding, http1.ContentLength, http1.Upgrade, http1.TE:
+		return true
+	}
+	return false
+}
+
+// refuse answers in the place of an upstream.
+func (x *exchange) refuse(k Kind) {
+	x.kind = k
+	if k == ClientGone {
+		x.keep = false
+		return
+	}
+	a := &answers[k]
+	x.unsent = a.unsent && x.conn.kind == inbound
+	x.overloaded = k == Overflow
+	switch k {
+	case BadRequest, RequestTimeout, BodyTooLarge:
+		x.keep = false
+	}
+	x.answer(a.status, []byte(a.body))
+}
+
+// answer sends a reply of our own.
+func (x *exchange) answer(status int, body []byte) {
+	x.local(status, body, "", "")
+}
+
+// local sends a reply of our own with one more field. A request body that has
+// not been read whole ends the connection, after the reply.
+func (x *exchange) local(status int, body []byte, name, value string) {
+	if !x.bodyRead() {
+		x.keep = false
+	}
+	x.replying, x.status = true, status
+	out := http1.AppendStatusLine(x.out[:0], status, []byte(http1.StatusText(status)))
+	if len(body) > 0 {
+		out = append(out, "content-type: text/plain\r\n"...)
+	}
+	if status >= 200 && status != 204 && status != 304 {
+		out = append(out, "content-length: "...)
+		out = strconv.AppendInt(out, int64(len(body)), 10)
+		out = append(out, "\r\n"...)
+	}
+	if name != "" {
+		out = http1.AppendField(out, []byte(name), []byte(value))
+	}
+	if x.overloaded {
+		out = append(out, "x-envoy-overloaded: true\r\n"...)
+	}
+	if x.unsent {
+		out = append(out, "x-isthmus-unsent: true\r\n"...)
+	}
+	out = append(out, "date: "...)
+	out = time.Now().UTC().AppendFormat(out, "Mon, 02 Jan 2006 15:04:05 GMT")
+	out = append(out, "\r\n"...)
+	out = append(x.appendConnection(out), "\r\n"...)
+	if string(x.req.Method) != "HEAD" && status != 204 && status != 304 {
+		out = append(out, body...)
+	}
+	x.out = out
+	if x.flush() != NoError {
+		x.keep = false
+	}
+}
+
+// bodyRead reports whether nothing of the request is left to be read.
+func (x *exchange) bodyRead() bool {
+	return x.req.Framing == http1.NoBody || x.body.framing == x.req.Framing && x.body.whole
+}
+
+// redirect answers as a route's redirect says (Istio HTTPRedirect).
+func (x *exchange) redirect(r *mesh.Redirect) {
+	scheme := r.Scheme
+	if scheme == "" {
+		scheme = x.scheme()
+	}
+	host, port := mesh.SplitHostPort(string(x.req.Authority))
+	if r.Authority != "" {
+		host, port = mesh.SplitHostPort(r.Authority)
+	}
+	switch {
+	case r.Port != 0:
+		port = strconv.Itoa(int(r.Port))
+	case r.RequestPort:
+		port = strconv.Itoa(int(x.host.port))
+	case r.ProtocolPort, scheme != x.scheme():
+		port = ""
+	}
+	if scheme == "http" && port == "80" || scheme == "https" && port == "443" {
+		port = ""
+	}
+	url := scheme + "://" + host
+	if port != "" {
+		url += ":" + port
+	}
+	switch {
+	case r.PrefixURI != "" && x.matched != nil && x.matched.uri != nil && x.matched.uri.Kind == mesh.MatchPrefix:
+		url += r.PrefixURI + string(x.req.Path[len(x.matched.uri.Value):])
+	case r.URI != "":
+		url += r.URI
+	default:
+		url += string(x.req.Path)
+	}
+	if x.req.HasQuery {
+		url += "?" + string(x.req.Query)
+	}
+	x.local(r.Code, nil, "location", url)
+}
+
+// readError tells why reading from the client failed.
+func readError(err error) Kind {
+	if err == errTimeout {
+		return RequestTimeout
+	}
+	return ClientGone
+}

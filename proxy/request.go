@@ -1,0 +1,219 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/hex"
+	"math/rand/v2"
+	"strconv"
+
+	"isthmus/http1"
+	"isthmus/mesh"
+)
+
+// buildRequest writes the head that goes to the upstream into x.out. Nothing
+// of the framing that was received is sent on; identity and forwarding fields
+// are taken off first and ours put on last.
+func (x *exchange) buildRequest(m *member, d *destination) {
+	fields, authority := x.req.Fields, x.req.Authority
+	if x.req.Hop {
+		x.req.StripHopByHop()
+		fields = x.req.Fields
+	}
+	if h, dh := x.route.headers, d.headers; h != nil || dh != nil {
+		fields, authority = x.changeRequest(h, dh)
+	}
+	path := x.req.Path
+	if rw := x.route.rewrite; rw != nil {
+		path = x.rewritePath(rw)
+		if rw.Authority != "" {
+			authority = []byte(rw.Authority)
+		}
+	}
+
+	out := append(x.out[:0], x.req.Method...)
+	out = append(out, ' ')
+	out = append(out, path...)
+	if x.req.HasQuery {
+		out = append(out, '?')
+		out = append(out, x.req.Query...)
+	}
+	out = append(out, " HTTP/1.1\r\nhost: "...)
+	out = append(out, authority...)
+	out = append(out, "\r\n"...)
+
+	var forwarded, proto, id []byte
+	edge := x.conn.kind == gateway
+	for i := range fields {
+		f := &fields[i]
+		switch f.ID {
+		case http1.Host, http1.ContentLength, http1.TransferEncoding, http1.Connection, http1.KeepAlive,
+			http1.ProxyConnection, http1.Upgrade, http1.TE, http1.Expect,
+			http1.IsthmusDestination, http1.EnvoyAttemptCount, http1.XForwardedClientCert:
+			continue
+		case http1.XForwardedFor:
+			if forwarded != nil {
+				forwarded = bytes.Join([][]byte{forwarded, f.Value}, []byte(", "))
+			} else {
+				forwarded = f.Value
+			}
+			continue
+		case http1.XForwardedProto:
+			proto = f.Value
+			continue
+		case http1.XRequestID:
+			id = f.Value
+		case http1.Unknown:
+			if edge && reserved(f.Name) {
+				continue
+			}
+		}
+		out = http1.AppendField(out, f.Name, f.Value)
+	}
+
+	out = append(out, "x-forwarded-for: "...)
+	if len(forwarded) > 0 {
+		out = append(out, forwarded...)
+		out = append(out, ", "...)
+	}
+	out = append(out, x.conn.peer...)
+	if proto == nil || edge && x.conn.proxy.trusted == 0 {
+		proto = schemeHTTP
+	}
+	out = append(out, "\r\nx-forwarded-proto: "...)
+	out = append(out, proto...)
+	if id == nil {
+		out = append(out, "\r\nx-request-id: "...)
+		out = appendUUID(out)
+	}
+	out = append(out, "\r\nx-envoy-attempt-count: "...)
+	out = strconv.AppendInt(out, int64(x.attempts), 10)
+	if m.destination != "" {
+		out = append(out, "\r\nx-isthmus-destination: "...)
+		out = append(out, m.destination...)
+	}
+	switch b := &x.body; {
+	case b.framing == http1.NoBody:
+	case b.framing == http1.Length:
+		out = appendLength(out, b.length)
+	case b.whole && len(x.requestChunks.Trailers()) == 0:
+		out = appendLength(out, int64(len(b.data)))
+	default:
+		out = append(out, "\r\ntransfer-encoding: chunked"...)
+	}
+	x.out = append(out, "\r\n\r\n"...)
+}
+
+var schemeHTTP = []byte("http")
+
+func appendLength(out []byte, n int64) []byte {
+	return strconv.AppendInt(append(out, "\r\ncontent-length: "...), n, 10)
+}
+
+// reserved reports whether a field from outside the mesh speaks a language
+// that only proxies may speak among themselves.
+func reserved(name []byte) bool {
+	return len(name) > 8 && name[1] == '-' && name[0]|0x20 == 'x' &&
+		(equalFold(name[:8], "x-envoy-") || len(name) > 10 && equalFold(name[:10], "x-isthmus-"))
+}
+
+// appendUUID writes a random UUID (RFC 9562, version 4).
+func appendUUID(dst []byte) []byte {
+	var u [16]byte
+	for i := 0; i < 16; i += 8 {
+		n := rand.Uint64()
+		for j := range 8 {
+			u[i+j] = byte(n >> (8 * j))
+		}
+	}
+	u[6] = u[6]&0x0f | 0x40
+	u[8] = u[8]&0x3f | 0x80
+	for i, part := range [...][2]int{{0, 4}, {4, 6}, {6, 8}, {8, 10}, {10, 16}} {
+		if i > 0 {
+			dst = append(dst, '-')
+		}
+		dst = hex.AppendEncode(dst, u[part[0]:part[1]])
+	}
+	return dst
+}
+
+// changeRequest applies header rules to a copy of the request's fields: the
+// route's first, then the destination's. Setting host changes the authority.
+func (x *exchange) changeRequest(rules ...*mesh.HeaderRules) (fields []http1.Field, authority []byte) {
+	fields, authority = append(x.fields[:0], x.req.Fields...), x.req.Authority
+	for _, r := range rules {
+		if r == nil {
+			continue
+		}
+		fields = applyOps(fields, &r.Request)
+		for _, list := range [][]mesh.NameValue{r.Request.Set, r.Request.Add} {
+			for _, nv := range list {
+				if nv.Name == "host" || nv.Name == ":authority" {
+					authority = []byte(nv.Value)
+				}
+			}
+		}
+	}
+	x.fields = fields
+	return fields, authority
+}
+
+// applyOps removes, sets and adds. Pseudo-headers and host are left to the
+// caller, and framing cannot be changed by a rule.
+func applyOps(fields []http1.Field, ops *mesh.HeaderOps) []http1.Field {
+	for _, name := range ops.Remove {
+		if name != "host" {
+			fields = removeField(fields, name)
+		}
+	}
+	for _, nv := range ops.Set {
+		if !settable(nv.Name) {
+			continue
+		}
+		fields = removeField(fields, nv.Name)
+		fields = append(fields, newField(nv))
+	}
+	for _, nv := range ops.Add {
+		if settable(nv.Name) {
+			fields = append(fields, newField(nv))
+		}
+	}
+	return fields
+}
+
+func settable(name string) bool {
+	return name != "host" && name != "content-length" && name != "transfer-encoding" && name[0] != ':'
+}
+
+func newField(nv mesh.NameValue) http1.Field {
+	return http1.Field{Name: []byte(nv.Name), Value: []byte(nv.Value), ID: http1.LookupField([]byte(nv.Name))}
+}
+
+func removeField(fields []http1.Field, name string) []http1.Field {
+	kept := fields[:0]
+	for _, f := range fields {
+		if !equalFold(f.Name, name) {
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}
+
+// rewritePath applies a route's rewrite: in place of the prefix that the match
+// named, or of the whole path.
+func (x *exchange) rewritePath(rw *mesh.Rewrite) []byte {
+	path := x.req.Path
+	switch {
+	case rw.Regex != nil:
+		return rw.Regex.ReplaceAll(path, []byte(rw.Substitution))
+	case !rw.HasURI:
+		return path
+	}
+	if m := x.matched; m != nil && m.uri != nil && m.uri.Kind == mesh.MatchPrefix {
+		rest := path[len(m.uri.Value):]
+		if len(rw.URI) > 0 && rw.URI[len(rw.URI)-1] == '/' && len(rest) > 0 && rest[0] == '/' {
+			rest = rest[1:] // "/v1/" to "/" must not make "//"
+		}
+		return append([]byte(rw.URI), rest...)
+	}
+	return []byte(rw.URI)
+}

@@ -1,0 +1,276 @@
+package proxy
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"isthmus/mesh"
+)
+
+// boundServices are the VirtualServices that hold on one gateway, or on the
+// mesh, by their hosts.
+type boundServices struct {
+	byHost map[string][]*mesh.VirtualService // in order of their source
+	hosts  []string                          // in the order they were met
+}
+
+// boundTo collects the VirtualServices bound to a gateway, as far as the node
+// may use them.
+func (c *compiler) boundTo(gateway string) *boundServices {
+	b := &boundServices{byHost: map[string][]*mesh.VirtualService{}}
+	for _, vs := range c.snapshot.Config.VirtualServices {
+		if gateway == mesh.MeshGateway && !mesh.VisibleTo(vs.ExportTo, vs.Namespace, c.node.Namespace) {
+			continue
+		}
+		if !bindsTo(vs, gateway) {
+			continue
+		}
+		for _, h := range vs.Hosts {
+			if b.byHost[h] == nil {
+				b.hosts = append(b.hosts, h)
+			}
+			b.byHost[h] = append(b.byHost[h], vs)
+		}
+	}
+	for _, list := range b.byHost {
+		slices.SortStableFunc(list, func(x, y *mesh.VirtualService) int {
+			return cmp.Or(cmp.Compare(x.Source.File, y.Source.File), cmp.Compare(x.Source.Line, y.Source.Line))
+		})
+	}
+	return b
+}
+
+// bindsTo reports whether a VirtualService names a gateway, for all of its
+// rules or in one of their matches.
+func bindsTo(vs *mesh.VirtualService, gateway string) bool {
+	if slices.Contains(vs.Gateways, gateway) {
+		return true
+	}
+	for _, r := range vs.HTTP {
+		for _, m := range r.Match {
+			if slices.Contains(m.Gateways, gateway) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// find returns the VirtualServices for a host: those that name it, else those
+// of the longest wildcard that it lies under.
+func (b *boundServices) find(host string) []*mesh.VirtualService {
+	if list := b.byHost[host]; list != nil {
+		return list
+	}
+	best := ""
+	for _, h := range b.hosts {
+		if strings.HasPrefix(h, "*") && len(h) > len(best) && mesh.MatchHost(h, host) {
+			best = h
+		}
+	}
+	return b.byHost[best]
+}
+
+// compileRoutes puts the rules of several VirtualServices for one host into
+// one list: in order of their source, rules without conditions last, as
+// Istio does at gateways.
+func (c *compiler) compileRoutes(services []*mesh.VirtualService, gateway string, port uint32) []*route {
+	var routes []*route
+	for _, vs := range services {
+		for _, rule := range vs.HTTP {
+			if rule.Delegate != nil {
+				routes = append(routes, c.compileDelegate(vs, rule, gateway, port)...)
+				continue
+			}
+			if r := c.compileRoute(vs, rule, gateway, port); r != nil {
+				routes = append(routes, r)
+			}
+		}
+	}
+	if len(services) > 1 {
+		slices.SortStableFunc(routes, func(a, b *route) int {
+			return cmp.Compare(boolInt(a.catchAll()), boolInt(b.catchAll()))
+		})
+	}
+	return routes
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (r *route) catchAll() bool {
+	return len(r.matches) == 0 || slices.ContainsFunc(r.matches, func(m requestMatch) bool { return m.catchAll() })
+}
+
+// compileRoute returns nil if the rule cannot hold on this proxy, gateway and
+// port.
+func (c *compiler) compileRoute(vs *mesh.VirtualService, rule *mesh.HTTPRoute, gateway string, port uint32) *route {
+	r := &route{rule: rule, name: cmp.Or(rule.Name, rule.Source.String())}
+	for _, m := range rule.Match {
+		if !c.holdsHere(vs, m, gateway, port) {
+			continue
+		}
+		r.matches = append(r.matches, requestMatch{
+			uri: m.URI, scheme: m.Scheme, method: m.Method, authority: m.Authority,
+			foldURI: m.IgnoreURICase,
+			headers: m.Headers, withoutHeaders: m.WithoutHeaders, queryParams: m.QueryParams,
+		})
+	}
+	switch {
+	case len(rule.Match) > 0 && len(r.matches) == 0:
+		return nil
+	case len(rule.Match) == 0 && !slices.Contains(vs.Gateways, gateway):
+		return nil
+	}
+	r.action = c.compileAction(vs, rule, port)
+	return r
+}
+
+// holdsHere decides the conditions of a match that are on the proxy.
+func (c *compiler) holdsHere(vs *mesh.VirtualService, m *mesh.HTTPMatch, gateway string, port uint32) bool {
+	if m.Port != 0 && m.Port != port {
+		return false
+	}
+	if len(m.Gateways) > 0 {
+		// Istio: if a match names gateways, source labels are not looked at.
+		return slices.Contains(m.Gateways, gateway)
+	}
+	if !slices.Contains(vs.Gateways, gateway) {
+		return false
+	}
+	if m.SourceNamespace != "" && m.SourceNamespace != c.node.Namespace {
+		return false
+	}
+	return mesh.MatchLabels(m.SourceLabels, c.node.Labels)
+}
+
+// compileDelegate puts the rules of a delegate in the place of the rule that
+// names it: both conditions must hold.
+func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute, gateway string, port uint32) []*route {
+	i := slices.IndexFunc(c.snapshot.Config.VirtualServices, func(d *mesh.VirtualService) bool {
+		return d.Namespace == rule.Delegate.Namespace && d.Name == rule.Delegate.Name
+	})
+	if i < 0 {
+		return nil // config refuses such a set
+	}
+	var out []*route
+	for _, inner := range c.snapshot.Config.VirtualServices[i].HTTP {
+		merged := *inner
+		merged.Match = mergeMatches(rule.Match, inner.Match)
+		if r := c.compileRoute(vs, &merged, gateway, port); r != nil {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// mergeMatches makes "any of a and any of b" of two lists of alternatives.
+func mergeMatches(a, b []*mesh.HTTPMatch) []*mesh.HTTPMatch {
+	switch {
+	case len(a) == 0:
+		return b
+	case len(b) == 0:
+		return a
+	}
+	var out []*mesh.HTTPMatch
+	for _, root := range a {
+		for _, inner := range b {
+			out = append(out, mergeMatch(root, inner))
+		}
+	}
+	return out
+}
+
+// mergeMatch returns the conditions of both. Where both ask for one thing, the
+// delegate's is the narrower: Istio refuses others, and so does config.
+func mergeMatch(root, inner *mesh.HTTPMatch) *mesh.HTTPMatch {
+	m := *inner
+	m.URI = cmp.Or(inner.URI, root.URI)
+	m.Scheme = cmp.Or(inner.Scheme, root.Scheme)
+	m.Method = cmp.Or(inner.Method, root.Method)
+	m.Authority = cmp.Or(inner.Authority, root.Authority)
+	m.Headers = slices.Concat(root.Headers, inner.Headers)
+	m.WithoutHeaders = slices.Concat(root.WithoutHeaders, inner.WithoutHeaders)
+	m.QueryParams = slices.Concat(root.QueryParams, inner.QueryParams)
+	m.IgnoreURICase = inner.IgnoreURICase || root.IgnoreURICase
+	m.Port = cmp.Or(inner.Port, root.Port)
+	m.SourceNamespace = cmp.Or(inner.SourceNamespace, root.SourceNamespace)
+	if len(root.SourceLabels) > 0 {
+		labels := map[string]string{}
+		for _, from := range []map[string]string{inner.SourceLabels, root.SourceLabels} {
+			for k, v := range from {
+				labels[k] = v
+			}
+		}
+		m.SourceLabels = labels
+	}
+	if len(m.Gateways) == 0 {
+		m.Gateways = root.Gateways
+	}
+	return &m
+}
+
+func (c *compiler) compileAction(vs *mesh.VirtualService, rule *mesh.HTTPRoute, port uint32) action {
+	a := action{
+		redirect: rule.Redirect,
+		direct:   rule.DirectResponse,
+		rewrite:  rule.Rewrite,
+		timeout:  instant(rule.Timeout),
+		retries:  cmp.Or(rule.Retries, mesh.DefaultRetries),
+		headers:  nonEmpty(&rule.Headers),
+	}
+	for i := range rule.Route {
+		d := &rule.Route[i]
+		weight := d.Weight
+		if len(rule.Route) == 1 {
+			weight = 1 // Istio: the weight of a single destination is ignored
+		}
+		a.destinations = append(a.destinations, destination{
+			target:  c.target(d.Destination, port),
+			weight:  weight,
+			headers: nonEmpty(&d.Headers),
+			rule:    d.Destination,
+		})
+		a.totalWeight += weight
+	}
+	// A weight of 0 on the same service in another cluster is a standby; other
+	// zeros mean "off", unless the annotation decides.
+	kept := a.destinations[:0]
+	for _, d := range a.destinations {
+		if d.weight == 0 {
+			d.standby = isStandby(vs, d, a.destinations)
+			if !d.standby {
+				continue
+			}
+		}
+		kept = append(kept, d)
+	}
+	a.destinations = kept
+	return a
+}
+
+func isStandby(vs *mesh.VirtualService, d destination, all []destination) bool {
+	if vs.Standby != nil {
+		return *vs.Standby
+	}
+	service, _, ok := mesh.ServiceOf(d.rule.Host)
+	if !ok {
+		return false
+	}
+	return slices.ContainsFunc(all, func(o destination) bool {
+		other, _, ok := mesh.ServiceOf(o.rule.Host)
+		return ok && o.weight > 0 && other == service && o.rule.Host != d.rule.Host
+	})
+}
+
+func nonEmpty(h *mesh.HeaderRules) *mesh.HeaderRules {
+	if h.Empty() {
+		return nil
+	}
+	return h
+}

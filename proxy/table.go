@@ -1,0 +1,245 @@
+package proxy
+
+import (
+	"strings"
+
+	"isthmus/mesh"
+)
+
+// table is a snapshot compiled for the data plane. A request loads it once and
+// keeps it to its end. Only the upstreams in it are alive: they are made when
+// they are first needed, and carried over to the next table.
+type table struct {
+	snapshot *mesh.Snapshot
+	outbound *hostTable
+	gateways map[uint32]*hostTable // by the Gateway's port
+	inbound  *inboundTable
+	targets  map[upstreamKey]*target
+}
+
+// hostTable finds the virtual host for a request's authority.
+type hostTable struct {
+	exact     map[string]*hostEntry
+	wildcards map[string]*hostEntry // by suffix: ".example.com"
+	any       *hostEntry            // "*"
+}
+
+// hostEntry is one host name with a virtual host for each port of the service
+// that bears the name.
+type hostEntry struct {
+	ports []portHost
+
+	// fallback serves requests that name no port, and, where the name is no
+	// service's, those that name any port. Nil: there is no default port.
+	fallback *virtualHost
+	anyPort  bool
+}
+
+type portHost struct {
+	number uint32
+	host   *virtualHost
+}
+
+// virtualHost is an ordered list of routes: the first that fits decides.
+type virtualHost struct {
+	name   string
+	port   uint32
+	routes []*route
+}
+
+// find returns the virtual host for a name in lower case and a port, 0 if the
+// request named none.
+func (t *hostTable) find(host []byte, port uint32) *virtualHost {
+	if e := t.exact[string(host)]; e != nil {
+		return e.find(port)
+	}
+	if len(t.wildcards) > 0 {
+		// The longest suffix first: from the left, label by label.
+		for i, c := range host {
+			if c == '.' && i > 0 {
+				if e := t.wildcards[string(host[i:])]; e != nil {
+					return e.find(port)
+				}
+			}
+		}
+	}
+	if t.any != nil {
+		return t.any.find(port)
+	}
+	return nil
+}
+
+func (e *hostEntry) find(port uint32) *virtualHost {
+	if port == 0 || e.anyPort {
+		return e.fallback
+	}
+	for i := range e.ports {
+		if e.ports[i].number == port {
+			return e.ports[i].host
+		}
+	}
+	return nil
+}
+
+// add enters a host name; the first entry of a name stays.
+func (t *hostTable) add(name string, e *hostEntry) {
+	switch {
+	case name == "*":
+		if t.any == nil {
+			t.any = e
+		}
+	case strings.HasPrefix(name, "*."):
+		if t.wildcards[name[1:]] == nil {
+			t.wildcards[name[1:]] = e
+		}
+	case t.exact[name] == nil:
+		t.exact[name] = e
+	}
+}
+
+func newHostTable() *hostTable {
+	return &hostTable{exact: map[string]*hostEntry{}, wildcards: map[string]*hostEntry{}}
+}
+
+// route is a compiled mesh.HTTPRoute: conditions and what to do.
+type route struct {
+	rule    *mesh.HTTPRoute
+	name    string // for logs: the route's name or its place in the file
+	matches []requestMatch
+	action
+}
+
+// fits reports whether any of the route's matches does, and which path prefix
+// it matched, for a rewrite.
+func (r *route) fits(x *exchange) bool {
+	if len(r.matches) == 0 {
+		x.matched = nil
+		return true
+	}
+	for i := range r.matches {
+		if r.matches[i].match(&x.req, x.scheme()) {
+			x.matched = &r.matches[i]
+			return true
+		}
+	}
+	return false
+}
+
+// action is what a route does: redirect, answer, or send to destinations.
+type action struct {
+	redirect *mesh.Redirect
+	direct   *mesh.DirectResponse
+
+	destinations []destination
+	totalWeight  uint32 // of those that are no standby
+	rewrite      *mesh.Rewrite
+	timeout      instant // duration in nanoseconds; 0: none
+	retries      *mesh.Retries
+	headers      *mesh.HeaderRules // nil: none
+}
+
+// destination is one place that a route sends to.
+type destination struct {
+	target  *target
+	weight  uint32
+	standby bool // weight 0, but serves when no other destination can
+	headers *mesh.HeaderRules
+	rule    mesh.Destination
+}
+
+// compiler makes a table of a snapshot.
+type compiler struct {
+	*table
+	node    *mesh.Node
+	reg     *mesh.Registry
+	options Options
+}
+
+// compile cannot fail on what config has accepted: a destination that nobody
+// knows is a route that answers 503 NC.
+func compile(s *mesh.Snapshot, o Options) *table {
+	t := &table{snapshot: s, targets: map[upstreamKey]*target{}}
+	c := &compiler{table: t, node: s.Node, reg: s.Registry, options: o}
+	t.outbound = c.compileOutbound()
+	t.gateways = c.compileGateways()
+	t.inbound = c.compileInbound()
+	return t
+}
+
+// compileOutbound makes the virtual hosts of the mesh: one for every name of
+// every service, and those that VirtualServices bring on their own.
+func (c *compiler) compileOutbound() *hostTable {
+	t := newHostTable()
+	bound := c.boundTo(mesh.MeshGateway)
+
+	for _, svc := range c.reg.Services() {
+		for _, name := range c.reg.Names(svc) {
+			c.addService(t, name, bound)
+		}
+	}
+	for _, host := range c.reg.EntryHosts() {
+		c.addService(t, host, bound)
+	}
+	for _, host := range bound.hosts {
+		if v, ok := c.reg.View(host); !ok || strings.HasPrefix(host, "*") && v == nil {
+			vh := &virtualHost{name: host, port: 80, routes: c.compileRoutes(bound.find(host), mesh.MeshGateway, 80)}
+			t.add(host, &hostEntry{fallback: vh, anyPort: true})
+		}
+	}
+	return t
+}
+
+// addService enters one name of a service.
+func (c *compiler) addService(t *hostTable, name string, bound *boundServices) {
+	v, ok := c.reg.View(name)
+	if !ok || t.has(name) {
+		return
+	}
+	// Two names that mean the same share their virtual hosts.
+	if v.Host != name {
+		if t.exact[v.Host] == nil {
+			c.addService(t, v.Host, bound)
+		}
+		if e := t.exact[v.Host]; e != nil && bound.find(name) == nil {
+			t.add(name, e)
+			return
+		}
+	}
+	services := bound.find(name)
+	if services == nil {
+		services = bound.find(v.Host)
+	}
+	e := &hostEntry{}
+	for _, p := range v.Ports {
+		vh := &virtualHost{name: v.Host, port: p.Number}
+		if services != nil {
+			vh.routes = c.compileRoutes(services, mesh.MeshGateway, p.Number)
+		} else {
+			vh.routes = []*route{c.defaultRoute(v.Host, p.Number)}
+		}
+		e.ports = append(e.ports, portHost{p.Number, vh})
+	}
+	if p, ok := v.Port(0); ok {
+		e.fallback = e.find(p.Number)
+	}
+	t.add(name, e)
+}
+
+func (t *hostTable) has(name string) bool {
+	if strings.HasPrefix(name, "*.") {
+		return t.wildcards[name[1:]] != nil
+	}
+	return t.exact[name] != nil
+}
+
+// defaultRoute sends everything to one service: what holds where no
+// VirtualService does.
+func (c *compiler) defaultRoute(host string, port uint32) *route {
+	d := destination{rule: mesh.Destination{Host: host, Port: port}, weight: 1}
+	d.target = c.target(d.rule, port)
+	return &route{
+		rule:   &mesh.HTTPRoute{},
+		name:   "default",
+		action: action{destinations: []destination{d}, totalWeight: 1, retries: mesh.DefaultRetries},
+	}
+}

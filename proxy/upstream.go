@@ -1,0 +1,231 @@
+package proxy
+
+import (
+	"cmp"
+	"net/netip"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"isthmus/balancer"
+	"isthmus/health"
+	"isthmus/mesh"
+)
+
+// upstreamKey names an upstream over all snapshots.
+type upstreamKey struct {
+	inbound bool // the application beside this proxy
+	through bool // an east-west gateway's way to its own cluster
+	host    string
+	port    uint32
+	subset  string
+}
+
+// String is Envoy's form, "outbound|80|v1|reviews.prod.svc.cluster.local".
+func (k upstreamKey) String() string {
+	direction := "outbound"
+	if k.inbound || k.through {
+		direction = "inbound"
+	}
+	return direction + "|" + strconv.FormatUint(uint64(k.port), 10) + "|" + k.subset + "|" + k.host
+}
+
+// target is a place in a table where an upstream goes. Most services that a
+// proxy knows are never called, so the upstream is made when the first request
+// comes for it.
+type target struct {
+	key upstreamKey
+
+	// resolve finds endpoints and policy; ok is false if the configuration knows
+	// no such host, port or subset.
+	resolve func() (endpoints []*mesh.Endpoint, policy mesh.Policy, ok bool)
+
+	// upstream is written once, by Proxy.upstream, under Proxy.mu.
+	upstream atomic.Pointer[upstream]
+}
+
+// upstream is a set of endpoints with one policy, as one snapshot has it. It
+// does not change; what lives on from snapshot to snapshot is in its members
+// and in live.
+type upstream struct {
+	key     upstreamKey
+	known   bool // false: the route's destination or subset does not exist
+	members []*member
+	set     *balancer.Set
+	tracker *health.Tracker
+	live    *live
+
+	connectTimeout time.Duration
+	idleTimeout    instant
+	maxRequests    uint32 // per connection; 0: no limit
+	keepAlive      *mesh.TCPKeepAlive
+	limits         limits
+
+	endpoints []*mesh.Endpoint // what members were made of, to see whether anything changed
+	policy    mesh.Policy
+}
+
+// limits of connectionPool; 0 means none.
+type limits struct {
+	connections, pending, requests, retries int32
+}
+
+// live is what an upstream counts over all snapshots.
+type live struct {
+	requests atomic.Int32 // under way; counted only where they are limited
+	retries  atomic.Int32 // under way
+	queue    connQueue
+}
+
+// member is one endpoint of one upstream with its connections. It lives as
+// long as snapshot after snapshot has the endpoint.
+type member struct {
+	host    *balancer.Host
+	record  *health.Record
+	address netip.AddrPort
+	pool    connPool
+
+	// destination names the service to the proxy at address ("reviews.prod:80");
+	// "" if the application itself is there.
+	destination string
+	live        *live
+}
+
+// Istio's defaults (DestinationRule connectionPool).
+const (
+	defaultConnectTimeout = 10 * time.Second
+	defaultIdleTimeout    = time.Hour
+)
+
+// newUpstream makes an upstream, taking over the members of the one of the
+// same key in the snapshot before, if there is one.
+func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
+	endpoints, policy, known := t.resolve()
+	if old != nil && old.known == known && old.policy == policy && samePointers(old.endpoints, endpoints) {
+		return old
+	}
+	u := &upstream{key: t.key, known: known, endpoints: endpoints, policy: policy, live: &live{}}
+	byAddress := map[mesh.EndpointKey]*member{}
+	if old != nil {
+		u.live = old.live
+		for _, m := range old.members {
+			byAddress[m.host.Endpoint().Key()] = m
+		}
+	}
+	pool := policy.ConnectionPool
+	if pool == nil {
+		pool = &mesh.ConnectionPool{}
+	}
+	u.connectTimeout = cmp.Or(pool.ConnectTimeout, defaultConnectTimeout)
+	u.idleTimeout = instant(cmp.Or(pool.IdleTimeout, defaultIdleTimeout))
+	u.maxRequests = pool.MaxRequestsPerCon
+	u.keepAlive = pool.KeepAlive
+	u.limits = limits{
+		connections: int32(pool.MaxConnections),
+		pending:     int32(pool.MaxPending),
+		requests:    int32(pool.MaxRequests),
+		retries:     int32(pool.MaxRetries),
+	}
+	hosts := make([]*balancer.Host, len(endpoints))
+	for i, e := range endpoints {
+		m := byAddress[e.Key()]
+		if m == nil {
+			m = newMember(e, u.live)
+		} else {
+			delete(byAddress, e.Key())
+			m.host.Update(e)
+		}
+		u.members = append(u.members, m)
+		hosts[i] = m.host
+	}
+	var before *health.Tracker
+	if old != nil {
+		before = old.tracker
+		old.set.Close()
+	}
+	u.tracker = health.NewTracker(policy.OutlierDetection, len(endpoints), before)
+	for _, gone := range byAddress {
+		gone.pool.close()
+		u.tracker.Forget(gone.record)
+	}
+	u.set = balancer.NewSet(hosts, policy.LoadBalancer, policy.OutlierDetection, node.Locality, node.Labels)
+	return u
+}
+
+func newMember(e *mesh.Endpoint, l *live) *member {
+	host := balancer.NewHost(e)
+	m := &member{host: host, record: health.NewRecord(host), address: e.Address, live: l}
+	if e.Via {
+		service, port := e.Service, e.Port.Number
+		if e.Forward != "" {
+			service, port = e.Forward, e.ForwardPort
+		}
+		m.destination = service + ":" + strconv.FormatUint(uint64(port), 10)
+	}
+	return m
+}
+
+func samePointers(a, b []*mesh.Endpoint) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// target enters a destination of a route. port is that of the request, which
+// counts where the destination names none.
+func (c *compiler) target(d mesh.Destination, port uint32) *target {
+	v, known := c.reg.View(d.Host)
+	k := upstreamKey{host: d.Host, port: d.Port, subset: d.Subset}
+	if known {
+		k.host = v.Host
+		if k.port == 0 {
+			p, ok := v.Port(port)
+			if !ok {
+				p, ok = v.Port(0)
+			}
+			k.port, known = p.Number, ok
+		} else {
+			_, known = v.Port(k.port)
+		}
+	}
+	if t := c.targets[k]; t != nil {
+		return t
+	}
+	t := &target{key: k}
+	reg, rules := c.reg, c.snapshot.Rules
+	t.resolve = func() ([]*mesh.Endpoint, mesh.Policy, bool) {
+		if !known {
+			return nil, mesh.Policy{}, false
+		}
+		policy := rules.Find(v.Host, v.Namespace, k.port, k.subset)
+		endpoints := reg.Endpoints(v, k.port)
+		if k.subset == "" {
+			return endpoints, policy, true
+		}
+		if policy.Subset == nil {
+			return nil, mesh.Policy{}, false
+		}
+		kept := endpoints[:0]
+		for _, e := range endpoints {
+			if e.MatchesSubset(policy.Subset.Labels) {
+				kept = append(kept, e)
+			}
+		}
+		return kept, policy, true
+	}
+	c.targets[k] = t
+	return t
+}
+
+// addTarget enters a target with given endpoints.
+func (c *compiler) addTarget(k upstreamKey, endpoints []*mesh.Endpoint, policy mesh.Policy) *target {
+	t := &target{key: k, resolve: func() ([]*mesh.Endpoint, mesh.Policy, bool) { return endpoints, policy, true }}
+	c.targets[k] = t
+	return t
+}
