@@ -260,6 +260,9 @@ func (c *Controller) update() error {
 	c.mu.Lock()
 	last := c.snapshot
 	c.mu.Unlock()
+	if c.gossip != nil {
+		c.gossip.Announce(c.announcements())
+	}
 	now := time.Now()
 	known := mesh.Known{
 		Node: c.options.Node, Config: c.config,
@@ -270,9 +273,6 @@ func (c *Controller) update() error {
 	}
 	reg := mesh.NewRegistry(known)
 	c.dns.watch(reg.Unresolved())
-	if c.gossip != nil {
-		defer func() { c.gossip.Announce(c.announcements()) }()
-	}
 	if last != nil && last.Config == c.config && sameEndpoints(last.Registry, reg) {
 		return nil
 	}
@@ -286,6 +286,9 @@ func (c *Controller) update() error {
 	c.mu.Lock()
 	c.snapshot, c.failure = s, nil
 	c.mu.Unlock()
+	if c.options.Announce == "direct" || c.options.Announce == "through" {
+		c.Wake() // what is announced follows from the snapshot
+	}
 	c.log.Info("snapshot published", "number", s.Number, "config", s.Config.Hash, "endpoints", len(reg.All()))
 	return nil
 }

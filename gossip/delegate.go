@@ -83,13 +83,7 @@ func (d delegate) MergeRemoteState(b []byte, join bool) {
 func (d delegate) NotifyJoin(n *memberlist.Node)   { d.noteMember(n, stateAlive) }
 func (d delegate) NotifyUpdate(n *memberlist.Node) { d.noteMember(n, stateAlive) }
 
-func (d delegate) NotifyLeave(n *memberlist.Node) {
-	state := stateDead
-	if n.State == memberlist.StateLeft {
-		state = stateLeft
-	}
-	d.noteMember(n, state)
-}
+func (d delegate) NotifyLeave(n *memberlist.Node) { d.noteMember(n, stateDead) }
 
 func (d delegate) NotifyConflict(existing, other *memberlist.Node) {
 	d.log.Error("two proxies have one name; the one that was there first stays: give the other another node.name",
@@ -110,9 +104,10 @@ func (g *Gossip) noteMember(n *memberlist.Node, state string) {
 		Member: Member{Name: n.Name, Cluster: m.Cluster, Locality: m.Locality, Address: n.Address(), State: state, Version: m.Version},
 		since:  time.Now(),
 	}
+	shown := g.stateOf(n.Name)
 	g.mu.Unlock()
 	if before != state {
-		g.log.Info("gossip member "+state, "member", n.Name, "address", n.Address())
+		g.log.Info("gossip member "+shown, "member", n.Name, "address", n.Address())
 		g.options.OnChange()
 	}
 }

@@ -175,10 +175,16 @@ func (g *Gossip) Address() string { return g.list.LocalNode().FullAddress().Addr
 // Announce replaces what this member announces. Nothing is sent if it is the
 // same.
 func (g *Gossip) Announce(list []mesh.Endpoint) {
-	next := &record{Owner: g.name, Cluster: g.options.Node.Cluster, Endpoints: toRecord(list)}
+	g.announce(&record{Endpoints: toRecord(list)})
+}
+
+func (g *Gossip) announce(next *record) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	next.Version = g.own.Version
+	if g.own.Left {
+		return
+	}
+	next.Owner, next.Cluster, next.Version = g.name, g.options.Node.Cluster, g.own.Version
 	if bytes.Equal(encode(next), encode(g.own)) {
 		return
 	}
@@ -204,10 +210,7 @@ func (g *Gossip) Endpoints() []Announced {
 	defer g.mu.Unlock()
 	var out []Announced
 	for owner, r := range g.records {
-		state := stateDead
-		if m := g.members[owner]; m != nil {
-			state = m.State
-		}
+		state := g.stateOf(owner)
 		for i := range r.Endpoints {
 			e := Announced{Endpoint: r.Endpoints[i].mesh(r), OwnerDead: state == stateDead}
 			switch {
@@ -232,11 +235,25 @@ func (g *Gossip) Members() []Member {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	out := make([]Member, 0, len(g.members))
-	for _, m := range g.members {
-		out = append(out, m.Member)
+	for name, m := range g.members {
+		shown := m.Member
+		shown.State = g.stateOf(name)
+		out = append(out, shown)
 	}
 	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// stateOf tells whether a member lives, has died, or has said goodbye. The
+// caller holds mu.
+func (g *Gossip) stateOf(owner string) string {
+	if r := g.records[owner]; r != nil && r.Left {
+		return stateLeft
+	}
+	if m := g.members[owner]; m != nil {
+		return m.State
+	}
+	return stateDead
 }
 
 func (g *Gossip) alive() int {
@@ -275,13 +292,39 @@ func (g *Gossip) SetKeys(keys [][]byte) error {
 	return nil
 }
 
-// Leave says goodbye: nobody keeps this member's endpoints. It waits until
+// Leave says goodbye: nobody keeps this member's own endpoints. It waits until
 // others have heard it, or for the time-out; then gossip is over.
 func (g *Gossip) Leave(timeout time.Duration) error {
-	g.Announce(nil)
+	g.mu.Lock()
+	last := &record{Left: true}
+	for _, e := range g.own.Endpoints {
+		if e.Relayed {
+			last.Endpoints = append(last.Endpoints, e)
+		}
+	}
+	g.mu.Unlock()
+	g.announce(last)
+	g.tell(farewells)
 	err := g.list.Leave(timeout)
 	g.Close()
 	return err
+}
+
+// farewells is how many members hear a goodbye directly, beside those that
+// gossip reaches.
+const farewells = 5
+
+// tell sends the own record to some members over TCP.
+func (g *Gossip) tell(n int) {
+	g.mu.Lock()
+	b := append([]byte{messageRecord}, encode(g.own)...)
+	g.mu.Unlock()
+	for _, m := range g.list.Members() {
+		if m.Name != g.name && n > 0 {
+			g.send(m.Name, b)
+			n--
+		}
+	}
 }
 
 // Close ends gossip without a word, as a crash would.

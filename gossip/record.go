@@ -19,6 +19,10 @@ type record struct {
 	Cluster   string     `json:"cluster"`
 	Endpoints []endpoint `json:"endpoints,omitempty"`
 
+	// Left says goodbye. memberlist itself does not tell its users a member that
+	// has left from one that has died.
+	Left bool `json:"left,omitempty"`
+
 	// Signature is reserved: the owner's, over everything else.
 	Signature []byte `json:"signature,omitempty"`
 }

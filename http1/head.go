@@ -2,27 +2,39 @@ package http1
 
 import "bytes"
 
-// findEnd looks for the end of a head that was not whole when the last call
-// looked, among the bytes that have come since. It is 0 while there is none.
+// arrived looks at the bytes of a head that have come since the last call. It
+// reports whether parsing it again is worth while: when the head is whole, and
+// once when its first line is, which may be all that a sender of something else
+// ever sends. So a head that drips in costs no more than three looks at each
+// byte. room is what a first line may take.
+func (h *Header) arrived(head []byte, room int) (bool, *Error) {
+	first := !h.line
+	end, err := h.findEnd(head)
+	return end > 0 || first && (h.line || len(head) > room), err
+}
+
+// findEnd looks for the end of a head, from where the last call stopped. It is
+// 0 while there is none.
 //
 // A line that ends with LF alone is refused at once (RFC 9112 2.2 lets a reader
 // take it for a line's end, so two readers may differ): whoever ends lines like
 // that never sends the end that we wait for.
-func (h *Header) findEnd(buf []byte) (end int, err *Error) {
+func (h *Header) findEnd(head []byte) (end int, err *Error) {
 	for {
-		i := bytes.IndexByte(buf[h.scan:], '\n')
+		i := bytes.IndexByte(head[h.scan:], '\n')
 		if i < 0 {
-			h.scan = len(buf)
+			h.scan = len(head)
 			return 0, nil
 		}
 		i += h.scan
 		h.scan = i + 1
-		if i == 0 || buf[i-1] != '\r' {
+		if i == 0 || head[i-1] != '\r' {
 			return 0, errLineEnd
 		}
-		if i >= 3 && buf[i-2] == '\n' {
+		if i >= 3 && head[i-2] == '\n' {
 			return i + 1, nil
 		}
+		h.line = i > 1 // not the empty line before a request
 	}
 }
 

@@ -94,7 +94,8 @@ type Header struct {
 	// applications may use such names, they pass.
 	Underscore bool
 
-	scan int // how far the end of the head has been looked for; 0: not at all
+	scan int  // how far the end of the head has been looked for; 0: not at all
+	line bool // the first line is whole, as far as that look went
 	facts
 }
 

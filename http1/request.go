@@ -15,12 +15,12 @@ func (r *Request) Parse(buf []byte, lim Limits) (n int, err error) {
 	lim = lim.orDefault()
 	head := buf[:min(len(buf), lim.HeadBytes)]
 	if r.scan > 0 {
-		// Only when the head is whole is it worth parsing again.
-		end, e := r.findEnd(head)
+		const rest = len("\r\n" + "  HTTP/1.1\r\n")
+		again, e := r.arrived(head, maxMethod+lim.TargetBytes+rest)
 		if e != nil {
 			return 0, e
 		}
-		if end == 0 {
+		if !again {
 			return 0, lim.wait(buf).orNil()
 		}
 	}

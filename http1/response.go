@@ -7,12 +7,11 @@ func (r *Response) Parse(buf []byte, lim Limits, requestMethod []byte) (n int, e
 	lim = lim.orDefault()
 	head := buf[:min(len(buf), lim.HeadBytes)]
 	if r.scan > 0 {
-		// Only when the head is whole is it worth parsing again.
-		end, e := r.findEnd(head)
+		again, e := r.arrived(head, lim.HeadBytes)
 		if e != nil {
 			return 0, e.inReply()
 		}
-		if end == 0 {
+		if !again {
 			return 0, lim.wait(buf).inReply().orNil()
 		}
 	}
@@ -56,6 +55,9 @@ func (r *Response) parseLine(b []byte) (n int, err *Error) {
 			return 0, errStatusLine // another protocol
 		}
 		return 0, nil
+	}
+	if string(b[:5]) != "HTTP/" {
+		return 0, errStatusLine
 	}
 	if r.Minor, err = parseVersion(b[:8]); err != nil {
 		return 0, err

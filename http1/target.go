@@ -170,7 +170,10 @@ func validIPv6(b []byte) bool {
 			return false
 		}
 	}
-	return groups == 8 || elided && groups < 8
+	if elided {
+		return groups < 8
+	}
+	return groups == 8
 }
 
 func validIPv4(b []byte) bool {

@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// TestLoad_Seed holds what is said of a set of resources as their authors
-// write them, in testdata/seed: every document is read, none is an error.
-func TestLoad_Seed(t *testing.T) {
-	r := Load([]string{"testdata/seed"}, nil)
+// TestLoad_MultiCluster holds what is said of a set of resources as their authors
+// write them, in deploy/examples: every document is read, none is an error.
+func TestLoad_MultiCluster(t *testing.T) {
+	r := Load([]string{"../deploy/examples/multicluster"}, nil)
 	var got strings.Builder
 	for _, f := range r.Findings {
 		got.WriteString(f.String() + "\n")
@@ -17,7 +17,7 @@ func TestLoad_Seed(t *testing.T) {
 	if r.HasErrors() {
 		t.Errorf("the set has errors")
 	}
-	golden := "testdata/seed.findings"
+	golden := "testdata/multicluster.findings"
 	if os.Getenv("UPDATE_GOLDEN") != "" {
 		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
 			t.Fatal(err)

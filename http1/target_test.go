@@ -1,0 +1,42 @@
+package http1
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+)
+
+// TestValidIPv6 holds us to what netip reads.
+func TestValidIPv6(t *testing.T) {
+	valid := 0
+	check := func(s string) {
+		a, err := netip.ParseAddr(s)
+		want := err == nil && a.Is6() && a.Zone() == ""
+		if want {
+			valid++
+		}
+		if got := validIPv6([]byte(s)); got != want {
+			t.Errorf("validIPv6(%q) = %v, want %v (%v)", s, got, want, err)
+		}
+	}
+	for _, s := range []string{
+		"", ":", "::", ":::", "::::", "1", "1:", ":1", "::1", "1::", "1::1", "1:::1", "1::1::1", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9",
+		"1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8", "1::3:4:5:6:7:8", "1:2:3:4::5:6:7:8", "12345::", "::g", "::1.2.3.4", "::ffff:1.2.3.4", "1.2.3.4", "1:2:3:4:5:6:1.2.3.4",
+		"1:2:3:4:5:6:7:1.2.3.4", "::1.2.3", "::1.2.3.4.5", "::1.2.3.256", "::01.2.3.4", "::1.2.3.4:5", "::1.2.3.4.", "::.1.2.3", "fe80::1%eth0", "::1 ", "1:2:3:4:5:6:7:8:",
+	} {
+		check(s)
+	}
+	// The same addresses every time, long enough that many are valid.
+	random := rand.New(rand.NewPCG(1, 2))
+	parts := []string{":", ":", ":", "::", "0", "1", "ab", "FfFf", "12345", ".", "1.2.3.4", "255", "g"}
+	for range 200_000 {
+		s := ""
+		for range random.IntN(18) {
+			s += parts[random.IntN(len(parts))]
+		}
+		check(s)
+	}
+	if valid < 1000 {
+		t.Errorf("%d valid addresses among those tried, want at least 1000", valid)
+	}
+}
