@@ -66,19 +66,34 @@ func (d delegate) MergeRemoteState(b []byte, join bool) {
 		d.dropped.Add(1)
 		return
 	}
-	changed := false
+	var fresh []*record
 	for _, raw := range all {
 		r, err := decode(raw)
 		if err != nil {
 			d.dropped.Add(1)
 			continue
 		}
-		changed = d.merge(r) || changed
+		if d.merge(r) {
+			fresh = append(fresh, r)
+		}
 	}
-	if changed {
-		d.options.OnChange()
+	if len(fresh) == 0 {
+		return
 	}
+	if len(fresh) <= maxPassedOn {
+		// Whoever hears of a newcomer first tells the others. Many at once are old
+		// news to everybody but us.
+		d.mu.Lock()
+		for _, r := range fresh {
+			d.spread(r)
+		}
+		d.mu.Unlock()
+	}
+	d.options.OnChange()
 }
+
+// maxPassedOn is how many records that push/pull brought are broadcast.
+const maxPassedOn = 16
 
 func (d delegate) NotifyJoin(n *memberlist.Node)   { d.noteMember(n, stateAlive) }
 func (d delegate) NotifyUpdate(n *memberlist.Node) { d.noteMember(n, stateAlive) }
@@ -142,13 +157,34 @@ func (g *Gossip) merge(r *record) bool {
 // receive works on messages, one after the other. Start starts it; it ends
 // with ctx.
 func (g *Gossip) receive(ctx context.Context) {
+	repair := time.NewTicker(askAgain)
+	defer repair.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case b := <-g.inbox:
 			g.handle(b)
+		case <-repair.C:
+			g.askSilent()
 		}
+	}
+}
+
+// askSilent asks living members for their records that we have none of: their
+// broadcast was over before we came.
+func (g *Gossip) askSilent() {
+	var silent []string
+	g.mu.Lock()
+	for name, m := range g.members {
+		if g.records[name] == nil && m.State == stateAlive && time.Since(m.since) > askAgain && time.Since(g.asked[name]) > askAgain {
+			g.asked[name] = time.Now()
+			silent = append(silent, name)
+		}
+	}
+	g.mu.Unlock()
+	for _, name := range silent {
+		g.send(name, append([]byte{messageAsk}, g.name...))
 	}
 }
 

@@ -193,7 +193,7 @@ func (g *Gossip) announce(next *record) {
 	g.spread(next)
 }
 
-// spread queues a record of our own for everybody. The caller holds mu.
+// spread queues a record for everybody. The caller holds mu.
 func (g *Gossip) spread(r *record) {
 	b := append([]byte{messageRecord}, encode(r)...)
 	if len(b) > maxPacket {

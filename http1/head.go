@@ -38,12 +38,13 @@ func (h *Header) findEnd(head []byte) (end int, err *Error) {
 	}
 }
 
-// wait is for a head that is not whole: nil while more bytes may make it so.
-func (l Limits) wait(buf []byte) *Error {
-	if len(buf) >= l.HeadBytes {
+// wait is for a head that is not whole: whether more bytes may make it so. err
+// is what has been found already.
+func (l Limits) wait(buf []byte, err *Error) *Error {
+	if err == nil && len(buf) >= l.HeadBytes {
 		return errHeadLarge
 	}
-	return nil
+	return err
 }
 
 // parseFields reads field lines up to the empty line that ends them. n is 0 if

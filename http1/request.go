@@ -17,23 +17,18 @@ func (r *Request) Parse(buf []byte, lim Limits) (n int, err error) {
 	if r.scan > 0 {
 		const rest = len("\r\n" + "  HTTP/1.1\r\n")
 		again, e := r.arrived(head, maxMethod+lim.TargetBytes+rest)
-		if e != nil {
-			return 0, e
-		}
-		if !again {
-			return 0, lim.wait(buf).orNil()
+		if e != nil || !again {
+			return 0, lim.wait(buf, e).orNil()
 		}
 	}
 	n, e := r.parse(head, lim)
-	switch {
-	case e != nil:
-		return 0, e
-	case n == 0:
+	if e == nil && n == 0 {
 		r.Reset() // nothing shall point into buf while it may move
-		if _, e := r.findEnd(head); e != nil {
-			return 0, e
-		}
-		return 0, lim.wait(buf).orNil()
+		_, e = r.findEnd(head)
+		e = lim.wait(buf, e)
+	}
+	if e != nil || n == 0 {
+		return 0, e.orNil()
 	}
 	r.HeadLen = n
 	return n, nil
@@ -162,14 +157,14 @@ func (r *Request) checkHost() *Error {
 	if r.hosts > 1 {
 		return errHostCount
 	}
-	_, port, ok := splitHost(r.host)
+	_, _, ok := splitHost(r.host)
 	switch {
 	case !ok:
 		return errHost
 	case r.Authority == nil:
 		r.Authority = r.host
 	case bytes.EqualFold(r.host, r.Authority):
-	case r.Path == nil && port == nil && bytes.EqualFold(r.host, hostOf(r.Authority)):
+	case r.Path == nil && bytes.EqualFold(r.host, hostOf(r.Authority)):
 		// CONNECT always names a port, and some clients give Host without it.
 	default:
 		return errHostMismatch

@@ -281,6 +281,7 @@ var refusedRequests = []struct {
 	{"port with sign", head("GET / HTTP/1.1", "Host: a:+80"), errHost},
 	{"port 0", head("GET / HTTP/1.1", "Host: a:0"), errHost},
 	{"port 65536", head("GET / HTTP/1.1", "Host: a:65536"), errHost},
+	{"port of six digits", head("GET / HTTP/1.1", "Host: a:000080"), errHost},
 	{"two ports", head("GET / HTTP/1.1", "Host: a:80:80"), errHost},
 	{"IPv6 without brackets", head("GET / HTTP/1.1", "Host: ::1"), errHost},
 	{"IPv6 with zone", head("GET / HTTP/1.1", "Host: [fe80::1%25eth0]"), errHost},
@@ -319,6 +320,9 @@ func TestError_StatusesAndKinds(t *testing.T) {
 			t.Errorf("kind %q is there twice", e.Kind)
 		}
 		kinds[e.Kind] = true
+		if !strings.HasSuffix(e.Error(), e.Kind) {
+			t.Errorf("%s: text %q", e.Kind, e)
+		}
 		if StatusText(e.Status) == "" {
 			t.Errorf("%s: status %d", e.Kind, e.Status)
 		}

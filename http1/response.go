@@ -8,23 +8,18 @@ func (r *Response) Parse(buf []byte, lim Limits, requestMethod []byte) (n int, e
 	head := buf[:min(len(buf), lim.HeadBytes)]
 	if r.scan > 0 {
 		again, e := r.arrived(head, lim.HeadBytes)
-		if e != nil {
-			return 0, e.inReply()
-		}
-		if !again {
-			return 0, lim.wait(buf).inReply().orNil()
+		if e != nil || !again {
+			return 0, lim.wait(buf, e).inReply().orNil()
 		}
 	}
 	n, e := r.parse(head, lim)
-	switch {
-	case e != nil:
-		return 0, e.inReply()
-	case n == 0:
+	if e == nil && n == 0 {
 		r.Reset() // nothing shall point into buf while it may move
-		if _, e := r.findEnd(head); e != nil {
-			return 0, e.inReply()
-		}
-		return 0, lim.wait(buf).inReply().orNil()
+		_, e = r.findEnd(head)
+		e = lim.wait(buf, e)
+	}
+	if e != nil || n == 0 {
+		return 0, e.inReply().orNil()
 	}
 	r.HeadLen = n
 	r.frame(requestMethod)

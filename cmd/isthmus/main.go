@@ -63,7 +63,7 @@ func newRoot() *cobra.Command {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
-		newRunCommand(), newValidateCommand(),
+		newRunCommand(), newValidateCommand(), newDemoCommand(),
 		newStatusCommand(), newEndpointsCommand(), newMembersCommand(), newRoutesCommand(),
 		newKeygenCommand(), newVersionCommand(),
 	)

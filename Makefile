@@ -1,0 +1,48 @@
+# Every target sets itself up: Go is all that has to be there.
+GO       ?= go
+FUZZTIME ?= 60s
+COUNT    ?= 6
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+
+build: ## bin/isthmus, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/isthmus ./cmd/isthmus
+
+demo: build ## two clusters on this machine, and a story about them
+	bin/isthmus demo
+
+test: ## all tests
+	$(GO) test ./...
+
+check: fmt vet ## what every change has to pass
+	$(GO) test -race ./...
+	$(MAKE) --no-print-directory fuzz FUZZTIME=5s
+
+fmt:
+	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not formatted, run gofmt -w:" $$files; exit 1; fi
+	$(GO) mod tidy -diff
+
+vet:
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+bench: ## benchmarks of the hot path, COUNT times
+	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./http1 ./balancer ./proxy ./config
+
+bench-peers: build ## the binary beside HAProxy and nginx
+	bench/peers.sh
+
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
+	  for t in $$(grep -oE '^func Fuzz[A-Za-z0-9_]+' $$f | cut -d' ' -f2); do \
+	    echo "fuzz $$t in $$(dirname $$f)"; \
+	    $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) $$(dirname $$f); \
+	  done; done
+
+clean: ## what the targets have made
+	rm -rf bin
+
+.PHONY: help build demo test check fmt vet bench bench-peers fuzz clean
