@@ -19,6 +19,7 @@ test: ## all tests
 
 check: fmt vet ## what every change has to pass
 	$(GO) test -race ./...
+	$(GO) test -run Allocates ./... # the race detector allocates by itself
 	$(MAKE) --no-print-directory fuzz FUZZTIME=5s
 
 fmt:

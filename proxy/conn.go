@@ -145,8 +145,13 @@ func (c *conn) readHead(x *exchange) (Kind, int) {
 		}
 		if n > 0 {
 			c.in.r += n
-			if string(x.req.Method) == "CONNECT" {
+			switch {
+			case string(x.req.Method) == "CONNECT":
 				return BadRequest, 405
+			case x.req.Underscore && c.kind == gateway:
+				// An application that turns names into variables would take
+				// x_forwarded_for for x-forwarded-for.
+				return BadRequest, 400
 			}
 			return NoError, 0
 		}

@@ -80,10 +80,10 @@ func (x *exchange) serve() {
 // findHost finds the virtual host that the request's authority means on this
 // listener.
 func (x *exchange) findHost() (*virtualHost, Kind) {
-	authority := x.req.Authority
+	authority, named := x.req.Authority, false
 	if x.conn.kind == inbound {
 		if d, ok := x.req.Get(http1.IsthmusDestination); ok {
-			authority = d
+			authority, named = d, true
 		}
 	}
 	host, port, ok := splitAuthority(x.scratch[:], authority)
@@ -95,7 +95,7 @@ func (x *exchange) findHost() (*virtualHost, Kind) {
 	case outbound:
 		vh = x.table.outbound.find(host, port)
 	case inbound:
-		vh = x.table.inbound.find(host, port)
+		vh = x.table.inbound.find(host, port, named)
 	case gateway:
 		if t := x.table.gateways[x.conn.port]; t != nil {
 			vh = t.find(host, port)

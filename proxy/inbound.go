@@ -21,8 +21,10 @@ type inboundTable struct {
 	through *hostTable
 }
 
-// find returns the virtual host for the destination a request names.
-func (t *inboundTable) find(host []byte, port uint32) *virtualHost {
+// find returns the virtual host for the destination a request names. Host
+// alone may be any name that clients know; a destination that a proxy names is
+// that one or none, since its endpoints may have moved.
+func (t *inboundTable) find(host []byte, port uint32, named bool) *virtualHost {
 	if vh := t.hosts.find(host, port); vh != nil {
 		return vh
 	}
@@ -30,6 +32,9 @@ func (t *inboundTable) find(host []byte, port uint32) *virtualHost {
 		if vh := t.through.find(host, port); vh != nil {
 			return vh
 		}
+	}
+	if named {
+		return nil
 	}
 	return t.only
 }

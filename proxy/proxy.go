@@ -256,7 +256,7 @@ func (p *Proxy) openGateways(s *mesh.Snapshot) (opened []string, err error) {
 		}
 		address := net.JoinHostPort(p.options.GatewayBind, strconv.FormatUint(uint64(bound), 10))
 		if err := p.listenLocked(name, address, gateway, port); err != nil {
-			return opened, fmt.Errorf("Gateway port %d: %w", port, err)
+			return opened, fmt.Errorf("open port %d of a Gateway: %w", port, err)
 		}
 		opened = append(opened, name)
 	}

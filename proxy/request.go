@@ -50,6 +50,10 @@ func (x *exchange) buildRequest(m *member, d *destination) {
 			http1.ProxyConnection, http1.Upgrade, http1.TE, http1.Expect,
 			http1.IsthmusDestination, http1.EnvoyAttemptCount, http1.XForwardedClientCert:
 			continue
+		case http1.EnvoyExpectedTimeout, http1.EnvoyRateLimited, http1.EnvoyOverloaded, http1.IsthmusUnsent:
+			if edge {
+				continue
+			}
 		case http1.XForwardedFor:
 			if forwarded != nil {
 				forwarded = bytes.Join([][]byte{forwarded, f.Value}, []byte(", "))

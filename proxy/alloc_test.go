@@ -1,0 +1,24 @@
+//go:build !race
+
+package proxy
+
+import (
+	"runtime"
+	"testing"
+)
+
+// TestExchange_AllocatesNothing holds the promise of the hot path: a plain
+// request over kept connections costs no allocation and no goroutine.
+// The race detector empties pools at random, so it is left out there.
+func TestExchange_AllocatesNothing(t *testing.T) {
+	p := serve(t, Options{}, entry("s.test", plainServer(t, okReply))+plainYAML)
+	send := plainClient(t, p.address("outbound"), plainRequest)
+	send() // opens the upstream's connection
+	goroutines := runtime.NumGoroutine()
+	if n := testing.AllocsPerRun(5000, send); n != 0 {
+		t.Errorf("%v allocations for an exchange, want none", n)
+	}
+	if n := runtime.NumGoroutine(); n > goroutines {
+		t.Errorf("%d goroutines after 5000 exchanges, %d before", n, goroutines)
+	}
+}

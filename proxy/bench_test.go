@@ -1,0 +1,83 @@
+package proxy
+
+import (
+	"net"
+	"testing"
+)
+
+// plainServer answers every read with the same bytes and allocates nothing, so
+// that what an exchange allocates is the proxy's.
+func plainServer(t testing.TB, reply string) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() { // ends when l is closed
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // ends with the connection
+				defer c.Close()
+				buf, answer := make([]byte, 16<<10), []byte(reply)
+				for {
+					if _, err := c.Read(buf); err != nil {
+						return
+					}
+					if _, err := c.Write(answer); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// plainClient returns a function that sends a request over a kept connection
+// and waits for the reply, and allocates nothing.
+func plainClient(t testing.TB, address, request string) func() {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	buf, out := make([]byte, 64<<10), []byte(request)
+	return func() {
+		if _, err := c.Write(out); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.Read(buf); err != nil || string(buf[:12]) != "HTTP/1.1 200" {
+			t.Fatalf("%q, %v", buf[:n], err)
+		}
+	}
+}
+
+const plainYAML = `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  http:
+  - match: [{headers: {x-version: {exact: v2}}}, {uri: {prefix: /api}}]
+    directResponse: {status: 418}
+  - route: [{destination: {host: s.test}}]
+    timeout: 5s
+`
+
+const plainRequest = "GET /index.html?q=1 HTTP/1.1\r\nHost: s.test\r\nUser-Agent: test/1.0\r\nAccept: */*\r\nAccept-Encoding: gzip\r\nX-Request-Id: 7f3c0a52-5f0e-4c0b-9a55-0c4f8f2d9e11\r\n\r\n"
+
+// BenchmarkExchange is one whole exchange over loopback connections that are
+// kept, client and upstream in the same process.
+func BenchmarkExchange(b *testing.B) {
+	p := serve(b, Options{}, entry("s.test", plainServer(b, okReply))+plainYAML)
+	send := plainClient(b, p.address("outbound"), plainRequest)
+	send()
+	b.ReportAllocs()
+	for b.Loop() {
+		send()
+	}
+}

@@ -1,0 +1,313 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"isthmus/mesh"
+)
+
+// unusedAddress is one that refuses connections.
+func unusedAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func status(reply string) string {
+	line, _, _ := strings.Cut(strings.TrimPrefix(reply, "HTTP/1.1 "), "\r\n")
+	code, _, _ := strings.Cut(line, " ")
+	return code
+}
+
+// TestForward_FailsOver goes to another endpoint at once when one cannot be
+// connected to, whatever the method, and marks the first.
+func TestForward_FailsOver(t *testing.T) {
+	up := replying(t, okReply)
+	dead := []string{unusedAddress(t), unusedAddress(t), unusedAddress(t)}
+	p := serve(t, Options{}, entry("s.test", append(dead, up.address)...))
+	for i := range 20 {
+		request := "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 2\r\n\r\nhi"
+		if got := exchangeRaw(t, p.address("outbound"), request, whole(1)); status(got) != "200" {
+			t.Fatalf("request %d: %q", i, got)
+		}
+	}
+	marked := 0
+	for _, h := range p.HostStates() {
+		if h.Address.String() != up.address && !h.Healthy {
+			marked++
+		}
+	}
+	if marked == 0 {
+		t.Errorf("no dead endpoint is marked: %+v", p.HostStates())
+	}
+	if n := len(up.seen()); n != 20 {
+		t.Errorf("the live endpoint saw %d requests, want 20", n)
+	}
+}
+
+// TestForward_Retries checks what is tried again, and how often.
+func TestForward_Retries(t *testing.T) {
+	for _, tt := range []struct {
+		name, retries string
+		method        string
+		reply         string // of the first endpoints asked; "" hangs up
+		tries         int
+		status        string
+	}{
+		{"default, GET, hang-up: once more", "", "GET", "", 2, "503"},
+		{"default, POST, hang-up: not again", "", "POST", "", 1, "503"},
+		{"default, 503: delivered", "", "GET", "HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n", 1, "503"},
+		{"off", "retries: {attempts: 0}", "GET", "HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n", 1, "503"},
+		{"5xx", "retries: {attempts: 3, retryOn: 5xx, backoff: 1ms}", "GET", "HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n", 4, "500"},
+		{"5xx, POST", "retries: {attempts: 2, retryOn: 5xx, backoff: 1ms}", "POST", "HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n", 3, "500"},
+		{"gateway-error is not 500", "retries: {attempts: 2, retryOn: gateway-error, backoff: 1ms}", "GET", "HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n", 1, "500"},
+		{"gateway-error, 502", "retries: {attempts: 2, retryOn: gateway-error, backoff: 1ms}", "GET", "HTTP/1.1 502 X\r\nContent-Length: 0\r\n\r\n", 3, "502"},
+		{"a listed code", "retries: {attempts: 1, retryOn: '418', backoff: 1ms}", "GET", "HTTP/1.1 418 X\r\nContent-Length: 0\r\n\r\n", 2, "418"},
+		{"reset, POST, explicit", "retries: {attempts: 2, retryOn: reset, backoff: 1ms}", "POST", "", 3, "503"},
+		{"connect-failure is not a hang-up", "retries: {attempts: 2, retryOn: connect-failure}", "POST", "", 1, "503"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+				skipBody(head, r)
+				io.WriteString(c, tt.reply)
+				return tt.reply != ""
+			})
+			p := serve(t, Options{}, entry("s.test", up.address)+fmt.Sprintf(`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  http:
+  - route: [{destination: {host: s.test}}]
+    %s
+`, tt.retries))
+			got := exchangeRaw(t, p.address("outbound"), tt.method+" / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 2\r\n\r\nhi", whole(1))
+			if status(got) != tt.status {
+				t.Errorf("status %s, want %s: %q", status(got), tt.status, got)
+			}
+			heads := up.seen()
+			if len(heads) != tt.tries {
+				t.Fatalf("%d tries, want %d", len(heads), tt.tries)
+			}
+			for i, h := range heads {
+				if want := fmt.Sprintf("x-envoy-attempt-count: %d\r\n", i+1); !strings.Contains(h, want) {
+					t.Errorf("try %d: %q, want %q in it", i+1, h, want)
+				}
+			}
+		})
+	}
+}
+
+// TestForward_PerTryTimeout tries another endpoint when one does not answer in
+// time.
+func TestForward_PerTryTimeout(t *testing.T) {
+	var first atomic.Bool
+	slow := upstreamServer(t, func(_ string, r *bufio.Reader, c net.Conn) bool {
+		if first.CompareAndSwap(false, true) {
+			r.ReadByte() // until the proxy gives up
+			return false
+		}
+		io.WriteString(c, okReply)
+		return true
+	})
+	p := serve(t, Options{}, entry("s.test", slow.address)+`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  http:
+  - route: [{destination: {host: s.test}}]
+    timeout: 10s
+    retries: {attempts: 2, perTryTimeout: 50ms, retryOn: gateway-error}
+`)
+	if got := exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1)); status(got) != "200" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestForward_StaleConnection: a kept connection that the upstream closes with
+// the next request is replaced, for GET; a POST notices before it is sent.
+func TestForward_StaleConnection(t *testing.T) {
+	closed := make(chan struct{}, 10)
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		skipBody(head, r)
+		io.WriteString(c, okReply)
+		c.Close()
+		closed <- struct{}{}
+		return false
+	})
+	p := serve(t, Options{}, entry("s.test", up.address))
+	for i, method := range []string{"GET", "GET", "POST", "POST"} {
+		got := exchangeRaw(t, p.address("outbound"), method+" / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 0\r\n\r\n", whole(1))
+		if status(got) != "200" {
+			t.Fatalf("request %d: %q", i, got)
+		}
+		<-closed
+	}
+}
+
+// TestForward_Unsent: a proxy that could not reach its application says so,
+// and its caller goes to another endpoint.
+func TestForward_Unsent(t *testing.T) {
+	broken := replying(t, "HTTP/1.1 503 Service Unavailable\r\nx-isthmus-unsent: true\r\nContent-Length: 0\r\n\r\n")
+	good := replying(t, okReply)
+	via := func(address string) mesh.Endpoint {
+		return mesh.Endpoint{
+			Service: "s.default", Port: mesh.Port{Number: 80, Name: "http"}, Address: netip.MustParseAddrPort(address),
+			Cluster: "c2", Weight: 1, Via: true, Source: mesh.SourceGossip,
+		}
+	}
+	p := serve(t, Options{}, "", via(broken.address), via(good.address))
+	for range 10 {
+		got := exchangeRaw(t, p.address("outbound"), "POST / HTTP/1.1\r\nHost: s.default.global\r\nContent-Length: 1\r\n\r\nx", whole(1))
+		if status(got) != "200" || strings.Contains(got, "unsent") {
+			t.Fatalf("got %q", got)
+		}
+	}
+	if head := good.seen()[0]; !strings.Contains(head, "x-isthmus-destination: s.default:80\r\n") {
+		t.Errorf("the other proxy got %q, want the destination in it", head)
+	}
+}
+
+// TestForward_Limits checks connectionPool's limits.
+func TestForward_Limits(t *testing.T) {
+	release := make(chan struct{})
+	up := upstreamServer(t, func(_ string, _ *bufio.Reader, c net.Conn) bool {
+		<-release
+		io.WriteString(c, okReply)
+		return true
+	})
+	p := serve(t, Options{}, entry("s.test", up.address)+`
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: d}
+spec:
+  host: s.test
+  trafficPolicy:
+    connectionPool:
+      tcp: {maxConnections: 2}
+      http: {http1MaxPendingRequests: 3}
+`)
+	results := make(chan string, 6)
+	for range 5 { // two on their way, three in line
+		go func() { results <- status(exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1))) }()
+	}
+	queue := func() *connQueue {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, u := range p.upstreams {
+			return &u.live.queue
+		}
+		return nil
+	}
+	for q := queue(); q == nil || q.waiting.Load() < 3; q = queue() {
+		time.Sleep(time.Millisecond)
+	}
+	got := exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1))
+	if status(got) != "503" || !strings.Contains(got, "x-envoy-overloaded: true") {
+		t.Errorf("the sixth request: %q, want 503 and x-envoy-overloaded", got)
+	}
+	close(release)
+	for range 5 {
+		if s := <-results; s != "200" {
+			t.Errorf("status %s, want 200", s)
+		}
+	}
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	if up.conns != 2 {
+		t.Errorf("%d connections, want 2", up.conns)
+	}
+}
+
+// TestForward_MaxRequestsPerConnection opens a new connection after so many
+// requests.
+func TestForward_MaxRequestsPerConnection(t *testing.T) {
+	up := replying(t, okReply)
+	p := serve(t, Options{}, entry("s.test", up.address)+`
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: d}
+spec:
+  host: s.test
+  trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 3}}}
+`)
+	exchangeRaw(t, p.address("outbound"), strings.Repeat(get("s.test"), 9), whole(9))
+	if up.conns != 3 {
+		t.Errorf("%d connections for 9 requests, want 3", up.conns)
+	}
+}
+
+// TestProxy_Drain finishes what is under way and closes the rest.
+func TestProxy_Drain(t *testing.T) {
+	started, release := make(chan struct{}), make(chan struct{})
+	up := upstreamServer(t, func(_ string, _ *bufio.Reader, c net.Conn) bool {
+		close(started)
+		<-release
+		io.WriteString(c, okReply)
+		return true
+	})
+	p := serve(t, Options{}, entry("s.test", up.address))
+	address := p.address("outbound")
+	idle, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	result := make(chan string)
+	go func() { result <- exchangeRaw(t, address, get("s.test"), nil) }()
+	<-started
+	drained := make(chan error)
+	go func() { drained <- p.Drain(context.Background()) }()
+	idle.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := idle.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the idle connection: %v, want an end", err)
+	}
+	close(release)
+	if got := <-result; status(got) != "200" || !strings.Contains(got, "connection: close") {
+		t.Errorf("the request under way: %q", got)
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	if c, err := net.Dial("tcp", address); err == nil {
+		c.Close()
+		t.Error("a new connection is accepted")
+	}
+}
+
+// TestProxy_PublishKeepsConnections: a new snapshot that changes nothing about
+// an endpoint keeps its connections; one that drops it closes them.
+func TestProxy_PublishKeepsConnections(t *testing.T) {
+	up := replying(t, okReply)
+	yaml := entry("s.test", up.address)
+	p := serve(t, Options{}, yaml)
+	for range 3 {
+		if got := exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1)); status(got) != "200" {
+			t.Fatalf("got %q", got)
+		}
+		publish(t, p, yaml+entry("other.test", up.address))
+	}
+	if up.conns != 1 {
+		t.Errorf("%d connections, want 1", up.conns)
+	}
+	publish(t, p, "")
+	if got := exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1)); status(got) != "404" {
+		t.Errorf("got %q", got)
+	}
+}

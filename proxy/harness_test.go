@@ -1,0 +1,258 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"isthmus/config"
+	"isthmus/mesh"
+)
+
+// testNode is the proxy that the tests run.
+func testNode() *mesh.Node {
+	return &mesh.Node{
+		Name: "n1", Address: "127.0.0.1", Cluster: "c1", Namespace: "default", ServiceAccount: "default",
+		Locality: mesh.ParseLocality("r1/z1"), TrustDomain: "cluster.local", RootNamespace: "istio-system",
+		Labels: map[string]string{"app": "client"}, Domains: map[string]string{"cluster.remote": "c2"},
+	}
+}
+
+// serve runs a proxy with resources in YAML, its outbound listener on a port
+// of its own. announced are endpoints as gossip would bring them.
+func serve(t testing.TB, o Options, yaml string, announced ...mesh.Endpoint) *Proxy {
+	t.Helper()
+	if o.Node == nil {
+		o.Node = testNode()
+	}
+	if o.Outbound == "" {
+		o.Outbound = "127.0.0.1:0"
+	}
+	o.GatewayBind = "127.0.0.1"
+	o.Logger = slog.New(slog.DiscardHandler)
+	p, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	publish(t, p, yaml, announced...)
+	return p
+}
+
+var snapshots struct {
+	sync.Mutex
+	last map[*Proxy]*mesh.Snapshot
+}
+
+func publish(t testing.TB, p *Proxy, yaml string, announced ...mesh.Endpoint) {
+	t.Helper()
+	r := config.Read([]config.File{{Name: "test.yaml", Data: []byte(yaml)}}, p.node)
+	for _, f := range r.Findings {
+		if f.Severity == config.Error {
+			t.Fatal(f)
+		}
+	}
+	k := mesh.Known{Node: p.node, Config: r.Config, Announced: announced, Now: time.Now()}
+	snapshots.Lock()
+	defer snapshots.Unlock()
+	if snapshots.last == nil {
+		snapshots.last = map[*Proxy]*mesh.Snapshot{}
+	}
+	if last := snapshots.last[p]; last != nil {
+		k.Previous = last.Registry
+	}
+	s := &mesh.Snapshot{Number: 1, Node: p.node, Config: r.Config, Registry: mesh.NewRegistry(k), Rules: mesh.NewRules(p.node, r.Config.DestinationRules)}
+	if err := p.Publish(s); err != nil {
+		t.Fatal(err)
+	}
+	snapshots.last[p] = s
+}
+
+// entry is a ServiceEntry of one HTTP port 80 with endpoints.
+func entry(host string, addrs ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: %s}
+spec:
+  hosts: [%s]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints:
+`, strings.ReplaceAll(host, "*", "all"), host)
+	for _, a := range addrs {
+		ap := netip.MustParseAddrPort(a)
+		fmt.Fprintf(&b, "  - {address: %s, ports: {http: %d}, locality: r1/z1}\n", ap.Addr(), ap.Port())
+	}
+	return b.String() + "---\n"
+}
+
+// upstreamScript is a server that is told byte by byte what to do.
+type upstreamScript struct {
+	address string
+	mu      sync.Mutex // guards what is below
+	heads   []string   // of the requests, in order
+	conns   int
+}
+
+// upstreamServer runs a server that calls handle for every request: its head,
+// the connection to read a body from and to answer on. When handle returns
+// false the connection is closed.
+func upstreamServer(t testing.TB, handle func(head string, r *bufio.Reader, c net.Conn) bool) *upstreamScript {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	u := &upstreamScript{address: l.Addr().String()}
+	go func() { // ends when l is closed
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			u.mu.Lock()
+			u.conns++
+			u.mu.Unlock()
+			go func() { // ends with the connection
+				defer c.Close()
+				r := bufio.NewReader(c)
+				for {
+					head, err := readHead(r)
+					if err != nil {
+						return
+					}
+					u.mu.Lock()
+					u.heads = append(u.heads, head)
+					u.mu.Unlock()
+					if !handle(head, r, c) {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return u
+}
+
+// replying answers every request with the same bytes.
+func replying(t testing.TB, reply string) *upstreamScript {
+	return upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		skipBody(head, r)
+		_, err := io.WriteString(c, reply)
+		return err == nil
+	})
+}
+
+func skipBody(head string, r *bufio.Reader) string {
+	var n int64
+	for line := range strings.SplitSeq(head, "\r\n") {
+		if v, ok := strings.CutPrefix(line, "content-length: "); ok {
+			fmt.Sscan(v, &n)
+		}
+		if line == "transfer-encoding: chunked" {
+			var b strings.Builder
+			for {
+				var size int
+				l, err := r.ReadString('\n')
+				if err != nil {
+					return b.String()
+				}
+				fmt.Sscanf(l, "%x", &size)
+				chunk := make([]byte, size+2)
+				if _, err := io.ReadFull(r, chunk); err != nil || size == 0 {
+					return b.String()
+				}
+				b.Write(chunk[:size])
+			}
+		}
+	}
+	body := make([]byte, n)
+	io.ReadFull(r, body)
+	return string(body)
+}
+
+func readHead(r *bufio.Reader) (string, error) {
+	var b strings.Builder
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return "", err
+		}
+		b.WriteString(line)
+		if line == "\r\n" {
+			return b.String(), nil
+		}
+	}
+}
+
+func (u *upstreamScript) seen() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return append([]string(nil), u.heads...)
+}
+
+// exchangeRaw sends bytes to a listener and returns everything that comes
+// back until the connection ends, or, if done says so, until that much.
+func exchangeRaw(t testing.TB, address, request string, done func(string) bool) string {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	buf := make([]byte, 64<<10)
+	for done == nil || !done(got.String()) {
+		n, err := c.Read(buf)
+		got.Write(buf[:n])
+		if err != nil {
+			break
+		}
+	}
+	return got.String()
+}
+
+// whole reports whether text holds n complete replies with bodies of known
+// length.
+func whole(n int) func(string) bool {
+	return func(text string) bool {
+		r := bufio.NewReader(strings.NewReader(text))
+		for range n {
+			head, err := readHead(r)
+			if err != nil {
+				return false
+			}
+			var length int64
+			for line := range strings.SplitSeq(strings.ToLower(head), "\r\n") {
+				if v, ok := strings.CutPrefix(line, "content-length: "); ok {
+					fmt.Sscan(v, &length)
+				}
+			}
+			if m, _ := io.CopyN(io.Discard, r, length); m < length {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+func (p *Proxy) address(listener string) string { return p.Addresses()[listener] }
+
+const okReply = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+func get(host string) string { return "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n" }
