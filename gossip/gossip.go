@@ -136,6 +136,8 @@ func (g *Gossip) config() (*memberlist.Config, error) {
 	c.Logger = memberlistLogger(g.log)
 	c.Delegate, c.Events, c.Conflict = delegate{g}, delegate{g}, delegate{g}
 	c.DNSConfigPath = os.DevNull // names are resolved by us
+	// A proxy that died may come back at another address, as pods do.
+	c.DeadNodeReclaimTime = time.Second
 	host, port, err := splitPort(g.options.Bind)
 	if err != nil {
 		return nil, fmt.Errorf("gossip.bind: %w", err)
@@ -156,6 +158,7 @@ func (g *Gossip) config() (*memberlist.Config, error) {
 	if g.options.Fast {
 		c.GossipInterval, c.ProbeInterval, c.ProbeTimeout = 20*time.Millisecond, 100*time.Millisecond, 50*time.Millisecond
 		c.PushPullInterval, c.SuspicionMult = 500*time.Millisecond, 1
+		c.DeadNodeReclaimTime = time.Millisecond
 	}
 	return c, nil
 }

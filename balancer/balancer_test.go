@@ -1,0 +1,331 @@
+package balancer
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"isthmus/mesh"
+)
+
+func host(i int, locality string, weight uint32) *Host {
+	return NewHost(&mesh.Endpoint{
+		Service: "s", Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 80),
+		Locality: mesh.ParseLocality(locality), Weight: weight,
+	})
+}
+
+func hosts(n int, locality string) []*Host {
+	out := make([]*Host, n)
+	for i := range out {
+		out[i] = host(i, locality, 1)
+	}
+	return out
+}
+
+// shares draws many times and returns the part of each host.
+func shares(t testing.TB, s *Set, n int) []float64 {
+	t.Helper()
+	out := make([]float64, len(s.hosts))
+	for range n {
+		i, ok := s.Pick(nil)
+		if !ok {
+			t.Fatal("no host")
+		}
+		out[i] += 1 / float64(n)
+	}
+	return out
+}
+
+// near allows five standard deviations of n draws.
+func near(got, want float64, n int) bool {
+	return math.Abs(got-want) <= 5*math.Sqrt(want*(1-want)/float64(n))+1e-9
+}
+
+var kinds = map[string]mesh.LoadBalancerKind{"least request": mesh.LeastRequest, "round robin": mesh.RoundRobin, "random": mesh.Random}
+
+func TestSet_Weights(t *testing.T) {
+	const n = 60_000
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
+			list := []*Host{host(1, "r/z", 1), host(2, "r/z", 2), host(3, "r/z", 3)}
+			got := shares(t, NewSet(list, &mesh.LoadBalancer{Kind: kind}, nil, mesh.Locality{}, nil), n)
+			if kind == mesh.LeastRequest {
+				// Of two drawn by weight the less loaded per weight wins, so the heavier
+				// ones gain; no more is promised.
+				if !(got[0] < got[1] && got[1] < got[2]) {
+					t.Errorf("shares %v do not grow with the weights", got)
+				}
+				return
+			}
+			for i, want := range []float64{1.0 / 6, 2.0 / 6, 3.0 / 6} {
+				if !near(got[i], want, n) {
+					t.Errorf("host %d has %.3f, want %.3f", i, got[i], want)
+				}
+			}
+		})
+	}
+}
+
+func TestSet_LeastRequestAvoidsTheBusy(t *testing.T) {
+	list := hosts(2, "r/z")
+	for range 5 {
+		list[0].Begin()
+	}
+	s := NewSet(list, nil, nil, mesh.Locality{}, nil)
+	for range 100 {
+		if i, _ := s.Pick(nil); i != 1 {
+			t.Fatal("the busier of two was picked")
+		}
+	}
+}
+
+func TestSet_RoundRobinTakesTurns(t *testing.T) {
+	s := NewSet(hosts(4, "r/z"), &mesh.LoadBalancer{Kind: mesh.RoundRobin}, nil, mesh.Locality{}, nil)
+	first, _ := s.Pick(nil)
+	for n := 1; n < 12; n++ {
+		if i, _ := s.Pick(nil); i != (first+n)%4 {
+			t.Fatalf("pick %d is host %d, want %d", n, i, (first+n)%4)
+		}
+	}
+}
+
+// TestPriorityLoads holds Envoy's published tables (priority.rst): two levels,
+// then three.
+func TestPriorityLoads(t *testing.T) {
+	for _, tt := range []struct {
+		healthy []int
+		want    []int
+	}{
+		{[]int{100, 100}, []int{100, 0}},
+		{[]int{72, 72}, []int{100, 0}},
+		{[]int{71, 71}, []int{99, 1}},
+		{[]int{50, 50}, []int{70, 30}},
+		{[]int{25, 100}, []int{35, 65}},
+		{[]int{25, 25}, []int{50, 50}},
+		{[]int{0, 100}, []int{0, 100}},
+
+		{[]int{100, 100, 100}, []int{100, 0, 0}},
+		{[]int{72, 72, 100}, []int{100, 0, 0}},
+		{[]int{71, 71, 100}, []int{99, 1, 0}},
+		{[]int{50, 60, 100}, []int{70, 30, 0}},
+		{[]int{50, 10, 100}, []int{70, 14, 16}},
+		{[]int{0, 100, 100}, []int{0, 100, 0}},
+		{[]int{0, 72, 100}, []int{0, 100, 0}},
+		{[]int{0, 71, 100}, []int{0, 99, 1}},
+		{[]int{0, 0, 0}, []int{0, 0, 0}},
+	} {
+		var levels []level
+		for _, h := range tt.healthy {
+			levels = append(levels, level{all: 100, good: uint64(h)})
+		}
+		loads, _ := priorityLoads(levels, 0)
+		for i, l := range loads {
+			if int(math.Round(l*100)) != tt.want[i] {
+				t.Errorf("healthy %v: loads %v, want %v", tt.healthy, loads, tt.want)
+				break
+			}
+		}
+	}
+}
+
+// TestPriorityLoads_Panic: below the threshold health is ignored, but only
+// while the priorities together cannot carry everything.
+func TestPriorityLoads_Panic(t *testing.T) {
+	for _, tt := range []struct {
+		healthy, panicAt int
+		other            int
+		want             bool
+	}{
+		{10, 20, 10, true}, {10, 20, 100, false}, {25, 20, 0, false}, {10, 0, 0, false},
+	} {
+		_, panicking := priorityLoads([]level{{all: 100, good: uint64(tt.healthy)}, {all: 100, good: uint64(tt.other)}}, tt.panicAt)
+		if panicking[0] != tt.want {
+			t.Errorf("%d %% healthy, %d %% beside it, threshold %d: panic %v, want %v", tt.healthy, tt.other, tt.panicAt, panicking[0], tt.want)
+		}
+	}
+}
+
+// TestSet_Localities spreads over localities as the policy says.
+func TestSet_Localities(t *testing.T) {
+	const n = 20_000
+	list := []*Host{host(1, "r1/a/x", 1), host(2, "r1/a/y", 1), host(3, "r1/b", 1), host(4, "r2/a", 1), host(5, "r3/a", 1)}
+	from := mesh.ParseLocality("r1/a/x")
+	distribute := &mesh.LocalityLB{Distribute: []mesh.Distribute{
+		{From: "r9/*", To: []mesh.LocalityShare{{Locality: "r9/*", Percent: 100}}},
+		{From: "r1/*", To: []mesh.LocalityShare{{Locality: "r1/*", Percent: 60}, {Locality: "r2/*", Percent: 40}}},
+	}}
+	for _, tt := range []struct {
+		name  string
+		lb    *mesh.LocalityLB
+		from  mesh.Locality
+		eject []int
+		want  []float64
+	}{
+		{"the own subzone first", nil, from, nil, []float64{1, 0, 0, 0, 0}},
+		{"then the zone", nil, from, []int{0}, []float64{0, 1, 0, 0, 0}},
+		{"then the region", nil, from, []int{0, 1}, []float64{0, 0, 1, 0, 0}},
+		{"then all others", nil, from, []int{0, 1, 2}, []float64{0, 0, 0, .5, .5}},
+		{"failover to a region", &mesh.LocalityLB{Failover: []mesh.Failover{{From: "r1", To: "r3"}}}, from, []int{0, 1, 2}, []float64{0, 0, 0, 0, 1}},
+		{"switched off", &mesh.LocalityLB{Disabled: true}, from, nil, []float64{.2, .2, .2, .2, .2}},
+		{"own locality unknown", nil, mesh.Locality{}, nil, []float64{.2, .2, .2, .2, .2}},
+		{"distribute", distribute, from, nil, []float64{.2, .2, .2, .4, 0}},
+		{"distribute, a listed one cannot serve", distribute, from, []int{3}, []float64{1. / 3, 1. / 3, 1. / 3, 0, 0}},
+		{"distribute spills to the unlisted last", distribute, from, []int{0, 1, 2, 3}, []float64{0, 0, 0, 0, 1}},
+		{"distribute, nothing for here", distribute, mesh.ParseLocality("r3/a"), nil, []float64{.2, .2, .2, .2, .2}},
+		{"failoverPriority", &mesh.LocalityLB{FailoverPriority: []string{"region=r3"}}, from, nil, []float64{0, 0, 0, 0, 1}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, h := range list {
+				h.Restore()
+			}
+			for _, i := range tt.eject {
+				list[i].Eject("test", time.Hour, true)
+			}
+			s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.Random, Locality: tt.lb}, nil, tt.from, nil)
+			defer s.Close()
+			got := shares(t, s, n)
+			for i := range list {
+				if !near(got[i], tt.want[i], n) {
+					t.Errorf("shares %v, want %v\n%s", got, tt.want, s.Describe())
+					break
+				}
+			}
+		})
+	}
+}
+
+// TestHost_Trial: after its time an ejected host gets one request at a time,
+// until one succeeds.
+func TestHost_Trial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		list := hosts(2, "r/z")
+		s := NewSet(list, nil, nil, mesh.Locality{}, nil)
+		defer s.Close()
+		list[0].Eject("test", time.Second, false)
+		for range 50 {
+			if i, ok := s.Pick(nil); !ok || i != 1 {
+				t.Fatalf("picked %d, %v while the other is ejected", i, ok)
+			}
+		}
+		time.Sleep(1200 * time.Millisecond) // a tenth of jitter
+		synctest.Wait()
+		if state, reason := list[0].State(); state != OnTrial || reason != "test" {
+			t.Fatalf("state %v (%s), want on trial", state, reason)
+		}
+		if i, ok := s.Pick([]*Host{list[1]}); !ok || i != 0 {
+			t.Fatal("the host on trial is not picked")
+		}
+		list[0].Begin()
+		if _, ok := s.Pick([]*Host{list[1]}); ok {
+			t.Fatal("a second request during the trial")
+		}
+		list[0].End()
+		list[0].Restore()
+		if s.Usable() != 2 {
+			t.Fatal("not usable after a success")
+		}
+	})
+}
+
+// TestSet_LastResort: who may be tried when nobody is good.
+func TestSet_LastResort(t *testing.T) {
+	list := hosts(3, "r/z")
+	s := NewSet(list, nil, nil, mesh.Locality{}, nil)
+	list[0].Eject("connect failed", time.Hour, false)
+	list[1].Eject("5xx", time.Hour, true)
+	e := *list[2].Endpoint()
+	e.Unready = "announcer died"
+	list[2].Update(&e)
+	if _, ok := s.Pick(nil); ok {
+		t.Fatal("somebody is good")
+	}
+	seen := map[int]bool{}
+	for range 200 {
+		i, ok := s.PickLastResort(nil)
+		if !ok {
+			t.Fatal("no last resort")
+		}
+		seen[i] = true
+	}
+	if !seen[0] || seen[1] || !seen[2] {
+		t.Errorf("last resorts %v, want 0 and 2", seen)
+	}
+}
+
+// TestSet_Properties: whatever has happened to the hosts, a pick is a good,
+// untried one if there is any, and nothing else.
+func TestSet_Properties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var list []*Host
+		for i := range rapid.IntRange(1, 12).Draw(t, "hosts") {
+			list = append(list, host(i, rapid.SampledFrom([]string{"r1/a", "r1/b", "r2/a", ""}).Draw(t, "locality"), rapid.Uint32Range(0, 4).Draw(t, "weight")))
+		}
+		locality := rapid.SampledFrom([]*mesh.LocalityLB{
+			nil, {Disabled: true}, {Failover: []mesh.Failover{{From: "r1", To: "r2"}}}, {FailoverPriority: []string{"region"}},
+			{Distribute: []mesh.Distribute{{From: "*", To: []mesh.LocalityShare{{Locality: "r1/a", Percent: 70}, {Locality: "r2/*", Percent: 30}}}}},
+		}).Draw(t, "policy")
+		kind := rapid.SampledFrom([]mesh.LoadBalancerKind{mesh.LeastRequest, mesh.RoundRobin, mesh.Random}).Draw(t, "kind")
+		s := NewSet(list, &mesh.LoadBalancer{Kind: kind, Locality: locality}, nil, mesh.ParseLocality("r1/a"), nil)
+		defer s.Close()
+		var tried []*Host
+		good := map[*Host]bool{}
+		for _, h := range list {
+			good[h] = true
+			switch rapid.IntRange(0, 3).Draw(t, "fate") {
+			case 0:
+				h.Eject("test", time.Hour, rapid.Bool().Draw(t, "hard"))
+				good[h] = false
+			case 1:
+				e := *h.Endpoint()
+				e.Unready = "test"
+				h.Update(&e)
+				good[h] = false
+			}
+			if rapid.Bool().Draw(t, "tried") {
+				tried = append(tried, h)
+			}
+		}
+		left := 0
+		for _, h := range list {
+			if good[h] && !contains(tried, h) {
+				left++
+			}
+		}
+		for range 20 {
+			i, ok := s.Pick(tried)
+			if ok != (left > 0) {
+				t.Fatalf("ok is %v with %d hosts left", ok, left)
+			}
+			if ok && (!good[list[i]] || contains(tried, list[i])) {
+				t.Fatalf("picked host %d: good %v, tried %v", i, good[list[i]], contains(tried, list[i]))
+			}
+		}
+	})
+}
+
+func TestSet_PickAllocatesNothing(t *testing.T) {
+	for name, kind := range kinds {
+		s := NewSet(hosts(10, "r/z"), &mesh.LoadBalancer{Kind: kind}, nil, mesh.Locality{}, nil)
+		if n := testing.AllocsPerRun(1000, func() { s.Pick(nil) }); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+func BenchmarkPick(b *testing.B) {
+	for _, n := range []int{1, 10, 1000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s := NewSet(hosts(n, "r/z"), nil, nil, mesh.ParseLocality("r/z"), nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				s.Pick(nil)
+			}
+		})
+	}
+}

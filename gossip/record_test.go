@@ -1,0 +1,94 @@
+package gossip
+
+import (
+	"net/netip"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"isthmus/mesh"
+)
+
+// TestNewer_Merges: the order in which records meet does not matter, and a
+// record met twice counts once.
+func TestNewer_Merges(t *testing.T) {
+	draw := rapid.Custom(func(t *rapid.T) *record {
+		return &record{
+			Owner: "o", Version: rapid.Uint64Range(1, 3).Draw(t, "version"),
+			Cluster: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "cluster"), Left: rapid.Bool().Draw(t, "left"),
+		}
+	})
+	same := func(a, b *record) bool { return string(encode(a)) == string(encode(b)) }
+	rapid.Check(t, func(t *rapid.T) {
+		a, b, c := draw.Draw(t, "a"), draw.Draw(t, "b"), draw.Draw(t, "c")
+		if !same(newer(a, b), newer(b, a)) {
+			t.Fatalf("not commutative: %+v, %+v", a, b)
+		}
+		if !same(newer(newer(a, b), c), newer(a, newer(b, c))) {
+			t.Fatalf("not associative: %+v, %+v, %+v", a, b, c)
+		}
+		if newer(a, a) != a || newer(nil, a) != a || newer(a, nil) != a {
+			t.Fatalf("not idempotent: %+v", a)
+		}
+		if m := newer(a, b); m.Version < max(a.Version, b.Version) {
+			t.Fatalf("the older of %+v and %+v", a, b)
+		}
+	})
+}
+
+func valid() *record {
+	return &record{Owner: "c/n/x", Version: 7, Cluster: "c", Endpoints: toRecord([]mesh.Endpoint{{
+		Service: "s.n", Port: mesh.Port{Number: 80, Name: "http"}, Address: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1,
+	}})}
+}
+
+func TestDecode_Refuses(t *testing.T) {
+	if _, err := decode(encode(valid())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decode([]byte(`{"owner":"o","version":1,"cluster":"c","from the future":{"a":[1]}}`)); err != nil {
+		t.Errorf("a field of another version: %v", err)
+	}
+	for name, spoil := range map[string]func(*record){
+		"no owner":         func(r *record) { r.Owner = "" },
+		"no service":       func(r *record) { r.Endpoints[0].Service = "" },
+		"no address":       func(r *record) { r.Endpoints[0].Address = netip.AddrPort{} },
+		"address port 0":   func(r *record) { r.Endpoints[0].Address = netip.MustParseAddrPort("10.0.0.1:0") },
+		"no port":          func(r *record) { r.Endpoints[0].Port.Number = 0 },
+		"port 70000":       func(r *record) { r.Endpoints[0].Port.Number = 70000 },
+		"a long text":      func(r *record) { r.Endpoints[0].Identity = string(make([]byte, maxText+1)) },
+		"a million things": func(r *record) { r.Endpoints = make([]endpoint, maxEndpoints+1) },
+	} {
+		r := valid()
+		spoil(r)
+		if _, err := decode(encode(r)); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	for _, text := range []string{"", "null", "[]", "7", `{"owner":1}`, `{"owner":"a"}{}`, "\x00"} {
+		if _, err := decode([]byte(text)); err == nil {
+			t.Errorf("%q: taken", text)
+		}
+	}
+}
+
+// FuzzDecode: whatever comes, decode ends, and what it takes is within bounds
+// and survives another round.
+func FuzzDecode(f *testing.F) {
+	f.Add(encode(valid()))
+	f.Add([]byte(`{"owner":"o","endpoints":[{"service":"s","port":{"number":80},"address":"[::1]:80"}]}`))
+	f.Add([]byte(`{"owner":"o","left":true}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := decode(data)
+		if err != nil {
+			return
+		}
+		again, err := decode(encode(r))
+		if err != nil {
+			t.Fatalf("what was taken is not taken again: %v", err)
+		}
+		if string(encode(again)) != string(encode(r)) {
+			t.Fatalf("%s became %s", encode(r), encode(again))
+		}
+	})
+}

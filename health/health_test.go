@@ -1,0 +1,219 @@
+package health
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"isthmus/mesh"
+)
+
+// target notes what is done to a host.
+type target struct {
+	ejections []time.Duration
+	hard      bool
+	ejected   bool
+}
+
+func (h *target) Eject(_ string, d time.Duration, hard bool) {
+	h.ejections, h.hard, h.ejected = append(h.ejections, d), hard, true
+}
+func (h *target) Restore() { h.ejected = false }
+
+func policy() *mesh.OutlierDetection {
+	return &mesh.OutlierDetection{Consecutive5xx: 5, Interval: 10 * time.Second, BaseEjectionTime: 30 * time.Second, MaxEjectionPercent: 100}
+}
+
+// TestTracker_WithoutPolicy: connects count, with a growing pause; statuses do
+// not.
+func TestTracker_WithoutPolicy(t *testing.T) {
+	tr := NewTracker(nil, 3, nil)
+	var h target
+	r := NewRecord(&h)
+	for range 50 {
+		tr.Replied(r, 503)
+		tr.Failed(r)
+	}
+	if h.ejected {
+		t.Fatal("ejected for its replies")
+	}
+	for range 7 {
+		tr.ConnectFailed(r)
+	}
+	want := []time.Duration{1, 2, 4, 8, 16, 30, 30}
+	for i, d := range h.ejections {
+		if d != want[i]*time.Second {
+			t.Errorf("ejection %d is for %v, want %v s", i, d, want[i])
+		}
+	}
+	if !h.ejected || h.hard {
+		t.Errorf("ejected %v, hard %v; want ejected, and not hard", h.ejected, h.hard)
+	}
+	tr.Replied(r, 503) // any reply shows that it can be connected to
+	if h.ejected {
+		t.Error("still ejected after a reply")
+	}
+	tr.ConnectFailed(r)
+	if d := h.ejections[len(h.ejections)-1]; d != time.Second {
+		t.Errorf("the pause after a success is %v, want to start anew", d)
+	}
+}
+
+func TestTracker_Consecutive(t *testing.T) {
+	gateway := policy()
+	gateway.ConsecutiveGatewayErrors = 2
+	split := policy()
+	split.SplitLocalOrigin, split.ConsecutiveLocalOrigin = true, 3
+	off := policy()
+	off.Consecutive5xx = 0
+	const failed = -1 // a reset or time-out
+	for _, tt := range []struct {
+		name     string
+		policy   *mesh.OutlierDetection
+		outcomes []int
+		want     int // ejections
+	}{
+		{"four are not five", policy(), []int{500, 500, 500, 500}, 0},
+		{"five", policy(), []int{500, 501, 502, 503, 599}, 1},
+		{"a success resets", policy(), []int{500, 500, 500, 500, 200, 500}, 0},
+		{"a 404 is a success", policy(), []int{500, 500, 500, 500, 404, 500}, 0},
+		{"gateway errors", gateway, []int{502, 504}, 1},
+		{"a 500 is no gateway error", gateway, []int{502, 500, 502}, 0},
+		{"local errors count as 5xx", policy(), []int{failed, failed, failed, failed, 500}, 1},
+		{"local errors apart", split, []int{failed, failed, 500, 500, 500, 500}, 0},
+		{"local errors apart, three", split, []int{failed, failed, failed}, 1},
+		{"switched off", off, []int{500, 500, 500, 500, 500, 500, 500}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := NewTracker(tt.policy, 3, nil)
+			var h target
+			r := NewRecord(&h)
+			for _, o := range tt.outcomes {
+				if o == failed {
+					tr.Failed(r)
+				} else {
+					tr.Replied(r, o)
+				}
+			}
+			if len(h.ejections) != tt.want {
+				t.Errorf("%d ejections, want %d", len(h.ejections), tt.want)
+			}
+			if tt.want > 0 && !h.hard {
+				t.Error("an ejection for replies is not hard")
+			}
+		})
+	}
+}
+
+// TestTracker_EjectionTimeGrows with each ejection, and shrinks with each
+// interval in health.
+func TestTracker_EjectionTimeGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := NewTracker(policy(), 3, nil)
+		var h target
+		r := NewRecord(&h)
+		eject := func() time.Duration {
+			for range 5 {
+				tr.Replied(r, 500)
+			}
+			d := h.ejections[len(h.ejections)-1]
+			time.Sleep(d)
+			return d
+		}
+		for i, want := range []time.Duration{30, 60, 90} {
+			if d := eject(); d != want*time.Second {
+				t.Errorf("ejection %d is for %v, want %v s", i+1, d, want)
+			}
+		}
+		time.Sleep(20 * time.Second) // two intervals
+		tr.Replied(r, 200)
+		if d := eject(); d != 60*time.Second {
+			t.Errorf("after two intervals in health: %v, want 60 s", d)
+		}
+	})
+}
+
+func TestTracker_MaxEjectionPercent(t *testing.T) {
+	for _, tt := range []struct {
+		hosts   int
+		percent uint32
+		want    int
+	}{{10, 10, 1}, {10, 50, 5}, {3, 10, 1}, {2, 10, 1}, {1, 10, 0}, {10, 100, 10}} {
+		p := policy()
+		p.MaxEjectionPercent = tt.percent
+		tr := NewTracker(p, tt.hosts, nil)
+		ejected := 0
+		for range tt.hosts {
+			var h target
+			r := NewRecord(&h)
+			for range 5 {
+				tr.Replied(r, 500)
+			}
+			if h.ejected {
+				ejected++
+			}
+		}
+		if ejected != tt.want {
+			t.Errorf("%d %% of %d hosts: %d ejected, want %d", tt.percent, tt.hosts, ejected, tt.want)
+		}
+	}
+}
+
+func TestTracker_SuccessAllocatesNothing(t *testing.T) {
+	tr := NewTracker(policy(), 3, nil)
+	r := NewRecord(&target{})
+	if n := testing.AllocsPerRun(1000, func() { tr.Replied(r, 200) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestProber reports who listens and who does not, for whom it is told to
+// watch.
+func TestProber(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.Close()
+	up, down := netip.MustParseAddrPort(l.Addr().String()), netip.MustParseAddrPort(dead.Addr().String())
+
+	var mu sync.Mutex
+	found := map[netip.AddrPort]error{}
+	all := make(chan struct{})
+	p := NewProber(time.Millisecond, time.Second, func(a netip.AddrPort, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if found[a] = err; len(found) == 2 {
+			select {
+			case <-all:
+			default:
+				close(all)
+			}
+		}
+	})
+	defer p.Close()
+	p.Watch([]netip.AddrPort{up, down})
+	select {
+	case <-all:
+	case <-time.After(20 * time.Second):
+		t.Fatal("not all were probed")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if found[up] != nil {
+		t.Errorf("who listens: %v", found[up])
+	}
+	var op *net.OpError
+	if !errors.As(found[down], &op) {
+		t.Errorf("who does not listen: %v", found[down])
+	}
+}

@@ -1,0 +1,203 @@
+package mesh
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func node() *Node {
+	return &Node{
+		Name: "n", Cluster: "us-central", Namespace: "production", RootNamespace: "istio-system", TrustDomain: "cluster.local",
+		Locality: ParseLocality("us-central1/a"), Domains: map[string]string{"cluster.remote": "us-west", "cluster.local": "us-central"},
+	}
+}
+
+func announced(service, cluster, addr string) Endpoint {
+	return Endpoint{
+		Service: service, Port: Port{Number: 80, Name: "http", Protocol: ProtocolHTTP}, Address: netip.MustParseAddrPort(addr),
+		Cluster: cluster, Locality: ParseLocality(cluster + "1/a"), Weight: 1, Source: SourceGossip, Owner: cluster + "/x/y",
+	}
+}
+
+func registry(c *Config, list ...Endpoint) *Registry {
+	return NewRegistry(Known{Node: node(), Config: c, Announced: list, Now: time.Unix(1, 0)})
+}
+
+func addresses(list []*Endpoint) string {
+	out := make([]string, len(list))
+	for i, e := range list {
+		out[i] = e.Address.String()
+	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
+}
+
+// TestRegistry_View resolves the names of a service that only gossip knows.
+func TestRegistry_View(t *testing.T) {
+	r := registry(&Config{}, announced("user.production", "us-central", "10.0.0.1:80"), announced("user.production", "us-west", "10.1.0.1:80"))
+	for _, tt := range []struct{ host, full, endpoints string }{
+		{"user", "user.production.svc.cluster.local", "10.0.0.1:80"},
+		{"user.production", "user.production.svc.cluster.local", "10.0.0.1:80"},
+		{"user.production.svc", "user.production.svc.cluster.local", "10.0.0.1:80"},
+		{"user.production.svc.cluster.local", "user.production.svc.cluster.local", "10.0.0.1:80"},
+		{"User.Production.svc.cluster.local.", "user.production.svc.cluster.local", "10.0.0.1:80"},
+		{"user.production.svc.cluster.remote", "user.production.svc.cluster.remote", "10.1.0.1:80"},
+		{"user.production.global", "user.production.global", "10.0.0.1:80 10.1.0.1:80"},
+		{"user.production.global:80", "user.production.global", "10.0.0.1:80 10.1.0.1:80"},
+		{"user.production.svc.cluster.nowhere", "", ""},
+		{"user.other", "", ""},
+		{"other", "", ""},
+		{"user.production.example.com", "", ""},
+	} {
+		t.Run(tt.host, func(t *testing.T) {
+			v, ok := r.View(tt.host)
+			if !ok {
+				if tt.full != "" {
+					t.Fatal("unknown")
+				}
+				return
+			}
+			if got := addresses(r.Endpoints(v, 80)); v.Host != tt.full || got != tt.endpoints {
+				t.Errorf("%s with %q, want %s with %q", v.Host, got, tt.full, tt.endpoints)
+			}
+		})
+	}
+}
+
+// TestRegistry_Entry unites ServiceEntries with each other and with the
+// service of the name, and resolves the names of services within.
+func TestRegistry_Entry(t *testing.T) {
+	ports := []Port{{Number: 80, Name: "http", Protocol: ProtocolHTTP}}
+	c := &Config{Services: []*Service{
+		{
+			Meta: Meta{Name: "global", Namespace: "istio-system"}, Hosts: []string{"user.production.global"}, Ports: ports, Resolution: ResolveDNS,
+			Endpoints: []*Workload{{Address: "user.production.svc.cluster.remote", Locality: ParseLocality("elsewhere")}, {Address: "vm.example.com"}},
+		},
+		{Meta: Meta{Name: "a", Namespace: "x"}, Hosts: []string{"api.example.com"}, Ports: ports, Endpoints: []*Workload{{Address: "192.0.2.1", Weight: 3}}},
+		{Meta: Meta{Name: "b", Namespace: "y"}, Hosts: []string{"api.example.com"}, Ports: ports, Endpoints: []*Workload{{Address: "192.0.2.2", Ports: map[string]uint32{"http": 8080}}}},
+		{Meta: Meta{Name: "c", Namespace: "y"}, Hosts: []string{"hidden.example.com"}, Ports: ports, ExportTo: []string{"."}, Endpoints: []*Workload{{Address: "192.0.2.3"}}},
+		{Meta: Meta{Name: "d", Namespace: "y"}, Hosts: []string{"*.wild.example.com"}, Ports: ports, Endpoints: []*Workload{{Address: "192.0.2.4"}}},
+	}}
+	k := Known{
+		Node: node(), Config: c, Now: time.Unix(1, 0),
+		Announced: []Endpoint{announced("user.production", "us-central", "10.0.0.1:80"), announced("user.production", "us-west", "10.1.0.1:80")},
+		Addresses: map[string][]netip.Addr{"vm.example.com": {netip.MustParseAddr("198.51.100.1")}},
+	}
+	r := NewRegistry(k)
+	for host, want := range map[string]string{
+		"user.production.global": "10.0.0.1:80 10.1.0.1:80 198.51.100.1:80",
+		"api.example.com":        "192.0.2.1:80 192.0.2.2:8080",
+		"a.b.wild.example.com":   "192.0.2.4:80",
+	} {
+		v, ok := r.View(host)
+		if !ok {
+			t.Errorf("%s is unknown", host)
+			continue
+		}
+		if got := addresses(r.Endpoints(v, 80)); got != want {
+			t.Errorf("%s has %q, want %q", host, got, want)
+		}
+	}
+	for _, host := range []string{"hidden.example.com", "wild.example.com"} {
+		if _, ok := r.View(host); ok {
+			t.Errorf("%s is known", host)
+		}
+	}
+	if got := r.Unresolved(); !slices.Equal(got, []string{"vm.example.com"}) {
+		t.Errorf("names for DNS: %v", got)
+	}
+	for _, e := range r.All() {
+		if e.Address.String() == "10.1.0.1:80" && e.Locality.Region != "us-west1" {
+			t.Errorf("%s: the locality %s of an entry hides the endpoint's own", e.Address, e.Locality)
+		}
+	}
+	k.Previous, k.Now = r, time.Unix(9, 0)
+	again := NewRegistry(k)
+	if !slices.Equal(r.All(), again.All()) {
+		t.Error("equal endpoints are not the same ones after a rebuild")
+	}
+}
+
+// TestRegistry_Selection picks workloads by labels, their ports and clusters.
+func TestRegistry_Selection(t *testing.T) {
+	c := &Config{
+		Services: []*Service{{
+			Meta: Meta{Name: "order", Namespace: "production"}, Selector: map[string]string{"app": "order"},
+			Ports: []Port{{Number: 80, Name: "http", Target: 8080}, {Number: 90, Name: "admin", TargetName: "adm"}},
+		}},
+		Workloads: []*Workload{
+			{Meta: Meta{Namespace: "production", Labels: map[string]string{"app": "order", "version": "v2"}}, Address: "10.10.10.10", Ports: map[string]uint32{"http": 81, "adm": 91}, ServiceAccount: "sa"},
+			{Meta: Meta{Namespace: "production", Labels: map[string]string{"app": "order"}}, Address: "10.10.10.11", Network: "us-west"},
+			{Meta: Meta{Namespace: "production", Labels: map[string]string{"app": "other"}}, Address: "10.10.10.12"},
+			{Meta: Meta{Namespace: "elsewhere", Labels: map[string]string{"app": "order"}}, Address: "10.10.10.13"},
+			{Meta: Meta{Namespace: "production"}, Service: "order.production", Address: "10.10.10.14", Unready: true},
+		},
+	}
+	r := registry(c)
+	var got []string
+	for _, e := range r.All() {
+		got = append(got, strings.Join([]string{e.Address.String(), e.Cluster, e.Identity, e.Unready}, " "))
+	}
+	want := []string{
+		"10.10.10.10:81 us-central spiffe://cluster.local/ns/production/sa/sa ",
+		"10.10.10.14:8080 us-central  not ready",
+		"10.10.10.11:8080 us-west  ",
+		"10.10.10.10:91 us-central spiffe://cluster.local/ns/production/sa/sa ",
+		"10.10.10.14:90 us-central  not ready",
+		"10.10.10.11:90 us-west  ",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestView_Port(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		ports []Port
+		ask   uint32
+		want  uint32
+	}{
+		{"the only one", []Port{{Number: 9090}}, 0, 9090},
+		{"80 of several", []Port{{Number: 9090}, {Number: 80}}, 0, 80},
+		{"the only HTTP one", []Port{{Number: 9090, Protocol: ProtocolHTTP}, {Number: 5432, Protocol: ProtocolTCP}}, 0, 9090},
+		{"several and none is 80", []Port{{Number: 9090, Protocol: ProtocolHTTP}, {Number: 9091, Protocol: ProtocolHTTP}}, 0, 0},
+		{"named", []Port{{Number: 9090}, {Number: 80}}, 9090, 9090},
+		{"unknown", []Port{{Number: 80}}, 81, 0},
+	} {
+		v := View{Ports: tt.ports}
+		if p, _ := v.Port(tt.ask); p.Number != tt.want {
+			t.Errorf("%s: port %d, want %d", tt.name, p.Number, tt.want)
+		}
+	}
+}
+
+func TestEndpoint_DerivedLabels(t *testing.T) {
+	e := Endpoint{Cluster: "c", Locality: ParseLocality("r/z/s"), Labels: map[string]string{"zone": "declared"}}
+	for name, want := range map[string]string{
+		"region": "r", "zone": "declared", "subzone": "s", "cluster": "c", "topology.kubernetes.io/region": "r",
+		"topology.kubernetes.io/zone": "z", "topology.istio.io/cluster": "c", "topology.istio.io/subzone": "s",
+	} {
+		if got, ok := e.Label(name); !ok || got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if _, ok := e.Label("version"); ok {
+		t.Error("version is derived from nothing")
+	}
+}
+
+func TestLocality_Matches(t *testing.T) {
+	l := ParseLocality("us-west1/a/rack")
+	for pattern, want := range map[string]bool{
+		"*": true, "us-west1": true, "us-west1/*": true, "us-west1/a": true, "us-west1/a/*": true, "us-west1/a/rack": true,
+		"us-west": false, "us-west1/b": false, "us-west1/a/other": false, "us-east1/*": false,
+	} {
+		if got := l.Matches(pattern); got != want {
+			t.Errorf("%s matches %s: %v, want %v", l, pattern, got, want)
+		}
+	}
+}
