@@ -1,0 +1,150 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// nameServer answers from a table; a name that is not in it does not exist.
+type nameServer struct {
+	mu    sync.Mutex // guards what is below
+	names map[string][]string
+	fail  bool
+}
+
+func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := new(dns.Msg)
+	m.SetReply(q)
+	records, ok := s.names[q.Question[0].Name]
+	switch {
+	case s.fail:
+		m.Rcode = dns.RcodeServerFailure
+	case !ok:
+		m.Rcode = dns.RcodeNameError
+	}
+	_, udp := w.RemoteAddr().(*net.UDPAddr)
+	for _, text := range records {
+		rr, err := dns.NewRR(text)
+		if err != nil {
+			panic(err)
+		}
+		if t := rr.Header().Rrtype; t == q.Question[0].Qtype || t == dns.TypeCNAME {
+			m.Answer = append(m.Answer, rr)
+		}
+	}
+	if udp && len(m.Answer) > 20 {
+		m.Answer, m.Truncated = nil, true
+	}
+	w.WriteMsg(m)
+}
+
+// serveNames runs a name server and returns a resolv.conf that names it.
+func serveNames(t *testing.T, names map[string][]string) (*nameServer, *dns.ClientConfig) {
+	t.Helper()
+	s := &nameServer{names: names}
+	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	streams, err := net.Listen("tcp", packets.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, server := range []*dns.Server{{PacketConn: packets, Handler: s}, {Listener: streams, Handler: s}} {
+		started := make(chan struct{})
+		server.NotifyStartedFunc = func() { close(started) }
+		go server.ActivateAndServe() // ends with Shutdown
+		<-started
+		t.Cleanup(func() { server.Shutdown() })
+	}
+	host, port, _ := net.SplitHostPort(packets.LocalAddr().String())
+	return s, &dns.ClientConfig{Servers: []string{host}, Port: port, Timeout: 2, Attempts: 1, Ndots: 1}
+}
+
+func TestAsk(t *testing.T) {
+	var many []string
+	for i := range 30 {
+		many = append(many, fmt.Sprintf("many.test. 60 IN A 192.0.2.%d", i))
+	}
+	_, conf := serveNames(t, map[string][]string{
+		"one.test.":   {"one.test. 30 IN A 192.0.2.1", "one.test. 20 IN A 192.0.2.2"},
+		"alias.test.": {"alias.test. 5 IN CNAME one.test.", "one.test. 30 IN A 192.0.2.1"},
+		"six.test.":   {"six.test. 30 IN AAAA 2001:db8::1"},
+		"many.test.":  many,
+	})
+	for _, tt := range []struct {
+		name string
+		t    uint16
+		n    int
+		ttl  time.Duration
+	}{
+		{"one.test.", dns.TypeA, 2, 20 * time.Second},
+		{"one.test.", dns.TypeAAAA, 0, maxTTL},
+		{"alias.test.", dns.TypeA, 1, 5 * time.Second},
+		{"six.test.", dns.TypeAAAA, 1, 30 * time.Second},
+		{"many.test.", dns.TypeA, 30, 60 * time.Second}, // over TCP
+		{"none.test.", dns.TypeA, 0, maxTTL},
+	} {
+		addrs, ttl, err := ask(context.Background(), conf, tt.name, tt.t)
+		if err != nil || len(addrs) != tt.n || ttl != tt.ttl {
+			t.Errorf("%s: %d addresses for %v, %v; want %d for %v", tt.name, len(addrs), ttl, err, tt.n, tt.ttl)
+		}
+	}
+}
+
+func TestAsk_Failure(t *testing.T) {
+	s, conf := serveNames(t, nil)
+	s.mu.Lock()
+	s.fail = true
+	s.mu.Unlock()
+	if _, _, err := ask(context.Background(), conf, "x.test.", dns.TypeA); err == nil || err.Error() != "SERVFAIL" {
+		t.Errorf("error %v, want SERVFAIL", err)
+	}
+	conf.Servers = nil
+	if _, _, err := ask(context.Background(), conf, "x.test.", dns.TypeA); err != errNoAnswer {
+		t.Errorf("error %v, want %v", err, errNoAnswer)
+	}
+}
+
+// TestResolver_HostsFile follows a file of the form of /etc/hosts, and keeps
+// the last good answer when a name is gone from it.
+func TestResolver_HostsFile(t *testing.T) {
+	hosts := filepath.Join(t.TempDir(), "hosts")
+	write(t, hosts, "# comment\n127.0.0.1 localhost\n192.0.2.7\tvm.test vm # tail\n2001:db8::7 VM.test\n")
+	changed := make(chan struct{}, 1)
+	r := newResolver("/nonexistent", hosts, func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	defer r.close()
+	r.watch([]string{"vm.test", "other.test"})
+	select {
+	case <-changed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("no answer")
+	}
+	want := []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}
+	if got := r.answers()["vm.test"]; !slices.Equal(got, want) {
+		t.Errorf("vm.test is %v, want %v", got, want)
+	}
+	if got := r.answers()["other.test"]; len(got) != 0 {
+		t.Errorf("other.test is %v", got)
+	}
+	r.watch([]string{"other.test"})
+	if _, ok := r.answers()["vm.test"]; ok {
+		t.Error("a name that nobody wants is still followed")
+	}
+}
