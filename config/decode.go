@@ -24,13 +24,12 @@ import (
 // protojson would not do: it knows no lines, and refuses durations such as
 // "30ms" that Istio accepts.
 func (d *document) decode(m proto.Message) bool {
-	before := len(d.reader.findings)
 	if spec := child(d.root, "spec"); spec != nil {
 		d.places["spec"] = spec.Line
 		d.message(spec, m.ProtoReflect(), "")
 	}
 	d.otherKeys("spec", "status")
-	return !slices.ContainsFunc(d.reader.findings[before:], func(f Finding) bool { return f.Severity == Error })
+	return !d.failed()
 }
 
 // otherKeys refuses top-level keys that no resource of the kind has.

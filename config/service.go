@@ -18,8 +18,10 @@ import (
 
 // decodeKubernetes fills a Kubernetes type, refusing fields that it has not.
 func (d *document) decodeKubernetes(into any) bool {
-	before := len(d.reader.findings)
 	d.knownFields(d.root, reflect.TypeOf(into).Elem(), "")
+	if d.failed() {
+		return false
+	}
 	var v any
 	if err := d.root.Decode(&v); err != nil {
 		d.error("", err.Error())
@@ -38,7 +40,7 @@ func (d *document) decodeKubernetes(into any) bool {
 		}
 		d.error(path, err.Error())
 	}
-	return !slices.ContainsFunc(d.reader.findings[before:], func(f Finding) bool { return f.Severity == Error })
+	return !d.failed()
 }
 
 func asTypeError(err error, target **json.UnmarshalTypeError) bool {
@@ -257,9 +259,9 @@ func readServiceEntry(d *document) {
 		}
 	}
 	switch {
-	case out.Resolution == mesh.ResolveStatic && len(out.Endpoints) == 0 && out.Selector == nil:
+	case out.Resolution == mesh.ResolveStatic && len(s.Endpoints) == 0 && out.Selector == nil:
 		d.error("endpoints", "is missing: resolution STATIC needs endpoints or a workloadSelector")
-	case out.Resolution != mesh.ResolveStatic && len(out.Endpoints) == 0 && slices.ContainsFunc(out.Hosts, func(h string) bool { return strings.HasPrefix(h, "*") }):
+	case out.Resolution != mesh.ResolveStatic && len(s.Endpoints) == 0 && slices.ContainsFunc(out.Hosts, func(h string) bool { return strings.HasPrefix(h, "*") }):
 		d.error("endpoints", "is missing: a host with * cannot be resolved by DNS")
 	}
 	d.reader.config.Services = append(d.reader.config.Services, out)

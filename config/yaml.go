@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,7 @@ type document struct {
 
 	root   *yaml.Node
 	places map[string]int // field path -> line
+	before int            // findings that there were before this document's
 }
 
 // maxNodes bounds what aliases may expand a document to.
@@ -123,7 +125,7 @@ func sound(n *yaml.Node, budget *int, within []*yaml.Node) (line int, err error)
 
 // readNode reads one resource, or each of a List.
 func (r *reader) readNode(file string, n *yaml.Node) {
-	d := &document{reader: r, file: file, line: n.Line, root: n, places: map[string]int{}}
+	d := &document{reader: r, file: file, line: n.Line, root: n, places: map[string]int{}, before: len(r.findings)}
 	if n.Kind != yaml.MappingNode {
 		d.error("", "a resource must be a mapping with apiVersion, kind and metadata")
 		return
@@ -196,6 +198,7 @@ func (d *document) stringMap(n *yaml.Node, path string) map[string]string {
 	out := map[string]string{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		v := resolve(n.Content[i+1])
+		d.places[path+"."+n.Content[i].Value] = v.Line
 		if v.Kind != yaml.ScalarNode || v.Tag != "!!str" {
 			d.errorAt(v.Line, path+"."+n.Content[i].Value, fmt.Sprintf("must be a string: write %q", v.Value))
 			continue
@@ -219,6 +222,11 @@ func (d *document) lineOf(path string) int {
 		path = path[:i]
 	}
 	return d.line
+}
+
+// failed reports whether the document has an error so far.
+func (d *document) failed() bool {
+	return slices.ContainsFunc(d.reader.findings[d.before:], func(f Finding) bool { return f.Severity == Error })
 }
 
 func (d *document) error(path, message string)   { d.say(Error, d.lineOf(path), path, message) }
