@@ -105,16 +105,20 @@ type server struct {
 
 // start builds the proxy: the data plane, the control that feeds it, gossip
 // that feeds control, and admin that looks at all of them.
-func start(b *config.Bootstrap, paths []string, log *slog.Logger) (s *server, err error) {
-	s = &server{bootstrap: b, node: b.MeshNode(), log: log, listening: map[string]string{}, quit: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
+func start(b *config.Bootstrap, paths []string, log *slog.Logger) (*server, error) {
+	s := &server{bootstrap: b, node: b.MeshNode(), log: log, listening: map[string]string{}, quit: make(chan struct{})}
+	if err := s.build(paths); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *server) build(paths []string) (err error) {
+	b, log := s.bootstrap, s.log
 	keys, err := readKeys(b.Gossip.Keys)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.proxy, err = proxy.New(proxy.Options{
 		Node: s.node, Outbound: b.Listeners.Outbound, Inbound: b.Listeners.Inbound,
@@ -122,14 +126,14 @@ func start(b *config.Bootstrap, paths []string, log *slog.Logger) (s *server, er
 		NumTrustedProxies: b.NumTrustedProxies, Through: b.Gossip.Announce == "through", Logger: log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.control, err = control.New(control.Options{
 		Node: s.node, Paths: paths, Announce: b.Gossip.Announce, Inbound: b.Listeners.Inbound,
 		Publish: s.proxy.Publish, Logger: log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var feed control.Gossip // a nil interface where there is no gossip
 	if b.Gossip.Bind != "" {
@@ -138,21 +142,20 @@ func start(b *config.Bootstrap, paths []string, log *slog.Logger) (s *server, er
 			Keys: keys, Logger: log, OnChange: s.control.Wake,
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		feed = s.gossip
 	}
 	if err := s.control.Start(feed); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.followKeys(b.Gossip.Keys); err != nil {
-		return nil, err
+		return err
 	}
-	metrics := admin.Probes(s)
 	if err := s.serve("admin", b.Listeners.Admin, admin.New(s)); err != nil {
-		return nil, err
+		return err
 	}
-	return s, s.serve("metrics", b.Listeners.Metrics, metrics)
+	return s.serve("metrics", b.Listeners.Metrics, admin.Probes(s))
 }
 
 // followKeys takes new gossip keys over when their files change.
