@@ -15,7 +15,7 @@ var floors = [][]string{
 	{"mesh", "http1", "deploy"},
 	{"balancer", "health", "config", "gossip", "admin"},
 	{"proxy", "control"},
-	{"cmd/isthmus"},
+	{"cmd/isthmus", "bench/peers"},
 }
 
 // onlyIn says which package alone may import a library.

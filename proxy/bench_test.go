@@ -3,6 +3,8 @@ package proxy
 import (
 	"net"
 	"testing"
+
+	"isthmus/http1"
 )
 
 // plainServer answers every read with the same bytes and allocates nothing, so
@@ -79,5 +81,25 @@ func BenchmarkExchange(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		send()
+	}
+}
+
+// BenchmarkRouteMatch finds a host and a route among rules of the usual kinds.
+func BenchmarkRouteMatch(b *testing.B) {
+	p := serve(b, Options{}, rules)
+	x := &exchange{conn: &conn{proxy: p, kind: outbound}, table: p.table.Load()}
+	raw := []byte("GET /users/1 HTTP/1.1\r\nHost: rules.test\r\nAccept: */*\r\nX-In: 1\r\n\r\n")
+	if _, err := x.req.Parse(raw, http1.Limits{}); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		vh, kind := x.findHost()
+		if kind == NoError {
+			kind = x.findRoute(vh)
+		}
+		if kind != NoError || x.route.direct.Status != 299 {
+			b.Fatal(kind)
+		}
 	}
 }

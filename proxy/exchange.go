@@ -184,4 +184,6 @@ func lowerByte(c byte) byte {
 }
 
 // scheme is what x-forwarded-proto and a match on the scheme say.
-func (x *exchange) scheme() string { return "http" }
+func (x *exchange) scheme() []byte { return schemeHTTP }
+
+var schemeHTTP = []byte("http")

@@ -28,7 +28,7 @@ func (m *requestMatch) catchAll() bool {
 }
 
 // match reports whether the request fits. scheme is that of the listener.
-func (m *requestMatch) match(r *http1.Request, scheme string) bool {
+func (m *requestMatch) match(r *http1.Request, scheme []byte) bool {
 	if m.uri != nil && !m.matchURI(r.Path) {
 		return false
 	}
@@ -38,7 +38,7 @@ func (m *requestMatch) match(r *http1.Request, scheme string) bool {
 	if m.authority != nil && !matchString(m.authority, r.Authority) {
 		return false
 	}
-	if m.scheme != nil && !matchString(m.scheme, []byte(scheme)) {
+	if m.scheme != nil && !matchString(m.scheme, scheme) {
 		return false
 	}
 	for i := range m.headers {

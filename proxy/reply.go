@@ -390,7 +390,7 @@ func (x *exchange) bodyRead() bool {
 func (x *exchange) redirect(r *mesh.Redirect) {
 	scheme := r.Scheme
 	if scheme == "" {
-		scheme = x.scheme()
+		scheme = string(x.scheme())
 	}
 	host, port := mesh.SplitHostPort(string(x.req.Authority))
 	if r.Authority != "" {
@@ -401,7 +401,7 @@ func (x *exchange) redirect(r *mesh.Redirect) {
 		port = strconv.Itoa(int(r.Port))
 	case r.RequestPort:
 		port = strconv.Itoa(int(x.host.port))
-	case r.ProtocolPort, scheme != x.scheme():
+	case r.ProtocolPort, scheme != string(x.scheme()):
 		port = ""
 	}
 	if scheme == "http" && port == "80" || scheme == "https" && port == "443" {

@@ -107,8 +107,6 @@ func (x *exchange) buildRequest(m *member, d *destination) {
 	x.out = append(out, "\r\n\r\n"...)
 }
 
-var schemeHTTP = []byte("http")
-
 func appendLength(out []byte, n int64) []byte {
 	return strconv.AppendInt(append(out, "\r\ncontent-length: "...), n, 10)
 }
