@@ -13,7 +13,7 @@ import (
 // own only, never a neighbour.
 var floors = [][]string{
 	{"mesh", "http1", "deploy"},
-	{"balancer", "health", "config", "gossip", "admin"},
+	{"balancer", "health", "config", "gossip", "admin", "tls"},
 	{"proxy", "control"},
 	{"cmd/isthmus", "bench/peers"},
 }

@@ -90,6 +90,9 @@ type Status struct {
 	EndpointsReady int               `json:"endpointsReady"`
 	Members        int               `json:"members"`
 	Listeners      map[string]string `json:"listeners"`
+
+	Identity     string `json:"identity,omitempty"`     // SPIFFE ID of the proxy's certificate
+	IdentityEnds string `json:"identityEnds,omitempty"` // when it expires, RFC 3339
 }
 
 // Snapshot is the configuration in force.
@@ -231,6 +234,9 @@ func WriteStatus(w io.Writer, s Status) {
 	fmt.Fprintf(t, "members\t%d\t\n", s.Members)
 	for _, name := range sortedKeys(s.Listeners) {
 		fmt.Fprintf(t, "listener\t%s\t%s\n", name, s.Listeners[name])
+	}
+	if s.Identity != "" {
+		fmt.Fprintf(t, "identity\t%s\tuntil %s\n", s.Identity, s.IdentityEnds)
 	}
 	t.Flush()
 	if s.Snapshot.Error != "" {

@@ -499,7 +499,7 @@ func (l *bootstrapLoader) warnNoEffect(b *Bootstrap) {
 		set   bool
 		what  string
 	}{
-		{"certificates", b.Certificates != Certificates{}, "proxies speak plain text to each other"},
+		{"certificates", b.Certificates != Certificates{}, "it is checked and shown, but proxies speak plain text to each other"},
 		{"credentialDir", b.CredentialDir != "", "TLS is not terminated"},
 		{"trustDomainAliases", len(b.TrustDomainAliases) > 0, "there is no mTLS"},
 		{"probes.allowExec", b.Probes.AllowExec, "workloads are not probed"},

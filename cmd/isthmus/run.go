@@ -23,6 +23,7 @@ import (
 	"isthmus/gossip"
 	"isthmus/mesh"
 	"isthmus/proxy"
+	"isthmus/tls"
 )
 
 func newRunCommand() *cobra.Command {
@@ -96,6 +97,7 @@ type server struct {
 	proxy     *proxy.Proxy
 	control   *control.Controller
 	gossip    *gossip.Gossip // nil: none
+	identity  *tls.Identity  // nil: none
 	admin     []*http.Server
 	listening map[string]string
 	cancel    context.CancelFunc // of what follows files
@@ -116,6 +118,11 @@ func start(b *config.Bootstrap, paths []string, log *slog.Logger) (*server, erro
 
 func (s *server) build(paths []string) (err error) {
 	b, log := s.bootstrap, s.log
+	if c := b.Certificates; c != (config.Certificates{}) {
+		if s.identity, err = tls.Load(c.Cert, c.Key, c.CA); err != nil {
+			return err
+		}
+	}
 	keys, err := readKeys(b.Gossip.Keys)
 	if err != nil {
 		return err

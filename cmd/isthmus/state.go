@@ -23,6 +23,9 @@ func (s *server) Status() admin.Status {
 	for name, a := range s.listening {
 		out.Listeners[name] = a
 	}
+	if s.identity != nil {
+		out.Identity, out.IdentityEnds = s.identity.ID, s.identity.NotAfter.UTC().Format(time.RFC3339)
+	}
 	if s.gossip != nil {
 		out.Listeners["gossip"] = s.gossip.Address()
 		out.Members = len(s.gossip.Members())
