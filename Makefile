@@ -31,7 +31,7 @@ vet:
 	$(GO) tool staticcheck ./...
 
 bench: ## benchmarks of the hot path, COUNT times
-	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./http1 ./balancer ./proxy
+	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./http1 ./balancer ./ratelimit ./proxy
 
 bench-peers: build ## the binary beside HAProxy and nginx
 	bench/peers.sh

@@ -52,26 +52,6 @@ func readAuthorizationPolicy(d *document) {
 	}
 }
 
-func readEnvoyFilter(d *document) {
-	var f networking.EnvoyFilter
-	if !d.decode(&f) {
-		return
-	}
-	for i, p := range f.ConfigPatches {
-		what := p.ApplyTo.String()
-		if v := p.GetPatch().GetValue(); v != nil {
-			typed := v.Fields["typed_config"].GetStructValue()
-			if typed == nil {
-				typed = v.Fields["typedConfig"].GetStructValue()
-			}
-			if t := typed.GetFields()["@type"].GetStringValue(); t != "" {
-				what += " " + t
-			}
-		}
-		d.warning(fmt.Sprintf("configPatches[%d]", i), "unsupported patch "+what+": it has no effect yet")
-	}
-}
-
 func readSidecar(d *document) {
 	var s networking.Sidecar
 	if d.decode(&s) {

@@ -119,7 +119,7 @@ func Start(o Options) (*Gossip, error) {
 	if g.list, err = memberlist.Create(c); err != nil {
 		cancel()
 		if errors.Is(err, syscall.EADDRINUSE) || strings.Contains(err.Error(), "address already in use") {
-			return nil, fmt.Errorf("listen gossip %s: address already in use: another process has the port; stop it or give gossip.bind another address in the bootstrap file", o.Bind)
+			return nil, fmt.Errorf("listen gossip %s: address already in use: another process has the port; stop it or choose another one with gossip.bind in the bootstrap file", o.Bind)
 		}
 		return nil, fmt.Errorf("gossip on %s: %w", o.Bind, err)
 	}

@@ -61,6 +61,7 @@ type Config struct {
 	Gateways         []*Gateway
 	VirtualServices  []*VirtualService
 	DestinationRules []*DestinationRule
+	LocalRateLimits  []*LocalRateLimit
 }
 
 // Node is what the bootstrap file says of this one proxy.

@@ -26,7 +26,7 @@ const (
 	RequestTimeout
 	BodyTooLarge
 	ClientGone
-	Draining
+	RateLimited
 )
 
 // answer is how the proxy answers a kind of failure: the one place where
@@ -60,7 +60,7 @@ var answers = [...]answer{
 	RequestTimeout: {detail: "request_timeout", flag: "-", status: 408},
 	BodyTooLarge:   {detail: "request_payload_too_large", flag: "-", status: 413},
 	ClientGone:     {detail: "downstream_remote_disconnect", flag: "DC"},
-	Draining:       {detail: "draining", flag: "-", status: 503},
+	RateLimited:    {detail: "local_rate_limited", flag: "RL", status: 429, body: "local_rate_limited"},
 }
 
 // String returns Envoy's response code detail.

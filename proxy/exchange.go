@@ -41,6 +41,7 @@ type exchange struct {
 	keep     bool // the downstream connection may carry another request
 
 	overloaded, unsent bool // what a reply of our own says besides
+	limited            int  // the status of a rate limit's refusal
 
 	attempts int              // tries so far
 	tried    []*balancer.Host // hosts that the request was sent to, or that refused
@@ -126,9 +127,15 @@ func (x *exchange) findRoute(vh *virtualHost) Kind {
 	return NoRoute
 }
 
-// admit takes the request in: its deadline starts, and its body is read as far
-// as it fits.
+// admit takes the request in: limits let it pass, its deadline starts, and its
+// body is read as far as it fits.
 func (x *exchange) admit() Kind {
+	for i := range x.table.limits[x.conn.kind] {
+		if l := &x.table.limits[x.conn.kind][i]; !l.Allow() {
+			x.limited = l.status
+			return RateLimited
+		}
+	}
 	x.deadline = 0
 	if t := x.route.timeout; t != 0 {
 		x.deadline = x.start + t

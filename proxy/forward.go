@@ -3,6 +3,7 @@ package proxy
 import (
 	"math/rand/v2"
 	"sync/atomic"
+	"time"
 
 	"isthmus/http1"
 	"isthmus/mesh"
@@ -13,7 +14,8 @@ import (
 type pumping struct {
 	active bool // the goroutine runs; only the exchange's goroutine looks
 	stop   atomic.Bool
-	done   chan Kind // one value, when the goroutine has ended
+	last   atomic.Bool // the end of the body has come and is being written
+	done   chan Kind   // one value, when the goroutine has ended
 }
 
 // forward sends the request to an endpoint and its reply back, trying other
@@ -239,6 +241,7 @@ func (x *exchange) send(c *upstreamConn, d *destination) Kind {
 	}
 	x.pumping.active = true
 	x.pumping.stop.Store(false)
+	x.pumping.last.Store(false)
 	x.pumping.done = make(chan Kind, 1)
 	go func(done chan<- Kind) {
 		kind := x.pump(c)
@@ -273,6 +276,16 @@ func (x *exchange) stopPump(c *upstreamConn) bool {
 		return kind == NoError
 	default:
 	}
+	if x.pumping.last.Load() {
+		// The upstream has read and answered what the goroutine is about to tell us
+		// that it has written.
+		select {
+		case kind := <-x.pumping.done:
+			x.keep = x.keep && kind == NoError
+			return kind == NoError
+		case <-time.After(lastWrite):
+		}
+	}
 	x.keep = false // bytes of the body are still to come, and nobody wants them
 	x.pumping.stop.Store(true)
 	c.conn.SetWriteDeadline(epoch)
@@ -285,6 +298,10 @@ func (x *exchange) stopPump(c *upstreamConn) bool {
 		}
 	}
 }
+
+// lastWrite is how long the end of a request's body may take to be written
+// after its reply is complete.
+const lastWrite = time.Second
 
 // repeatable reports whether the whole request can be sent once more.
 func (x *exchange) repeatable() bool { return x.body.whole || x.body.empty() }

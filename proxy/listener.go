@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -44,10 +45,14 @@ func (p *Proxy) listenLocked(name, address string, kind listenerKind, port uint3
 
 // listenError says what to do about the usual reasons.
 func listenError(name, address string, err error) error {
+	setting := "listeners." + name
+	if strings.HasPrefix(name, "gateway:") {
+		setting = "listeners.gateway.ports"
+	}
 	hint := ""
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		hint = ": another process has the port; stop it or give listeners." + name + " another address in the bootstrap file"
+		hint = ": another process has the port; stop it or choose another one with " + setting + " in the bootstrap file"
 	case errors.Is(err, syscall.EACCES):
 		hint = ": ports below 1024 need CAP_NET_BIND_SERVICE; map the port with listeners.gateway.ports in the bootstrap file"
 	}

@@ -110,6 +110,7 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 		return err
 	}
 	p.carryOver(t)
+	t.keepBuckets(p.table.Load())
 	p.table.Store(t)
 	p.closeGateways(s)
 	return nil

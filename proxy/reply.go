@@ -334,6 +334,9 @@ func (x *exchange) refuse(k Kind) {
 	switch k {
 	case BadRequest, RequestTimeout, BodyTooLarge:
 		x.keep = false
+	case RateLimited:
+		x.local(x.limited, []byte(a.body), "x-envoy-ratelimited", "true")
+		return
 	}
 	x.answer(a.status, []byte(a.body))
 }

@@ -165,6 +165,9 @@ func (x *exchange) pump(c *upstreamConn) Kind {
 		if done && x.body.framing == http1.Chunked {
 			frame = http1.AppendLastChunk(frame, x.requestChunks.Trailers())
 		}
+		if done {
+			x.pumping.last.Store(true)
+		}
 		if len(frame) > 0 {
 			if c.write(frame, now()) != nil {
 				return Terminated

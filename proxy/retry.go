@@ -28,7 +28,7 @@ func (p *retryPlan) again(x *exchange, u *upstream, k Kind) bool {
 	if x.deadline != 0 && now() >= x.deadline {
 		return false
 	}
-	unsent := answers[min(k, Draining)].unsent && k != retriableStatus
+	unsent := k != retriableStatus && answers[k].unsent
 	// What was not sent, or is idempotent and lost its connection, goes to
 	// another endpoint whatever the policy says.
 	switch {

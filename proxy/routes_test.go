@@ -216,11 +216,7 @@ spec:
   gateways: [g]
   http: [{route: [{destination: {host: s.test}}]}]
 `
-	ports := map[uint32]uint32{}
-	for _, n := range []uint32{80, 81, 82} {
-		ap := netip.MustParseAddrPort(unusedAddress(t))
-		ports[n] = uint32(ap.Port())
-	}
+	ports := map[uint32]uint32{80: 0, 81: 0, 82: 0} // 0: any that is free
 	p := serve(t, Options{Node: node, GatewayPorts: ports}, yaml)
 	if p.address("gateway:82") != "" {
 		t.Error("the port of another proxy's Gateway is open")
@@ -313,5 +309,53 @@ func TestThrough(t *testing.T) {
 	}
 	if head := up.seen()[0]; !strings.Contains(head, "x-isthmus-destination: s.default:80\r\n") {
 		t.Errorf("the sidecar got %q, want the destination in it", head)
+	}
+}
+
+// TestRateLimit: the burst passes, the rest is refused, and a new snapshot
+// fills no bucket.
+func TestRateLimit(t *testing.T) {
+	const yaml = rules + `---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: limit}
+spec:
+  workloadSelector: {labels: {app: client}}
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match: {context: SIDECAR_OUTBOUND}
+    patch:
+      operation: INSERT_BEFORE
+      value:
+        name: envoy.filters.http.local_ratelimit
+        typed_config:
+          "@type": type.googleapis.com/udpa.type.v1.TypedStruct
+          type_url: type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+          value:
+            stat_prefix: x
+            token_bucket: {max_tokens: 3, tokens_per_fill: 1, fill_interval: 3600s}
+            filter_enabled: {default_value: {numerator: 100, denominator: HUNDRED}}
+`
+	p := serve(t, Options{}, yaml)
+	for i, want := range []string{"299", "299", "299", "429", "429"} {
+		got := exchangeRaw(t, p.address("outbound"), get("rules.test"), whole(1))
+		if status(got) != want {
+			t.Fatalf("request %d: status %s, want %s", i+1, status(got), want)
+		}
+		if want == "429" && (!strings.Contains(got, "x-envoy-ratelimited: true\r\n") || !strings.HasSuffix(got, "local_rate_limited")) {
+			t.Errorf("the refusal is %q", got)
+		}
+	}
+	publish(t, p, yaml+"---\n"+entry("more.test", "127.0.0.1:1"))
+	if got := exchangeRaw(t, p.address("outbound"), get("rules.test"), whole(1)); status(got) != "429" {
+		t.Errorf("a new snapshot has filled the bucket: %q", got)
+	}
+	node := testNode()
+	node.Labels = map[string]string{"app": "other"}
+	other := serve(t, Options{Node: node}, yaml)
+	for range 5 {
+		if got := exchangeRaw(t, other.address("outbound"), get("rules.test"), whole(1)); status(got) != "299" {
+			t.Fatalf("a proxy that is not selected: %q", got)
+		}
 	}
 }

@@ -15,6 +15,7 @@ type table struct {
 	gateways map[uint32]*hostTable // by the Gateway's port
 	inbound  *inboundTable
 	targets  map[upstreamKey]*target
+	limits   [3][]limit // by listenerKind
 }
 
 // hostTable finds the virtual host for a request's authority.
@@ -163,6 +164,7 @@ func compile(s *mesh.Snapshot, o Options) *table {
 	t.outbound = c.compileOutbound()
 	t.gateways = c.compileGateways()
 	t.inbound = c.compileInbound()
+	c.compileLimits()
 	return t
 }
 

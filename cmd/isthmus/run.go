@@ -194,7 +194,7 @@ func (s *server) serve(name, address string, h http.Handler) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("listen %s %s: address already in use: another process has the port; stop it or give listeners.%s another address in the bootstrap file", name, address, name)
+			return fmt.Errorf("listen %s %s: address already in use: another process has the port; stop it or choose another one with listeners.%s in the bootstrap file", name, address, name)
 		}
 		return fmt.Errorf("listen %s: %w", name, err)
 	}
