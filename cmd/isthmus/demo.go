@@ -138,6 +138,7 @@ func (d *demo) begin() error {
    │ callers' proxy    │ ◄──── gossip ───►│ callers' proxy    │
    │ gateway, outbound │                  │ gateway, outbound │
    │        │          │                  │        │          │
+   │ users    + proxy  │                  │ users    + proxy  │
    │ services + proxy  │ ◄─── requests ──►│ services + proxy  │
    │ orders   + proxy  │                  │ orders   + proxy  │
    └───────────────────┘                  └───────────────────┘
@@ -201,7 +202,7 @@ func (d *demo) kill() error {
 	d.title(4, "A cluster is killed, and nobody notices")
 	client := newDemoClient(d.callers(central).outbound)
 	load := client.steady(8, 5*time.Millisecond,
-		"order-service.production.global", "user-service.production.global", "inventory-service.production.global")
+		"order-service.production.global", "catalog-service.production.global", "inventory-service.production.global")
 	defer load.stop()
 	before := func() map[string]int { _, _, by := load.now(); return by }
 	watch := func(seconds int) error {

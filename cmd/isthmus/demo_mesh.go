@@ -29,9 +29,9 @@ const (
 	west    = "us-west"
 )
 
-// demoServices are the services that run in both clusters. order-service has a
-// proxy of its own, since the example selects it and user-service by the same
-// label; the others share one.
+// demoServices are the services that run in both clusters. user-service and
+// order-service have a proxy each, since the example selects them by one label
+// and limits the former's requests; the others share one.
 var demoServices = []string{"user-service", "payment-service", "inventory-service", "catalog-service", "order-service"}
 
 // demoDomains say which cluster the suffixes in the example's host names mean,
@@ -84,12 +84,13 @@ func newDemoMesh(dir string) (*demoMesh, error) {
 		for _, s := range demoServices {
 			m.apps = append(m.apps, &demoApp{service: s, cluster: cluster, address: "127.0.0.1"})
 		}
-		shared := map[string]string{"app": "user-service", "version": "v1"}
+		shared := map[string]string{"version": "v1"}
 		for _, s := range demoServices[1:4] {
 			shared[s] = "yes"
 		}
 		m.nodes = append(m.nodes,
 			&demoNode{name: "callers", cluster: cluster, labels: map[string]string{"istio": "ingressgateway"}},
+			&demoNode{name: "users", cluster: cluster, labels: map[string]string{"app": "user-service", "version": "v1"}, sidecar: true},
 			&demoNode{name: "services", cluster: cluster, labels: shared, sidecar: true},
 			&demoNode{name: "orders", cluster: cluster, labels: map[string]string{"app": "order-service", "version": "v2"}, sidecar: true},
 		)

@@ -181,7 +181,7 @@ func TestMesh_Routes(t *testing.T) {
 func TestMesh_ClusterKilled(t *testing.T) {
 	m := startMesh(t)
 	client := newDemoClient(m.node(central, "callers").outbound)
-	hosts := []string{"order-service.production.global", "user-service.production.global", "inventory-service.production.global", "payment-service.production.global"}
+	hosts := []string{"order-service.production.global", "catalog-service.production.global", "inventory-service.production.global", "payment-service.production.global"}
 	load := client.steady(16, 4*time.Millisecond, hosts...)
 	reach := func(n int) {
 		eventually(t, "load", func() bool { sent, _, _ := load.now(); return sent >= n })
@@ -206,6 +206,20 @@ func TestMesh_ClusterKilled(t *testing.T) {
 	}
 	if by["order-service.us-west"] == 0 || by["order-service.us-central"] == 0 {
 		t.Errorf("served by %v, want both clusters", by)
+	}
+}
+
+// TestMesh_RateLimit: the example gives user-service's sidecars 1000 requests
+// at once, then 100 a second.
+func TestMesh_RateLimit(t *testing.T) {
+	m := startMesh(t)
+	client := newDemoClient(m.node(central, "callers").outbound)
+	begin := time.Now()
+	got := client.count(1500, "user-service.production.svc.cluster.local")
+	filled := int(time.Since(begin).Seconds() * 100)
+	passed, refused := got["user-service.us-central"], got["Too Many Requests"]
+	if passed+refused != 1500 || passed < 1000 || passed > 1000+filled+1 {
+		t.Errorf("%v in %v, want 1000 and at most %d more to pass", got, time.Since(begin), filled)
 	}
 }
 
