@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -13,7 +15,7 @@ import (
 const (
 	messageRecord = 'R' // a record
 	messageNote   = 'N' // "owner has version n": a record too large for a packet
-	messageAsk    = 'A' // "send me your record": the asker's name
+	messageAsk    = 'A' // "send me your record": the asker's name and address
 )
 
 // maxPacket is how large a message may be to go by UDP: memberlist's packets
@@ -100,6 +102,25 @@ func (d delegate) NotifyUpdate(n *memberlist.Node) { d.noteMember(n, stateAlive)
 
 func (d delegate) NotifyLeave(n *memberlist.Node) { d.noteMember(n, stateDead) }
 
+// AckPayload answers a probe with the version of our record, so that whoever
+// has missed its broadcast learns of it.
+func (d delegate) AckPayload() []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.records[d.name] == nil {
+		return nil
+	}
+	return binary.BigEndian.AppendUint64(nil, d.own.Version)
+}
+
+func (d delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, payload []byte) {
+	if len(payload) != 8 {
+		return
+	}
+	b := append([]byte{messageNote}, payload...)
+	d.NotifyMsg(append(b, n.Name...)) // asked for by the goroutine that works on messages
+}
+
 func (d delegate) NotifyConflict(existing, other *memberlist.Node) {
 	d.log.Error("two proxies have one name; the one that was there first stays: give the other another node.name",
 		"name", existing.Name, "first", existing.Address(), "second", other.Address())
@@ -171,20 +192,23 @@ func (g *Gossip) receive(ctx context.Context) {
 	}
 }
 
-// askSilent asks living members for their records that we have none of: their
-// broadcast was over before we came.
+// askSilent asks for what is missing: the records of living members that we
+// have none of, since their broadcast was over before we came, and those of
+// which a newer version was heard of and has not come.
 func (g *Gossip) askSilent() {
-	var silent []string
+	var missing []string
 	g.mu.Lock()
 	for name, m := range g.members {
-		if g.records[name] == nil && m.State == stateAlive && time.Since(m.since) > askAgain && time.Since(g.asked[name]) > askAgain {
+		known := g.records[name]
+		behind := known == nil && time.Since(m.since) > askAgain || known != nil && known.Version < g.wanted[name]
+		if behind && name != g.name && m.State == stateAlive && time.Since(g.asked[name]) > askAgain {
 			g.asked[name] = time.Now()
-			silent = append(silent, name)
+			missing = append(missing, name)
 		}
 	}
 	g.mu.Unlock()
-	for _, name := range silent {
-		g.send(name, append([]byte{messageAsk}, g.name...))
+	for _, name := range missing {
+		g.ask(name)
 	}
 }
 
@@ -206,7 +230,7 @@ func (g *Gossip) handle(b []byte) {
 			g.options.OnChange()
 		}
 	case messageNote:
-		g.ask(body, b)
+		g.handleNote(body, b)
 	case messageAsk:
 		g.reply(string(body))
 	default:
@@ -223,33 +247,59 @@ func note(r *record) []byte {
 // askAgain is how long an owner is given to send what it was asked for.
 const askAgain = time.Second
 
-// ask asks an owner for its record, if the note tells of a newer one.
-func (g *Gossip) ask(body, message []byte) {
+// heard takes note of a version and reports whether it is news; whoever lacks
+// the record asks for it.
+func (g *Gossip) heard(owner string, version uint64) bool {
+	g.mu.Lock()
+	known := g.records[owner]
+	news := owner != g.name && g.members[owner] != nil && version > g.wanted[owner] && (known == nil || known.Version < version)
+	if news {
+		g.wanted[owner] = version
+		g.asked[owner] = time.Now()
+	}
+	g.mu.Unlock()
+	if news {
+		g.ask(owner)
+	}
+	return news
+}
+
+// handleNote passes a note on that is news.
+func (g *Gossip) handleNote(body, message []byte) {
 	if len(body) < 9 || len(body) > maxText {
 		g.dropped.Add(1)
 		return
 	}
-	version, owner := binary.BigEndian.Uint64(body), string(body[8:])
-	g.mu.Lock()
-	known := g.records[owner]
-	m := g.members[owner]
-	wanted := owner != g.name && (known == nil || known.Version < version) && m != nil && time.Since(g.asked[owner]) > askAgain
-	if wanted {
-		g.asked[owner] = time.Now()
+	owner := string(body[8:])
+	if g.heard(owner, binary.BigEndian.Uint64(body)) {
+		g.mu.Lock()
 		g.queue.QueueBroadcast(&broadcast{owner: owner, message: message})
-	}
-	g.mu.Unlock()
-	if wanted {
-		g.send(owner, append([]byte{messageAsk}, g.name...))
+		g.mu.Unlock()
 	}
 }
 
+// ask asks an owner for its record. It tells our address along, since the owner
+// may not have heard of us yet.
+func (g *Gossip) ask(owner string) {
+	self := g.list.LocalNode()
+	g.send(owner, append([]byte{messageAsk}, g.name+"\n"+self.Address()...))
+}
+
 // reply sends our record to who asked.
-func (g *Gossip) reply(to string) {
+func (g *Gossip) reply(from string) {
+	name, address, _ := strings.Cut(from, "\n")
+	addr, err := netip.ParseAddrPort(address)
+	if err != nil {
+		g.dropped.Add(1)
+		return
+	}
 	g.mu.Lock()
+	announced := g.records[g.name] != nil
 	b := append([]byte{messageRecord}, encode(g.own)...)
 	g.mu.Unlock()
-	g.send(to, b)
+	if announced {
+		g.sendTo(&memberlist.Node{Name: name, Addr: addr.Addr().AsSlice(), Port: addr.Port()}, b)
+	}
 }
 
 // send sends a message to a member over TCP. A failure is repaired by the next
@@ -257,11 +307,15 @@ func (g *Gossip) reply(to string) {
 func (g *Gossip) send(to string, b []byte) {
 	for _, n := range g.list.Members() {
 		if n.Name == to {
-			if err := g.list.SendReliable(n, b); err != nil {
-				g.log.Debug("gossip message not sent", "to", to, "error", err)
-			}
+			g.sendTo(n, b)
 			return
 		}
+	}
+}
+
+func (g *Gossip) sendTo(n *memberlist.Node, b []byte) {
+	if err := g.list.SendReliable(n, b); err != nil {
+		g.log.Debug("gossip message not sent", "to", n.Name, "error", err)
 	}
 }
 

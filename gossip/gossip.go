@@ -65,8 +65,9 @@ type Gossip struct {
 
 	mu      sync.Mutex // guards what is below
 	own     *record
-	records map[string]*record // by owner, the own one included
+	records map[string]*record // by owner, the own one included once there is something to announce
 	members map[string]*member
+	wanted  map[string]uint64    // the newest version that was heard of, by owner
 	asked   map[string]time.Time // when a record was last asked for, by owner
 }
 
@@ -104,11 +105,11 @@ func Start(o Options) (*Gossip, error) {
 		inbox:   make(chan []byte, 4096),
 		records: map[string]*record{},
 		members: map[string]*member{},
+		wanted:  map[string]uint64{},
 		asked:   map[string]time.Time{},
 		// A version from the clock is higher than any of an earlier life.
 		own: &record{Owner: o.Node.Member(), Cluster: o.Node.Cluster, Version: uint64(time.Now().UnixNano())},
 	}
-	g.records[g.name] = g.own
 	c, err := g.config()
 	if err != nil {
 		return nil, err
@@ -134,7 +135,7 @@ func (g *Gossip) config() (*memberlist.Config, error) {
 	c.Label = "isthmus" // other clusters of memberlist are strangers
 	c.LogOutput = nil
 	c.Logger = memberlistLogger(g.log)
-	c.Delegate, c.Events, c.Conflict = delegate{g}, delegate{g}, delegate{g}
+	c.Delegate, c.Events, c.Conflict, c.Ping = delegate{g}, delegate{g}, delegate{g}, delegate{g}
 	c.DNSConfigPath = os.DevNull // names are resolved by us
 	// A proxy that died may come back at another address, as pods do.
 	c.DeadNodeReclaimTime = time.Second
@@ -188,7 +189,7 @@ func (g *Gossip) announce(next *record) {
 		return
 	}
 	next.Owner, next.Cluster, next.Version = g.name, g.options.Node.Cluster, g.own.Version
-	if bytes.Equal(encode(next), encode(g.own)) {
+	if g.records[g.name] != nil && bytes.Equal(encode(next), encode(g.own)) {
 		return
 	}
 	next.Version++

@@ -15,6 +15,9 @@ const (
 	lastJoin  = 30 * time.Second
 )
 
+// settlingRounds is how many rounds, a second apart, a newcomer takes to settle.
+const settlingRounds = 5
+
 // forgetAfter is how long a member that is gone is remembered, and with it its
 // endpoints.
 const forgetAfter = 24 * time.Hour
@@ -23,13 +26,16 @@ const forgetAfter = 24 * time.Hour
 // with ctx.
 func (g *Gossip) join(ctx context.Context) {
 	wait := time.Duration(0)
-	for {
+	for round := 0; ; round++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
 		}
-		missing := g.missingSeeds(ctx)
+		// When all start at once, the news of a member may be over before some
+		// have come. The first rounds exchange everything with the seeds, whether
+		// they are there already or not.
+		missing := g.missingSeeds(ctx, round < settlingRounds)
 		joined := 0
 		for _, addr := range missing {
 			if ctx.Err() != nil {
@@ -43,6 +49,8 @@ func (g *Gossip) join(ctx context.Context) {
 		}
 		g.forget()
 		switch {
+		case round < settlingRounds:
+			wait = firstJoin
 		case len(missing) == 0:
 			wait = lastJoin
 		case joined > 0 || wait == 0:
@@ -58,11 +66,12 @@ func (g *Gossip) join(ctx context.Context) {
 }
 
 // missingSeeds resolves the names of the seeds anew and returns the addresses
-// at which no living member is.
-func (g *Gossip) missingSeeds(ctx context.Context) []string {
+// at which no living member is, or, if all says so, every address but ours.
+func (g *Gossip) missingSeeds(ctx context.Context, all bool) []string {
 	alive := map[string]bool{}
+	self := g.list.LocalNode().Address()
 	for _, n := range g.list.Members() {
-		alive[n.Address()] = true
+		alive[n.Address()] = !all || n.Address() == self
 	}
 	var out []string
 	for _, seed := range g.options.Join {
@@ -98,6 +107,7 @@ func (g *Gossip) forget() {
 			delete(g.members, name)
 			delete(g.records, name)
 			delete(g.asked, name)
+			delete(g.wanted, name)
 		}
 	}
 }
