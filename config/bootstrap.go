@@ -278,8 +278,8 @@ func (l *bootstrapLoader) expand(n *yaml.Node, path string) (err error) {
 		}
 		return v
 	})
-	if n.Value != before && n.Style == 0 {
-		n.Tag = "" // what came from a variable may be a number
+	if n.Value != before {
+		n.Tag, n.Style = "", 0 // what came from a variable may be a number, quoted or not
 	}
 	return err
 }

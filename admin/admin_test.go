@@ -1,0 +1,139 @@
+package admin
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// state is a proxy as a test wants it.
+type state struct {
+	status Status
+	did    []string
+}
+
+func (s *state) Status() Status { return s.status }
+func (s *state) Endpoints() []Endpoint {
+	return []Endpoint{
+		{Service: "a.default", Address: "10.0.0.1:80", Cluster: "c1", Healthy: true, Source: "gossip", Owner: "c1/n/x", Weight: 1, Labels: map[string]string{}},
+		{Service: "b.default", Address: "10.0.0.2:80", Cluster: "c2", Reason: "connect failed", Source: "file"},
+	}
+}
+func (s *state) Members() []Member { return []Member{{Name: "c1/n/x", State: "alive"}} }
+func (s *state) Routes() []Route {
+	return []Route{{Listener: "outbound", Host: "a", Destinations: []Destination{{Host: "a", Port: 80, Percent: 70, Known: true}}, Source: "f:1"}}
+}
+func (s *state) Hosts() []Host   { return []Host{{Upstream: "outbound|80||a", Address: "10.0.0.1:80"}} }
+func (s *state) ConfigDump() any { return map[string]string{"config": "here"} }
+func (s *state) Reload()         { s.did = append(s.did, "reload") }
+func (s *state) Drain()          { s.did = append(s.did, "drain") }
+func (s *state) Quit()           { s.did = append(s.did, "quit") }
+
+func ask(h http.Handler, method, target string, change func(*http.Request)) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, "http://127.0.0.1:15000"+target, nil)
+	if change != nil {
+		change(r)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// TestNew_JSON holds the keys that scripts rely on.
+func TestNew_JSON(t *testing.T) {
+	h := New(&state{})
+	for path, keys := range map[string][]string{
+		"/endpoints": {"service", "address", "cluster", "locality", "healthy", "source", "owner", "weight", "labels", "identity", "age"},
+		"/members":   {"name", "cluster", "locality", "address", "state", "version"},
+		"/routes":    {"listener", "host", "name", "match", "destinations", "source"},
+	} {
+		w := ask(h, "GET", path+"?format=json", nil)
+		var list []map[string]any
+		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		for _, k := range keys {
+			if _, ok := list[0][k]; !ok {
+				t.Errorf("%s has no key %q: %v", path, k, list[0])
+			}
+		}
+	}
+	w := ask(h, "GET", "/status", func(r *http.Request) { r.Header.Set("Accept", "application/json") })
+	var s struct {
+		Ready    *bool
+		Snapshot *struct {
+			Number *uint64
+			Hash   *string
+			Age    *float64
+			Error  *string
+		}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &s); err != nil || s.Ready == nil || s.Snapshot == nil || s.Snapshot.Error == nil || s.Snapshot.Age == nil {
+		t.Errorf("status %s: %v", w.Body, err)
+	}
+	if w := ask(h, "GET", "/endpoints?service=b.default", nil); strings.Contains(w.Body.String(), "a.default") || !strings.Contains(w.Body.String(), "unhealthy (connect failed)") {
+		t.Errorf("endpoints of one service: %s", w.Body)
+	}
+}
+
+func TestNew_Ready(t *testing.T) {
+	s := &state{}
+	s.status.Reason = "draining"
+	for _, h := range []struct {
+		handler http.Handler
+		path    string
+	}{{New(s), "/ready"}, {Probes(s), "/healthz/ready"}} {
+		s.status.Ready = false
+		if w := ask(h.handler, "GET", h.path, nil); w.Code != 503 || !strings.Contains(w.Body.String(), "draining") {
+			t.Errorf("%s while draining: %d %s", h.path, w.Code, w.Body)
+		}
+		s.status.Ready = true
+		if w := ask(h.handler, "GET", h.path, nil); w.Code != 200 {
+			t.Errorf("%s: %d", h.path, w.Code)
+		}
+	}
+}
+
+// TestNew_Acts: only POST does something, and not for a web page.
+func TestNew_Acts(t *testing.T) {
+	s := &state{}
+	h := New(s)
+	for _, tt := range []struct {
+		method, path string
+		change       func(*http.Request)
+		code         int
+	}{
+		{"GET", "/drain", nil, 405}, {"GET", "/quitquitquit", nil, 405}, {"GET", "/reload", nil, 405},
+		{"POST", "/drain", func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") }, 403},
+		{"GET", "/endpoints", func(r *http.Request) { r.Host = "evil.example" }, 403},
+		{"GET", "/endpoints", func(r *http.Request) { r.Host = "localhost:15000" }, 200},
+		{"GET", "/endpoints", func(r *http.Request) { r.Host = "[::1]:15000" }, 200},
+		{"GET", "/nowhere", nil, 404},
+		{"POST", "/drain", nil, 200}, {"POST", "/reload", nil, 200}, {"POST", "/quitquitquit", nil, 200},
+	} {
+		if w := ask(h, tt.method, tt.path, tt.change); w.Code != tt.code {
+			t.Errorf("%s %s: %d, want %d", tt.method, tt.path, w.Code, tt.code)
+		}
+	}
+	if want := []string{"drain", "reload", "quit"}; !slices.Equal(s.did, want) {
+		t.Errorf("did %v, want %v", s.did, want)
+	}
+}
+
+// TestNew_Pages: every link of the first page leads somewhere.
+func TestNew_Pages(t *testing.T) {
+	h := New(&state{})
+	page := ask(h, "GET", "/", nil).Body.String()
+	for _, path := range []string{"/status", "/endpoints", "/members", "/routes", "/clusters", "/config_dump"} {
+		if !strings.Contains(page, `href="`+path+`"`) {
+			t.Errorf("no link to %s", path)
+		}
+		if w := ask(h, "GET", path, nil); w.Code != 200 || w.Body.Len() == 0 {
+			t.Errorf("%s: %d, %d bytes", path, w.Code, w.Body.Len())
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func bootstrapFile(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "isthmus.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestLoadBootstrap_Defaults(t *testing.T) {
+	b, warnings, err := LoadBootstrap("", nil)
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	host, _ := os.Hostname()
+	want := defaults()
+	want.Node.Name, want.Node.Address = host, b.Node.Address
+	if !reflect.DeepEqual(b, want) || b.Node.Address == "" {
+		t.Errorf("got %+v\nwant %+v", b, want)
+	}
+	if b.Listeners.Outbound != "127.0.0.1:15001" || b.Listeners.Inbound != "0.0.0.0:15006" || b.Drain.Timeout != 30*time.Second || b.Gossip.Bind != "" {
+		t.Errorf("defaults %+v", b)
+	}
+}
+
+func TestLoadBootstrap_File(t *testing.T) {
+	file := bootstrapFile(t, `
+"node":
+  'name': ${POD}
+  labels: {app: web, literal: "$${POD}"}
+  locality: r/z
+listeners:
+  inbound: ""
+  gateway: {ports: {80: "${PORT}"}}
+gossip:
+  advertise: 10.0.0.5:7946
+  keys: [keys/a, /etc/b]
+`)
+	b, _, err := LoadBootstrap(file, []string{"POD=pod-1", "PORT=8080", "ISTHMUS_NODE_SERVICE_ACCOUNT=sa", "ISTHMUS_NODE_CLUSTER=env", "ISTHMUS_DRAIN_TIMEOUT=5s", "ISTHMUS_LISTENERS_GATEWAY_BIND=127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ what, got, want string }{
+		{"a variable", b.Node.Name, "pod-1"},
+		{"an escaped variable", b.Node.Labels["literal"], "${POD}"},
+		{"the environment", b.Node.ServiceAccount, "sa"},
+		{"the environment over the default", b.Node.Cluster, "env"},
+		{"a field within two sections", b.Listeners.Gateway.Bind, "127.0.0.1"},
+		{"a listener that is off", b.Listeners.Inbound, ""},
+		{"a listener that is not named", b.Listeners.Outbound, "127.0.0.1:15001"},
+		{"gossip's port", b.Gossip.Bind, "0.0.0.0:7946"},
+		{"the address from gossip.advertise", b.Node.Address, "10.0.0.5"},
+		{"a relative path", b.Gossip.Keys[0], filepath.Join(filepath.Dir(file), "keys/a")},
+		{"an absolute path", b.Gossip.Keys[1], "/etc/b"},
+		{"a duration from the environment", b.Drain.Timeout.String(), "5s"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.what, tt.got, tt.want)
+		}
+	}
+	if b.Listeners.Gateway.Ports[80] != 8080 {
+		t.Errorf("ports %v", b.Listeners.Gateway.Ports)
+	}
+}
+
+func TestLoadBootstrap_Refuses(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"node: {adress: 10.0.0.1}", ":1: node.adress: unknown field (did you mean \"address\"?)"},
+		{"\nlistener: {}", ":2: listener: unknown field (did you mean \"listeners\"?)"},
+		{"node:\n  cluster: a/b", ":2: node.cluster:"},
+		{"node: {address: somewhere}", "node.address: \"somewhere\" is no IP address"},
+		{"node: {locality: r//s}", "must be region/zone/subzone"},
+		{"listeners: {outbound: 15001}", "must be an address and a port"},
+		{"listeners: {outbound: '127.0.0.1:99999'}", "must be a number from 0 to 65535"},
+		{"listeners: {gateway: {ports: {80: 99999}}}", "is no pair of ports"},
+		{"capture: redirect", "not supported yet"},
+		{"gossip: {announce: onw}", "(did you mean \"own\"?)"},
+		{"gossip: {join: [host]}", "gossip.join[0]"},
+		{"drain: {timeout: soon}", "cannot unmarshal"},
+		{"node: {name: a, name: b}", "given twice"},
+		{"node: [", "not YAML"},
+		{"node: {name: \"${NOT_THERE}\"}", "the environment has no variable NOT_THERE"},
+	} {
+		_, _, err := LoadBootstrap(bootstrapFile(t, tt.text), nil)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "isthmus.yaml") {
+			t.Errorf("%s: %v, want the file and %q", tt.text, err, tt.want)
+		}
+	}
+	if _, _, err := LoadBootstrap("/nowhere/isthmus.yaml", nil); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("a missing file: %v", err)
+	}
+}
+
+func TestLoadBootstrap_Warns(t *testing.T) {
+	_, warnings, err := LoadBootstrap(bootstrapFile(t, "stateDir: state\ntracing: {sampling: 1}"), []string{"ISTHMUS_NODE_CLUSTR=x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Join(warnings, "\n")
+	for _, want := range []string{"stateDir: has no effect yet", ":2: tracing: has no effect yet", "ISTHMUS_NODE_CLUSTR names no field of the bootstrap file (did you mean \"ISTHMUS_NODE_CLUSTER\"?)"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("warnings\n%s\nwant %q", all, want)
+		}
+	}
+}
+
+// FuzzLoadBootstrap: whatever the text, loading ends with a bootstrap or an
+// error.
+func FuzzLoadBootstrap(f *testing.F) {
+	for _, text := range []string{"", "node: {name: a}", "gossip: {keys: [a], join: ['b:1']}", "listeners: {outbound: \"${X}\"}", "a: &a [*a]", "{\"drain\": {\"timeout\": \"1s\"}}"} {
+		f.Add([]byte(text))
+	}
+	file := filepath.Join(f.TempDir(), "isthmus.yaml")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b, _, err := LoadBootstrap(file, []string{"X=127.0.0.1:1"})
+		if (b == nil) != (err != nil) {
+			t.Errorf("bootstrap %v with error %v", b, err)
+		}
+	})
+}
