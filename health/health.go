@@ -33,6 +33,7 @@ type Record struct {
 
 	mu            sync.Mutex // guards what is below
 	connects      uint32     // connect failures in a row
+	connectsUntil time.Time  // end of the ejection for them
 	errors5xx     uint32     // in a row
 	gatewayErrors uint32     // in a row
 	localErrors   uint32     // in a row
@@ -75,9 +76,14 @@ const (
 func (t *Tracker) ConnectFailed(r *Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := time.Now()
+	if now.Before(r.connectsUntil) {
+		return // one of many that were under way when the first one failed
+	}
 	r.dirty.Store(true)
 	r.connects++
 	d := min(firstConnectBackoff<<min(r.connects-1, 10), maxConnectBackoff)
+	r.connectsUntil = now.Add(d)
 	r.target.Eject("connect failed", d, false)
 	t.localError(r)
 }
@@ -104,7 +110,7 @@ func (t *Tracker) Replied(r *Record, status int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dirty.Store(true)
-	r.connects, r.localErrors = 0, 0
+	r.connects, r.localErrors, r.connectsUntil = 0, 0, time.Time{}
 	t.serverError(r, status >= 502 && status <= 504)
 }
 
@@ -113,14 +119,16 @@ func (t *Tracker) Replied(r *Record, status int) {
 func (t *Tracker) succeeded(r *Record, status int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.connects, r.localErrors = 0, 0
+	r.connects, r.localErrors, r.connectsUntil = 0, 0, time.Time{}
 	if status < 500 {
 		r.errors5xx, r.gatewayErrors = 0, 0
 	}
 	t.uncount(r)
-	r.target.Restore()
+	if now := time.Now(); !now.Before(r.ejectedUntil) {
+		r.target.Restore() // else it is the reply of a request sent before the ejection
+	}
 	t.decrement(r)
-	r.dirty.Store(r.timesEjected > 0 || r.errors5xx > 0)
+	r.dirty.Store(r.timesEjected > 0 || r.errors5xx > 0 || r.counted)
 }
 
 // localError counts an error that came from this side of the connection. The

@@ -31,36 +31,39 @@ func policy() *mesh.OutlierDetection {
 // TestTracker_WithoutPolicy: connects count, with a growing pause; statuses do
 // not.
 func TestTracker_WithoutPolicy(t *testing.T) {
-	tr := NewTracker(nil, 3, nil)
-	var h target
-	r := NewRecord(&h)
-	for range 50 {
-		tr.Replied(r, 503)
-		tr.Failed(r)
-	}
-	if h.ejected {
-		t.Fatal("ejected for its replies")
-	}
-	for range 7 {
-		tr.ConnectFailed(r)
-	}
-	want := []time.Duration{1, 2, 4, 8, 16, 30, 30}
-	for i, d := range h.ejections {
-		if d != want[i]*time.Second {
-			t.Errorf("ejection %d is for %v, want %v s", i, d, want[i])
+	synctest.Test(t, func(t *testing.T) {
+		tr := NewTracker(nil, 3, nil)
+		var h target
+		r := NewRecord(&h)
+		for range 50 {
+			tr.Replied(r, 503)
+			tr.Failed(r)
 		}
-	}
-	if !h.ejected || h.hard {
-		t.Errorf("ejected %v, hard %v; want ejected, and not hard", h.ejected, h.hard)
-	}
-	tr.Replied(r, 503) // any reply shows that it can be connected to
-	if h.ejected {
-		t.Error("still ejected after a reply")
-	}
-	tr.ConnectFailed(r)
-	if d := h.ejections[len(h.ejections)-1]; d != time.Second {
-		t.Errorf("the pause after a success is %v, want to start anew", d)
-	}
+		if h.ejected {
+			t.Fatal("ejected for its replies")
+		}
+		for _, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+			n := len(h.ejections)
+			for range 16 { // many at once are one failure
+				tr.ConnectFailed(r)
+			}
+			if len(h.ejections) != n+1 || h.ejections[n] != want*time.Second {
+				t.Fatalf("ejections %v, want one more of %v s", h.ejections, want)
+			}
+			time.Sleep(h.ejections[n])
+		}
+		if !h.ejected || h.hard {
+			t.Errorf("ejected %v, hard %v; want ejected, and not hard", h.ejected, h.hard)
+		}
+		tr.Replied(r, 503) // any reply shows that it can be connected to
+		if h.ejected {
+			t.Error("still ejected after a reply")
+		}
+		tr.ConnectFailed(r)
+		if d := h.ejections[len(h.ejections)-1]; d != time.Second {
+			t.Errorf("the pause after a success is %v, want to start anew", d)
+		}
+	})
 }
 
 func TestTracker_Consecutive(t *testing.T) {
@@ -133,6 +136,28 @@ func TestTracker_EjectionTimeGrows(t *testing.T) {
 		tr.Replied(r, 200)
 		if d := eject(); d != 60*time.Second {
 			t.Errorf("after two intervals in health: %v, want 60 s", d)
+		}
+	})
+}
+
+// TestTracker_LateReply: a reply of a request sent before an ejection does not
+// end it.
+func TestTracker_LateReply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := NewTracker(policy(), 3, nil)
+		var h target
+		r := NewRecord(&h)
+		for range 5 {
+			tr.Replied(r, 500)
+		}
+		tr.Replied(r, 200)
+		if !h.ejected {
+			t.Fatal("a late reply has ended the ejection")
+		}
+		time.Sleep(30 * time.Second)
+		tr.Replied(r, 200)
+		if h.ejected {
+			t.Fatal("a success after the ejection's time does not restore")
 		}
 	})
 }

@@ -69,6 +69,9 @@ type DestinationInfo struct {
 func (p *Proxy) Routes() []RouteInfo {
 	t := p.table.Load()
 	var out []RouteInfo
+	if t == nil {
+		return nil
+	}
 	add := func(listener string, hosts *hostTable) {
 		entries := map[string]*hostEntry{}
 		for name, e := range hosts.exact {

@@ -19,6 +19,8 @@ type listener struct {
 	port     uint32 // a Gateway's
 	listener *net.TCPListener
 
+	accepting bool // guarded by Proxy.mu
+
 	mu    sync.Mutex // guards conns
 	conns map[*conn]struct{}
 }
@@ -29,7 +31,7 @@ func (p *Proxy) listen(name, address string, kind listenerKind, port uint32) err
 	return p.listenLocked(name, address, kind, port)
 }
 
-// listenLocked opens a port and starts to accept. The caller holds mu.
+// listenLocked opens a port. The caller holds mu.
 func (p *Proxy) listenLocked(name, address string, kind listenerKind, port uint32) error {
 	// No keep-alive probes: a connection that stands still ends by its time-out.
 	config := net.ListenConfig{KeepAlive: -1}
@@ -39,8 +41,15 @@ func (p *Proxy) listenLocked(name, address string, kind listenerKind, port uint3
 	}
 	ln := &listener{proxy: p, name: name, kind: kind, port: port, listener: l.(*net.TCPListener), conns: map[*conn]struct{}{}}
 	p.listeners[name] = ln
-	go ln.accept()
 	return nil
+}
+
+// begin starts to accept, once: there is a table that says what to do.
+func (l *listener) begin() {
+	if !l.accepting {
+		l.accepting = true
+		go l.accept()
+	}
 }
 
 // listenError says what to do about the usual reasons.
@@ -72,7 +81,7 @@ func (p *Proxy) closeListener(name string) {
 }
 
 // accept starts a goroutine for each connection, which ends with it.
-// listenLocked starts accept; it ends when the listener is closed.
+// begin starts accept; it ends when the listener is closed.
 func (l *listener) accept() {
 	for {
 		c, err := l.listener.AcceptTCP()

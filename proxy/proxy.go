@@ -55,8 +55,8 @@ type Proxy struct {
 	sweeping chan struct{} // closed by Close; ends the sweeper
 }
 
-// New makes a proxy and opens its outbound and inbound listeners. Requests are
-// answered 404 until a snapshot is published.
+// New makes a proxy and opens its outbound and inbound listeners. Connections
+// wait until the first snapshot is published.
 func New(o Options) (*Proxy, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -70,12 +70,6 @@ func New(o Options) (*Proxy, error) {
 		upstreams: map[upstreamKey]*upstream{},
 		sweeping:  make(chan struct{}),
 	}
-	empty := &mesh.Config{}
-	p.table.Store(compile(&mesh.Snapshot{
-		Node: o.Node, Config: empty,
-		Registry: mesh.NewRegistry(mesh.Known{Node: o.Node, Config: empty}),
-		Rules:    mesh.NewRules(o.Node, nil),
-	}, o))
 	for _, l := range []struct {
 		name, address string
 		kind          listenerKind
@@ -110,9 +104,14 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 		return err
 	}
 	p.carryOver(t)
-	t.keepBuckets(p.table.Load())
+	if old := p.table.Load(); old != nil {
+		t.keepBuckets(old)
+	}
 	p.table.Store(t)
 	p.closeGateways(s)
+	for _, l := range p.listeners {
+		l.begin()
+	}
 	return nil
 }
 

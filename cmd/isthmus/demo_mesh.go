@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -132,6 +133,11 @@ func (m *demoMesh) layOut() error {
 	return nil
 }
 
+// The ports of the demonstration lie below those that Linux gives to outgoing
+// connections, or one of these could take the port of who is killed for a
+// while.
+const firstPort, lastPort = 10_000, 32_000
+
 // freePorts finds ports that nobody listens on.
 func freePorts(ports []*int) error {
 	var held []net.Listener
@@ -141,12 +147,17 @@ func freePorts(ports []*int) error {
 		}
 	}()
 	for _, p := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
+		for {
+			*p = firstPort + mathrand.IntN(lastPort-firstPort)
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", *p))
+			if err == nil {
+				held = append(held, l)
+				break
+			}
+			if !errors.Is(err, syscall.EADDRINUSE) {
+				return err
+			}
 		}
-		held = append(held, l)
-		*p = l.Addr().(*net.TCPAddr).Port
 	}
 	return nil
 }
