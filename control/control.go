@@ -7,10 +7,12 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -77,7 +79,8 @@ type Controller struct {
 
 	mu       sync.Mutex // guards what is below
 	snapshot *mesh.Snapshot
-	failure  error // why the latest set of files or snapshot was not taken
+	unused   error // why the files, as they are now, are not in force
+	refused  error // why the latest snapshot of the files in force was not taken in
 	warnings int
 	reload   bool // the files are to be read again
 	draining bool
@@ -200,6 +203,8 @@ func (c *Controller) run(ctx context.Context) {
 	}
 }
 
+// step reads the files again if that was asked for, and publishes what is
+// known. News from gossip and DNS never wait for files that cannot be used.
 func (c *Controller) step() {
 	c.mu.Lock()
 	reload := c.reload
@@ -207,25 +212,34 @@ func (c *Controller) step() {
 	c.mu.Unlock()
 	before := c.config
 	if reload {
-		cfg, err := c.load()
-		if err != nil {
-			c.fail(err)
-			return
+		switch cfg, err := c.load(); {
+		case err != nil:
+			c.note(&c.unused, err)
+		case cfg.Hash == before.Hash: // touched, or put back as they were
+			c.note(&c.unused, nil)
+		default:
+			c.config = cfg
 		}
-		c.config = cfg
 	}
-	if err := c.update(); err != nil {
-		c.config = before
-		c.fail(err)
+	err := c.update()
+	if c.config != before {
+		c.note(&c.unused, err)
+		if err != nil {
+			c.config = before
+			err = c.update()
+		}
 	}
+	c.note(&c.refused, err)
 }
 
-// fail keeps what is, and says why.
-func (c *Controller) fail(err error) {
+// note remembers why something is not used, for Status; nil: it is.
+func (c *Controller) note(reason *error, err error) {
 	c.mu.Lock()
-	c.failure = err
+	*reason = err
 	c.mu.Unlock()
-	c.log.Error("the new configuration is not used, the one before stays", "error", err)
+	if err != nil {
+		c.log.Error("what is new is not used, the snapshot before stays", "error", err)
+	}
 }
 
 // maxReported bounds how many findings an error tells of.
@@ -260,8 +274,8 @@ func (c *Controller) update() error {
 	c.mu.Lock()
 	last := c.snapshot
 	c.mu.Unlock()
-	if c.gossip != nil {
-		c.gossip.Announce(c.announcements())
+	if c.gossip != nil && last != nil && last.Config == c.config {
+		c.gossip.Announce(c.announcements()) // nothing is promised that is not in force
 	}
 	now := time.Now()
 	known := mesh.Known{
@@ -284,9 +298,9 @@ func (c *Controller) update() error {
 		return err
 	}
 	c.mu.Lock()
-	c.snapshot, c.failure = s, nil
+	c.snapshot = s
 	c.mu.Unlock()
-	if c.options.Announce == "direct" || c.options.Announce == "through" {
+	if c.gossip != nil {
 		c.Wake() // what is announced follows from the snapshot
 	}
 	c.log.Info("snapshot published", "number", s.Number, "config", s.Config.Hash, "endpoints", len(reg.All()))
@@ -314,7 +328,6 @@ func (c *Controller) announced(now time.Time) []mesh.Endpoint {
 	defer c.mu.Unlock()
 	for _, a := range c.gossip.Endpoints() {
 		if !a.OwnerDead {
-			delete(c.probed, a.Address)
 			out = append(out, a.Endpoint)
 			continue
 		}
@@ -332,9 +345,14 @@ func (c *Controller) announced(now time.Time) []mesh.Endpoint {
 		}
 		out = append(out, a.Endpoint)
 	}
+	slices.SortFunc(suspects, netip.AddrPort.Compare)
+	suspects = slices.Compact(suspects)
+	maps.DeleteFunc(c.probed, func(a netip.AddrPort, _ *verdict) bool {
+		_, found := slices.BinarySearchFunc(suspects, a, netip.AddrPort.Compare)
+		return !found // its owner has come back, or gossip has forgotten it
+	})
 	if c.prober != nil {
-		slices.SortFunc(suspects, netip.AddrPort.Compare)
-		c.prober.Watch(slices.Compact(suspects))
+		c.prober.Watch(suspects)
 	}
 	return out
 }
@@ -345,7 +363,7 @@ func (c *Controller) probeResult(addr netip.AddrPort, err error) {
 	defer c.mu.Unlock()
 	v := c.probed[addr]
 	if v == nil {
-		return // its owner has come back
+		return // nobody asks any longer
 	}
 	if (err == nil) != (v.err == nil) {
 		v.err, v.since = err, time.Now()
@@ -372,8 +390,8 @@ func (c *Controller) Status() Status {
 	s.Snapshot.Number = c.snapshot.Number
 	s.Snapshot.Hash = c.snapshot.Config.Hash
 	s.Snapshot.Age = time.Since(c.snapshot.Time).Seconds()
-	if c.failure != nil {
-		s.Snapshot.Error = c.failure.Error()
+	if err := cmp.Or(c.unused, c.refused); err != nil {
+		s.Snapshot.Error = err.Error()
 	}
 	s.Warnings = c.warnings
 	for _, e := range c.snapshot.Registry.All() {

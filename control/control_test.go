@@ -32,12 +32,14 @@ type consumer struct {
 	mu     sync.Mutex // guards what is below
 	last   *mesh.Snapshot
 	refuse error
+
+	acceptHash string // of the only configuration that is taken in spite of refuse; "": none
 }
 
 func (c *consumer) publish(s *mesh.Snapshot) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.refuse != nil {
+	if c.refuse != nil && s.Config.Hash != c.acceptHash {
 		return c.refuse
 	}
 	c.last = s

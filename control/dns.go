@@ -23,10 +23,12 @@ import (
 // name server that is down takes nobody's endpoints away.
 type resolver struct {
 	resolvConf, hosts string
+	port              string // of the name servers; "" for that of resolv.conf, 53
 	changed           func()
 	ctx               context.Context
 	cancel            context.CancelFunc
 	workers           sync.WaitGroup
+	slots             chan struct{} // one for each lookup under way
 
 	mu    sync.Mutex // guards names
 	names map[string]*name
@@ -37,6 +39,9 @@ type name struct {
 	cancel context.CancelFunc
 	addrs  []netip.Addr
 }
+
+// maxLookups bounds how many names are looked up at once.
+const maxLookups = 16
 
 // Bounds on how long an answer is kept, and how soon a failure is repeated
 // (Istio's dnsRefreshRate is 60 s).
@@ -51,7 +56,7 @@ func newResolver(resolvConf, hosts string, changed func()) *resolver {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &resolver{
 		resolvConf: cmp.Or(resolvConf, "/etc/resolv.conf"), hosts: cmp.Or(hosts, "/etc/hosts"),
-		changed: changed, ctx: ctx, cancel: cancel, names: map[string]*name{},
+		changed: changed, slots: make(chan struct{}, maxLookups), ctx: ctx, cancel: cancel, names: map[string]*name{},
 	}
 }
 
@@ -95,20 +100,22 @@ func (r *resolver) answers() map[string][]netip.Addr {
 func (r *resolver) follow(ctx context.Context, host string, n *name) {
 	retry := firstRetry
 	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r.slots <- struct{}{}:
+		}
 		addrs, ttl, err := r.lookup(ctx, host)
+		<-r.slots
+		if len(addrs) > 0 && r.keep(n, addrs, err == nil) {
+			r.changed()
+		}
 		wait := min(max(ttl, minTTL), maxTTL)
 		if err != nil || len(addrs) == 0 {
 			wait = retry
 			retry = min(2*retry, lastRetry)
 		} else {
 			retry = firstRetry
-			r.mu.Lock()
-			same := slices.Equal(n.addrs, addrs)
-			n.addrs = addrs
-			r.mu.Unlock()
-			if !same {
-				r.changed()
-			}
 		}
 		select {
 		case <-ctx.Done():
@@ -118,10 +125,30 @@ func (r *resolver) follow(ctx context.Context, host string, n *name) {
 	}
 }
 
+// keep takes an answer over and reports whether it says anything new. Of one
+// that is not whole, since only the question for one family was answered, the
+// other family's addresses are those of before.
+func (r *resolver) keep(n *name, addrs []netip.Addr, whole bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !whole {
+		for _, old := range n.addrs {
+			if old.Is4() != addrs[0].Is4() {
+				addrs = append(addrs, old)
+			}
+		}
+		slices.SortFunc(addrs, netip.Addr.Compare)
+	}
+	same := slices.Equal(n.addrs, addrs)
+	n.addrs = addrs
+	return !same
+}
+
 var errNoAnswer = errors.New("no name server has answered")
 
 // lookup asks the hosts file, then the name servers, for a name's addresses,
-// sorted, and how long they hold.
+// sorted, and how long they hold. An error beside addresses means that the
+// question for one family, A or AAAA, was not answered.
 func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
 	if addrs := lookupHosts(r.hosts, host); len(addrs) > 0 {
 		return addrs, firstRetry * 5, nil
@@ -130,14 +157,16 @@ func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, time.
 	if err != nil {
 		return nil, 0, err
 	}
-	failed := error(nil)
+	conf.Port = cmp.Or(r.port, conf.Port)
+	var failed error // of a name that had no addresses
 	for _, fqdn := range conf.NameList(host) {
 		var all []netip.Addr
+		var incomplete error
 		ttl := maxTTL
 		for _, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
 			addrs, hold, err := ask(ctx, conf, fqdn, t)
 			if err != nil {
-				failed = err
+				incomplete = err
 				continue
 			}
 			all = append(all, addrs...)
@@ -145,8 +174,9 @@ func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, time.
 		}
 		if len(all) > 0 {
 			slices.SortFunc(all, netip.Addr.Compare)
-			return slices.Compact(all), ttl, nil
+			return slices.Compact(all), ttl, incomplete
 		}
+		failed = cmp.Or(incomplete, failed)
 	}
 	return nil, 0, failed
 }

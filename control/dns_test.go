@@ -19,6 +19,8 @@ type nameServer struct {
 	mu    sync.Mutex // guards what is below
 	names map[string][]string
 	fail  bool
+
+	failType uint16 // questions of this type fail; 0: none
 }
 
 func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
@@ -28,7 +30,7 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	m.SetReply(q)
 	records, ok := s.names[q.Question[0].Name]
 	switch {
-	case s.fail:
+	case s.fail, s.failType == q.Question[0].Qtype:
 		m.Rcode = dns.RcodeServerFailure
 	case !ok:
 		m.Rcode = dns.RcodeNameError
@@ -49,18 +51,31 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	w.WriteMsg(m)
 }
 
+// listenBoth opens a port that is free for UDP and TCP: the kernel chooses for
+// one of them only, so it takes some tries.
+func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	var err error
+	for range 100 {
+		var packets net.PacketConn
+		if packets, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		var streams net.Listener
+		if streams, err = net.Listen("tcp", packets.LocalAddr().String()); err == nil {
+			return packets, streams
+		}
+		packets.Close()
+	}
+	t.Fatalf("no port is free for UDP and TCP: %v", err)
+	return nil, nil
+}
+
 // serveNames runs a name server and returns a resolv.conf that names it.
 func serveNames(t *testing.T, names map[string][]string) (*nameServer, *dns.ClientConfig) {
 	t.Helper()
 	s := &nameServer{names: names}
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	streams, err := net.Listen("tcp", packets.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, streams := listenBoth(t)
 	for _, server := range []*dns.Server{{PacketConn: packets, Handler: s}, {Listener: streams, Handler: s}} {
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
@@ -147,4 +162,26 @@ func TestResolver_HostsFile(t *testing.T) {
 	if _, ok := r.answers()["vm.test"]; ok {
 		t.Error("a name that nobody wants is still followed")
 	}
+}
+
+// TestResolver_OneFamilyFails: addresses of one family are not lost because
+// only the question for the other one was answered.
+func TestResolver_OneFamilyFails(t *testing.T) {
+	s, conf := serveNames(t, map[string][]string{
+		"both.test.": {"both.test. 1 IN A 192.0.2.1", "both.test. 1 IN AAAA 2001:db8::1"},
+	})
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	write(t, file, "nameserver "+conf.Servers[0]+"\noptions timeout:1 attempts:1\n")
+	r := newResolver(file, "/nonexistent", func() {})
+	r.port = conf.Port
+	defer r.close()
+	r.watch([]string{"both.test"})
+	want := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+	eventually(t, "both addresses", func() bool { return slices.Equal(r.answers()["both.test"], want) })
+	s.mu.Lock()
+	s.failType = dns.TypeA
+	s.names["both.test."] = append(s.names["both.test."], "both.test. 1 IN AAAA 2001:db8::2")
+	s.mu.Unlock()
+	want = append(want, netip.MustParseAddr("2001:db8::2"))
+	eventually(t, "the old address of one family and the new ones of the other", func() bool { return slices.Equal(r.answers()["both.test"], want) })
 }

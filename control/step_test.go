@@ -1,0 +1,220 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"isthmus/gossip"
+	"isthmus/mesh"
+)
+
+// still makes a controller that follows nothing by itself: a test takes its
+// steps.
+func still(t *testing.T, announce, yaml string) (*Controller, *consumer, *crowd, string) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "mesh.yaml")
+	write(t, file, yaml)
+	use, g := &consumer{}, &crowd{}
+	c, err := New(Options{
+		Node: node(), Paths: []string{dir}, Announce: announce, Inbound: "0.0.0.0:15006", Publish: use.publish,
+		Logger: slog.New(slog.DiscardHandler), ResolvConf: os.DevNull, Hosts: os.DevNull,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.dns.close)
+	c.gossip = g
+	c.step()
+	return c, use, g, file
+}
+
+// hear has a neighbour announce n endpoints.
+func (c *crowd) hear(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.others = nil
+	for i := range n {
+		c.others = append(c.others, gossip.Announced{Endpoint: mesh.Endpoint{
+			Service: "far.default", Port: mesh.Port{Number: 80}, Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 80),
+			Cluster: "c2", Weight: 1, Source: mesh.SourceGossip, Owner: "c2/default/x",
+		}})
+	}
+}
+
+func known(use *consumer) int { return len(use.snapshot().Registry.All()) }
+
+const broken = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {prots: []}\n"
+
+// TestController_BrokenFilesStayTold: news from gossip take effect while the
+// files are broken, and do not hide that they are.
+func TestController_BrokenFilesStayTold(t *testing.T) {
+	c, use, g, file := still(t, "none", webService)
+	write(t, file, broken)
+	c.Reload()
+	g.hear(2) // gathered together with the broken files
+	c.step()
+	if n := known(use); n != 2 {
+		t.Errorf("%d endpoints, want the 2 that gossip brought with the broken files", n)
+	}
+	if e := c.Status().Snapshot.Error; !strings.Contains(e, "mesh.yaml:4") {
+		t.Errorf("error %q after the step of the broken files, want their line", e)
+	}
+	g.hear(3)
+	c.step()
+	if n := known(use); n != 3 {
+		t.Errorf("%d endpoints, want 3", n)
+	}
+	if e := c.Status().Snapshot.Error; !strings.Contains(e, "mesh.yaml:4") {
+		t.Errorf("error %q after news from gossip, want that of the files, which are broken still", e)
+	}
+	number := use.snapshot().Number
+	write(t, file, webService) // as it was
+	c.Reload()
+	c.step()
+	if s := c.Status().Snapshot; s.Error != "" || s.Number != number {
+		t.Errorf("files as they were: snapshot %d with error %q, want %d and none", s.Number, s.Error, number)
+	}
+}
+
+// TestController_SameFiles: files that say the same make no snapshot.
+func TestController_SameFiles(t *testing.T) {
+	c, use, _, file := still(t, "none", webService)
+	before := use.snapshot()
+	write(t, file, webService)
+	c.Reload()
+	c.step()
+	if after := use.snapshot(); after != before {
+		t.Errorf("snapshot %d after %d, and nothing has changed", after.Number, before.Number)
+	}
+}
+
+// TestController_RefusedSetIsNotAnnounced: what the data plane refuses is not
+// promised to others, and does not hold up news from gossip.
+func TestController_RefusedSetIsNotAnnounced(t *testing.T) {
+	c, use, g, file := still(t, "own", webService)
+	use.mu.Lock()
+	use.refuse = errors.New("port in use")
+	use.acceptHash = use.last.Config.Hash // all but this one
+	use.mu.Unlock()
+	write(t, file, strings.Replace(webService, "name: web}", "name: api}", 1))
+	c.Reload()
+	g.hear(2)
+	c.step()
+	g.mu.Lock()
+	said := summary(g.announced)
+	g.mu.Unlock()
+	if said != "web.default 127.0.0.1:15006 via" {
+		t.Errorf("announced %q, want web.default alone, which is served", said)
+	}
+	if n := known(use); n != 3 {
+		t.Errorf("%d endpoints, want the own one and the 2 of gossip", n)
+	}
+	if e := c.Status().Snapshot.Error; e != "port in use" {
+		t.Errorf("error %q, want port in use", e)
+	}
+	use.mu.Lock()
+	use.refuse = nil
+	use.mu.Unlock()
+	c.Reload() // the port is free now
+	c.step()
+	if _, ok := use.snapshot().Registry.View("api.default"); !ok || c.Status().Snapshot.Error != "" {
+		t.Errorf("the files are not used after a reload: error %q", c.Status().Snapshot.Error)
+	}
+}
+
+// TestController_Gathers: what comes within a moment is one snapshot.
+func TestController_Gathers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, use, g, _ := still(t, "none", webService)
+		ctx, cancel := context.WithCancel(t.Context())
+		go c.run(ctx)
+		before := use.snapshot().Number
+		for i := range 40 {
+			g.hear(i + 1)
+			c.Wake()
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n, count := use.snapshot().Number-before, known(use); n != 1 || count != 40 {
+			t.Errorf("40 changes within 40 ms made %d snapshots with %d endpoints, want 1 with 40", n, count)
+		}
+		cancel()
+		<-c.done
+	})
+}
+
+// TestController_DropsDead: an endpoint of a dead member that fails for too
+// long is gone, and back when it answers.
+func TestController_DropsDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, use, g, _ := still(t, "none", "")
+		g.hear(1)
+		g.others[0].OwnerDead = true
+		addr := g.others[0].Address
+		c.step()
+		state := func() string {
+			for _, e := range use.snapshot().Registry.All() {
+				return fmt.Sprintf("%q", e.Unready)
+			}
+			return "gone"
+		}
+		for _, tt := range []struct {
+			name  string
+			probe error
+			wait  time.Duration
+			want  string
+		}{
+			{"answers", nil, 0, `""`},
+			{"refuses", errors.New("connection refused"), 0, `"c2/default/x died; connection refused"`},
+			{"refuses long", errors.New("connection refused"), dropAfter, `"c2/default/x died; connection refused"`},
+			{"refuses too long", errors.New("connection refused"), time.Second, "gone"},
+			{"answers again", nil, 0, `""`},
+		} {
+			time.Sleep(tt.wait)
+			c.probeResult(addr, tt.probe)
+			c.step()
+			if got := state(); got != tt.want {
+				t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+			}
+		}
+		g.hear(0) // gossip has forgotten it
+		c.step()
+		if len(c.probed) != 0 {
+			t.Errorf("%d verdicts are kept of endpoints that nobody knows", len(c.probed))
+		}
+	})
+}
+
+// TestController_ForgetsRefusal: what was refused once is not told of any
+// longer when a new set is in force.
+func TestController_ForgetsRefusal(t *testing.T) {
+	c, use, g, file := still(t, "none", webService)
+	use.mu.Lock()
+	use.refuse = errors.New("out of memory")
+	use.mu.Unlock()
+	g.hear(1) // a snapshot of the files in force is refused
+	c.step()
+	if e := c.Status().Snapshot.Error; e != "out of memory" {
+		t.Errorf("error %q, want that of the refusal", e)
+	}
+	use.mu.Lock()
+	use.refuse = nil
+	use.mu.Unlock()
+	write(t, file, strings.Replace(webService, "name: web}", "name: api}", 1))
+	c.Reload()
+	c.step()
+	if e := c.Status().Snapshot.Error; e != "" || known(use) != 1 {
+		t.Errorf("error %q and %d endpoints, want none and 1", e, known(use))
+	}
+}
