@@ -25,6 +25,7 @@ var onlyIn = map[string]string{
 	"k8s.io/":                         "config",
 	"github.com/spf13/cobra":          "cmd/isthmus",
 	"github.com/miekg/dns":            "control",
+	"github.com/fsnotify/fsnotify":    "config",
 }
 
 // neverIn says what a package must not import, and why.

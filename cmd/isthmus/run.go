@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
 	"isthmus/admin"
@@ -162,7 +164,9 @@ func (s *server) build(paths []string) (err error) {
 	if err := s.serve("admin", b.Listeners.Admin, admin.New(s)); err != nil {
 		return err
 	}
-	return s.serve("metrics", b.Listeners.Metrics, admin.Probes(s))
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(admin.NewCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics))
 }
 
 // followKeys takes new gossip keys over when their files change.

@@ -1,0 +1,88 @@
+package admin
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Metrics returns the handler of the metrics listener: the health checks of
+// [Probes], and what g gathers at /metrics and /stats/prometheus.
+func Metrics(s State, g prometheus.Gatherer) http.Handler {
+	mux := Probes(s)
+	page := promhttp.HandlerFor(g, promhttp.HandlerOpts{})
+	mux.Handle("GET /metrics", page)
+	mux.Handle("GET /stats/prometheus", page)
+	return mux
+}
+
+// Collector shows the state of a proxy as metrics, read when they are
+// gathered.
+type Collector struct{ state State }
+
+// NewCollector makes the collector of a proxy.
+func NewCollector(s State) *Collector { return &Collector{s} }
+
+var (
+	readyDesc     = prometheus.NewDesc("isthmus_ready", "1 if the proxy is ready.", nil, nil)
+	snapshotDesc  = prometheus.NewDesc("isthmus_snapshot_number", "Number of the snapshot in force, counted from 1 since the start.", nil, nil)
+	ageDesc       = prometheus.NewDesc("isthmus_snapshot_age_seconds", "Time since the snapshot in force was made.", nil, nil)
+	reloadDesc    = prometheus.NewDesc("isthmus_config_in_force", "1 if the files are in force as they are now, 0 if an earlier state of them is.", nil, nil)
+	warningsDesc  = prometheus.NewDesc("isthmus_config_warnings", "Warnings of the configuration.", nil, nil)
+	membersDesc   = prometheus.NewDesc("isthmus_gossip_members", "Gossip members by state.", []string{"state"}, nil)
+	endpointsDesc = prometheus.NewDesc("isthmus_endpoints", "Endpoints by cluster, and whether they may get traffic.", []string{"cluster", "healthy"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{readyDesc, snapshotDesc, ageDesc, reloadDesc, warningsDesc, membersDesc, endpointsDesc} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	s := c.state.Status()
+	gauge(readyDesc, number(s.Ready))
+	gauge(snapshotDesc, float64(s.Snapshot.Number))
+	gauge(ageDesc, s.Snapshot.Age)
+	gauge(reloadDesc, number(s.Snapshot.Error == ""))
+	gauge(warningsDesc, float64(s.Warnings))
+
+	members := map[string]int{"alive": 0, "dead": 0, "left": 0}
+	for _, m := range c.state.Members() {
+		members[m.State]++
+	}
+	for state, n := range members {
+		gauge(membersDesc, float64(n), state)
+	}
+	type group struct {
+		cluster string
+		healthy bool
+	}
+	endpoints := map[group]int{}
+	for _, e := range c.state.Endpoints() {
+		// Both states of a cluster are shown as soon as one is: a series that
+		// disappears at 0 raises no alert.
+		endpoints[group{e.Cluster, !e.Healthy}] += 0
+		endpoints[group{e.Cluster, e.Healthy}]++
+	}
+	for g, n := range endpoints {
+		healthy := "false"
+		if g.healthy {
+			healthy = "true"
+		}
+		gauge(endpointsDesc, float64(n), g.cluster, healthy)
+	}
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

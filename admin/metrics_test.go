@@ -1,0 +1,32 @@
+package admin
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func TestMetrics(t *testing.T) {
+	s := &state{status: Status{Ready: true, Snapshot: Snapshot{Number: 7, Age: 3, Error: "a.yaml:1: error"}}}
+	r := prometheus.NewPedanticRegistry()
+	if err := r.Register(NewCollector(s)); err != nil {
+		t.Fatal(err)
+	}
+	h := Metrics(s, r)
+	for _, path := range []string{"/metrics", "/stats/prometheus"} {
+		w := ask(h, "GET", path, nil)
+		for _, line := range []string{
+			"isthmus_ready 1", "isthmus_snapshot_number 7", "isthmus_snapshot_age_seconds 3", "isthmus_config_in_force 0",
+			`isthmus_gossip_members{state="alive"} 1`, `isthmus_gossip_members{state="dead"} 0`,
+			`isthmus_endpoints{cluster="c1",healthy="true"} 1`, `isthmus_endpoints{cluster="c1",healthy="false"} 0`, `isthmus_endpoints{cluster="c2",healthy="false"} 1`,
+		} {
+			if !strings.Contains(w.Body.String(), line+"\n") {
+				t.Errorf("%s: %s is missing in\n%s", path, line, w.Body)
+			}
+		}
+	}
+	if w := ask(h, "GET", "/healthz/live", nil); w.Code != 200 {
+		t.Errorf("live: %d", w.Code)
+	}
+}
