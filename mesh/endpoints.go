@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // endpointBuilder collects the endpoints of a Registry under construction.
@@ -11,9 +12,13 @@ type endpointBuilder struct {
 	*Registry
 	known Known
 	seen  map[EndpointKey]int // index into Registry.endpoints
+
+	named    map[string][]*Workload // by the service that an EndpointSlice names
+	labelled map[label][]*Workload
 }
 
 func (b *endpointBuilder) build() {
+	b.indexWorkloads()
 	for _, s := range b.known.Config.Services {
 		if !s.IsEntry() {
 			b.addSelected(s, s.Key())
@@ -39,15 +44,39 @@ func (b *endpointBuilder) build() {
 // addSelected adds the workloads that the service's selector picks, and those
 // that name the service themselves.
 func (b *endpointBuilder) addSelected(s *Service, key string) {
-	for _, w := range b.known.Config.Workloads {
-		switch {
-		case w.Namespace != s.Namespace:
-		case w.Service != "":
-			if w.Service == s.Key() && !s.IsEntry() {
-				b.addWorkload(s, key, w, SourceKubernetes)
+	if !s.IsEntry() {
+		for _, w := range b.named[s.Key()] {
+			b.addWorkload(s, key, w, SourceKubernetes)
+		}
+	}
+	for k, v := range s.Selector {
+		// Whoever fits bears any one pair of the selector.
+		for _, w := range b.labelled[label{s.Namespace, k, v}] {
+			if MatchLabels(s.Selector, w.Labels) {
+				b.addWorkload(s, key, w, SourceFile)
 			}
-		case len(s.Selector) > 0 && MatchLabels(s.Selector, w.Labels):
-			b.addWorkload(s, key, w, SourceFile)
+		}
+		break
+	}
+}
+
+// label is a label that a workload of a namespace bears.
+type label struct{ namespace, key, value string }
+
+// indexWorkloads makes finding a service's workloads independent of how many
+// others there are.
+func (b *endpointBuilder) indexWorkloads() {
+	b.named, b.labelled = map[string][]*Workload{}, map[label][]*Workload{}
+	for _, w := range b.known.Config.Workloads {
+		if w.Service != "" {
+			if strings.HasSuffix(w.Service, "."+w.Namespace) {
+				b.named[w.Service] = append(b.named[w.Service], w)
+			}
+			continue
+		}
+		for k, v := range w.Labels {
+			l := label{w.Namespace, k, v}
+			b.labelled[l] = append(b.labelled[l], w)
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 type boundServices struct {
 	byHost map[string][]*mesh.VirtualService // in order of their source
 	hosts  []string                          // in the order they were met
+
+	wildcards []string // those of hosts that begin with "*"
 }
 
 // boundTo collects the VirtualServices bound to a gateway, as far as the node
@@ -29,6 +31,9 @@ func (c *compiler) boundTo(gateway string) *boundServices {
 		for _, h := range vs.Hosts {
 			if b.byHost[h] == nil {
 				b.hosts = append(b.hosts, h)
+				if strings.HasPrefix(h, "*") {
+					b.wildcards = append(b.wildcards, h)
+				}
 			}
 			b.byHost[h] = append(b.byHost[h], vs)
 		}
@@ -64,8 +69,8 @@ func (b *boundServices) find(host string) []*mesh.VirtualService {
 		return list
 	}
 	best := ""
-	for _, h := range b.hosts {
-		if strings.HasPrefix(h, "*") && len(h) > len(best) && mesh.MatchHost(h, host) {
+	for _, h := range b.wildcards {
+		if len(h) > len(best) && mesh.MatchHost(h, host) {
 			best = h
 		}
 	}
