@@ -26,7 +26,9 @@ func newDemoCommand() *cobra.Command {
 			if seconds < 0 {
 				return usageError{fmt.Errorf("--seconds %d: must not be negative", seconds)}
 			}
-			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			// However it ends, what it has started and written goes with it: by Ctrl-C,
+			// with its terminal, or because nobody reads its output any more.
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 			defer stop()
 			if seconds > 0 {
 				var cancel context.CancelFunc
