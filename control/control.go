@@ -250,14 +250,15 @@ func (c *Controller) load() (*mesh.Config, error) {
 	r := config.Load(c.options.Paths, c.options.Node)
 	var errs []error
 	for _, f := range r.Findings {
-		if f.Severity == config.Error && len(errs) < maxReported {
+		if f.Severity == config.Error {
 			errs = append(errs, errors.New(f.String()))
 		}
 	}
 	for _, m := range r.Unenforced {
-		if len(errs) < maxReported {
-			errs = append(errs, fmt.Errorf("%s: error: %s: cannot be enforced yet, and running without it would let pass what it forbids: take it out of --config to run all the same", m.Source, m))
-		}
+		errs = append(errs, fmt.Errorf("%s: error: %s: cannot be enforced yet, and running without it would let pass what it forbids: take it out of --config to run all the same", m.Source, m))
+	}
+	if n := len(errs); n > maxReported {
+		errs = append(errs[:maxReported], fmt.Errorf("and %d more: isthmus validate lists all", n-maxReported))
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)

@@ -187,6 +187,16 @@ func TestNew_RefusesUnenforced(t *testing.T) {
 	c.dns.close()
 }
 
+// TestNew_ManyErrors tells of some, and how many there are besides.
+func TestNew_ManyErrors(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.yaml")
+	write(t, file, strings.Repeat("apiVersion: v1\nkind: Service\nmetadata: {}\n---\n", maxReported+5))
+	_, err := New(Options{Node: node(), Paths: []string{file}})
+	if err == nil || strings.Count(err.Error(), "\n") != maxReported || !strings.HasSuffix(err.Error(), "and 5 more: isthmus validate lists all") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func summary(list []mesh.Endpoint) string {
 	var out []string
 	for _, e := range list {
