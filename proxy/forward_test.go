@@ -291,6 +291,22 @@ func TestProxy_Drain(t *testing.T) {
 	}
 }
 
+// awaitIdle waits until a connection has been put back: that comes a moment
+// after the client has its reply.
+func awaitIdle(p *Proxy) {
+	for idle := 0; idle == 0; time.Sleep(100 * time.Microsecond) {
+		p.mu.Lock()
+		for _, u := range p.upstreams {
+			for _, m := range u.members {
+				m.pool.mu.Lock()
+				idle += len(m.pool.idle)
+				m.pool.mu.Unlock()
+			}
+		}
+		p.mu.Unlock()
+	}
+}
+
 // TestProxy_PublishKeepsConnections: a new snapshot that changes nothing about
 // an endpoint keeps its connections; one that drops it closes them.
 func TestProxy_PublishKeepsConnections(t *testing.T) {
@@ -301,6 +317,7 @@ func TestProxy_PublishKeepsConnections(t *testing.T) {
 		if got := exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1)); status(got) != "200" {
 			t.Fatalf("got %q", got)
 		}
+		awaitIdle(p)
 		publish(t, p, yaml+entry("other.test", up.address))
 	}
 	if up.conns != 1 {
