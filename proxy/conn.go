@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"net/netip"
 	"runtime/debug"
@@ -17,38 +16,29 @@ import (
 type conn struct {
 	*stream
 	proxy    *Proxy
+	patience *patience
 	listener *listener
 	kind     listenerKind
 	port     uint32 // of the Gateway
 	peer     string // the client's IP address
 
+	last    instant     // about when the reply before was sent; 0 before the first
 	waiting atomic.Bool // between two requests
 	aborted bool        // a reply broke off: end with a reset
 }
 
-func newConn(l *listener, s *stream) *conn {
-	c := &conn{stream: s, proxy: l.proxy, listener: l, kind: l.kind, port: l.port}
-	if a, err := netip.ParseAddrPort(s.conn.RemoteAddr().String()); err == nil {
-		c.peer = a.Addr().Unmap().String()
+func newConn(l *listener, fd int, peer netip.AddrPort) *conn {
+	p := &l.proxy.patience[l.kind]
+	return &conn{
+		stream: acceptedStream(fd, p.write), proxy: l.proxy, patience: p,
+		listener: l, kind: l.kind, port: l.port, peer: peer.Addr().String(),
 	}
-	return c
 }
 
-// Time-outs of a downstream connection.
-const (
-	// idleTimeout is how long a kept connection may wait for a request: Envoy's
-	// and Istio's default of an hour.
-	idleTimeout = instant(time.Hour)
-
-	// headTimeout is how long a head may take from its first byte: as nginx's
-	// client_header_timeout.
-	headTimeout = instant(60 * time.Second)
-
-	// lingerTimeout is how long we go on reading from a client that we have
-	// refused, so that it can read the refusal before a reset reaches it; nginx's
-	// lingering_time.
-	lingerTimeout = instant(2 * time.Second)
-)
+// lingerTimeout is how long we go on reading from a client that we have
+// refused, so that it can read the refusal before a reset reaches it; nginx's
+// lingering_time.
+const lingerTimeout = instant(2 * time.Second)
 
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
@@ -90,12 +80,12 @@ func (c *conn) await() bool {
 		return true
 	}
 	c.in.release()
-	c.idle = true
-	defer func() { c.idle = false }()
-	c.limit = now() + idleTimeout
+	if c.limit = c.last + c.patience.idle; c.last == 0 {
+		c.limit = now() + c.patience.first
+	}
 	for {
 		c.waiting.Store(true)
-		if c.proxy.draining.Load() {
+		if c.proxy.draining.Load() && !c.lastChance() {
 			return false
 		}
 		_, err := c.fill()
@@ -104,6 +94,17 @@ func (c *conn) await() bool {
 			return err == nil
 		}
 	}
+}
+
+// lastChance reports whether a request may still be read although the proxy
+// drains: one that has come already, or the first of a new connection, which
+// gets as long as its bytes may be under way.
+func (c *conn) lastChance() bool {
+	if c.last == 0 {
+		c.limit = min(c.limit, now()+acceptDelay)
+		return now() < c.limit
+	}
+	return c.peek() == peekBytes
 }
 
 // exchange reads a head and carries the exchange. It reports whether the
@@ -117,6 +118,7 @@ func (c *conn) exchange(x *exchange) bool {
 		return false
 	}
 	x.serve()
+	c.last = x.clock
 	if c.aborted {
 		return false
 	}
@@ -157,7 +159,7 @@ func (c *conn) readHead(x *exchange) (Kind, int) {
 		}
 		if started == 0 {
 			started = now()
-			c.limit = started + headTimeout
+			c.limit = started + c.patience.head
 		}
 		if c.in.w == len(c.in.data) {
 			c.in.compact()
@@ -165,12 +167,13 @@ func (c *conn) readHead(x *exchange) (Kind, int) {
 				return BadRequest, 431
 			}
 		}
-		switch _, err := c.fill(); {
+		c.movable = true
+		_, err = c.fill()
+		c.movable = false
+		switch {
 		case err == nil, errors.Is(err, errInterrupted):
 		case errors.Is(err, errTimeout):
 			return RequestTimeout, 408
-		case errors.Is(err, io.EOF):
-			return ClientGone, 0
 		default:
 			return ClientGone, 0
 		}
@@ -180,7 +183,7 @@ func (c *conn) readHead(x *exchange) (Kind, int) {
 // linger ends our side and reads on for a while, so that the client gets to
 // read the refusal before a reset for its unread bytes reaches it.
 func (c *conn) linger() {
-	c.stream.conn.CloseWrite()
+	c.closeWrite()
 	c.limit = now() + lingerTimeout
 	for {
 		c.in.r, c.in.w = 0, 0
@@ -201,6 +204,9 @@ func (x *exchange) release() {
 	x.conn, x.table, x.route, x.matched, x.host = nil, nil, nil, nil, nil
 	x.body, x.kind, x.status, x.replying = requestBody{}, NoError, 0, false
 	x.overloaded, x.unsent, x.attempts = false, false, 0
+	if x.pumping.begun.Load() {
+		x.pumping.begun.Store(false)
+	}
 	x.out, x.fields, x.tried = out, fields, tried
 	exchanges.Put(x)
 }
@@ -210,6 +216,7 @@ func (x *exchange) refuseHead(k Kind, status int) {
 	x.keep = false
 	x.kind = k
 	x.start = now()
+	x.clock = x.start
 	x.req.Minor = 1
 	x.req.Framing = http1.NoBody
 	x.local(status, nil, "", "")

@@ -21,10 +21,12 @@ type exchange struct {
 	conn  *conn
 	table *table // pinned for the whole exchange
 
-	req   http1.Request
-	res   http1.Response
-	out   []byte // the message being built, head first
-	start instant
+	req     http1.Request
+	res     http1.Response
+	out     []byte // the message being built, head first
+	interim []byte // a 1xx reply, beside a request in out that is still being sent
+	start   instant
+	clock   instant // about now: when bytes came last
 
 	deadline instant // of the route's timeout; 0: none
 	route    *route
@@ -54,6 +56,7 @@ type exchange struct {
 // out, or when there can be none. The request's head has been read.
 func (x *exchange) serve() {
 	x.start = now()
+	x.clock = x.start
 	x.table = x.conn.proxy.table.Load()
 	x.keep = !x.req.Close
 
@@ -118,13 +121,10 @@ func (x *exchange) findRoute(vh *virtualHost) Kind {
 		x.req.Path = path
 	}
 	x.host = vh
-	for _, r := range vh.routes {
-		if r.fits(x) {
-			x.route = r
-			return NoError
-		}
+	if x.route = vh.find(x); x.route == nil {
+		return NoRoute
 	}
-	return NoRoute
+	return NoError
 }
 
 // admit takes the request in: limits let it pass, its deadline starts, and its

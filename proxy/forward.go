@@ -2,21 +2,10 @@ package proxy
 
 import (
 	"math/rand/v2"
-	"sync/atomic"
-	"time"
 
 	"isthmus/http1"
 	"isthmus/mesh"
 )
-
-// pumping is the state of a request body that is sent on a goroutine of its
-// own.
-type pumping struct {
-	active bool // the goroutine runs; only the exchange's goroutine looks
-	stop   atomic.Bool
-	last   atomic.Bool // the end of the body has come and is being written
-	done   chan Kind   // one value, when the goroutine has ended
-}
 
 // forward sends the request to an endpoint and its reply back, trying other
 // endpoints as far as the retry policy allows.
@@ -153,24 +142,44 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	m.host.Begin()
 	defer m.host.End()
 
-	for fresh := false; ; fresh = true {
-		c, err := u.lease(m, deadline, fresh)
+	for fresh := false; ; {
+		c, err := u.lease(m, x.clock, deadline, fresh)
 		if err != nil {
 			if err.Kind == ConnectFailure || err.Kind == ConnectTimeout {
 				u.tracker.ConnectFailed(m.record)
 			}
 			return x.deadlineKind(err.Kind)
 		}
-		if c.reused && !x.idempotent() && c.peek() != peekOpen {
-			c.discard() // closed by the upstream while it was idle
-			continue
+		reused := c.reused // c is another's as soon as it is put back
+		if !reused || u.limits.connections != 0 {
+			x.clock = now() // it may have taken a while
 		}
 		kind := x.exchangeOn(c, d, u, deadline, plan)
-		if kind == Terminated && c.reused && !fresh && !x.replying && x.repeatable() && x.idempotent() {
-			continue // a kept connection that the upstream has just closed
+		switch {
+		case !reused || x.replying:
+			return x.unasked(kind, u, m)
+		case kind == stale:
+			// Closed by the upstream while it was idle; maybe others were not.
+		case kind == Terminated && !fresh && x.repeatable() && x.idempotent():
+			fresh = true // a kept connection that the upstream has just closed
+		default:
+			return kind
 		}
-		return kind
 	}
+}
+
+// stale is the outcome of a try over a connection that was not as it had been
+// left: nothing was sent. It never reaches a client.
+const stale = Kind(254)
+
+// unasked makes an upstream that speaks or hangs up before it was asked, on a
+// new connection, a failure of that upstream.
+func (x *exchange) unasked(k Kind, u *upstream, m *member) Kind {
+	if k != stale {
+		return k
+	}
+	u.tracker.Failed(m.record)
+	return BadReply
 }
 
 // deadlineKind tells the end of a try from the end of the whole exchange.
@@ -216,17 +225,15 @@ func (x *exchange) faultOfUpstream(k Kind) bool {
 	return false
 }
 
-// send writes head and body. A body that was not read whole is sent on by a
-// second goroutine from here on.
+// send writes head and body, or leaves them to the first read of the reply. A
+// body that was not read whole is sent on by a second goroutine from here on.
 func (x *exchange) send(c *upstreamConn, d *destination) Kind {
 	x.buildRequest(c.member, d)
 	if x.body.whole || x.body.empty() {
 		if len(x.body.data) > 0 {
 			x.out = x.appendWholeBody(x.out)
 		}
-		if c.write(x.out, x.start) != nil {
-			return Terminated
-		}
+		c.ask(x.out)
 		return NoError
 	}
 	if x.body.framing == http1.Chunked && len(x.body.data) > 0 {
@@ -236,21 +243,13 @@ func (x *exchange) send(c *upstreamConn, d *destination) Kind {
 	} else {
 		x.out = append(x.out, x.body.data...)
 	}
-	if c.write(x.out, x.start) != nil {
+	if c.peek() != peekOpen {
+		return stale
+	}
+	if c.write(x.out, x.clock) != nil {
 		return Terminated
 	}
-	x.pumping.active = true
-	x.pumping.stop.Store(false)
-	x.pumping.last.Store(false)
-	x.pumping.done = make(chan Kind, 1)
-	go func(done chan<- Kind) {
-		kind := x.pump(c)
-		done <- kind
-		if kind != NoError && kind != Terminated {
-			c.interrupt() // the reply will not come: whoever waits for it shall know
-		}
-	}(x.pumping.done)
-	return NoError
+	return x.startPump(c)
 }
 
 func (x *exchange) appendWholeBody(dst []byte) []byte {
@@ -263,48 +262,11 @@ func (x *exchange) appendWholeBody(dst []byte) []byte {
 	return http1.AppendLastChunk(dst, x.requestChunks.Trailers())
 }
 
-// stopPump ends the goroutine that sends the body, if there is one, and
-// reports whether the body has been sent whole.
-func (x *exchange) stopPump(c *upstreamConn) bool {
-	if !x.pumping.active {
-		return true
-	}
-	x.pumping.active = false
-	select {
-	case kind := <-x.pumping.done:
-		x.keep = x.keep && kind == NoError
-		return kind == NoError
-	default:
-	}
-	if x.pumping.last.Load() {
-		// The upstream has read and answered what the goroutine is about to tell us
-		// that it has written.
-		select {
-		case kind := <-x.pumping.done:
-			x.keep = x.keep && kind == NoError
-			return kind == NoError
-		case <-time.After(lastWrite):
-		}
-	}
-	x.keep = false // bytes of the body are still to come, and nobody wants them
-	x.pumping.stop.Store(true)
-	c.conn.SetWriteDeadline(epoch)
-	for {
-		x.conn.interrupt()
-		select {
-		case kind := <-x.pumping.done:
-			return kind == NoError
-		case <-afterInterrupt():
-		}
-	}
+// repeatable reports whether the whole request can be sent once more: nothing
+// of its body has gone that is not kept.
+func (x *exchange) repeatable() bool {
+	return x.body.whole || x.body.empty() || !x.pumping.begun.Load()
 }
-
-// lastWrite is how long the end of a request's body may take to be written
-// after its reply is complete.
-const lastWrite = time.Second
-
-// repeatable reports whether the whole request can be sent once more.
-func (x *exchange) repeatable() bool { return x.body.whole || x.body.empty() }
 
 // idempotent reports whether doing the request twice is the same as doing it
 // once (RFC 9110 9.2.2).

@@ -85,7 +85,7 @@ func (c *compiler) compileServer(t *hostTable, g *mesh.Gateway, s *mesh.GatewayS
 }
 
 func anyPort(name string, port uint32, routes []*route) *hostEntry {
-	return &hostEntry{fallback: &virtualHost{name: name, port: port, routes: routes}, anyPort: true}
+	return &hostEntry{fallback: newVirtualHost(name, port, routes), anyPort: true}
 }
 
 // intersectHosts returns the narrower of two host patterns, if one lies under

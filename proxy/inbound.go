@@ -45,7 +45,7 @@ func (c *compiler) compileInbound() *inboundTable {
 	for _, s := range own {
 		e := &hostEntry{}
 		for _, p := range s.Ports {
-			vh := &virtualHost{name: s.Key(), port: p.Number, routes: []*route{c.inboundRoute(s, p)}}
+			vh := newVirtualHost(s.Key(), p.Number, []*route{c.inboundRoute(s, p)})
 			e.ports = append(e.ports, portHost{p.Number, vh})
 		}
 		v := mesh.View{Ports: s.Ports}
@@ -84,7 +84,7 @@ func (c *compiler) compileThrough() *hostTable {
 			policy := c.snapshot.Rules.Find(v.Host, v.Namespace, p.Number, "")
 			d.target = c.addTarget(upstreamKey{through: true, host: v.Host, port: p.Number}, endpoints, policy)
 			r := &route{rule: &mesh.HTTPRoute{}, name: "through", action: action{destinations: []destination{d}, totalWeight: 1, retries: mesh.DefaultRetries}}
-			e.ports = append(e.ports, portHost{p.Number, &virtualHost{name: v.Host, port: p.Number, routes: []*route{r}}})
+			e.ports = append(e.ports, portHost{p.Number, newVirtualHost(v.Host, p.Number, []*route{r})})
 		}
 		if p, ok := v.Port(0); ok {
 			e.fallback = e.find(p.Number)

@@ -5,19 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // listener accepts the connections of one port.
 type listener struct {
-	proxy    *Proxy
-	name     string
-	kind     listenerKind
-	port     uint32 // a Gateway's
-	listener *net.TCPListener
+	proxy   *Proxy
+	name    string
+	kind    listenerKind
+	port    uint32   // a Gateway's
+	file    *os.File // the socket; net.TCPListener would not let us accept by ourselves
+	address net.Addr
 
 	accepting bool // guarded by Proxy.mu
 
@@ -34,14 +39,44 @@ func (p *Proxy) listen(name, address string, kind listenerKind, port uint32) err
 // listenLocked opens a port. The caller holds mu.
 func (p *Proxy) listenLocked(name, address string, kind listenerKind, port uint32) error {
 	// No keep-alive probes: a connection that stands still ends by its time-out.
-	config := net.ListenConfig{KeepAlive: -1}
+	config := net.ListenConfig{KeepAlive: -1, Control: inherited}
 	l, err := config.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return listenError(name, address, err)
 	}
-	ln := &listener{proxy: p, name: name, kind: kind, port: port, listener: l.(*net.TCPListener), conns: map[*conn]struct{}{}}
-	p.listeners[name] = ln
+	defer l.Close()
+	file, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return listenError(name, address, err)
+	}
+	p.listeners[name] = &listener{proxy: p, name: name, kind: kind, port: port, file: file, address: l.Addr(), conns: map[*conn]struct{}{}}
 	return nil
+}
+
+// inherited sets what the connections of a listener take over from it.
+func inherited(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) {
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		setDeferred(fd, acceptDelay)
+	})
+}
+
+// acceptDelay is how long a new connection may be silent before it is handed
+// to us; Linux counts in seconds, by the handshake's timer.
+const acceptDelay = instant(time.Second)
+
+// setDeferred has Linux hand over a connection with its first bytes, so that
+// most requests can be read at once, or after the delay.
+func setDeferred(fd uintptr, delay instant) {
+	unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, int(delay/instant(time.Second)))
+}
+
+// acceptPending has connections handed over that are open but silent, which
+// takes up to acceptDelay from now.
+func (l *listener) acceptPending() {
+	if raw, err := l.file.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { setDeferred(fd, 0) })
+	}
 }
 
 // begin starts to accept, once: there is a table that says what to do.
@@ -72,7 +107,7 @@ func listenError(name, address string, err error) error {
 // caller holds mu.
 func (p *Proxy) closeListener(name string) {
 	if l := p.listeners[name]; l != nil {
-		l.listener.Close()
+		l.file.Close()
 		delete(p.listeners, name)
 		if p.closed {
 			l.closeAll()
@@ -83,27 +118,32 @@ func (p *Proxy) closeListener(name string) {
 // accept starts a goroutine for each connection, which ends with it.
 // begin starts accept; it ends when the listener is closed.
 func (l *listener) accept() {
+	raw, err := l.file.SyscallConn()
+	if err != nil {
+		return
+	}
 	for {
-		c, err := l.listener.AcceptTCP()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
+		var fd int
+		var peer netip.AddrPort
+		var errno syscall.Errno
+		err := raw.Read(func(s uintptr) bool {
+			fd, peer, errno = rawAccept(s)
+			return errno != syscall.EAGAIN
+		})
+		switch {
+		case err != nil:
+			return // closed
+		case errno != 0:
 			// Out of descriptors or memory: let connections end before the next try.
-			l.proxy.log.Warn("accept failed", "listener", l.name, "error", err)
+			l.proxy.log.Warn("accept failed", "listener", l.name, "error", errno)
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		s, err := newStream(c)
-		if err != nil {
-			c.Close()
-			continue
-		}
-		cn := newConn(l, s)
+		c := newConn(l, fd, peer)
 		l.mu.Lock()
-		l.conns[cn] = struct{}{}
+		l.conns[c] = struct{}{}
 		l.mu.Unlock()
-		go cn.serve()
+		go c.serve()
 	}
 }
 
@@ -130,6 +170,6 @@ func (l *listener) closeAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.conns {
-		c.stream.conn.Close()
+		c.kill()
 	}
 }

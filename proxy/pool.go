@@ -29,7 +29,8 @@ type connPool struct {
 }
 
 // take returns an idle connection that is younger than idleTimeout, or nil.
-func (p *connPool) take(idleTimeout instant) *upstreamConn {
+// t is about now.
+func (p *connPool) take(idleTimeout, t instant) *upstreamConn {
 	p.mu.Lock()
 	n := len(p.idle)
 	if n == 0 {
@@ -40,7 +41,7 @@ func (p *connPool) take(idleTimeout instant) *upstreamConn {
 	p.idle[n-1] = nil
 	p.idle = p.idle[:n-1]
 	p.mu.Unlock()
-	if idleTimeout != 0 && now()-c.since > idleTimeout {
+	if idleTimeout != 0 && t-c.since > idleTimeout {
 		c.discard()
 		return nil
 	}

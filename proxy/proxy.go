@@ -34,6 +34,7 @@ type Options struct {
 	GatewayBind       string            // the address of all gateway ports; default "0.0.0.0"
 	GatewayPorts      map[uint32]uint32 // a Gateway's port -> the port bound here; default: the same
 	NumTrustedProxies int               // how many proxies before a gateway are believed in x-forwarded-*
+	Downstream        Downstream        // what clients may take
 	Through           bool              // the inbound listener serves the other services of the own cluster too
 	Logger            *slog.Logger      // default: slog.Default()
 }
@@ -43,6 +44,7 @@ type Proxy struct {
 	options  Options
 	node     *mesh.Node
 	trusted  int
+	patience [3]patience // by listenerKind
 	log      *slog.Logger
 	table    atomic.Pointer[table]
 	draining atomic.Bool
@@ -69,6 +71,9 @@ func New(o Options) (*Proxy, error) {
 		listeners: map[string]*listener{},
 		upstreams: map[upstreamKey]*upstream{},
 		sweeping:  make(chan struct{}),
+	}
+	for kind := range p.patience {
+		p.patience[kind] = o.Downstream.patience(listenerKind(kind))
 	}
 	for _, l := range []struct {
 		name, address string
@@ -184,13 +189,14 @@ func (p *Proxy) Addresses() map[string]string {
 	defer p.mu.Unlock()
 	out := map[string]string{}
 	for name, l := range p.listeners {
-		out[name] = l.listener.Addr().String()
+		out[name] = l.address.String()
 	}
 	return out
 }
 
-// Drain stops accepting connections, ends those that are idle, and waits for
-// the others: each is told with its next reply. It returns ctx's error if that
+// Drain ends the connections that are idle and waits for the others: each is
+// told with its next reply. Connections that are being made are still served,
+// once; after two seconds no more are accepted. It returns ctx's error if that
 // comes first.
 func (p *Proxy) Drain(ctx context.Context) error {
 	p.draining.Store(true)
@@ -198,17 +204,23 @@ func (p *Proxy) Drain(ctx context.Context) error {
 	listeners := make([]*listener, 0, len(p.listeners))
 	for _, l := range p.listeners {
 		listeners = append(listeners, l)
-		l.listener.Close()
+		l.acceptPending()
 	}
 	p.mu.Unlock()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for closed, end := false, now()+2*acceptDelay; ; {
+		if t := now(); !closed && t >= end {
+			closed = true
+			for _, l := range listeners {
+				l.file.Close()
+			}
+		}
 		left := 0
 		for _, l := range listeners {
 			left += l.interruptIdle()
 		}
-		if left == 0 {
+		if closed && left == 0 {
 			return nil
 		}
 		select {

@@ -21,12 +21,12 @@ type connQueue struct {
 
 // lease gets a connection to a member: a kept one, or a new one if the
 // upstream's limits allow, waiting in line if they do not. fresh refuses kept
-// ones.
-func (u *upstream) lease(m *member, deadline instant, fresh bool) (*upstreamConn, *Error) {
+// ones. t is about now.
+func (u *upstream) lease(m *member, t, deadline instant, fresh bool) (*upstreamConn, *Error) {
 	q := &u.live.queue
 	limit := u.limits.connections
 	if !fresh && (limit == 0 || q.waiting.Load() == 0) {
-		if c := m.pool.take(u.idleTimeout); c != nil {
+		if c := m.pool.take(u.idleTimeout, t); c != nil {
 			return c, nil
 		}
 	}
@@ -45,7 +45,7 @@ func (u *upstream) lease(m *member, deadline instant, fresh bool) (*upstreamConn
 		if !q.await(turn, deadline) {
 			return nil, &Error{Kind: Timeout, Upstream: u.key.String()}
 		}
-		if c := m.pool.take(u.idleTimeout); c != nil && !fresh {
+		if c := m.pool.take(u.idleTimeout, now()); c != nil && !fresh {
 			return c, nil
 		} else if c != nil {
 			c.discard()
@@ -126,7 +126,7 @@ func (q *connQueue) wake() {
 // was one. Its place is free afterwards. The caller holds the queue's mu.
 func (u *upstream) closeIdle() bool {
 	for _, m := range u.members {
-		if c := m.pool.take(0); c != nil {
+		if c := m.pool.take(0, 0); c != nil {
 			c.close()
 			u.live.queue.open.Add(-1)
 			return true

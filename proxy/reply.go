@@ -32,7 +32,7 @@ func (x *exchange) readReply(c *upstreamConn, deadline instant) Kind {
 					return BadReply
 				}
 			}
-			if kind := x.fillReply(c, deadline); kind != NoError {
+			if kind := x.fillReply(c, deadline, nil, 0); kind != NoError {
 				return kind
 			}
 			continue
@@ -54,46 +54,54 @@ func (x *exchange) readReply(c *upstreamConn, deadline instant) Kind {
 	}
 }
 
-// passInterim sends a 1xx reply on, unless the client is of HTTP/1.0 or has
-// had its 100 from us.
+// passInterim sends a 1xx reply on, unless the client is of HTTP/1.0, or it is
+// a 100 that the client does not wait for.
 func (x *exchange) passInterim() Kind {
-	if x.res.Status == 100 || x.req.Minor == 0 {
+	if x.res.Status == 100 && !x.body.awaited || x.req.Minor == 0 {
 		return NoError
 	}
-	x.out = http1.AppendStatusLine(x.out[:0], x.res.Status, x.res.Reason)
+	out := http1.AppendStatusLine(x.interim[:0], x.res.Status, x.res.Reason)
 	for i := range x.res.Fields {
 		if f := &x.res.Fields[i]; !hopByHop(f.ID) {
-			x.out = http1.AppendField(x.out, f.Name, f.Value)
+			out = http1.AppendField(out, f.Name, f.Value)
 		}
 	}
-	x.out = append(x.out, "\r\n"...)
-	if x.conn.write(x.out, now()) != nil {
+	x.interim = append(out, "\r\n"...)
+	if x.conn.write(x.interim, x.clock) != nil {
 		return ClientGone
 	}
 	return NoError
 }
 
 // fillReply reads from the upstream until bytes come, the try's deadline
-// passes, or the client turns out to be gone.
-func (x *exchange) fillReply(c *upstreamConn, deadline instant) Kind {
+// passes, or the client turns out to be gone. The bytes go into p if there is
+// one, n of them at most.
+func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64) Kind {
 	for {
-		t := now()
-		c.limit = sooner(deadline, t+clientCheck)
-		_, err := c.fill()
+		c.limit = sooner(deadline, x.clock+clientCheck)
+		var err error
+		if p == nil {
+			_, err = c.fill()
+		} else {
+			err = c.fillPipe(p, n)
+		}
+		x.clock = now()
 		switch {
 		case err == nil:
 			return NoError
+		case err == errStale:
+			return stale
 		case err == errInterrupted:
 			// The goroutine that sends the body has failed on the client's side.
 			if x.pumping.active {
-				if kind := <-x.pumping.done; kind != NoError {
+				if kind := <-x.pumping.outcome; kind != NoError {
 					x.pumping.active, x.keep = false, false
 					return kind
 				}
 				x.pumping.active = false
 			}
 			continue
-		case err == errTimeout && deadline != 0 && now() >= deadline:
+		case err == errTimeout && deadline != 0 && x.clock >= deadline:
 			return x.deadlineKind(Timeout)
 		case err == errTimeout:
 			if !x.pumping.active && x.conn.peek() == peekBroken {
@@ -129,7 +137,7 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 	}
 	sent := x.stopPump(c)
 	if kind == NoError && reusable && sent && c.in.len() == 0 {
-		u.release(c, x.start)
+		u.release(c, x.clock)
 	} else {
 		c.discard()
 	}
@@ -147,7 +155,7 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 
 // flush writes out what has been built.
 func (x *exchange) flush() Kind {
-	if x.conn.write(x.out, now()) != nil {
+	if x.conn.write(x.out, x.clock) != nil {
 		return ClientGone
 	}
 	x.out = x.out[:0]
@@ -165,20 +173,43 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 	if kind := x.flush(); kind != NoError {
 		return kind
 	}
+	if left > spliceFrom {
+		if p := takePipe(); p != nil {
+			c.in.release()
+			kind := x.splice(c, p, left)
+			p.release()
+			return kind
+		}
+	}
 	if left > bufferSize {
 		c.exchangeBuffer().recycle()
 	}
 	for left > 0 {
 		c.in.r, c.in.w = 0, 0
-		if kind := x.fillReply(c, x.deadline); kind != NoError {
+		if kind := x.fillReply(c, x.deadline, nil, 0); kind != NoError {
 			return kind
 		}
 		n := min(int64(c.in.len()), left)
-		if x.conn.write(c.in.data[:n], now()) != nil {
+		if x.conn.write(c.in.data[:n], x.clock) != nil {
 			return ClientGone
 		}
 		c.in.r += int(n)
 		left -= n
+	}
+	return NoError
+}
+
+// splice moves the rest of a body through a pipe, so that its bytes never leave
+// the kernel.
+func (x *exchange) splice(c *upstreamConn, p *pipe, left int64) Kind {
+	for left > 0 {
+		if kind := x.fillReply(c, x.deadline, p, left); kind != NoError {
+			return kind
+		}
+		left -= int64(p.held)
+		if x.conn.writePipe(p, x.clock) != nil {
+			return ClientGone
+		}
 	}
 	return NoError
 }
@@ -215,7 +246,7 @@ func (x *exchange) deliverChunked(c *upstreamConn, chunked bool) Kind {
 		if c.in.len() == 0 {
 			c.in.r, c.in.w = 0, 0
 		}
-		if kind := x.fillReply(c, x.deadline); kind != NoError {
+		if kind := x.fillReply(c, x.deadline, nil, 0); kind != NoError {
 			return kind
 		}
 	}
@@ -231,7 +262,7 @@ func (x *exchange) deliverUntilClose(c *upstreamConn, chunked bool) Kind {
 				return kind
 			}
 		}
-		kind := x.fillReply(c, x.deadline)
+		kind := x.fillReply(c, x.deadline, nil, 0)
 		if kind == Terminated && c.ended {
 			if chunked {
 				x.out = http1.AppendLastChunk(x.out, nil)
@@ -259,6 +290,9 @@ func (x *exchange) appendChunk(data []byte, chunked bool) {
 
 // buildReply writes the head that goes to the client into x.out.
 func (x *exchange) buildReply(d *destination, chunked bool) {
+	if x.body.awaited && !x.pumping.begun.Load() {
+		x.keep = false // nobody knows whether the client still sends its body
+	}
 	fields := x.res.Fields
 	if h, dh := x.route.headers, d.headers; h != nil || dh != nil {
 		fields = x.changeReply(h, dh)
@@ -352,7 +386,7 @@ func (x *exchange) local(status int, body []byte, name, value string) {
 	if !x.bodyRead() {
 		x.keep = false
 	}
-	x.replying, x.status = true, status
+	x.replying, x.status, x.clock = true, status, now()
 	out := http1.AppendStatusLine(x.out[:0], status, []byte(http1.StatusText(status)))
 	if len(body) > 0 {
 		out = append(out, "content-type: text/plain\r\n"...)

@@ -104,6 +104,9 @@ func (x *exchange) buildRequest(m *member, d *destination) {
 	default:
 		out = append(out, "\r\ntransfer-encoding: chunked"...)
 	}
+	if x.body.awaited {
+		out = append(out, "\r\nexpect: 100-continue"...)
+	}
 	x.out = append(out, "\r\n\r\n"...)
 }
 

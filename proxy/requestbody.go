@@ -12,6 +12,8 @@ type requestBody struct {
 	length  int64  // of http1.Length: as announced
 	data    []byte // the beginning, decoded
 	whole   bool   // data is all of it
+	awaited bool   // the client waits for 100 (Continue) before it sends any
+	pace    pace
 
 	// kept is the buffer in which head and data lie, where the connection got
 	// another one to read the rest of the body into.
@@ -29,24 +31,26 @@ func (b *requestBody) empty() bool {
 
 // open reads as much of the body as can be held. A body with a length is read
 // whole if it fits. Of a chunked one, what has come is taken, and no more:
-// its sender may want to see a reply before it goes on.
+// its sender may want to see a reply before it goes on. Of one whose sender
+// waits for 100 (Continue) nothing is: whether it is wanted is for the upstream
+// to say (RFC 9110 10.1.1).
 func (b *requestBody) open(x *exchange) Kind {
 	*b = requestBody{framing: x.req.Framing, length: x.req.ContentLength, whole: true}
-	if b.framing == http1.NoBody || b.framing == http1.Length && b.length == 0 {
+	switch {
+	case b.framing == http1.NoBody || b.framing == http1.Length && b.length == 0:
 		return NoError
-	}
-	if x.req.Expect100 && x.conn.in.len() == 0 {
-		if x.conn.write(continueLine, x.start) != nil {
-			return ClientGone
-		}
-	}
-	if b.framing == http1.Chunked {
+	case x.conn.patience.maxBody != 0 && b.length > x.conn.patience.maxBody:
+		return BodyTooLarge
+	case x.req.Expect100 && x.conn.in.len() == 0:
+		b.whole, b.awaited = false, true
+		x.requestChunks.Reset()
+		b.kept = x.conn.exchangeBuffer()
+		return NoError
+	case b.framing == http1.Chunked:
 		return b.openChunked(x)
 	}
 	return b.openLength(x)
 }
-
-var continueLine = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 
 func (b *requestBody) openLength(x *exchange) Kind {
 	in := &x.conn.in
@@ -62,10 +66,11 @@ func (b *requestBody) openLength(x *exchange) Kind {
 			in.w = copy(in.data, b.kept.bytes())
 		}
 		for int64(in.len()) < b.length {
-			if kind := x.fillBody(); kind != NoError {
+			if kind := x.fillBody(nil, 0); kind != NoError {
 				return kind
 			}
 		}
+		x.clock = now()
 	}
 	b.data = in.data[in.r : in.r+int(b.length)]
 	in.r += int(b.length)
@@ -85,6 +90,9 @@ func (b *requestBody) openChunked(x *exchange) Kind {
 		}
 		end += copy(in.data[end:], data)
 		in.r += n
+		if most := x.conn.patience.maxBody; most != 0 && int64(end-start) > most {
+			return BodyTooLarge
+		}
 		if done {
 			b.data = in.data[start:end]
 			return NoError
@@ -108,79 +116,29 @@ func (s *stream) exchangeBuffer() buffer {
 	return old
 }
 
-// bodyTimeout is how long the next bytes of a request's body may take to come;
-// Envoy's default for a stream that stands still.
-const bodyTimeout = 5 * 60 * 1e9
-
-// fillBody reads more of the body from the client.
-func (x *exchange) fillBody() Kind {
-	x.conn.limit = sooner(x.deadline, now()+bodyTimeout)
+// fillBody reads more of the body from the client, into p if there is one, of
+// n bytes at most.
+func (x *exchange) fillBody(p *pipe, n int64) Kind {
+	c := x.conn
+	t := now()
+	c.limit = sooner(x.deadline, x.body.pace.limit(t, c.patience))
+	if x.body.awaited && !x.pumping.begun.Load() {
+		c.limit = sooner(x.deadline, t+c.patience.idle) // for as long as the upstream makes it wait
+	}
 	for {
-		_, err := x.conn.fill()
+		var err error
+		if p == nil {
+			_, err = c.fill()
+		} else {
+			err = c.fillPipe(p, n)
+		}
 		switch {
 		case err == nil:
+			x.body.pace.moved(c.n, t, c.patience)
 			return NoError
 		case err == errInterrupted && !x.pumping.stop.Load():
 			continue // the proxy drains, which does not concern an exchange under way
 		}
 		return readError(err)
-	}
-}
-
-// pump sends the rest of a body while the reply is awaited and read. It runs
-// on a goroutine of its own, which send starts and which ends when the body has
-// been sent, when either side fails, or when stop is set and the client's
-// stream interrupted.
-func (x *exchange) pump(c *upstreamConn) Kind {
-	left := x.body.length - int64(len(x.body.data))
-	in := &x.conn.in
-	var frame []byte
-	for {
-		var data []byte
-		done := false
-		if x.body.framing == http1.Length {
-			n := min(int64(in.len()), left)
-			data = in.data[in.r : in.r+int(n)]
-			in.r += int(n)
-			left -= n
-			done = left == 0
-		} else if in.len() > 0 {
-			var n int
-			var err error
-			data, n, done, err = x.requestChunks.Next(in.bytes())
-			if err != nil {
-				return BadRequest
-			}
-			in.r += n
-		}
-		frame = frame[:0]
-		switch {
-		case x.body.framing == http1.Length:
-			frame = data
-		case len(data) > 0:
-			frame = http1.AppendChunkHeader(frame, len(data))
-			frame = append(frame, data...)
-			frame = append(frame, "\r\n"...)
-		}
-		if done && x.body.framing == http1.Chunked {
-			frame = http1.AppendLastChunk(frame, x.requestChunks.Trailers())
-		}
-		if done {
-			x.pumping.last.Store(true)
-		}
-		if len(frame) > 0 {
-			if c.write(frame, now()) != nil {
-				return Terminated
-			}
-		}
-		if done {
-			return NoError
-		}
-		if in.len() == 0 {
-			in.r, in.w = 0, 0
-			if kind := x.fillBody(); kind != NoError {
-				return kind
-			}
-		}
 	}
 }

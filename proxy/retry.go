@@ -120,8 +120,6 @@ func (p *retryPlan) backOff(x *exchange) bool {
 		return false
 	}
 	time.Sleep(wait)
+	x.clock = now()
 	return true
 }
-
-// afterInterrupt is how soon an interrupt is repeated that may have been missed.
-func afterInterrupt() <-chan time.Time { return time.After(10 * time.Millisecond) }

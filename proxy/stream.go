@@ -12,86 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bufferSize is what a message head and a small body fit in, so that they are
-// one read and one write; the same as nginx's and HAProxy's default buffers.
-const bufferSize = 16 << 10
-
-// largeBufferSize is for heads beyond bufferSize, up to the limit of 60 KiB,
-// and for bodies under way.
-const largeBufferSize = 64 << 10
-
-var (
-	smallBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
-	largeBuffers = sync.Pool{New: func() any { return new([largeBufferSize]byte) }}
-)
-
-// buffer is bytes read and not yet consumed: data[r:w]. Its memory is borrowed
-// from a pool and given back when the connection falls idle, so an idle
-// connection holds none.
-type buffer struct {
-	data []byte // nil while nothing is borrowed
-	r, w int
-}
-
-func (b *buffer) bytes() []byte { return b.data[b.r:b.w] }
-func (b *buffer) len() int      { return b.w - b.r }
-
-// borrow makes room to read into, if there is none yet.
-func (b *buffer) borrow() {
-	if b.data == nil {
-		b.data = smallBuffers.Get().(*[bufferSize]byte)[:]
-	}
-}
-
-// release gives the memory back; what was not consumed is lost.
-func (b *buffer) release() {
-	b.recycle()
-	*b = buffer{}
-}
-
-// recycle gives the memory of a buffer back that nobody looks at any more.
-func (b buffer) recycle() {
-	switch len(b.data) {
-	case bufferSize:
-		smallBuffers.Put((*[bufferSize]byte)(b.data))
-	case largeBufferSize:
-		largeBuffers.Put((*[largeBufferSize]byte)(b.data))
-	}
-}
-
-// grow exchanges a small buffer for a large one and reports whether that made
-// it any larger.
-func (b *buffer) grow() bool {
-	if len(b.data) == largeBufferSize {
-		return false
-	}
-	large := largeBuffers.Get().(*[largeBufferSize]byte)
-	n := copy(large[:], b.bytes())
-	b.release()
-	b.data, b.w = large[:], n
-	return true
-}
-
-// compact moves what is left to the front. Slices into the buffer are void
-// afterwards.
-func (b *buffer) compact() {
-	if b.r > 0 {
-		b.w = copy(b.data, b.data[b.r:b.w])
-		b.r = 0
-	}
-}
-
 // stream is one TCP connection with the bytes read from it. It is used by one
 // goroutine at a time for reading and by one for writing.
 //
-// Reads and writes go to the non-blocking socket by RawSyscall within
+// Reads and writes go to the non-blocking socket by raw system calls within
 // syscall.RawConn: they never block, so the scheduler need not be told, and
 // its monitor thread sleeps on. At moderate load that thread is half of a Go
 // proxy's CPU time.
+//
+// A connection that was accepted is not even known to the runtime until
+// somebody has to wait for it: one that brings its request along and ends with
+// the reply costs no registration.
 type stream struct {
-	conn *net.TCPConn
-	raw  syscall.RawConn
-	in   buffer
+	fd  int             // of a connection that the runtime does not know yet
+	raw syscall.RawConn // nil for one of those
+	in  buffer
+
+	asking asking
+	rest   []byte // of a request that fill has to send
 
 	// limit is when reading has to end; armed is the deadline that the runtime
 	// was told of. The runtime is told anew only if limit comes before armed, or
@@ -99,68 +37,176 @@ type stream struct {
 	// timer operation per time-out instead of one per request.
 	limit, armed instant
 
+	stall      instant // how long a write may stand, at the least
 	writeArmed instant // the deadline for writing that the runtime knows
 	ended      bool    // the peer has ended its side in order
+	movable    bool    // nothing points into the buffer, so that a wait may shrink it
 
 	// The closures given to raw, made once, and what they work on.
-	readFn, writeFn   func(fd uintptr) bool
-	n                 int
-	readErr, writeErr syscall.Errno
-	out               []byte
+	readFn, askFn, writeFn func(fd uintptr) bool
+	n                      int
+	readErr, writeErr      syscall.Errno
+	out                    []byte
 
-	// idle says that the reader waits for a new message, so that it may give its
-	// buffer back while it waits.
-	idle bool
+	mu   sync.Mutex // guards conn against interrupt and kill by other goroutines
+	conn pollable   // nil while the runtime does not know the connection
+	dead bool       // kill came: do not wait any more
 }
 
+// pollable is what *net.TCPConn and *os.File have in common.
+type pollable interface {
+	SyscallConn() (syscall.RawConn, error)
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+	Close() error
+}
+
+// newStream makes the stream of a connection that was dialled.
 func newStream(c *net.TCPConn) (*stream, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	s := &stream{conn: c, raw: raw}
-	s.readFn, s.writeFn = s.tryRead, s.tryWrite
-	return s, nil
+	s := &stream{conn: c, stall: stallTimeout}
+	return s, s.register()
 }
 
-// errTimeout is the end of a read whose limit has passed.
-var errTimeout = errors.New("deadline exceeded")
+// acceptedStream makes the stream of a connection that was accepted.
+func acceptedStream(fd int, stall instant) *stream {
+	return &stream{fd: fd, stall: stall}
+}
 
-// errInterrupted is the end of a read that [stream.interrupt] broke off.
-var errInterrupted = errors.New("interrupted")
+// stallTimeout is how long an upstream may leave a write standing, at the
+// least; HAProxy's usual "timeout server". A write is of some 64 KiB at most, so
+// this is a minimum rate as well: a slow reader takes at least that much in
+// twice the time.
+const stallTimeout = instant(60 * time.Second)
+
+var (
+	// errTimeout is the end of a read whose limit has passed.
+	errTimeout = errors.New("deadline exceeded")
+
+	// errInterrupted is the end of a read that [stream.interrupt] broke off.
+	errInterrupted = errors.New("interrupted")
+
+	// errStale is the end of a request that was not sent, since the peer had
+	// ended the connection, or had sent what nobody asked for.
+	errStale = errors.New("connection not as it was left")
+)
+
+// register makes the connection known to the runtime, so that it can be waited
+// for.
+func (s *stream) register() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return net.ErrClosed
+	}
+	if s.conn == nil {
+		s.conn = os.NewFile(uintptr(s.fd), "tcp")
+	}
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	s.raw = raw
+	s.readFn, s.askFn, s.writeFn = s.tryRead, s.tryAsk, s.tryWrite
+	return nil
+}
 
 // fill reads once, as many bytes as come and fit. io.EOF when the peer has
 // ended its side; errTimeout when limit has passed. A full buffer is an error
 // of the caller's: it must grow or consume first.
+//
+// If [stream.ask] has left a request, it is sent first. errStale: it was not.
 func (s *stream) fill() (int, error) {
-	s.in.borrow()
-	if s.in.w == len(s.in.data) {
+	if s.in.data != nil && s.in.w == len(s.in.data) {
 		s.in.compact()
 	}
+	if s.raw == nil {
+		if s.tryRead(uintptr(s.fd)) {
+			return s.filled()
+		}
+		if err := s.register(); err != nil {
+			return 0, err
+		}
+	}
+	if s.asking != askNothing {
+		if err := s.wait(s.askFn); err != nil {
+			return 0, err
+		}
+		asked := s.asking
+		s.asking = askNothing
+		switch asked {
+		case askStale:
+			return 0, errStale
+		case askSent:
+			return s.filled()
+		}
+		// The socket takes no more for now. A failure to send the rest does not
+		// matter yet: there may be an early reply.
+		s.write(s.rest, now())
+	}
+	if err := s.wait(s.readFn); err != nil {
+		return 0, err
+	}
+	return s.filled()
+}
+
+// filled takes over what tryRead has put into the buffer.
+func (s *stream) filled() (int, error) {
+	n, err := s.received()
+	s.in.w += n
+	return n, err
+}
+
+// received is the outcome of a read.
+func (s *stream) received() (int, error) {
+	switch {
+	case s.readErr != 0:
+		return 0, s.readErr
+	case s.n == 0:
+		s.ended = true
+		return 0, io.EOF
+	}
+	return s.n, nil
+}
+
+// ask leaves a request to be sent by the next fill, which looks first whether
+// the connection is as it was left: a kept one may have been closed meanwhile,
+// or, worse, hold bytes that would be taken for the reply. Waiting for the reply
+// takes one look at the socket before it comes anyway; this way that look is of
+// use. p has to stay as it is until fill has returned.
+func (s *stream) ask(p []byte) { s.rest, s.asking = p, askPending }
+
+// asking is how far a request is that ask has left.
+type asking uint8
+
+const (
+	askNothing asking = iota
+	askPending
+	askPartly // sent in part: the socket takes no more for now
+	askSent   // or not to be sent any more: what comes now is a reply, or the reason
+	askStale
+)
+
+// wait lets the runtime call fn until it returns true: first at once, and then
+// whenever the socket has become readable. errTimeout when limit has passed.
+func (s *stream) wait(fn func(fd uintptr) bool) error {
 	for {
 		if s.limit != 0 && (s.armed == 0 || s.limit < s.armed) {
 			s.arm()
 		}
-		err := s.raw.Read(s.readFn)
+		err := s.raw.Read(fn)
 		switch {
-		case err == nil && s.readErr != 0:
-			return 0, s.readErr
-		case err == nil && s.n == 0:
-			s.ended = true
-			return 0, io.EOF
 		case err == nil:
-			s.in.w += s.n
-			return s.n, nil
+			return nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return 0, err
+			return err
 		case s.limit != 0 && now() >= s.limit:
-			return 0, errTimeout
+			return errTimeout
 		}
 		// Either armed has passed before limit, or somebody called interrupt.
 		interrupted := s.armed == 0 || now() < s.armed
 		s.arm()
 		if interrupted {
-			return 0, errInterrupted
+			return errInterrupted
 		}
 	}
 }
@@ -178,44 +224,83 @@ func (s *stream) arm() {
 // interrupt ends a read under way or the next one, from another goroutine:
 // fill returns errInterrupted, once. One that arms the deadline at the same
 // moment may miss it, so whoever needs an answer asks again.
-func (s *stream) interrupt() { s.conn.SetReadDeadline(epoch) }
-
-// tryRead is called by the runtime until it returns true, first at once and
-// then whenever the socket has become readable.
-func (s *stream) tryRead(fd uintptr) bool {
-	s.in.borrow()
-	p := s.in.data[s.in.w:]
-	for {
-		n, errno := rawRead(fd, p)
-		switch errno {
-		case 0:
-			s.n, s.readErr = n, 0
-			return true
-		case syscall.EINTR:
-		case syscall.EAGAIN:
-			if s.idle && s.in.len() == 0 {
-				s.in.release()
-			}
-			return false
-		default:
-			s.n, s.readErr = 0, errno
-			return true
-		}
+func (s *stream) interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		s.conn.SetReadDeadline(epoch)
 	}
 }
 
-// writeTimeout is how long a peer may leave a write standing, at the least;
-// HAProxy's usual "timeout client".
-const writeTimeout = instant(60 * time.Second)
+// kill ends the connection, from another goroutine: whoever waits for it, or
+// will, gets an error.
+func (s *stream) kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dead = true
+	if s.conn != nil {
+		s.conn.Close()
+	}
+}
+
+// tryRead is called by the runtime until it returns true.
+func (s *stream) tryRead(fd uintptr) bool {
+	s.in.borrow()
+	if s.in.w == smallBufferSize && len(s.in.data) == smallBufferSize {
+		s.in.grow()
+	}
+	n, errno := rawReceive(fd, s.in.data[s.in.w:])
+	if errno == syscall.EAGAIN {
+		switch {
+		case s.in.len() == 0:
+			s.in.release()
+		case s.movable:
+			s.in.shrink()
+		}
+		return false
+	}
+	s.n, s.readErr = n, errno
+	return true
+}
+
+// tryAsk sends a request over a connection on which nothing may have come, and
+// goes on as tryRead.
+func (s *stream) tryAsk(fd uintptr) bool {
+	if s.asking == askSent {
+		return s.tryRead(fd)
+	}
+	var b [1]byte
+	if _, errno := rawPeek(fd, b[:]); errno != syscall.EAGAIN {
+		s.asking = askStale
+		return true
+	}
+	n, errno := rawSend(fd, s.rest)
+	if s.rest = s.rest[n:]; len(s.rest) > 0 && (errno == 0 || errno == syscall.EAGAIN) {
+		s.asking = askPartly
+		return true
+	}
+	s.asking = askSent
+	return false
+}
 
 // write sends all of p. t is about now. A peer that does not read for
-// writeTimeout, or twice that, ends the write: like a read's, the runtime's
+// stall, or twice that, ends the write: like a read's, the runtime's
 // deadline is moved once per time-out, not once per write.
 func (s *stream) write(p []byte, t instant) error {
-	if t+writeTimeout > s.writeArmed {
-		s.writeArmed = t + 2*writeTimeout
-		s.conn.SetWriteDeadline(s.writeArmed.time())
+	if s.raw == nil {
+		n, errno := rawSend(uintptr(s.fd), p)
+		switch {
+		case n == len(p) && errno == 0:
+			return nil
+		case errno != 0 && errno != syscall.EAGAIN:
+			return errno
+		}
+		p = p[n:]
+		if err := s.register(); err != nil {
+			return err
+		}
 	}
+	s.armWrite(t)
 	s.out = p
 	err := s.raw.Write(s.writeFn)
 	s.out = nil
@@ -225,13 +310,20 @@ func (s *stream) write(p []byte, t instant) error {
 	return err
 }
 
+// armWrite tells the runtime when writing has to end.
+func (s *stream) armWrite(t instant) {
+	if t+s.stall > s.writeArmed {
+		s.writeArmed = t + 2*s.stall
+		s.conn.SetWriteDeadline(s.writeArmed.time())
+	}
+}
+
 func (s *stream) tryWrite(fd uintptr) bool {
 	for len(s.out) > 0 {
-		n, errno := rawWrite(fd, s.out)
+		n, errno := rawSend(fd, s.out)
 		switch errno {
 		case 0:
 			s.out = s.out[n:]
-		case syscall.EINTR:
 		case syscall.EAGAIN:
 			return false
 		default:
@@ -242,19 +334,29 @@ func (s *stream) tryWrite(fd uintptr) bool {
 	return true
 }
 
+// control calls fn with the connection's descriptor. What fn calls must not
+// block.
+func (s *stream) control(fn func(fd uintptr)) error {
+	if s.raw == nil {
+		fn(uintptr(s.fd))
+		return nil
+	}
+	return s.raw.Control(fn)
+}
+
 // peek looks at the socket without waiting: whether the peer has gone, or has
 // sent what nobody asked for.
 func (s *stream) peek() peekResult {
 	result := peekOpen
-	err := s.raw.Control(func(fd uintptr) {
+	err := s.control(func(fd uintptr) {
 		var b [1]byte
-		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		n, errno := rawPeek(fd, b[:])
 		switch {
 		case n > 0:
 			result = peekBytes
-		case err == nil:
+		case errno == 0:
 			result = peekEnded
-		case err != unix.EAGAIN && err != unix.EINTR:
+		case errno != syscall.EAGAIN:
 			result = peekBroken
 		}
 	})
@@ -273,15 +375,26 @@ const (
 	peekBroken                   // reset, or closed by us
 )
 
+// closeWrite ends our side in order.
+func (s *stream) closeWrite() {
+	s.control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_WR) })
+}
+
 // close ends the connection and gives its buffer back.
 func (s *stream) close() {
-	s.conn.Close()
 	s.in.release()
+	if s.raw == nil && s.conn == nil {
+		rawClose(s.fd)
+		return
+	}
+	s.conn.Close()
 }
 
 // abort ends the connection with a reset, so that the peer cannot take what
 // it has got for the whole.
 func (s *stream) abort() {
-	s.conn.SetLinger(0)
+	s.control(func(fd uintptr) {
+		unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	})
 	s.close()
 }

@@ -46,6 +46,24 @@ type virtualHost struct {
 	name   string
 	port   uint32
 	routes []*route
+	index  *routeIndex // nil: few routes
+}
+
+func newVirtualHost(name string, port uint32, routes []*route) *virtualHost {
+	return &virtualHost{name: name, port: port, routes: routes, index: newRouteIndex(routes)}
+}
+
+// find returns the first route that fits the request, or nil.
+func (vh *virtualHost) find(x *exchange) *route {
+	if vh.index != nil {
+		return vh.index.find(vh.routes, x)
+	}
+	for _, r := range vh.routes {
+		if r.fits(x) {
+			return r
+		}
+	}
+	return nil
 }
 
 // find returns the virtual host for a name in lower case and a port, 0 if the
@@ -184,7 +202,7 @@ func (c *compiler) compileOutbound() *hostTable {
 	}
 	for _, host := range bound.hosts {
 		if v, ok := c.reg.View(host); !ok || strings.HasPrefix(host, "*") && v == nil {
-			vh := &virtualHost{name: host, port: 80, routes: c.compileRoutes(bound.find(host), mesh.MeshGateway, 80)}
+			vh := newVirtualHost(host, 80, c.compileRoutes(bound.find(host), mesh.MeshGateway, 80))
 			t.add(host, &hostEntry{fallback: vh, anyPort: true})
 		}
 	}
@@ -213,13 +231,13 @@ func (c *compiler) addService(t *hostTable, name string, bound *boundServices) {
 	}
 	e := &hostEntry{}
 	for _, p := range v.Ports {
-		vh := &virtualHost{name: v.Host, port: p.Number}
+		var routes []*route
 		if services != nil {
-			vh.routes = c.compileRoutes(services, mesh.MeshGateway, p.Number)
+			routes = c.compileRoutes(services, mesh.MeshGateway, p.Number)
 		} else {
-			vh.routes = []*route{c.defaultRoute(v.Host, p.Number)}
+			routes = []*route{c.defaultRoute(v.Host, p.Number)}
 		}
-		e.ports = append(e.ports, portHost{p.Number, vh})
+		e.ports = append(e.ports, portHost{p.Number, newVirtualHost(v.Host, p.Number, routes)})
 	}
 	if p, ok := v.Port(0); ok {
 		e.fallback = e.find(p.Number)
