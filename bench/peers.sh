@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Isthmus beside HAProxy and nginx: installs what is missing (Debian), builds, measures, and writes docs/performance.md.
+# Isthmus beside HAProxy and nginx, and beside Caddy and Traefik if they are in PATH: installs what is missing of the
+# others (Debian), builds, measures for a quarter of an hour, and writes docs/performance.md with docs/performance.svg.
+# Arguments go to the measurement: bench/peers.sh -case keep,rate -rounds 1 -out ""; -help lists them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 missing=()

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// values are the figures of one measurement.
+type values map[string]float64
+
+// figure is one thing measured in a case, a column of its table.
+type figure struct {
+	key, title string
+	digits     int
+	goal       goal
+}
+
+// goal is what Isthmus is to reach. The zero goal is none.
+type goal struct {
+	most    float64
+	ofOther bool // most is a ratio to what the case compares with
+}
+
+func ratio(most float64) goal { return goal{most, true} }
+func mib(most float64) goal   { return goal{most, false} }
+
+// benchCase is something to measure.
+type benchCase struct {
+	name, title, about string
+	figures            []figure
+	base               string // the peer to compare with
+	who                func(all []peer) []peer
+	run                func(b *bench, p peer) (values, error)
+}
+
+// lost is the figure for requests without a reply; it has no column, but is
+// told when it is not 0.
+const lost = "lost"
+
+// closedLoop are the figures of a saturated proxy.
+func closedLoop(goal goal) []figure {
+	return []figure{
+		{"cpu", "CPU µs a request", 1, goal}, {"rps", "requests a second", 0, goal0},
+		{"p50", "p50 µs", 0, goal0}, {"p99", "p99 µs", 0, goal0},
+	}
+}
+
+// perMiB are the figures of large replies.
+func perMiB(goal goal) []figure {
+	return []figure{{"cpuMiB", "CPU µs a MiB", 0, goal}, {"mibps", "MiB a second", 0, goal0}, {"p50", "p50 µs", 0, goal0}, {"p99", "p99 µs", 0, goal0}}
+}
+
+var goal0 goal
+
+var keep = load{path: "/1k", connections: 64}
+
+func everybody(all []peer) []peer { return all }
+
+var allCases = []benchCase{
+	{
+		name: "keep", title: "Keep-alive, 64 connections, 1 KiB", base: "haproxy", who: everybody,
+		figures: closedLoop(ratio(1.0)), run: saturated(keep, 1),
+	},
+	{
+		name: "routes", title: "The same over 10,000 routes and 10,000 endpoints", base: "isthmus",
+		about:   "Isthmus alone, beside itself with one route and one endpoint; the route taken is the last, the endpoints are those of a hundred services.",
+		who:     func(all []peer) []peer { return []peer{all[0], withManyRoutes(all[0])} },
+		figures: closedLoop(ratio(1.03)), run: saturated(keep, 1),
+	},
+	{
+		name: "rate", title: "2,000 requests a second, 16 connections, 1 KiB", base: "haproxy",
+		about: "Open loop, with random gaps: latency counts from the moment when a request was due. Added is what is more than direct, the load straight to the upstream.",
+		who:   func(all []peer) []peer { return append([]peer{direct}, all...) },
+		figures: []figure{
+			{"cpu", "CPU µs a request", 1, ratio(0.8)}, {"added50", "added p50 µs", 0, ratio(1)}, {"added99", "added p99 µs", 0, ratio(1)},
+			{"p50", "p50 µs", 0, goal0}, {"p99", "p99 µs", 0, goal0},
+		},
+		run: (*bench).openLoop,
+	},
+	{
+		name: "close", title: "A connection for each request, 1 KiB", base: "haproxy", who: everybody,
+		figures: closedLoop(ratio(1.2)),
+		run:     saturated(load{path: "/1k", connections: 64, headers: []string{"Connection: close"}}, 1),
+	},
+	{
+		name: "64k", title: "Replies of 64 KiB, 16 connections", base: "haproxy", who: everybody,
+		figures: perMiB(ratio(0.95)), run: saturated(load{path: "/64k", connections: 16}, 1),
+	},
+	{
+		name: "1m", title: "Replies of 1 MiB, 16 connections", base: "haproxy", who: everybody,
+		figures: perMiB(ratio(0.55)), run: saturated(load{path: "/1m", connections: 16}, 1),
+	},
+	{
+		name: "rss", title: "Resident memory", base: "haproxy", who: everybody,
+		about: "Of all processes of a proxy, pages that they share counted once (Pss). A slow connection has sent half of a request's head, and then nothing.",
+		figures: []figure{
+			{"idle", "MiB idle", 1, mib(20)}, {"busy", "MiB at 1,000 busy connections", 1, mib(45)}, {"slow", "MiB at 10,000 slow connections", 1, mib(150)},
+		},
+		run: (*bench).memory,
+	},
+}
+
+func caseNames() []string {
+	var names []string
+	for _, c := range allCases {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// chooseCases returns the cases of a comma separated list, in their own order.
+func chooseCases(list string) ([]benchCase, error) {
+	names := strings.Split(list, ",")
+	for _, n := range names {
+		if !slices.Contains(caseNames(), n) {
+			return nil, fmt.Errorf("-case %s: there are %s", n, strings.Join(caseNames(), ", "))
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(allCases), func(c benchCase) bool { return !slices.Contains(names, c.name) }), nil
+}

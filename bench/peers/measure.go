@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// bench is one run of all measurements.
+type bench struct {
+	ctx             context.Context
+	rounds, seconds int
+	peers           []peer
+	self            string // this program, which is upstream and load too
+	dir             string
+	upstream        int // its port
+}
+
+// target is a peer that runs.
+type target struct {
+	proc *process // nil if the load goes straight to the upstream
+	port int
+}
+
+// results are the figures of every round, by case, peer and figure.
+type results map[[3]string][]float64
+
+func (r results) add(c, peer string, v values) {
+	for figure, x := range v {
+		key := [3]string{c, peer, figure}
+		r[key] = append(r[key], x)
+	}
+}
+
+// median returns 0 for what was not measured.
+func (r results) median(c, peer, figure string) float64 {
+	v := slices.Sorted(slices.Values(r[[3]string{c, peer, figure}]))
+	if len(v) == 0 {
+		return 0
+	}
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// measure does all rounds of all cases.
+func (b *bench) measure(cases []benchCase) (results, error) {
+	var err error
+	if b.self, err = os.Executable(); err != nil {
+		return nil, err
+	}
+	if b.dir, err = os.MkdirTemp("", "peers-"); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(b.dir)
+	if err := os.Chmod(b.dir, 0o755); err != nil { // nginx's worker is another user
+		return nil, err
+	}
+	ports, err := freePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	b.upstream = ports[0]
+	up, err := start(loadCPU, filepath.Join(b.dir, "upstream.log"), []string{b.self, "-serve", fmt.Sprintf("0.0.0.0:%d", b.upstream)})
+	if err != nil {
+		return nil, err
+	}
+	defer up.stop()
+	if err := up.waitFor(b.ctx, b.upstream); err != nil {
+		return nil, err
+	}
+	res := results{}
+	for round := range b.rounds {
+		for _, c := range cases {
+			if err := b.round(res, c, round); err != nil {
+				return nil, fmt.Errorf("[%s] %w", c.name, err)
+			}
+		}
+	}
+	return res, nil
+}
+
+// round measures a case with one peer after the other.
+func (b *bench) round(res results, c benchCase, round int) error {
+	var straight values
+	for _, p := range c.who(b.peers) {
+		v, err := c.run(b, p)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		if p.direct {
+			straight = v
+		} else if straight != nil {
+			v["added50"], v["added99"] = v["p50"]-straight["p50"], v["p99"]-straight["p99"]
+		}
+		res.add(c.name, p.name, v)
+		var line []string
+		for _, f := range c.figures {
+			if x, ok := v[f.key]; ok {
+				line = append(line, fmt.Sprintf("%s %.*f", f.title, f.digits, x))
+			}
+		}
+		log.Printf("round %d of %d [%s] %s: %s", round+1, b.rounds, c.name, p.name, strings.Join(line, ", "))
+	}
+	return nil
+}
+
+// with starts a peer, asks it for path once, and lets work use it.
+func (b *bench) with(p peer, path string, work func(t target) error) error {
+	t := target{port: b.upstream}
+	if !p.direct {
+		ports, err := freePorts(2)
+		if err != nil {
+			return err
+		}
+		s := site{home: filepath.Join(b.dir, strings.Fields(p.name)[0]), port: ports[0], metrics: ports[1], upstream: b.upstream}
+		if t, err = b.launch(p, s); err != nil {
+			return err
+		}
+		defer t.proc.stop()
+	}
+	if err := b.checkReply(t, p, path); err != nil {
+		return err
+	}
+	return work(t)
+}
+
+// launch writes a peer's files and starts it.
+func (b *bench) launch(p peer, s site) (target, error) {
+	if err := os.MkdirAll(s.home, 0o755); err != nil {
+		return target{}, err
+	}
+	for name, text := range p.files {
+		if err := os.WriteFile(filepath.Join(s.home, name), []byte(s.fill(text)), 0o644); err != nil {
+			return target{}, err
+		}
+	}
+	proc, err := start(proxyCPU, filepath.Join(s.home, "log"), p.args(s))
+	if err != nil {
+		return target{}, err
+	}
+	if err := proc.waitFor(b.ctx, s.port); err != nil {
+		proc.stop()
+		return target{}, err
+	}
+	return target{proc, s.port}, nil
+}
+
+// checkReply asks once, and again while the peer answers with an error, since
+// some listen before they have their routes. Who gives wrong replies is not
+// measured.
+func (b *bench) checkReply(t target, p peer, path string) error {
+	var err error
+	for range 50 {
+		if err = askOnce("http://"+localAddress(t.port)+path, bodies[path], p.direct); err == nil {
+			return nil
+		}
+		if stopped := b.sleep(100 * time.Millisecond); stopped != nil {
+			return stopped
+		}
+	}
+	if t.proc != nil {
+		return t.proc.failed("%v", err)
+	}
+	return err
+}
+
+// askOnce checks the reply to one request, and that the header rule has had
+// its effect unless the upstream itself answers.
+func askOnce(url string, size int, direct bool) error {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	switch {
+	case err != nil:
+		return err
+	case res.StatusCode != http.StatusOK:
+		return fmt.Errorf("%s: %s: %.200s", url, res.Status, body)
+	case len(body) != size:
+		return fmt.Errorf("%s: a body of %d bytes, not %d", url, len(body), size)
+	case res.Header.Get("X-Powered-By") != "" && !direct:
+		return fmt.Errorf("%s: the rule that removes X-Powered-By has no effect", url)
+	}
+	return nil
+}
+
+// saturated measures a load that is as fast as the replies come, after warm
+// seconds of the same.
+func saturated(l load, warm int) func(b *bench, p peer) (values, error) {
+	return func(b *bench, p peer) (v values, err error) {
+		err = b.with(p, l.path, func(t target) error {
+			if _, err := b.wrk(l, t.port, warm); err != nil {
+				return err
+			}
+			before := t.proc.cpu()
+			r, err := b.wrk(l, t.port, b.seconds)
+			if err != nil {
+				return err
+			}
+			cpu := (t.proc.cpu() - before) / float64(r.requests) * 1e6
+			size := float64(bodies[l.path]) / (1 << 20)
+			v = values{"cpu": cpu, "rps": r.rps, "p50": r.p50, "p99": r.p99, "cpuMiB": cpu / size, "mibps": r.rps * size, lost: float64(r.lost)}
+			return nil
+		})
+		return v, err
+	}
+}
+
+// openLoop measures a load of fixed rate, far from what a proxy can do.
+func (b *bench) openLoop(p peer) (v values, err error) {
+	const rate = 2000
+	err = b.with(p, "/1k", func(t target) error {
+		if _, err := b.generate(t.port, rate, 1); err != nil {
+			return err
+		}
+		before := 0.0
+		if t.proc != nil {
+			before = t.proc.cpu()
+		}
+		r, err := b.generate(t.port, rate, max(b.seconds, 8))
+		if err != nil {
+			return err
+		}
+		v = values{"p50": r.P50, "p99": r.P99}
+		if t.proc != nil {
+			v["cpu"] = (t.proc.cpu() - before) / float64(r.Requests) * 1e6
+		}
+		return nil
+	})
+	return v, err
+}
+
+// generate runs the open loop in a process of its own.
+func (b *bench) generate(port, rate, seconds int) (r generated, err error) {
+	cmd := pinned(b.ctx, loadCPU, []string{b.self, "-generate", strconv.Itoa(rate), "-seconds", strconv.Itoa(seconds), "-target", localAddress(port)})
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return r, fmt.Errorf("the generator: %w", err)
+	}
+	if err := json.Unmarshal(out, &r); err != nil {
+		return r, fmt.Errorf("the generator: %w", err)
+	}
+	if r.Requests < rate*seconds*9/10 {
+		return r, fmt.Errorf("the generator made %d requests only; is the machine busy?", r.Requests)
+	}
+	return r, nil
+}
+
+func (b *bench) sleep(d time.Duration) error {
+	select {
+	case <-b.ctx.Done():
+		return b.ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

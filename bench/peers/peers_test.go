@@ -1,0 +1,80 @@
+package main
+
+import (
+	"net"
+	"strings"
+	"testing"
+)
+
+const wrkSaid = `Running 1s test @ http://127.0.0.1:1/1k
+  1 threads and 64 connections
+  Latency Distribution
+     50%  930.00us
+     75%    1.10ms
+     90%    1.50ms
+     99%    5.15ms
+  58879 requests in 1.00s, 64.00MB read
+  Socket errors: connect 0, read 1, write 0, timeout 2
+Requests/sec:  58879.50
+`
+
+func TestParseWrk(t *testing.T) {
+	got, err := parseWrk(wrkSaid)
+	if want := (wrkResult{requests: 58879, lost: 3, rps: 58879.5, p50: 930, p99: 5150}); err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	for _, bad := range []string{"", wrkSaid + "  Non-2xx or 3xx responses: 1\n", strings.Replace(wrkSaid, "58879 requests", "0 requests", 1)} {
+		if _, err := parseWrk(bad); err == nil {
+			t.Errorf("no error for %q", bad)
+		}
+	}
+}
+
+// TestExchange has the generator talk to the upstream, at every size.
+func TestExchange(t *testing.T) {
+	for path, size := range bodies {
+		here, there := net.Pipe()
+		go answer(there, map[string][]byte{path: reply("200 OK", size)}) // ends with the pipe
+		w := worker{conn: here, request: []byte("GET " + path + " HTTP/1.1\r\n\r\n"), buf: make([]byte, 4096)}
+		for range 2 { // a rest of the first reply would spoil the second
+			if err := w.exchange(); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		w.request = []byte("GET /other HTTP/1.1\r\n\r\n")
+		if err := w.exchange(); err == nil {
+			t.Error("a 404 is no error")
+		}
+		here.Close()
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	c := benchCase{name: "c", base: "haproxy", who: everybody}
+	relative, absolute := figure{key: "cpu", goal: ratio(0.8)}, figure{key: "rss", goal: mib(20)}
+	for _, test := range []struct {
+		own  float64
+		f    figure
+		want string
+	}{
+		{8, relative, "met"}, {8.1, relative, "**missed**"}, {20, absolute, "met"}, {20.1, absolute, "**missed**"},
+	} {
+		r := report{results: results{}}
+		r.results.add("c", "isthmus", values{test.f.key: test.own})
+		r.results.add("c", "haproxy", values{test.f.key: 10})
+		if got := r.verdict(c, peer{name: "isthmus"}, test.f); got != test.want {
+			t.Errorf("%v of %s: %s, want %s", test.own, test.f.key, got, test.want)
+		}
+	}
+}
+
+func TestManyEndpointsDiffer(t *testing.T) {
+	seen := map[string]bool{}
+	for i := range many {
+		ip := net.ParseIP(loopback(i))
+		if ip == nil || !ip.IsLoopback() || seen[ip.String()] {
+			t.Fatalf("endpoint %d: %s", i, loopback(i))
+		}
+		seen[ip.String()] = true
+	}
+}
