@@ -54,6 +54,10 @@ func (x *exchange) buildRequest(m *member, d *destination) {
 			if edge {
 				continue
 			}
+		case http1.XForwardedHost:
+			if edge && x.conn.proxy.trusted == 0 {
+				continue
+			}
 		case http1.XForwardedFor:
 			if forwarded != nil {
 				forwarded = bytes.Join([][]byte{forwarded, f.Value}, []byte(", "))
@@ -67,7 +71,7 @@ func (x *exchange) buildRequest(m *member, d *destination) {
 		case http1.XRequestID:
 			id = f.Value
 		case http1.Unknown:
-			if edge && reserved(f.Name) {
+			if edge && (reserved(f.Name) || x.conn.proxy.trusted == 0 && forwarding(f.Name)) {
 				continue
 			}
 		}
@@ -119,6 +123,13 @@ func appendLength(out []byte, n int64) []byte {
 func reserved(name []byte) bool {
 	return len(name) > 8 && name[1] == '-' && name[0]|0x20 == 'x' &&
 		(equalFold(name[:8], "x-envoy-") || len(name) > 10 && equalFold(name[:10], "x-isthmus-"))
+}
+
+// forwarding reports whether a field claims where a request came from or went
+// to, which only proxies before a gateway that it trusts may say.
+func forwarding(name []byte) bool {
+	return len(name) > 12 && equalFold(name[:12], "x-forwarded-") ||
+		len(name) == 9 && (equalFold(name, "forwarded") || equalFold(name, "x-real-ip"))
 }
 
 // appendUUID writes a random UUID (RFC 9562, version 4).

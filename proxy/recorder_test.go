@@ -1,0 +1,65 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"sync"
+	"testing"
+)
+
+// recorder is an upstream that keeps every byte it gets: the oracle of what a
+// client got past the proxy.
+type recorder struct {
+	address string
+	mu      sync.Mutex // guards bytes
+	bytes   bytes.Buffer
+}
+
+// record runs a recorder that answers every request with reply.
+func record(t testing.TB, reply string) *recorder {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	rec := &recorder{address: l.Addr().String()}
+	go func() { // ends when l is closed
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // ends with the connection
+				defer c.Close()
+				r := bufio.NewReader(io.TeeReader(c, rec))
+				for {
+					head, err := readHead(r)
+					if err != nil {
+						return
+					}
+					skipBody(head, r)
+					if _, err := io.WriteString(c, reply); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return rec
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bytes.Write(p)
+}
+
+// seen returns everything that has come so far.
+func (r *recorder) seen() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bytes.String()
+}
