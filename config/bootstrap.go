@@ -28,6 +28,7 @@ type Bootstrap struct {
 	Domains            map[string]string `yaml:"domains"`
 	Listeners          Listeners         `yaml:"listeners"`
 	NumTrustedProxies  int               `yaml:"numTrustedProxies"`
+	Downstream         Downstream        `yaml:"downstream"`
 	Capture            string            `yaml:"capture"`
 	Certificates       Certificates      `yaml:"certificates"`
 	CredentialDir      string            `yaml:"credentialDir"`
@@ -65,6 +66,16 @@ type Listeners struct {
 type GatewayConfig struct {
 	Bind  string            `yaml:"bind"`
 	Ports map[uint32]uint32 `yaml:"ports"`
+}
+
+// Downstream is the section downstream: what clients may take. A zero field
+// stands for its default; see proxy.Downstream, whose fields these are.
+type Downstream struct {
+	IdleTimeout  time.Duration `yaml:"idleTimeout"`
+	HeadTimeout  time.Duration `yaml:"headTimeout"`
+	StallTimeout time.Duration `yaml:"stallTimeout"`
+	MinRate      int           `yaml:"minRate"`
+	MaxBody      int           `yaml:"maxBody"`
 }
 
 // Certificates is the section certificates.
@@ -351,8 +362,17 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 	if b.NumTrustedProxies < 0 {
 		return l.fail("numTrustedProxies", "must not be negative")
 	}
-	if b.Drain.Timeout < 0 {
-		return l.fail("drain.timeout", "must not be negative")
+	for _, n := range []struct {
+		field    string
+		negative bool
+	}{
+		{"drain.timeout", b.Drain.Timeout < 0},
+		{"downstream.idleTimeout", b.Downstream.IdleTimeout < 0}, {"downstream.headTimeout", b.Downstream.HeadTimeout < 0},
+		{"downstream.stallTimeout", b.Downstream.StallTimeout < 0}, {"downstream.maxBody", b.Downstream.MaxBody < 0},
+	} {
+		if n.negative {
+			return l.fail(n.field, "must not be negative")
+		}
 	}
 	dir := filepath.Dir(l.path)
 	for _, p := range []*string{&b.Certificates.Cert, &b.Certificates.Key, &b.Certificates.CA, &b.CredentialDir, &b.RateLimits.Config, &b.StateDir} {

@@ -26,7 +26,7 @@ type Downstream struct {
 	MinRate int
 
 	// MaxBody is how many bytes a request's body may have; default 0: any number.
-	MaxBody int64
+	MaxBody int
 }
 
 // Defaults of Downstream.
@@ -57,7 +57,7 @@ func (d Downstream) patience(kind listenerKind) patience {
 	p := patience{
 		idle: or(d.IdleTimeout, defaultIdle), head: or(d.HeadTimeout, defaultHead),
 		read: or(d.StallTimeout, defaultMeshStall), write: or(d.StallTimeout, defaultStall),
-		maxBody: d.MaxBody,
+		maxBody: int64(d.MaxBody),
 	}
 	p.first = p.idle
 	if kind == gateway {

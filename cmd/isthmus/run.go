@@ -132,7 +132,7 @@ func (s *server) build(paths []string) (err error) {
 	s.proxy, err = proxy.New(proxy.Options{
 		Node: s.node, Outbound: b.Listeners.Outbound, Inbound: b.Listeners.Inbound,
 		GatewayBind: b.Listeners.Gateway.Bind, GatewayPorts: b.Listeners.Gateway.Ports,
-		NumTrustedProxies: b.NumTrustedProxies, Through: b.Gossip.Announce == "through", Logger: log,
+		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Logger: log,
 	})
 	if err != nil {
 		return err
