@@ -57,6 +57,9 @@ func (h *Header) parseFields(b []byte, lim Limits) (n int, err *Error) {
 		}
 		n += size
 		if f.Name == nil {
+			if h.coded && !h.chunked {
+				return 0, errTEUnknown
+			}
 			return n, nil
 		}
 		if len(h.Fields) >= lim.Fields {
@@ -149,7 +152,7 @@ func (h *Header) note(id FieldID, value []byte) *Error {
 		// still may see the two, so we do not. A length beside a transfer coding
 		// is refused in either order.
 		switch {
-		case h.chunked:
+		case h.coded:
 			return errLengthAndTE
 		case h.hasLength:
 			return errLengthCount
@@ -162,17 +165,19 @@ func (h *Header) note(id FieldID, value []byte) *Error {
 
 	case TransferEncoding:
 		switch {
-		case h.chunked:
+		case h.coded:
 			return errTECount
 		case h.hasLength:
 			return errLengthAndTE
 		case h.Minor == 0:
 			return errTEOld // RFC 9112 6.1: its framing is faulty
 		}
-		if err := checkCoding(value); err != nil {
+		// A coding that is merely unknown is a fault only when no worse one follows.
+		err := checkCoding(value)
+		if err != nil && err != errTEUnknown {
 			return err
 		}
-		h.chunked = true
+		h.coded, h.chunked = true, err == nil
 
 	case Connection:
 		h.Hop = true

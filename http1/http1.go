@@ -108,7 +108,8 @@ type facts struct {
 	hosts         uint8 // 0, 1, or 2 for more
 	options       uint8 // how many Connection names
 	hasLength     bool
-	chunked       bool
+	coded         bool // there is a Transfer-Encoding
+	chunked       bool // and it is chunked; else one that nobody here knows
 	closes        bool // Connection: close
 	keepAlive     bool // Connection: keep-alive
 	upgradeListed bool // Connection: upgrade

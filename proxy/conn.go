@@ -201,7 +201,7 @@ func (x *exchange) release() {
 	if cap(out) > 2*largeBufferSize {
 		out = nil // one enormous head shall not be kept for ever
 	}
-	x.conn, x.table, x.route, x.matched, x.host = nil, nil, nil, nil, nil
+	x.conn, x.table, x.route, x.matched, x.host, x.member = nil, nil, nil, nil, nil, nil
 	x.body, x.kind, x.status, x.replying = requestBody{}, NoError, 0, false
 	x.overloaded, x.unsent, x.attempts = false, false, 0
 	if x.pumping.begun.Load() {
@@ -220,4 +220,5 @@ func (x *exchange) refuseHead(k Kind, status int) {
 	x.req.Minor = 1
 	x.req.Framing = http1.NoBody
 	x.local(status, nil, "", "")
+	x.record()
 }

@@ -46,6 +46,7 @@ type exchange struct {
 	limited            int  // the status of a rate limit's refusal
 
 	attempts int              // tries so far
+	member   *member          // of the last one
 	tried    []*balancer.Host // hosts that the request was sent to, or that refused
 	scratch  [256]byte
 
@@ -55,6 +56,7 @@ type exchange struct {
 // serve carries one exchange over the connection. It returns when the reply is
 // out, or when there can be none. The request's head has been read.
 func (x *exchange) serve() {
+	defer x.record()
 	x.start = now()
 	x.clock = x.start
 	x.table = x.conn.proxy.table.Load()

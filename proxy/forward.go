@@ -128,6 +128,7 @@ func (x *exchange) upstream(t *target) *upstream {
 // delivered. If the reply has begun, it is not for the caller to try again.
 func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) Kind {
 	x.attempts++
+	x.member = m
 	x.tried = append(x.tried, m.host)
 	deadline := x.deadline
 	if t := plan.policy.PerTryTimeout; t != 0 {

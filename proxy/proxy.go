@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"isthmus/mesh"
+	"isthmus/telemetry"
 )
 
 // Options say what a proxy is and where it listens.
@@ -44,7 +45,8 @@ type Proxy struct {
 	options  Options
 	node     *mesh.Node
 	trusted  int
-	patience [3]patience // by listenerKind
+	patience [3]patience            // by listenerKind
+	unrouted [3]*telemetry.Requests // likewise
 	log      *slog.Logger
 	table    atomic.Pointer[table]
 	draining atomic.Bool
@@ -74,6 +76,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	for kind := range p.patience {
 		p.patience[kind] = o.Downstream.patience(listenerKind(kind))
+		p.unrouted[kind] = telemetry.NewRequests(unroutedLabels(o.Node, listenerKind(kind)))
 	}
 	for _, l := range []struct {
 		name, address string

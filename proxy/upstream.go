@@ -10,6 +10,7 @@ import (
 	"isthmus/balancer"
 	"isthmus/health"
 	"isthmus/mesh"
+	"isthmus/telemetry"
 )
 
 // upstreamKey names an upstream over all snapshots.
@@ -75,6 +76,7 @@ type live struct {
 	requests atomic.Int32 // under way; counted only where they are limited
 	retries  atomic.Int32 // under way
 	queue    connQueue
+	counters counters
 }
 
 // member is one endpoint of one upstream with its connections. It lives as
@@ -89,6 +91,7 @@ type member struct {
 	// "" if the application itself is there.
 	destination string
 	live        *live
+	requests    *telemetry.Requests // of the endpoint's cluster
 }
 
 // Istio's defaults (DestinationRule connectionPool).
@@ -106,7 +109,9 @@ func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
 	}
 	u := &upstream{key: t.key, known: known, endpoints: endpoints, policy: policy, live: &live{}}
 	byAddress := map[mesh.EndpointKey]*member{}
-	if old != nil {
+	if old == nil {
+		u.live.counters.labels = requestLabels(node, t.key)
+	} else {
 		u.live = old.live
 		for _, m := range old.members {
 			byAddress[m.host.Endpoint().Key()] = m
@@ -154,7 +159,7 @@ func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
 
 func newMember(e *mesh.Endpoint, l *live) *member {
 	host := balancer.NewHost(e)
-	m := &member{host: host, record: health.NewRecord(host), address: e.Address, live: l}
+	m := &member{host: host, record: health.NewRecord(host), address: e.Address, live: l, requests: l.counters.of(e.Cluster)}
 	if e.Via {
 		service, port := e.Service, e.Port.Number
 		if e.Forward != "" {

@@ -1,0 +1,114 @@
+package proxy
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"isthmus/mesh"
+	"isthmus/telemetry"
+)
+
+// record counts the exchange, which is over.
+func (x *exchange) record() {
+	x.counters().Record(x.status, answers[x.kind].flag, time.Duration(x.clock-x.start))
+}
+
+// counters finds where the exchange is counted: with the endpoint's cluster it
+// went to last, else with the upstream that it was for, else with what belongs
+// nowhere.
+func (x *exchange) counters() *telemetry.Requests {
+	if x.member != nil {
+		return x.member.requests
+	}
+	if x.route != nil && len(x.route.destinations) > 0 {
+		return x.upstream(x.route.destinations[0].target).live.counters.of("")
+	}
+	return x.conn.proxy.unrouted[x.conn.kind]
+}
+
+// counters are those of one upstream, by the cluster of the endpoints.
+type counters struct {
+	labels telemetry.Labels
+
+	mu        sync.Mutex // guards byCluster
+	byCluster map[string]*telemetry.Requests
+}
+
+// of returns the counters for a cluster, "" where no endpoint was reached.
+func (c *counters) of(cluster string) *telemetry.Requests {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.byCluster[cluster]
+	if r == nil {
+		l := c.labels
+		l.DestinationCluster = cluster
+		r = telemetry.NewRequests(l)
+		if c.byCluster == nil {
+			c.byCluster = map[string]*telemetry.Requests{}
+		}
+		c.byCluster[cluster] = r
+	}
+	return r
+}
+
+// all appends every counter to list.
+func (c *counters) all(list []*telemetry.Requests) []*telemetry.Requests {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.byCluster {
+		list = append(list, r)
+	}
+	return list
+}
+
+// Requests returns the counters of all upstreams in use, for
+// [telemetry.Collector].
+func (p *Proxy) Requests() []*telemetry.Requests {
+	list := p.unrouted[:len(p.unrouted):len(p.unrouted)]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, u := range p.upstreams {
+		list = u.live.counters.all(list)
+	}
+	return list
+}
+
+// requestLabels are the labels of requests to a host, as this node reports
+// them. Who called is known of the own application alone.
+func requestLabels(n *mesh.Node, k upstreamKey) telemetry.Labels {
+	l := telemetry.Labels{Reporter: "source", DestinationService: k.host}
+	service, _, ok := mesh.ServiceOf(k.host)
+	if k.inbound {
+		service, ok = k.host, true
+		l.Reporter, l.DestinationService = "destination", k.host+".svc."+mesh.LocalDomain
+	}
+	if ok {
+		l.DestinationName, l.DestinationNamespace, _ = strings.Cut(service, ".")
+	} else {
+		l.DestinationName = k.host
+	}
+	if l.Reporter == "source" {
+		fromNode(&l, n)
+	}
+	return l
+}
+
+// fromNode says that the node's application, or the gateway that the node is,
+// has called.
+func fromNode(l *telemetry.Labels, n *mesh.Node) {
+	l.SourceWorkload, l.SourceNamespace, l.SourceCluster = n.Name, n.Namespace, n.Cluster
+	l.SourceApp, l.SourceVersion = n.Labels["app"], n.Labels["version"]
+}
+
+// unroutedLabels are those of requests to nobody that is known, under Istio's
+// name for it.
+func unroutedLabels(n *mesh.Node, kind listenerKind) telemetry.Labels {
+	l := telemetry.Labels{Reporter: "source", DestinationName: "BlackHoleCluster"}
+	if kind == inbound {
+		l.Reporter = "destination"
+		return l
+	}
+	fromNode(&l, n)
+	return l
+}
