@@ -1,6 +1,6 @@
 # Every target sets itself up: Go is all that has to be there.
 GO       ?= go
-FUZZTIME ?= 60s
+FUZZTIME ?= 5m # on two cores, ten minutes of CPU for each target
 COUNT    ?= 6
 
 .DEFAULT_GOAL := help
@@ -31,9 +31,9 @@ vet:
 	$(GO) tool staticcheck ./...
 
 bench: ## benchmarks of the hot path, COUNT times
-	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./http1 ./balancer ./ratelimit ./proxy
+	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./http1 ./balancer ./ratelimit ./telemetry ./proxy
 
-bench-peers: build ## the binary beside HAProxy and nginx
+bench-peers: build ## the binary beside HAProxy, nginx, Caddy, Traefik; writes docs/performance.md
 	bench/peers.sh
 
 fuzz: ## every fuzz target for FUZZTIME
