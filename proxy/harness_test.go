@@ -256,3 +256,30 @@ func (p *Proxy) address(listener string) string { return p.Addresses()[listener]
 const okReply = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 func get(host string) string { return "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n" }
+
+// atEdge is the options of a proxy that is a gateway as well.
+func atEdge() Options {
+	n := testNode()
+	n.Labels["istio"] = "ingressgateway"
+	return Options{Node: n, GatewayPorts: map[uint32]uint32{80: 0}}
+}
+
+// edge makes a gateway on port 80 of a service.
+func edge(host string) string {
+	return `
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: edge}
+spec:
+  hosts: ["` + host + `"]
+  gateways: [gw]
+  http: [{route: [{destination: {host: ` + host + `}}]}]
+`
+}

@@ -48,10 +48,12 @@ func (m *requestMatch) match(r *http1.Request, scheme []byte) bool {
 	}
 	for i := range m.withoutHeaders {
 		// A header that is missing counts as empty, except where presence itself
-		// is asked for (Envoy: treat_missing_header_as_empty).
+		// is asked for (Envoy: treat_missing_header_as_empty). A header of several
+		// lines must not have the value in any of them: what keeps something out
+		// cannot be talked out of it by one more line.
 		w := &m.withoutHeaders[i]
 		value, ok := headerValue(r, w.Name)
-		if w.Kind == mesh.MatchPresent && ok || w.Kind != mesh.MatchPresent && matchString(&w.StringMatch, value) {
+		if w.Kind == mesh.MatchPresent && ok || w.Kind != mesh.MatchPresent && (matchString(&w.StringMatch, value) || anyLine(r, w)) {
 			return false
 		}
 	}
@@ -90,6 +92,17 @@ func matchString(m *mesh.StringMatch, b []byte) bool {
 }
 
 func equalFold(b []byte, s string) bool { return strings.EqualFold(string(b), s) }
+
+// anyLine reports whether one line of a header fits by itself.
+func anyLine(r *http1.Request, m *mesh.NamedMatch) bool {
+	for i := range r.Fields {
+		f := &r.Fields[i]
+		if len(f.Name) == len(m.Name) && equalFold(f.Name, m.Name) && matchString(&m.StringMatch, f.Value) {
+			return true
+		}
+	}
+	return false
+}
 
 // headerValue returns a header by its name in lower case; several lines are
 // joined by commas, as Envoy does before it matches.

@@ -92,6 +92,7 @@ func TestRoutes_Match(t *testing.T) {
 		{"GET /without", "208"},
 		{"GET /without x-token:other", "208"},
 		{"GET /without x-token:secret", "299"},
+		{"GET /without x-token:other x-token:secret", "299"}, // one line more does not hide the other
 		{"GET /port", "299"},
 		{"GET /label", "212"},
 		{"GET /ns", "299"},
