@@ -167,13 +167,13 @@ func (x *exchange) stopPump(c *upstreamConn) bool {
 	}
 	x.keep = false // bytes of the body are still to come, and nobody wants them
 	x.pumping.stop.Store(true)
-	c.conn.SetWriteDeadline(epoch)
+	x.conn.interrupt()
 	for {
-		x.conn.interrupt()
+		c.conn.SetWriteDeadline(epoch) // again, where the goroutine sets its own at the same moment
 		select {
 		case <-x.pumping.outcome:
 			return false
-		case <-afterInterrupt():
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
@@ -181,6 +181,3 @@ func (x *exchange) stopPump(c *upstreamConn) bool {
 // lastWrite is how long the end of a request's body may take to be written
 // after its reply is complete.
 const lastWrite = time.Second
-
-// afterInterrupt is how soon an interrupt is repeated that may have been missed.
-func afterInterrupt() <-chan time.Time { return time.After(10 * time.Millisecond) }

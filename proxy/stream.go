@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -47,6 +48,8 @@ type stream struct {
 	n                      int
 	readErr, writeErr      syscall.Errno
 	out                    []byte
+
+	interrupted atomic.Bool // interrupt came and fill has not told yet
 
 	mu   sync.Mutex // guards conn against interrupt and kill by other goroutines
 	conn pollable   // nil while the runtime does not know the connection
@@ -193,6 +196,11 @@ func (s *stream) wait(fn func(fd uintptr) bool) error {
 		if s.limit != 0 && (s.armed == 0 || s.limit < s.armed) {
 			s.arm()
 		}
+		// Arming takes the place of the deadline by which interrupt wakes us, so the
+		// look for an interrupt comes after it.
+		if s.interrupted.Load() && s.interrupted.Swap(false) {
+			return errInterrupted
+		}
 		err := s.raw.Read(fn)
 		switch {
 		case err == nil:
@@ -202,12 +210,7 @@ func (s *stream) wait(fn func(fd uintptr) bool) error {
 		case s.limit != 0 && now() >= s.limit:
 			return errTimeout
 		}
-		// Either armed has passed before limit, or somebody called interrupt.
-		interrupted := s.armed == 0 || now() < s.armed
-		s.arm()
-		if interrupted {
-			return errInterrupted
-		}
+		s.arm() // armed has passed before limit, or somebody called interrupt
 	}
 }
 
@@ -222,9 +225,9 @@ func (s *stream) arm() {
 }
 
 // interrupt ends a read under way or the next one, from another goroutine:
-// fill returns errInterrupted, once. One that arms the deadline at the same
-// moment may miss it, so whoever needs an answer asks again.
+// fill returns errInterrupted, once.
 func (s *stream) interrupt() {
+	s.interrupted.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn != nil {
@@ -347,6 +350,12 @@ func (s *stream) control(fn func(fd uintptr)) error {
 // peek looks at the socket without waiting: whether the peer has gone, or has
 // sent what nobody asked for.
 func (s *stream) peek() peekResult {
+	s.mu.Lock()
+	dead := s.dead
+	s.mu.Unlock()
+	if dead {
+		return peekBroken
+	}
 	result := peekOpen
 	err := s.control(func(fd uintptr) {
 		var b [1]byte

@@ -26,7 +26,7 @@ apiVersion: v1
 kind: Service
 metadata: {name: empty}
 spec: {selector: {app: nobody}, ports: [{name: http, port: 80}]}
-`, strings.TrimSuffix(entry("refused.test", unusedAddress(t)), "---\n")}
+`, strings.TrimSuffix(entry("refused.test", deadAddress(t)), "---\n")}
 	for _, tt := range []struct {
 		name, line, host, status string
 		reads                    bool // it may want a small body first

@@ -137,7 +137,7 @@ func TestStrict_Surplus(t *testing.T) {
 					continue // TestStrict_Unsolicited has them all
 				}
 				t.Run(fmt.Sprintf("row 42: %s and %.20q, then %s", tt.name, surplus, next.name), func(t *testing.T) {
-					wrote := make(chan struct{})
+					wrote := make(chan struct{}, 10)
 					up := hand(t, func(a asked) bool {
 						if a.path() == "/2" {
 							a.echo()
@@ -145,7 +145,7 @@ func TestStrict_Surplus(t *testing.T) {
 						}
 						io.WriteString(a.c, tt.reply+surplus)
 						arrived(t, a.c)
-						close(wrote)
+						wrote <- struct{}{}
 						return true
 					})
 					p := strictProxy(t, up.address)

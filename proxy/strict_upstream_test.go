@@ -40,6 +40,25 @@ func arrived(t testing.TB, c net.Conn) {
 	}
 }
 
+// deadAddress is an address at which connections are refused: its port is taken,
+// so that nobody else gets it, and nobody listens there.
+func deadAddress(t testing.TB) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", at.(*unix.SockaddrInet4).Port)
+}
+
 const tcpClosed = 7 // TCP_CLOSE of linux/tcp_states.h
 
 // asked is one request that has reached a hand, and the connection to answer
@@ -227,7 +246,7 @@ func TestStrict_Refused(t *testing.T) {
 	for _, request := range []string{asGet(), asPost("abc", "Content-Length: 3"), asChunks("3\r\nabc\r\n" + end)} {
 		t.Run(fmt.Sprintf("row 40: %.40q", request), func(t *testing.T) {
 			up := newTape(t, okReply)
-			p := serve(t, Options{}, entry("s.test", unusedAddress(t), unusedAddress(t), up.address)+entry("dead.test", unusedAddress(t)))
+			p := serve(t, Options{}, entry("s.test", deadAddress(t), deadAddress(t), up.address)+entry("dead.test", deadAddress(t)))
 			for range 6 { // the dead ones are drawn first now and then
 				if got := exchangeRaw(t, p.address("outbound"), request, whole(1)); status(got) != "200" {
 					t.Errorf("answered %q, want 200", got)

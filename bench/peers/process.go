@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -175,16 +176,26 @@ func (p *process) descriptors() int {
 	return n
 }
 
+// Ports are looked for below those that Linux takes for connections, of which
+// thousands come and go here.
+const (
+	firstPort = 10_000
+	lastPort  = 32_000
+)
+
 // freePorts are n ports that nobody uses at this moment.
 func freePorts(n int) ([]int, error) {
 	var ports []int
-	for range n {
-		l, err := net.Listen("tcp4", "0.0.0.0:0")
-		if err != nil {
+	for tries := 0; len(ports) < n; tries++ {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		l, err := net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
+		switch {
+		case err == nil:
+			defer l.Close() // only when all are chosen, so that they differ
+			ports = append(ports, port)
+		case tries == 100:
 			return nil, err
 		}
-		defer l.Close() // only when all are chosen, so that they differ
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports, nil
 }
