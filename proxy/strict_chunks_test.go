@@ -126,12 +126,12 @@ func TestStrict_RequestChunksLate(t *testing.T) {
 			defer c.Close()
 			c.SetDeadline(time.Now().Add(20 * time.Second))
 			io.WriteString(c, asChunks("3\r\nabc\r\n"))
-			<-began
+			await(t, "the beginning at the upstream", began)
 			go io.WriteString(c, tt.body+inner) // ends with the connection
 			got, _ := readAll(t, c)
 			refused(t, "late", got, "400")
 			p.Close()
-			if seen := <-saw; !strings.HasPrefix(messages(seen)[0], "broken: ") || strings.Contains(seen, "/inner") || strings.Contains(seen, ";") {
+			if seen := await(t, "the end at the upstream", saw); !strings.HasPrefix(messages(seen)[0], "broken: ") || strings.Contains(seen, "/inner") || strings.Contains(seen, ";") {
 				t.Errorf("the upstream saw %.500q", seen)
 			}
 			if n := len(up.seen()); n != 1 {

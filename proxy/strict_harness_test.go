@@ -99,11 +99,7 @@ func (u *tape) all(t testing.TB, p *Proxy) []string {
 	<-u.done
 	var out []string
 	for _, tc := range u.conns {
-		select {
-		case <-tc.ended:
-		case <-time.After(20 * time.Second):
-			t.Fatal("the proxy keeps a connection to the upstream after its end")
-		}
+		await(t, "the proxy to end its connection to the upstream", tc.ended)
 		if tc.from != last {
 			out = append(out, tc.bytes.String())
 		}
@@ -120,7 +116,7 @@ func talk(t testing.TB, address string, pieces ...string) (got string, clean boo
 		t.Error(err)
 		return "", false
 	}
-	defer c.Close()
+	defer reset(c) // leaves no port behind that nobody may use for a minute
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	go func() { // ends with the connection
 		for _, piece := range pieces {
@@ -141,6 +137,17 @@ func readAll(t testing.TB, r io.Reader) (got string, clean bool) {
 		t.Errorf("the connection does not end after %.300q", b)
 	}
 	return string(b), err == nil
+}
+
+// await waits for something that has to happen.
+func await[T any](t testing.TB, what string, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(20 * time.Second):
+		t.Fatal("still waiting for ", what)
+	}
+	return v
 }
 
 // replies counts the status lines in text, in whose bodies there are none.

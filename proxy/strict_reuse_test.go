@@ -153,7 +153,7 @@ func TestStrict_Surplus(t *testing.T) {
 					if replies(got) != 1 || cutShort(got, true) && tt.method != "HEAD" || strings.Contains(got, "oison") {
 						t.Errorf("answered %.300q", got)
 					}
-					<-wrote
+					await(t, "the upstream to have written", wrote)
 					answered(t, next.head, ask(t, p, next.head, next.body))
 					if one, two := up.count("/1"), up.count("/2"); one != 1 || two != 1 {
 						t.Errorf("the requests were sent %d times and %d times", one, two)
@@ -217,7 +217,7 @@ func TestStrict_EarlyReply(t *testing.T) {
 				if body, _ := readAll(t, r); body != reply.want {
 					t.Errorf("and then %d bytes, want %d: %.100q", len(body), len(reply.want), body)
 				}
-				<-closed
+				await(t, "the end of the upstream's connection", closed)
 				answered(t, "POST /2", ask(t, p, "POST /2", "Content-Length: 3\r\n\r\nabc"))
 				if heads := up.seen(); len(heads) != 2 || up.count("/inner") > 0 {
 					t.Errorf("the upstream saw %q", heads)

@@ -87,11 +87,19 @@ func (b *bench) measure(cases []benchCase) (results, error) {
 	return res, nil
 }
 
+// tries is how often one measurement is begun before the run is given up: a
+// virtual machine that stands still for a second costs a reply, not the hour.
+const tries = 3
+
 // round measures a case with one peer after the other.
 func (b *bench) round(res results, c benchCase, round int) error {
 	var straight values
 	for _, p := range c.who(b.peers) {
 		v, err := c.run(b, p)
+		for try := 1; err != nil && try < tries && b.ctx.Err() == nil; try++ {
+			log.Printf("round %d of %d [%s] %s, once more: %v", round+1, b.rounds, c.name, p.name, err)
+			v, err = c.run(b, p)
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
