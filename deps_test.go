@@ -12,7 +12,7 @@ import (
 // floors are the storeys of the house: a package may import those below its
 // own only, never a neighbour.
 var floors = [][]string{
-	{"mesh", "http1", "ratelimit", "telemetry", "deploy"},
+	{"mesh", "http1", "ratelimit", "breaker", "telemetry", "deploy"},
 	{"balancer", "health", "config", "gossip", "admin", "tls"},
 	{"proxy", "control"},
 	{"cmd/isthmus", "bench/peers"},
@@ -26,6 +26,7 @@ var onlyIn = map[string]string{
 	"github.com/spf13/cobra":          "cmd/isthmus",
 	"github.com/miekg/dns":            "control",
 	"github.com/fsnotify/fsnotify":    "config",
+	"github.com/sony/gobreaker":       "breaker",
 }
 
 // neverIn says what a package must not import, and why.

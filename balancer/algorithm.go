@@ -10,27 +10,28 @@ import (
 // choices. Where weights differ, hosts are drawn by weight and the load is
 // compared per weight, which comes to Envoy's weight/(active+1).
 func (g *group) leastRequest() *candidate {
-	n := len(g.candidates)
-	if n == 1 {
+	if len(g.candidates) == 1 {
 		return &g.candidates[0]
 	}
+	a, b := g.two()
+	if uint64(a.host.active.Load()+1)*b.weight <= uint64(b.host.active.Load()+1)*a.weight {
+		return a
+	}
+	return b
+}
+
+// two draws two of at least two hosts: by weight, or where all weigh the same
+// two different ones.
+func (g *group) two() (a, b *candidate) {
 	if !g.equal {
-		a, b := g.random(), g.random()
-		if uint64(a.host.active.Load()+1)*uint64(b.weight) <= uint64(b.host.active.Load()+1)*uint64(a.weight) {
-			return a
-		}
-		return b
+		return g.random(), g.random()
 	}
-	i := rand.IntN(n)
-	j := rand.IntN(n - 1)
+	i := rand.IntN(len(g.candidates))
+	j := rand.IntN(len(g.candidates) - 1)
 	if j >= i {
-		j++ // two different ones
+		j++
 	}
-	a, b := &g.candidates[i], &g.candidates[j]
-	if b.host.active.Load() < a.host.active.Load() {
-		return b
-	}
-	return a
+	return &g.candidates[i], &g.candidates[j]
 }
 
 // random draws a host by weight.
@@ -65,14 +66,14 @@ func stride(hosts []candidate) []uint16 {
 	var total uint64
 	divisor := uint64(0)
 	for _, c := range hosts {
-		total += uint64(c.weight)
-		divisor = gcd(uint64(c.weight), divisor)
+		total += c.weight
+		divisor = gcd(c.weight, divisor)
 	}
 	divisor = max(divisor, (total+maxSchedule-1)/maxSchedule)
 	weights := make([]int64, len(hosts))
 	sum := int64(0)
 	for i, c := range hosts {
-		weights[i] = int64(max(uint64(c.weight)/divisor, 1))
+		weights[i] = int64(max(c.weight/divisor, 1))
 		sum += weights[i]
 	}
 	current := make([]int64, len(hosts))

@@ -11,7 +11,9 @@ package balancer
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"isthmus/mesh"
@@ -19,9 +21,10 @@ import (
 
 // Picker chooses one of a list of hosts.
 type Picker interface {
-	// Pick returns the index of a good host that is none of tried. ok is false
-	// if there is none.
-	Pick(tried []*Host) (index int, ok bool)
+	// Pick returns the index of a good host that is none of tried. hash says
+	// where the request belongs, where the algorithm asks for it; 0: anywhere. ok
+	// is false if there is no such host.
+	Pick(tried []*Host, hash uint64) (index int, ok bool)
 }
 
 // Set is the hosts of one upstream with its policy. Close it when the upstream
@@ -29,11 +32,17 @@ type Picker interface {
 type Set struct {
 	hosts    []*Host
 	kind     mesh.LoadBalancerKind
+	hash     *mesh.HashPolicy // nil unless kind asks for it
+	warmup   *mesh.Warmup     // nil: none
+	observes bool             // the algorithm wants to know latencies
 	plan     plan
 	panicAt  int           // percent of healthy hosts below which health is ignored; 0: never
 	version  atomic.Uint64 // bumped by hosts that change
 	state    atomic.Pointer[state]
 	rotation atomic.Uint32 // of round robin
+
+	mu     sync.Mutex // held by who computes a state; guards tables
+	tables map[groupKey]hashTable
 }
 
 // NewSet makes a set. from and labels are the locality and the labels of the
@@ -42,6 +51,12 @@ func NewSet(hosts []*Host, lb *mesh.LoadBalancer, outlier *mesh.OutlierDetection
 	s := &Set{hosts: hosts}
 	if lb != nil {
 		s.kind = lb.Kind
+		s.observes = lb.Kind == mesh.PeakEWMA
+		if lb.Kind == mesh.RingHash || lb.Kind == mesh.Maglev {
+			s.hash, s.tables = lb.Hash, map[groupKey]hashTable{}
+		} else {
+			s.warmup = lb.Warmup
+		}
 	}
 	if outlier != nil {
 		s.panicAt = int(outlier.MinHealthPercent)
@@ -64,29 +79,60 @@ func (s *Set) Close() {
 func (s *Set) Hosts() []*Host { return s.hosts }
 
 // Usable returns how many hosts may get traffic.
-func (s *Set) Usable() int { return len(s.current().good) }
+func (s *Set) Usable() int { return s.current().usable }
 
 // Pick implements [Picker].
-func (s *Set) Pick(tried []*Host) (int, bool) {
+func (s *Set) Pick(tried []*Host, hash uint64) (int, bool) {
 	st := s.current()
-	if len(st.good) == 0 {
-		return 0, false
-	}
-	if len(st.good) == 1 {
-		c := &st.good[0]
+	if st.usable <= 1 {
+		if st.usable == 0 {
+			return 0, false
+		}
+		c := &st.groups[0].candidates[0]
 		return c.index, c.host.free() && !contains(tried, c.host)
 	}
-	g := st.draw()
-	if c := s.choose(g); c != nil && c.host.free() && !contains(tried, c.host) {
+	if s.hash != nil {
+		return s.pickByHash(st, tried, hash)
+	}
+	g := st.draw(0)
+	if c := s.choose(g); c.host.free() && !contains(tried, c.host) {
 		return c.index, true
 	}
-	return s.search(st, g, tried)
+	return st.search(g, tried)
+}
+
+// pickByHash picks the host to which a hash belongs, any if there is no hash.
+func (s *Set) pickByHash(st *state, tried []*Host, hash uint64) (int, bool) {
+	if hash == 0 {
+		hash = rand.Uint64() | 1
+	}
+	g := st.draw(hash)
+	if i, ok := s.byHash(g, hash, tried); ok {
+		return i, true
+	}
+	return st.search(g, tried)
+}
+
+// PickBeyond picks a good host in a locality where none of tried is, in the
+// order of priority.
+func (s *Set) PickBeyond(tried []*Host) (int, bool) {
+	st := s.current()
+	for i := range st.groups {
+		g := &st.groups[i]
+		if slices.ContainsFunc(tried, func(h *Host) bool { return h.Endpoint().Locality == g.candidates[0].host.Endpoint().Locality }) {
+			continue
+		}
+		if c := scan(g.candidates, tried); c != nil {
+			return c.index, true
+		}
+	}
+	return 0, false
 }
 
 // search looks through all good hosts, from a random one on: first those of
 // the group drawn, then the others in the order of their priority, those
 // without a share last.
-func (s *Set) search(st *state, g *group, tried []*Host) (int, bool) {
+func (st *state) search(g *group, tried []*Host) (int, bool) {
 	if c := scan(g.candidates, tried); c != nil {
 		return c.index, true
 	}
@@ -106,9 +152,6 @@ func (s *Set) search(st *state, g *group, tried []*Host) (int, bool) {
 }
 
 func scan(list []candidate, tried []*Host) *candidate {
-	if len(list) == 0 {
-		return nil
-	}
 	start := rand.IntN(len(list))
 	for i := range list {
 		c := &list[(start+i)%len(list)]
@@ -122,7 +165,7 @@ func scan(list []candidate, tried []*Host) *candidate {
 // PickLastResort picks where no good host is left: one that is not ready, or
 // that was ejected because it could not be connected to. Hosts ejected for
 // their replies are none (minHealthPercent 0 means 503 when all are ejected).
-func (s *Set) PickLastResort(tried []*Host) (int, bool) {
+func (s *Set) PickLastResort(tried []*Host, hash uint64) (int, bool) {
 	if len(s.hosts) == 0 {
 		return 0, false
 	}
@@ -152,6 +195,8 @@ func (s *Set) choose(g *group) *candidate {
 		return g.roundRobin(&s.rotation)
 	case mesh.Random:
 		return g.random()
+	case mesh.PeakEWMA:
+		return g.peakEWMA()
 	}
 	return g.leastRequest()
 }
@@ -166,7 +211,11 @@ func (s *Set) Describe() string {
 		g := &st.groups[i]
 		share := 100 * float64(g.until-before) / float64(max(st.total, 1))
 		before = g.until
-		fmt.Fprintf(&b, "P%d %s %.1f%%:", g.priority, g.locality, share)
+		fmt.Fprintf(&b, "P%d %s", g.priority, g.locality)
+		if g.degraded {
+			b.WriteString(" degraded")
+		}
+		fmt.Fprintf(&b, " %.1f%%:", share)
 		for _, c := range g.candidates {
 			fmt.Fprintf(&b, " %s", c.host.Endpoint().Address)
 		}

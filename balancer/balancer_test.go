@@ -17,7 +17,7 @@ func host(i int, locality string, weight uint32) *Host {
 	return NewHost(&mesh.Endpoint{
 		Service: "s", Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 80),
 		Locality: mesh.ParseLocality(locality), Weight: weight,
-	})
+	}, nil)
 }
 
 func hosts(n int, locality string) []*Host {
@@ -33,7 +33,7 @@ func shares(t testing.TB, s *Set, n int) []float64 {
 	t.Helper()
 	out := make([]float64, len(s.hosts))
 	for range n {
-		i, ok := s.Pick(nil)
+		i, ok := s.Pick(nil, 0)
 		if !ok {
 			t.Fatal("no host")
 		}
@@ -48,6 +48,9 @@ func near(got, want float64, n int) bool {
 }
 
 var kinds = map[string]mesh.LoadBalancerKind{"least request": mesh.LeastRequest, "round robin": mesh.RoundRobin, "random": mesh.Random}
+
+// allKinds are the algorithms, for what holds of each of them.
+var allKinds = []mesh.LoadBalancerKind{mesh.LeastRequest, mesh.RoundRobin, mesh.Random, mesh.PeakEWMA, mesh.RingHash, mesh.Maglev}
 
 func TestSet_Weights(t *testing.T) {
 	const n = 60_000
@@ -79,7 +82,7 @@ func TestSet_LeastRequestAvoidsTheBusy(t *testing.T) {
 	}
 	s := NewSet(list, nil, nil, mesh.Locality{}, nil)
 	for range 100 {
-		if i, _ := s.Pick(nil); i != 1 {
+		if i, _ := s.Pick(nil, 0); i != 1 {
 			t.Fatal("the busier of two was picked")
 		}
 	}
@@ -87,9 +90,9 @@ func TestSet_LeastRequestAvoidsTheBusy(t *testing.T) {
 
 func TestSet_RoundRobinTakesTurns(t *testing.T) {
 	s := NewSet(hosts(4, "r/z"), &mesh.LoadBalancer{Kind: mesh.RoundRobin}, nil, mesh.Locality{}, nil)
-	first, _ := s.Pick(nil)
+	first, _ := s.Pick(nil, 0)
 	for n := 1; n < 12; n++ {
-		if i, _ := s.Pick(nil); i != (first+n)%4 {
+		if i, _ := s.Pick(nil, 0); i != (first+n)%4 {
 			t.Fatalf("pick %d is host %d, want %d", n, i, (first+n)%4)
 		}
 	}
@@ -124,9 +127,9 @@ func TestPriorityLoads(t *testing.T) {
 		for _, h := range tt.healthy {
 			levels = append(levels, level{all: 100, good: uint64(h)})
 		}
-		loads, _ := priorityLoads(levels, 0)
+		loads := priorityLoads(levels, 0)
 		for i, l := range loads {
-			if int(math.Round(l*100)) != tt.want[i] {
+			if int(math.Round(l.good*100)) != tt.want[i] {
 				t.Errorf("healthy %v: loads %v, want %v", tt.healthy, loads, tt.want)
 				break
 			}
@@ -134,22 +137,89 @@ func TestPriorityLoads(t *testing.T) {
 	}
 }
 
-// TestPriorityLoads_Panic: below the threshold health is ignored, but only
-// while the priorities together cannot carry everything.
+// TestPriorityLoads_Panic holds Envoy's tables (panic_threshold.rst), whose
+// threshold is 50 %, but for two lines of its second one: 50 and 60 % make 70
+// and 30, and 25 and 100 % make 35 and 65 by priority.rst and by the text.
 func TestPriorityLoads_Panic(t *testing.T) {
 	for _, tt := range []struct {
-		healthy, panicAt int
-		other            int
-		want             bool
+		healthy [2]int
+		panicAt int
+		want    [2]int
+		panics  [2]bool
 	}{
-		{10, 20, 10, true}, {10, 20, 100, false}, {25, 20, 0, false}, {10, 0, 0, false},
+		{[2]int{72, 100}, 50, [2]int{100, 0}, [2]bool{}},
+		{[2]int{71, 100}, 50, [2]int{99, 1}, [2]bool{}},
+		{[2]int{50, 100}, 50, [2]int{70, 30}, [2]bool{}},
+		{[2]int{25, 100}, 50, [2]int{35, 65}, [2]bool{}},
+		{[2]int{0, 100}, 50, [2]int{0, 100}, [2]bool{}},
+		{[2]int{72, 72}, 50, [2]int{100, 0}, [2]bool{}},
+		{[2]int{71, 71}, 50, [2]int{99, 1}, [2]bool{}},
+		{[2]int{50, 60}, 50, [2]int{70, 30}, [2]bool{}},
+		{[2]int{25, 25}, 50, [2]int{50, 50}, [2]bool{true, true}},
+		{[2]int{5, 65}, 50, [2]int{8, 92}, [2]bool{true, false}},
+		{[2]int{5, 65}, 0, [2]int{8, 92}, [2]bool{}},
+		{[2]int{0, 0}, 50, [2]int{50, 50}, [2]bool{true, true}},
+		{[2]int{0, 0}, 0, [2]int{0, 0}, [2]bool{}},
 	} {
-		_, panicking := priorityLoads([]level{{all: 100, good: uint64(tt.healthy)}, {all: 100, good: uint64(tt.other)}}, tt.panicAt)
-		if panicking[0] != tt.want {
-			t.Errorf("%d %% healthy, %d %% beside it, threshold %d: panic %v, want %v", tt.healthy, tt.other, tt.panicAt, panicking[0], tt.want)
+		loads := priorityLoads([]level{{all: 100, good: uint64(tt.healthy[0])}, {all: 100, good: uint64(tt.healthy[1])}}, tt.panicAt)
+		for i, l := range loads {
+			if int(math.Round(l.good*100)) != tt.want[i] || l.panicking != tt.panics[i] {
+				t.Errorf("healthy %v, threshold %d: %+v, want loads %v, panics %v", tt.healthy, tt.panicAt, loads, tt.want, tt.panics)
+				break
+			}
 		}
 	}
 }
+
+// TestPriorityLoads_Degraded holds Envoy's table (degraded.rst).
+func TestPriorityLoads_Degraded(t *testing.T) {
+	for _, tt := range []struct{ good, degraded, toGood, toDegraded int }{
+		{100, 0, 100, 0},
+		{71, 0, 100, 0},
+		{71, 29, 99, 1},
+		{25, 65, 35, 65},
+		{5, 0, 100, 0},
+		{0, 40, 0, 100},
+	} {
+		l := priorityLoads([]level{{all: 100, good: uint64(tt.good), degraded: uint64(tt.degraded)}}, 0)[0]
+		if int(math.Round(l.good*100)) != tt.toGood || int(math.Round(l.degraded*100)) != tt.toDegraded {
+			t.Errorf("%d good and %d degraded: %+v, want %d and %d", tt.good, tt.degraded, l, tt.toGood, tt.toDegraded)
+		}
+	}
+}
+
+// TestPlan_LocalityWeights holds Envoy's table (locality_weight.rst): weight 1
+// for X, 2 for Y, which is well.
+func TestPlan_LocalityWeights(t *testing.T) {
+	for _, tt := range []struct{ healthy, toX, toY int }{
+		{100, 33, 67}, {70, 33, 67}, {69, 32, 68}, {50, 26, 74}, {25, 15, 85}, {0, 0, 100},
+	} {
+		list := append(hosts(100, "x"), hosts(100, "y")...)
+		for i := tt.healthy; i < 100; i++ {
+			list[i].Eject("test", time.Hour, true)
+		}
+		lb := &mesh.LoadBalancer{Locality: &mesh.LocalityLB{Distribute: []mesh.Distribute{{
+			From: "*", To: []mesh.LocalityShare{{Locality: "x", Percent: 33}, {Locality: "y", Percent: 67}},
+		}}}}
+		s := NewSet(list, lb, nil, mesh.ParseLocality("z"), nil)
+		got := s.current()
+		var x, y uint64
+		before := uint64(0)
+		for _, g := range got.groups {
+			if g.locality == "x" {
+				x += g.until - before
+			} else {
+				y += g.until - before
+			}
+			before = g.until
+		}
+		if gotX, gotY := percent(x, got.total), percent(y, got.total); gotX != tt.toX || gotY != tt.toY {
+			t.Errorf("%d %% of X healthy: %d and %d %%, want %d and %d", tt.healthy, gotX, gotY, tt.toX, tt.toY)
+		}
+	}
+}
+
+func percent(part, of uint64) int { return int(math.Round(100 * float64(part) / float64(of))) }
 
 // TestSet_Localities spreads over localities as the policy says.
 func TestSet_Localities(t *testing.T) {
@@ -209,7 +279,7 @@ func TestHost_Trial(t *testing.T) {
 		defer s.Close()
 		list[0].Eject("test", time.Second, false)
 		for range 50 {
-			if i, ok := s.Pick(nil); !ok || i != 1 {
+			if i, ok := s.Pick(nil, 0); !ok || i != 1 {
 				t.Fatalf("picked %d, %v while the other is ejected", i, ok)
 			}
 		}
@@ -218,11 +288,11 @@ func TestHost_Trial(t *testing.T) {
 		if state, reason := list[0].State(); state != OnTrial || reason != "test" {
 			t.Fatalf("state %v (%s), want on trial", state, reason)
 		}
-		if i, ok := s.Pick([]*Host{list[1]}); !ok || i != 0 {
+		if i, ok := s.Pick([]*Host{list[1]}, 0); !ok || i != 0 {
 			t.Fatal("the host on trial is not picked")
 		}
 		list[0].Begin()
-		if _, ok := s.Pick([]*Host{list[1]}); ok {
+		if _, ok := s.Pick([]*Host{list[1]}, 0); ok {
 			t.Fatal("a second request during the trial")
 		}
 		list[0].End()
@@ -242,12 +312,12 @@ func TestSet_LastResort(t *testing.T) {
 	e := *list[2].Endpoint()
 	e.Unready = "announcer died"
 	list[2].Update(&e)
-	if _, ok := s.Pick(nil); ok {
+	if _, ok := s.Pick(nil, 0); ok {
 		t.Fatal("somebody is good")
 	}
 	seen := map[int]bool{}
 	for range 200 {
-		i, ok := s.PickLastResort(nil)
+		i, ok := s.PickLastResort(nil, 0)
 		if !ok {
 			t.Fatal("no last resort")
 		}
@@ -270,14 +340,18 @@ func TestSet_Properties(t *testing.T) {
 			nil, {Disabled: true}, {Failover: []mesh.Failover{{From: "r1", To: "r2"}}}, {FailoverPriority: []string{"region"}},
 			{Distribute: []mesh.Distribute{{From: "*", To: []mesh.LocalityShare{{Locality: "r1/a", Percent: 70}, {Locality: "r2/*", Percent: 30}}}}},
 		}).Draw(t, "policy")
-		kind := rapid.SampledFrom([]mesh.LoadBalancerKind{mesh.LeastRequest, mesh.RoundRobin, mesh.Random}).Draw(t, "kind")
-		s := NewSet(list, &mesh.LoadBalancer{Kind: kind, Locality: locality}, nil, mesh.ParseLocality("r1/a"), nil)
+		lb := hashed(rapid.SampledFrom(allKinds).Draw(t, "kind"))
+		lb.Locality, lb.Hash.TableSize = locality, 101
+		if rapid.Bool().Draw(t, "warmup") {
+			lb.Warmup = &mesh.Warmup{Duration: time.Hour, MinPercent: 10, Aggression: 1}
+		}
+		s := NewSet(list, lb, nil, mesh.ParseLocality("r1/a"), nil)
 		defer s.Close()
 		var tried []*Host
 		good := map[*Host]bool{}
 		for _, h := range list {
 			good[h] = true
-			switch rapid.IntRange(0, 3).Draw(t, "fate") {
+			switch rapid.IntRange(0, 5).Draw(t, "fate") {
 			case 0:
 				h.Eject("test", time.Hour, rapid.Bool().Draw(t, "hard"))
 				good[h] = false
@@ -286,6 +360,12 @@ func TestSet_Properties(t *testing.T) {
 				e.Unready = "test"
 				h.Update(&e)
 				good[h] = false
+			case 2:
+				e := *h.Endpoint()
+				e.Degraded = true
+				h.Update(&e)
+			case 3:
+				h.Enter()
 			}
 			if rapid.Bool().Draw(t, "tried") {
 				tried = append(tried, h)
@@ -298,7 +378,7 @@ func TestSet_Properties(t *testing.T) {
 			}
 		}
 		for range 20 {
-			i, ok := s.Pick(tried)
+			i, ok := s.Pick(tried, rapid.Uint64().Draw(t, "hash"))
 			if ok != (left > 0) {
 				t.Fatalf("ok is %v with %d hosts left", ok, left)
 			}
@@ -310,21 +390,42 @@ func TestSet_Properties(t *testing.T) {
 }
 
 func TestSet_PickAllocatesNothing(t *testing.T) {
-	for name, kind := range kinds {
-		s := NewSet(hosts(10, "r/z"), &mesh.LoadBalancer{Kind: kind}, nil, mesh.Locality{}, nil)
-		if n := testing.AllocsPerRun(1000, func() { s.Pick(nil) }); n != 0 {
-			t.Errorf("%s: %v allocations", name, n)
+	for _, kind := range allKinds {
+		s := NewSet(hosts(10, "r/z"), hashed(kind), nil, mesh.Locality{}, nil)
+		if n := testing.AllocsPerRun(1000, func() { s.Pick(nil, 12345) }); n != 0 {
+			t.Errorf("kind %d: %v allocations", kind, n)
 		}
 	}
 }
 
 func BenchmarkPick(b *testing.B) {
-	for _, n := range []int{1, 10, 1000, 100_000} {
+	for _, k := range []struct {
+		name string
+		kind mesh.LoadBalancerKind
+	}{{"LeastRequest", mesh.LeastRequest}, {"RoundRobin", mesh.RoundRobin}, {"PeakEWMA", mesh.PeakEWMA}, {"RingHash", mesh.RingHash}, {"Maglev", mesh.Maglev}} {
+		for _, n := range []int{10, 1000, 100_000} {
+			b.Run(fmt.Sprintf("%s/%d", k.name, n), func(b *testing.B) {
+				s := NewSet(hosts(n, "r/z"), hashed(k.kind), nil, mesh.ParseLocality("r/z"), nil)
+				s.Pick(nil, 1)
+				b.ReportAllocs()
+				for hash := uint64(0); b.Loop(); hash = mix(hash) {
+					s.Pick(nil, hash)
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkRebuild is what a change of one host's health costs the request
+// that comes next.
+func BenchmarkRebuild(b *testing.B) {
+	for _, n := range []int{10, 1000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			s := NewSet(hosts(n, "r/z"), nil, nil, mesh.ParseLocality("r/z"), nil)
-			b.ReportAllocs()
+			list := hosts(n, "r/z")
+			s := NewSet(list, nil, nil, mesh.ParseLocality("r/z"), nil)
 			for b.Loop() {
-				s.Pick(nil)
+				s.version.Add(1)
+				s.Pick(nil, 0)
 			}
 		})
 	}

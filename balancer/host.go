@@ -24,8 +24,11 @@ const (
 // whether it was ejected. It survives snapshots.
 type Host struct {
 	endpoint atomic.Pointer[mesh.Endpoint]
+	gate     *Gate // nil: none
 	active   atomic.Int32
 	state    atomic.Uint32 // State, for readers without the lock
+	latency  latency
+	since    atomic.Int64 // when it entered service, in Unix nanoseconds; 0: before anybody watched
 
 	mu       sync.Mutex // guards what is below
 	reason   string
@@ -35,9 +38,9 @@ type Host struct {
 	watchers map[*atomic.Uint64]struct{}
 }
 
-// NewHost makes the twin of an endpoint.
-func NewHost(e *mesh.Endpoint) *Host {
-	h := &Host{watchers: map[*atomic.Uint64]struct{}{}}
+// NewHost makes the twin of an endpoint, behind a gate if it is not nil.
+func NewHost(e *mesh.Endpoint, gate *Gate) *Host {
+	h := &Host{gate: gate, watchers: map[*atomic.Uint64]struct{}{}}
 	h.endpoint.Store(e)
 	return h
 }
@@ -47,12 +50,21 @@ func (h *Host) Endpoint() *mesh.Endpoint { return h.endpoint.Load() }
 
 // Update gives the host its endpoint of a new snapshot.
 func (h *Host) Update(e *mesh.Endpoint) {
-	if h.endpoint.Swap(e) != e {
-		h.mu.Lock()
-		h.changed()
-		h.mu.Unlock()
+	before := h.endpoint.Swap(e)
+	if before == e {
+		return
 	}
+	if before.Unready != "" && e.Unready == "" {
+		h.Enter()
+	}
+	h.mu.Lock()
+	h.changed()
+	h.mu.Unlock()
 }
+
+// Enter says that the host enters service now: it is new, or well again. With
+// a warmup, its share begins small.
+func (h *Host) Enter() { h.since.Store(time.Now().UnixNano()) }
 
 // Begin and End count a request under way.
 func (h *Host) Begin() { h.active.Add(1) }
@@ -67,7 +79,10 @@ func (h *Host) Active() int32 { return h.active.Load() }
 func (h *Host) State() (State, string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return State(h.state.Load()), h.reason
+	if s := State(h.state.Load()); s != Usable || h.gate.good() {
+		return s, h.reason
+	}
+	return Ejected, "cluster cannot be reached"
 }
 
 // Eject keeps traffic away for a time; then the host is on trial. hard says
@@ -109,6 +124,7 @@ func (h *Host) Restore() {
 		h.timer.Stop()
 	}
 	h.reason, h.hard = "", false
+	h.Enter()
 	h.state.Store(uint32(Usable))
 	h.changed()
 }
@@ -116,12 +132,12 @@ func (h *Host) Restore() {
 // good reports whether the host should get traffic. A host on trial counts as
 // good only while nothing is under way to it.
 func (h *Host) good() bool {
-	return State(h.state.Load()) != Ejected && h.Endpoint().Unready == ""
+	return State(h.state.Load()) != Ejected && h.Endpoint().Unready == "" && h.gate.good()
 }
 
 // free reports whether a good host may be given one more request now.
 func (h *Host) free() bool {
-	return State(h.state.Load()) != OnTrial || h.active.Load() == 0
+	return (State(h.state.Load()) != OnTrial || h.active.Load() == 0) && h.gate.free()
 }
 
 // lastResort reports whether the host may be tried when there is no good one.
@@ -136,12 +152,14 @@ func (h *Host) watch(counter *atomic.Uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.watchers[counter] = struct{}{}
+	h.gate.watch(counter)
 }
 
 func (h *Host) unwatch(counter *atomic.Uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.watchers, counter)
+	h.gate.unwatch(counter)
 }
 
 // changed tells the sets that hold the host. The caller holds mu.

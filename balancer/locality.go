@@ -100,34 +100,57 @@ func (p *plan) ownLabel(key string) string {
 }
 
 // shareOut divides traffic as distribute says. A locality's share is scaled by
-// its health, min(1, 1.4 × healthy part), as Envoy's locality weights are; the
-// sum is then made 1. If nobody listed can serve, nil: the others get it all,
-// by the priorities of their localities.
-func (p *plan) shareOut(cells []*cell) []float64 {
-	shares := make([]float64, len(cells))
-	var sum float64
+// its health, min(1, 1.4 × healthy part), as Envoy's locality weights are
+// (locality_weight.rst); the sum is then made 1. What hosts in full health
+// cannot carry goes to the degraded. If nobody listed can serve, nil: the
+// others get it all, by the priorities of their localities.
+func (p *plan) shareOut(cells []*cell) (good, degraded []float64) {
+	percent := p.percents(cells)
+	var listed level
+	for i, c := range cells {
+		if percent[i] > 0 {
+			listed.add(c)
+		}
+	}
+	loads := priorityLoads([]level{listed}, 0)[0]
+	if loads.good+loads.degraded == 0 {
+		return nil, nil
+	}
+	part := func(load float64, of func(*cell) []candidate) []float64 {
+		out := make([]float64, len(cells))
+		var sum float64
+		for i, c := range cells {
+			if percent[i] > 0 {
+				out[i] = percent[i] * min(1, overprovisioning/100.0*float64(weightOf(of(c)))/float64(c.weight))
+				sum += out[i]
+			}
+		}
+		for i := range out {
+			if sum > 0 {
+				out[i] *= load / sum
+			}
+		}
+		return out
+	}
+	return part(loads.good, func(c *cell) []candidate { return c.good }), part(loads.degraded, func(c *cell) []candidate { return c.degraded })
+}
+
+// percents returns what distribute gives each cell; a pattern's share is
+// divided among the cells it matches by their weight.
+func (p *plan) percents(cells []*cell) []float64 {
+	out := make([]float64, len(cells))
 	for _, to := range p.distribute.To {
 		var weight float64
-		var matching []int
-		for i, c := range cells {
+		for _, c := range cells {
 			if c.key.locality.Matches(to.Locality) {
-				matching = append(matching, i)
 				weight += float64(c.weight)
 			}
 		}
-		for _, i := range matching {
-			c := cells[i]
-			health := min(1, overprovisioning/100.0*goodWeight(c)/float64(c.weight))
-			s := float64(to.Percent) * float64(c.weight) / weight * health
-			shares[i] += s
-			sum += s
+		for i, c := range cells {
+			if c.key.locality.Matches(to.Locality) {
+				out[i] += float64(to.Percent) * float64(c.weight) / weight
+			}
 		}
 	}
-	if sum == 0 {
-		return nil
-	}
-	for i := range shares {
-		shares[i] /= sum
-	}
-	return shares
+	return out
 }

@@ -5,10 +5,10 @@ package balancer
 // down to 71 % of healthy hosts nothing changes.
 const overprovisioning = 140
 
-// level is the cells of one priority.
+// level is the cells of one priority, with their weights added up.
 type level struct {
-	cells     []*cell
-	all, good uint64 // weights
+	cells               []*cell
+	all, good, degraded uint64
 }
 
 // levelsOf gathers cells, which are sorted, by priority.
@@ -18,90 +18,119 @@ func levelsOf(cells []*cell) []level {
 		if i == 0 || c.key.priority != cells[i-1].key.priority {
 			levels = append(levels, level{})
 		}
-		l := &levels[len(levels)-1]
-		l.cells = append(l.cells, c)
-		l.all += c.weight
-		for _, m := range c.good {
-			l.good += uint64(m.weight)
-		}
+		levels[len(levels)-1].add(c)
 	}
 	return levels
 }
 
-// health is Envoy's health of a priority, in percent.
-func (l *level) health() uint64 {
+func (l *level) add(c *cell) {
+	l.cells = append(l.cells, c)
+	l.all += c.weight
+	l.good += weightOf(c.good)
+	l.degraded += weightOf(c.degraded)
+}
+
+// available is what Envoy makes of a part of a priority's hosts, in percent.
+func (l *level) available(part uint64) uint64 {
 	if l.all == 0 {
 		return 0
 	}
-	return min(100, overprovisioning*l.good/l.all)
+	return min(100, overprovisioning*part/l.all)
 }
 
-// priorityLoads returns the share of each priority, adding up to 1, and which
-// of them ignore health because too few of their hosts are well (Envoy:
-// priority.rst, panic_threshold.rst). panicAt is in percent; 0 never panics.
-func priorityLoads(levels []level, panicAt int) (loads []float64, panicking []bool) {
-	loads, panicking = make([]float64, len(levels)), make([]bool, len(levels))
+// load is the part of the traffic that a priority gets: its hosts in full
+// health, and those that ask to be spared.
+type load struct {
+	good, degraded float64
+	panicking      bool // health is ignored, since too few hosts are well
+}
+
+// priorityLoads returns the load of each priority. All of them add up to 1,
+// or to 0 where nobody can serve (Envoy: priority.rst, degraded.rst,
+// panic_threshold.rst). panicAt is in percent; 0 never panics.
+func priorityLoads(levels []level, panicAt int) []load {
+	loads := make([]load, len(levels))
 	var total uint64
 	for i := range levels {
-		total += levels[i].health()
+		l := &levels[i]
+		total += l.available(l.good) + l.available(l.degraded)
 	}
-	normalized := min(100, total)
-	if panicAt > 0 && normalized < 100 {
-		all := true
-		for i := range levels {
-			l := &levels[i]
-			panicking[i] = 100*l.good < uint64(panicAt)*l.all
-			all = all && panicking[i]
-		}
-		if all {
-			// Every priority panics: traffic goes by the number of hosts.
-			var hosts uint64
-			for i := range levels {
-				hosts += levels[i].all
-			}
-			for i := range levels {
-				loads[i] = float64(levels[i].all) / float64(hosts)
-			}
-			return loads, panicking
-		}
+	total = min(100, total)
+	if panicAt > 0 && total < 100 && panicLoads(levels, loads, panicAt) {
+		return loads
 	}
-	if normalized == 0 {
-		return loads, panicking
+	if total == 0 {
+		return loads
 	}
 	left := uint64(100)
-	first := -1
-	for i := range levels {
-		share := min(left, levels[i].health()*100/normalized)
-		if share > 0 && first < 0 {
-			first = i
-		}
-		loads[i] = float64(share) / 100
+	take := func(part uint64) float64 {
+		share := min(left, part*100/total)
 		left -= share
+		return float64(share) / 100
 	}
-	loads[first] += float64(left) / 100 // what rounding has left over
-	return loads, panicking
+	for i := range levels {
+		loads[i].good = take(levels[i].available(levels[i].good))
+	}
+	for i := range levels {
+		loads[i].degraded = take(levels[i].available(levels[i].degraded))
+	}
+	addRest(loads, float64(left)/100)
+	return loads
 }
 
-// split divides the share of a priority among its cells by weight, as if it
-// had no localities: every good host of the priority is worth the same.
-func (l *level) split(load float64) []float64 {
-	var good float64
-	for _, c := range l.cells {
-		good += goodWeight(c)
+// addRest gives what rounding has left over to the first that has a load.
+func addRest(loads []load, rest float64) {
+	for i := range loads {
+		switch {
+		case loads[i].good > 0:
+			loads[i].good += rest
+			return
+		case loads[i].degraded > 0:
+			loads[i].degraded += rest
+			return
+		}
 	}
-	out := make([]float64, len(l.cells))
-	for i, c := range l.cells {
-		if good > 0 {
-			out[i] = load * goodWeight(c) / good
+}
+
+// panicLoads marks the priorities that panic. If all of them do, traffic goes
+// by the number of hosts, and the loads are done.
+func panicLoads(levels []level, loads []load, panicAt int) (done bool) {
+	done = true
+	var hosts uint64
+	for i := range levels {
+		l := &levels[i]
+		loads[i].panicking = 100*(l.good+l.degraded) < uint64(panicAt)*l.all
+		done = done && loads[i].panicking
+		hosts += l.all
+	}
+	if done {
+		for i := range levels {
+			loads[i].good = float64(levels[i].all) / float64(hosts)
+		}
+	}
+	return done
+}
+
+// split divides a load among cells by the weight of those that can carry it,
+// as if there were no localities: every such host is worth the same.
+func split(load float64, weights []uint64) []float64 {
+	var sum float64
+	for _, w := range weights {
+		sum += float64(w)
+	}
+	out := make([]float64, len(weights))
+	for i, w := range weights {
+		if sum > 0 {
+			out[i] = load * float64(w) / sum
 		}
 	}
 	return out
 }
 
-func goodWeight(c *cell) float64 {
+func weightOf(list []candidate) uint64 {
 	var w uint64
-	for _, m := range c.good {
-		w += uint64(m.weight)
+	for i := range list {
+		w += list[i].weight
 	}
-	return float64(w)
+	return w
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"isthmus/mesh"
 )
@@ -13,47 +14,77 @@ import (
 // change.
 type state struct {
 	version uint64
-	good    []candidate
-	groups  []group // by priority; some may have no share
-	total   uint64  // the sum of all shares
+	expires time.Time // when weights will have grown; zero: never
+	usable  int       // hosts that may get traffic
+	groups  []group   // by priority; some may have no share
+	total   uint64    // the sum of all shares
 }
 
-// group is the good hosts of one locality, or of one priority where the
-// localities within it do not matter.
+// group is the hosts of one locality that can serve, or of one priority where
+// the localities within it do not matter.
 type group struct {
 	priority   int
 	locality   string
+	degraded   bool
+	panicking  bool   // health is ignored
 	until      uint64 // the shares of the groups up to this one, added up
 	candidates []candidate
-	weight     uint64   // of all candidates
-	equal      bool     // all candidates weigh the same
-	schedule   []uint16 // of round robin, with unequal weights
+	weight     uint64    // of all candidates
+	equal      bool      // all candidates weigh the same
+	schedule   []uint16  // of round robin, with unequal weights
+	table      hashTable // of consistent hashing
 }
 
-// candidate is a good host.
+// takes reports whether a host of the group's locality is one of its
+// candidates now.
+func (g *group) takes(h *Host) bool {
+	return g.panicking || h.good() && h.Endpoint().Degraded == g.degraded
+}
+
+// candidate is a host that can serve.
 type candidate struct {
 	host   *Host
 	index  int
-	weight uint32
+	weight uint64
 	until  uint64 // the weights up to this one, added up
 }
 
 // current returns the state for the hosts as they are, computing it anew if
 // one has changed.
 func (s *Set) current() *state {
-	v := s.version.Load()
-	if st := s.state.Load(); st != nil && st.version == v {
+	st := s.state.Load()
+	if st != nil && st.version == s.version.Load() && (st.expires.IsZero() || time.Now().Before(st.expires)) {
 		return st
 	}
-	return s.rebuild(v)
+	return s.rebuild(st)
 }
 
-// rebuild computes the state. Two callers may do it at once; both get the
-// same.
-func (s *Set) rebuild(v uint64) *state {
-	st := &state{version: v}
+// rebuild computes the state. While one caller does, the others go on with the
+// one before.
+func (s *Set) rebuild(before *state) *state {
+	if before == nil {
+		s.mu.Lock()
+	} else if !s.mu.TryLock() {
+		return before
+	}
+	defer s.mu.Unlock()
+	now := time.Now()
+	st := &state{version: s.version.Load()}
+	cells, growing := s.cells(now)
+	if growing {
+		st.expires = now.Add(max(s.warmup.Duration/warmSteps, time.Millisecond))
+	}
+	if len(cells) > 0 {
+		s.share(st, cells)
+	}
+	s.state.Store(st)
+	return st
+}
+
+// cells sorts the hosts by priority and locality. growing says that one of
+// them warms up.
+func (s *Set) cells(now time.Time) (cells []*cell, growing bool) {
 	byKey := map[groupKey]*cell{}
-	var cells []*cell
 	for i, h := range s.hosts {
 		e := h.Endpoint()
 		k := groupKey{s.plan.priority(e), e.Locality}
@@ -63,22 +94,28 @@ func (s *Set) rebuild(v uint64) *state {
 			byKey[k] = c
 			cells = append(cells, c)
 		}
-		member := candidate{host: h, index: i, weight: max(e.Weight, 1)}
-		c.all = append(c.all, member)
-		c.weight += uint64(member.weight)
-		if h.good() {
-			c.good = append(c.good, member)
-			st.good = append(st.good, member)
+		weight, grows := s.weigh(h, now)
+		member := candidate{host: h, index: i, weight: weight}
+		if s.warmup != nil {
+			c.weight += uint64(min(max(e.Weight, 1), maxWeight)) * weightUnit
+		} else {
+			c.weight += weight
 		}
+		c.all = append(c.all, member)
+		switch {
+		case !h.good():
+			continue
+		case e.Degraded:
+			c.degraded = append(c.degraded, member)
+		default:
+			c.good = append(c.good, member)
+		}
+		growing = growing || grows
 	}
 	slices.SortFunc(cells, func(a, b *cell) int {
 		return cmp.Or(cmp.Compare(a.key.priority, b.key.priority), cmp.Compare(a.key.locality.String(), b.key.locality.String()))
 	})
-	if len(s.hosts) > 0 {
-		s.share(st, cells)
-	}
-	s.state.Store(st)
-	return st
+	return cells, growing
 }
 
 type groupKey struct {
@@ -88,87 +125,116 @@ type groupKey struct {
 
 // cell is the hosts of one locality in one priority.
 type cell struct {
-	key       groupKey
-	all, good []candidate
-	weight    uint64 // of all
+	key                 groupKey
+	all, good, degraded []candidate
+	weight              uint64 // of all, none of them warming up
+	panicking           bool
 }
 
 // shareUnit is what the shares of all groups add up to, nearly.
 const shareUnit = 1 << 20
 
-// share gives each cell with somebody to serve its part of the traffic.
+// share gives each cell with somebody to serve its part of the traffic: those
+// in full health first, then the degraded.
 func (s *Set) share(st *state, cells []*cell) {
-	levels := levelsOf(cells)
-	var shares []float64 // of each cell
+	var good, degraded []float64
 	if s.plan.distribute != nil {
-		shares = s.plan.shareOut(cells)
+		good, degraded = s.plan.shareOut(cells)
 	}
-	if shares == nil {
-		loads, panicking := priorityLoads(levels, s.panicAt)
-		for i, l := range levels {
-			if panicking[i] {
-				for _, c := range l.cells {
-					c.good = c.all
-				}
-				st.good = appendMissing(st.good, l.cells)
+	if good == nil {
+		good, degraded = s.byPriority(cells)
+	}
+	for _, spared := range [...]bool{false, true} {
+		for i, c := range cells {
+			list, part := c.good, good[i]
+			if spared {
+				list, part = c.degraded, degraded[i]
 			}
-			shares = append(shares, l.split(loads[i])...)
+			if len(list) > 0 {
+				st.usable += len(list)
+				st.groups = append(st.groups, s.newGroup(c, list, spared))
+				st.total += uint64(math.Round(part * shareUnit))
+				st.groups[len(st.groups)-1].until = st.total
+			}
 		}
-	}
-	for i, c := range cells {
-		if len(c.good) == 0 {
-			continue
-		}
-		st.add(c, uint64(math.Round(shares[i]*shareUnit)))
 	}
 	if st.total == 0 && len(st.groups) > 0 {
 		// Nobody has a share, but somebody is good: the first serves.
-		st.groups[0].until, st.total = 1, 1
 		for i := range st.groups {
 			st.groups[i].until = 1
 		}
+		st.total = 1
 	}
 }
 
-func appendMissing(good []candidate, cells []*cell) []candidate {
-	for _, c := range cells {
-		for _, m := range c.all {
-			if !slices.ContainsFunc(good, func(g candidate) bool { return g.index == m.index }) {
-				good = append(good, m)
+// byPriority divides traffic among priorities, and that of each among its
+// localities by what they can carry.
+func (s *Set) byPriority(cells []*cell) (good, degraded []float64) {
+	levels := levelsOf(cells)
+	for i, load := range priorityLoads(levels, s.panicAt) {
+		l := &levels[i]
+		healthy, spared := make([]uint64, len(l.cells)), make([]uint64, len(l.cells))
+		for j, c := range l.cells {
+			if load.panicking {
+				c.panicking, c.good, c.degraded = true, c.all, nil
 			}
+			healthy[j], spared[j] = weightOf(c.good), weightOf(c.degraded)
 		}
+		good = append(good, split(load.good, healthy)...)
+		degraded = append(degraded, split(load.degraded, spared)...)
 	}
-	return good
+	return good, degraded
 }
 
-// add appends a group for a cell.
-func (st *state) add(c *cell, share uint64) {
-	st.total += share
+// newGroup makes a group of a cell's hosts in one state of health.
+func (s *Set) newGroup(c *cell, list []candidate, degraded bool) group {
 	g := group{
 		priority:   c.key.priority,
 		locality:   c.key.locality.String(),
-		until:      st.total,
-		candidates: slices.Clone(c.good),
+		degraded:   degraded,
+		panicking:  c.panicking,
+		candidates: list,
 		equal:      true,
 	}
-	for i := range g.candidates {
-		m := &g.candidates[i]
-		g.weight += uint64(m.weight)
+	if s.hash != nil {
+		g.table = s.tableOf(c)
+		return g
+	}
+	for i := range list {
+		m := &list[i]
+		g.weight += m.weight
 		m.until = g.weight
-		g.equal = g.equal && m.weight == g.candidates[0].weight
+		g.equal = g.equal && m.weight == list[0].weight
 	}
-	if !g.equal {
-		g.schedule = stride(g.candidates)
+	if !g.equal && s.kind == mesh.RoundRobin {
+		g.schedule = stride(list)
 	}
-	st.groups = append(st.groups, g)
+	return g
 }
 
-// draw picks a group by its share.
-func (st *state) draw() *group {
+// tableOf returns the hash table of a cell, which is made once: the hosts of a
+// set do not change, only their health does. The caller holds mu.
+func (s *Set) tableOf(c *cell) hashTable {
+	t := s.tables[c.key]
+	if t == nil {
+		t = newHashTable(s.kind, c.all, s.hash.TableSize)
+		s.tables[c.key] = t
+	}
+	return t
+}
+
+// draw picks a group by its share. hash, unless it is 0, decides instead of
+// chance.
+func (st *state) draw(hash uint64) *group {
 	if len(st.groups) == 1 {
 		return &st.groups[0]
 	}
-	n := rand.Uint64N(st.total)
+	var n uint64
+	if hash != 0 {
+		n = mix(hash) % st.total
+	} else {
+		n = rand.Uint64N(st.total)
+	}
 	for i := range st.groups {
 		if n < st.groups[i].until {
 			return &st.groups[i]

@@ -2,9 +2,7 @@ package config
 
 import (
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -36,6 +34,7 @@ func readDestinationRule(d *document) {
 		secure = d.policy(&subset.Policy, s.TrafficPolicy, path+".trafficPolicy") || secure
 		out.Subsets = append(out.Subsets, subset)
 	}
+	d.chooseAlgorithm(out)
 	if secure {
 		d.refuse("trafficPolicy.tls", "TLS to the endpoints ")
 	}
@@ -49,6 +48,9 @@ func (d *document) policy(out *mesh.TrafficPolicy, p *networking.TrafficPolicy, 
 		return false
 	}
 	secure = d.blocks(out, p.LoadBalancer, p.ConnectionPool, p.OutlierDetection, p.Tls, path)
+	if p.RetryBudget != nil {
+		out.RetryBudget = d.retryBudget(p.RetryBudget, path+".retryBudget")
+	}
 	for i, l := range p.PortLevelSettings {
 		at := fmt.Sprintf("%s.portLevelSettings[%d]", path, i)
 		if l.Port == nil || !d.checkPort(l.Port.Number, at+".port.number") {
@@ -87,98 +89,6 @@ func (d *document) blocks(out *mesh.TrafficPolicy, lb *networking.LoadBalancerSe
 		secure = tls.Mode != networking.ClientTLSSettings_DISABLE
 	}
 	return secure
-}
-
-func (d *document) loadBalancer(lb *networking.LoadBalancerSettings, path string) *mesh.LoadBalancer {
-	out := &mesh.LoadBalancer{Source: d.source(path)}
-	switch lb.GetSimple() {
-	case networking.LoadBalancerSettings_ROUND_ROBIN:
-		out.Kind = mesh.RoundRobin
-	case networking.LoadBalancerSettings_RANDOM:
-		out.Kind = mesh.Random
-	case networking.LoadBalancerSettings_PASSTHROUGH:
-		d.error(path+".simple", "PASSTHROUGH sends to the address that the application dialled, which this proxy does not see: write LEAST_REQUEST")
-	}
-	if l := lb.LocalityLbSetting; l != nil {
-		out.Locality = d.localityLB(l, path+".localityLbSetting")
-	}
-	return out
-}
-
-func (d *document) localityLB(l *networking.LocalityLoadBalancerSetting, path string) *mesh.LocalityLB {
-	out := &mesh.LocalityLB{Disabled: l.Enabled != nil && !l.Enabled.Value, FailoverPriority: l.FailoverPriority}
-	if len(l.Distribute) > 0 && (len(l.Failover) > 0 || len(l.FailoverPriority) > 0) {
-		d.error(path+".distribute", "cannot stand beside failover or failoverPriority: only one of them")
-	}
-	for i, x := range l.Distribute {
-		at := fmt.Sprintf("%s.distribute[%d]", path, i)
-		rule := mesh.Distribute{From: x.From}
-		d.checkLocality(x.From, at+".from")
-		for _, o := range out.Distribute {
-			if overlap(o.From, x.From) {
-				d.error(at+".from", fmt.Sprintf("%q overlaps with %q", x.From, o.From))
-			}
-		}
-		sum := uint32(0)
-		for _, to := range slices.Sorted(maps.Keys(x.To)) {
-			percent := x.To[to]
-			d.checkLocality(to, join(at+".to", to))
-			if percent < 1 || percent > 100 {
-				d.error(join(at+".to", to), fmt.Sprintf("%d is not between 1 and 100", percent))
-			}
-			for _, o := range rule.To {
-				if overlap(o.Locality, to) {
-					d.error(join(at+".to", to), fmt.Sprintf("%q overlaps with %q", to, o.Locality))
-				}
-			}
-			sum += percent
-			rule.To = append(rule.To, mesh.LocalityShare{Locality: to, Percent: percent})
-		}
-		if sum != 100 {
-			d.error(at+".to", fmt.Sprintf("the shares add up to %d, not 100", sum))
-		}
-		out.Distribute = append(out.Distribute, rule)
-	}
-	for i, f := range l.Failover {
-		at := fmt.Sprintf("%s.failover[%d]", path, i)
-		switch {
-		case f.From == f.To:
-			d.error(at, fmt.Sprintf("from and to are both %q", f.From))
-		case strings.ContainsAny(f.From+f.To, "/*"):
-			d.error(at, "from and to are regions, without a zone and without *")
-		}
-		out.Failover = append(out.Failover, mesh.Failover{From: f.From, To: f.To})
-	}
-	return out
-}
-
-// checkLocality refuses a pattern in which a "*" is not the last part.
-func (d *document) checkLocality(l, path string) {
-	parts := strings.Split(l, "/")
-	for i, p := range parts {
-		switch {
-		case p == "":
-			d.error(path, fmt.Sprintf("%q is no locality: write region/zone/subzone", l))
-			return
-		case strings.Contains(p, "*") && (p != "*" || i != len(parts)-1):
-			d.error(path, fmt.Sprintf("%q: a * may only stand for the last part", l))
-			return
-		}
-	}
-}
-
-// overlap reports whether a locality could match both patterns.
-func overlap(a, b string) bool {
-	x, y := strings.Split(a, "/"), strings.Split(b, "/")
-	for i := 0; i < len(x) && i < len(y); i++ {
-		if x[i] == "*" || y[i] == "*" {
-			return true
-		}
-		if x[i] != y[i] {
-			return false
-		}
-	}
-	return true
 }
 
 func (d *document) connectionPool(p *networking.ConnectionPoolSettings, path string) *mesh.ConnectionPool {

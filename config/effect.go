@@ -24,13 +24,10 @@ var noEffect = map[string]string{
 	"VirtualService.tls": "only HTTP is routed",
 	"VirtualService.tcp": "only HTTP is routed",
 
-	"LoadBalancerSettings.consistentHash":     "requests are balanced by least request",
-	"LoadBalancerSettings.warmup":             "a new endpoint gets its full share at once",
-	"LoadBalancerSettings.warmupDurationSecs": "a new endpoint gets its full share at once",
 	"LoadBalancerSettings.zoneAwareLbSetting": "the default priorities by locality hold",
+	"RetryBudget.budgetInterval":              "requests under way are what counts",
 	"TrafficPolicy.tunnel":                    "connections are made directly",
 	"TrafficPolicy.proxyProtocol":             "no PROXY header is sent",
-	"TrafficPolicy.retryBudget":               "retries are bounded by attempts and maxRetries",
 
 	"TCPSettings.idleTimeout":           "it is about TCP listeners, which there are none of",
 	"TCPSettings.maxConnectionDuration": "connections may live for ever",

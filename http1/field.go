@@ -36,6 +36,8 @@ const (
 	EnvoyOverloaded      // x-envoy-overloaded
 	EnvoyRateLimited     // x-envoy-ratelimited
 	EnvoyExpectedTimeout // x-envoy-expected-rq-timeout-ms
+	EnvoyUpstreamTimeout // x-envoy-upstream-rq-timeout-ms
+	GRPCTimeout          // grpc-timeout
 	Authorization
 	Cookie
 	SetCookie
@@ -69,6 +71,8 @@ var fieldNames = [...]string{
 	EnvoyOverloaded:      "x-envoy-overloaded",
 	EnvoyRateLimited:     "x-envoy-ratelimited",
 	EnvoyExpectedTimeout: "x-envoy-expected-rq-timeout-ms",
+	EnvoyUpstreamTimeout: "x-envoy-upstream-rq-timeout-ms",
+	GRPCTimeout:          "grpc-timeout",
 	Authorization:        "authorization",
 	Cookie:               "cookie",
 	SetCookie:            "set-cookie",

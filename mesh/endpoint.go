@@ -36,6 +36,10 @@ type Endpoint struct {
 	// is not here but with its host (package balancer).
 	Unready string
 
+	// Degraded says that the endpoint asks to be spared: it gets what those in
+	// full health cannot carry (Envoy: degraded.rst).
+	Degraded bool
+
 	Source EndpointSource
 	Owner  string    // gossip member that announced it; "" for files and DNS
 	Since  time.Time // when it became known here as it is

@@ -51,6 +51,7 @@ type Policy struct {
 	ConnectionPool   *ConnectionPool
 	OutlierDetection *OutlierDetection
 	TLS              *ClientTLS
+	RetryBudget      *RetryBudget
 
 	// Subset is the definition of the subset asked for; nil if there is none.
 	Subset *Subset
@@ -75,6 +76,7 @@ func (r *Rules) Find(host, namespace string, port uint32, subset string) Policy 
 		p.ConnectionPool = cmp.Or(p.ConnectionPool, eff.ConnectionPool)
 		p.OutlierDetection = cmp.Or(p.OutlierDetection, eff.OutlierDetection)
 		p.TLS = cmp.Or(p.TLS, eff.TLS)
+		p.RetryBudget = cmp.Or(p.RetryBudget, eff.RetryBudget)
 	}
 	return p
 }
@@ -98,6 +100,7 @@ func overlay(base, top TrafficPolicy, portLevel bool) TrafficPolicy {
 		ConnectionPool:   cmp.Or(top.ConnectionPool, base.ConnectionPool),
 		OutlierDetection: cmp.Or(top.OutlierDetection, base.OutlierDetection),
 		TLS:              cmp.Or(top.TLS, base.TLS),
+		RetryBudget:      cmp.Or(top.RetryBudget, base.RetryBudget),
 	}
 }
 

@@ -30,6 +30,7 @@ type TrafficPolicy struct {
 	ConnectionPool   *ConnectionPool
 	OutlierDetection *OutlierDetection
 	TLS              *ClientTLS
+	RetryBudget      *RetryBudget // not at port level
 	PortLevel        map[uint32]*TrafficPolicy
 }
 
@@ -41,13 +42,56 @@ const (
 	LeastRequest LoadBalancerKind = iota // power of two choices; the default
 	RoundRobin
 	Random
+	PeakEWMA // beyond Istio: the annotation isthmus.io/load-balancer
+	RingHash // consistentHash
+	Maglev   // consistentHash.maglev
 )
 
 // LoadBalancer is trafficPolicy.loadBalancer.
 type LoadBalancer struct {
 	Kind     LoadBalancerKind
+	Hash     *HashPolicy // of RingHash and Maglev
+	Warmup   *Warmup     // nil: an endpoint gets its full share at once
 	Locality *LocalityLB // nil: the default priorities by locality
 	Source   Source
+}
+
+// HashPolicy is consistentHash: which part of a request says where it belongs.
+// One of the first four is set.
+type HashPolicy struct {
+	Header     string // httpHeaderName, in lower case
+	Cookie     *HashCookie
+	SourceIP   bool
+	QueryParam string
+
+	// TableSize is ringHash.minimumRingSize (default 1024) or maglev.tableSize
+	// (a prime; default 65537).
+	TableSize uint64
+}
+
+// HashCookie is consistentHash.httpCookie.
+type HashCookie struct {
+	Name       string
+	Path       string
+	Generate   bool          // ttl is set: a request without the cookie gets one
+	TTL        time.Duration // 0: for as long as the browser's session
+	Attributes []NameValue   // of the generated cookie
+}
+
+// Warmup is loadBalancer.warmup: a host that enters service begins with
+// MinPercent of its weight and gets all of it after Duration.
+type Warmup struct {
+	Duration   time.Duration
+	MinPercent float64 // default 10
+	Aggression float64 // default 1, a straight line; more is faster at first
+}
+
+// RetryBudget is trafficPolicy.retryBudget: retries under way are held to a
+// part of the requests under way.
+type RetryBudget struct {
+	Percent        float64 // default 20
+	MinConcurrency uint32  // default 3
+	Source         Source
 }
 
 // LocalityLB is localityLbSetting.

@@ -203,7 +203,7 @@ func (x *exchange) release() {
 	}
 	x.conn, x.table, x.route, x.matched, x.host, x.member = nil, nil, nil, nil, nil, nil
 	x.body, x.kind, x.status, x.replying = requestBody{}, NoError, 0, false
-	x.overloaded, x.unsent, x.attempts = false, false, 0
+	x.overloaded, x.unsent, x.attempts, x.cookie = false, false, 0, nil
 	if x.pumping.begun.Load() {
 		x.pumping.begun.Store(false)
 	}

@@ -17,6 +17,8 @@ const (
 	NoHealthy
 	ConnectFailure
 	ConnectTimeout
+	LinkDown   // the endpoint's cluster is known to be out of reach
+	Stalled    // the upstream's host no longer acknowledges what was sent
 	Terminated // the upstream ended the connection before its reply was whole
 	BadReply
 	Overflow
@@ -51,6 +53,8 @@ var answers = [...]answer{
 	NoHealthy:      {detail: "no_healthy_upstream", flag: "UH", status: 503, body: "no healthy upstream"},
 	ConnectFailure: {detail: "upstream_reset_before_response_started{connection_failure}", flag: "UF", status: 503, body: connectError + "connection failure", unsent: true},
 	ConnectTimeout: {detail: "upstream_reset_before_response_started{connection_timeout}", flag: "UF", status: 503, body: connectError + "connection failure", unsent: true},
+	LinkDown:       {detail: "upstream_reset_before_response_started{connection_failure}", flag: "UF", status: 503, body: connectError + "connection failure", unsent: true},
+	Stalled:        {detail: "upstream_reset_before_response_started{connection_termination}", flag: "UC", status: 503, body: connectError + "connection termination"},
 	Terminated:     {detail: "upstream_reset_before_response_started{connection_termination}", flag: "UC", status: 503, body: connectError + "connection termination"},
 	BadReply:       {detail: "upstream_reset_before_response_started{protocol_error}", flag: "UPE", status: 502, body: connectError + "protocol error"},
 	Overflow:       {detail: "upstream_reset_before_response_started{overflow}", flag: "UO", status: 503, body: connectError + "overflow", unsent: true},

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"isthmus/balancer"
+	"isthmus/breaker"
 	"isthmus/http1"
 )
 
@@ -48,6 +49,10 @@ type exchange struct {
 	attempts int              // tries so far
 	member   *member          // of the last one
 	tried    []*balancer.Host // hosts that the request was sent to, or that refused
+	counted  *live            // the upstream among whose requests this one is
+	retrying *breaker.Budget  // from which this try is
+	movable  bool             // to another endpoint, if this one no longer answers
+	cookie   []byte           // Set-Cookie of the reply, for consistent hashing
 	scratch  [256]byte
 
 	requestChunks, replyChunks http1.ChunkReader
@@ -138,10 +143,7 @@ func (x *exchange) admit() Kind {
 			return RateLimited
 		}
 	}
-	x.deadline = 0
-	if t := x.route.timeout; t != 0 {
-		x.deadline = x.start + t
-	}
+	x.setDeadline()
 	return x.body.open(x)
 }
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"math/rand/v2"
+	"time"
 
 	"isthmus/http1"
 	"isthmus/mesh"
@@ -10,12 +11,13 @@ import (
 // forward sends the request to an endpoint and its reply back, trying other
 // endpoints as far as the retry policy allows.
 func (x *exchange) forward() {
+	defer x.leave()
 	a := &x.route.action
 	x.attempts, x.tried = 0, x.tried[:0]
 	plan := retryPlan{policy: a.retries, left: a.retries.Attempts}
 	drawn := a.draw()
 	for {
-		d, u, m, kind := x.pick(drawn)
+		d, u, m, kind := x.pick(drawn, &plan)
 		if kind == NoError {
 			kind = x.try(d, u, m, &plan)
 		}
@@ -52,7 +54,7 @@ func (a *action) draw() int {
 // positive weight, else of a standby; one that was not tried before if there is
 // any. When nobody is good, those of whom little good is known serve as a last
 // resort.
-func (x *exchange) pick(drawn int) (*destination, *upstream, *member, Kind) {
+func (x *exchange) pick(drawn int, plan *retryPlan) (*destination, *upstream, *member, Kind) {
 	a := &x.route.action
 	if len(a.destinations) == 0 {
 		return nil, nil, nil, NoDestination
@@ -60,7 +62,12 @@ func (x *exchange) pick(drawn int) (*destination, *upstream, *member, Kind) {
 	d := &a.destinations[drawn]
 	u := x.upstream(d.target)
 	if u.known && !d.standby {
-		if i, ok := u.set.Pick(x.tried); ok {
+		if plan.beyond(x) {
+			if i, ok := u.set.PickBeyond(x.tried); ok {
+				return d, u, u.members[i], NoError
+			}
+		}
+		if i, ok := u.set.Pick(x.tried, x.hash(u)); ok {
 			return d, u, u.members[i], NoError
 		}
 	}
@@ -102,7 +109,7 @@ func (x *exchange) pickElsewhere(drawn int) (*destination, *upstream, *member, K
 			if at.lastResort {
 				pick = u.set.PickLastResort
 			}
-			if i, ok := pick(tried); ok {
+			if i, ok := pick(tried, x.hash(u)); ok {
 				return d, u, u.members[i], NoError
 			}
 		}
@@ -134,11 +141,8 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	if t := plan.policy.PerTryTimeout; t != 0 {
 		deadline = sooner(deadline, now()+instant(t))
 	}
-	if n := u.limits.requests; n != 0 {
-		defer u.live.requests.Add(-1)
-		if u.live.requests.Add(1) > n {
-			return Overflow
-		}
+	if active, limit := x.enter(u.live), u.limits.requests; limit != 0 && active > limit {
+		return Overflow
 	}
 	m.host.Begin()
 	defer m.host.End()
@@ -146,9 +150,6 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	for fresh := false; ; {
 		c, err := u.lease(m, x.clock, deadline, fresh)
 		if err != nil {
-			if err.Kind == ConnectFailure || err.Kind == ConnectTimeout {
-				u.tracker.ConnectFailed(m.record)
-			}
 			return x.deadlineKind(err.Kind)
 		}
 		reused := c.reused // c is another's as soon as it is put back
@@ -167,6 +168,28 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 			return kind
 		}
 	}
+}
+
+// enter counts the exchange among the requests of an upstream, and returns how
+// many these are. It stays counted until leave, back-offs included.
+func (x *exchange) enter(l *live) int32 {
+	if x.counted == l {
+		return l.requests.Load()
+	}
+	if x.counted != nil {
+		x.counted.requests.Add(-1)
+	}
+	x.counted = l
+	return l.requests.Add(1)
+}
+
+// leave gives back what enter and a retry have taken.
+func (x *exchange) leave() {
+	if x.counted != nil {
+		x.counted.requests.Add(-1)
+		x.counted = nil
+	}
+	x.endRetry()
 }
 
 // stale is the outcome of a try over a connection that was not as it had been
@@ -195,16 +218,24 @@ func (x *exchange) deadlineKind(k Kind) Kind {
 // connection is put back or ended on every way out.
 func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, deadline instant, plan *retryPlan) Kind {
 	c.uses++
-	kind := x.send(c, d)
+	x.movable = c.member.link != nil && plan.failovers == 0 && x.idempotent() && x.repeatable() && x.elsewhere(u)
+	sent := x.clock
+	kind := x.send(c, d, deadline)
 	if kind == NoError || kind == Terminated {
 		// An upstream that ends its reading early may still have replied.
-		sent := kind
-		if kind = x.readReply(c, deadline); kind == Terminated && sent != NoError {
-			kind = sent
+		before := kind
+		if kind = x.readReply(c, deadline); kind == Terminated && before != NoError {
+			kind = before
 		}
 	}
+	x.movable = false
 	if kind == NoError {
+		u.set.Observe(c.member.host, time.Duration(x.clock-sent))
 		kind = x.judge(c, u, plan)
+	}
+	if kind == retriableStatus && x.dropReply(c) {
+		u.release(c, x.clock)
+		return kind
 	}
 	if kind != NoError {
 		x.stopPump(c)
@@ -215,6 +246,20 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, dead
 		return kind
 	}
 	return x.deliver(c, d, u)
+}
+
+// dropReply takes a reply that is not wanted off a connection, if it has come
+// whole, and reports whether the connection may carry another exchange.
+func (x *exchange) dropReply(c *upstreamConn) bool {
+	n := int64(0)
+	if x.res.Framing == http1.Length {
+		n = x.res.ContentLength
+	}
+	if x.pumping.begun.Load() || x.res.Close || x.res.Framing != http1.NoBody && x.res.Framing != http1.Length || int64(c.in.len()) != n {
+		return false
+	}
+	c.in.r += int(n)
+	return true
 }
 
 // faultOfUpstream reports whether a failure speaks against the endpoint.
@@ -228,8 +273,8 @@ func (x *exchange) faultOfUpstream(k Kind) bool {
 
 // send writes head and body, or leaves them to the first read of the reply. A
 // body that was not read whole is sent on by a second goroutine from here on.
-func (x *exchange) send(c *upstreamConn, d *destination) Kind {
-	x.buildRequest(c.member, d)
+func (x *exchange) send(c *upstreamConn, d *destination, deadline instant) Kind {
+	x.buildRequest(c.member, d, deadline)
 	if x.body.whole || x.body.empty() {
 		if len(x.body.data) > 0 {
 			x.out = x.appendWholeBody(x.out)
@@ -288,11 +333,17 @@ func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
 		u.tracker.ConnectFailed(c.member.record)
 		return ConnectFailure
 	}
+	c.member.link.replied()
 	u.tracker.Replied(c.member.record, status)
-	if plan.wants(x, status) && plan.allowed(x, u) {
+	if plan.wants(x, status) && plan.take(x, u) {
 		return retriableStatus
 	}
 	return NoError
+}
+
+// elsewhere reports whether there is another endpoint to go to.
+func (x *exchange) elsewhere(u *upstream) bool {
+	return len(x.route.destinations) > 1 || u.set.Usable() > 1
 }
 
 // retryPlan counts what a request may still try.

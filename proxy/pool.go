@@ -111,34 +111,67 @@ func (c *upstreamConn) discard() {
 }
 
 // dial opens a connection, whose place in the queue the caller has taken.
-// Nothing has been sent when it fails.
+// Nothing has been sent when it fails. What it shows of the endpoint and of the
+// way to its cluster is noted.
 func (u *upstream) dial(m *member, deadline instant) (*upstreamConn, *Error) {
-	timeout := now().after(u.connectTimeout)
-	limited := deadline != 0 && deadline < timeout
+	fail := func(k Kind, cause error) (*upstreamConn, *Error) {
+		u.live.queue.leave()
+		return nil, &Error{Kind: k, Upstream: u.key.String(), Endpoint: m.address, Cause: cause}
+	}
+	permit, ok := m.link.dial()
+	if !ok {
+		return fail(LinkDown, nil)
+	}
+	start := now()
+	timeout := start.after(u.connectTimeout)
+	if doubt := instant(m.doubt.Swap(0)); doubt != 0 {
+		timeout = sooner(timeout, start+doubt)
+	}
 	d := net.Dialer{Deadline: sooner(timeout, deadline).time(), KeepAlive: -1}
-	if k := u.keepAlive; k != nil {
-		d.KeepAliveConfig = keepAliveConfig(k)
+	switch {
+	case u.keepAlive != nil:
+		d.KeepAliveConfig = keepAliveConfig(u.keepAlive)
+	case m.link != nil:
+		d.KeepAliveConfig = remoteKeepAlive
 	}
 	conn, err := d.DialTCP(context.Background(), "tcp", netip.AddrPort{}, m.address)
-	if err != nil {
-		u.live.queue.leave()
-		kind := ConnectFailure
-		if isTimeout(err) {
-			kind = ConnectTimeout
-			if limited {
-				kind = Timeout
+	if err == nil {
+		s, err := newStream(conn)
+		if err == nil {
+			permit.Connected()
+			if m.link != nil {
+				s.limitUnacknowledged()
+			}
+			return &upstreamConn{stream: s, member: m}, nil
+		}
+		conn.Close()
+		m.link.abandoned(permit)
+		return fail(ConnectFailure, err) // out of memory, or of descriptors: not the endpoint's fault
+	}
+	kind := ConnectFailure
+	if isTimeout(err) {
+		kind = ConnectTimeout
+		if deadline != 0 && deadline < timeout {
+			kind = Timeout
+			if now()-start < silence {
+				m.link.abandoned(permit)
+				return fail(kind, err)
 			}
 		}
-		return nil, &Error{Kind: kind, Upstream: u.key.String(), Endpoint: m.address, Cause: err}
 	}
-	s, err := newStream(conn)
-	if err != nil {
-		conn.Close()
-		u.live.queue.leave()
-		return nil, &Error{Kind: ConnectFailure, Upstream: u.key.String(), Endpoint: m.address, Cause: err}
-	}
-	return &upstreamConn{stream: s, member: m}, nil
+	permit.Failed()
+	u.tracker.ConnectFailed(m.record)
+	return fail(kind, err)
 }
+
+// silence is how long a dial goes unanswered before it speaks against the
+// endpoint although the request's own deadline has ended it: long enough for any
+// distance on earth, too short for a first SYN that was lost (1 s).
+const silence = instant(600 * time.Millisecond)
+
+// remoteKeepAlive finds a connection to another cluster dead on which nothing
+// is under way: after 15 s of silence, three probes 5 s apart.
+var remoteKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 func isTimeout(err error) bool {
 	t, ok := err.(net.Error)

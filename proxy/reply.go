@@ -77,8 +77,12 @@ func (x *exchange) passInterim() Kind {
 // passes, or the client turns out to be gone. The bytes go into p if there is
 // one, n of them at most.
 func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64) Kind {
+	asked := x.clock
 	for {
 		c.limit = sooner(deadline, x.clock+clientCheck)
+		if x.movable {
+			c.limit = sooner(deadline, x.clock+stallCheck)
+		}
 		var err error
 		if p == nil {
 			_, err = c.fill()
@@ -103,6 +107,8 @@ func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64
 			continue
 		case err == errTimeout && deadline != 0 && x.clock >= deadline:
 			return x.deadlineKind(Timeout)
+		case err == errTimeout && x.movable && c.stalled(asked, x.clock):
+			return Stalled
 		case err == errTimeout:
 			if !x.pumping.active && x.conn.peek() == peekBroken {
 				return ClientGone
@@ -313,6 +319,9 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 		out = append(out, "content-length: "...)
 		out = strconv.AppendInt(out, x.res.ContentLength, 10)
 		out = append(out, "\r\n"...)
+	}
+	if x.cookie != nil {
+		out = http1.AppendField(out, []byte("set-cookie"), x.cookie)
 	}
 	x.out = append(x.appendConnection(out), "\r\n"...)
 }

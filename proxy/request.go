@@ -13,7 +13,7 @@ import (
 // buildRequest writes the head that goes to the upstream into x.out. Nothing
 // of the framing that was received is sent on; identity and forwarding fields
 // are taken off first and ours put on last.
-func (x *exchange) buildRequest(m *member, d *destination) {
+func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 	fields, authority := x.req.Fields, x.req.Authority
 	if x.req.Hop {
 		x.req.StripHopByHop()
@@ -42,15 +42,24 @@ func (x *exchange) buildRequest(m *member, d *destination) {
 	out = append(out, "\r\n"...)
 
 	var forwarded, proto, id []byte
-	edge := x.conn.kind == gateway
+	edge, grpc := x.conn.kind == gateway, false
 	for i := range fields {
 		f := &fields[i]
 		switch f.ID {
 		case http1.Host, http1.ContentLength, http1.TransferEncoding, http1.Connection, http1.KeepAlive,
 			http1.ProxyConnection, http1.Upgrade, http1.TE, http1.Expect,
-			http1.IsthmusDestination, http1.EnvoyAttemptCount, http1.XForwardedClientCert:
+			http1.IsthmusDestination, http1.EnvoyAttemptCount, http1.EnvoyUpstreamTimeout, http1.XForwardedClientCert:
 			continue
-		case http1.EnvoyExpectedTimeout, http1.EnvoyRateLimited, http1.EnvoyOverloaded, http1.IsthmusUnsent:
+		case http1.EnvoyExpectedTimeout:
+			if edge || deadline != 0 {
+				continue
+			}
+		case http1.GRPCTimeout:
+			if deadline != 0 {
+				grpc = true
+				continue
+			}
+		case http1.EnvoyRateLimited, http1.EnvoyOverloaded, http1.IsthmusUnsent:
 			if edge {
 				continue
 			}
@@ -95,6 +104,7 @@ func (x *exchange) buildRequest(m *member, d *destination) {
 	}
 	out = append(out, "\r\nx-envoy-attempt-count: "...)
 	out = strconv.AppendInt(out, int64(x.attempts), 10)
+	out = x.appendDeadline(out, deadline, grpc)
 	if m.destination != "" {
 		out = append(out, "\r\nx-isthmus-destination: "...)
 		out = append(out, m.destination...)

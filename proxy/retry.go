@@ -22,39 +22,58 @@ const maxFailovers = 3
 // again decides whether the request is tried once more after a failure, and
 // waits for the back-off if there is one.
 func (p *retryPlan) again(x *exchange, u *upstream, k Kind) bool {
+	if k == retriableStatus {
+		p.forget(x, u)
+		return p.backOff(x)
+	}
 	if !x.repeatable() || k == NoHealthy || k == NoDestination || k == ClientGone || k == Timeout || k == Overflow {
 		return false
 	}
 	if x.deadline != 0 && now() >= x.deadline {
 		return false
 	}
-	unsent := k != retriableStatus && answers[k].unsent
 	// What was not sent, or is idempotent and lost its connection, goes to
 	// another endpoint whatever the policy says.
+	unsent := answers[k].unsent
 	switch {
-	case unsent && p.failovers < maxFailovers, k == Terminated && x.idempotent() && p.failovers == 0:
+	case unsent && p.failovers < maxFailovers, (k == Terminated || k == Stalled) && x.idempotent() && p.failovers == 0:
 		p.failovers++
 		return true
 	}
-	if k != retriableStatus && !p.covers(x, k) {
+	if !p.covers(x, k) || !p.take(x, u) {
 		return false
 	}
-	if !p.take(u) {
-		return false
+	p.forget(x, u)
+	return unsent || p.backOff(x)
+}
+
+// forget lets the next try go to hosts that have been tried, if the policy
+// says so: retryIgnorePreviousHosts, which is false by default where requests
+// belong to a host (Istio: retry.go).
+func (p *retryPlan) forget(x *exchange, u *upstream) {
+	avoid := u == nil || u.hash == nil
+	if p.policy.IgnorePreviousHosts != nil {
+		avoid = *p.policy.IgnorePreviousHosts
 	}
-	if !unsent {
-		return p.backOff(x)
+	if !avoid {
+		x.tried = x.tried[:0]
 	}
-	return true
+}
+
+// beyond reports whether the next try shall go to another locality than all
+// before it: with retryRemoteLocalities, from the third try on (Envoy's
+// previous_priorities with an update frequency of 2, which Istio sets).
+func (p *retryPlan) beyond(x *exchange) bool {
+	return p.policy.RemoteLocalities && x.attempts >= 2
 }
 
 // covers reports whether the policy names a failure that brought no reply.
 func (p *retryPlan) covers(x *exchange, k Kind) bool {
 	on := p.policy.On
 	switch k {
-	case ConnectFailure, ConnectTimeout:
+	case ConnectFailure, ConnectTimeout, LinkDown:
 		return on&(mesh.RetryConnectFailure|mesh.RetryGatewayError|mesh.Retry5xx|mesh.RetryReset|mesh.RetryResetBeforeRequest) != 0
-	case Terminated, BadReply, TryTimeout:
+	case Terminated, Stalled, BadReply, TryTimeout:
 		if on&(mesh.RetryReset|mesh.RetryGatewayError|mesh.Retry5xx) != 0 {
 			return p.policy.Explicit || x.idempotent()
 		}
@@ -81,24 +100,27 @@ func (p *retryPlan) wants(x *exchange, status int) bool {
 	return on&mesh.RetryRetriableStatusCodes != 0 && slices.Contains(p.policy.Codes, status)
 }
 
-// allowed reports whether a retry would be made now.
-func (p *retryPlan) allowed(x *exchange, u *upstream) bool {
-	if x.deadline != 0 && now() >= x.deadline {
+// take uses up one of the policy's tries, if the budget of the upstream has
+// room for it and the deadline has not passed.
+func (p *retryPlan) take(x *exchange, u *upstream) bool {
+	if p.left == 0 || u == nil || x.deadline != 0 && now() >= x.deadline {
 		return false
 	}
-	return p.left > 0 && (u.limits.retries == 0 || u.live.retries.Load() < u.limits.retries)
-}
-
-// take uses up one of the policy's tries.
-func (p *retryPlan) take(u *upstream) bool {
-	if p.left == 0 {
+	x.endRetry() // this try's own place
+	if !u.live.budget.Begin(u.retries, u.live.requests.Load()) {
 		return false
 	}
-	if u != nil && u.limits.retries != 0 && u.live.retries.Load() >= u.limits.retries {
-		return false
-	}
+	x.retrying = &u.live.budget
 	p.left--
 	return true
+}
+
+// endRetry gives back the place of a retry that is over.
+func (x *exchange) endRetry() {
+	if x.retrying != nil {
+		x.retrying.End()
+		x.retrying = nil
+	}
 }
 
 // defaultBackoff is the base of Envoy's back-off; its largest is ten times the

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"isthmus/balancer"
+	"isthmus/breaker"
 	"isthmus/health"
 	"isthmus/mesh"
 	"isthmus/telemetry"
@@ -61,6 +62,8 @@ type upstream struct {
 	maxRequests    uint32 // per connection; 0: no limit
 	keepAlive      *mesh.TCPKeepAlive
 	limits         limits
+	retries        breaker.Limits
+	hash           *mesh.HashPolicy // nil: requests belong nowhere
 
 	endpoints []*mesh.Endpoint // what members were made of, to see whether anything changed
 	policy    mesh.Policy
@@ -68,15 +71,16 @@ type upstream struct {
 
 // limits of connectionPool; 0 means none.
 type limits struct {
-	connections, pending, requests, retries int32
+	connections, pending, requests int32
 }
 
 // live is what an upstream counts over all snapshots.
 type live struct {
-	requests atomic.Int32 // under way; counted only where they are limited
-	retries  atomic.Int32 // under way
+	requests atomic.Int32 // under way
+	budget   breaker.Budget
 	queue    connQueue
 	counters counters
+	links    map[string]*link // by remote cluster; guarded by Proxy.mu
 }
 
 // member is one endpoint of one upstream with its connections. It lives as
@@ -86,6 +90,11 @@ type member struct {
 	record  *health.Record
 	address netip.AddrPort
 	pool    connPool
+	link    *link // nil: the endpoint is in the own cluster
+
+	// doubt is how long a dial may take that shall prove whether the host is
+	// still there, in nanoseconds; 0: nobody doubts it.
+	doubt atomic.Int64
 
 	// destination names the service to the proxy at address ("reviews.prod:80");
 	// "" if the application itself is there.
@@ -129,13 +138,19 @@ func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
 		connections: int32(pool.MaxConnections),
 		pending:     int32(pool.MaxPending),
 		requests:    int32(pool.MaxRequests),
-		retries:     int32(pool.MaxRetries),
+	}
+	u.retries = retryLimits(policy.RetryBudget, int32(pool.MaxRetries))
+	if lb := policy.LoadBalancer; lb != nil {
+		u.hash = lb.Hash
 	}
 	hosts := make([]*balancer.Host, len(endpoints))
 	for i, e := range endpoints {
 		m := byAddress[e.Key()]
 		if m == nil {
-			m = newMember(e, u.live)
+			m = newMember(e, u.live, u.live.link(e.Cluster, node))
+			if old != nil {
+				m.host.Enter()
+			}
 		} else {
 			delete(byAddress, e.Key())
 			m.host.Update(e)
@@ -157,9 +172,19 @@ func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
 	return u
 }
 
-func newMember(e *mesh.Endpoint, l *live) *member {
-	host := balancer.NewHost(e)
-	m := &member{host: host, record: health.NewRecord(host), address: e.Address, live: l, requests: l.counters.of(e.Cluster)}
+// retryLimits are those of a policy: a retryBudget, and maxRetries beside it.
+func retryLimits(b *mesh.RetryBudget, most int32) breaker.Limits {
+	l := breaker.DefaultLimits
+	if b != nil {
+		l.Percent, l.Least = b.Percent, int32(b.MinConcurrency)
+	}
+	l.Most = most
+	return l
+}
+
+func newMember(e *mesh.Endpoint, l *live, way *link) *member {
+	host := balancer.NewHost(e, way.hostGate())
+	m := &member{host: host, record: health.NewRecord(host), address: e.Address, link: way, live: l, requests: l.counters.of(e.Cluster)}
 	if e.Via {
 		service, port := e.Service, e.Port.Number
 		if e.Forward != "" {

@@ -1,0 +1,138 @@
+package balancer
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"isthmus/mesh"
+)
+
+func hashed(kind mesh.LoadBalancerKind) *mesh.LoadBalancer {
+	return &mesh.LoadBalancer{Kind: kind, Hash: &mesh.HashPolicy{SourceIP: true}}
+}
+
+var hashKinds = map[string]mesh.LoadBalancerKind{"ring hash": mesh.RingHash, "maglev": mesh.Maglev}
+
+// TestHashing_Stays: a hash belongs to one host, whoever asks and in whatever
+// order the hosts are known.
+func TestHashing_Stays(t *testing.T) {
+	for name, kind := range hashKinds {
+		t.Run(name, func(t *testing.T) {
+			list := hosts(10, "r/z")
+			shuffled := append([]*Host(nil), list...)
+			rand.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+			a := NewSet(list, hashed(kind), nil, mesh.Locality{}, nil)
+			b := NewSet(shuffled, hashed(kind), nil, mesh.Locality{}, nil)
+			for range 1000 {
+				h := rand.Uint64()
+				i, _ := a.Pick(nil, h)
+				j, _ := b.Pick(nil, h)
+				if list[i] != shuffled[j] {
+					t.Fatalf("hash %x belongs to %v and to %v", h, list[i].Endpoint().Address, shuffled[j].Endpoint().Address)
+				}
+			}
+		})
+	}
+}
+
+// TestHashing_Shares: hosts get their part by weight, within what the tables
+// promise: maglev is nearly even, a ring of 1024 points is not quite.
+func TestHashing_Shares(t *testing.T) {
+	const n = 200_000
+	for name, tt := range map[string]struct {
+		kind mesh.LoadBalancerKind
+		off  float64 // of the host's part
+	}{"ring hash": {mesh.RingHash, .35}, "maglev": {mesh.Maglev, .05}} {
+		t.Run(name, func(t *testing.T) {
+			list := []*Host{host(1, "r/z", 1), host(2, "r/z", 2), host(3, "r/z", 3), host(4, "r/z", 4)}
+			s := NewSet(list, hashed(tt.kind), nil, mesh.Locality{}, nil)
+			got := make([]float64, len(list))
+			for range n {
+				i, _ := s.Pick(nil, rand.Uint64())
+				got[i] += 1.0 / n
+			}
+			for i := range list {
+				if want := float64(i+1) / 10; math.Abs(got[i]-want) > tt.off*want {
+					t.Errorf("host %d of weight %d has %.3f", i, i+1, got[i])
+				}
+			}
+		})
+	}
+}
+
+// TestHashing_Failure: when a host fails, its requests move and no others; when
+// it returns, they return.
+func TestHashing_Failure(t *testing.T) {
+	for name, kind := range hashKinds {
+		t.Run(name, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				list := hosts(rapid.IntRange(2, 20).Draw(t, "hosts"), "r/z")
+				s := NewSet(list, hashed(kind), nil, mesh.Locality{}, nil)
+				gone := rapid.IntRange(0, len(list)-1).Draw(t, "gone")
+				var hashes [300]uint64
+				var owner [len(hashes)]int
+				for k := range hashes {
+					hashes[k] = rand.Uint64() | 1
+					owner[k], _ = s.Pick(nil, hashes[k])
+				}
+				list[gone].Eject("test", time.Hour, false)
+				for k, h := range hashes {
+					if i, ok := s.Pick(nil, h); !ok || i == gone || owner[k] != gone && i != owner[k] {
+						t.Fatalf("hash of host %d went to %d, %v when %d failed", owner[k], i, ok, gone)
+					}
+				}
+				list[gone].Restore()
+				for k, h := range hashes {
+					if i, _ := s.Pick(nil, h); i != owner[k] {
+						t.Fatalf("hash of host %d goes to %d after the return", owner[k], i)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestHashing_Localities: affinity does not cross the priorities: the near
+// hosts keep the requests as long as they can serve.
+func TestHashing_Localities(t *testing.T) {
+	list := append(hosts(4, "r/near"), host(100, "r2/far", 1))
+	s := NewSet(list, hashed(mesh.RingHash), nil, mesh.ParseLocality("r/near"), nil)
+	for range 500 {
+		if i, ok := s.Pick(nil, rand.Uint64()); !ok || i == 4 {
+			t.Fatalf("picked %d, %v", i, ok)
+		}
+	}
+	for i := range 4 {
+		list[i].Eject("test", time.Hour, false)
+	}
+	if i, ok := s.Pick(nil, 7); !ok || i != 4 {
+		t.Fatalf("picked %d, %v when the near ones are gone", i, ok)
+	}
+}
+
+// TestHashing_Tried: a host that was tried is not picked again while there is
+// another one.
+func TestHashing_Tried(t *testing.T) {
+	for name, kind := range hashKinds {
+		list := hosts(3, "r/z")
+		s := NewSet(list, hashed(kind), nil, mesh.Locality{}, nil)
+		for range 300 {
+			h := rand.Uint64()
+			var tried []*Host
+			for range list {
+				i, ok := s.Pick(tried, h)
+				if !ok || contains(tried, list[i]) {
+					t.Fatalf("%s: picked %d, %v after %d tries", name, i, ok, len(tried))
+				}
+				tried = append(tried, list[i])
+			}
+			if _, ok := s.Pick(tried, h); ok {
+				t.Fatalf("%s: somebody is left", name)
+			}
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package breaker
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func dial(t *testing.T, b *Breaker, outcome func(Permit)) bool {
+	t.Helper()
+	p, ok := b.Dial()
+	if ok {
+		outcome(p)
+	}
+	return ok
+}
+
+// TestBreaker goes once round: closed, open, one trial, open, one trial,
+// closed.
+func TestBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var states []State
+		b := New(func(s State) { states = append(states, s) })
+		want := func(list ...State) {
+			t.Helper()
+			synctest.Wait()
+			if len(states) != len(list) {
+				t.Fatalf("states %v, want %v", states, list)
+			}
+			for i := range list {
+				if states[i] != list[i] {
+					t.Fatalf("states %v, want %v", states, list)
+				}
+			}
+		}
+		for range tripAfter - 1 {
+			dial(t, b, Permit.Failed)
+		}
+		b.Succeeded() // a reply shows that the cluster lives
+		for range tripAfter - 1 {
+			dial(t, b, Permit.Failed)
+		}
+		dial(t, b, Permit.Connected) // and so does a dial
+		want()
+		for range tripAfter {
+			if !dial(t, b, Permit.Failed) {
+				t.Fatal("refused too early")
+			}
+		}
+		want(Open)
+		if dial(t, b, Permit.Connected) {
+			t.Fatal("dialled while open")
+		}
+		b.Succeeded() // the reply of a request sent before proves nothing now
+		want(Open)
+
+		time.Sleep(2 * openFor)
+		want(Open, HalfOpen)
+		trial, ok := b.Dial()
+		if !ok {
+			t.Fatal("no trial")
+		}
+		if dial(t, b, Permit.Connected) {
+			t.Fatal("a second dial beside the trial")
+		}
+		trial.Failed()
+		want(Open, HalfOpen, Open)
+
+		time.Sleep(2 * openFor)
+		trial, _ = b.Dial()
+		trial.Abandoned() // the request's own deadline came first
+		want(Open, HalfOpen, Open, HalfOpen)
+		if !dial(t, b, Permit.Connected) {
+			t.Fatal("no trial after one that proved nothing")
+		}
+		want(Open, HalfOpen, Open, HalfOpen, Closed)
+		if !dial(t, b, Permit.Connected) || b.troubled.Load() {
+			t.Fatal("not closed for good")
+		}
+	})
+}
+
+// TestBreaker_AtOnce: dials that were under way together trip it too, and what
+// they report late does no harm.
+func TestBreaker_AtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		state := Closed
+		b := New(func(s State) { state = s })
+		var permits []Permit
+		for range 10 {
+			p, _ := b.Dial()
+			permits = append(permits, p)
+		}
+		for _, p := range permits {
+			p.Failed()
+		}
+		if state != Open {
+			t.Fatalf("state %v", state)
+		}
+		time.Sleep(2 * openFor)
+		if !dial(t, b, Permit.Connected) || state != Closed {
+			t.Fatalf("state %v after a success", state)
+		}
+	})
+}
+
+func TestBreaker_AllocatesNothing(t *testing.T) {
+	b := New(func(State) {})
+	if n := testing.AllocsPerRun(1000, func() {
+		p, _ := b.Dial()
+		p.Connected()
+		b.Succeeded()
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestBudget(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		limits Limits
+		active int32
+		want   int
+	}{
+		{"the least", DefaultLimits, 1, 3},
+		{"a fifth of the first tries", DefaultLimits, 100, 16}, // 16 of 84
+		{"of many", DefaultLimits, 1200, 200},
+		{"maxRetries below it", Limits{Percent: 20, Least: 3, Most: 2}, 100, 2},
+		{"maxRetries above it", Limits{Percent: 20, Least: 3, Most: 50}, 100, 16},
+		{"none at all", Limits{Percent: 0, Least: 0}, 100, 0},
+		{"only the least", Limits{Percent: 0, Least: 5}, 100, 5},
+	} {
+		var b Budget
+		n := 0
+		for b.Begin(tt.limits, tt.active) {
+			n++
+		}
+		if n != tt.want || b.Retries() != int32(tt.want) || b.Allows(tt.limits, tt.active) {
+			t.Errorf("%s: %d retries beside %d requests, want %d", tt.name, n, tt.active, tt.want)
+		}
+	}
+}
+
+// TestBudget_Properties: whatever begins and ends, retries are no more than a
+// fifth of the first tries, or the least.
+func TestBudget_Properties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var b Budget
+		active, retries := int32(0), int32(0)
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			switch rapid.IntRange(0, 3).Draw(t, "step") {
+			case 0, 1:
+				active++
+			case 2:
+				if retries < active && b.Begin(DefaultLimits, active) {
+					retries++
+					if first := active - retries; retries > DefaultLimits.Least && float64(retries) > .2*float64(first) {
+						t.Fatalf("%d retries beside %d first tries", retries, first)
+					}
+				}
+			case 3:
+				if retries > 0 {
+					b.End()
+					retries--
+					active-- // its request is over too
+				}
+			}
+			if b.Retries() != retries {
+				t.Fatalf("counts %d, want %d", b.Retries(), retries)
+			}
+		}
+	})
+}

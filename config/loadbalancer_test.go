@@ -1,0 +1,103 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"isthmus/mesh"
+)
+
+// readPolicy reads one DestinationRule with a trafficPolicy.
+func readPolicy(t *testing.T, annotations, policy string) (*mesh.TrafficPolicy, []Finding) {
+	t.Helper()
+	r := Read([]File{{"d.yaml", fmt.Appendf(nil, `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: d, annotations: {%s}}
+spec:
+  host: a.test
+  trafficPolicy: {%s}
+`, annotations, policy)}}, nil)
+	for _, f := range r.Findings {
+		if f.Severity == Error {
+			t.Fatal(f)
+		}
+	}
+	return &r.Config.DestinationRules[0].Policy, r.Findings
+}
+
+func TestRead_LoadBalancer(t *testing.T) {
+	for _, tt := range []struct {
+		name, policy string
+		kind         mesh.LoadBalancerKind
+		hash         *mesh.HashPolicy
+	}{
+		{"default", "loadBalancer: {}", mesh.LeastRequest, nil},
+		{"least connections, deprecated", "loadBalancer: {simple: LEAST_CONN}", mesh.LeastRequest, nil},
+		{"header", "loadBalancer: {consistentHash: {httpHeaderName: X-User}}", mesh.RingHash, &mesh.HashPolicy{Header: "x-user", TableSize: 1024}},
+		{"ring size", "loadBalancer: {consistentHash: {useSourceIp: true, ringHash: {minimumRingSize: 50}}}", mesh.RingHash, &mesh.HashPolicy{SourceIP: true, TableSize: 50}},
+		{"ring size, deprecated", "loadBalancer: {consistentHash: {useSourceIp: true, minimumRingSize: 60}}", mesh.RingHash, &mesh.HashPolicy{SourceIP: true, TableSize: 60}},
+		{"maglev", "loadBalancer: {consistentHash: {httpQueryParameterName: q, maglev: {}}}", mesh.Maglev, &mesh.HashPolicy{QueryParam: "q", TableSize: 65537}},
+		{"maglev's size", "loadBalancer: {consistentHash: {httpQueryParameterName: q, maglev: {tableSize: 101}}}", mesh.Maglev, &mesh.HashPolicy{QueryParam: "q", TableSize: 101}},
+	} {
+		p, _ := readPolicy(t, "", tt.policy)
+		if p.LoadBalancer.Kind != tt.kind || (tt.hash == nil) != (p.LoadBalancer.Hash == nil) || tt.hash != nil && *tt.hash != *p.LoadBalancer.Hash {
+			t.Errorf("%s: kind %v, hash %+v", tt.name, p.LoadBalancer.Kind, p.LoadBalancer.Hash)
+		}
+	}
+	for ttl, want := range map[string]mesh.HashCookie{
+		"":           {Name: "c"},
+		", ttl: 0s":  {Name: "c", Generate: true},
+		", ttl: 90s": {Name: "c", Generate: true, TTL: 90 * time.Second},
+	} {
+		p, _ := readPolicy(t, "", "loadBalancer: {consistentHash: {httpCookie: {name: c"+ttl+"}}}")
+		if c := p.LoadBalancer.Hash.Cookie; c.Name != want.Name || c.Generate != want.Generate || c.TTL != want.TTL {
+			t.Errorf("cookie%s: %+v", ttl, c)
+		}
+	}
+}
+
+func TestRead_Warmup(t *testing.T) {
+	for _, tt := range []struct {
+		policy string
+		want   mesh.Warmup
+	}{
+		{"warmup: {duration: 30s}", mesh.Warmup{Duration: 30 * time.Second, MinPercent: 10, Aggression: 1}},
+		{"warmup: {duration: 1m, minimumPercent: 5, aggression: 2}", mesh.Warmup{Duration: time.Minute, MinPercent: 5, Aggression: 2}},
+		{"warmupDurationSecs: 20s", mesh.Warmup{Duration: 20 * time.Second, MinPercent: 10, Aggression: 1}},
+	} {
+		p, _ := readPolicy(t, "", "loadBalancer: {"+tt.policy+"}")
+		if got := p.LoadBalancer.Warmup; got == nil || *got != tt.want {
+			t.Errorf("%s: %+v", tt.policy, got)
+		}
+	}
+}
+
+// TestRead_AlgorithmAnnotation: it makes a policy where there is none, and
+// leaves alone what names an algorithm.
+func TestRead_AlgorithmAnnotation(t *testing.T) {
+	const annotation = "isthmus.io/load-balancer: peak-ewma"
+	if p, _ := readPolicy(t, annotation, ""); p.LoadBalancer == nil || p.LoadBalancer.Kind != mesh.PeakEWMA {
+		t.Errorf("without a policy: %+v", p.LoadBalancer)
+	}
+	if p, _ := readPolicy(t, annotation, "portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: LEAST_REQUEST}}]"); p.PortLevel[80].LoadBalancer.Kind != mesh.PeakEWMA {
+		t.Errorf("of a port: %+v", p.PortLevel[80].LoadBalancer)
+	}
+	p, findings := readPolicy(t, annotation, "loadBalancer: {simple: RANDOM}")
+	if p.LoadBalancer.Kind != mesh.Random || len(findings) == 0 || !strings.Contains(findings[0].String(), "has no effect") {
+		t.Errorf("beside RANDOM: %+v, %v", p.LoadBalancer, findings)
+	}
+}
+
+func TestRead_RetryBudget(t *testing.T) {
+	p, _ := readPolicy(t, "", "retryBudget: {}")
+	if b := p.RetryBudget; b.Percent != 20 || b.MinConcurrency != 3 {
+		t.Errorf("default: %+v", b)
+	}
+	p, _ = readPolicy(t, "", "retryBudget: {percent: 5, minRetryConcurrency: 10}")
+	if b := p.RetryBudget; b.Percent != 5 || b.MinConcurrency != 10 {
+		t.Errorf("%+v", b)
+	}
+}

@@ -1,0 +1,254 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"isthmus/mesh"
+)
+
+// announced are endpoints of service s.prod in a cluster, as gossip brings
+// them.
+func announced(cluster string, addrs ...string) []mesh.Endpoint {
+	var out []mesh.Endpoint
+	for _, a := range addrs {
+		out = append(out, mesh.Endpoint{
+			Service: "s.prod", Port: mesh.Port{Number: 80, Name: "http", Protocol: mesh.ProtocolHTTP}, Address: netip.MustParseAddrPort(a),
+			Cluster: cluster, Weight: 1, Source: mesh.SourceGossip, Owner: cluster + "/prod/x",
+		})
+	}
+	return out
+}
+
+// TestLink: when one endpoint of a remote cluster after the other cannot be
+// reached, the others are not even tried; when one can again, all return.
+func TestLink(t *testing.T) {
+	near := replying(t, okReply)
+	var dead []string
+	for range 10 {
+		dead = append(dead, unusedAddress(t))
+	}
+	p := serve(t, Options{}, "", append(announced("c1", near.address), announced("c2", dead...)...)...)
+	ask := func() string {
+		return status(exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.prod.global\r\n\r\n", whole(1)))
+	}
+	shut := func() (reasons map[string]int) {
+		reasons = map[string]int{}
+		for _, h := range p.HostStates() {
+			if h.Key.Cluster == "c2" {
+				reasons[h.Reason]++
+			}
+		}
+		return reasons
+	}
+	for i := range 200 {
+		if s := ask(); s != "200" {
+			t.Fatalf("request %d: %s", i, s)
+		}
+		if n := shut()["cluster cannot be reached"]; n > 0 {
+			if n < 7 {
+				t.Errorf("%v: want seven or more never tried", shut())
+			}
+			break
+		}
+		if i == 199 {
+			t.Fatalf("the breaker did not open: %v", shut())
+		}
+	}
+	// The cluster returns.
+	var served atomic.Int32
+	for _, address := range dead {
+		back, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Skip("a port was taken by somebody else")
+		}
+		defer back.Close()
+		go func() { // ends when back is closed
+			for {
+				c, err := back.Accept()
+				if err != nil {
+					return
+				}
+				go func() { // ends with the connection
+					defer c.Close()
+					for r := bufio.NewReader(c); ; {
+						if _, err := readHead(r); err != nil {
+							return
+						}
+						served.Add(1)
+						io.WriteString(c, okReply)
+					}
+				}()
+			}
+		}()
+	}
+	for deadline := time.Now().Add(30 * time.Second); served.Load() == 0; {
+		if s := ask(); s != "200" {
+			t.Fatalf("during the trials: %s", s)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("nobody tried the cluster that returned: %v", shut())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestForward_Budget: when everything answers 503, retries add no more than a
+// fifth.
+func TestForward_Budget(t *testing.T) {
+	var gate sync.WaitGroup
+	gate.Add(1)
+	var sent atomic.Int32
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		sent.Add(1)
+		gate.Wait() // until all first tries are under way
+		_, err := io.WriteString(c, "HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n")
+		return err == nil
+	})
+	p := serve(t, Options{}, entry("s.test", up.address)+`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  http:
+  - route: [{destination: {host: s.test}}]
+    retries: {attempts: 3, retryOn: 5xx, backoff: 1ms}
+`)
+	const clients, each = 120, 5
+	var done sync.WaitGroup
+	for range clients {
+		done.Go(func() {
+			for range each {
+				if got := exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.test\r\n\r\n", whole(1)); status(got) != "503" {
+					t.Errorf("answered %q", got)
+				}
+			}
+		})
+	}
+	for sent.Load() < clients {
+		time.Sleep(time.Millisecond)
+	}
+	gate.Done()
+	done.Wait()
+	// The last requests run beside few others, where three retries are always
+	// allowed.
+	if n := sent.Load(); n > clients*each*12/10+3*3 {
+		t.Errorf("%d requests made %d tries", clients*each, n)
+	}
+}
+
+// TestForward_Deadlines: what a caller waits for is the limit, and is told on.
+func TestForward_Deadlines(t *testing.T) {
+	route := func(timeout string) string {
+		return fmt.Sprintf(`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  http:
+  - route: [{destination: {host: s.test}}]
+    timeout: %s
+`, timeout)
+	}
+	for _, tt := range []struct {
+		name, timeout, fields string
+		want                  string // header that the upstream sees, up to its value's unit
+		most                  int    // milliseconds in it
+	}{
+		{"none", "0s", "", "", 0},
+		{"the route's", "20s", "", "x-envoy-expected-rq-timeout-ms: ", 20_000},
+		{"the application's", "20s", "x-envoy-upstream-rq-timeout-ms: 7000\r\n", "x-envoy-expected-rq-timeout-ms: ", 7000},
+		{"the application's, not a number", "20s", "x-envoy-upstream-rq-timeout-ms: soon\r\n", "x-envoy-expected-rq-timeout-ms: ", 20_000},
+		{"gRPC's", "0s", "grpc-timeout: 9S\r\n", "grpc-timeout: ", 9000},
+		{"gRPC's is longer", "20s", "grpc-timeout: 9H\r\n", "grpc-timeout: ", 20_000},
+		{"gRPC's is none", "0s", "grpc-timeout: x\r\n", "grpc-timeout: x", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			up := replying(t, okReply)
+			p := serve(t, Options{}, entry("s.test", up.address)+route(tt.timeout))
+			if got := exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.test\r\n"+tt.fields+"\r\n", whole(1)); status(got) != "200" {
+				t.Fatalf("answered %q", got)
+			}
+			head := up.seen()[0]
+			if strings.Contains(head, "upstream-rq-timeout") || tt.want == "" && strings.Contains(head, "timeout") {
+				t.Errorf("the upstream saw %q", head)
+			}
+			if tt.want == "" {
+				return
+			}
+			_, rest, ok := strings.Cut(head, tt.want)
+			var n int
+			fmt.Sscanf(rest, "%d", &n)
+			if !ok || n > tt.most || n < tt.most-15_000 && tt.most > 15_000 || n == 0 && tt.most > 0 {
+				t.Errorf("the upstream saw %q, want %s%d or less", head, tt.want, tt.most)
+			}
+		})
+	}
+}
+
+// TestInbound_Deadline: a proxy does not wait for its application longer than
+// the proxy that has called waits for it.
+func TestInbound_Deadline(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close() // accepts by its backlog, and says nothing
+	node := testNode()
+	_, port, _ := net.SplitHostPort(silent.Addr().String())
+	p := serve(t, Options{Node: node, Inbound: "127.0.0.1:0"}, `
+apiVersion: v1
+kind: Service
+metadata: {name: own, namespace: default}
+spec:
+  selector: {app: client}
+  ports: [{name: http, port: 80, targetPort: `+port+`}]
+`)
+	got := exchangeRaw(t, p.address("inbound"), "GET / HTTP/1.1\r\nHost: own\r\nx-envoy-expected-rq-timeout-ms: 50\r\n\r\n", whole(1))
+	if status(got) != "504" {
+		t.Errorf("answered %q", got)
+	}
+}
+
+// TestForward_RemoteLocalities: the third try leaves the locality of the first
+// two where the policy says so.
+func TestForward_RemoteLocalities(t *testing.T) {
+	for _, tt := range []struct {
+		policy string
+		want   string
+	}{{"", "503"}, {", retryRemoteLocalities: true", "200"}} {
+		bad := "HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n"
+		var near []string
+		for range 4 {
+			near = append(near, replying(t, bad).address)
+		}
+		far := replying(t, okReply)
+		yaml := entry("s.test", near...)
+		yaml = strings.TrimSuffix(yaml, "---\n")
+		ap := netip.MustParseAddrPort(far.address)
+		yaml += fmt.Sprintf("  - {address: %s, ports: {http: %d}, locality: r9/z9}\n---\n", ap.Addr(), ap.Port())
+		p := serve(t, Options{}, yaml+fmt.Sprintf(`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  http:
+  - route: [{destination: {host: s.test}}]
+    retries: {attempts: 2, retryOn: 5xx, backoff: 1ms%s}
+`, tt.policy))
+		if got := exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.test\r\n\r\n", whole(1)); status(got) != tt.want {
+			t.Errorf("policy %q: %q, want %s", tt.policy, got, tt.want)
+		}
+	}
+}

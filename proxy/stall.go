@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A link that swallows packets tells nobody. A reply that is late may be late
+// for good reasons, but the host's kernel acknowledges a request within a round
+// trip: if that is missing, the host is out of reach, and a request that may be
+// sent twice goes elsewhere before any time-out.
+
+const (
+	// stallCheck is when a request to another cluster is first looked after.
+	stallCheck = instant(100 * time.Millisecond)
+
+	// acknowledgeWithin is how long, beside two round trips, the acknowledgement
+	// of a request may take: Linux delays it by 40 ms at most.
+	acknowledgeWithin = instant(60 * time.Millisecond)
+
+	// doubtDial is how long, beside four round trips, the dial may take that
+	// shows whether a host in doubt is there.
+	doubtDial = instant(200 * time.Millisecond)
+
+	// unacknowledged bounds how long the kernel itself goes on with a connection
+	// to another cluster whose peer acknowledges nothing; without it, that is a
+	// quarter of an hour.
+	unacknowledged = 10 * time.Second
+)
+
+// limitUnacknowledged sets the bound.
+func (s *stream) limitUnacknowledged() {
+	s.control(func(fd uintptr) {
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unacknowledged.Milliseconds()))
+	})
+}
+
+// stalled reports whether the host has not acknowledged a request that was
+// sent at the given time, and puts the host in doubt if so: the next dial shows
+// whether it is there.
+func (c *upstreamConn) stalled(sent, t instant) bool {
+	var info *unix.TCPInfo
+	c.control(func(fd uintptr) {
+		info, _ = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	})
+	if info == nil || info.Unacked == 0 {
+		return false
+	}
+	roundTrip := instant(info.Rtt) * instant(time.Microsecond)
+	if t-sent < 2*roundTrip+acknowledgeWithin {
+		return false
+	}
+	c.member.doubt.Store(int64(doubtDial + 4*roundTrip))
+	return true
+}
