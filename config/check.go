@@ -343,6 +343,7 @@ func (c *checker) checkConflicts() {
 				{"loadBalancer", w.LoadBalancer != nil && l.LoadBalancer != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.LoadBalancer.Source }},
 				{"connectionPool", w.ConnectionPool != nil && l.ConnectionPool != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.ConnectionPool.Source }},
 				{"outlierDetection", w.OutlierDetection != nil && l.OutlierDetection != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.OutlierDetection.Source }},
+				{"retryBudget", w.RetryBudget != nil && l.RetryBudget != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.RetryBudget.Source }},
 				{"tls", w.TLS != nil && l.TLS != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.TLS.Source }},
 			} {
 				if block.both {

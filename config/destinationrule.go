@@ -35,11 +35,29 @@ func readDestinationRule(d *document) {
 		out.Subsets = append(out.Subsets, subset)
 	}
 	d.chooseAlgorithm(out)
+	out.Inbound = d.flag(inboundAnnotation)
 	if secure {
 		d.refuse("trafficPolicy.tls", "TLS to the endpoints ")
 	}
 	d.reader.config.DestinationRules = append(d.reader.config.DestinationRules, out)
 	d.reader.destinationRules = append(d.reader.destinationRules, located[*mesh.DestinationRule]{out, d})
+}
+
+// inboundAnnotation makes a rule's connectionPool hold on the side of the
+// application too.
+const inboundAnnotation = "isthmus.io/inbound"
+
+// flag reads an annotation that is "true" or "false"; false where there is
+// none.
+func (d *document) flag(annotation string) bool {
+	switch v := d.annotations[annotation]; v {
+	case "true":
+		return true
+	case "", "false":
+	default:
+		d.error(join("metadata.annotations", annotation), fmt.Sprintf("%q is neither \"true\" nor \"false\"", v))
+	}
+	return false
 }
 
 // policy reads a TrafficPolicy. It reports whether it asks for TLS.
@@ -103,6 +121,7 @@ func (d *document) connectionPool(p *networking.ConnectionPoolSettings, path str
 	if t := p.Tcp; t != nil {
 		out.MaxConnections = count(t.MaxConnections, "tcp.maxConnections")
 		out.ConnectTimeout = t.ConnectTimeout.AsDuration()
+		out.MaxDuration = t.MaxConnectionDuration.AsDuration()
 		if k := t.TcpKeepalive; k != nil {
 			out.KeepAlive = &mesh.TCPKeepAlive{Probes: k.Probes, Time: k.Time.AsDuration(), Interval: k.Interval.AsDuration()}
 		}

@@ -30,11 +30,16 @@ var noEffect = map[string]string{
 	"TrafficPolicy.proxyProtocol":             "no PROXY header is sent",
 
 	"TCPSettings.idleTimeout":           "it is about TCP listeners, which there are none of",
-	"TCPSettings.maxConnectionDuration": "connections may live for ever",
 	"HTTPSettings.h2UpgradePolicy":      "upstreams are spoken to in HTTP/1.1",
 	"HTTPSettings.useClientProtocol":    "upstreams are spoken to in HTTP/1.1",
 	"HTTPSettings.maxConcurrentStreams": "upstreams are spoken to in HTTP/1.1",
 	"HTTPSettings.http2KeepAlive":       "upstreams are spoken to in HTTP/1.1",
+
+	"Sidecar.egress":                       "a proxy knows every service that is exported to its namespace",
+	"Sidecar.outboundTrafficPolicy":        "requests to unknown hosts get 404",
+	"IstioIngressListener.bind":            "the inbound listener is listeners.inbound of the bootstrap file",
+	"IstioIngressListener.captureMode":     "connections are not captured",
+	"IstioIngressListener.defaultEndpoint": "the application is at 127.0.0.1 and the service's target port",
 
 	"Server.bind":            "the gateway's address is listeners.gateway.bind of the bootstrap file",
 	"Server.defaultEndpoint": "Istio does not implement it either",

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 
-	networking "istio.io/api/networking/v1alpha3"
 	beta "istio.io/api/networking/v1beta1"
 	security "istio.io/api/security/v1beta1"
 	telemetry "istio.io/api/telemetry/v1alpha1"
@@ -49,13 +48,6 @@ func readAuthorizationPolicy(d *document) {
 	var p security.AuthorizationPolicy
 	if d.decode(&p) {
 		d.refuse("", "")
-	}
-}
-
-func readSidecar(d *document) {
-	var s networking.Sidecar
-	if d.decode(&s) {
-		d.warning("", "has no effect yet: a proxy knows every service that is exported to its namespace")
 	}
 }
 

@@ -62,6 +62,7 @@ type Config struct {
 	VirtualServices  []*VirtualService
 	DestinationRules []*DestinationRule
 	LocalRateLimits  []*LocalRateLimit
+	Sidecars         []*Sidecar
 }
 
 // Node is what the bootstrap file says of this one proxy.

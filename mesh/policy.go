@@ -81,6 +81,57 @@ func (r *Rules) Find(host, namespace string, port uint32, subset string) Policy 
 	return p
 }
 
+// FindInbound returns the connection pool that holds between the node and its
+// own application, for a port of a service and the port that the application
+// listens on: a Sidecar's for that port, the Sidecar's own, or that of a
+// DestinationRule which says that it is meant for the inbound side too. Nil:
+// no limits.
+//
+// Istio takes any DestinationRule of the service. Its limits are made for one
+// client among many, so that the server would be throttled to what one of them
+// may do.
+func (r *Rules) FindInbound(sidecars []*Sidecar, host, namespace string, port, target uint32) *ConnectionPool {
+	if s := ownSidecar(r.node, sidecars); s != nil {
+		if p := s.PortPools[target]; p != nil {
+			return p
+		}
+		if s.Pool != nil {
+			return s.Pool
+		}
+	}
+	for _, d := range r.Candidates(host, namespace) {
+		if p := d.Policy.forPort(port).ConnectionPool; d.Inbound && p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+// ownSidecar returns the Sidecar that holds for a node: one of its namespace
+// that selects it, one of its namespace for everybody, or that of the root
+// namespace; the first by source (Istio: sidecar.go).
+func ownSidecar(n *Node, sidecars []*Sidecar) *Sidecar {
+	var best *Sidecar
+	rank := 3
+	for _, s := range sidecars {
+		at := 3
+		switch {
+		case s.Namespace == n.Namespace && len(s.Selector) > 0:
+			if MatchLabels(s.Selector, n.Labels) {
+				at = 0
+			}
+		case s.Namespace == n.Namespace:
+			at = 1
+		case s.Namespace == n.RootNamespace && len(s.Selector) == 0:
+			at = 2
+		}
+		if at < rank || at == rank && best != nil && s.Source.Before(best.Source) {
+			best, rank = s, at
+		}
+	}
+	return best
+}
+
 // forPort returns the blocks for a port: a port-level entry replaces all of
 // them, with defaults for what it leaves out (Istio: MergeSubsetTrafficPolicy).
 func (t *TrafficPolicy) forPort(port uint32) TrafficPolicy {

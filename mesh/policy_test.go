@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -70,41 +71,137 @@ func TestRules_Tiers(t *testing.T) {
 	}
 }
 
-// TestRules_OrderDoesNotMatter: the order in which files are read changes
-// nothing.
-func TestRules_OrderDoesNotMatter(t *testing.T) {
+// randomPolicy draws a policy, some of whose blocks are there.
+func randomPolicy(t *rapid.T, ports bool) TrafficPolicy {
+	var p TrafficPolicy
+	if rapid.Bool().Draw(t, "loadBalancer") {
+		p.LoadBalancer = lb(Random)
+	}
+	if rapid.Bool().Draw(t, "outlierDetection") {
+		p.OutlierDetection = &OutlierDetection{}
+	}
+	if rapid.Bool().Draw(t, "connectionPool") {
+		p.ConnectionPool = &ConnectionPool{}
+	}
+	if rapid.Bool().Draw(t, "tls") {
+		p.TLS = &ClientTLS{}
+	}
+	if ports && rapid.Bool().Draw(t, "port level") {
+		level := randomPolicy(t, false)
+		p.PortLevel = map[uint32]*TrafficPolicy{80: &level}
+		if rapid.Bool().Draw(t, "retryBudget") {
+			p.RetryBudget = &RetryBudget{}
+		}
+	}
+	return p
+}
+
+// blocks lists a policy's blocks.
+func (p Policy) blocks() []any {
+	return []any{p.LoadBalancer, p.OutlierDetection, p.ConnectionPool, p.TLS, p.RetryBudget}
+}
+
+// layers are the policies that may give a block for port 80 and a subset, the
+// one that wins first: what Istio's reference says, written down plainly.
+func layers(candidates []*DestinationRule, subset string) (out []TrafficPolicy, defined *Subset) {
+	for _, d := range candidates {
+		own := d.Policy
+		if level := own.PortLevel[80]; level != nil {
+			own = *level
+		}
+		i := slices.IndexFunc(d.Subsets, func(s Subset) bool { return s.Name == subset })
+		if subset == "" || i < 0 {
+			out = append(out, own)
+			continue
+		}
+		s := &d.Subsets[i]
+		if defined == nil {
+			defined = s
+		}
+		if level := s.Policy.PortLevel[80]; level != nil {
+			out = append(out, *level) // what it leaves out is default, the rule's own is gone
+		} else {
+			out = append(out, s.Policy, own)
+		}
+	}
+	return out, defined
+}
+
+// TestRules_Merge: whatever rules there are, and in whatever order they are
+// read, every block is that of the first layer which has it.
+func TestRules_Merge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		hosts := []string{"s.ns.global", "s.ns.svc.cluster.local", "s.ns.svc.cluster.remote", "*.global", "*.ns.global", "*"}
 		namespaces := []string{"production", "ns", "istio-system", "other"}
 		var rules []*DestinationRule
-		for i := range rapid.IntRange(1, 12).Draw(t, "rules") {
-			p := TrafficPolicy{}
-			if rapid.Bool().Draw(t, "lb") {
-				p.LoadBalancer = lb(Random)
+		for i := range rapid.IntRange(1, 10).Draw(t, "rules") {
+			d := rule(fmt.Sprint(i), rapid.SampledFrom(namespaces).Draw(t, "namespace"), rapid.SampledFrom(hosts).Draw(t, "host"), i, randomPolicy(t, true))
+			if rapid.Bool().Draw(t, "subset") {
+				d.Subsets = []Subset{{Name: "v1", Policy: randomPolicy(t, true)}}
 			}
-			if rapid.Bool().Draw(t, "outlier") {
-				p.OutlierDetection = &OutlierDetection{}
-			}
-			if rapid.Bool().Draw(t, "pool") {
-				p.ConnectionPool = &ConnectionPool{}
-			}
-			rules = append(rules, rule(fmt.Sprint(i), rapid.SampledFrom(namespaces).Draw(t, "namespace"), rapid.SampledFrom(hosts).Draw(t, "host"), i, p))
+			rules = append(rules, d)
 		}
 		host := rapid.SampledFrom(hosts[:3]).Draw(t, "destination")
-		want := NewRules(node(), rules).Find(host, "ns", 80, "")
+		subset := rapid.SampledFrom([]string{"", "v1"}).Draw(t, "destination's subset")
+		r := NewRules(node(), rules)
+		got := r.Find(host, "ns", 80, subset)
+
+		list, defined := layers(r.Candidates(host, "ns"), subset)
+		want := Policy{Subset: defined}
+		for _, l := range slices.Backward(list) { // what comes later wins
+			want.LoadBalancer = cmp.Or(l.LoadBalancer, want.LoadBalancer)
+			want.OutlierDetection = cmp.Or(l.OutlierDetection, want.OutlierDetection)
+			want.ConnectionPool = cmp.Or(l.ConnectionPool, want.ConnectionPool)
+			want.TLS = cmp.Or(l.TLS, want.TLS)
+			want.RetryBudget = cmp.Or(l.RetryBudget, want.RetryBudget)
+		}
+		if got != want {
+			t.Fatalf("blocks %v and subset %p, want %v and %p", got.blocks(), got.Subset, want.blocks(), want.Subset)
+		}
+
 		shuffled := slices.Clone(rules)
 		rand.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		if got := NewRules(node(), shuffled).Find(host, "ns", 80, ""); got != want {
-			t.Fatalf("got %+v, want %+v", got, want)
-		}
-		// Every block comes from the first candidate that has it.
-		for _, d := range NewRules(node(), rules).Candidates(host, "ns") {
-			if d.Policy.LoadBalancer != nil {
-				if want.LoadBalancer != d.Policy.LoadBalancer {
-					t.Fatalf("loadBalancer is not that of %s", d.Name)
-				}
-				break
-			}
+		if again := NewRules(node(), shuffled).Find(host, "ns", 80, subset); again != got {
+			t.Fatalf("read in another order: blocks %v, want %v", again.blocks(), got.blocks())
 		}
 	})
+}
+
+// TestRules_FindInbound: a Sidecar limits its own application, a
+// DestinationRule only if it says so.
+func TestRules_FindInbound(t *testing.T) {
+	const host = "s.production.svc.cluster.local"
+	rulePool, sidecarPool, portPool := &ConnectionPool{MaxConnections: 1}, &ConnectionPool{MaxConnections: 2}, &ConnectionPool{MaxConnections: 3}
+	clients := rule("clients", "production", host, 1, TrafficPolicy{ConnectionPool: &ConnectionPool{MaxConnections: 9}})
+	inbound := rule("inbound", "production", host, 2, TrafficPolicy{ConnectionPool: rulePool})
+	inbound.Inbound = true
+	sidecar := func(namespace string, selector map[string]string, line int) *Sidecar {
+		return &Sidecar{
+			Meta: Meta{Namespace: namespace, Source: Source{"f", line}}, Selector: selector,
+			Pool: sidecarPool, PortPools: map[uint32]*ConnectionPool{8080: portPool},
+		}
+	}
+	n := *node()
+	n.Labels = map[string]string{"app": "s"}
+	for _, tt := range []struct {
+		name     string
+		rules    []*DestinationRule
+		sidecars []*Sidecar
+		target   uint32
+		want     *ConnectionPool
+	}{
+		{"nothing", nil, nil, 80, nil},
+		{"a rule for clients", []*DestinationRule{clients}, nil, 80, nil},
+		{"a rule for both sides", []*DestinationRule{clients, inbound}, nil, 80, rulePool},
+		{"a Sidecar before it", []*DestinationRule{inbound}, []*Sidecar{sidecar("production", nil, 1)}, 80, sidecarPool},
+		{"a Sidecar's port", []*DestinationRule{inbound}, []*Sidecar{sidecar("production", nil, 1)}, 8080, portPool},
+		{"a Sidecar that selects it", nil, []*Sidecar{{Meta: Meta{Namespace: "production"}}, sidecar("production", n.Labels, 2)}, 80, sidecarPool},
+		{"a Sidecar for others", nil, []*Sidecar{sidecar("production", map[string]string{"app": "x"}, 1), sidecar("other", nil, 1)}, 80, nil},
+		{"the root namespace's", nil, []*Sidecar{sidecar("istio-system", nil, 1)}, 80, sidecarPool},
+		{"the own namespace's before it", nil, []*Sidecar{sidecar("istio-system", nil, 1), {Meta: Meta{Namespace: "production"}}}, 80, nil},
+	} {
+		if got := NewRules(&n, tt.rules).FindInbound(tt.sidecars, host, "production", 80, tt.target); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
 }

@@ -10,6 +10,11 @@ type DestinationRule struct {
 	Subsets  []Subset
 	ExportTo []string
 
+	// Inbound says that the rule's connectionPool holds for the sidecars of the
+	// host too, between each and its application: the annotation
+	// isthmus.io/inbound.
+	Inbound bool
+
 	// WorkloadSelector limits the rule to client proxies of its namespace that
 	// bear these labels; nil: all.
 	WorkloadSelector map[string]string
@@ -32,6 +37,14 @@ type TrafficPolicy struct {
 	TLS              *ClientTLS
 	RetryBudget      *RetryBudget // not at port level
 	PortLevel        map[uint32]*TrafficPolicy
+}
+
+// Sidecar is what counts here of Istio's Sidecar.
+type Sidecar struct {
+	Meta
+	Selector  map[string]string          // workloadSelector; empty: all of the namespace
+	Pool      *ConnectionPool            // inboundConnectionPool
+	PortPools map[uint32]*ConnectionPool // ingress[].connectionPool, by the application's port
 }
 
 // LoadBalancerKind is the algorithm within a locality.
@@ -131,6 +144,7 @@ type ConnectionPool struct {
 	MaxRequestsPerCon uint32 // maxRequestsPerConnection
 	MaxRetries        uint32 // concurrent retries
 	IdleTimeout       time.Duration
+	MaxDuration       time.Duration // tcp.maxConnectionDuration: a connection is closed after it
 	Source            Source
 }
 

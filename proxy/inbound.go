@@ -100,12 +100,14 @@ func (c *compiler) compileThrough() *hostTable {
 // retries for that hop: a kept connection that the application closed at the
 // same moment is tried anew, which the connection pool does by itself.
 func (c *compiler) inboundRoute(s *mesh.Service, p mesh.Port) *route {
-	address := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(mesh.TargetPort(p, c.ownWorkload(s))))
+	target := mesh.TargetPort(p, c.ownWorkload(s))
+	address := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(target))
+	pool := c.snapshot.Rules.FindInbound(c.snapshot.Config.Sidecars, s.Key()+".svc."+mesh.LocalDomain, s.Namespace, p.Number, target)
 	k := upstreamKey{inbound: true, host: s.Key(), port: p.Number}
 	d := destination{weight: 1, rule: mesh.Destination{Host: s.Key(), Port: p.Number}}
 	d.target = c.addTarget(k, []*mesh.Endpoint{{
 		Service: s.Key(), Port: p, Address: address, Cluster: c.node.Cluster, Locality: c.node.Locality, Weight: 1,
-	}}, mesh.Policy{})
+	}}, mesh.Policy{ConnectionPool: pool})
 	return &route{
 		rule:   &mesh.HTTPRoute{},
 		name:   "inbound",

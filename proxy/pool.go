@@ -15,7 +15,8 @@ import (
 type upstreamConn struct {
 	*stream
 	member *member
-	uses   uint32  // requests sent so far
+	uses   uint32 // requests sent so far
+	opened instant
 	since  instant // when it was put back
 	reused bool    // this lease is not its first
 }
@@ -91,7 +92,7 @@ func (p *connPool) sweep(idleTimeout instant) {
 
 // release puts a connection back, or ends it where it may not be used again.
 func (u *upstream) release(c *upstreamConn, t instant) {
-	if u.maxRequests != 0 && c.uses >= u.maxRequests {
+	if u.maxRequests != 0 && c.uses >= u.maxRequests || u.maxDuration != 0 && t-c.opened >= u.maxDuration {
 		c.discard()
 		return
 	}
@@ -142,7 +143,7 @@ func (u *upstream) dial(m *member, deadline instant) (*upstreamConn, *Error) {
 			if m.link != nil {
 				s.limitUnacknowledged()
 			}
-			return &upstreamConn{stream: s, member: m}, nil
+			return &upstreamConn{stream: s, member: m, opened: start}, nil
 		}
 		conn.Close()
 		m.link.abandoned(permit)

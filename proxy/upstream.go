@@ -59,7 +59,8 @@ type upstream struct {
 
 	connectTimeout time.Duration
 	idleTimeout    instant
-	maxRequests    uint32 // per connection; 0: no limit
+	maxRequests    uint32  // per connection; 0: no limit
+	maxDuration    instant // of a connection, after which it carries no more requests; 0: no limit
 	keepAlive      *mesh.TCPKeepAlive
 	limits         limits
 	retries        breaker.Limits
@@ -133,6 +134,7 @@ func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
 	u.connectTimeout = cmp.Or(pool.ConnectTimeout, defaultConnectTimeout)
 	u.idleTimeout = instant(cmp.Or(pool.IdleTimeout, defaultIdleTimeout))
 	u.maxRequests = pool.MaxRequestsPerCon
+	u.maxDuration = instant(pool.MaxDuration)
 	u.keepAlive = pool.KeepAlive
 	u.limits = limits{
 		connections: int32(pool.MaxConnections),
