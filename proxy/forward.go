@@ -149,7 +149,11 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 
 	for fresh := false; ; {
 		c, err := u.lease(m, x.clock, deadline, fresh)
-		if err != nil {
+		switch {
+		case err == nil:
+		case err.Kind == ConnectTimeout && x.deadline != 0 && now() >= x.deadline:
+			return Timeout
+		default:
 			return x.deadlineKind(err.Kind)
 		}
 		reused := c.reused // c is another's as soon as it is put back

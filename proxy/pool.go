@@ -125,7 +125,8 @@ func (u *upstream) dial(m *member, deadline instant) (*upstreamConn, *Error) {
 	}
 	start := now()
 	timeout := start.after(u.connectTimeout)
-	if doubt := instant(m.doubt.Swap(0)); doubt != 0 {
+	doubt := instant(m.doubt.Swap(0))
+	if doubt != 0 {
 		timeout = sooner(timeout, start+doubt)
 	}
 	d := net.Dialer{Deadline: sooner(timeout, deadline).time(), KeepAlive: -1}
@@ -152,12 +153,10 @@ func (u *upstream) dial(m *member, deadline instant) (*upstreamConn, *Error) {
 	kind := ConnectFailure
 	if isTimeout(err) {
 		kind = ConnectTimeout
-		if deadline != 0 && deadline < timeout {
-			kind = Timeout
-			if now()-start < silence {
-				m.link.abandoned(permit)
-				return fail(kind, err)
-			}
+		if deadline != 0 && deadline < timeout && now()-start < silence {
+			m.doubt.CompareAndSwap(0, int64(doubt))
+			m.link.abandoned(permit)
+			return fail(kind, err)
 		}
 	}
 	permit.Failed()

@@ -106,8 +106,11 @@ func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64
 			}
 			continue
 		case err == errTimeout && deadline != 0 && x.clock >= deadline:
-			return x.deadlineKind(Timeout)
-		case err == errTimeout && x.movable && c.stalled(asked, x.clock):
+			if k := x.deadlineKind(Timeout); k == Timeout || !x.movable || !c.stalled(asked, x.clock, false) {
+				return k
+			}
+			return Stalled
+		case err == errTimeout && x.movable && c.stalled(asked, x.clock, true):
 			return Stalled
 		case err == errTimeout:
 			if !x.pumping.active && x.conn.peek() == peekBroken {

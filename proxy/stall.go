@@ -15,13 +15,14 @@ const (
 	// stallCheck is when a request to another cluster is first looked after.
 	stallCheck = instant(100 * time.Millisecond)
 
-	// acknowledgeWithin is how long, beside two round trips, the acknowledgement
-	// of a request may take: Linux delays it by 40 ms at most.
+	// acknowledgeWithin is how long, beside round trips, the acknowledgement of a
+	// request may take: Linux delays it by 40 ms at most.
 	acknowledgeWithin = instant(60 * time.Millisecond)
 
-	// doubtDial is how long, beside four round trips, the dial may take that
-	// shows whether a host in doubt is there.
-	doubtDial = instant(200 * time.Millisecond)
+	// doubtDial is how long, beside two round trips, the dial may take that shows
+	// whether a host in doubt is there. A SYN is answered by the kernel at once,
+	// and one that is lost is not sent again within a second.
+	doubtDial = instant(50 * time.Millisecond)
 
 	// unacknowledged bounds how long the kernel itself goes on with a connection
 	// to another cluster whose peer acknowledges nothing; without it, that is a
@@ -38,8 +39,9 @@ func (s *stream) limitUnacknowledged() {
 
 // stalled reports whether the host has not acknowledged a request that was
 // sent at the given time, and puts the host in doubt if so: the next dial shows
-// whether it is there.
-func (c *upstreamConn) stalled(sent, t instant) bool {
+// whether it is there. patient allows for a second round trip; who has no more
+// time does without.
+func (c *upstreamConn) stalled(sent, t instant, patient bool) bool {
 	var info *unix.TCPInfo
 	c.control(func(fd uintptr) {
 		info, _ = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
@@ -48,9 +50,13 @@ func (c *upstreamConn) stalled(sent, t instant) bool {
 		return false
 	}
 	roundTrip := instant(info.Rtt) * instant(time.Microsecond)
-	if t-sent < 2*roundTrip+acknowledgeWithin {
+	allowed := roundTrip + acknowledgeWithin
+	if patient {
+		allowed += roundTrip
+	}
+	if t-sent < allowed {
 		return false
 	}
-	c.member.doubt.Store(int64(doubtDial + 4*roundTrip))
+	c.member.doubt.Store(int64(doubtDial + 2*roundTrip))
 	return true
 }
