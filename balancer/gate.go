@@ -6,11 +6,9 @@ import (
 )
 
 // Gate is what the hosts of one cluster share on their way: while it is shut
-// none of them gets traffic, and while it is on trial one request at a time
-// goes through.
+// none of them gets traffic.
 type Gate struct {
-	state atomic.Uint32 // State
-	busy  atomic.Bool   // a trial is under way
+	shut atomic.Bool
 
 	mu       sync.Mutex // guards watchers
 	watchers map[*atomic.Uint64]struct{}
@@ -19,32 +17,19 @@ type Gate struct {
 // NewGate makes an open gate.
 func NewGate() *Gate { return &Gate{watchers: map[*atomic.Uint64]struct{}{}} }
 
-// Set changes the state of the gate: Usable, Ejected or OnTrial.
-func (g *Gate) Set(s State) {
+// Shut shuts the gate, or opens it.
+func (g *Gate) Shut(shut bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.busy.Store(false)
-	g.state.Store(uint32(s))
+	if g.shut.Swap(shut) == shut {
+		return
+	}
 	for c := range g.watchers {
 		c.Add(1)
 	}
 }
 
-// State returns the state of the gate.
-func (g *Gate) State() State { return State(g.state.Load()) }
-
-// Try says that a trial begins. It ends with Set, or with Done if it proved
-// nothing.
-func (g *Gate) Try() { g.busy.Store(true) }
-
-// Done is the counterpart of Try.
-func (g *Gate) Done() { g.busy.Store(false) }
-
-func (g *Gate) good() bool { return g == nil || State(g.state.Load()) != Ejected }
-
-func (g *Gate) free() bool {
-	return g == nil || State(g.state.Load()) != OnTrial || !g.busy.Load()
-}
+func (g *Gate) open() bool { return g == nil || !g.shut.Load() }
 
 func (g *Gate) watch(counter *atomic.Uint64) {
 	if g == nil {

@@ -35,6 +35,8 @@ type Host struct {
 	until    time.Time
 	hard     bool
 	timer    *time.Timer
+	look     func() bool
+	closed   bool
 	watchers map[*atomic.Uint64]struct{}
 }
 
@@ -43,6 +45,27 @@ func NewHost(e *mesh.Endpoint, gate *Gate) *Host {
 	h := &Host{gate: gate, watchers: map[*atomic.Uint64]struct{}{}}
 	h.endpoint.Store(e)
 	return h
+}
+
+// Look sets what is asked, in a goroutine of its own, before a host that could
+// not be connected to gets its trial: whether it can be now, so that no request
+// is spent on finding out. It may eject the host anew. Without it, the first
+// request finds out.
+func (h *Host) Look(look func() bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.look = look
+}
+
+// Close ends what the host has under way by itself. It is to get no more
+// traffic.
+func (h *Host) Close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	if h.timer != nil {
+		h.timer.Stop()
+	}
 }
 
 // Endpoint returns the endpoint as the latest snapshot has it.
@@ -79,7 +102,7 @@ func (h *Host) Active() int32 { return h.active.Load() }
 func (h *Host) State() (State, string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if s := State(h.state.Load()); s != Usable || h.gate.good() {
+	if s := State(h.state.Load()); s != Usable || h.gate.open() {
 		return s, h.reason
 	}
 	return Ejected, "cluster cannot be reached"
@@ -99,18 +122,45 @@ func (h *Host) Eject(reason string, d time.Duration, hard bool) {
 	d += rand.N(d/10 + 1)
 	h.reason, h.hard, h.until = reason, hard, time.Now().Add(d)
 	h.state.Store(uint32(Ejected))
-	h.timer = time.AfterFunc(d, h.tryAgain)
+	h.schedule(d)
 	h.changed()
 }
+
+// schedule sets when the host is tried again. The timer's goroutine ends with
+// tryAgain. The caller holds mu.
+func (h *Host) schedule(d time.Duration) {
+	if !h.closed {
+		h.timer = time.AfterFunc(d, h.tryAgain)
+	}
+}
+
+// lookAgain is how long a host stays out whose look has found nothing out.
+const lookAgain = time.Second
 
 // tryAgain ends the ejection.
 func (h *Host) tryAgain() {
 	h.mu.Lock()
+	look := h.look
+	if h.hard || !h.due() {
+		look = nil // it is the replies that were bad
+	}
+	h.mu.Unlock()
+	well := look == nil || look()
+	h.mu.Lock()
 	defer h.mu.Unlock()
-	if State(h.state.Load()) == Ejected && !time.Now().Before(h.until) {
+	switch {
+	case !h.due():
+	case !well:
+		h.schedule(lookAgain)
+	default:
 		h.state.Store(uint32(OnTrial))
 		h.changed()
 	}
+}
+
+// due reports whether the ejection is over. The caller holds mu.
+func (h *Host) due() bool {
+	return State(h.state.Load()) == Ejected && !time.Now().Before(h.until) && !h.closed
 }
 
 // Restore makes the host usable, as after a success.
@@ -132,12 +182,12 @@ func (h *Host) Restore() {
 // good reports whether the host should get traffic. A host on trial counts as
 // good only while nothing is under way to it.
 func (h *Host) good() bool {
-	return State(h.state.Load()) != Ejected && h.Endpoint().Unready == "" && h.gate.good()
+	return State(h.state.Load()) != Ejected && h.Endpoint().Unready == "" && h.gate.open()
 }
 
 // free reports whether a good host may be given one more request now.
 func (h *Host) free() bool {
-	return (State(h.state.Load()) != OnTrial || h.active.Load() == 0) && h.gate.free()
+	return State(h.state.Load()) != OnTrial || h.active.Load() == 0
 }
 
 // lastResort reports whether the host may be tried when there is no good one.

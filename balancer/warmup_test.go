@@ -115,8 +115,7 @@ func TestPeakEWMA(t *testing.T) {
 	})
 }
 
-// TestGate: hosts behind a gate come and go together, and on trial one request
-// goes through at a time.
+// TestGate: hosts behind a gate come and go together.
 func TestGate(t *testing.T) {
 	g := NewGate()
 	near := host(1, "r/z", 1)
@@ -130,23 +129,51 @@ func TestGate(t *testing.T) {
 	if s.Usable() != 4 {
 		t.Fatalf("%d usable", s.Usable())
 	}
-	g.Set(Ejected)
+	g.Shut(true)
 	if s.Usable() != 1 {
 		t.Fatalf("%d usable behind a shut gate", s.Usable())
 	}
 	if state, reason := list[1].State(); state != Ejected || reason == "" {
 		t.Errorf("state %v (%s)", state, reason)
 	}
-	g.Set(OnTrial)
-	if i, ok := s.Pick([]*Host{near}, 0); !ok || i == 0 {
-		t.Fatalf("picked %d, %v on trial", i, ok)
-	}
-	g.Try()
-	if i, ok := s.Pick([]*Host{near}, 0); ok {
-		t.Fatalf("picked %d beside a trial", i)
-	}
-	g.Set(Usable)
+	g.Shut(false)
 	if _, ok := s.Pick([]*Host{near}, 0); !ok || s.Usable() != 4 {
 		t.Fatal("not usable when the gate is open")
 	}
+}
+
+// TestHost_Look: a host that could not be connected to stays out until a look
+// finds it well; one whose replies were bad needs none.
+func TestHost_Look(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := host(1, "r/z", 1)
+		looks, well := 0, false
+		h.Look(func() bool { looks++; return well })
+		state := func() State { s, _ := h.State(); return s }
+		h.Eject("connect failed", time.Second, false)
+		time.Sleep(3500 * time.Millisecond)
+		synctest.Wait()
+		if looks < 2 || looks > 3 || state() != Ejected {
+			t.Fatalf("%d looks, state %v", looks, state())
+		}
+		well = true
+		time.Sleep(lookAgain)
+		synctest.Wait()
+		if state() != OnTrial {
+			t.Fatalf("state %v after a look that found it well", state())
+		}
+		before := looks
+		h.Eject("consecutive 5xx", time.Second, true)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if looks != before || state() != OnTrial {
+			t.Errorf("%d looks after replies, state %v", looks-before, state())
+		}
+		h.Eject("connect failed", time.Second, false)
+		h.Close()
+		time.Sleep(time.Minute)
+		if looks != before {
+			t.Error("a look at a host that is gone")
+		}
+	})
 }

@@ -100,6 +100,7 @@ func TestBreaker_AtOnce(t *testing.T) {
 			t.Fatalf("state %v", state)
 		}
 		time.Sleep(2 * openFor)
+		synctest.Wait()
 		if !dial(t, b, Permit.Connected) || state != Closed {
 			t.Fatalf("state %v after a success", state)
 		}

@@ -147,7 +147,7 @@ func (u *upstream) dial(m *member, deadline instant) (*upstreamConn, *Error) {
 			return &upstreamConn{stream: s, member: m, opened: start}, nil
 		}
 		conn.Close()
-		m.link.abandoned(permit)
+		permit.Abandoned()
 		return fail(ConnectFailure, err) // out of memory, or of descriptors: not the endpoint's fault
 	}
 	kind := ConnectFailure
@@ -155,13 +155,29 @@ func (u *upstream) dial(m *member, deadline instant) (*upstreamConn, *Error) {
 		kind = ConnectTimeout
 		if deadline != 0 && deadline < timeout && now()-start < silence {
 			m.doubt.CompareAndSwap(0, int64(doubt))
-			m.link.abandoned(permit)
+			permit.Abandoned()
 			return fail(kind, err)
 		}
 	}
 	permit.Failed()
 	u.tracker.ConnectFailed(m.record)
 	return fail(kind, err)
+}
+
+// dialAhead opens a connection that no request waits for, to see whether the
+// endpoint can be reached, and keeps it for the next one.
+func (m *member) dialAhead() bool {
+	u := m.upstream.Load()
+	if limit := u.limits.connections; limit != 0 && u.live.queue.open.Load() >= limit {
+		return true // a request whose turn it is will see
+	}
+	u.live.queue.open.Add(1)
+	c, err := u.dial(m, 0)
+	if err != nil {
+		return false
+	}
+	u.release(c, now())
+	return true
 }
 
 // silence is how long a dial goes unanswered before it speaks against the

@@ -135,7 +135,7 @@ func (p *Proxy) carryOver(t *table) {
 			continue
 		}
 		for _, m := range old.members {
-			m.pool.close()
+			m.close()
 		}
 	}
 	p.upstreams = kept
@@ -249,7 +249,7 @@ func (p *Proxy) Close() error {
 	}
 	for _, u := range p.upstreams {
 		for _, m := range u.members {
-			m.pool.close()
+			m.close()
 		}
 	}
 	return nil

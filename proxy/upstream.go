@@ -93,6 +93,8 @@ type member struct {
 	pool    connPool
 	link    *link // nil: the endpoint is in the own cluster
 
+	upstream atomic.Pointer[upstream] // of the current snapshot
+
 	// doubt is how long a dial may take that shall prove whether the host is
 	// still there, in nanoseconds; 0: nobody doubts it.
 	doubt atomic.Int64
@@ -149,7 +151,7 @@ func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
 	for i, e := range endpoints {
 		m := byAddress[e.Key()]
 		if m == nil {
-			m = newMember(e, u.live, u.live.link(e.Cluster, node))
+			m = newMember(e, u.live, u.live.linkTo(e.Cluster, node))
 			if old != nil {
 				m.host.Enter()
 			}
@@ -167,10 +169,14 @@ func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
 	}
 	u.tracker = health.NewTracker(policy.OutlierDetection, len(endpoints), before)
 	for _, gone := range byAddress {
-		gone.pool.close()
+		gone.close()
 		u.tracker.Forget(gone.record)
 	}
+	u.live.join(u.members)
 	u.set = balancer.NewSet(hosts, policy.LoadBalancer, policy.OutlierDetection, node.Locality, node.Labels)
+	for _, m := range u.members {
+		m.upstream.Store(u)
+	}
 	return u
 }
 
@@ -187,6 +193,7 @@ func retryLimits(b *mesh.RetryBudget, most int32) breaker.Limits {
 func newMember(e *mesh.Endpoint, l *live, way *link) *member {
 	host := balancer.NewHost(e, way.hostGate())
 	m := &member{host: host, record: health.NewRecord(host), address: e.Address, link: way, live: l, requests: l.counters.of(e.Cluster)}
+	host.Look(m.dialAhead)
 	if e.Via {
 		service, port := e.Service, e.Port.Number
 		if e.Forward != "" {
@@ -195,6 +202,12 @@ func newMember(e *mesh.Endpoint, l *live, way *link) *member {
 		m.destination = service + ":" + strconv.FormatUint(uint64(port), 10)
 	}
 	return m
+}
+
+// close ends the connections of a member that is gone.
+func (m *member) close() {
+	m.host.Close()
+	m.pool.close()
 }
 
 func samePointers(a, b []*mesh.Endpoint) bool {
