@@ -1,6 +1,8 @@
 package breaker
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,11 +23,18 @@ func dial(t *testing.T, b *Breaker, outcome func(Permit)) bool {
 // closed.
 func TestBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // guards states
 		var states []State
-		b := New(func(s State) { states = append(states, s) })
+		b := New(func(s State) {
+			mu.Lock()
+			defer mu.Unlock()
+			states = append(states, s)
+		})
 		want := func(list ...State) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if len(states) != len(list) {
 				t.Fatalf("states %v, want %v", states, list)
 			}
@@ -86,8 +95,8 @@ func TestBreaker(t *testing.T) {
 // they report late does no harm.
 func TestBreaker_AtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		state := Closed
-		b := New(func(s State) { state = s })
+		var state atomic.Uint32
+		b := New(func(s State) { state.Store(uint32(s)) })
 		var permits []Permit
 		for range 10 {
 			p, _ := b.Dial()
@@ -96,13 +105,13 @@ func TestBreaker_AtOnce(t *testing.T) {
 		for _, p := range permits {
 			p.Failed()
 		}
-		if state != Open {
-			t.Fatalf("state %v", state)
+		if s := State(state.Load()); s != Open {
+			t.Fatalf("state %v", s)
 		}
 		time.Sleep(2 * openFor)
 		synctest.Wait()
-		if !dial(t, b, Permit.Connected) || state != Closed {
-			t.Fatalf("state %v after a success", state)
+		if !dial(t, b, Permit.Connected) || State(state.Load()) != Closed {
+			t.Fatalf("state %v after a success", state.Load())
 		}
 	})
 }
