@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"math"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -147,32 +148,33 @@ func TestGate(t *testing.T) {
 func TestHost_Look(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := host(1, "r/z", 1)
-		looks, well := 0, false
-		h.Look(func() bool { looks++; return well })
+		var looks atomic.Int32
+		var well atomic.Bool
+		h.Look(func() bool { looks.Add(1); return well.Load() })
 		state := func() State { s, _ := h.State(); return s }
 		h.Eject("connect failed", time.Second, false)
 		time.Sleep(3500 * time.Millisecond)
 		synctest.Wait()
-		if looks < 2 || looks > 3 || state() != Ejected {
-			t.Fatalf("%d looks, state %v", looks, state())
+		if n := looks.Load(); n < 2 || n > 3 || state() != Ejected {
+			t.Fatalf("%d looks, state %v", n, state())
 		}
-		well = true
+		well.Store(true)
 		time.Sleep(lookAgain)
 		synctest.Wait()
 		if state() != OnTrial {
 			t.Fatalf("state %v after a look that found it well", state())
 		}
-		before := looks
+		before := looks.Load()
 		h.Eject("consecutive 5xx", time.Second, true)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if looks != before || state() != OnTrial {
-			t.Errorf("%d looks after replies, state %v", looks-before, state())
+		if looks.Load() != before || state() != OnTrial {
+			t.Errorf("%d looks after replies, state %v", looks.Load()-before, state())
 		}
 		h.Eject("connect failed", time.Second, false)
 		h.Close()
 		time.Sleep(time.Minute)
-		if looks != before {
+		if looks.Load() != before {
 			t.Error("a look at a host that is gone")
 		}
 	})
