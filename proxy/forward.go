@@ -353,6 +353,7 @@ func (x *exchange) elsewhere(u *upstream) bool {
 // retryPlan counts what a request may still try.
 type retryPlan struct {
 	policy    *mesh.Retries
-	left      int // tries that the policy still allows
-	failovers int // tries made outside the policy
+	left      int  // tries that the policy still allows
+	failovers int  // tries made outside the policy
+	silent    bool // an endpoint has not answered at all
 }

@@ -43,7 +43,7 @@ func (l *link) trial() {
 	}
 	l.mu.Unlock()
 	if m != nil {
-		m.dialAhead()
+		m.look()
 	}
 }
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"math"
 	"net"
 	"net/netip"
 	"sync"
@@ -111,10 +112,10 @@ func (c *upstreamConn) discard() {
 	c.member.live.queue.leave()
 }
 
-// dial opens a connection, whose place in the queue the caller has taken.
-// Nothing has been sent when it fails. What it shows of the endpoint and of the
-// way to its cluster is noted.
-func (u *upstream) dial(m *member, deadline instant) (*upstreamConn, *Error) {
+// dial opens a connection, whose place in the queue the caller has taken,
+// within a time and before a deadline. Nothing has been sent when it fails. What
+// it shows of the endpoint and of the way to its cluster is noted.
+func (u *upstream) dial(m *member, within, deadline instant) (*upstreamConn, *Error) {
 	fail := func(k Kind, cause error) (*upstreamConn, *Error) {
 		u.live.queue.leave()
 		return nil, &Error{Kind: k, Upstream: u.key.String(), Endpoint: m.address, Cause: cause}
@@ -124,19 +125,15 @@ func (u *upstream) dial(m *member, deadline instant) (*upstreamConn, *Error) {
 		return fail(LinkDown, nil)
 	}
 	start := now()
-	timeout := start.after(u.connectTimeout)
-	doubt := instant(m.doubt.Swap(0))
-	if doubt != 0 {
-		timeout = sooner(timeout, start+doubt)
-	}
-	d := net.Dialer{Deadline: sooner(timeout, deadline).time(), KeepAlive: -1}
+	d := net.Dialer{Deadline: sooner(start+within, deadline).time(), KeepAlive: -1}
 	switch {
 	case u.keepAlive != nil:
 		d.KeepAliveConfig = keepAliveConfig(u.keepAlive)
 	case m.link != nil:
 		d.KeepAliveConfig = remoteKeepAlive
 	}
-	conn, err := d.DialTCP(context.Background(), "tcp", netip.AddrPort{}, m.address)
+	dials := m.dials.Load()
+	conn, err := d.DialTCP(dials.ctx, "tcp", netip.AddrPort{}, m.address)
 	if err == nil {
 		s, err := newStream(conn)
 		if err == nil {
@@ -150,29 +147,48 @@ func (u *upstream) dial(m *member, deadline instant) (*upstreamConn, *Error) {
 		permit.Abandoned()
 		return fail(ConnectFailure, err) // out of memory, or of descriptors: not the endpoint's fault
 	}
+	if dials.ctx.Err() != nil {
+		permit.Abandoned()
+		return fail(ConnectTimeout, err) // another dial has found out
+	}
 	kind := ConnectFailure
 	if isTimeout(err) {
 		kind = ConnectTimeout
-		if deadline != 0 && deadline < timeout && now()-start < silence {
-			m.doubt.CompareAndSwap(0, int64(doubt))
+		if deadline != 0 && deadline < start+within {
 			permit.Abandoned()
+			m.verify(silence)
 			return fail(kind, err)
 		}
 	}
 	permit.Failed()
 	u.tracker.ConnectFailed(m.record)
+	if kind == ConnectTimeout {
+		m.dials.Swap(newDials()).giveUp()
+	}
 	return fail(kind, err)
+}
+
+// dials are those under way to one endpoint. When one of them has proved that
+// nobody answers, the others need not wait.
+type dials struct {
+	ctx    context.Context
+	giveUp context.CancelFunc
+}
+
+func newDials() *dials {
+	ctx, giveUp := context.WithCancel(context.Background())
+	return &dials{ctx, giveUp}
 }
 
 // dialAhead opens a connection that no request waits for, to see whether the
 // endpoint can be reached, and keeps it for the next one.
-func (m *member) dialAhead() bool {
+func (m *member) dialAhead(within instant) bool {
 	u := m.upstream.Load()
 	if limit := u.limits.connections; limit != 0 && u.live.queue.open.Load() >= limit {
 		return true // a request whose turn it is will see
 	}
 	u.live.queue.open.Add(1)
-	c, err := u.dial(m, 0)
+	c, err := u.dial(m, min(within, u.connectTimeout), 0)
 	if err != nil {
 		return false
 	}
@@ -180,9 +196,23 @@ func (m *member) dialAhead() bool {
 	return true
 }
 
-// silence is how long a dial goes unanswered before it speaks against the
-// endpoint although the request's own deadline has ended it: long enough for any
-// distance on earth, too short for a first SYN that was lost (1 s).
+// look is what the host asks before it gets its trial.
+func (m *member) look() bool { return m.dialAhead(math.MaxInt64) }
+
+// verify finds out, beside the requests, whether an endpoint in doubt can
+// still be connected to. One goroutine at a time does, and ends with its dial.
+func (m *member) verify(within instant) {
+	if m.verifying.CompareAndSwap(false, true) {
+		go func() {
+			defer m.verifying.Store(false)
+			m.dialAhead(within)
+		}()
+	}
+}
+
+// silence is how long the dial may take that shows whether an endpoint is
+// there, after a request had less time for its own: long enough for any distance
+// on earth, and too short for a first SYN that was lost (1 s).
 const silence = instant(600 * time.Millisecond)
 
 // remoteKeepAlive finds a connection to another cluster dead on which nothing

@@ -32,7 +32,7 @@ func (u *upstream) lease(m *member, t, deadline instant, fresh bool) (*upstreamC
 	}
 	if limit == 0 {
 		q.open.Add(1)
-		return u.dial(m, deadline)
+		return u.dial(m, u.connectTimeout, deadline)
 	}
 	for place := -1; ; place = 0 {
 		turn, err := q.enter(u, place)
@@ -40,7 +40,7 @@ func (u *upstream) lease(m *member, t, deadline instant, fresh bool) (*upstreamC
 			return nil, err
 		}
 		if turn == nil {
-			return u.dial(m, deadline)
+			return u.dial(m, u.connectTimeout, deadline)
 		}
 		if !q.await(turn, deadline) {
 			return nil, &Error{Kind: Timeout, Upstream: u.key.String()}

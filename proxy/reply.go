@@ -77,12 +77,12 @@ func (x *exchange) passInterim() Kind {
 // passes, or the client turns out to be gone. The bytes go into p if there is
 // one, n of them at most.
 func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64) Kind {
-	asked := x.clock
+	asked, check := x.clock, x.clock+clientCheck
+	if x.movable {
+		check = asked + stallCheck
+	}
 	for {
-		c.limit = sooner(deadline, x.clock+clientCheck)
-		if x.movable {
-			c.limit = sooner(deadline, x.clock+stallCheck)
-		}
+		c.limit = sooner(deadline, check)
 		var err error
 		if p == nil {
 			_, err = c.fill()
@@ -106,13 +106,21 @@ func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64
 			}
 			continue
 		case err == errTimeout && deadline != 0 && x.clock >= deadline:
-			if k := x.deadlineKind(Timeout); k == Timeout || !x.movable || !c.stalled(asked, x.clock, false) {
-				return k
+			k := x.deadlineKind(Timeout)
+			if k == TryTimeout && x.movable {
+				if stalled, _ := c.stalled(asked, x.clock, true); stalled {
+					return Stalled
+				}
 			}
-			return Stalled
-		case err == errTimeout && x.movable && c.stalled(asked, x.clock, true):
-			return Stalled
+			return k
 		case err == errTimeout:
+			check = x.clock + clientCheck
+			if x.movable {
+				var stalled bool
+				if stalled, check = c.stalled(asked, x.clock, false); stalled {
+					return Stalled
+				}
+			}
 			if !x.pumping.active && x.conn.peek() == peekBroken {
 				return ClientGone
 			}

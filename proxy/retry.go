@@ -38,6 +38,7 @@ func (p *retryPlan) again(x *exchange, u *upstream, k Kind) bool {
 	switch {
 	case unsent && p.failovers < maxFailovers, (k == Terminated || k == Stalled) && x.idempotent() && p.failovers == 0:
 		p.failovers++
+		p.silent = p.silent || k == Stalled || k == ConnectTimeout
 		return true
 	}
 	if !p.covers(x, k) || !p.take(x, u) {
@@ -61,10 +62,11 @@ func (p *retryPlan) forget(x *exchange, u *upstream) {
 }
 
 // beyond reports whether the next try shall go to another locality than all
-// before it: with retryRemoteLocalities, from the third try on (Envoy's
+// before it: after silence, since a link that swallows packets does so for all
+// behind it; and with retryRemoteLocalities from the third try on (Envoy's
 // previous_priorities with an update frequency of 2, which Istio sets).
 func (p *retryPlan) beyond(x *exchange) bool {
-	return p.policy.RemoteLocalities && x.attempts >= 2
+	return p.silent || p.policy.RemoteLocalities && x.attempts >= 2
 }
 
 // covers reports whether the policy names a failure that brought no reply.

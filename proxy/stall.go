@@ -19,10 +19,10 @@ const (
 	// request may take: Linux delays it by 40 ms at most.
 	acknowledgeWithin = instant(60 * time.Millisecond)
 
-	// doubtDial is how long, beside two round trips, the dial may take that shows
-	// whether a host in doubt is there. A SYN is answered by the kernel at once,
-	// and one that is lost is not sent again within a second.
-	doubtDial = instant(50 * time.Millisecond)
+	// verifyWithin is how long, beside two round trips, the dial may take that
+	// shows whether the host is there. A SYN is answered by the kernel at once, and
+	// one that is lost is not sent again within a second.
+	verifyWithin = instant(50 * time.Millisecond)
 
 	// unacknowledged bounds how long the kernel itself goes on with a connection
 	// to another cluster whose peer acknowledges nothing; without it, that is a
@@ -38,25 +38,25 @@ func (s *stream) limitUnacknowledged() {
 }
 
 // stalled reports whether the host has not acknowledged a request that was
-// sent at the given time, and puts the host in doubt if so: the next dial shows
-// whether it is there. patient allows for a second round trip; who has no more
-// time does without.
-func (c *upstreamConn) stalled(sent, t instant, patient bool) bool {
+// sent at the given time; if so, whether the host is there is found out. If it
+// is too early to say, next is when to ask again. last says that there will be
+// no other time, so that one round trip has to be enough.
+func (c *upstreamConn) stalled(sent, t instant, last bool) (stalled bool, next instant) {
 	var info *unix.TCPInfo
 	c.control(func(fd uintptr) {
 		info, _ = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	})
 	if info == nil || info.Unacked == 0 {
-		return false
+		return false, t + clientCheck
 	}
 	roundTrip := instant(info.Rtt) * instant(time.Microsecond)
-	allowed := roundTrip + acknowledgeWithin
-	if patient {
-		allowed += roundTrip
+	due := sent + roundTrip + acknowledgeWithin
+	if !last {
+		due += roundTrip
 	}
-	if t-sent < allowed {
-		return false
+	if t < due {
+		return false, due
 	}
-	c.member.doubt.Store(int64(doubtDial + 2*roundTrip))
-	return true
+	c.member.verify(verifyWithin + 2*roundTrip)
+	return true, 0
 }

@@ -57,7 +57,7 @@ type upstream struct {
 	tracker *health.Tracker
 	live    *live
 
-	connectTimeout time.Duration
+	connectTimeout instant
 	idleTimeout    instant
 	maxRequests    uint32  // per connection; 0: no limit
 	maxDuration    instant // of a connection, after which it carries no more requests; 0: no limit
@@ -95,9 +95,8 @@ type member struct {
 
 	upstream atomic.Pointer[upstream] // of the current snapshot
 
-	// doubt is how long a dial may take that shall prove whether the host is
-	// still there, in nanoseconds; 0: nobody doubts it.
-	doubt atomic.Int64
+	dials     atomic.Pointer[dials]
+	verifying atomic.Bool // whether it can be reached is being found out
 
 	// destination names the service to the proxy at address ("reviews.prod:80");
 	// "" if the application itself is there.
@@ -133,7 +132,7 @@ func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
 	if pool == nil {
 		pool = &mesh.ConnectionPool{}
 	}
-	u.connectTimeout = cmp.Or(pool.ConnectTimeout, defaultConnectTimeout)
+	u.connectTimeout = instant(cmp.Or(pool.ConnectTimeout, defaultConnectTimeout))
 	u.idleTimeout = instant(cmp.Or(pool.IdleTimeout, defaultIdleTimeout))
 	u.maxRequests = pool.MaxRequestsPerCon
 	u.maxDuration = instant(pool.MaxDuration)
@@ -193,7 +192,8 @@ func retryLimits(b *mesh.RetryBudget, most int32) breaker.Limits {
 func newMember(e *mesh.Endpoint, l *live, way *link) *member {
 	host := balancer.NewHost(e, way.hostGate())
 	m := &member{host: host, record: health.NewRecord(host), address: e.Address, link: way, live: l, requests: l.counters.of(e.Cluster)}
-	host.Look(m.dialAhead)
+	host.Look(m.look)
+	m.dials.Store(newDials())
 	if e.Via {
 		service, port := e.Service, e.Port.Number
 		if e.Forward != "" {
