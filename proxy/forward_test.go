@@ -291,6 +291,46 @@ func TestProxy_Drain(t *testing.T) {
 	}
 }
 
+// TestProxy_Close breaks a reply off by a reset: one that ends with the
+// connection would look whole.
+func TestProxy_Close(t *testing.T) {
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		if strings.HasPrefix(head, "GET /first") {
+			_, err := io.WriteString(c, okReply)
+			return err == nil
+		}
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\nthe beginning")
+		r.ReadByte() // until the proxy goes away
+		return false
+	})
+	p := serve(t, Options{}, entry("s.test", up.address))
+	c, err := net.Dial("tcp", p.address("outbound"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	r := bufio.NewReader(c)
+	expect := func(text string) {
+		t.Helper()
+		for read := ""; !strings.HasSuffix(read, text); {
+			b, err := r.ReadByte()
+			if err != nil {
+				t.Fatalf("%v after %q", err, read)
+			}
+			read += string(b)
+		}
+	}
+	io.WriteString(c, "GET /first HTTP/1.1\r\nHost: s.test\r\n\r\n")
+	expect(okReply[strings.Index(okReply, "\r\n\r\n"):])
+	io.WriteString(c, "GET / HTTP/1.0\r\nHost: s.test\r\n\r\n")
+	expect("the beginning")
+	p.Close()
+	if n, err := io.Copy(io.Discard, r); err == nil {
+		t.Errorf("after %d more bytes the reply looks whole", n)
+	}
+}
+
 // awaitIdle waits until a connection has been put back: that comes a moment
 // after the client has its reply.
 func awaitIdle(p *Proxy) {

@@ -170,6 +170,6 @@ func (l *listener) closeAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.conns {
-		c.kill()
+		c.kill(!c.waiting.Load())
 	}
 }

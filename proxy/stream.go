@@ -236,14 +236,23 @@ func (s *stream) interrupt() {
 }
 
 // kill ends the connection, from another goroutine: whoever waits for it, or
-// will, gets an error.
-func (s *stream) kill() {
+// will, gets an error. With a reset, the peer cannot take what it has got for
+// the whole.
+func (s *stream) kill(reset bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dead = true
-	if s.conn != nil {
-		s.conn.Close()
+	if s.conn == nil {
+		return
 	}
+	if raw, err := s.conn.SyscallConn(); err == nil && reset {
+		raw.Control(resetOnClose)
+	}
+	s.conn.Close()
+}
+
+func resetOnClose(fd uintptr) {
+	unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
 // tryRead is called by the runtime until it returns true.
@@ -402,8 +411,6 @@ func (s *stream) close() {
 // abort ends the connection with a reset, so that the peer cannot take what
 // it has got for the whole.
 func (s *stream) abort() {
-	s.control(func(fd uintptr) {
-		unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	})
+	s.control(resetOnClose)
 	s.close()
 }
