@@ -74,7 +74,8 @@ func (d *document) consistentHash(h *networking.LoadBalancerSettings_ConsistentH
 	at := path + ".ringHash.minimumRingSize"
 	size := h.GetRingHash().GetMinimumRingSize()
 	if size == 0 {
-		at, size = path+".minimumRingSize", h.GetMinimumRingSize() //nolint:staticcheck // still written by users
+		//lint:ignore SA1019 still written by users
+		at, size = path+".minimumRingSize", h.GetMinimumRingSize()
 	}
 	if size > maxRing {
 		d.error(at, fmt.Sprintf("%d is more than %d", size, maxRing))
@@ -116,10 +117,12 @@ func validCookieText(s string) bool {
 func (d *document) warmup(lb *networking.LoadBalancerSettings, path string) *mesh.Warmup {
 	w := lb.Warmup
 	if w == nil {
-		if lb.WarmupDurationSecs == nil { //nolint:staticcheck // still written by users
+		//lint:ignore SA1019 still written by users
+		if lb.WarmupDurationSecs == nil {
 			return nil
 		}
-		w, path = &networking.WarmupConfiguration{Duration: lb.WarmupDurationSecs}, path+".warmupDurationSecs" //nolint:staticcheck // likewise
+		//lint:ignore SA1019 still written by users
+		w, path = &networking.WarmupConfiguration{Duration: lb.WarmupDurationSecs}, path+".warmupDurationSecs"
 	} else {
 		path += ".warmup"
 	}

@@ -10,14 +10,6 @@ var epoch = time.Now()
 
 func now() instant { return instant(time.Since(epoch)) }
 
-// after returns the moment d from t, or 0 for a duration of 0: no deadline.
-func (t instant) after(d time.Duration) instant {
-	if d <= 0 {
-		return 0
-	}
-	return t + instant(d)
-}
-
 // sooner returns the earlier of two deadlines, of which 0 never comes.
 func sooner(a, b instant) instant {
 	if a == 0 || b != 0 && b < a {
