@@ -18,7 +18,6 @@ var noEffect = map[string]string{
 	"HTTPRoute.mirrorPercent":     "no request is mirrored",
 	"HTTPRoute.mirror_percent":    "no request is mirrored",
 	"HTTPRoute.corsPolicy":        "cross-origin requests are left to the application",
-	"HTTPRoute.fault":             "no fault is injected",
 	"HTTPMatchRequest.statPrefix": "there are no metrics by route",
 
 	"VirtualService.tls": "only HTTP is routed",

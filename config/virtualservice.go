@@ -112,6 +112,7 @@ func (d *document) httpRoute(r *networking.HTTPRoute, path string, delegate bool
 		out.Retries = d.retries(r.Retries, path+".retries")
 	}
 	out.Headers = d.headerRules(r.Headers, path+".headers")
+	out.Fault = d.fault(r.Fault, path+".fault")
 	return out
 }
 

@@ -68,6 +68,7 @@ type HTTPRoute struct {
 	Timeout time.Duration // of the whole exchange, retries included; 0: none
 	Retries *Retries      // nil: [DefaultRetries]
 	Headers HeaderRules
+	Fault   *Fault // nil: none
 }
 
 // HTTPMatch is one set of conditions, all of which must hold.

@@ -203,7 +203,7 @@ func (x *exchange) release() {
 	}
 	x.conn, x.table, x.route, x.matched, x.host, x.member = nil, nil, nil, nil, nil, nil
 	x.body, x.kind, x.status, x.replying = requestBody{}, NoError, 0, false
-	x.overloaded, x.unsent, x.attempts, x.cookie = false, false, 0, nil
+	x.overloaded, x.unsent, x.attempts, x.cookie, x.delayed = false, false, 0, nil, 0
 	if x.pumping.begun.Load() {
 		x.pumping.begun.Store(false)
 	}
@@ -219,6 +219,6 @@ func (x *exchange) refuseHead(k Kind, status int) {
 	x.clock = x.start
 	x.req.Minor = 1
 	x.req.Framing = http1.NoBody
-	x.local(status, nil, "", "")
+	x.local(status, nil)
 	x.record()
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // setDeadline finds when the exchange has to be over: by the route's timeout
-// (0: never), which the own application may change for a request of its own, and
-// by what callers say that they wait. Nobody works for a caller who has gone.
+// (0: never), which the own application may change for a request of its own and
+// which a fault's delay does not count in, and by what callers say that they wait. Nobody works for a caller who has gone.
 func (x *exchange) setDeadline() {
 	timeout := x.route.timeout
 	limit := instant(0)
@@ -32,7 +32,7 @@ func (x *exchange) setDeadline() {
 		}
 	}
 	if timeout != 0 {
-		limit = sooner(limit, x.start+timeout)
+		limit = sooner(limit, x.start+x.delayed+timeout)
 	}
 	x.deadline = limit
 }

@@ -29,6 +29,7 @@ const (
 	BodyTooLarge
 	ClientGone
 	RateLimited
+	FaultInjected // the route's fault has aborted it
 )
 
 // answer is how the proxy answers a kind of failure: the one place where
@@ -65,6 +66,7 @@ var answers = [...]answer{
 	BodyTooLarge:   {detail: "request_payload_too_large", flag: "-", status: 413},
 	ClientGone:     {detail: "downstream_remote_disconnect", flag: "DC"},
 	RateLimited:    {detail: "local_rate_limited", flag: "RL", status: 429, body: "local_rate_limited"},
+	FaultInjected:  {detail: "fault_filter_abort", flag: "FI", body: "fault filter abort"}, // the status is the fault's
 }
 
 // String returns Envoy's response code detail.

@@ -30,6 +30,7 @@ type exchange struct {
 	clock   instant // about now: when bytes came last
 
 	deadline instant // of the route's timeout; 0: none
+	delayed  instant // for how long, by the route's fault
 	route    *route
 	matched  *requestMatch // the condition by which route was found
 	host     *virtualHost
@@ -83,7 +84,7 @@ func (x *exchange) serve() {
 		x.redirect(a.redirect)
 	case a.direct != nil:
 		x.answer(a.direct.Status, a.direct.Body)
-	default:
+	case a.fault == nil || x.inject(a.fault):
 		x.forward()
 	}
 }

@@ -38,6 +38,10 @@ type Options struct {
 	Downstream        Downstream        // what clients may take
 	Through           bool              // the inbound listener serves the other services of the own cluster too
 	Logger            *slog.Logger      // default: slog.Default()
+
+	// draw returns a number below n, for shares of requests. Nil: at random;
+	// tests bring dice of their own.
+	draw func(n uint32) uint32
 }
 
 // Proxy is the data plane. Its methods may be called by any goroutine.

@@ -11,7 +11,19 @@ import (
 
 // record counts the exchange, which is over.
 func (x *exchange) record() {
-	x.counters().Record(x.status, answers[x.kind].flag, time.Duration(x.clock-x.start))
+	flag := answers[x.kind].flag
+	if x.delayed != 0 {
+		flag = delayedFlag(flag)
+	}
+	x.counters().Record(x.status, flag, time.Duration(x.clock-x.start))
+}
+
+// delayedFlag adds that a fault has delayed the request: "DI", or "DI,FI".
+func delayedFlag(flag string) string {
+	if flag == telemetry.NoFlag {
+		return "DI"
+	}
+	return "DI," + flag
 }
 
 // counters finds where the exchange is counted: with the endpoint's cluster it

@@ -397,12 +397,13 @@ func (x *exchange) refuse(k Kind) {
 
 // answer sends a reply of our own.
 func (x *exchange) answer(status int, body []byte) {
-	x.local(status, body, "", "")
+	x.local(status, body)
 }
 
-// local sends a reply of our own with one more field. A request body that has
-// not been read whole ends the connection, after the reply.
-func (x *exchange) local(status int, body []byte, name, value string) {
+// local sends a reply of our own with more fields: name, value, name, value.
+// A request body that has not been read whole ends the connection, after the
+// reply.
+func (x *exchange) local(status int, body []byte, fields ...string) {
 	if !x.bodyRead() {
 		x.keep = false
 	}
@@ -416,8 +417,8 @@ func (x *exchange) local(status int, body []byte, name, value string) {
 		out = strconv.AppendInt(out, int64(len(body)), 10)
 		out = append(out, "\r\n"...)
 	}
-	if name != "" {
-		out = http1.AppendField(out, []byte(name), []byte(value))
+	for i := 0; i < len(fields); i += 2 {
+		out = http1.AppendField(out, []byte(fields[i]), []byte(fields[i+1]))
 	}
 	if x.overloaded {
 		out = append(out, "x-envoy-overloaded: true\r\n"...)

@@ -155,7 +155,8 @@ func (c *compiler) holdsHere(vs *mesh.VirtualService, m *mesh.HTTPMatch, gateway
 }
 
 // compileDelegate puts the rules of a delegate in the place of the rule that
-// names it: both conditions must hold.
+// names it: both conditions must hold. What the delegate does not say about
+// faults, the rule says (Istio: mergeHTTPRoute).
 func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute, gateway string, port uint32) []*route {
 	i := slices.IndexFunc(c.snapshot.Config.VirtualServices, func(d *mesh.VirtualService) bool {
 		return d.Namespace == rule.Delegate.Namespace && d.Name == rule.Delegate.Name
@@ -167,6 +168,7 @@ func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute
 	for _, inner := range c.snapshot.Config.VirtualServices[i].HTTP {
 		merged := *inner
 		merged.Match = mergeMatches(rule.Match, inner.Match)
+		merged.Fault = cmp.Or(inner.Fault, rule.Fault)
 		if r := c.compileRoute(vs, &merged, gateway, port); r != nil {
 			out = append(out, r)
 		}
@@ -228,6 +230,9 @@ func (c *compiler) compileAction(vs *mesh.VirtualService, rule *mesh.HTTPRoute, 
 		timeout:  instant(rule.Timeout),
 		retries:  cmp.Or(rule.Retries, mesh.DefaultRetries),
 		headers:  nonEmpty(&rule.Headers),
+	}
+	if !rule.Fault.Empty() {
+		a.fault = rule.Fault
 	}
 	for i := range rule.Route {
 		d := &rule.Route[i]

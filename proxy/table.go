@@ -155,6 +155,7 @@ type action struct {
 	timeout      instant // duration in nanoseconds; 0: none
 	retries      *mesh.Retries
 	headers      *mesh.HeaderRules // nil: none
+	fault        *mesh.Fault       // nil: none
 }
 
 // destination is one place that a route sends to.

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// startProxy runs the built binary with resources in YAML and returns where
+// its outbound and metrics listeners are.
+func startProxy(t *testing.T, yaml string) (outbound, metrics string) {
+	t.Helper()
+	var ports [3]int
+	if err := freePorts([]*int{&ports[0], &ports[1], &ports[2]}); err != nil {
+		t.Fatal(err)
+	}
+	address := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
+	dir := t.TempDir()
+	node := fmt.Sprintf("node: {name: n, address: 127.0.0.1}\nlisteners: {outbound: %q, inbound: \"127.0.0.1:0\", admin: %q, metrics: %q}\n", address(0), address(1), address(2))
+	for name, text := range map[string]string{"node.yaml": node, "mesh.yaml": yaml} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var log strings.Builder
+	cmd := exec.Command(program, "run", "--bootstrap", filepath.Join(dir, "node.yaml"), "--config", filepath.Join(dir, "mesh.yaml"))
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGKILL)
+		cmd.Wait()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+	eventually(t, "the proxy is ready", func() bool {
+		status, _ := page("http://"+address(1)+"/ready", "")
+		return status == 200
+	})
+	return address(0), address(2)
+}
+
+// service is a ServiceEntry with one endpoint.
+func service(t *testing.T, host, address string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf(`apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: %s}
+spec:
+  hosts: [%s]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: %s, ports: {http: %s}}]
+---
+`, host, host, u.Hostname(), u.Port())
+}
+
+// rule is a VirtualService of one rule for its own host, in YAML on one line.
+func rule(host, http string) string {
+	return fmt.Sprintf(`apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: %s}
+spec:
+  hosts: [%s]
+  http: [{route: [{destination: {host: %s}}], %s}]
+---
+`, host, host, host, http)
+}
+
+// request sends one with headers, name and value in turn.
+func request(t *testing.T, method, address, host, body string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, "http://"+address+"/", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(b)
+}
+
+// TestTraffic_Fault: a rule that aborts everything, and one that delays.
+func TestTraffic_Fault(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "served") }))
+	defer up.Close()
+	outbound, metrics := startProxy(t, service(t, "abort.test", up.URL)+service(t, "delay.test", up.URL)+
+		rule("abort.test", "fault: {abort: {percentage: {value: 100}, httpStatus: 418}}")+
+		rule("delay.test", "fault: {delay: {percentage: {value: 100}, fixedDelay: 20ms}}"))
+	if res, body := request(t, "POST", outbound, "abort.test", "hello"); res.StatusCode != 418 || body != "fault filter abort" {
+		t.Errorf("aborted: %d %q", res.StatusCode, body)
+	}
+	if res, body := request(t, "POST", outbound, "delay.test", "hello"); res.StatusCode != 200 || body != "served" {
+		t.Errorf("delayed: %d %q", res.StatusCode, body)
+	}
+	eventually(t, "both are counted with their flags", func() bool {
+		_, text := page("http://"+metrics+"/metrics", "")
+		return strings.Contains(text, `response_flags="FI"`) && strings.Contains(text, `response_flags="DI"`)
+	})
+}

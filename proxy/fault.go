@@ -1,0 +1,121 @@
+package proxy
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"isthmus/http1"
+	"isthmus/mesh"
+)
+
+// hit draws whether a request is among a share of all.
+func (p *Proxy) hit(share mesh.Fraction) bool {
+	draw := p.options.draw
+	if draw == nil {
+		draw = rand.Uint32N
+	}
+	return share > 0 && draw(uint32(mesh.AllRequests)) < uint32(share)
+}
+
+// inject does to the request what the route's fault says, and reports whether
+// it is to be sent on. That comes before anything of an upstream is taken, so a
+// request that is delayed holds up nobody, and one that is aborted is never
+// tried again. The order is Envoy's: the delay first, drawn apart from the
+// abort.
+func (x *exchange) inject(f *mesh.Fault) bool {
+	p := x.conn.proxy
+	if p.hit(f.DelayShare) {
+		if kind := x.delay(instant(f.Delay)); kind != NoError {
+			x.refuse(kind)
+			return false
+		}
+	}
+	if p.hit(f.AbortShare) {
+		x.abort(f)
+		return false
+	}
+	return true
+}
+
+// delay makes the request wait. The route's timeout starts anew behind it;
+// callers who say how long they wait have waited all the same, and nobody works
+// for one of whom that is over, nor for one who has gone.
+func (x *exchange) delay(d instant) Kind {
+	from := now()
+	x.delayed = d
+	x.setDeadline()
+	err := x.conn.watch(sooner(from+d, x.deadline))
+	x.clock = now()
+	switch {
+	case err != errTimeout:
+		return ClientGone
+	case x.deadline != 0 && x.clock >= x.deadline:
+		return Timeout
+	}
+	x.delayed = x.clock - from
+	x.setDeadline()
+	return NoError
+}
+
+// watch waits until a moment. errTimeout: it has come. Any other error: the
+// peer has gone before. A peer that has merely ended its side counts as gone,
+// since one that has given up looks just the same.
+func (s *stream) watch(until instant) error {
+	if s.raw == nil {
+		if err := s.register(); err != nil {
+			return err
+		}
+	}
+	s.limit = until
+	for {
+		// Bytes that come meanwhile wake this too: they stay where they are, and the
+		// end behind them would not be seen by looking at them.
+		err := s.wait(hungUp)
+		switch err {
+		case nil:
+			return syscall.ECONNRESET
+		case errInterrupted:
+			continue
+		}
+		return err
+	}
+}
+
+// hungUp reports whether the other end of a socket has ended its side or reset
+// the connection.
+func hungUp(fd uintptr) bool {
+	poll := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(poll[:], 0)
+	return err == nil && n > 0
+}
+
+// abort answers in the place of the upstream. For gRPC that is a reply of
+// status 200 and without a body, whose grpc-status says it; who asked in plain
+// HTTP gets the status that means the same.
+func (x *exchange) abort(f *mesh.Fault) {
+	x.kind = FaultInjected
+	body := answers[FaultInjected].body
+	switch {
+	case f.AbortGRPC == 0:
+		x.local(f.AbortStatus, []byte(body))
+	case x.grpc():
+		x.local(200, nil, "content-type", "application/grpc", "grpc-status", strconv.Itoa(int(f.AbortGRPC)), "grpc-message", body)
+	default:
+		x.local(f.AbortGRPC.HTTPStatus(), []byte(body))
+	}
+}
+
+var typeGRPC = []byte("application/grpc")
+
+// grpc reports whether the request is one of gRPC: its content-type is
+// application/grpc, or begins so and goes on with "+" or ";" (gRPC over HTTP/2,
+// Requests).
+func (x *exchange) grpc() bool {
+	v, _ := x.req.Get(http1.ContentType)
+	rest, ok := bytes.CutPrefix(v, typeGRPC)
+	return ok && (len(rest) == 0 || rest[0] == '+' || rest[0] == ';')
+}
