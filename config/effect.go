@@ -17,7 +17,6 @@ var noEffect = map[string]string{
 	"HTTPRoute.mirrorPercentage":  "no request is mirrored",
 	"HTTPRoute.mirrorPercent":     "no request is mirrored",
 	"HTTPRoute.mirror_percent":    "no request is mirrored",
-	"HTTPRoute.corsPolicy":        "cross-origin requests are left to the application",
 	"HTTPMatchRequest.statPrefix": "there are no metrics by route",
 
 	"VirtualService.tls": "only HTTP is routed",

@@ -113,6 +113,7 @@ func (d *document) httpRoute(r *networking.HTTPRoute, path string, delegate bool
 	}
 	out.Headers = d.headerRules(r.Headers, path+".headers")
 	out.Fault = d.fault(r.Fault, path+".fault")
+	out.CORS = d.cors(r.CorsPolicy, path+".corsPolicy")
 	return out
 }
 

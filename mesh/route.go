@@ -69,6 +69,7 @@ type HTTPRoute struct {
 	Retries *Retries      // nil: [DefaultRetries]
 	Headers HeaderRules
 	Fault   *Fault // nil: none
+	CORS    *CORS  // nil: none
 }
 
 // HTTPMatch is one set of conditions, all of which must hold.

@@ -80,6 +80,7 @@ func (x *exchange) serve() {
 		return
 	}
 	switch a := &x.route.action; {
+	case a.cors != nil && x.preflight(a.cors):
 	case a.redirect != nil:
 		x.redirect(a.redirect)
 	case a.direct != nil:

@@ -314,6 +314,9 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 	if h, dh := x.route.headers, d.headers; h != nil || dh != nil {
 		fields = x.changeReply(h, dh)
 	}
+	if p := x.route.cors; p != nil {
+		fields = x.crossOrigin(p, fields)
+	}
 	out := http1.AppendStatusLine(x.out[:0], x.res.Status, x.res.Reason)
 	for i := range fields {
 		f := &fields[i]
@@ -419,6 +422,11 @@ func (x *exchange) local(status int, body []byte, fields ...string) {
 	}
 	for i := 0; i < len(fields); i += 2 {
 		out = http1.AppendField(out, []byte(fields[i]), []byte(fields[i+1]))
+	}
+	if x.route != nil && x.route.cors != nil {
+		for _, f := range x.crossOrigin(x.route.cors, nil) {
+			out = http1.AppendField(out, f.Name, f.Value)
+		}
 	}
 	if x.overloaded {
 		out = append(out, "x-envoy-overloaded: true\r\n"...)

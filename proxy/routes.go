@@ -156,7 +156,7 @@ func (c *compiler) holdsHere(vs *mesh.VirtualService, m *mesh.HTTPMatch, gateway
 
 // compileDelegate puts the rules of a delegate in the place of the rule that
 // names it: both conditions must hold. What the delegate does not say about
-// faults, the rule says (Istio: mergeHTTPRoute).
+// faults and other origins, the rule says (Istio: mergeHTTPRoute).
 func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute, gateway string, port uint32) []*route {
 	i := slices.IndexFunc(c.snapshot.Config.VirtualServices, func(d *mesh.VirtualService) bool {
 		return d.Namespace == rule.Delegate.Namespace && d.Name == rule.Delegate.Name
@@ -169,6 +169,7 @@ func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute
 		merged := *inner
 		merged.Match = mergeMatches(rule.Match, inner.Match)
 		merged.Fault = cmp.Or(inner.Fault, rule.Fault)
+		merged.CORS = cmp.Or(inner.CORS, rule.CORS)
 		if r := c.compileRoute(vs, &merged, gateway, port); r != nil {
 			out = append(out, r)
 		}
@@ -230,6 +231,7 @@ func (c *compiler) compileAction(vs *mesh.VirtualService, rule *mesh.HTTPRoute, 
 		timeout:  instant(rule.Timeout),
 		retries:  cmp.Or(rule.Retries, mesh.DefaultRetries),
 		headers:  nonEmpty(&rule.Headers),
+		cors:     rule.CORS,
 	}
 	if !rule.Fault.Empty() {
 		a.fault = rule.Fault

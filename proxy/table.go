@@ -156,6 +156,7 @@ type action struct {
 	retries      *mesh.Retries
 	headers      *mesh.HeaderRules // nil: none
 	fault        *mesh.Fault       // nil: none
+	cors         *mesh.CORS        // nil: none
 }
 
 // destination is one place that a route sends to.

@@ -123,3 +123,27 @@ func TestTraffic_Fault(t *testing.T) {
 		return strings.Contains(text, `response_flags="FI"`) && strings.Contains(text, `response_flags="DI"`)
 	})
 }
+
+// TestTraffic_CORS: a preflight that the proxy answers, and a reply whose
+// fields it replaces.
+func TestTraffic_CORS(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		io.WriteString(w, "served "+r.Method)
+	}))
+	defer up.Close()
+	outbound, _ := startProxy(t, service(t, "cors.test", up.URL)+
+		rule("cors.test", `corsPolicy: {allowOrigins: [{exact: "https://a.test"}], allowMethods: [PUT], maxAge: 1m}`))
+	res, body := request(t, "OPTIONS", outbound, "cors.test", "", "Origin", "https://a.test", "Access-Control-Request-Method", "PUT")
+	if h := res.Header; res.StatusCode != 200 || body != "" || h.Get("Access-Control-Allow-Methods") != "PUT" || h.Get("Access-Control-Max-Age") != "60" {
+		t.Errorf("preflight: %d %q %v", res.StatusCode, body, h)
+	}
+	res, body = request(t, "PUT", outbound, "cors.test", "hello", "Origin", "https://a.test")
+	if h := res.Header; body != "served PUT" || len(h["Access-Control-Allow-Origin"]) != 1 || h.Get("Access-Control-Allow-Origin") != "https://a.test" || h.Get("Vary") != "Origin" {
+		t.Errorf("reply: %q %v", body, h)
+	}
+	res, body = request(t, "OPTIONS", outbound, "cors.test", "", "Origin", "https://b.test", "Access-Control-Request-Method", "PUT")
+	if body != "served OPTIONS" || res.Header.Get("Access-Control-Allow-Origin") != "*" {
+		t.Errorf("preflight of another origin: %q %v", body, res.Header)
+	}
+}
