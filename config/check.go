@@ -232,6 +232,9 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 		for j, dest := range r.Route {
 			c.checkDestination(v, d, r, dest, fmt.Sprintf("%s.route[%d]", path, j))
 		}
+		for _, m := range r.Mirrors {
+			c.checkTarget(d, m.Destination, m.Field)
+		}
 	}
 }
 
@@ -248,8 +251,15 @@ func servesHost(g *mesh.Gateway, v *mesh.VirtualService, host string) bool {
 }
 
 func (c *checker) checkDestination(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.RouteDestination, path string) {
+	c.checkTarget(d, dest.Destination, path+".destination")
+	if dest.Weight == 0 && len(r.Route) > 1 {
+		c.sayStandby(v, d, r, dest, path)
+	}
+}
+
+// checkTarget checks that a destination is there, with its port and subset.
+func (c *checker) checkTarget(d *document, dest mesh.Destination, at string) {
 	ports, known := c.ports(dest.Host)
-	at := path + ".destination"
 	switch {
 	case !known:
 		d.warning(at+".host", fmt.Sprintf("no file defines %q: gossip may bring it, until then requests get 503 NC", dest.Host))
@@ -264,13 +274,10 @@ func (c *checker) checkDestination(v *mesh.VirtualService, d *document, r *mesh.
 	if dest.Subset != "" {
 		c.checkSubset(d, dest, at)
 	}
-	if dest.Weight == 0 && len(r.Route) > 1 {
-		c.sayStandby(v, d, r, dest, path)
-	}
 }
 
 // checkSubset looks a subset up as the proxy will.
-func (c *checker) checkSubset(d *document, dest mesh.RouteDestination, path string) {
+func (c *checker) checkSubset(d *document, dest mesh.Destination, path string) {
 	svc, _, _ := mesh.ServiceOf(dest.Host)
 	_, namespace, _ := strings.Cut(svc, ".")
 	for _, rule := range c.rules.Candidates(dest.Host, namespace) {

@@ -74,7 +74,8 @@ func (d *document) origins(p *networking.CorsPolicy, path string) []mesh.StringM
 		}
 		out = append(out, *m)
 	}
-	old := p.AllowOrigin //nolint:staticcheck // deprecated, and still written
+	//lint:ignore SA1019 still written by users
+	old := p.AllowOrigin
 	if len(old) > 0 {
 		note := ""
 		if len(out) > 0 {

@@ -12,11 +12,6 @@ import (
 // that nobody believes in a half-configured thing. Whoever gives a field its
 // effect takes its line out.
 var noEffect = map[string]string{
-	"HTTPRoute.mirror":            "no request is mirrored",
-	"HTTPRoute.mirrors":           "no request is mirrored",
-	"HTTPRoute.mirrorPercentage":  "no request is mirrored",
-	"HTTPRoute.mirrorPercent":     "no request is mirrored",
-	"HTTPRoute.mirror_percent":    "no request is mirrored",
 	"HTTPMatchRequest.statPrefix": "there are no metrics by route",
 
 	"VirtualService.tls": "only HTTP is routed",

@@ -40,12 +40,14 @@ func (d *document) faultDelay(out *mesh.Fault, f *networking.HTTPFaultInjection_
 	default:
 		d.error(path+".fixedDelay", "is missing")
 	}
+	//lint:ignore SA1019 still written by users
+	old := f.Percent
 	switch {
 	case f.Percentage != nil:
 		out.DelayShare = d.share(f.Percentage, path+".percentage")
-	case f.Percent != 0: //nolint:staticcheck // deprecated, and still written
+	case old != 0:
 		d.warning(path+".percent", "is deprecated: write percentage: {value: N}")
-		out.DelayShare = d.share(&networking.Percent{Value: float64(f.Percent)}, path+".percent")
+		out.DelayShare = d.share(&networking.Percent{Value: float64(old)}, path+".percent")
 	default:
 		d.warning(path+".percentage", "is missing, which means 0 %: no request is delayed")
 	}

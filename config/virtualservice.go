@@ -114,6 +114,7 @@ func (d *document) httpRoute(r *networking.HTTPRoute, path string, delegate bool
 	out.Headers = d.headerRules(r.Headers, path+".headers")
 	out.Fault = d.fault(r.Fault, path+".fault")
 	out.CORS = d.cors(r.CorsPolicy, path+".corsPolicy")
+	out.Mirrors = d.mirrors(r, path)
 	return out
 }
 

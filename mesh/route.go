@@ -70,6 +70,7 @@ type HTTPRoute struct {
 	Headers HeaderRules
 	Fault   *Fault // nil: none
 	CORS    *CORS  // nil: none
+	Mirrors []Mirror
 }
 
 // HTTPMatch is one set of conditions, all of which must hold.

@@ -203,7 +203,7 @@ func (x *exchange) release() {
 	}
 	x.conn, x.table, x.route, x.matched, x.host, x.member = nil, nil, nil, nil, nil, nil
 	x.body, x.kind, x.status, x.replying = requestBody{}, NoError, 0, false
-	x.overloaded, x.unsent, x.attempts, x.cookie, x.delayed = false, false, 0, nil, 0
+	x.overloaded, x.unsent, x.hasID, x.attempts, x.cookie, x.delayed = false, false, false, 0, nil, 0
 	if x.pumping.begun.Load() {
 		x.pumping.begun.Store(false)
 	}

@@ -31,12 +31,15 @@ type exchange struct {
 
 	deadline instant // of the route's timeout; 0: none
 	delayed  instant // for how long, by the route's fault
-	route    *route
-	matched  *requestMatch // the condition by which route was found
-	host     *virtualHost
-	body     requestBody
-	pumping  pumping
-	fields   []http1.Field // a changed copy of the request's, for header rules
+
+	id      [uuidLength]byte // x-request-id where the request brought none
+	hasID   bool             // id is set
+	route   *route
+	matched *requestMatch // the condition by which route was found
+	host    *virtualHost
+	body    requestBody
+	pumping pumping
+	fields  []http1.Field // a changed copy of the request's, for header rules
 
 	// What has become of the reply.
 	replying bool // its head has gone out
@@ -86,6 +89,9 @@ func (x *exchange) serve() {
 	case a.direct != nil:
 		x.answer(a.direct.Status, a.direct.Body)
 	case a.fault == nil || x.inject(a.fault):
+		if a.mirrors != nil {
+			x.mirror(a.mirrors)
+		}
 		x.forward()
 	}
 }

@@ -55,6 +55,8 @@ type Proxy struct {
 	table    atomic.Pointer[table]
 	draining atomic.Bool
 
+	mirroring mirroring
+
 	mu        sync.Mutex // guards what is below
 	listeners map[string]*listener
 	upstreams map[upstreamKey]*upstream // those in use, by key, of the table that is current

@@ -29,6 +29,9 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 			authority = []byte(rw.Authority)
 		}
 	}
+	if x.route.shadow {
+		authority = shadowAuthority(authority)
+	}
 
 	out := append(x.out[:0], x.req.Method...)
 	out = append(out, ' ')
@@ -100,7 +103,7 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 	out = append(out, proto...)
 	if id == nil {
 		out = append(out, "\r\nx-request-id: "...)
-		out = appendUUID(out)
+		out = append(out, x.requestID()...)
 	}
 	out = append(out, "\r\nx-envoy-attempt-count: "...)
 	out = strconv.AppendInt(out, int64(x.attempts), 10)
@@ -140,6 +143,19 @@ func reserved(name []byte) bool {
 func forwarding(name []byte) bool {
 	return len(name) > 12 && equalFold(name[:12], "x-forwarded-") ||
 		len(name) == 9 && (equalFold(name, "forwarded") || equalFold(name, "x-real-ip"))
+}
+
+// uuidLength is that of a UUID's text.
+const uuidLength = 36
+
+// requestID returns the id of a request that has brought none: the same for
+// every try, and for copies.
+func (x *exchange) requestID() []byte {
+	if !x.hasID {
+		appendUUID(x.id[:0])
+		x.hasID = true
+	}
+	return x.id[:]
 }
 
 // appendUUID writes a random UUID (RFC 9562, version 4).

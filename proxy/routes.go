@@ -133,6 +133,7 @@ func (c *compiler) compileRoute(vs *mesh.VirtualService, rule *mesh.HTTPRoute, g
 		return nil
 	}
 	r.action = c.compileAction(vs, rule, port)
+	r.mirrors = c.compileMirrors(r, rule, port)
 	return r
 }
 
@@ -156,7 +157,7 @@ func (c *compiler) holdsHere(vs *mesh.VirtualService, m *mesh.HTTPMatch, gateway
 
 // compileDelegate puts the rules of a delegate in the place of the rule that
 // names it: both conditions must hold. What the delegate does not say about
-// faults and other origins, the rule says (Istio: mergeHTTPRoute).
+// faults, other origins and mirrors, the rule says (Istio: mergeHTTPRoute).
 func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute, gateway string, port uint32) []*route {
 	i := slices.IndexFunc(c.snapshot.Config.VirtualServices, func(d *mesh.VirtualService) bool {
 		return d.Namespace == rule.Delegate.Namespace && d.Name == rule.Delegate.Name
@@ -170,6 +171,9 @@ func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute
 		merged.Match = mergeMatches(rule.Match, inner.Match)
 		merged.Fault = cmp.Or(inner.Fault, rule.Fault)
 		merged.CORS = cmp.Or(inner.CORS, rule.CORS)
+		if len(merged.Mirrors) == 0 {
+			merged.Mirrors = rule.Mirrors
+		}
 		if r := c.compileRoute(vs, &merged, gateway, port); r != nil {
 			out = append(out, r)
 		}

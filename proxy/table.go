@@ -157,6 +157,8 @@ type action struct {
 	headers      *mesh.HeaderRules // nil: none
 	fault        *mesh.Fault       // nil: none
 	cors         *mesh.CORS        // nil: none
+	mirrors      []mirror
+	shadow       bool // of a mirror: the authority says that a copy is one
 }
 
 // destination is one place that a route sends to.

@@ -147,3 +147,28 @@ func TestTraffic_CORS(t *testing.T) {
 		t.Errorf("preflight of another origin: %q %v", body, res.Header)
 	}
 }
+
+// TestTraffic_Mirror: copies that fail, and that the metrics tell of.
+func TestTraffic_Mirror(t *testing.T) {
+	hosts := make(chan string, 2)
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "served") }))
+	defer up.Close()
+	shadow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		hosts <- r.Host + " " + string(b)
+		panic(http.ErrAbortHandler)
+	}))
+	defer shadow.Close()
+	outbound, metrics := startProxy(t, service(t, "mirror.test", up.URL)+service(t, "new.test", shadow.URL)+
+		rule("mirror.test", "mirror: {host: new.test}"))
+	if res, body := request(t, "POST", outbound, "mirror.test", "hello"); res.StatusCode != 200 || body != "served" {
+		t.Errorf("got %d %q", res.StatusCode, body)
+	}
+	if got := <-hosts; got != "mirror.test-shadow hello" {
+		t.Errorf("the mirror got %q", got)
+	}
+	eventually(t, "the copy is counted", func() bool {
+		_, text := page("http://"+metrics+"/metrics", "")
+		return strings.Contains(text, `isthmus_mirrored_requests_total{outcome="failed"} 1`)
+	})
+}
