@@ -15,6 +15,9 @@ type ChunkReader struct {
 
 	section  []byte  // the trailer section so far
 	trailers []Field // of it, with names and values in section
+
+	listed       []byte // names that are left out of it, as in Connection
+	noUnderscore bool   // and any with "_"
 }
 
 type chunkState uint8
@@ -51,7 +54,22 @@ const (
 // Reset makes the reader ready for another body.
 func (c *ChunkReader) Reset() {
 	clear(c.trailers)
-	*c = ChunkReader{section: c.section[:0], trailers: c.trailers[:0]}
+	*c = ChunkReader{section: c.section[:0], trailers: c.trailers[:0], listed: c.listed[:0]}
+}
+
+// Drop has trailers left out, until Reset, that would not come through in the
+// header h of their message: those that its Connection fields name (RFC 9110
+// 7.6.1), and if underscores says so, those with a "_" in the name.
+func (c *ChunkReader) Drop(h *Header, underscores bool) {
+	c.noUnderscore = underscores
+	if !h.Hop {
+		return
+	}
+	for i := range h.Fields {
+		if h.Fields[i].ID == Connection {
+			c.listed = append(append(c.listed, h.Fields[i].Value...), ',')
+		}
+	}
 }
 
 // Trailers returns the fields of the trailer section, once the body is done,
@@ -199,7 +217,8 @@ func (c *ChunkReader) parseTrailers() *Error {
 			return nil
 		case lines == DefaultLimits.Fields:
 			return errTrailerLarge
-		case !dropTrailer(f):
+		case c.noUnderscore && bytes.IndexByte(f.Name, '_') >= 0:
+		case !dropTrailer(f) && !listed(c.listed, f.Name):
 			c.trailers = append(c.trailers, f)
 		}
 		b = b[n:]

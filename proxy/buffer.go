@@ -34,10 +34,23 @@ type buffer struct {
 func (b *buffer) bytes() []byte { return b.data[b.r:b.w] }
 func (b *buffer) len() int      { return b.w - b.r }
 
-// borrow makes room to read into, if there is none yet.
-func (b *buffer) borrow() {
-	if b.data == nil {
+// borrow makes room to read into, if there is none yet: a large buffer, or one
+// of bufferSize.
+func (b *buffer) borrow(large bool) {
+	switch {
+	case b.data != nil:
+	case large:
+		b.data = largeBuffers.Get().(*[largeBufferSize]byte)[:]
+	default:
 		b.data = buffers.Get().(*[bufferSize]byte)[:]
+	}
+}
+
+// put fills an empty buffer with bytes that fit into a large one.
+func (b *buffer) put(p []byte) {
+	if len(p) > 0 {
+		b.borrow(true)
+		b.w = copy(b.data, p)
 	}
 }
 

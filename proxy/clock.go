@@ -1,6 +1,9 @@
 package proxy
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // instant is a moment on the monotonic clock: nanoseconds since the process
 // started. 0 means "no moment", as a deadline that is not there.
@@ -19,3 +22,23 @@ func sooner(a, b instant) instant {
 }
 
 func (t instant) time() time.Time { return epoch.Add(time.Duration(t)) }
+
+// date is a Date field, and the second in which it was made.
+type date struct {
+	second instant
+	line   []byte
+}
+
+var lastDate atomic.Pointer[date]
+
+// appendDate appends the Date field of a reply that has none: who passes one on
+// has to say when it came (RFC 9110 6.6.1). t is about now.
+func appendDate(dst []byte, t instant) []byte {
+	second := t / instant(time.Second)
+	d := lastDate.Load()
+	if d == nil || d.second != second {
+		d = &date{second, time.Now().UTC().AppendFormat(nil, "date: Mon, 02 Jan 2006 15:04:05 GMT\r\n")}
+		lastDate.Store(d)
+	}
+	return append(dst, d.line...)
+}

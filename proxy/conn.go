@@ -76,6 +76,7 @@ func (c *conn) recover() {
 
 // await waits for the first bytes of a request, without a buffer.
 func (c *conn) await() bool {
+	c.large = false
 	if c.in.len() > 0 {
 		return true
 	}
@@ -206,6 +207,9 @@ func (x *exchange) release() {
 	x.overloaded, x.unsent, x.hasID, x.attempts, x.cookie, x.delayed = false, false, false, 0, nil, 0
 	if x.pumping.begun.Load() {
 		x.pumping.begun.Store(false)
+	}
+	if x.pumping.continued.Load() != 0 {
+		x.pumping.continued.Store(0)
 	}
 	x.out, x.fields, x.tried = out, fields, tried
 	exchanges.Put(x)

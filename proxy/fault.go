@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"strconv"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"isthmus/http1"
 	"isthmus/mesh"
@@ -48,7 +45,7 @@ func (x *exchange) delay(d instant) Kind {
 	from := now()
 	x.delayed = d
 	x.setDeadline()
-	err := x.conn.watch(sooner(from+d, x.deadline))
+	err := x.conn.lookOut(sooner(from+d, x.deadline))
 	x.clock = now()
 	switch {
 	case err != errTimeout:
@@ -59,38 +56,6 @@ func (x *exchange) delay(d instant) Kind {
 	x.delayed = x.clock - from
 	x.setDeadline()
 	return NoError
-}
-
-// watch waits until a moment. errTimeout: it has come. Any other error: the
-// peer has gone before. A peer that has merely ended its side counts as gone,
-// since one that has given up looks just the same.
-func (s *stream) watch(until instant) error {
-	if s.raw == nil {
-		if err := s.register(); err != nil {
-			return err
-		}
-	}
-	s.limit = until
-	for {
-		// Bytes that come meanwhile wake this too: they stay where they are, and the
-		// end behind them would not be seen by looking at them.
-		err := s.wait(hungUp)
-		switch err {
-		case nil:
-			return syscall.ECONNRESET
-		case errInterrupted:
-			continue
-		}
-		return err
-	}
-}
-
-// hungUp reports whether the other end of a socket has ended its side or reset
-// the connection.
-func hungUp(fd uintptr) bool {
-	poll := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-	n, err := unix.Poll(poll[:], 0)
-	return err == nil && n > 0
 }
 
 // abort answers in the place of the upstream. For gRPC that is a reply of

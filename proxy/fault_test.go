@@ -134,19 +134,22 @@ func TestFault_DelayOfCaller(t *testing.T) {
 }
 
 // TestFault_ClientGone: a delay ends when the client goes, and nothing is sent
-// on, however the client goes and whatever it has sent behind the request.
+// on, whatever it has sent behind the request.
 func TestFault_ClientGone(t *testing.T) {
 	for name, leave := range map[string]func(c *net.TCPConn){
-		"end":             func(c *net.TCPConn) { c.Close() },
-		"reset":           func(c *net.TCPConn) { c.SetLinger(0); c.Close() },
-		"end behind more": func(c *net.TCPConn) { c.Write([]byte(get("s.test"))); c.Close() },
+		"reset":             func(c *net.TCPConn) {},
+		"reset behind more": func(c *net.TCPConn) { c.Write([]byte(get("s.test"))) },
+		"reset behind end":  func(c *net.TCPConn) { c.CloseWrite() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			up := replying(t, okReply)
 			p := serve(t, Options{draw: dice(t, 0)}, entry("s.test", up.address)+faulty("{delay: {percentage: {value: 1}, fixedDelay: 1h}}", ""))
 			c := dial(t, p.address("outbound"))
 			c.send(get("s.test"))
-			leave(c.Conn.(*net.TCPConn))
+			tcp := c.Conn.(*net.TCPConn)
+			leave(tcp)
+			tcp.SetLinger(0)
+			tcp.Close()
 			awaitCounted(t, p, "0 DI,DC 1")
 			if up.conns != 0 {
 				t.Errorf("%d connections to the upstream", up.conns)
@@ -173,6 +176,7 @@ func TestFault_Example(t *testing.T) {
 	shows.Store(999)
 	c := dial(t, p.address("outbound"))
 	c.send(get(host))
+	c.Conn.(*net.TCPConn).SetLinger(0)
 	c.Close()
 	awaitCounted(t, p, "0 DI,DC 1", "200 - 1")
 	for _, vs := range p.table.Load().snapshot.Config.VirtualServices {
@@ -180,4 +184,15 @@ func TestFault_Example(t *testing.T) {
 			t.Errorf("the delay is %v, want 5s", f.Delay)
 		}
 	}
+}
+
+// TestFault_HalfClosed: a client that has said all it has to say waits for its
+// reply, delayed or not.
+func TestFault_HalfClosed(t *testing.T) {
+	up := replying(t, okReply)
+	p := serve(t, Options{draw: dice(t, 0)}, entry("s.test", up.address)+faulty("{delay: {percentage: {value: 1}, fixedDelay: 100ms}}", ""))
+	c := dial(t, p.address("outbound"))
+	c.send(get("s.test"))
+	c.Conn.(*net.TCPConn).CloseWrite()
+	c.head("200")
 }

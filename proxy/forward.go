@@ -148,7 +148,7 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	defer m.host.End()
 
 	for fresh := false; ; {
-		c, err := u.lease(m, x.clock, deadline, fresh)
+		c, err := u.lease(m, x.conn.stream, x.clock, deadline, fresh)
 		switch {
 		case err == nil:
 		case err.Kind == ConnectTimeout && x.deadline != 0 && now() >= x.deadline:

@@ -184,3 +184,23 @@ func TestPatience_LargestBody(t *testing.T) {
 		})
 	}
 }
+
+// TestPatience_AfterContinue: who was told to go on has as long as others.
+func TestPatience_AfterContinue(t *testing.T) {
+	for name, lines := range map[string]string{"length": "Content-Length: 1000", "chunked": "Transfer-Encoding: chunked"} {
+		t.Run(name, func(t *testing.T) {
+			up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+				io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
+				skipBody(head, r)
+				return false
+			})
+			limits := hasty
+			limits.IdleTimeout = time.Hour
+			p := serve(t, edgeWith(limits), entry("s.test", up.address)+edge("s.test"))
+			c := dial(t, p.address("gateway:80"))
+			c.send(post(lines+"\r\nExpect: 100-continue", ""))
+			c.head("100")
+			c.head("408")
+		})
+	}
+}

@@ -97,7 +97,7 @@ func (u *upstream) release(c *upstreamConn, t instant) {
 		c.discard()
 		return
 	}
-	c.since = t
+	c.since, c.large = t, false
 	c.in.release()
 	if !c.member.pool.put(c) {
 		c.discard()

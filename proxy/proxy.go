@@ -50,7 +50,8 @@ type Proxy struct {
 	node     *mesh.Node
 	trusted  int
 	patience [3]patience            // by listenerKind
-	unrouted [3]*telemetry.Requests // likewise
+	unrouted [3]*telemetry.Requests // likewise: to nobody that is known
+	answered [3]*telemetry.Requests // likewise: by routes that answer by themselves
 	log      *slog.Logger
 	table    atomic.Pointer[table]
 	draining atomic.Bool
@@ -82,7 +83,8 @@ func New(o Options) (*Proxy, error) {
 	}
 	for kind := range p.patience {
 		p.patience[kind] = o.Downstream.patience(listenerKind(kind))
-		p.unrouted[kind] = telemetry.NewRequests(unroutedLabels(o.Node, listenerKind(kind)))
+		p.unrouted[kind] = telemetry.NewRequests(nobodyLabels(o.Node, listenerKind(kind), "BlackHoleCluster"))
+		p.answered[kind] = telemetry.NewRequests(nobodyLabels(o.Node, listenerKind(kind), ""))
 	}
 	for _, l := range []struct {
 		name, address string

@@ -10,11 +10,12 @@ import (
 // pumping is the state of a request body that is sent on a goroutine of its
 // own.
 type pumping struct {
-	active  bool        // the goroutine runs; only the exchange's goroutine looks
-	begun   atomic.Bool // bytes have been taken from the client that nobody keeps
-	stop    atomic.Bool
-	last    atomic.Bool // the end of the body has come and is being written
-	outcome chan Kind   // one value, when the goroutine has ended
+	active    bool         // the goroutine runs; only the exchange's goroutine looks
+	begun     atomic.Bool  // bytes have been taken from the client that nobody keeps
+	continued atomic.Int64 // an instant: when the client was sent the 100 that it had waited for; 0: it was not
+	stop      atomic.Bool
+	last      atomic.Bool // the end of the body has come and is being written
+	outcome   chan Kind   // one value, when the goroutine has ended
 }
 
 // startPump starts the goroutine that sends on what is left of the body, over

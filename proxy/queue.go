@@ -13,7 +13,7 @@ import (
 // line; nobody overtakes.
 type connQueue struct {
 	open    atomic.Int32 // connections open or being opened
-	waiting atomic.Int32 // len(waiters), to be read without mu
+	waiting atomic.Int32 // len(waiters), or one more for who may join them; to be read without mu
 
 	mu      sync.Mutex      // guards waiters, and open against the limit
 	waiters []chan struct{} // each is closed when its turn comes
@@ -21,8 +21,8 @@ type connQueue struct {
 
 // lease gets a connection to a member: a kept one, or a new one if the
 // upstream's limits allow, waiting in line if they do not. fresh refuses kept
-// ones. t is about now.
-func (u *upstream) lease(m *member, t, deadline instant, fresh bool) (*upstreamConn, *Error) {
+// ones. t is about now. Nobody waits for a client who has gone.
+func (u *upstream) lease(m *member, client *stream, t, deadline instant, fresh bool) (*upstreamConn, *Error) {
 	q := &u.live.queue
 	limit := u.limits.connections
 	if !fresh && (limit == 0 || q.waiting.Load() == 0) {
@@ -42,8 +42,8 @@ func (u *upstream) lease(m *member, t, deadline instant, fresh bool) (*upstreamC
 		if turn == nil {
 			return u.dial(m, u.connectTimeout, deadline)
 		}
-		if !q.await(turn, deadline) {
-			return nil, &Error{Kind: Timeout, Upstream: u.key.String()}
+		if kind := q.await(turn, deadline, client); kind != NoError {
+			return nil, &Error{Kind: kind, Upstream: u.key.String()}
 		}
 		if c := m.pool.take(u.idleTimeout, now()); c != nil && !fresh {
 			return c, nil
@@ -58,6 +58,10 @@ func (u *upstream) lease(m *member, t, deadline instant, fresh bool) (*upstreamC
 func (q *connQueue) enter(u *upstream, place int) (turn chan struct{}, err *Error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	// Who gives a place back from here on is to come for mu: what we find taken now
+	// may be free before we stand in line.
+	q.waiting.Store(int32(len(q.waiters) + 1))
+	defer func() { q.waiting.Store(int32(len(q.waiters))) }()
 	first := place == 0 || len(q.waiters) == 0
 	if first && (q.open.Load() < u.limits.connections || u.closeIdle()) {
 		q.open.Add(1)
@@ -71,22 +75,29 @@ func (q *connQueue) enter(u *upstream, place int) (turn chan struct{}, err *Erro
 		place = len(q.waiters)
 	}
 	q.waiters = slices.Insert(q.waiters, place, turn)
-	q.waiting.Store(int32(len(q.waiters)))
 	return turn, nil
 }
 
-// await waits for a turn and reports whether it came before the deadline.
-func (q *connQueue) await(turn chan struct{}, deadline instant) bool {
-	var expired <-chan time.Time
-	if deadline != 0 {
-		timer := time.NewTimer(time.Duration(deadline - now()))
-		defer timer.Stop()
-		expired = timer.C
-	}
-	select {
-	case <-turn:
-		return true
-	case <-expired:
+// await waits for a turn. Timeout: the deadline came first; ClientGone: the
+// client for whom we wait has gone.
+func (q *connQueue) await(turn chan struct{}, deadline instant, client *stream) Kind {
+	timer := time.NewTimer(time.Duration(sooner(deadline, now()+clientCheck) - now()))
+	defer timer.Stop()
+	kind := NoError
+	for kind == NoError {
+		select {
+		case <-turn:
+			return NoError
+		case <-timer.C:
+		}
+		switch t := now(); {
+		case deadline != 0 && t >= deadline:
+			kind = Timeout
+		case client.gone():
+			kind = ClientGone
+		default:
+			timer.Reset(time.Duration(sooner(deadline, t+clientCheck) - t))
+		}
 	}
 	q.mu.Lock()
 	i := slices.Index(q.waiters, turn)
@@ -98,7 +109,7 @@ func (q *connQueue) await(turn chan struct{}, deadline instant) bool {
 	if i < 0 {
 		q.wake() // our turn came at the same moment: pass it on
 	}
-	return false
+	return kind
 }
 
 // leave gives up the place of a connection that has ended.

@@ -55,6 +55,16 @@ func rawSplice(from, to uintptr, n int) (moved int, errno syscall.Errno) {
 	}
 }
 
+// rawHangUp asks poll(2) whether the other end of a socket has ended its side
+// (half) or the connection is over, by a reset or from both sides (whole).
+// Bytes that have come before and are not read yet do not hide it.
+func rawHangUp(fd uintptr) (half, whole bool) {
+	poll := unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP}
+	var at unix.Timespec // now
+	syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 1, uintptr(unsafe.Pointer(&at)), 0, 0, 0)
+	return poll.Revents&unix.POLLRDHUP != 0, poll.Revents&(unix.POLLHUP|unix.POLLERR) != 0
+}
+
 // rawAccept is accept4(2): a connection's descriptor, non-blocking, and its
 // other end.
 func rawAccept(listener uintptr) (fd int, peer netip.AddrPort, errno syscall.Errno) {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,14 +28,17 @@ func delayedFlag(flag string) string {
 }
 
 // counters finds where the exchange is counted: with the endpoint's cluster it
-// went to last, else with the upstream that it was for, else with what belongs
-// nowhere.
+// went to last, else with the upstream that it was for, else with the routes
+// that answer by themselves, else with what belongs nowhere.
 func (x *exchange) counters() *telemetry.Requests {
 	if x.member != nil {
 		return x.member.requests
 	}
 	if x.route != nil && len(x.route.destinations) > 0 {
 		return x.upstream(x.route.destinations[0].target).live.counters.of("")
+	}
+	if x.route != nil {
+		return x.conn.proxy.answered[x.conn.kind]
 	}
 	return x.conn.proxy.unrouted[x.conn.kind]
 }
@@ -77,7 +81,7 @@ func (c *counters) all(list []*telemetry.Requests) []*telemetry.Requests {
 // Requests returns the counters of all upstreams in use, for
 // [telemetry.Collector].
 func (p *Proxy) Requests() []*telemetry.Requests {
-	list := p.unrouted[:len(p.unrouted):len(p.unrouted)]
+	list := slices.Concat(p.unrouted[:], p.answered[:])
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, u := range p.upstreams {
@@ -113,10 +117,10 @@ func fromNode(l *telemetry.Labels, n *mesh.Node) {
 	l.SourceApp, l.SourceVersion = n.Labels["app"], n.Labels["version"]
 }
 
-// unroutedLabels are those of requests to nobody that is known, under Istio's
-// name for it.
-func unroutedLabels(n *mesh.Node, kind listenerKind) telemetry.Labels {
-	l := telemetry.Labels{Reporter: "source", DestinationName: "BlackHoleCluster"}
+// nobodyLabels are those of requests that are for no upstream: under Istio's
+// name for nobody that is known, or for a destination that does not matter.
+func nobodyLabels(n *mesh.Node, kind listenerKind, name string) telemetry.Labels {
+	l := telemetry.Labels{Reporter: "source", DestinationName: name}
 	if kind == inbound {
 		l.Reporter = "destination"
 		return l

@@ -54,9 +54,20 @@ func TestRecord(t *testing.T) {
 kind: Service
 metadata: {name: empty}
 spec: {selector: {app: nobody}, ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: own}
+spec:
+  hosts: [own.test]
+  http:
+  - match: [{uri: {exact: /redirect}}]
+    redirect: {uri: /}
+  - directResponse: {status: 200}
 `)
 	for _, request := range []string{
-		get("s.test"), get("s.test"), get("reviews.prod.svc.cluster.local"), get("gone.test"), get("empty"), get("nobody.test"),
+		get("s.test"), get("s.test"), get("reviews.prod.svc.cluster.local"), get("gone.test"), get("empty"), get("nobody.test"), get("own.test"),
+		"GET /redirect HTTP/1.1\r\nHost: own.test\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
 	} {
 		exchangeRaw(t, p.address("outbound"), request, whole(1))
@@ -69,6 +80,8 @@ spec: {selector: {app: nobody}, ports: [{name: http, port: 80}]}
 		"source c1 s.test s.test unknown c1 200 - 2",
 		"source c1 unknown BlackHoleCluster unknown unknown 400 DPE 1",
 		"source c1 unknown BlackHoleCluster unknown unknown 404 NR 1",
+		"source c1 unknown unknown unknown unknown 200 - 1",
+		"source c1 unknown unknown unknown unknown 301 - 1",
 	}
 	var got []string
 	for range 1000 { // a request is counted a moment after its client has the reply
@@ -82,7 +95,7 @@ spec: {selector: {app: nobody}, ports: [{name: http, port: 80}]}
 		t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	publish(t, p, entry("s.test", up.address))
-	if left := counted(t, p, "destination_service"); len(left) != 3 {
+	if left := counted(t, p, "destination_service"); len(left) != 5 {
 		t.Errorf("after the others have gone: %q", left)
 	}
 }

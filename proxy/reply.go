@@ -70,6 +70,10 @@ func (x *exchange) passInterim() Kind {
 	if x.conn.write(x.interim, x.clock) != nil {
 		return ClientGone
 	}
+	if x.res.Status == 100 && x.pumping.active {
+		x.pumping.continued.Store(int64(now()))
+		x.conn.interrupt() // who waits for the body shall wait for as long as for others
+	}
 	return NoError
 }
 
@@ -121,7 +125,7 @@ func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64
 					return Stalled
 				}
 			}
-			if !x.pumping.active && x.conn.peek() == peekBroken {
+			if !x.pumping.active && x.conn.gone() {
 				return ClientGone
 			}
 			continue
@@ -133,7 +137,7 @@ func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64
 // deliver sends the reply whose head has been read to the client, and puts the
 // upstream connection back if both bodies were complete.
 func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
-	x.replying, x.status = true, x.res.Status
+	x.status = x.res.Status
 	reusable := !x.res.Close && x.res.Framing != http1.UntilClose
 	chunked := x.res.Framing == http1.Chunked || x.res.Framing == http1.UntilClose
 	if chunked && x.req.Minor == 0 {
@@ -159,10 +163,13 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 		c.discard()
 	}
 	if kind != NoError {
-		x.keep, x.kind = false, kind
 		if kind == Terminated || kind == BadReply || kind == Timeout {
 			u.tracker.Failed(c.member.record)
 		}
+		if !x.replying {
+			return kind // the client has seen nothing of it
+		}
+		x.keep, x.kind = false, kind
 		// The reply is not whole: its reader must not take it for that.
 		x.conn.aborted = true
 		return kind
@@ -172,6 +179,7 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 
 // flush writes out what has been built.
 func (x *exchange) flush() Kind {
+	x.replying = true
 	if x.conn.write(x.out, x.clock) != nil {
 		return ClientGone
 	}
@@ -198,8 +206,9 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 			return kind
 		}
 	}
-	if left > bufferSize {
-		c.exchangeBuffer().recycle()
+	if left > 0 {
+		c.in.release()
+		c.large = left > bufferSize
 	}
 	for left > 0 {
 		c.in.r, c.in.w = 0, 0
@@ -235,6 +244,7 @@ func (x *exchange) splice(c *upstreamConn, p *pipe, left int64) Kind {
 // rather than chunk for chunk.
 func (x *exchange) deliverChunked(c *upstreamConn, chunked bool) Kind {
 	x.replyChunks.Reset()
+	x.replyChunks.Drop(&x.res.Header, false)
 	for {
 		done := false
 		for c.in.len() > 0 && !done {
@@ -318,8 +328,10 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 		fields = x.crossOrigin(p, fields)
 	}
 	out := http1.AppendStatusLine(x.out[:0], x.res.Status, x.res.Reason)
+	dated := false
 	for i := range fields {
 		f := &fields[i]
+		dated = dated || f.ID == http1.Date
 		if hopByHop(f.ID) || f.ID == http1.IsthmusUnsent || x.res.Hop && x.res.Listed(f.Name) {
 			continue
 		}
@@ -336,6 +348,9 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 	}
 	if x.cookie != nil {
 		out = http1.AppendField(out, []byte("set-cookie"), x.cookie)
+	}
+	if !dated {
+		out = appendDate(out, x.clock)
 	}
 	x.out = append(x.appendConnection(out), "\r\n"...)
 }
@@ -410,7 +425,7 @@ func (x *exchange) local(status int, body []byte, fields ...string) {
 	if !x.bodyRead() {
 		x.keep = false
 	}
-	x.replying, x.status, x.clock = true, status, now()
+	x.status, x.clock = status, now()
 	out := http1.AppendStatusLine(x.out[:0], status, []byte(http1.StatusText(status)))
 	if len(body) > 0 {
 		out = append(out, "content-type: text/plain\r\n"...)
@@ -434,9 +449,7 @@ func (x *exchange) local(status int, body []byte, fields ...string) {
 	if x.unsent {
 		out = append(out, "x-isthmus-unsent: true\r\n"...)
 	}
-	out = append(out, "date: "...)
-	out = time.Now().UTC().AppendFormat(out, "Mon, 02 Jan 2006 15:04:05 GMT")
-	out = append(out, "\r\n"...)
+	out = appendDate(out, x.clock)
 	out = append(x.appendConnection(out), "\r\n"...)
 	if string(x.req.Method) != "HEAD" && status != 204 && status != 304 {
 		out = append(out, body...)

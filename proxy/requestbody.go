@@ -36,15 +36,19 @@ func (b *requestBody) empty() bool {
 // to say (RFC 9110 10.1.1).
 func (b *requestBody) open(x *exchange) Kind {
 	*b = requestBody{framing: x.req.Framing, length: x.req.ContentLength, whole: true}
+	in := &x.conn.in
 	switch {
 	case b.framing == http1.NoBody || b.framing == http1.Length && b.length == 0:
 		return NoError
 	case x.conn.patience.maxBody != 0 && b.length > x.conn.patience.maxBody:
 		return BodyTooLarge
-	case x.req.Expect100 && x.conn.in.len() == 0:
+	case b.framing == http1.Chunked:
+		x.resetChunks()
+	}
+	switch {
+	case x.req.Expect100 && in.len() == 0:
 		b.whole, b.awaited = false, true
-		x.requestChunks.Reset()
-		b.kept = x.conn.exchangeBuffer()
+		b.kept = x.conn.setAside()
 		return NoError
 	case b.framing == http1.Chunked:
 		return b.openChunked(x)
@@ -58,29 +62,40 @@ func (b *requestBody) openLength(x *exchange) Kind {
 		if b.length > replayLimit {
 			b.data, b.whole = in.bytes(), false
 			in.r = in.w
-			b.kept = x.conn.exchangeBuffer()
+			b.kept = x.conn.setAside()
 			return NoError
 		}
 		if int64(len(in.data)-in.r) < b.length {
-			b.kept = x.conn.exchangeBuffer()
-			in.w = copy(in.data, b.kept.bytes())
+			b.kept = x.conn.setAside()
+			in.put(b.kept.bytes())
 		}
-		for int64(in.len()) < b.length {
-			if kind := x.fillBody(nil, 0); kind != NoError {
-				return kind
-			}
+		if kind := x.fillWhole(b.length); kind != NoError {
+			return kind
 		}
-		x.clock = now()
 	}
 	b.data = in.data[in.r : in.r+int(b.length)]
 	in.r += int(b.length)
 	return NoError
 }
 
+// fillWhole reads until n bytes of a body have come. The head may be before
+// them in the same buffer.
+func (x *exchange) fillWhole(n int64) Kind {
+	c := x.conn
+	c.pinned = x.body.kept.data == nil
+	defer func() { c.pinned = false }()
+	for int64(c.in.len()) < n {
+		if kind := x.fillBody(nil, 0); kind != NoError {
+			return kind
+		}
+	}
+	x.clock = now()
+	return NoError
+}
+
 // openChunked decodes what has come, in place: a chunk's data is moved down
 // over the framing before it.
 func (b *requestBody) openChunked(x *exchange) Kind {
-	x.requestChunks.Reset()
 	in := &x.conn.in
 	start, end := in.r, in.r
 	for in.len() > 0 {
@@ -103,16 +118,23 @@ func (b *requestBody) openChunked(x *exchange) Kind {
 	}
 	b.data, b.whole = in.data[start:end], false
 	rest := in.bytes()
-	b.kept = x.conn.exchangeBuffer()
-	in.w = copy(in.data, rest)
+	b.kept = x.conn.setAside()
+	in.put(rest)
 	return NoError
 }
 
-// exchangeBuffer gives the stream an empty large buffer and returns the one it
-// had.
-func (s *stream) exchangeBuffer() buffer {
+// resetChunks makes the reader ready for the request's body. Trailers that the
+// header would not be let in with are dropped.
+func (x *exchange) resetChunks() {
+	x.requestChunks.Reset()
+	x.requestChunks.Drop(&x.req.Header, x.conn.kind == gateway)
+}
+
+// setAside takes the buffer, with what is in it, from the stream. The rest of a
+// body goes to a large one.
+func (s *stream) setAside() buffer {
 	old := s.in
-	s.in = buffer{data: largeBuffers.Get().(*[largeBufferSize]byte)[:]}
+	s.in, s.large = buffer{}, true
 	return old
 }
 
@@ -121,11 +143,16 @@ func (s *stream) exchangeBuffer() buffer {
 func (x *exchange) fillBody(p *pipe, n int64) Kind {
 	c := x.conn
 	t := now()
-	c.limit = sooner(x.deadline, x.body.pace.limit(t, c.patience))
-	if x.body.awaited && !x.pumping.begun.Load() {
-		c.limit = sooner(x.deadline, t+c.patience.idle) // for as long as the upstream makes it wait
-	}
 	for {
+		from := t
+		if x.body.awaited && !x.pumping.begun.Load() {
+			from = instant(x.pumping.continued.Load())
+		}
+		limit := t + c.patience.idle // for as long as the upstream makes it wait for the 100
+		if from != 0 {
+			limit = x.body.pace.limit(from, c.patience)
+		}
+		c.limit = sooner(x.deadline, limit)
 		var err error
 		if p == nil {
 			_, err = c.fill()
@@ -134,10 +161,12 @@ func (x *exchange) fillBody(p *pipe, n int64) Kind {
 		}
 		switch {
 		case err == nil:
-			x.body.pace.moved(c.n, t, c.patience)
+			if from != 0 {
+				x.body.pace.moved(c.n, from, c.patience)
+			}
 			return NoError
 		case err == errInterrupted && !x.pumping.stop.Load():
-			continue // the proxy drains, which does not concern an exchange under way
+			continue // by a 100; or the proxy drains, which does not concern an exchange under way
 		}
 		return readError(err)
 	}

@@ -41,7 +41,12 @@ type stream struct {
 	stall      instant // how long a write may stand, at the least
 	writeArmed instant // the deadline for writing that the runtime knows
 	ended      bool    // the peer has ended its side in order
-	movable    bool    // nothing points into the buffer, so that a wait may shrink it
+	doubted    bool    // whether the peer is there is being found out
+
+	// What a wait may do to the buffer, and what a read borrows.
+	pinned  bool // something points into it: it stays
+	movable bool // nothing does, so it may shrink
+	large   bool // a body is being read: borrow a large one
 
 	// The closures given to raw, made once, and what they work on.
 	readFn, askFn, writeFn func(fd uintptr) bool
@@ -257,13 +262,14 @@ func resetOnClose(fd uintptr) {
 
 // tryRead is called by the runtime until it returns true.
 func (s *stream) tryRead(fd uintptr) bool {
-	s.in.borrow()
+	s.in.borrow(s.large)
 	if s.in.w == smallBufferSize && len(s.in.data) == smallBufferSize {
 		s.in.grow()
 	}
 	n, errno := rawReceive(fd, s.in.data[s.in.w:])
 	if errno == syscall.EAGAIN {
 		switch {
+		case s.pinned:
 		case s.in.len() == 0:
 			s.in.release()
 		case s.movable:

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -60,4 +61,42 @@ func inPieces(t *testing.T, address, first string, arrived func() bool, second s
 	io.WriteString(c, second)
 	got, _ := io.ReadAll(c)
 	return string(got)
+}
+
+// TestStrict_BodyBehindHead: head and body in packets of their own, as most
+// clients send them, with a pause between. Sizes are those of the buffers.
+func TestStrict_BodyBehindHead(t *testing.T) {
+	const pad = "X-Pad: pppppppppppppppppppppppppppppppppppppppp\r\nX-Last: last"
+	for _, n := range []int{1, 2, 1000, bufferSize - 300, bufferSize - 1, bufferSize, bufferSize + 1, 30000, largeBufferSize - 1, largeBufferSize, largeBufferSize + 1, 300000} {
+		body := strings.Repeat("b", n-1) + "e"
+		for _, tt := range []struct{ name, head, wire string }{
+			{"length", post(fmt.Sprintf("Content-Length: %d\r\n%s", n, pad), ""), body},
+			{"chunked", post("Transfer-Encoding: chunked\r\n"+pad, ""), fmt.Sprintf("%x\r\n%s\r\n", n, body) + chunkEnd},
+		} {
+			for _, pieces := range [][]int{{0}, {0, 1}, {1}, {n / 2}, {0, n / 2, n - 1}} {
+				t.Run(fmt.Sprint(tt.name, " ", n, " ", pieces), func(t *testing.T) {
+					t.Parallel()
+					up := capturing(t, okReply)
+					p := serve(t, Options{}, entry("s.test", up.address))
+					c := dial(t, p.address("outbound"))
+					text, at := tt.head+tt.wire, 0
+					for _, piece := range pieces {
+						c.send(text[at : len(tt.head)+piece])
+						at = len(tt.head) + piece
+						time.Sleep(20 * time.Millisecond) // so that the proxy waits for the next one
+					}
+					c.send(text[at:])
+					c.head("200")
+					head, got, _ := strings.Cut(up.last(), "\r\n\r\n")
+					if got != body {
+						t.Errorf("the upstream got %d bytes of %d", len(got), n)
+					}
+					if !strings.HasPrefix(head, "POST / HTTP/1.1\r\nhost: s.test\r\n") || !strings.Contains(head, "\r\n"+pad+"\r\n") {
+						t.Errorf("the upstream got the head %q", head)
+					}
+					c.send("\r\n")
+				})
+			}
+		}
+	}
 }

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // as200 is a reply of status 200 with field lines and what comes behind them.
@@ -213,5 +215,67 @@ func TestStrict_RepliesBodiless(t *testing.T) {
 			}
 			up.mu.Unlock()
 		})
+	}
+}
+
+// TestStrict_RepliesFirstChunk, row 43: a chunked reply whose first chunk is
+// broken is refused, not begun.
+func TestStrict_RepliesFirstChunk(t *testing.T) {
+	for name, body := range map[string]string{"size": "zz\r\nabc", "line end": "3\nabc", "data": "3\r\nabcd\r\n"} {
+		t.Run("row 43: "+name, func(t *testing.T) {
+			up := replying(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+body)
+			p := strictProxy(t, up.address)
+			got, clean := talk(t, p.address("outbound"), asGet()+asGet("Connection: close"))
+			if strings.Count(got, "HTTP/1.1 502 ") != 2 || replies(got) != 2 || !clean {
+				t.Errorf("got %q, want 502 twice", got)
+			}
+		})
+	}
+}
+
+// TestStrict_Trailers: what would not come through in a header does not come in
+// a trailer.
+func TestStrict_Trailers(t *testing.T) {
+	const trailers = "X-Kept: 1\r\nX-Hop: 2\r\nx_under: 3\r\n\r\n"
+	body := "3\r\nabc\r\n0\r\n" + trailers
+	request := post("Transfer-Encoding: chunked\r\nConnection: x-hop", body)
+	for _, tt := range []struct{ listener, want string }{
+		{"outbound", "0\r\nX-Kept: 1\r\nx_under: 3\r\n\r\n"},
+		{"gateway:80", "0\r\nX-Kept: 1\r\n\r\n"},
+	} {
+		for _, cut := range []int{0, len(body)} { // all at once, or the body behind the head
+			up := record(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: x-hop\r\n\r\n"+body)
+			p := serve(t, atEdge(), entry("s.test", up.address)+edge("s.test"))
+			c := dial(t, p.address(tt.listener))
+			c.send(request[:len(request)-cut])
+			if cut > 0 {
+				await(t, "the head at the upstream", until(func() bool { return strings.Contains(up.seen(), "\r\n\r\n") }))
+			}
+			c.send(request[len(request)-cut:])
+			c.head("200")
+			got := make([]byte, len("3\r\nabc\r\n0\r\nX-Kept: 1\r\nx_under: 3\r\n\r\n"))
+			if _, err := io.ReadFull(c.r, got); err != nil || !strings.HasSuffix(string(got), "0\r\nX-Kept: 1\r\nx_under: 3\r\n\r\n") {
+				t.Errorf("%s: the client got %q, %v", tt.listener, got, err)
+			}
+			if seen := up.seen(); !strings.HasSuffix(seen, tt.want) {
+				t.Errorf("%s: the upstream got %q, want %q at its end", tt.listener, seen, tt.want)
+			}
+		}
+	}
+}
+
+// TestStrict_Date: a reply without Date gets one; one that has it keeps it.
+func TestStrict_Date(t *testing.T) {
+	for _, line := range []string{"", "DATE: Tue, 15 Nov 1994 08:12:31 GMT\r\n"} {
+		up := replying(t, "HTTP/1.1 200 OK\r\n"+line+"Content-Length: 0\r\n\r\n")
+		got := exchangeRaw(t, serve(t, Options{}, entry("s.test", up.address)).address("outbound"), get("s.test"), whole(1))
+		r, err := http.ReadResponse(bufio.NewReader(strings.NewReader(got)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, err := http.ParseTime(r.Header.Get("Date"))
+		if len(r.Header["Date"]) != 1 || err != nil || (line == "") != (time.Since(at) < time.Hour) {
+			t.Errorf("with %q: got %q", line, got)
+		}
 	}
 }

@@ -1,0 +1,62 @@
+package proxy
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A client that has ended its side may have closed its connection, or have said
+// all that it has to say and wait for the reply (RFC 9112 9.6 lets it); both
+// look the same. The reply is due either way, so that only a reset, or silence
+// of the whole host, is the end.
+
+// gone reports whether the peer of an exchange under way cannot read the reply
+// any more. Whether one that has ended its side can is being found out from
+// then on.
+func (s *stream) gone() (gone bool) {
+	err := s.control(func(fd uintptr) { gone = s.hungUp(fd) })
+	return gone || err != nil
+}
+
+// lookOut waits until a moment. errTimeout: it has come. Any other error: the
+// peer has gone before.
+func (s *stream) lookOut(until instant) error {
+	if s.raw == nil {
+		if err := s.register(); err != nil {
+			return err
+		}
+	}
+	s.limit = until
+	for {
+		// Bytes that come meanwhile wake this too; they stay where they are.
+		err := s.wait(s.hungUp)
+		switch err {
+		case nil:
+			return syscall.ECONNRESET
+		case errInterrupted:
+			continue
+		}
+		return err
+	}
+}
+
+func (s *stream) hungUp(fd uintptr) bool {
+	half, whole := rawHangUp(fd)
+	if half && !whole && !s.doubted {
+		s.doubted = true
+		probeSoon(fd)
+	}
+	return whole
+}
+
+// probeSoon has the kernel ask a peer that has ended its side whether it is
+// still there. The host of one that has closed answers with a reset as soon as
+// it has forgotten the connection, on Linux after a minute (tcp_fin_timeout).
+func probeSoon(fd uintptr) {
+	const seconds = 5
+	unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds)
+	unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds)
+	unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3)
+	unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+}

@@ -1,0 +1,58 @@
+package proxy
+
+import (
+	"math/rand/v2"
+	"net"
+	"testing"
+
+	"isthmus/mesh"
+)
+
+// TestQueue_NobodyForgotten: a connection ends or falls idle while somebody
+// looks for one. If he stood in line then and was not woken, he would wait for
+// ever.
+func TestQueue_NobodyForgotten(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // ends when l is closed
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { c.Close() })
+		}
+	}()
+	p := serve(t, Options{}, entry("s.test", l.Addr().String()))
+	live := &live{}
+	e := &mesh.Endpoint{Address: l.Addr().(*net.TCPAddr).AddrPort()}
+	u := newUpstream(&target{resolve: func() ([]*mesh.Endpoint, mesh.Policy, bool) {
+		return []*mesh.Endpoint{e}, mesh.Policy{ConnectionPool: &mesh.ConnectionPool{MaxConnections: 1}}, true
+	}}, p.node, nil)
+	u.live, u.members[0].live = live, live
+	client := sinkStream()
+	lease := func() *upstreamConn {
+		c, err := u.lease(u.members[0], client, now(), 0, false)
+		if err != nil {
+			t.Error(err)
+		}
+		return c
+	}
+	for round := range 20_000 {
+		c := lease()
+		next := make(chan *upstreamConn, 1)
+		go func() { next <- lease() }() // ends with its turn
+		for range rand.IntN(300) {
+			live.queue.open.Load() // as little time as it takes the other to look
+		}
+		if round%100 == 0 {
+			c.discard()
+		} else {
+			u.release(c, now())
+		}
+		u.release(await(t, "the next one's turn", next), now())
+	}
+}
