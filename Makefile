@@ -2,6 +2,7 @@
 GO       ?= go
 FUZZTIME ?= 5m # on two cores, ten minutes of CPU for each target
 COUNT    ?= 6
+NETNS    ?= -out docs/failover-measured.md # flags of bin/netns; others: -scenario black-hole -keep
 
 .DEFAULT_GOAL := help
 
@@ -36,6 +37,10 @@ bench: ## benchmarks of the hot path, COUNT times
 bench-peers: build ## the binary beside HAProxy, nginx, Caddy, Traefik; writes docs/performance.md
 	bench/peers.sh
 
+netns: build ## links cut, clusters killed, under load; needs Linux and root; writes docs/failover-measured.md (5 minutes)
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/netns ./bench/netns
+	bin/netns $(NETNS)
+
 fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
 	  for t in $$(grep -oE '^func Fuzz[A-Za-z0-9_]+' $$f | cut -d' ' -f2); do \
@@ -46,4 +51,4 @@ fuzz: ## every fuzz target for FUZZTIME
 clean: ## what the targets have made
 	rm -rf bin
 
-.PHONY: help build demo test check fmt vet bench bench-peers fuzz clean
+.PHONY: help build demo test check fmt vet bench bench-peers netns fuzz clean

@@ -15,7 +15,7 @@ var floors = [][]string{
 	{"mesh", "http1", "ratelimit", "breaker", "telemetry", "deploy"},
 	{"balancer", "health", "config", "gossip", "admin", "tls"},
 	{"proxy", "control"},
-	{"cmd/isthmus", "bench/peers"},
+	{"cmd/isthmus", "bench/peers", "bench/netns"},
 }
 
 // onlyIn says which package alone may import a library.
