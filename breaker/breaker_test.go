@@ -128,15 +128,20 @@ func TestBreaker_AllocatesNothing(t *testing.T) {
 }
 
 func TestBudget(t *testing.T) {
+	part := Limits{Percent: 20, Least: 3}
 	for _, tt := range []struct {
 		name   string
 		limits Limits
 		active int32
 		want   int
 	}{
-		{"the least", DefaultLimits, 1, 3},
-		{"a fifth of the first tries", DefaultLimits, 100, 16}, // 16 of 84
-		{"of many", DefaultLimits, 1200, 200},
+		{"the least", part, 1, 3},
+		{"a fifth of the first tries", part, 100, 16}, // 16 of 84
+		{"of many", part, 1200, 200},
+		{"the least, and what is lent", DefaultLimits, 1, 3 + 10},
+		{"a fifth of the first tries, and what is lent", DefaultLimits, 100, 16 + 10},
+		{"of many, and what is lent", DefaultLimits, 1200, 200 + 120},
+		{"maxRetries below what is lent", Limits{Percent: 20, Least: 3, Most: 5, Lends: true}, 1, 5},
 		{"maxRetries below it", Limits{Percent: 20, Least: 3, Most: 2}, 100, 2},
 		{"maxRetries above it", Limits{Percent: 20, Least: 3, Most: 50}, 100, 16},
 		{"none at all", Limits{Percent: 0, Least: 0}, 100, 0},
@@ -147,10 +152,41 @@ func TestBudget(t *testing.T) {
 		for b.Begin(tt.limits, tt.active) {
 			n++
 		}
-		if n != tt.want || b.Retries() != int32(tt.want) || b.Allows(tt.limits, tt.active) {
+		if n != tt.want || b.Retries() != int32(tt.want) {
 			t.Errorf("%s: %d retries beside %d requests, want %d", tt.name, n, tt.active, tt.want)
 		}
 	}
+}
+
+// TestBudget_Lends: retries that succeed pay for others; those that fail do so
+// when everybody has forgotten.
+func TestBudget_Lends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b Budget
+		run := func(n int, succeed bool) (allowed int) {
+			for range n {
+				if b.Begin(Limits{Lends: true}, 8) {
+					allowed++
+					b.End(succeed)
+				}
+			}
+			return allowed
+		}
+		if n := run(1000, true); n != 1000 {
+			t.Errorf("%d retries that succeed, want all 1000", n)
+		}
+		if n := run(1000, false); n != 10 {
+			t.Errorf("%d retries that fail, want 10", n)
+		}
+		time.Sleep(9 * time.Second)
+		if n := run(10, false); n != 0 {
+			t.Errorf("%d after nine seconds, want none", n)
+		}
+		time.Sleep(2 * time.Second)
+		if n := run(1000, false); n != 10 {
+			t.Errorf("%d after eleven seconds, want 10", n)
+		}
+	})
 }
 
 // TestBudget_Properties: whatever begins and ends, retries are no more than a
@@ -164,15 +200,16 @@ func TestBudget_Properties(t *testing.T) {
 			case 0, 1:
 				active++
 			case 2:
-				if retries < active && b.Begin(DefaultLimits, active) {
+				limits := Limits{Percent: 20, Least: 3}
+				if retries < active && b.Begin(limits, active) {
 					retries++
-					if first := active - retries; retries > DefaultLimits.Least && float64(retries) > .2*float64(first) {
+					if first := active - retries; retries > limits.Least && float64(retries) > .2*float64(first) {
 						t.Fatalf("%d retries beside %d first tries", retries, first)
 					}
 				}
 			case 3:
 				if retries > 0 {
-					b.End()
+					b.End(rapid.Bool().Draw(t, "succeeded"))
 					retries--
 					active-- // its request is over too
 				}

@@ -55,6 +55,7 @@ type exchange struct {
 	tried    []*balancer.Host // hosts that the request was sent to, or that refused
 	counted  *live            // the upstream among whose requests this one is
 	retrying *breaker.Budget  // from which this try is
+	unwanted bool             // the reply is one that the retry policy calls a failure
 	movable  bool             // to another endpoint, if this one no longer answers
 	cookie   []byte           // Set-Cookie of the reply, for consistent hashing
 	scratch  [256]byte

@@ -135,7 +135,7 @@ func (x *exchange) upstream(t *target) *upstream {
 // delivered. If the reply has begun, it is not for the caller to try again.
 func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) Kind {
 	x.attempts++
-	x.member = m
+	x.member, x.unwanted = m, false
 	x.tried = append(x.tried, m.host)
 	deadline := x.deadline
 	if t := plan.policy.PerTryTimeout; t != 0 {
@@ -193,7 +193,7 @@ func (x *exchange) leave() {
 		x.counted.requests.Add(-1)
 		x.counted = nil
 	}
-	x.endRetry()
+	x.endRetry(x.kind == NoError && !x.unwanted)
 }
 
 // stale is the outcome of a try over a connection that was not as it had been

@@ -44,14 +44,14 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 	out = append(out, authority...)
 	out = append(out, "\r\n"...)
 
-	var forwarded, proto, id []byte
+	var forwarded, proto, id, attempt []byte
 	edge, grpc := x.conn.kind == gateway, false
 	for i := range fields {
 		f := &fields[i]
 		switch f.ID {
 		case http1.Host, http1.ContentLength, http1.TransferEncoding, http1.Connection, http1.KeepAlive,
 			http1.ProxyConnection, http1.Upgrade, http1.TE, http1.Expect,
-			http1.IsthmusDestination, http1.EnvoyAttemptCount, http1.EnvoyUpstreamTimeout, http1.XForwardedClientCert:
+			http1.IsthmusDestination, http1.EnvoyUpstreamTimeout, http1.XForwardedClientCert:
 			continue
 		case http1.EnvoyExpectedTimeout:
 			if edge || deadline != 0 {
@@ -75,6 +75,11 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 				forwarded = bytes.Join([][]byte{forwarded, f.Value}, []byte(", "))
 			} else {
 				forwarded = f.Value
+			}
+			continue
+		case http1.EnvoyAttemptCount:
+			if x.conn.kind == inbound {
+				attempt = f.Value
 			}
 			continue
 		case http1.XForwardedProto:
@@ -106,7 +111,11 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 		out = append(out, x.requestID()...)
 	}
 	out = append(out, "\r\nx-envoy-attempt-count: "...)
-	out = strconv.AppendInt(out, int64(x.attempts), 10)
+	if attempt != nil { // the tries are the calling proxy's
+		out = append(out, attempt...)
+	} else {
+		out = strconv.AppendInt(out, int64(x.attempts), 10)
+	}
 	out = x.appendDeadline(out, deadline, grpc)
 	if m.destination != "" {
 		out = append(out, "\r\nx-isthmus-destination: "...)

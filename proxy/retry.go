@@ -86,10 +86,16 @@ func (p *retryPlan) covers(x *exchange, k Kind) bool {
 // wants reports whether the policy asks to try again instead of delivering a
 // reply of this status.
 func (p *retryPlan) wants(x *exchange, status int) bool {
-	on := p.policy.On
-	if status < 400 || p.left == 0 || !x.repeatable() || !p.policy.Explicit && !x.idempotent() {
+	if status < 400 || !p.names(x, status) {
 		return false
 	}
+	x.unwanted = true
+	return p.left > 0 && x.repeatable() && (p.policy.Explicit || x.idempotent())
+}
+
+// names reports whether the policy calls a reply of this status a failure.
+func (p *retryPlan) names(x *exchange, status int) bool {
+	on := p.policy.On
 	if _, limited := x.res.Get(http1.EnvoyRateLimited); limited {
 		return on&mesh.RetryEnvoyRateLimited != 0
 	}
@@ -108,7 +114,7 @@ func (p *retryPlan) take(x *exchange, u *upstream) bool {
 	if p.left == 0 || u == nil || x.deadline != 0 && now() >= x.deadline {
 		return false
 	}
-	x.endRetry() // this try's own place
+	x.endRetry(false) // this try's own place
 	if !u.live.budget.Begin(u.retries, u.live.requests.Load()) {
 		return false
 	}
@@ -118,9 +124,9 @@ func (p *retryPlan) take(x *exchange, u *upstream) bool {
 }
 
 // endRetry gives back the place of a retry that is over.
-func (x *exchange) endRetry() {
+func (x *exchange) endRetry(succeeded bool) {
 	if x.retrying != nil {
-		x.retrying.End()
+		x.retrying.End(succeeded)
 		x.retrying = nil
 	}
 }

@@ -288,6 +288,16 @@ spec: {selector: {app: client}, ports: [{name: http, port: 80, targetPort: %d}]}
 			t.Errorf("a destination that is not here: %q", got)
 		}
 	})
+	t.Run("tries of the calling proxy", func(t *testing.T) {
+		up := replying(t, okReply)
+		p := serve(t, Options{Inbound: "127.0.0.1:0"}, service("web", up.address))
+		exchangeRaw(t, p.address("inbound"), "GET / HTTP/1.1\r\nHost: web\r\nx-envoy-attempt-count: 3\r\n\r\n"+get("web"), whole(2))
+		for i, want := range []string{"x-envoy-attempt-count: 3\r\n", "x-envoy-attempt-count: 1\r\n"} {
+			if seen := up.seen(); len(seen) != 2 || strings.Count(seen[i], "x-envoy-attempt-count") != 1 || !strings.Contains(seen[i], want) {
+				t.Errorf("the application got %q, want %q", seen, want)
+			}
+		}
+	})
 	t.Run("application down", func(t *testing.T) {
 		publish(t, p, service("web", unusedAddress(t)))
 		if got := exchangeRaw(t, p.address("inbound"), get("web"), whole(1)); status(got) != "503" || !strings.Contains(got, "x-isthmus-unsent: true") {

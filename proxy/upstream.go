@@ -183,7 +183,7 @@ func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
 func retryLimits(b *mesh.RetryBudget, most int32) breaker.Limits {
 	l := breaker.DefaultLimits
 	if b != nil {
-		l.Percent, l.Least = b.Percent, int32(b.MinConcurrency)
+		l = breaker.Limits{Percent: b.Percent, Least: int32(b.MinConcurrency)}
 	}
 	l.Most = most
 	return l

@@ -16,7 +16,7 @@ import (
 
 // services are what every application serves, each on a port of its own, from
 // firstServicePort on. web is for the scenarios of this suite, the others are
-// those of the configuration in testdata.
+// those of the configuration in seedFolder.
 var services = []string{"web", "payment-service", "inventory-service", "catalog-service", "order-service"}
 
 const (

@@ -1,29 +1,28 @@
 package main
 
 import (
-	"embed"
 	"fmt"
 	"io/fs"
 	"strings"
 	"time"
+
+	"isthmus/deploy"
 )
 
-// testdata is configuration as its owner wrote it. What it sets is observed,
+// seedFolder is configuration as its owner wrote it. What it sets is observed,
 // setting by setting.
-//
-//go:embed testdata/*.yaml
-var testdata embed.FS
+const seedFolder = "examples/multicluster/"
 
-// seedSetup runs files of testdata, chosen by how their names begin, with
+// seedSetup runs files of seedFolder, chosen by how their names begin, with
 // sidecars for services.
 func seedSetup(services []string, prefixes ...string) (setup, error) {
 	var text strings.Builder
 	for _, p := range prefixes {
-		files, err := fs.Glob(testdata, "testdata/"+p+"*.yaml")
+		files, err := fs.Glob(deploy.Examples, seedFolder+p+"*.yaml")
 		if err != nil || len(files) != 1 {
-			return setup{}, fmt.Errorf("testdata has %d files that begin with %s, want one: %v", len(files), p, err)
+			return setup{}, fmt.Errorf("%s has %d files that begin with %s, want one: %v", seedFolder, len(files), p, err)
 		}
-		data, err := fs.ReadFile(testdata, files[0])
+		data, err := fs.ReadFile(deploy.Examples, files[0])
 		if err != nil {
 			return setup{}, err
 		}

@@ -18,7 +18,7 @@ import (
 	"isthmus/admin"
 )
 
-// The clusters. Their regions are those of the configuration in testdata.
+// The clusters. Their regions are those of the configuration in seedFolder.
 const (
 	central = "us-central" // where the callers are
 	west    = "us-west"
