@@ -96,7 +96,15 @@ type Gossip struct {
 
 // Probes is the section probes.
 type Probes struct {
-	AllowExec bool `yaml:"allowExec"`
+	AllowExec bool         `yaml:"allowExec"` // WorkloadGroups may have commands run here
+	Remote    RemoteProbes `yaml:"remote"`
+}
+
+// RemoteProbes is the section probes.remote: how endpoints of other clusters
+// are looked at.
+type RemoteProbes struct {
+	Interval time.Duration `yaml:"interval"` // 0: not at all
+	Timeout  time.Duration `yaml:"timeout"`
 }
 
 // RateLimits is the section rateLimits.
@@ -138,6 +146,7 @@ func defaults() *Bootstrap {
 		},
 		Capture: "none",
 		Gossip:  Gossip{Announce: "own"},
+		Probes:  Probes{Remote: RemoteProbes{Interval: 5 * time.Second, Timeout: time.Second}},
 		Drain:   Drain{Timeout: 30 * time.Second},
 	}
 }
@@ -359,6 +368,11 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 			return l.fail(fmt.Sprintf("gossip.join[%d]", i), "%q must be a name or address and a port", j)
 		}
 	}
+	if r := b.Probes.Remote; r.Interval != 0 && r.Interval < 100*time.Millisecond {
+		return l.fail("probes.remote.interval", "must be 100ms or more, or 0 for none")
+	} else if r.Timeout <= 0 {
+		return l.fail("probes.remote.timeout", "must be more than 0")
+	}
 	if b.NumTrustedProxies < 0 {
 		return l.fail("numTrustedProxies", "must not be negative")
 	}
@@ -416,7 +430,6 @@ func (l *bootstrapLoader) warnNoEffect(b *Bootstrap) {
 		{"certificates", b.Certificates != Certificates{}, "it is checked and shown, but proxies speak plain text to each other"},
 		{"credentialDir", b.CredentialDir != "", "TLS is not terminated"},
 		{"trustDomainAliases", len(b.TrustDomainAliases) > 0, "there is no mTLS"},
-		{"probes.allowExec", b.Probes.AllowExec, "workloads are not probed"},
 		{"rateLimits", b.RateLimits != RateLimits{}, "nothing is limited"},
 		{"stateDir", b.StateDir != "", "nothing is kept on disk"},
 		{"clusters", len(b.Clusters) > 0, "nothing uses them"},
@@ -437,5 +450,6 @@ func (b *Bootstrap) MeshNode() *mesh.Node {
 		Locality:  mesh.ParseLocality(b.Node.Locality),
 		Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount, Labels: b.Node.Labels,
 		TrustDomain: b.TrustDomain, RootNamespace: b.RootNamespace, Domains: b.Domains,
+		AllowExec: b.Probes.AllowExec,
 	}
 }

@@ -89,6 +89,8 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 		{"gossip: {join: [host]}", "gossip.join[0]"},
 		{"drain: {timeout: soon}", "cannot unmarshal"},
 		{"\ndownstream: {headTimeout: -1s}", ":2: downstream.headTimeout: must not be negative"},
+		{"probes: {remote: {interval: 1ms}}", ":1: probes.remote.interval: must be 100ms or more, or 0 for none"},
+		{"probes: {remote: {timeout: 0s}}", "probes.remote.timeout: must be more than 0"},
 		{"downstream: {maxBody: -1}", "downstream.maxBody: must not be negative"},
 		{"downstream: {maxbody: 1}", "(did you mean \"maxBody\"?)"},
 		{"node: {name: a, name: b}", "given twice"},

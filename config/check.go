@@ -36,6 +36,7 @@ func (r *reader) check(node *mesh.Node) {
 	}
 	c.checkSharedHosts()
 	c.checkConflicts()
+	c.checkProbes(node)
 }
 
 // everywhere takes rules as if they were exported to everybody: a route may be

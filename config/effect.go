@@ -37,7 +37,6 @@ var noEffect = map[string]string{
 	"Server.bind":            "the gateway's address is listeners.gateway.bind of the bootstrap file",
 	"Server.defaultEndpoint": "Istio does not implement it either",
 
-	"WorkloadGroup.probe":          "workloads are not probed",
 	"ServiceEntry.addresses":       "services are told apart by host name alone",
 	"ServiceEntry.subjectAltNames": "there is no TLS to the endpoints",
 }

@@ -365,5 +365,8 @@ func readWorkloadGroup(d *document) {
 		Meta: d.meta(), Ports: g.Template.Ports, Network: g.Template.Network,
 		Locality: mesh.ParseLocality(g.Template.Locality), Weight: g.Template.Weight, ServiceAccount: g.Template.ServiceAccount,
 	}
+	if g.Probe != nil {
+		out.Probe = d.probe(g.Probe, "probe")
+	}
 	d.reader.config.WorkloadGroups = append(d.reader.config.WorkloadGroups, out)
 }

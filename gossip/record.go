@@ -39,6 +39,7 @@ type endpoint struct {
 	Via      bool              `json:"via,omitempty"`
 	Relayed  bool              `json:"relayed,omitempty"`
 	Unready  string            `json:"unready,omitempty"`
+	Degraded bool              `json:"degraded,omitempty"`
 }
 
 // Bounds on what is accepted from others.
@@ -122,7 +123,7 @@ func toRecord(list []mesh.Endpoint) []endpoint {
 	for i, e := range list {
 		out[i] = endpoint{
 			Service: e.Service, Port: e.Port, Address: e.Address, Locality: e.Locality, Labels: e.Labels, Weight: e.Weight,
-			Identity: e.Identity, Via: e.Via, Relayed: e.Relayed, Unready: e.Unready,
+			Identity: e.Identity, Via: e.Via, Relayed: e.Relayed, Unready: e.Unready, Degraded: e.Degraded,
 		}
 	}
 	return out
@@ -131,6 +132,6 @@ func toRecord(list []mesh.Endpoint) []endpoint {
 func (e *endpoint) mesh(r *record) mesh.Endpoint {
 	return mesh.Endpoint{
 		Service: e.Service, Port: e.Port, Address: e.Address, Cluster: r.Cluster, Locality: e.Locality, Labels: e.Labels, Weight: max(e.Weight, 1),
-		Identity: e.Identity, Via: e.Via, Relayed: e.Relayed, Unready: e.Unready, Source: mesh.SourceGossip, Owner: r.Owner,
+		Identity: e.Identity, Via: e.Via, Relayed: e.Relayed, Unready: e.Unready, Degraded: e.Degraded, Source: mesh.SourceGossip, Owner: r.Owner,
 	}
 }

@@ -105,6 +105,9 @@ func (b *endpointBuilder) addAddress(s *Service, key string, w *Workload, addr n
 		if w.Unready {
 			e.Unready = "not ready"
 		}
+		if h, ok := b.known.Probed[w]; ok {
+			e.Unready, e.Degraded = cmp.Or(e.Unready, h.Unready), h.Degraded
+		}
 		if w.ServiceAccount != "" {
 			e.Identity = "spiffe://" + b.node.TrustDomain + "/ns/" + w.Namespace + "/sa/" + w.ServiceAccount
 		}
@@ -220,6 +223,9 @@ func (b *endpointBuilder) addView(host string, p Port, w *Workload, service, clu
 // that came first.
 func (b *endpointBuilder) add(e Endpoint) {
 	e.Weight = max(e.Weight, 1)
+	if e.Unready == "" {
+		e.Unready = b.known.Unreachable[e.Key()]
+	}
 	if i, ok := b.seen[e.Key()]; ok {
 		if b.endpoints[i].Unready != "" && e.Unready == "" {
 			b.endpoints[i] = &e

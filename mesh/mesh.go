@@ -80,6 +80,8 @@ type Node struct {
 	// Domains tells whose cluster the suffix of a host name means, seen from
 	// here: "cluster.remote" -> "us-west". "cluster.local" is always there.
 	Domains map[string]string
+
+	AllowExec bool // probes may run commands beside the node (probes.allowExec)
 }
 
 // Member is the name by which gossip knows the node: cluster/namespace/name.

@@ -38,8 +38,13 @@ type Known struct {
 	Config    *Config
 	Announced []Endpoint              // by gossip, this proxy's own included
 	Addresses map[string][]netip.Addr // DNS: the last good answer for each name
+	Probed    map[*Workload]Health    // of the configuration's workloads, those that are probed
 	Previous  *Registry               // whose endpoints keep their age; may be nil
-	Now       time.Time
+
+	// Unreachable says of endpoints why this proxy's own probes cannot reach them.
+	Unreachable map[EndpointKey]string
+
+	Now time.Time
 }
 
 // NewRegistry unites files, gossip and DNS.

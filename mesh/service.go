@@ -131,4 +131,5 @@ type WorkloadGroup struct {
 	Meta
 	Template    Workload
 	GroupLabels map[string]string // spec.metadata.labels
+	Probe       *Probe            // nil: its workloads are not probed
 }

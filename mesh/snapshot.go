@@ -11,4 +11,8 @@ type Snapshot struct {
 	Config   *Config
 	Registry *Registry
 	Rules    *Rules
+
+	// Application is what probes have found out of the application beside the
+	// node; nil if it is not probed.
+	Application *Health
 }
