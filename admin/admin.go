@@ -77,6 +77,13 @@ type Host struct {
 	Active   int    `json:"active"`
 }
 
+// ProbeCount is how many probes ended alike.
+type ProbeCount struct {
+	Of     string // "workload", by a WorkloadGroup, or "endpoint", of another cluster or a dead member
+	Result string // "success" or "failure"
+	Count  uint64
+}
+
 // Status is the state of a proxy in short.
 type Status struct {
 	Ready    bool     `json:"ready"`
@@ -110,6 +117,7 @@ type State interface {
 	Members() []Member
 	Routes() []Route
 	Hosts() []Host
+	Probes() []ProbeCount
 	ConfigDump() any
 	Reload()
 	Drain()

@@ -26,6 +26,9 @@ func (s *state) Members() []Member { return []Member{{Name: "c1/n/x", State: "al
 func (s *state) Routes() []Route {
 	return []Route{{Listener: "outbound", Host: "a", Destinations: []Destination{{Host: "a", Port: 80, Percent: 70, Known: true}}, Source: "f:1"}}
 }
+func (s *state) Probes() []ProbeCount {
+	return []ProbeCount{{Of: "workload", Result: "success", Count: 5}, {Of: "endpoint", Result: "failure", Count: 2}}
+}
 func (s *state) Hosts() []Host   { return []Host{{Upstream: "outbound|80||a", Address: "10.0.0.1:80"}} }
 func (s *state) ConfigDump() any { return map[string]string{"config": "here"} }
 func (s *state) Reload()         { s.did = append(s.did, "reload") }

@@ -32,11 +32,12 @@ var (
 	warningsDesc  = prometheus.NewDesc("isthmus_config_warnings", "Warnings of the configuration.", nil, nil)
 	membersDesc   = prometheus.NewDesc("isthmus_gossip_members", "Gossip members by state.", []string{"state"}, nil)
 	endpointsDesc = prometheus.NewDesc("isthmus_endpoints", "Endpoints by cluster, and whether they may get traffic.", []string{"cluster", "healthy"}, nil)
+	probesDesc    = prometheus.NewDesc("isthmus_probes_total", "Probes by whom they looked at, and their results.", []string{"of", "result"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{readyDesc, snapshotDesc, ageDesc, reloadDesc, warningsDesc, membersDesc, endpointsDesc} {
+	for _, d := range []*prometheus.Desc{readyDesc, snapshotDesc, ageDesc, reloadDesc, warningsDesc, membersDesc, endpointsDesc, probesDesc} {
 		out <- d
 	}
 }
@@ -53,6 +54,9 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	gauge(reloadDesc, number(s.Snapshot.Error == ""))
 	gauge(warningsDesc, float64(s.Warnings))
 
+	for _, p := range c.state.Probes() {
+		out <- prometheus.MustNewConstMetric(probesDesc, prometheus.CounterValue, float64(p.Count), p.Of, p.Result)
+	}
 	members := map[string]int{"alive": 0, "dead": 0, "left": 0}
 	for _, m := range c.state.Members() {
 		members[m.State]++

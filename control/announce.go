@@ -12,14 +12,18 @@ import (
 
 // announcements are what this proxy tells the others, as gossip.announce says.
 func (c *Controller) announcements() []mesh.Endpoint {
+	var application *mesh.Health
+	if s := c.Snapshot(); s != nil {
+		application, _ = c.probes.health(probedWorkloads(c.options.Node, s.Config))
+	}
 	var out []mesh.Endpoint
 	switch c.options.Announce {
 	case "own":
-		out = c.ownEndpoints()
+		out = c.ownEndpoints(application)
 	case "direct":
-		out = append(c.ownEndpoints(), c.directEndpoints()...)
+		out = append(c.ownEndpoints(application), c.directEndpoints()...)
 	case "through":
-		out = append(c.ownEndpoints(), c.throughEndpoints()...)
+		out = append(c.ownEndpoints(application), c.throughEndpoints()...)
 	}
 	c.mu.Lock()
 	draining := c.draining
@@ -44,11 +48,16 @@ func (c *Controller) inbound() (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(addr, uint16(n)), err == nil && err2 == nil && n != 0
 }
 
-// ownEndpoints are the services whose sidecar this proxy is.
-func (c *Controller) ownEndpoints() []mesh.Endpoint {
+// ownEndpoints are the services whose sidecar this proxy is. application is
+// what probes have found out of it, nil if it is not probed.
+func (c *Controller) ownEndpoints(application *mesh.Health) []mesh.Endpoint {
 	addr, ok := c.inbound()
 	if !ok {
 		return nil
+	}
+	var h mesh.Health
+	if application != nil {
+		h = *application
 	}
 	n := c.options.Node
 	var out []mesh.Endpoint
@@ -57,7 +66,7 @@ func (c *Controller) ownEndpoints() []mesh.Endpoint {
 			out = append(out, mesh.Endpoint{
 				Service: s.Key(), Port: p, Address: addr, Cluster: n.Cluster, Locality: n.Locality, Labels: n.Labels, Weight: 1,
 				Identity: "spiffe://" + n.TrustDomain + "/ns/" + n.Namespace + "/sa/" + n.ServiceAccount,
-				Via:      true, Owner: n.Member(),
+				Via:      true, Owner: n.Member(), Unready: h.Unready, Degraded: h.Degraded,
 			})
 		}
 	}
@@ -79,7 +88,7 @@ func (c *Controller) directEndpoints() []mesh.Endpoint {
 }
 
 // throughEndpoints are the services of the own cluster at this proxy's inbound
-// listener, as long as somebody serves them behind it.
+// listener. Each is as well as the best of those who serve it behind it.
 func (c *Controller) throughEndpoints() []mesh.Endpoint {
 	addr, ok := c.inbound()
 	if !ok {
@@ -89,12 +98,12 @@ func (c *Controller) throughEndpoints() []mesh.Endpoint {
 		service string
 		number  uint32
 	}
-	behind := map[port]mesh.Endpoint{}
+	behind := map[port]*mesh.Endpoint{}
 	for _, e := range c.ownCluster() {
-		if e.Unready == "" && e.Address != addr {
+		if e.Address != addr {
 			k := port{e.Service, e.Port.Number}
-			if have, ok := behind[k]; !ok || have.Address.Compare(e.Address) > 0 {
-				behind[k] = *e
+			if have := behind[k]; have == nil || compareHealth(e, have) < 0 {
+				behind[k] = e
 			}
 		}
 	}
@@ -103,13 +112,28 @@ func (c *Controller) throughEndpoints() []mesh.Endpoint {
 	for _, e := range behind {
 		out = append(out, mesh.Endpoint{
 			Service: e.Service, Port: e.Port, Address: addr, Cluster: n.Cluster, Locality: n.Locality, Labels: e.Labels, Weight: 1,
-			Via: true, Relayed: true, Owner: n.Member(),
+			Via: true, Relayed: true, Owner: n.Member(), Unready: e.Unready, Degraded: e.Degraded,
 		})
 	}
 	slices.SortFunc(out, func(a, b mesh.Endpoint) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Port.Number, b.Port.Number))
 	})
 	return out
+}
+
+// compareHealth orders endpoints: the ready first, those to be spared after
+// them, then by address, so that the order does not depend on chance.
+func compareHealth(a, b *mesh.Endpoint) int {
+	rank := func(e *mesh.Endpoint) int {
+		switch {
+		case e.Unready != "":
+			return 2
+		case e.Degraded:
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Address.Compare(b.Address))
 }
 
 // ownCluster are the endpoints of Services of the own cluster, without those

@@ -12,8 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"net/netip"
 	"reflect"
 	"slices"
 	"sync"
@@ -44,6 +42,10 @@ type Options struct {
 	Logger  *slog.Logger
 
 	ResolvConf, Hosts string // of DNS; default: those of the system
+
+	Remote RemoteProbes
+
+	look func(context.Context, health.Job) health.Found // default: health.Look
 }
 
 // Status is what an operator wants to know of it.
@@ -69,7 +71,7 @@ type Controller struct {
 	log     *slog.Logger
 	gossip  Gossip // nil: none
 	dns     *resolver
-	prober  *health.Prober
+	probes  *probes
 	wake    chan struct{}
 	done    chan struct{}
 	cancel  context.CancelFunc
@@ -84,26 +86,11 @@ type Controller struct {
 	warnings int
 	reload   bool // the files are to be read again
 	draining bool
-	probed   map[netip.AddrPort]*verdict // endpoints whose owner died
-}
-
-// verdict is what probing found out of an endpoint.
-type verdict struct {
-	err   error
-	since time.Time // of the first failure in a row
 }
 
 // How changes are gathered: from the first on for gather, so that the news of
 // a whole cluster make one snapshot.
 const gather = 50 * time.Millisecond
-
-// How endpoints of dead members are looked at, and how long one may fail
-// before it is dropped.
-const (
-	probeInterval = 2 * time.Second
-	probeTimeout  = time.Second
-	dropAfter     = 10 * time.Minute
-)
 
 // New reads the configuration and publishes the first snapshot. An error in
 // the configuration is the caller's to report: the proxy must not start.
@@ -114,7 +101,6 @@ func New(o Options) (*Controller, error) {
 	c := &Controller{
 		options: o, log: o.Logger,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
-		probed: map[netip.AddrPort]*verdict{},
 	}
 	cfg, err := c.load()
 	if err != nil {
@@ -122,8 +108,9 @@ func New(o Options) (*Controller, error) {
 	}
 	c.config = cfg
 	c.dns = newResolver(o.ResolvConf, o.Hosts, c.Wake)
+	c.probes = newProbes(o, c.Wake)
 	if err := c.update(); err != nil {
-		c.dns.close()
+		c.closeSources()
 		return nil, err
 	}
 	return c, nil
@@ -138,7 +125,6 @@ func (c *Controller) Start(g Gossip) error {
 		return fmt.Errorf("watch the configuration: %w", err)
 	}
 	c.cancel, c.gossip = cancel, g
-	c.prober = health.NewProber(probeInterval, probeTimeout, c.probeResult)
 	go c.run(ctx)
 	c.Wake()
 	return nil
@@ -148,7 +134,11 @@ func (c *Controller) Start(g Gossip) error {
 func (c *Controller) Close() {
 	c.cancel()
 	<-c.done
-	c.prober.Close()
+	c.closeSources()
+}
+
+func (c *Controller) closeSources() {
+	c.probes.close()
 	c.dns.close()
 }
 
@@ -279,25 +269,34 @@ func (c *Controller) update() error {
 		c.gossip.Announce(c.announcements()) // nothing is promised that is not in force
 	}
 	now := time.Now()
+	workloads := probedWorkloads(c.options.Node, c.config)
+	application, probed := c.probes.health(workloads)
+	announced, suspects := c.announced(now, application)
 	known := mesh.Known{
 		Node: c.options.Node, Config: c.config,
-		Announced: c.announced(now), Addresses: c.dns.answers(), Now: now,
+		Announced: announced, Addresses: c.dns.answers(), Probed: probed, Now: now,
 	}
 	if last != nil {
 		known.Previous = last.Registry
+		known.Unreachable = c.probes.unreachable(last.Registry)
 	}
 	reg := mesh.NewRegistry(known)
 	c.dns.watch(reg.Unresolved())
-	if last != nil && last.Config == c.config && sameEndpoints(last.Registry, reg) {
+	if last != nil && last.Config == c.config && sameEndpoints(last.Registry, reg) && reflect.DeepEqual(last.Application, application) {
+		c.probes.watch(workloads, suspects, reg)
 		return nil
 	}
-	s := &mesh.Snapshot{Number: 1, Time: now, Node: c.options.Node, Config: c.config, Registry: reg, Rules: mesh.NewRules(c.options.Node, c.config.DestinationRules)}
+	s := &mesh.Snapshot{
+		Number: 1, Time: now, Node: c.options.Node, Config: c.config, Registry: reg, Rules: mesh.NewRules(c.options.Node, c.config.DestinationRules),
+		Application: application,
+	}
 	if last != nil {
 		s.Number = last.Number + 1
 	}
 	if err := c.options.Publish(s); err != nil {
 		return err
 	}
+	c.probes.watch(workloads, suspects, reg)
 	c.mu.Lock()
 	c.snapshot = s
 	c.mu.Unlock()
@@ -314,62 +313,32 @@ func sameEndpoints(a, b *mesh.Registry) bool {
 }
 
 // announced is what gossip knows, with what probing has found out of members
-// that died, and this proxy's own endpoints.
-func (c *Controller) announced(now time.Time) []mesh.Endpoint {
+// that died, and this proxy's own endpoints. suspects are the endpoints of
+// members that died.
+func (c *Controller) announced(now time.Time, application *mesh.Health) (out []mesh.Endpoint, suspects []health.Subject) {
 	if c.gossip == nil {
-		own := c.ownEndpoints()
+		own := c.ownEndpoints(application)
 		for i := range own {
 			own[i].Source = mesh.SourceFile
 		}
-		return own
+		return own, nil
 	}
-	var out []mesh.Endpoint
-	var suspects []netip.AddrPort
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, a := range c.gossip.Endpoints() {
 		if !a.OwnerDead {
 			out = append(out, a.Endpoint)
 			continue
 		}
-		suspects = append(suspects, a.Address)
-		v := c.probed[a.Address]
-		if v == nil {
-			v = &verdict{}
-			c.probed[a.Address] = v
-		}
-		if v.err != nil {
-			if now.Sub(v.since) > dropAfter {
+		s := subjectOf(&a.Endpoint)
+		suspects = append(suspects, s)
+		if state := c.probes.endpoints.State(s); state.Failing != "" {
+			if now.Sub(state.Since) > dropAfter {
 				continue
 			}
-			a.Unready = fmt.Sprintf("%s died; %v", a.Owner, v.err)
+			a.Unready = fmt.Sprintf("%s died; %s", a.Owner, state.Failing)
 		}
 		out = append(out, a.Endpoint)
 	}
-	slices.SortFunc(suspects, netip.AddrPort.Compare)
-	suspects = slices.Compact(suspects)
-	maps.DeleteFunc(c.probed, func(a netip.AddrPort, _ *verdict) bool {
-		_, found := slices.BinarySearchFunc(suspects, a, netip.AddrPort.Compare)
-		return !found // its owner has come back, or gossip has forgotten it
-	})
-	if c.prober != nil {
-		c.prober.Watch(suspects)
-	}
-	return out
-}
-
-// probeResult takes note of a probe.
-func (c *Controller) probeResult(addr netip.AddrPort, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	v := c.probed[addr]
-	if v == nil {
-		return // nobody asks any longer
-	}
-	if (err == nil) != (v.err == nil) {
-		v.err, v.since = err, time.Now()
-		c.Wake()
-	}
+	return out, suspects
 }
 
 // Snapshot returns the current snapshot.

@@ -184,7 +184,7 @@ func TestNew_RefusesUnenforced(t *testing.T) {
 	if err != nil {
 		t.Fatalf("PERMISSIVE allows plain text: %v", err)
 	}
-	c.dns.close()
+	c.closeSources()
 }
 
 // TestNew_ManyErrors tells of some, and how many there are besides.

@@ -14,25 +14,31 @@ import (
 	"time"
 
 	"isthmus/gossip"
+	"isthmus/health"
 	"isthmus/mesh"
 )
 
 // still makes a controller that follows nothing by itself: a test takes its
 // steps.
-func still(t *testing.T, announce, yaml string) (*Controller, *consumer, *crowd, string) {
+func still(t *testing.T, announce, yaml string, change ...func(*Options)) (*Controller, *consumer, *crowd, string) {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "mesh.yaml")
 	write(t, file, yaml)
 	use, g := &consumer{}, &crowd{}
-	c, err := New(Options{
+	o := Options{
 		Node: node(), Paths: []string{dir}, Announce: announce, Inbound: "0.0.0.0:15006", Publish: use.publish,
 		Logger: slog.New(slog.DiscardHandler), ResolvConf: os.DevNull, Hosts: os.DevNull,
-	})
+		look: func(context.Context, health.Job) health.Found { return health.Found{} },
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.dns.close)
+	t.Cleanup(c.closeSources)
 	c.gossip = g
 	c.step()
 	return c, use, g, file
@@ -158,10 +164,10 @@ func TestController_Gathers(t *testing.T) {
 // long is gone, and back when it answers.
 func TestController_DropsDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, use, g, _ := still(t, "none", "")
+		var net network
+		c, use, g, _ := still(t, "none", "", net.probed)
 		g.hear(1)
 		g.others[0].OwnerDead = true
-		addr := g.others[0].Address
 		c.step()
 		state := func() string {
 			for _, e := range use.snapshot().Registry.All() {
@@ -170,19 +176,19 @@ func TestController_DropsDead(t *testing.T) {
 			return "gone"
 		}
 		for _, tt := range []struct {
-			name  string
-			probe error
-			wait  time.Duration
-			want  string
+			name, finds string
+			wait        time.Duration
+			want        string
 		}{
-			{"answers", nil, 0, `""`},
-			{"refuses", errors.New("connection refused"), 0, `"c2/default/x died; connection refused"`},
-			{"refuses long", errors.New("connection refused"), dropAfter, `"c2/default/x died; connection refused"`},
-			{"refuses too long", errors.New("connection refused"), time.Second, "gone"},
-			{"answers again", nil, 0, `""`},
+			{"answers", "", 0, `""`},
+			{"refuses", "connection refused", 0, `"c2/default/x died; connection refused"`},
+			{"refuses long", "connection refused", dropAfter - 10*time.Second, `"c2/default/x died; connection refused"`},
+			{"refuses too long", "connection refused", 10 * time.Second, "gone"},
+			{"answers again", "", 0, `""`},
 		} {
-			time.Sleep(tt.wait)
-			c.probeResult(addr, tt.probe)
+			net.answer("192.0.2.0:80", tt.finds)
+			time.Sleep(tt.wait + 2*suspectProbe.Period)
+			synctest.Wait()
 			c.step()
 			if got := state(); got != tt.want {
 				t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
@@ -190,8 +196,10 @@ func TestController_DropsDead(t *testing.T) {
 		}
 		g.hear(0) // gossip has forgotten it
 		c.step()
-		if len(c.probed) != 0 {
-			t.Errorf("%d verdicts are kept of endpoints that nobody knows", len(c.probed))
+		before := net.looks()
+		time.Sleep(time.Minute)
+		if n := net.looks() - before; n != 0 {
+			t.Errorf("%d looks at endpoints that nobody knows", n)
 		}
 	})
 }

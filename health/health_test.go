@@ -1,10 +1,6 @@
 package health
 
 import (
-	"errors"
-	"net"
-	"net/netip"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,52 +189,5 @@ func TestTracker_SuccessAllocatesNothing(t *testing.T) {
 	r := NewRecord(&target{})
 	if n := testing.AllocsPerRun(1000, func() { tr.Replied(r, 200) }); n != 0 {
 		t.Errorf("%v allocations", n)
-	}
-}
-
-// TestProber reports who listens and who does not, for whom it is told to
-// watch.
-func TestProber(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead.Close()
-	up, down := netip.MustParseAddrPort(l.Addr().String()), netip.MustParseAddrPort(dead.Addr().String())
-
-	var mu sync.Mutex
-	found := map[netip.AddrPort]error{}
-	all := make(chan struct{})
-	p := NewProber(time.Millisecond, time.Second, func(a netip.AddrPort, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if found[a] = err; len(found) == 2 {
-			select {
-			case <-all:
-			default:
-				close(all)
-			}
-		}
-	})
-	defer p.Close()
-	p.Watch([]netip.AddrPort{up, down})
-	select {
-	case <-all:
-	case <-time.After(20 * time.Second):
-		t.Fatal("not all were probed")
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	if found[up] != nil {
-		t.Errorf("who listens: %v", found[up])
-	}
-	var op *net.OpError
-	if !errors.As(found[down], &op) {
-		t.Errorf("who does not listen: %v", found[down])
 	}
 }

@@ -220,14 +220,17 @@ func (b *endpointBuilder) addView(host string, p Port, w *Workload, service, clu
 }
 
 // add keeps one endpoint for each key: the ready one of two, else the one
-// that came first.
+// that came first. But what files give is as this proxy's probes find it,
+// whatever others, or it itself a moment ago, announce of it.
 func (b *endpointBuilder) add(e Endpoint) {
 	e.Weight = max(e.Weight, 1)
 	if e.Unready == "" {
 		e.Unready = b.known.Unreachable[e.Key()]
 	}
 	if i, ok := b.seen[e.Key()]; ok {
-		if b.endpoints[i].Unready != "" && e.Unready == "" {
+		have := b.endpoints[i]
+		fromFile := have.Source == SourceFile || have.Source == SourceKubernetes
+		if have.Unready != "" && e.Unready == "" && !(fromFile && e.Source == SourceGossip) {
 			b.endpoints[i] = &e
 		}
 		return

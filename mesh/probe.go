@@ -55,32 +55,33 @@ func (g *WorkloadGroup) Owns(namespace string, labels map[string]string) bool {
 	return g.Namespace == namespace && len(g.GroupLabels) > 0 && MatchLabels(g.GroupLabels, labels)
 }
 
-// Probed is what the probes of a WorkloadGroup look at: a workload.
+// Probed is whom the probe of a WorkloadGroup looks at.
 type Probed struct {
-	Group    *WorkloadGroup
-	Workload *Workload // nil: the application beside the node
+	Group *WorkloadGroup
+	Own   bool // the application beside the node
+
+	// Workload is the declared one; nil for an application that is not declared.
+	Workload *Workload
 }
 
-// ProbedWorkloads returns whom the node probes: the application beside it, for
-// every group with a probe that it belongs to, and the WorkloadEntries at other
-// addresses, which may have no proxy that does. A command runs for the own
-// application alone, and only where the bootstrap file allows it.
+// ProbedWorkloads returns whom the node probes, for every group with a probe:
+// the application beside it, if it belongs to the group, and the group's
+// WorkloadEntries, which may have no proxy that does. A command runs for the
+// own application alone, and only where the bootstrap file allows it.
 func ProbedWorkloads(n *Node, c *Config) []Probed {
 	var out []Probed
 	for _, g := range c.WorkloadGroups {
 		if g.Probe == nil || g.Probe.Kind == ProbeExec && !n.AllowExec {
 			continue
 		}
-		own := g.Owns(n.Namespace, n.Labels)
-		if own {
-			out = append(out, Probed{Group: g})
-		}
-		if g.Probe.Kind == ProbeExec {
-			continue
+		member := g.Owns(n.Namespace, n.Labels)
+		if member {
+			out = append(out, Probed{Group: g, Own: true})
 		}
 		for _, w := range c.Workloads {
-			if w.Kind == "WorkloadEntry" && !(own && w.Address == n.Address) && g.Owns(w.Namespace, w.Labels) {
-				out = append(out, Probed{Group: g, Workload: w})
+			own := member && w.Address == n.Address
+			if w.Kind == "WorkloadEntry" && g.Owns(w.Namespace, w.Labels) && (own || g.Probe.Kind != ProbeExec) {
+				out = append(out, Probed{g, own, w})
 			}
 		}
 	}

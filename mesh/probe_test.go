@@ -3,6 +3,7 @@ package mesh
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -26,11 +27,11 @@ func TestProbedWorkloads(t *testing.T) {
 		probe  *Probe
 		want   []string
 	}{
-		{"a sidecar", Node{Labels: map[string]string{"app": "web"}}, map[string]string{"app": "web"}, &Probe{}, []string{"own", "10.0.0.2"}},
+		{"a sidecar", Node{Labels: map[string]string{"app": "web"}}, map[string]string{"app": "web"}, &Probe{}, []string{"own", "own 10.0.0.1", "10.0.0.2"}},
 		{"a proxy of others", Node{Labels: map[string]string{"app": "client"}}, map[string]string{"app": "web"}, &Probe{}, []string{"10.0.0.1", "10.0.0.2"}},
 		{"a group without a probe", Node{Labels: map[string]string{"app": "web"}}, map[string]string{"app": "web"}, nil, nil},
 		{"a group without labels", Node{Labels: map[string]string{"app": "web"}}, nil, &Probe{}, nil},
-		{"a command", Node{Labels: map[string]string{"app": "web"}, AllowExec: true}, map[string]string{"app": "web"}, &Probe{Kind: ProbeExec}, []string{"own"}},
+		{"a command", Node{Labels: map[string]string{"app": "web"}, AllowExec: true}, map[string]string{"app": "web"}, &Probe{Kind: ProbeExec}, []string{"own", "own 10.0.0.1"}},
 		{"a command, not allowed", Node{Labels: map[string]string{"app": "web"}}, map[string]string{"app": "web"}, &Probe{Kind: ProbeExec}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -38,11 +39,14 @@ func TestProbedWorkloads(t *testing.T) {
 			c := &Config{Workloads: all, WorkloadGroups: []*WorkloadGroup{{Meta: Meta{Namespace: "default"}, GroupLabels: tt.labels, Probe: tt.probe}}}
 			var got []string
 			for _, p := range ProbedWorkloads(&tt.node, c) {
-				if p.Workload == nil {
-					got = append(got, "own")
-				} else {
-					got = append(got, p.Workload.Address)
+				who := ""
+				if p.Own {
+					who = "own "
 				}
+				if p.Workload != nil {
+					who += p.Workload.Address
+				}
+				got = append(got, strings.TrimSpace(who))
 			}
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("probes %v, want %v", got, tt.want)
@@ -61,7 +65,10 @@ func TestRegistry_Probed(t *testing.T) {
 			Services:  []*Service{{Meta: Meta{Namespace: "default", Name: "web"}, Ports: []Port{{Number: 80}}, Selector: map[string]string{"app": "web"}}},
 			Workloads: []*Workload{web},
 		},
-		Announced:   []Endpoint{far},
+		Announced: []Endpoint{far, {
+			// What was announced of it a moment ago, or is by another proxy.
+			Service: "web.default", Port: Port{Number: 80}, Address: netip.MustParseAddrPort("10.0.0.2:80"), Cluster: "c1", Source: SourceGossip, Relayed: true,
+		}},
 		Probed:      map[*Workload]Health{web: {Unready: "probe: GET /: 503", Degraded: true}},
 		Unreachable: map[EndpointKey]string{far.Key(): "cannot be reached"},
 	}

@@ -67,6 +67,7 @@ type demoApp struct {
 	service, cluster string
 	address          string // IP
 	port             int
+	probed           []*int // ports at which it answers besides
 	server           *http.Server
 }
 
@@ -96,7 +97,12 @@ func newDemoMesh(dir string) (*demoMesh, error) {
 			&demoNode{name: "orders", cluster: cluster, labels: map[string]string{"app": "order-service", "version": "v2"}, sidecar: true},
 		)
 	}
-	m.apps = append(m.apps, &demoApp{service: "order-service", cluster: west, address: elsewhere})
+	// The example's probe has one port for all workloads of the group, which is
+	// another one in each cluster here.
+	m.apps = append(m.apps, &demoApp{
+		service: "order-service", cluster: west, address: elsewhere,
+		probed: []*int{&m.app(central, "order-service").port, &m.app(west, "order-service").port},
+	})
 	return m, m.layOut()
 }
 
@@ -193,6 +199,10 @@ func (m *demoMesh) writeConfig(cluster string) error {
 				text = strings.ReplaceAll(text, "targetPort: 8080", fmt.Sprintf("targetPort: %d", m.app(cluster, service).port))
 			}
 		}
+		// The demonstration has less patience than the example.
+		text = strings.ReplaceAll(text, "initialDelaySeconds: 5", "initialDelaySeconds: 0")
+		text = strings.ReplaceAll(text, "periodSeconds: 30", "periodSeconds: 1")
+		text = strings.ReplaceAll(text, "path: /health\n      port: 8080", fmt.Sprintf("path: /health\n      port: %d", m.app(cluster, "order-service").port))
 		// The example's WorkloadEntry is a machine in us-west.
 		text = strings.ReplaceAll(text, "address: 10.10.10.10\n  ports:\n    http: 80\n", fmt.Sprintf("address: %s\n  network: %s\n  ports:\n    http: %d\n", elsewhere, west, m.machine().port))
 		if err := os.WriteFile(filepath.Join(dir, f.Name()), []byte(text), 0o644); err != nil {
@@ -453,24 +463,31 @@ func lastLine(file string) string {
 	return last
 }
 
-// start opens the application's port.
+// start opens the application's ports.
 func (a *demoApp) start() error {
-	var l net.Listener
-	var err error
-	for range 50 { // the port of one that was just closed may still be taken
-		if l, err = net.Listen("tcp", fmt.Sprintf("%s:%d", a.address, a.port)); err == nil {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	if err != nil {
-		return err
-	}
 	a.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		w.Header().Set("x-served-by", a.service+"."+a.cluster)
 		fmt.Fprintf(w, "%s in %s\n", a.service, a.cluster)
 	})}
-	go a.server.Serve(l) // ends with Close
+	for _, port := range append([]*int{&a.port}, a.probed...) {
+		l, err := listenAgain(fmt.Sprintf("%s:%d", a.address, *port))
+		if err != nil {
+			return err
+		}
+		go a.server.Serve(l) // ends with Close
+	}
 	return nil
+}
+
+// listenAgain opens a port; that of one that was just closed may still be
+// taken.
+func listenAgain(address string) (l net.Listener, err error) {
+	for range 50 {
+		if l, err = net.Listen("tcp", address); err == nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return l, err
 }

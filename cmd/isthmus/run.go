@@ -140,7 +140,7 @@ func (s *server) build(paths []string) (err error) {
 	}
 	s.control, err = control.New(control.Options{
 		Node: s.node, Paths: paths, Announce: b.Gossip.Announce, Inbound: b.Listeners.Inbound,
-		Publish: s.proxy.Publish, Logger: log,
+		Publish: s.proxy.Publish, Logger: log, Remote: control.RemoteProbes(b.Probes.Remote),
 	})
 	if err != nil {
 		return err

@@ -101,6 +101,15 @@ func (s *server) Hosts() []admin.Host {
 	return out
 }
 
+// Probes implements admin.State.
+func (s *server) Probes() []admin.ProbeCount {
+	n := s.control.Probes()
+	return []admin.ProbeCount{
+		{Of: "workload", Result: "success", Count: n.WorkloadsSucceeded}, {Of: "workload", Result: "failure", Count: n.WorkloadsFailed},
+		{Of: "endpoint", Result: "success", Count: n.EndpointsSucceeded}, {Of: "endpoint", Result: "failure", Count: n.EndpointsFailed},
+	}
+}
+
 // ConfigDump implements admin.State.
 func (s *server) ConfigDump() any {
 	snap := s.control.Snapshot()
