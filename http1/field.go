@@ -32,6 +32,7 @@ const (
 	XRequestID
 	IsthmusDestination   // x-isthmus-destination: what a request between proxies is for
 	IsthmusUnsent        // x-isthmus-unsent: the other proxy could not reach its application
+	IsthmusProbe         // x-isthmus-probe: can the destination be served?
 	EnvoyAttemptCount    // x-envoy-attempt-count
 	EnvoyOverloaded      // x-envoy-overloaded
 	EnvoyRateLimited     // x-envoy-ratelimited
@@ -67,6 +68,7 @@ var fieldNames = [...]string{
 	XRequestID:           "x-request-id",
 	IsthmusDestination:   "x-isthmus-destination",
 	IsthmusUnsent:        "x-isthmus-unsent",
+	IsthmusProbe:         "x-isthmus-probe",
 	EnvoyAttemptCount:    "x-envoy-attempt-count",
 	EnvoyOverloaded:      "x-envoy-overloaded",
 	EnvoyRateLimited:     "x-envoy-ratelimited",

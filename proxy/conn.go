@@ -118,7 +118,11 @@ func (c *conn) exchange(x *exchange) bool {
 		}
 		return false
 	}
-	x.serve()
+	if c.kind == inbound && x.isProbe() {
+		x.serveProbe()
+	} else {
+		x.serve()
+	}
 	c.last = x.clock
 	if c.aborted {
 		return false

@@ -55,6 +55,7 @@ type Proxy struct {
 	log      *slog.Logger
 	table    atomic.Pointer[table]
 	draining atomic.Bool
+	reached  sync.Map // upstreamKey -> *reach, of targets that others have asked for
 
 	mirroring mirroring
 
@@ -124,6 +125,7 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 		t.keepBuckets(old)
 	}
 	p.table.Store(t)
+	p.forgetReach(t)
 	p.closeGateways(s)
 	for _, l := range p.listeners {
 		l.begin()

@@ -51,7 +51,7 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 		switch f.ID {
 		case http1.Host, http1.ContentLength, http1.TransferEncoding, http1.Connection, http1.KeepAlive,
 			http1.ProxyConnection, http1.Upgrade, http1.TE, http1.Expect,
-			http1.IsthmusDestination, http1.EnvoyUpstreamTimeout, http1.XForwardedClientCert:
+			http1.IsthmusDestination, http1.IsthmusProbe, http1.EnvoyUpstreamTimeout, http1.XForwardedClientCert:
 			continue
 		case http1.EnvoyExpectedTimeout:
 			if edge || deadline != 0 {
