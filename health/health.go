@@ -9,6 +9,9 @@
 // Without outlierDetection only connects that fail or time out count: they are
 // the proxy's own evidence, which outranks what gossip says, and need no
 // policy. Statuses never count without one.
+//
+// A [Prober] looks at subjects by themselves, applications or endpoints, again
+// and again, and holds what it has found out of each.
 package health
 
 import (

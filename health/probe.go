@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -96,9 +97,8 @@ func lookTCP(ctx context.Context, address string) error {
 // Limits of Kubernetes' kubelet (pkg/probe/http): how much of a body is read,
 // how many redirects are followed.
 const (
-	maxProbeBody  = 10 << 10
-	maxRedirects  = 10
-	maxReasonText = 200 // bytes of a reason, which gossip carries
+	maxProbeBody = 10 << 10
+	maxRedirects = 10
 )
 
 // lookHTTP sends a GET as Kubernetes' kubelet does: redirects to another host
@@ -113,6 +113,7 @@ func lookHTTP(ctx context.Context, address string, p *mesh.Probe) Found {
 		return Found{Err: err}
 	}
 	u.Scheme, u.Host = scheme, address
+	what := "GET " + u.Path // without the query, which may hold a secret
 	header := http.Header{}
 	for _, h := range p.Headers {
 		header.Add(h.Name, h.Value)
@@ -124,14 +125,14 @@ func lookHTTP(ctx context.Context, address string, p *mesh.Probe) Found {
 	}
 	res, err := get(ctx, u, header)
 	if err != nil {
-		return Found{Err: fmt.Errorf("GET %s: %w", p.Path, plain(ctx, err))}
+		return Found{Err: fmt.Errorf("%s: %w", what, plain(ctx, err))}
 	}
 	defer res.Body.Close()
 	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxProbeBody)); err != nil {
-		return Found{Err: fmt.Errorf("GET %s: %w", p.Path, plain(ctx, err))}
+		return Found{Err: fmt.Errorf("%s: %w", what, plain(ctx, err))}
 	}
 	if res.StatusCode < 200 || res.StatusCode > 399 {
-		return Found{Err: fmt.Errorf("GET %s: %d", p.Path, res.StatusCode)}
+		return Found{Err: fmt.Errorf("%s: %d", what, res.StatusCode)}
 	}
 	_, degraded := res.Header["X-Envoy-Degraded"]
 	return Found{Degraded: degraded}
@@ -169,14 +170,14 @@ func lookThrough(ctx context.Context, address string, s Subject) error {
 		return plain(ctx, err)
 	}
 	defer res.Body.Close()
-	reason, err := io.ReadAll(io.LimitReader(res.Body, maxReasonText))
+	reason, err := io.ReadAll(io.LimitReader(res.Body, maxReason))
 	switch {
 	case err != nil:
 		return plain(ctx, err)
 	case res.StatusCode == http.StatusOK:
 		return nil
 	case res.Header.Get("X-Isthmus-Probe") != "":
-		return errors.New(strings.ToValidUTF8(string(reason), ""))
+		return errors.New(string(reason))
 	}
 	return fmt.Errorf("status %d", res.StatusCode)
 }
@@ -239,8 +240,22 @@ func plain(ctx context.Context, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	if text := err.Error(); len(text) > maxReasonText {
-		return errors.New(strings.ToValidUTF8(text[:maxReasonText], ""))
-	}
 	return err
+}
+
+// maxReason bounds the bytes of a reason, which gossip carries to everybody.
+const maxReason = 200
+
+// reasonOf makes a reason of an error that anybody's words may be in.
+func reasonOf(err error) string {
+	text := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, err.Error())
+	if len(text) > maxReason {
+		text = strings.ToValidUTF8(text[:maxReason], "")
+	}
+	return cmp.Or(strings.TrimSpace(text), "failed")
 }

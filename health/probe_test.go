@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -63,11 +64,11 @@ func TestLook_HTTP(t *testing.T) {
 			w.WriteHeader(503)
 			io.WriteString(w, "why")
 		case "/redirect":
-			http.Redirect(w, r, "/down", 302)
+			http.Redirect(w, r, "/down", http.StatusFound)
 		case "/to-another-host":
-			http.Redirect(w, r, "http://192.0.2.1/down", 302)
+			http.Redirect(w, r, "http://192.0.2.1/down", http.StatusFound)
 		case "/loop":
-			http.Redirect(w, r, "/loop", 302)
+			http.Redirect(w, r, "/loop", http.StatusFound)
 		case "/degraded":
 			w.Header().Set("x-envoy-degraded", "true")
 		case "/headers":
@@ -106,6 +107,7 @@ func TestLook_HTTP(t *testing.T) {
 		{"/loop", "GET /loop: too many redirects", nil},
 		{"/degraded", "degraded", nil},
 		{"/headers?q=1", "ok", []mesh.NameValue{{Name: "X-A", Value: "1"}, {Name: "x-a", Value: "2"}, {Name: "host", Value: "app.test"}}},
+		{"/headers?q=secret", "GET /headers: 400", nil},
 		{"/kubelet", "ok", nil},
 		{"/breaks", "GET /breaks: unexpected EOF", nil},
 		{"/hangs", "GET /hangs: no answer in time", nil},
@@ -272,6 +274,20 @@ func TestLook_Through(t *testing.T) {
 		status, answers = tt.status, tt.answers
 		if got := look(t, job); got != tt.want {
 			t.Errorf("%d: %s, want %s", tt.status, got, tt.want)
+		}
+	}
+}
+
+// TestReasonOf: what others say is shown and announced, so it is made safe.
+func TestReasonOf(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"GET /: 503", "GET /: 503"},
+		{"a\nb\x1b[2Jc\xff", "a b [2Jc\ufffd"},
+		{" \r\n", "failed"},
+		{strings.Repeat("ü", 150), strings.Repeat("ü", 100)},
+	} {
+		if got := reasonOf(errors.New(tt.text)); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.text, got, tt.want)
 		}
 	}
 }

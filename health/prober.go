@@ -240,7 +240,7 @@ func (w *watch) judge(found Found) (changed bool) {
 	if w.failures < w.Probe.FailureThreshold {
 		return false
 	}
-	w.state.Known, w.state.Failing = true, found.Err.Error()
+	w.state.Known, w.state.Failing = true, reasonOf(found.Err)
 	if before.Failing == "" {
 		w.state.Since = w.firstFailure
 	}
