@@ -45,9 +45,8 @@ type Set struct {
 	tables map[groupKey]hashTable
 }
 
-// NewSet makes a set. from and labels are the locality and the labels of the
-// proxy; lb and outlier may be nil.
-func NewSet(hosts []*Host, lb *mesh.LoadBalancer, outlier *mesh.OutlierDetection, from mesh.Locality, labels map[string]string) *Set {
+// NewSet makes a set. lb and outlier may be nil.
+func NewSet(hosts []*Host, lb *mesh.LoadBalancer, outlier *mesh.OutlierDetection, from Caller) *Set {
 	s := &Set{hosts: hosts}
 	if lb != nil {
 		s.kind = lb.Kind
@@ -61,7 +60,7 @@ func NewSet(hosts []*Host, lb *mesh.LoadBalancer, outlier *mesh.OutlierDetection
 	if outlier != nil {
 		s.panicAt = int(outlier.MinHealthPercent)
 	}
-	s.plan = newPlan(lb, from, labels)
+	s.plan = newPlan(lb, from)
 	for _, h := range hosts {
 		h.watch(&s.version)
 	}

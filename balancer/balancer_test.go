@@ -57,7 +57,7 @@ func TestSet_Weights(t *testing.T) {
 	for name, kind := range kinds {
 		t.Run(name, func(t *testing.T) {
 			list := []*Host{host(1, "r/z", 1), host(2, "r/z", 2), host(3, "r/z", 3)}
-			got := shares(t, NewSet(list, &mesh.LoadBalancer{Kind: kind}, nil, mesh.Locality{}, nil), n)
+			got := shares(t, NewSet(list, &mesh.LoadBalancer{Kind: kind}, nil, Caller{}), n)
 			if kind == mesh.LeastRequest {
 				// Of two drawn by weight the less loaded per weight wins, so the heavier
 				// ones gain; no more is promised.
@@ -80,7 +80,7 @@ func TestSet_LeastRequestAvoidsTheBusy(t *testing.T) {
 	for range 5 {
 		list[0].Begin()
 	}
-	s := NewSet(list, nil, nil, mesh.Locality{}, nil)
+	s := NewSet(list, nil, nil, Caller{})
 	for range 100 {
 		if i, _ := s.Pick(nil, 0); i != 1 {
 			t.Fatal("the busier of two was picked")
@@ -89,7 +89,7 @@ func TestSet_LeastRequestAvoidsTheBusy(t *testing.T) {
 }
 
 func TestSet_RoundRobinTakesTurns(t *testing.T) {
-	s := NewSet(hosts(4, "r/z"), &mesh.LoadBalancer{Kind: mesh.RoundRobin}, nil, mesh.Locality{}, nil)
+	s := NewSet(hosts(4, "r/z"), &mesh.LoadBalancer{Kind: mesh.RoundRobin}, nil, Caller{})
 	first, _ := s.Pick(nil, 0)
 	for n := 1; n < 12; n++ {
 		if i, _ := s.Pick(nil, 0); i != (first+n)%4 {
@@ -201,7 +201,7 @@ func TestPlan_LocalityWeights(t *testing.T) {
 		lb := &mesh.LoadBalancer{Locality: &mesh.LocalityLB{Distribute: []mesh.Distribute{{
 			From: "*", To: []mesh.LocalityShare{{Locality: "x", Percent: 33}, {Locality: "y", Percent: 67}},
 		}}}}
-		s := NewSet(list, lb, nil, mesh.ParseLocality("z"), nil)
+		s := NewSet(list, lb, nil, Caller{Locality: mesh.ParseLocality("z")})
 		got := s.current()
 		var x, y uint64
 		before := uint64(0)
@@ -257,7 +257,7 @@ func TestSet_Localities(t *testing.T) {
 			for _, i := range tt.eject {
 				list[i].Eject("test", time.Hour, true)
 			}
-			s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.Random, Locality: tt.lb}, nil, tt.from, nil)
+			s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.Random, Locality: tt.lb}, nil, Caller{Locality: tt.from})
 			defer s.Close()
 			got := shares(t, s, n)
 			for i := range list {
@@ -275,7 +275,7 @@ func TestSet_Localities(t *testing.T) {
 func TestHost_Trial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		list := hosts(2, "r/z")
-		s := NewSet(list, nil, nil, mesh.Locality{}, nil)
+		s := NewSet(list, nil, nil, Caller{})
 		defer s.Close()
 		list[0].Eject("test", time.Second, false)
 		for range 50 {
@@ -306,7 +306,7 @@ func TestHost_Trial(t *testing.T) {
 // TestSet_LastResort: who may be tried when nobody is good.
 func TestSet_LastResort(t *testing.T) {
 	list := hosts(3, "r/z")
-	s := NewSet(list, nil, nil, mesh.Locality{}, nil)
+	s := NewSet(list, nil, nil, Caller{})
 	list[0].Eject("connect failed", time.Hour, false)
 	list[1].Eject("5xx", time.Hour, true)
 	e := *list[2].Endpoint()
@@ -345,7 +345,7 @@ func TestSet_Properties(t *testing.T) {
 		if rapid.Bool().Draw(t, "warmup") {
 			lb.Warmup = &mesh.Warmup{Duration: time.Hour, MinPercent: 10, Aggression: 1}
 		}
-		s := NewSet(list, lb, nil, mesh.ParseLocality("r1/a"), nil)
+		s := NewSet(list, lb, nil, Caller{Locality: mesh.ParseLocality("r1/a")})
 		defer s.Close()
 		var tried []*Host
 		good := map[*Host]bool{}
@@ -391,7 +391,7 @@ func TestSet_Properties(t *testing.T) {
 
 func TestSet_PickAllocatesNothing(t *testing.T) {
 	for _, kind := range allKinds {
-		s := NewSet(hosts(10, "r/z"), hashed(kind), nil, mesh.Locality{}, nil)
+		s := NewSet(hosts(10, "r/z"), hashed(kind), nil, Caller{})
 		if n := testing.AllocsPerRun(1000, func() { s.Pick(nil, 12345) }); n != 0 {
 			t.Errorf("kind %d: %v allocations", kind, n)
 		}
@@ -405,7 +405,7 @@ func BenchmarkPick(b *testing.B) {
 	}{{"LeastRequest", mesh.LeastRequest}, {"RoundRobin", mesh.RoundRobin}, {"PeakEWMA", mesh.PeakEWMA}, {"RingHash", mesh.RingHash}, {"Maglev", mesh.Maglev}} {
 		for _, n := range []int{10, 1000, 100_000} {
 			b.Run(fmt.Sprintf("%s/%d", k.name, n), func(b *testing.B) {
-				s := NewSet(hosts(n, "r/z"), hashed(k.kind), nil, mesh.ParseLocality("r/z"), nil)
+				s := NewSet(hosts(n, "r/z"), hashed(k.kind), nil, Caller{Locality: mesh.ParseLocality("r/z")})
 				s.Pick(nil, 1)
 				b.ReportAllocs()
 				for hash := uint64(0); b.Loop(); hash = mix(hash) {
@@ -422,7 +422,7 @@ func BenchmarkRebuild(b *testing.B) {
 	for _, n := range []int{10, 1000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			list := hosts(n, "r/z")
-			s := NewSet(list, nil, nil, mesh.ParseLocality("r/z"), nil)
+			s := NewSet(list, nil, nil, Caller{Locality: mesh.ParseLocality("r/z")})
 			for b.Loop() {
 				s.version.Add(1)
 				s.Pick(nil, 0)

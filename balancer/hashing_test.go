@@ -25,8 +25,8 @@ func TestHashing_Stays(t *testing.T) {
 			list := hosts(10, "r/z")
 			shuffled := append([]*Host(nil), list...)
 			rand.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-			a := NewSet(list, hashed(kind), nil, mesh.Locality{}, nil)
-			b := NewSet(shuffled, hashed(kind), nil, mesh.Locality{}, nil)
+			a := NewSet(list, hashed(kind), nil, Caller{})
+			b := NewSet(shuffled, hashed(kind), nil, Caller{})
 			for range 1000 {
 				h := rand.Uint64()
 				i, _ := a.Pick(nil, h)
@@ -49,7 +49,7 @@ func TestHashing_Shares(t *testing.T) {
 	}{"ring hash": {mesh.RingHash, .35}, "maglev": {mesh.Maglev, .05}} {
 		t.Run(name, func(t *testing.T) {
 			list := []*Host{host(1, "r/z", 1), host(2, "r/z", 2), host(3, "r/z", 3), host(4, "r/z", 4)}
-			s := NewSet(list, hashed(tt.kind), nil, mesh.Locality{}, nil)
+			s := NewSet(list, hashed(tt.kind), nil, Caller{})
 			got := make([]float64, len(list))
 			for range n {
 				i, _ := s.Pick(nil, rand.Uint64())
@@ -71,7 +71,7 @@ func TestHashing_Failure(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				list := hosts(rapid.IntRange(2, 20).Draw(t, "hosts"), "r/z")
-				s := NewSet(list, hashed(kind), nil, mesh.Locality{}, nil)
+				s := NewSet(list, hashed(kind), nil, Caller{})
 				gone := rapid.IntRange(0, len(list)-1).Draw(t, "gone")
 				var hashes [300]uint64
 				var owner [len(hashes)]int
@@ -100,7 +100,7 @@ func TestHashing_Failure(t *testing.T) {
 // hosts keep the requests as long as they can serve.
 func TestHashing_Localities(t *testing.T) {
 	list := append(hosts(4, "r/near"), host(100, "r2/far", 1))
-	s := NewSet(list, hashed(mesh.RingHash), nil, mesh.ParseLocality("r/near"), nil)
+	s := NewSet(list, hashed(mesh.RingHash), nil, Caller{Locality: mesh.ParseLocality("r/near")})
 	for range 500 {
 		if i, ok := s.Pick(nil, rand.Uint64()); !ok || i == 4 {
 			t.Fatalf("picked %d, %v", i, ok)
@@ -119,7 +119,7 @@ func TestHashing_Localities(t *testing.T) {
 func TestHashing_Tried(t *testing.T) {
 	for name, kind := range hashKinds {
 		list := hosts(3, "r/z")
-		s := NewSet(list, hashed(kind), nil, mesh.Locality{}, nil)
+		s := NewSet(list, hashed(kind), nil, Caller{})
 		for range 300 {
 			h := rand.Uint64()
 			var tried []*Host

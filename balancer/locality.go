@@ -14,10 +14,14 @@ type plan struct {
 	distribute *mesh.Distribute  // the one whose From matches the proxy
 	failover   []mesh.Failover
 	byLabels   []string // failoverPriority
+
+	leastHosts int   // of zoneAwareLbSetting; 0: zones are priorities
+	peers      Zones // of the proxy
 }
 
-func newPlan(lb *mesh.LoadBalancer, from mesh.Locality, labels map[string]string) plan {
-	p := plan{from: from, labels: labels}
+func newPlan(lb *mesh.LoadBalancer, caller Caller) plan {
+	from := caller.Locality
+	p := plan{from: from, labels: caller.Labels}
 	if lb == nil || lb.Locality == nil {
 		p.off = from == mesh.Locality{}
 		return p
@@ -36,6 +40,7 @@ func newPlan(lb *mesh.LoadBalancer, from mesh.Locality, labels map[string]string
 			}
 		}
 	default:
+		p.leastHosts, p.peers = int(l.LeastHosts), caller.Peers
 		p.failover, p.byLabels = l.Failover, l.FailoverPriority
 		p.off = from == mesh.Locality{} && len(p.byLabels) == 0
 	}
@@ -50,7 +55,7 @@ func (p *plan) priority(e *mesh.Endpoint) int {
 	rank := 0
 	if len(p.byLabels) > 0 {
 		rank = p.labelRank(e)
-		if len(p.failover) == 0 {
+		if len(p.failover) == 0 && p.leastHosts == 0 {
 			return rank
 		}
 	}
@@ -58,7 +63,7 @@ func (p *plan) priority(e *mesh.Endpoint) int {
 }
 
 // localityRank is Istio's: the same subzone 0, zone 1, region 2, the region to
-// fail over to 3, any other 4.
+// fail over to 3, any other 4. Where zones are balanced, the region is one.
 func (p *plan) localityRank(l mesh.Locality) int {
 	if l.Region != p.from.Region {
 		for _, f := range p.failover {
@@ -69,7 +74,7 @@ func (p *plan) localityRank(l mesh.Locality) int {
 		return 4
 	}
 	switch {
-	case l == p.from:
+	case l == p.from, p.leastHosts > 0:
 		return 0
 	case l.Zone == p.from.Zone:
 		return 1

@@ -180,7 +180,11 @@ func (s *Set) byPriority(cells []*cell) (good, degraded []float64) {
 			}
 			healthy[j], spared[j] = weightOf(c.good), weightOf(c.degraded)
 		}
-		good = append(good, split(load.good, healthy)...)
+		shares := s.plan.zoneShares(load.good, l.cells, healthy)
+		if shares == nil || load.panicking {
+			shares = split(load.good, healthy)
+		}
+		good = append(good, shares...)
 		degraded = append(degraded, split(load.degraded, spared)...)
 	}
 	return good, degraded

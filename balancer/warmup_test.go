@@ -52,7 +52,7 @@ func TestSet_Warmup(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				list := []*Host{host(1, "r/z", 1), host(2, tt.other, 1)}
-				s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.Random, Warmup: warmup}, nil, mesh.ParseLocality("r/z"), nil)
+				s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.Random, Warmup: warmup}, nil, Caller{Locality: mesh.ParseLocality("r/z")})
 				defer s.Close()
 				list[0].Eject("test", time.Hour, false)
 				if s.Usable() != 1 {
@@ -75,7 +75,7 @@ func TestSet_Warmup(t *testing.T) {
 // TestSet_WarmupOfNobody: where all hosts are new, none is spared.
 func TestSet_WarmupOfNobody(t *testing.T) {
 	list := hosts(2, "r/z")
-	s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.Random, Warmup: &mesh.Warmup{Duration: time.Hour, MinPercent: 10, Aggression: 1}}, nil, mesh.Locality{}, nil)
+	s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.Random, Warmup: &mesh.Warmup{Duration: time.Hour, MinPercent: 10, Aggression: 1}}, nil, Caller{})
 	if got := shares(t, s, 20_000); !near(got[0], .5, 20_000) {
 		t.Errorf("shares %v", got)
 	}
@@ -86,7 +86,7 @@ func TestSet_WarmupOfNobody(t *testing.T) {
 func TestPeakEWMA(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		list := hosts(2, "r/z")
-		s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.PeakEWMA}, nil, mesh.Locality{}, nil)
+		s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.PeakEWMA}, nil, Caller{})
 		for range 20 {
 			s.Observe(list[0], 100*time.Millisecond)
 			s.Observe(list[1], 5*time.Millisecond)
@@ -125,7 +125,7 @@ func TestGate(t *testing.T) {
 		h := host(i, "r2/z", 1)
 		list = append(list, NewHost(h.Endpoint(), g))
 	}
-	s := NewSet(list, nil, nil, mesh.Locality{}, nil)
+	s := NewSet(list, nil, nil, Caller{})
 	defer s.Close()
 	if s.Usable() != 4 {
 		t.Fatalf("%d usable", s.Usable())

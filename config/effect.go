@@ -17,10 +17,8 @@ var noEffect = map[string]string{
 	"VirtualService.tls": "only HTTP is routed",
 	"VirtualService.tcp": "only HTTP is routed",
 
-	"LoadBalancerSettings.zoneAwareLbSetting": "the default priorities by locality hold",
-	"RetryBudget.budgetInterval":              "requests under way are what counts",
-	"TrafficPolicy.tunnel":                    "connections are made directly",
-	"TrafficPolicy.proxyProtocol":             "no PROXY header is sent",
+	"TrafficPolicy.tunnel":        "connections are made directly",
+	"TrafficPolicy.proxyProtocol": "no PROXY header is sent",
 
 	"TCPSettings.idleTimeout":           "it is about TCP listeners, which there are none of",
 	"HTTPSettings.h2UpgradePolicy":      "upstreams are spoken to in HTTP/1.1",

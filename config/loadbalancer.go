@@ -33,6 +33,16 @@ func (d *document) loadBalancer(lb *networking.LoadBalancerSettings, path string
 	if l := lb.LocalityLbSetting; l != nil {
 		out.Locality = d.localityLB(l, path+".localityLbSetting")
 	}
+	if z := lb.ZoneAwareLbSetting; z != nil {
+		at := path + ".zoneAwareLbSetting"
+		if out.Locality != nil {
+			d.error(at, "cannot stand beside localityLbSetting: only one of them")
+		}
+		if out.Locality = d.zoneAwareLB(z, at); out.Hash != nil && out.Locality.LeastHosts > 0 {
+			d.warning(path+".consistentHash", "zones are not balanced with it: a request goes where its hash belongs")
+			out.Locality.LeastHosts = 0
+		}
+	}
 	return out
 }
 
@@ -197,6 +207,9 @@ func (d *document) retryBudget(b *networking.TrafficPolicy_RetryBudget, path str
 	if b.MinRetryConcurrency != 0 {
 		out.MinConcurrency = b.MinRetryConcurrency
 	}
+	if out.Interval = b.BudgetInterval.AsDuration(); out.Interval < 0 {
+		d.error(path+".budgetInterval", "must not be negative")
+	}
 	return out
 }
 
@@ -235,14 +248,41 @@ func (d *document) localityLB(l *networking.LocalityLoadBalancerSetting, path st
 		out.Distribute = append(out.Distribute, rule)
 	}
 	for i, f := range l.Failover {
-		at := fmt.Sprintf("%s.failover[%d]", path, i)
-		switch {
-		case f.From == f.To:
-			d.error(at, fmt.Sprintf("from and to are both %q", f.From))
-		case strings.ContainsAny(f.From+f.To, "/*"):
-			d.error(at, "from and to are regions, without a zone and without *")
+		out.Failover = append(out.Failover, d.failover(f.From, f.To, fmt.Sprintf("%s.failover[%d]", path, i)))
+	}
+	return out
+}
+
+func (d *document) failover(from, to, path string) mesh.Failover {
+	switch {
+	case from == to:
+		d.error(path, fmt.Sprintf("from and to are both %q", from))
+	case strings.ContainsAny(from+to, "/*"):
+		d.error(path, "from and to are regions, without a zone and without *")
+	}
+	return mesh.Failover{From: from, To: to}
+}
+
+// zoneLabels are those that zone-aware balancing looks at by itself.
+var zoneLabels = []string{"topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"}
+
+func (d *document) zoneAwareLB(z *networking.ZoneAwareLoadBalancerSetting, path string) *mesh.LocalityLB {
+	out := &mesh.LocalityLB{LeastHosts: 6, FailoverPriority: z.FailoverPriority}
+	if z.MinClusterSize != nil {
+		if out.LeastHosts = z.MinClusterSize.Value; out.LeastHosts == 0 {
+			out.LeastHosts = 1 // as few as there are
 		}
-		out.Failover = append(out.Failover, mesh.Failover{From: f.From, To: f.To})
+	}
+	if z.Enabled != nil && !z.Enabled.Value {
+		out.Disabled, out.LeastHosts = true, 0
+	}
+	for i, f := range z.Failover {
+		out.Failover = append(out.Failover, d.failover(f.From, f.To, fmt.Sprintf("%s.failover[%d]", path, i)))
+	}
+	for i, label := range z.FailoverPriority {
+		if key, _, _ := strings.Cut(label, "="); slices.Contains(zoneLabels, key) {
+			d.error(fmt.Sprintf("%s.failoverPriority[%d]", path, i), fmt.Sprintf("%s is looked at by itself: name other labels", key))
+		}
 	}
 	return out
 }

@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,8 +98,32 @@ func TestRead_RetryBudget(t *testing.T) {
 	if b := p.RetryBudget; b.Percent != 20 || b.MinConcurrency != 3 {
 		t.Errorf("default: %+v", b)
 	}
-	p, _ = readPolicy(t, "", "retryBudget: {percent: 5, minRetryConcurrency: 10}")
-	if b := p.RetryBudget; b.Percent != 5 || b.MinConcurrency != 10 {
+	p, _ = readPolicy(t, "", "retryBudget: {percent: 5, minRetryConcurrency: 10, budgetInterval: 2s}")
+	if b := p.RetryBudget; b.Percent != 5 || b.MinConcurrency != 10 || b.Interval != 2*time.Second {
 		t.Errorf("%+v", b)
+	}
+}
+
+func TestRead_ZoneAware(t *testing.T) {
+	for _, tt := range []struct {
+		name, policy string
+		want         mesh.LocalityLB
+		warning      string
+	}{
+		{"on", "loadBalancer: {zoneAwareLbSetting: {enabled: true}}", mesh.LocalityLB{LeastHosts: 6}, ""},
+		{"off", "loadBalancer: {zoneAwareLbSetting: {enabled: false}}", mesh.LocalityLB{Disabled: true}, ""},
+		{"from how many on", "loadBalancer: {zoneAwareLbSetting: {enabled: true, minClusterSize: 3}}", mesh.LocalityLB{LeastHosts: 3}, ""},
+		{"with regions", "loadBalancer: {zoneAwareLbSetting: {enabled: true, failover: [{from: a, to: b}]}}",
+			mesh.LocalityLB{LeastHosts: 6, Failover: []mesh.Failover{{From: "a", To: "b"}}}, ""},
+		{"not with a hash", "loadBalancer: {consistentHash: {useSourceIp: true}, zoneAwareLbSetting: {enabled: true}}", mesh.LocalityLB{}, "zones are not balanced with it"},
+	} {
+		p, findings := readPolicy(t, "", tt.policy)
+		if !reflect.DeepEqual(*p.LoadBalancer.Locality, tt.want) {
+			t.Errorf("%s: %+v, want %+v", tt.name, *p.LoadBalancer.Locality, tt.want)
+		}
+		warned := slices.ContainsFunc(findings, func(f Finding) bool { return tt.warning != "" && strings.Contains(f.Message, tt.warning) })
+		if warned != (tt.warning != "") {
+			t.Errorf("%s: findings %v", tt.name, findings)
+		}
 	}
 }

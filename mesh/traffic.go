@@ -104,16 +104,26 @@ type Warmup struct {
 type RetryBudget struct {
 	Percent        float64 // default 20
 	MinConcurrency uint32  // default 3
-	Source         Source
+
+	// Interval in which requests are counted that were begun; 0, the default: those
+	// under way are what counts.
+	Interval time.Duration
+
+	Source Source
 }
 
-// LocalityLB is localityLbSetting.
+// LocalityLB is localityLbSetting, or zoneAwareLbSetting.
 type LocalityLB struct {
 	Disabled   bool // enabled: false
 	Distribute []Distribute
 	Failover   []Failover
 	// FailoverPriority are labels, "key" or "key=value", in order.
 	FailoverPriority []string
+
+	// LeastHosts is minClusterSize of zoneAwareLbSetting: with as many endpoints
+	// and more, traffic is balanced between the zones of the own region, as far as
+	// it cannot stay in the own one. 0: it moves on when the own zone cannot serve.
+	LeastHosts uint32
 }
 
 // Distribute says that callers in From send the shares To (percent, which sum

@@ -144,6 +144,9 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	if active, limit := x.enter(u.live), u.limits.requests; limit != 0 && active > limit {
 		return Overflow
 	}
+	if u.begun != nil && x.attempts == 1 {
+		u.begun.Add()
+	}
 	m.host.Begin()
 	defer m.host.End()
 

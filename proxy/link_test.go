@@ -176,6 +176,65 @@ spec:
 	}
 }
 
+// TestForward_BudgetInterval: requests that are over count for the budget, as
+// long as its interval says.
+func TestForward_BudgetInterval(t *testing.T) {
+	const failing = 8
+	for interval, retried := range map[string]int32{"0s": 1, "1h": failing} {
+		t.Run(interval, func(t *testing.T) {
+			var gate sync.WaitGroup
+			gate.Add(failing)
+			var retries, answered atomic.Int32
+			up := upstreamServer(t, func(head string, _ *bufio.Reader, c net.Conn) bool {
+				reply := okReply
+				if strings.HasPrefix(head, "GET /bad") {
+					reply = "HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n"
+					if strings.Contains(head, "x-envoy-attempt-count: 1\r\n") {
+						gate.Done()
+						gate.Wait() // until all first tries are under way
+					} else {
+						retries.Add(1)
+						for retries.Load()+answered.Load() < failing { // until the others have a retry too, or none
+							time.Sleep(time.Millisecond)
+						}
+					}
+				}
+				_, err := io.WriteString(c, reply)
+				return err == nil
+			})
+			p := serve(t, Options{}, entry("s.test", up.address)+fmt.Sprintf(`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  http:
+  - route: [{destination: {host: s.test}}]
+    retries: {attempts: 1, retryOn: 5xx, backoff: 1ms}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: d}
+spec:
+  host: s.test
+  trafficPolicy: {retryBudget: {percent: 10, minRetryConcurrency: 1, budgetInterval: %s}}
+`, interval))
+			exchangeRaw(t, p.address("outbound"), strings.Repeat(get("s.test"), 100), whole(100))
+			var done sync.WaitGroup
+			for range failing {
+				done.Go(func() {
+					exchangeRaw(t, p.address("outbound"), "GET /bad HTTP/1.1\r\nHost: s.test\r\n\r\n", whole(1))
+					answered.Add(1)
+				})
+			}
+			done.Wait()
+			if n := retries.Load(); n != retried {
+				t.Errorf("%d retries, want %d", n, retried)
+			}
+		})
+	}
+}
+
 // TestForward_Deadlines: what a caller waits for is the limit, and is told on.
 func TestForward_Deadlines(t *testing.T) {
 	route := func(timeout string) string {

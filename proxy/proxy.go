@@ -139,7 +139,7 @@ func (p *Proxy) carryOver(t *table) {
 	kept := map[upstreamKey]*upstream{}
 	for k, old := range p.upstreams {
 		if target := t.targets[k]; target != nil {
-			u := newUpstream(target, p.node, old)
+			u := newUpstream(target, p.node, t.caller, old)
 			target.upstream.Store(u)
 			kept[k] = u
 			continue
@@ -158,7 +158,7 @@ func (p *Proxy) makeUpstream(of *table, t *target) *upstream {
 	if u := t.upstream.Load(); u != nil {
 		return u
 	}
-	u := newUpstream(t, p.node, p.upstreams[t.key])
+	u := newUpstream(t, p.node, of.caller, p.upstreams[t.key])
 	t.upstream.Store(u)
 	if p.table.Load() == of {
 		p.upstreams[t.key] = u

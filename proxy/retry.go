@@ -115,7 +115,11 @@ func (p *retryPlan) take(x *exchange, u *upstream) bool {
 		return false
 	}
 	x.endRetry(false) // this try's own place
-	if !u.live.budget.Begin(u.retries, u.live.requests.Load()) {
+	base := u.live.requests.Load()
+	if u.begun != nil {
+		base = max(base, u.begun.Count())
+	}
+	if !u.live.budget.Begin(u.retries, base) {
 		return false
 	}
 	x.retrying = &u.live.budget

@@ -3,6 +3,7 @@ package proxy
 import (
 	"strings"
 
+	"isthmus/balancer"
 	"isthmus/mesh"
 )
 
@@ -11,6 +12,7 @@ import (
 // they are first needed, and carried over to the next table.
 type table struct {
 	snapshot *mesh.Snapshot
+	caller   balancer.Caller
 	outbound *hostTable
 	gateways map[uint32]*hostTable // by the Gateway's port
 	inbound  *inboundTable
@@ -181,7 +183,7 @@ type compiler struct {
 // compile cannot fail on what config has accepted: a destination that nobody
 // knows is a route that answers 503 NC.
 func compile(s *mesh.Snapshot, o Options) *table {
-	t := &table{snapshot: s, targets: map[upstreamKey]*target{}}
+	t := &table{snapshot: s, caller: callerOf(s), targets: map[upstreamKey]*target{}}
 	c := &compiler{table: t, node: s.Node, reg: s.Registry, options: o}
 	t.outbound = c.compileOutbound()
 	t.gateways = c.compileGateways()

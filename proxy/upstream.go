@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"strconv"
 	"sync/atomic"
@@ -64,10 +65,12 @@ type upstream struct {
 	keepAlive      *mesh.TCPKeepAlive
 	limits         limits
 	retries        breaker.Limits
+	begun          *breaker.Window  // of requests, for retryBudget.budgetInterval; nil: those under way count
 	hash           *mesh.HashPolicy // nil: requests belong nowhere
 
 	endpoints []*mesh.Endpoint // what members were made of, to see whether anything changed
 	policy    mesh.Policy
+	caller    balancer.Caller
 }
 
 // limits of connectionPool; 0 means none.
@@ -81,6 +84,7 @@ type live struct {
 	budget   breaker.Budget
 	queue    connQueue
 	counters counters
+	begun    *breaker.Window  // see upstream; guarded by Proxy.mu
 	links    map[string]*link // by remote cluster; guarded by Proxy.mu
 }
 
@@ -113,12 +117,12 @@ const (
 
 // newUpstream makes an upstream, taking over the members of the one of the
 // same key in the snapshot before, if there is one.
-func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
+func newUpstream(t *target, node *mesh.Node, caller balancer.Caller, old *upstream) *upstream {
 	endpoints, policy, known := t.resolve()
-	if old != nil && old.known == known && old.policy == policy && samePointers(old.endpoints, endpoints) {
+	if old != nil && old.known == known && old.policy == policy && samePointers(old.endpoints, endpoints) && old.balancesFor(caller) {
 		return old
 	}
-	u := &upstream{key: t.key, known: known, endpoints: endpoints, policy: policy, live: &live{}}
+	u := &upstream{key: t.key, known: known, endpoints: endpoints, policy: policy, caller: caller, live: &live{}}
 	byAddress := map[mesh.EndpointKey]*member{}
 	if old == nil {
 		u.live.counters.labels = requestLabels(node, t.key)
@@ -143,6 +147,12 @@ func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
 		requests:    int32(pool.MaxRequests),
 	}
 	u.retries = retryLimits(policy.RetryBudget, int32(pool.MaxRetries))
+	if b := policy.RetryBudget; b != nil && b.Interval > 0 {
+		if u.live.begun == nil || u.live.begun.Interval() != b.Interval {
+			u.live.begun = breaker.NewWindow(b.Interval)
+		}
+		u.begun = u.live.begun
+	}
 	if lb := policy.LoadBalancer; lb != nil {
 		u.hash = lb.Hash
 	}
@@ -172,11 +182,32 @@ func newUpstream(t *target, node *mesh.Node, old *upstream) *upstream {
 		u.tracker.Forget(gone.record)
 	}
 	u.live.join(u.members)
-	u.set = balancer.NewSet(hosts, policy.LoadBalancer, policy.OutlierDetection, node.Locality, node.Labels)
+	u.set = balancer.NewSet(hosts, policy.LoadBalancer, policy.OutlierDetection, caller)
 	for _, m := range u.members {
 		m.upstream.Store(u)
 	}
 	return u
+}
+
+// balancesFor reports whether the shares of zones, if that is what the policy
+// asks for, are those for a caller with these peers.
+func (u *upstream) balancesFor(caller balancer.Caller) bool {
+	lb := u.policy.LoadBalancer
+	return lb == nil || lb.Locality == nil || lb.Locality.LeastHosts == 0 || maps.Equal(u.caller.Peers, caller.Peers)
+}
+
+// callerOf is the proxy as its upstreams' balancers see it.
+func callerOf(s *mesh.Snapshot) balancer.Caller {
+	n := s.Node
+	c := balancer.Caller{Locality: n.Locality, Labels: n.Labels, Peers: balancer.Zones{}}
+	if own := mesh.OwnServices(n, s.Config); len(own) > 0 {
+		for _, e := range s.Registry.All() {
+			if e.Service == own[0].Key() && len(own[0].Ports) > 0 && e.Port.Number == own[0].Ports[0].Number && e.Unready == "" && e.Locality.Region == n.Locality.Region {
+				c.Peers[e.Locality.Zone]++
+			}
+		}
+	}
+	return c
 }
 
 // retryLimits are those of a policy: a retryBudget, and maxRetries beside it.
