@@ -171,3 +171,11 @@ func (x *exchange) fillBody(p *pipe, n int64) Kind {
 		return readError(err)
 	}
 }
+
+// readError tells why reading from the client failed.
+func readError(err error) Kind {
+	if err == errTimeout {
+		return RequestTimeout
+	}
+	return ClientGone
+}

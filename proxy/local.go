@@ -1,0 +1,119 @@
+package proxy
+
+import (
+	"strconv"
+
+	"isthmus/http1"
+	"isthmus/mesh"
+)
+
+// refuse answers in the place of an upstream.
+func (x *exchange) refuse(k Kind) {
+	x.kind = k
+	if k == ClientGone {
+		x.keep = false
+		return
+	}
+	a := &answers[k]
+	x.unsent = a.unsent && x.conn.kind == inbound
+	x.overloaded = k == Overflow
+	switch k {
+	case BadRequest, RequestTimeout, BodyTooLarge:
+		x.keep = false
+	case RateLimited:
+		x.local(x.limited, []byte(a.body), "x-envoy-ratelimited", "true")
+		return
+	}
+	x.answer(a.status, []byte(a.body))
+}
+
+// answer sends a reply of our own.
+func (x *exchange) answer(status int, body []byte) {
+	x.local(status, body)
+}
+
+// local sends a reply of our own with more fields: name, value, name, value.
+// A request body that has not been read whole ends the connection, after the
+// reply.
+func (x *exchange) local(status int, body []byte, fields ...string) {
+	if !x.bodyRead() {
+		x.keep = false
+	}
+	x.status, x.clock = status, now()
+	out := http1.AppendStatusLine(x.out[:0], status, []byte(http1.StatusText(status)))
+	if len(body) > 0 {
+		out = append(out, "content-type: text/plain\r\n"...)
+	}
+	if status >= 200 && status != 204 && status != 304 {
+		out = append(out, "content-length: "...)
+		out = strconv.AppendInt(out, int64(len(body)), 10)
+		out = append(out, "\r\n"...)
+	}
+	for i := 0; i < len(fields); i += 2 {
+		out = http1.AppendField(out, []byte(fields[i]), []byte(fields[i+1]))
+	}
+	if x.route != nil && x.route.cors != nil {
+		for _, f := range x.crossOrigin(x.route.cors, nil) {
+			out = http1.AppendField(out, f.Name, f.Value)
+		}
+	}
+	if x.overloaded {
+		out = append(out, "x-envoy-overloaded: true\r\n"...)
+	}
+	if x.unsent {
+		out = append(out, "x-isthmus-unsent: true\r\n"...)
+	}
+	out = appendDate(out, x.clock)
+	out = append(x.appendConnection(out), "\r\n"...)
+	if string(x.req.Method) != "HEAD" && status != 204 && status != 304 {
+		out = append(out, body...)
+	}
+	x.out = out
+	if x.flush() != NoError {
+		x.keep = false
+	}
+}
+
+// bodyRead reports whether nothing of the request is left to be read.
+func (x *exchange) bodyRead() bool {
+	return x.req.Framing == http1.NoBody || x.body.framing == x.req.Framing && x.body.whole
+}
+
+// redirect answers as a route's redirect says (Istio HTTPRedirect).
+func (x *exchange) redirect(r *mesh.Redirect) {
+	scheme := r.Scheme
+	if scheme == "" {
+		scheme = string(x.scheme())
+	}
+	host, port := mesh.SplitHostPort(string(x.req.Authority))
+	if r.Authority != "" {
+		host, port = mesh.SplitHostPort(r.Authority)
+	}
+	switch {
+	case r.Port != 0:
+		port = strconv.Itoa(int(r.Port))
+	case r.RequestPort:
+		port = strconv.Itoa(int(x.host.port))
+	case r.ProtocolPort, scheme != string(x.scheme()):
+		port = ""
+	}
+	if scheme == "http" && port == "80" || scheme == "https" && port == "443" {
+		port = ""
+	}
+	url := scheme + "://" + host
+	if port != "" {
+		url += ":" + port
+	}
+	switch {
+	case r.PrefixURI != "" && x.matched != nil && x.matched.uri != nil && x.matched.uri.Kind == mesh.MatchPrefix:
+		url += r.PrefixURI + string(x.req.Path[len(x.matched.uri.Value):])
+	case r.URI != "":
+		url += r.URI
+	default:
+		url += string(x.req.Path)
+	}
+	if x.req.HasQuery {
+		url += "?" + string(x.req.Query)
+	}
+	x.local(r.Code, nil, "location", url)
+}
