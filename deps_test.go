@@ -12,7 +12,7 @@ import (
 // floors are the storeys of the house: a package may import those below its
 // own only, never a neighbour.
 var floors = [][]string{
-	{"mesh", "http1", "ratelimit", "breaker", "telemetry", "deploy"},
+	{"mesh", "http1", "sni", "ratelimit", "breaker", "telemetry", "deploy"},
 	{"balancer", "health", "config", "gossip", "admin", "tls"},
 	{"proxy", "control"},
 	{"cmd/isthmus", "bench/peers", "bench/netns"},

@@ -237,6 +237,53 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 			c.checkTarget(d, m.Destination, m.Field)
 		}
 	}
+	for i, r := range v.TLS {
+		c.checkTCPRoute(d, r, fmt.Sprintf("tls[%d]", i), mesh.ProtocolTLS, mesh.ProtocolHTTPS)
+	}
+	for i, r := range v.TCP {
+		path := fmt.Sprintf("tcp[%d]", i)
+		c.checkTCPRoute(d, r, path, mesh.ProtocolTCP)
+		if onlyForMesh(v, r) {
+			d.warning(path, "has no effect: a sidecar that captures no connections cannot tell which of them an application means; bind the route to a Gateway")
+		}
+	}
+}
+
+// onlyForMesh reports whether a route is for sidecars alone.
+func onlyForMesh(v *mesh.VirtualService, r *mesh.TCPRoute) bool {
+	other := func(g string) bool { return g != mesh.MeshGateway }
+	for _, m := range r.Match {
+		if len(m.Gateways) > 0 {
+			if slices.ContainsFunc(m.Gateways, other) {
+				return false
+			}
+			continue
+		}
+		if slices.ContainsFunc(v.Gateways, other) {
+			return false
+		}
+	}
+	return len(r.Match) > 0 || !slices.ContainsFunc(v.Gateways, other)
+}
+
+// checkTCPRoute checks the destinations of a route, whose ports may be of these
+// protocols.
+func (c *checker) checkTCPRoute(d *document, r *mesh.TCPRoute, path string, protocols ...mesh.Protocol) {
+	for i, dest := range r.Route {
+		at := fmt.Sprintf("%s.route[%d].destination", path, i)
+		ports, known := c.ports(dest.Host)
+		view := mesh.View{Ports: ports}
+		if _, ok := view.RelayPort(dest.Port, protocols...); known && dest.Port == 0 && !ok && len(ports) > 0 {
+			d.error(at+".port", fmt.Sprintf("is missing: %s has several ports, and not one of protocol %v (IST0112)", dest.Host, protocols[0]))
+			continue
+		}
+		if dest.Port == 0 {
+			if p, ok := view.RelayPort(0, protocols...); ok {
+				dest.Port = p.Number
+			}
+		}
+		c.checkTarget(d, dest.Destination, at)
+	}
 }
 
 func servesHost(g *mesh.Gateway, v *mesh.VirtualService, host string) bool {

@@ -122,6 +122,10 @@ func (d *document) connectionPool(p *networking.ConnectionPoolSettings, path str
 		out.MaxConnections = count(t.MaxConnections, "tcp.maxConnections")
 		out.ConnectTimeout = t.ConnectTimeout.AsDuration()
 		out.MaxDuration = t.MaxConnectionDuration.AsDuration()
+		if t.IdleTimeout != nil {
+			idle := t.IdleTimeout.AsDuration()
+			out.TCPIdleTimeout = &idle
+		}
 		if k := t.TcpKeepalive; k != nil {
 			out.KeepAlive = &mesh.TCPKeepAlive{Probes: k.Probes, Time: k.Time.AsDuration(), Interval: k.Interval.AsDuration()}
 		}

@@ -14,13 +14,9 @@ import (
 var noEffect = map[string]string{
 	"HTTPMatchRequest.statPrefix": "there are no metrics by route",
 
-	"VirtualService.tls": "only HTTP is routed",
-	"VirtualService.tcp": "only HTTP is routed",
-
 	"TrafficPolicy.tunnel":        "connections are made directly",
 	"TrafficPolicy.proxyProtocol": "no PROXY header is sent",
 
-	"TCPSettings.idleTimeout":           "it is about TCP listeners, which there are none of",
 	"HTTPSettings.h2UpgradePolicy":      "upstreams are spoken to in HTTP/1.1",
 	"HTTPSettings.useClientProtocol":    "upstreams are spoken to in HTTP/1.1",
 	"HTTPSettings.maxConcurrentStreams": "upstreams are spoken to in HTTP/1.1",

@@ -45,13 +45,18 @@ func (d *document) server(s *networking.Server, path string) (mesh.GatewayServer
 	switch protocol {
 	case mesh.ProtocolHTTPS, mesh.ProtocolTLS:
 		out.TLS = true
-		if s.Tls == nil {
+		switch {
+		case s.Tls == nil:
 			d.error(path+".tls", "is missing: protocol "+s.Port.Protocol+" needs it")
-		} else {
+		case s.Tls.Mode == networking.ServerTLSSettings_PASSTHROUGH:
+			out.Passthrough = true
+		default:
 			d.warning(path+".tls", "has no effect yet: TLS is not terminated, so the port is not opened")
 		}
 	case mesh.ProtocolTCP:
-		d.warning(path+".port.protocol", s.Port.Protocol+" has no effect yet: only HTTP is served, so the port is not opened")
+		if s.Tls != nil {
+			d.error(path+".tls", "protocol "+s.Port.Protocol+" takes no TLS settings: write protocol: TLS")
+		}
 	default:
 		if s.Tls != nil {
 			out.HTTPSRedirect = s.Tls.HttpsRedirect

@@ -49,6 +49,12 @@ func readVirtualService(d *document) {
 			out.HTTP = append(out.HTTP, rule)
 		}
 	}
+	for i, r := range v.Tls {
+		out.TLS = append(out.TLS, d.tlsRoute(r, out.Hosts, fmt.Sprintf("tls[%d]", i)))
+	}
+	for i, r := range v.Tcp {
+		out.TCP = append(out.TCP, d.tcpRoute(r, fmt.Sprintf("tcp[%d]", i)))
+	}
 	d.reader.config.VirtualServices = append(d.reader.config.VirtualServices, out)
 	d.reader.virtualServices = append(d.reader.virtualServices, located[*mesh.VirtualService]{out, d})
 }
@@ -164,7 +170,7 @@ func (d *document) destination(t *networking.Destination, path string) mesh.Dest
 func (d *document) match(m *networking.HTTPMatchRequest, path string) *mesh.HTTPMatch {
 	out := &mesh.HTTPMatch{
 		Name: m.Name, Source: d.source(path), IgnoreURICase: m.IgnoreUriCase,
-		Port: m.Port, SourceLabels: m.SourceLabels, SourceNamespace: m.SourceNamespace, Gateways: d.gateways(m.Gateways),
+		ProxyMatch: mesh.ProxyMatch{Port: m.Port, SourceLabels: m.SourceLabels, SourceNamespace: m.SourceNamespace, Gateways: d.gateways(m.Gateways)},
 	}
 	out.URI = d.stringMatch(m.Uri, path+".uri")
 	out.Scheme = d.stringMatch(m.Scheme, path+".scheme")

@@ -15,11 +15,16 @@ type Gateway struct {
 
 // GatewayServer is one server of a Gateway.
 type GatewayServer struct {
-	Name   string
-	Port   Port
-	Bind   string
-	Hosts  []GatewayHost
-	TLS    bool // terminates or passes TLS
+	Name  string
+	Port  Port
+	Bind  string
+	Hosts []GatewayHost
+	TLS   bool // the port speaks TLS
+
+	// Passthrough does not terminate TLS: connections are told apart by SNI (tls
+	// mode PASSTHROUGH).
+	Passthrough bool
+
 	Source Source
 
 	// HTTPSRedirect answers every plain HTTP request with a 301 to https
@@ -38,12 +43,13 @@ type GatewayHost struct {
 // sidecars of the mesh.
 const MeshGateway = "mesh"
 
-// VirtualService is Istio's VirtualService, its HTTP part.
+// VirtualService is Istio's VirtualService.
 type VirtualService struct {
 	Meta
 	Hosts    []string // lower case, short names made full; none for a delegate
 	Gateways []string // "mesh" or "namespace/name"; never empty
 	HTTP     []*HTTPRoute
+	TLS, TCP []*TCPRoute
 	ExportTo []string
 
 	// Standby is the annotation isthmus.io/standby: whether destinations of
@@ -85,8 +91,11 @@ type HTTPMatch struct {
 	WithoutHeaders []NamedMatch
 	QueryParams    []NamedMatch
 	IgnoreURICase  bool // URI exact and prefix only
+	ProxyMatch
+}
 
-	// Static conditions on the proxy rather than on the request.
+// ProxyMatch is conditions on the proxy rather than on what it gets.
+type ProxyMatch struct {
 	Port            uint32 // of the listener; 0: any
 	SourceLabels    map[string]string
 	SourceNamespace string

@@ -154,7 +154,8 @@ type ConnectionPool struct {
 	MaxRequestsPerCon uint32 // maxRequestsPerConnection
 	MaxRetries        uint32 // concurrent retries
 	IdleTimeout       time.Duration
-	MaxDuration       time.Duration // tcp.maxConnectionDuration: a connection is closed after it
+	MaxDuration       time.Duration  // tcp.maxConnectionDuration: a connection is closed after it
+	TCPIdleTimeout    *time.Duration // tcp.idleTimeout: of relayed connections; nil: 1 h, 0: none
 	Source            Source
 }
 

@@ -74,6 +74,24 @@ func (v *View) Port(number uint32) (Port, bool) {
 	return v.Ports[i], true
 }
 
+// RelayPort is Port for connections that are passed on as they come: where no
+// number is named, the only port, else the only one of the protocols.
+func (v *View) RelayPort(number uint32, protocols ...Protocol) (Port, bool) {
+	if number != 0 || len(v.Ports) == 1 {
+		return v.Port(number)
+	}
+	var found []Port
+	for _, p := range v.Ports {
+		if slices.Contains(protocols, p.Protocol) {
+			found = append(found, p)
+		}
+	}
+	if len(found) != 1 {
+		return Port{}, false
+	}
+	return found[0], true
+}
+
 func (v *View) defaultPort() (Port, bool) {
 	if len(v.Ports) == 1 {
 		return v.Ports[0], true

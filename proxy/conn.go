@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"isthmus/http1"
+	"isthmus/sni"
 )
 
 // conn is one downstream connection.
@@ -47,9 +48,21 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 func (c *conn) serve() {
 	defer c.listener.forget(c)
 	defer c.recover()
+	if t := c.proxy.table.Load(); c.kind == gateway && t.gateways[c.port].raw() {
+		c.serveRaw(t)
+		c.close()
+		return
+	}
 	for {
 		if !c.await() {
 			break
+		}
+		if sni.IsTLS(c.in.data[c.in.r]) && c.last == 0 {
+			t := c.proxy.table.Load()
+			if names := c.sniTable(t); names != nil {
+				c.serveTLS(t, names)
+				break
+			}
 		}
 		x := exchanges.Get().(*exchange)
 		x.conn = c

@@ -29,7 +29,9 @@ const (
 	BodyTooLarge
 	ClientGone
 	RateLimited
-	FaultInjected // the route's fault has aborted it
+	FaultInjected   // the route's fault has aborted it
+	IdleTimeout     // nothing has moved on a relayed connection
+	DurationTimeout // a relayed connection has reached its maxConnectionDuration
 )
 
 // answer is how the proxy answers a kind of failure: the one place where
@@ -48,25 +50,27 @@ type answer struct {
 const connectError = "upstream connect error or disconnect/reset before headers. reset reason: "
 
 var answers = [...]answer{
-	NoError:        {detail: "via_upstream", flag: "-"},
-	NoRoute:        {detail: "route_not_found", flag: "NR", status: 404},
-	NoDestination:  {detail: "cluster_not_found", flag: "NC", status: 503},
-	NoHealthy:      {detail: "no_healthy_upstream", flag: "UH", status: 503, body: "no healthy upstream"},
-	ConnectFailure: {detail: "upstream_reset_before_response_started{connection_failure}", flag: "UF", status: 503, body: connectError + "connection failure", unsent: true},
-	ConnectTimeout: {detail: "upstream_reset_before_response_started{connection_timeout}", flag: "UF", status: 503, body: connectError + "connection failure", unsent: true},
-	LinkDown:       {detail: "upstream_reset_before_response_started{connection_failure}", flag: "UF", status: 503, body: connectError + "connection failure", unsent: true},
-	Stalled:        {detail: "upstream_reset_before_response_started{connection_termination}", flag: "UC", status: 503, body: connectError + "connection termination"},
-	Terminated:     {detail: "upstream_reset_before_response_started{connection_termination}", flag: "UC", status: 503, body: connectError + "connection termination"},
-	BadReply:       {detail: "upstream_reset_before_response_started{protocol_error}", flag: "UPE", status: 502, body: connectError + "protocol error"},
-	Overflow:       {detail: "upstream_reset_before_response_started{overflow}", flag: "UO", status: 503, body: connectError + "overflow", unsent: true},
-	Timeout:        {detail: "upstream_response_timeout", flag: "UT", status: 504, body: "upstream request timeout"},
-	TryTimeout:     {detail: "upstream_per_try_timeout", flag: "UT", status: 504, body: "upstream request timeout"},
-	BadRequest:     {detail: "downstream_protocol_error", flag: "DPE", status: 400},
-	RequestTimeout: {detail: "request_timeout", flag: "-", status: 408},
-	BodyTooLarge:   {detail: "request_payload_too_large", flag: "-", status: 413},
-	ClientGone:     {detail: "downstream_remote_disconnect", flag: "DC"},
-	RateLimited:    {detail: "local_rate_limited", flag: "RL", status: 429, body: "local_rate_limited"},
-	FaultInjected:  {detail: "fault_filter_abort", flag: "FI", body: "fault filter abort"}, // the status is the fault's
+	NoError:         {detail: "via_upstream", flag: "-"},
+	NoRoute:         {detail: "route_not_found", flag: "NR", status: 404},
+	NoDestination:   {detail: "cluster_not_found", flag: "NC", status: 503},
+	NoHealthy:       {detail: "no_healthy_upstream", flag: "UH", status: 503, body: "no healthy upstream"},
+	ConnectFailure:  {detail: "upstream_reset_before_response_started{connection_failure}", flag: "UF", status: 503, body: connectError + "connection failure", unsent: true},
+	ConnectTimeout:  {detail: "upstream_reset_before_response_started{connection_timeout}", flag: "UF", status: 503, body: connectError + "connection failure", unsent: true},
+	LinkDown:        {detail: "upstream_reset_before_response_started{connection_failure}", flag: "UF", status: 503, body: connectError + "connection failure", unsent: true},
+	Stalled:         {detail: "upstream_reset_before_response_started{connection_termination}", flag: "UC", status: 503, body: connectError + "connection termination"},
+	Terminated:      {detail: "upstream_reset_before_response_started{connection_termination}", flag: "UC", status: 503, body: connectError + "connection termination"},
+	BadReply:        {detail: "upstream_reset_before_response_started{protocol_error}", flag: "UPE", status: 502, body: connectError + "protocol error"},
+	Overflow:        {detail: "upstream_reset_before_response_started{overflow}", flag: "UO", status: 503, body: connectError + "overflow", unsent: true},
+	Timeout:         {detail: "upstream_response_timeout", flag: "UT", status: 504, body: "upstream request timeout"},
+	TryTimeout:      {detail: "upstream_per_try_timeout", flag: "UT", status: 504, body: "upstream request timeout"},
+	BadRequest:      {detail: "downstream_protocol_error", flag: "DPE", status: 400},
+	RequestTimeout:  {detail: "request_timeout", flag: "-", status: 408},
+	BodyTooLarge:    {detail: "request_payload_too_large", flag: "-", status: 413},
+	ClientGone:      {detail: "downstream_remote_disconnect", flag: "DC"},
+	RateLimited:     {detail: "local_rate_limited", flag: "RL", status: 429, body: "local_rate_limited"},
+	IdleTimeout:     {detail: "idle_timeout", flag: "-"},
+	DurationTimeout: {detail: "max_duration_timeout", flag: "DT"},
+	FaultInjected:   {detail: "fault_filter_abort", flag: "FI", body: "fault filter abort"}, // the status is the fault's
 }
 
 // String returns Envoy's response code detail.

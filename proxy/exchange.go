@@ -117,8 +117,8 @@ func (x *exchange) findHost() (*virtualHost, Kind) {
 	case inbound:
 		vh = x.table.inbound.find(host, port, named)
 	case gateway:
-		if t := x.table.gateways[x.conn.port]; t != nil {
-			vh = t.find(host, port)
+		if t := x.table.gateways[x.conn.port]; t != nil && t.hosts != nil {
+			vh = t.hosts.find(host, port)
 		}
 	}
 	if vh == nil {

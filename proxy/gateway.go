@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -32,13 +33,29 @@ func gatewayPorts(s *mesh.Snapshot) []uint32 {
 	return slices.Compact(ports)
 }
 
-// served reports whether a server speaks what gateways serve: plain HTTP/1.1.
-func served(s *mesh.GatewayServer) bool { return !s.TLS && s.Port.Protocol.IsHTTP() }
+// served reports whether a server speaks what gateways serve: plain HTTP/1.1,
+// and what they pass on as it comes.
+func served(s *mesh.GatewayServer) bool {
+	return !s.TLS && s.Port.Protocol.IsHTTP() || s.Passthrough || s.Port.Protocol == mesh.ProtocolTCP
+}
 
-// compileGateways makes a host table for every port of the node's Gateways.
-// Servers of several Gateways on one port are served together.
-func (c *compiler) compileGateways() map[uint32]*hostTable {
-	tables := map[uint32]*hostTable{}
+// gatewayTable is what one port of a gateway does with connections: those that
+// begin as TLS go by their server name, others are HTTP. A port of protocol TCP
+// does not look at what comes.
+type gatewayTable struct {
+	hosts *hostTable // nil: no HTTP
+	sni   *sniTable  // nil: no TLS
+	tcp   []*tcpRoute
+}
+
+// raw reports whether connections are passed on before the client has said
+// anything.
+func (t *gatewayTable) raw() bool { return t != nil && t.hosts == nil && t.sni == nil }
+
+// compileGateways makes a table for every port of the node's Gateways. Servers
+// of several Gateways on one port are served together.
+func (c *compiler) compileGateways() map[uint32]*gatewayTable {
+	tables := map[uint32]*gatewayTable{}
 	for _, g := range ownGateways(c.node, c.snapshot.Config) {
 		for i := range g.Servers {
 			s := &g.Servers[i]
@@ -47,10 +64,19 @@ func (c *compiler) compileGateways() map[uint32]*hostTable {
 			}
 			t := tables[s.Port.Number]
 			if t == nil {
-				t = newHostTable()
+				t = &gatewayTable{}
 				tables[s.Port.Number] = t
 			}
-			c.compileServer(t, g, s)
+			switch {
+			case s.Passthrough:
+				t.sni = cmp.Or(t.sni, newSNITable())
+				c.compilePassthrough(t.sni, g, s)
+			case s.Port.Protocol == mesh.ProtocolTCP:
+				t.tcp = append(t.tcp, c.compileTCPServer(g, s)...)
+			default:
+				t.hosts = cmp.Or(t.hosts, newHostTable())
+				c.compileServer(t.hosts, g, s)
+			}
 		}
 	}
 	return tables
@@ -64,7 +90,7 @@ func (c *compiler) compileServer(t *hostTable, g *mesh.Gateway, s *mesh.GatewayS
 		}
 		return
 	}
-	bound := c.boundTo(g.Namespace + "/" + g.Name)
+	bound := c.boundTo(g.Namespace+"/"+g.Name, isHTTP)
 	done := map[string]bool{}
 	for _, host := range bound.hosts {
 		for _, sh := range s.Hosts {
@@ -72,9 +98,7 @@ func (c *compiler) compileServer(t *hostTable, g *mesh.Gateway, s *mesh.GatewayS
 			if !ok || done[domain] {
 				continue
 			}
-			services := slices.DeleteFunc(slices.Clone(bound.byHost[host]), func(vs *mesh.VirtualService) bool {
-				return sh.Namespace != "*" && sh.Namespace != vs.Namespace || !mesh.VisibleTo(vs.ExportTo, vs.Namespace, g.Namespace)
-			})
+			services := slices.DeleteFunc(slices.Clone(bound.byHost[host]), func(vs *mesh.VirtualService) bool { return !admits(g, sh, vs) })
 			if len(services) == 0 {
 				continue
 			}
@@ -82,6 +106,11 @@ func (c *compiler) compileServer(t *hostTable, g *mesh.Gateway, s *mesh.GatewayS
 			t.add(domain, anyPort(domain, s.Port.Number, c.compileRoutes(services, g.Namespace+"/"+g.Name, s.Port.Number)))
 		}
 	}
+}
+
+// admits reports whether a host of a Gateway's server is for a VirtualService.
+func admits(g *mesh.Gateway, host mesh.GatewayHost, vs *mesh.VirtualService) bool {
+	return (host.Namespace == "*" || host.Namespace == vs.Namespace) && mesh.VisibleTo(vs.ExportTo, vs.Namespace, g.Namespace)
 }
 
 func anyPort(name string, port uint32, routes []*route) *hostEntry {

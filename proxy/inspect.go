@@ -96,8 +96,32 @@ func (p *Proxy) Routes() []RouteInfo {
 	}
 	add("outbound", t.outbound)
 	add("inbound", t.inbound.hosts)
-	for port, hosts := range t.gateways {
-		add(gatewayName(port), hosts)
+	relayed := func(listener, host string, list []*tcpRoute) {
+		for _, r := range list {
+			info := p.routeInfo(listener, host, r.route)
+			info.Match = r.describe(host)
+			out = append(out, info)
+		}
+	}
+	named := func(listener string, names *sniTable) {
+		if names == nil {
+			return
+		}
+		for name, list := range names.exact {
+			relayed(listener, name, list)
+		}
+		for suffix, list := range names.wildcards {
+			relayed(listener, "*"+suffix, list)
+		}
+		relayed(listener, "*", names.any)
+	}
+	named("outbound", t.sni)
+	for port, g := range t.gateways {
+		if g.hosts != nil {
+			add(gatewayName(port), g.hosts)
+		}
+		named(gatewayName(port), g.sni)
+		relayed(gatewayName(port), "", g.tcp)
 	}
 	slices.SortStableFunc(out, func(a, b RouteInfo) int {
 		return cmp.Or(cmp.Compare(a.Listener, b.Listener), cmp.Compare(a.Host, b.Host))
@@ -145,6 +169,30 @@ func (p *Proxy) routeInfo(listener, host string, r *route) RouteInfo {
 		info.Name += fmt.Sprintf(" (answer %d)", r.direct.Status)
 	}
 	return info
+}
+
+// describe writes the conditions of a route on connections: "sni a.test", or
+// "tcp", and subnets. name is the server name it is entered under; "" of TCP.
+func (r *tcpRoute) describe(name string) string {
+	kind := "tcp"
+	if name != "" {
+		kind = "sni " + name
+	}
+	if len(r.matches) == 0 {
+		return kind
+	}
+	var alternatives []string
+	for _, m := range r.matches {
+		parts := []string{kind}
+		if len(m.destinations) > 0 {
+			parts = append(parts, fmt.Sprintf("to %v", m.destinations))
+		}
+		if m.source.IsValid() {
+			parts = append(parts, fmt.Sprintf("from %v", m.source))
+		}
+		alternatives = append(alternatives, strings.Join(parts, ", "))
+	}
+	return strings.Join(alternatives, " or ")
 }
 
 // describeMatches writes conditions as "uri prefix /api, header x: exact y".

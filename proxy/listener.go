@@ -25,6 +25,7 @@ type listener struct {
 	address net.Addr
 
 	accepting bool // guarded by Proxy.mu
+	silent    bool // likewise: clients may wait for the other side to speak
 
 	mu    sync.Mutex // guards conns
 	conns map[*conn]struct{}
@@ -71,11 +72,24 @@ func setDeferred(fd uintptr, delay instant) {
 	unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, int(delay/instant(time.Second)))
 }
 
+// expectSilence has connections handed over at once, though their clients may
+// not be the first to speak, or as usual. The caller holds Proxy.mu.
+func (l *listener) expectSilence(silent bool) {
+	if l.silent != silent {
+		l.silent = silent
+		l.deferAccept(map[bool]instant{false: acceptDelay}[silent])
+	}
+}
+
 // acceptPending has connections handed over that are open but silent, which
 // takes up to acceptDelay from now.
 func (l *listener) acceptPending() {
+	l.deferAccept(0)
+}
+
+func (l *listener) deferAccept(delay instant) {
 	if raw, err := l.file.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) { setDeferred(fd, 0) })
+		raw.Control(func(fd uintptr) { setDeferred(fd, delay) })
 	}
 }
 

@@ -53,6 +53,9 @@ type Proxy struct {
 	unrouted [3]*telemetry.Requests // likewise: to nobody that is known
 	answered [3]*telemetry.Requests // likewise: by routes that answer by themselves
 	log      *slog.Logger
+
+	unroutedConns [3]*telemetry.Connections // likewise: relayed to nobody
+
 	table    atomic.Pointer[table]
 	draining atomic.Bool
 	reached  sync.Map // upstreamKey -> *reach, of targets that others have asked for
@@ -85,6 +88,7 @@ func New(o Options) (*Proxy, error) {
 	for kind := range p.patience {
 		p.patience[kind] = o.Downstream.patience(listenerKind(kind))
 		p.unrouted[kind] = telemetry.NewRequests(nobodyLabels(o.Node, listenerKind(kind), "BlackHoleCluster"))
+		p.unroutedConns[kind] = telemetry.NewConnections(nobodyLabels(o.Node, listenerKind(kind), "BlackHoleCluster"))
 		p.answered[kind] = telemetry.NewRequests(nobodyLabels(o.Node, listenerKind(kind), ""))
 	}
 	for _, l := range []struct {
@@ -128,6 +132,7 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	p.forgetReach(t)
 	p.closeGateways(s)
 	for _, l := range p.listeners {
+		l.expectSilence(l.kind == gateway && t.gateways[l.port].raw())
 		l.begin()
 	}
 	return nil

@@ -44,32 +44,34 @@ func (x *exchange) counters() *telemetry.Requests {
 }
 
 // counters are those of one upstream, by the cluster of the endpoints.
-type counters struct {
+type counters[T any] struct {
 	labels telemetry.Labels
+	make   func(telemetry.Labels) *T
 
-	mu        sync.Mutex // guards byCluster
-	byCluster map[string]*telemetry.Requests
+	mu        *sync.Mutex // guards byCluster
+	byCluster map[string]*T
+}
+
+func newCounters[T any](l telemetry.Labels, make func(telemetry.Labels) *T) counters[T] {
+	return counters[T]{l, make, &sync.Mutex{}, map[string]*T{}}
 }
 
 // of returns the counters for a cluster, "" where no endpoint was reached.
-func (c *counters) of(cluster string) *telemetry.Requests {
+func (c *counters[T]) of(cluster string) *T {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.byCluster[cluster]
 	if r == nil {
 		l := c.labels
 		l.DestinationCluster = cluster
-		r = telemetry.NewRequests(l)
-		if c.byCluster == nil {
-			c.byCluster = map[string]*telemetry.Requests{}
-		}
+		r = c.make(l)
 		c.byCluster[cluster] = r
 	}
 	return r
 }
 
 // all appends every counter to list.
-func (c *counters) all(list []*telemetry.Requests) []*telemetry.Requests {
+func (c *counters[T]) all(list []*T) []*T {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range c.byCluster {
@@ -86,6 +88,18 @@ func (p *Proxy) Requests() []*telemetry.Requests {
 	defer p.mu.Unlock()
 	for _, u := range p.upstreams {
 		list = u.live.counters.all(list)
+	}
+	return list
+}
+
+// Connections returns the counters of relayed connections of all upstreams in
+// use, for [telemetry.ConnectionsCollector].
+func (p *Proxy) Connections() []*telemetry.Connections {
+	list := slices.Clone(p.unroutedConns[:])
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, u := range p.upstreams {
+		list = u.live.connections.all(list)
 	}
 	return list
 }

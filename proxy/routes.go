@@ -17,11 +17,18 @@ type boundServices struct {
 	wildcards []string // those of hosts that begin with "*"
 }
 
-// boundTo collects the VirtualServices bound to a gateway, as far as the node
-// may use them.
-func (c *compiler) boundTo(gateway string) *boundServices {
+// isHTTP reports whether a VirtualService says anything of HTTP: one that does
+// not takes no host from another that does.
+func isHTTP(vs *mesh.VirtualService) bool { return len(vs.HTTP) > 0 || len(vs.TLS)+len(vs.TCP) == 0 }
+
+// boundTo collects the VirtualServices of a kind that are bound to a gateway, as
+// far as the node may use them.
+func (c *compiler) boundTo(gateway string, ofKind func(*mesh.VirtualService) bool) *boundServices {
 	b := &boundServices{byHost: map[string][]*mesh.VirtualService{}}
 	for _, vs := range c.snapshot.Config.VirtualServices {
+		if !ofKind(vs) {
+			continue
+		}
 		if gateway == mesh.MeshGateway && !mesh.VisibleTo(vs.ExportTo, vs.Namespace, c.node.Namespace) {
 			continue
 		}
@@ -117,7 +124,7 @@ func (r *route) catchAll() bool {
 func (c *compiler) compileRoute(vs *mesh.VirtualService, rule *mesh.HTTPRoute, gateway string, port uint32) *route {
 	r := &route{rule: rule, name: cmp.Or(rule.Name, rule.Source.String())}
 	for _, m := range rule.Match {
-		if !c.holdsHere(vs, m, gateway, port) {
+		if !c.holdsHere(vs, &m.ProxyMatch, gateway, port) {
 			continue
 		}
 		r.matches = append(r.matches, requestMatch{
@@ -138,7 +145,7 @@ func (c *compiler) compileRoute(vs *mesh.VirtualService, rule *mesh.HTTPRoute, g
 }
 
 // holdsHere decides the conditions of a match that are on the proxy.
-func (c *compiler) holdsHere(vs *mesh.VirtualService, m *mesh.HTTPMatch, gateway string, port uint32) bool {
+func (c *compiler) holdsHere(vs *mesh.VirtualService, m *mesh.ProxyMatch, gateway string, port uint32) bool {
 	if m.Port != 0 && m.Port != port {
 		return false
 	}
@@ -240,34 +247,41 @@ func (c *compiler) compileAction(vs *mesh.VirtualService, rule *mesh.HTTPRoute, 
 	if !rule.Fault.Empty() {
 		a.fault = rule.Fault
 	}
-	for i := range rule.Route {
-		d := &rule.Route[i]
+	a.destinations, a.totalWeight = c.compileDestinations(vs, rule.Route, func(d mesh.Destination) *target { return c.target(d, port) })
+	return a
+}
+
+// compileDestinations returns what of a route's destinations may get traffic,
+// and the sum of their weights.
+func (c *compiler) compileDestinations(vs *mesh.VirtualService, list []mesh.RouteDestination, target func(mesh.Destination) *target) (out []destination, total uint32) {
+	for i := range list {
+		d := &list[i]
 		weight := d.Weight
-		if len(rule.Route) == 1 {
+		if len(list) == 1 {
 			weight = 1 // Istio: the weight of a single destination is ignored
 		}
-		a.destinations = append(a.destinations, destination{
-			target:  c.target(d.Destination, port),
+		out = append(out, destination{
+			target:  target(d.Destination),
 			weight:  weight,
 			headers: nonEmpty(&d.Headers),
 			rule:    d.Destination,
 		})
-		a.totalWeight += weight
+		total += weight
 	}
 	// A weight of 0 on the same service in another cluster is a standby; other
 	// zeros mean "off", unless the annotation decides.
-	kept := a.destinations[:0]
-	for _, d := range a.destinations {
+	all := slices.Clone(out)
+	kept := out[:0]
+	for _, d := range all {
 		if d.weight == 0 {
-			d.standby = isStandby(vs, d, a.destinations)
+			d.standby = isStandby(vs, d, all)
 			if !d.standby {
 				continue
 			}
 		}
 		kept = append(kept, d)
 	}
-	a.destinations = kept
-	return a
+	return kept, total
 }
 
 func isStandby(vs *mesh.VirtualService, d destination, all []destination) bool {

@@ -85,6 +85,17 @@ func (s *stream) fillPipe(p *pipe, n int64) error {
 	return err
 }
 
+// tryPipe moves what has come into an empty pipe without waiting; n is 0 if
+// nothing has, or nothing will.
+func (s *stream) tryPipe(p *pipe) (n int, err error) {
+	var errno syscall.Errno
+	err = s.control(func(fd uintptr) { p.held, errno = rawSplice(fd, uintptr(p.w), pipeSize) })
+	if err == nil && errno != 0 && errno != syscall.EAGAIN {
+		err = errno
+	}
+	return p.held, err
+}
+
 // writePipe sends what a pipe holds; see write.
 func (s *stream) writePipe(p *pipe, t instant) error {
 	if s.raw == nil {

@@ -14,7 +14,8 @@ type table struct {
 	snapshot *mesh.Snapshot
 	caller   balancer.Caller
 	outbound *hostTable
-	gateways map[uint32]*hostTable // by the Gateway's port
+	sni      *sniTable                // of the outbound listener
+	gateways map[uint32]*gatewayTable // by the Gateway's port
 	inbound  *inboundTable
 	targets  map[upstreamKey]*target
 	limits   [3][]limit // by listenerKind
@@ -186,6 +187,7 @@ func compile(s *mesh.Snapshot, o Options) *table {
 	t := &table{snapshot: s, caller: callerOf(s), targets: map[upstreamKey]*target{}}
 	c := &compiler{table: t, node: s.Node, reg: s.Registry, options: o}
 	t.outbound = c.compileOutbound()
+	t.sni = c.compileOutboundSNI()
 	t.gateways = c.compileGateways()
 	t.inbound = c.compileInbound()
 	c.compileLimits()
@@ -196,7 +198,7 @@ func compile(s *mesh.Snapshot, o Options) *table {
 // every service, and those that VirtualServices bring on their own.
 func (c *compiler) compileOutbound() *hostTable {
 	t := newHostTable()
-	bound := c.boundTo(mesh.MeshGateway)
+	bound := c.boundTo(mesh.MeshGateway, isHTTP)
 
 	for _, svc := range c.reg.Services() {
 		for _, name := range c.reg.Names(svc) {

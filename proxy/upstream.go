@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ import (
 type upstreamKey struct {
 	inbound bool // the application beside this proxy
 	through bool // an east-west gateway's way to its own cluster
+	relay   bool // for connections that are passed on as they come
 	host    string
 	port    uint32
 	subset  string
@@ -65,6 +67,7 @@ type upstream struct {
 	keepAlive      *mesh.TCPKeepAlive
 	limits         limits
 	retries        breaker.Limits
+	relayIdle      instant          // of relayed connections; 0: none
 	begun          *breaker.Window  // of requests, for retryBudget.budgetInterval; nil: those under way count
 	hash           *mesh.HashPolicy // nil: requests belong nowhere
 
@@ -83,9 +86,12 @@ type live struct {
 	requests atomic.Int32 // under way
 	budget   breaker.Budget
 	queue    connQueue
-	counters counters
-	begun    *breaker.Window  // see upstream; guarded by Proxy.mu
-	links    map[string]*link // by remote cluster; guarded by Proxy.mu
+	counters counters[telemetry.Requests]
+
+	connections counters[telemetry.Connections] // relayed
+
+	begun *breaker.Window  // see upstream; guarded by Proxy.mu
+	links map[string]*link // by remote cluster; guarded by Proxy.mu
 }
 
 // member is one endpoint of one upstream with its connections. It lives as
@@ -125,7 +131,9 @@ func newUpstream(t *target, node *mesh.Node, caller balancer.Caller, old *upstre
 	u := &upstream{key: t.key, known: known, endpoints: endpoints, policy: policy, caller: caller, live: &live{}}
 	byAddress := map[mesh.EndpointKey]*member{}
 	if old == nil {
-		u.live.counters.labels = requestLabels(node, t.key)
+		labels := requestLabels(node, t.key)
+		u.live.counters = newCounters(labels, telemetry.NewRequests)
+		u.live.connections = newCounters(labels, telemetry.NewConnections)
 	} else {
 		u.live = old.live
 		for _, m := range old.members {
@@ -141,6 +149,10 @@ func newUpstream(t *target, node *mesh.Node, caller balancer.Caller, old *upstre
 	u.maxRequests = pool.MaxRequestsPerCon
 	u.maxDuration = instant(pool.MaxDuration)
 	u.keepAlive = pool.KeepAlive
+	u.relayIdle = instant(relayIdleDefault)
+	if idle := pool.TCPIdleTimeout; idle != nil {
+		u.relayIdle = instant(*idle)
+	}
 	u.limits = limits{
 		connections: int32(pool.MaxConnections),
 		pending:     int32(pool.MaxPending),
@@ -270,6 +282,29 @@ func (c *compiler) target(d mesh.Destination, port uint32) *target {
 			_, known = v.Port(k.port)
 		}
 	}
+	return c.enterTarget(k, v, known)
+}
+
+// relayTarget enters a destination of a route that passes connections on. port
+// is that of the listener. Endpoints at another proxy's inbound listener are left
+// out: that one cannot tell what such a connection is for.
+func (c *compiler) relayTarget(d mesh.Destination, port uint32, protocols []mesh.Protocol) *target {
+	v, known := c.reg.View(d.Host)
+	k := upstreamKey{relay: true, host: d.Host, port: d.Port, subset: d.Subset}
+	if known {
+		k.host = v.Host
+		p, ok := v.RelayPort(k.port, protocols...)
+		if q, same := v.Port(port); k.port == 0 && same && port != 0 && slices.Contains(protocols, q.Protocol) {
+			p, ok = q, true
+		}
+		k.port, known = p.Number, ok
+	}
+	return c.enterTarget(k, v, known)
+}
+
+// enterTarget enters what a key names. v is the view of its host, if that is
+// known.
+func (c *compiler) enterTarget(k upstreamKey, v *mesh.View, known bool) *target {
 	if t := c.targets[k]; t != nil {
 		return t
 	}
@@ -281,6 +316,9 @@ func (c *compiler) target(d mesh.Destination, port uint32) *target {
 		}
 		policy := rules.Find(v.Host, v.Namespace, k.port, k.subset)
 		endpoints := reg.Endpoints(v, k.port)
+		if k.relay {
+			endpoints = slices.DeleteFunc(slices.Clone(endpoints), func(e *mesh.Endpoint) bool { return e.Via })
+		}
 		if k.subset == "" {
 			return endpoints, policy, true
 		}

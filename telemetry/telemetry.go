@@ -25,15 +25,20 @@ type Labels struct {
 	DestinationService, DestinationName, DestinationNamespace, DestinationCluster string
 }
 
-// labelNames are those of Istio's metrics that are known here, in the order of
-// Labels.values.
-var labelNames = []string{
+// commonLabelNames are those of all of Istio's metrics that are known here, in
+// the order of Labels.values.
+var commonLabelNames = []string{
 	"reporter", "source_workload", "source_workload_namespace", "source_cluster", "source_app", "source_version",
 	"destination_service", "destination_service_name", "destination_service_namespace", "destination_cluster",
-	"request_protocol", "connection_security_policy", "response_code", "response_flags",
+	"request_protocol", "connection_security_policy",
 }
 
-func (l *Labels) values(status int, flag string) []string {
+// requestLabelNames are those of Istio's metrics of requests.
+var requestLabelNames = append(slices.Clone(commonLabelNames), "response_code", "response_flags")
+
+// values returns the values of the labels, with those of a kind of metrics
+// behind them.
+func (l *Labels) values(protocol string, more ...string) []string {
 	security := "none"
 	if l.Reporter == "source" {
 		security = "unknown" // Istio's source reports no more
@@ -41,8 +46,9 @@ func (l *Labels) values(status int, flag string) []string {
 	v := []string{
 		l.Reporter, l.SourceWorkload, l.SourceNamespace, l.SourceCluster, l.SourceApp, l.SourceVersion,
 		l.DestinationService, l.DestinationName, l.DestinationNamespace, l.DestinationCluster,
-		"http", security, strconv.Itoa(status), flag,
+		protocol, security,
 	}
+	v = append(v, more...)
 	for i := range v {
 		if v[i] == "" {
 			v[i] = "unknown"
@@ -140,8 +146,8 @@ func (s *series) observe(took time.Duration) {
 }
 
 var (
-	requestsDesc = prometheus.NewDesc("istio_requests_total", "Requests by who called whom and what became of them.", labelNames, nil)
-	durationDesc = prometheus.NewDesc("istio_request_duration_milliseconds", "How long requests took, until the last of the reply came.", labelNames, nil)
+	requestsDesc = prometheus.NewDesc("istio_requests_total", "Requests by who called whom and what became of them.", requestLabelNames, nil)
+	durationDesc = prometheus.NewDesc("istio_request_duration_milliseconds", "How long requests took, until the last of the reply came.", requestLabelNames, nil)
 )
 
 // Collector shows counters as metrics. list returns those that are in use:
@@ -160,7 +166,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	var order []string
 	for _, r := range c.list() {
 		r.each(func(status int, flag string, s *series) {
-			values := r.labels.values(status, flag)
+			values := r.labels.values("http", strconv.Itoa(status), flag)
 			key := joined(values)
 			if sums[key] == nil {
 				sums[key] = &shown{values: values}

@@ -166,7 +166,7 @@ func (s *server) build(paths []string) (err error) {
 		return err
 	}
 	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(admin.NewCollector(s), telemetry.Collector(s.proxy.Requests), s.proxy.Mirrors(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics.MustRegister(admin.NewCollector(s), telemetry.Collector(s.proxy.Requests), telemetry.ConnectionsCollector(s.proxy.Connections), s.proxy.Mirrors(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics))
 }
 

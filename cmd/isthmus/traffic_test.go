@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -170,5 +172,37 @@ func TestTraffic_Mirror(t *testing.T) {
 	eventually(t, "the copy is counted", func() bool {
 		_, text := page("http://"+metrics+"/metrics", "")
 		return strings.Contains(text, `isthmus_mirrored_requests_total{outcome="failed"} 1`)
+	})
+}
+
+// TestTraffic_Relay: TLS by its server name, beside HTTP on one port, and the
+// metrics of it.
+func TestTraffic_Relay(t *testing.T) {
+	up := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "served over TLS") }))
+	defer up.Close()
+	address := strings.TrimPrefix(up.URL, "https://")
+	outbound, metrics := startProxy(t, strings.Replace(service(t, "tls.test", up.URL), "name: http, protocol: HTTP", "name: http, protocol: TLS", 1))
+	transport := up.Client().Transport.(*http.Transport).Clone()
+	transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, outbound)
+	}
+	transport.TLSClientConfig.ServerName = "" // as the URL says
+	transport.TLSClientConfig.InsecureSkipVerify = true
+	client := &http.Client{Transport: transport}
+	res, err := client.Get("https://tls.test/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if b, _ := io.ReadAll(res.Body); string(b) != "served over TLS" || address == outbound {
+		t.Errorf("got %q", b)
+	}
+	if _, err := client.Get("https://nobody.test/"); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+		t.Errorf("a name that nobody knows: %v", err)
+	}
+	transport.CloseIdleConnections()
+	eventually(t, "both are counted", func() bool {
+		_, text := page("http://"+metrics+"/metrics", "")
+		return strings.Contains(text, `istio_tcp_connections_closed_total{`) && strings.Contains(text, `response_flags="NR"`) && strings.Contains(text, `destination_service="tls.test"`)
 	})
 }

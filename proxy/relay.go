@@ -1,0 +1,291 @@
+package proxy
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"isthmus/sni"
+	"isthmus/telemetry"
+)
+
+// A connection whose requests nobody tells apart is relayed: its bytes go to
+// one endpoint as they come, and back. Which endpoint, its server name says if it
+// begins as TLS, or else the port. Until it is connected to, another endpoint may
+// take its place; nothing is tried again after that.
+
+// serveRaw relays a connection to a port of protocol TCP. The client need not
+// speak first.
+func (c *conn) serveRaw(t *table) {
+	c.relay(t, firstFit(t.gateways[c.port].tcp, c))
+}
+
+// sniTable returns what server names mean on the connection's listener; nil if
+// it does not look at them.
+func (c *conn) sniTable(t *table) *sniTable {
+	switch c.kind {
+	case outbound:
+		return t.sni
+	case gateway:
+		if g := t.gateways[c.port]; g != nil {
+			return g.sni
+		}
+	}
+	return nil
+}
+
+// TLS alerts (RFC 8446 6) to a client whose connection goes nowhere, so that it
+// can say why.
+const (
+	alertDecodeError      = 50
+	alertInternalError    = 80
+	alertUnrecognizedName = 112
+)
+
+// sendAlert sends a fatal alert.
+func (c *conn) sendAlert(description byte) {
+	c.write([]byte{21, 3, 3, 0, 2, 2, description}, now())
+}
+
+// serveTLS relays a connection that begins as TLS, of which the first bytes have
+// come, by the name in its ClientHello.
+func (c *conn) serveTLS(t *table, names *sniTable) {
+	hello, err := c.readHello()
+	switch {
+	case err == nil:
+	case errors.Is(err, sni.ErrMalformed), errors.Is(err, sni.ErrNotTLS), errors.Is(err, sni.ErrLong):
+		c.sendAlert(alertDecodeError)
+		c.countRefused(BadRequest)
+		return
+	default:
+		c.countRefused(ClientGone)
+		return
+	}
+	switch kind := c.relay(t, names.find(hello.ServerName, c)); kind {
+	case NoRoute:
+		c.sendAlert(alertUnrecognizedName)
+	case NoDestination, NoHealthy, ConnectFailure, ConnectTimeout, LinkDown, Overflow:
+		c.sendAlert(alertInternalError)
+	}
+}
+
+// readHello reads until the ClientHello is whole. Its bytes stay where they are.
+func (c *conn) readHello() (sni.Hello, error) {
+	c.limit = now() + c.patience.head
+	for {
+		hello, err := sni.Parse(c.in.bytes())
+		if !errors.Is(err, sni.ErrShort) {
+			return hello, err
+		}
+		if c.in.w == len(c.in.data) {
+			c.in.compact()
+			if c.in.w == len(c.in.data) && !c.in.grow() {
+				return hello, sni.ErrLong
+			}
+		}
+		if _, err := c.fill(); err != nil && !errors.Is(err, errInterrupted) {
+			return hello, err
+		}
+	}
+}
+
+// countRefused counts a connection that goes nowhere.
+func (c *conn) countRefused(k Kind) {
+	counts := c.proxy.unroutedConns[c.kind]
+	counts.Open()
+	counts.Close(answers[k].flag)
+}
+
+// relay passes a connection on, and returns when it has ended.
+func (c *conn) relay(t *table, r *tcpRoute) Kind {
+	if r == nil {
+		c.countRefused(NoRoute)
+		return NoRoute
+	}
+	x := exchanges.Get().(*exchange)
+	defer x.release()
+	x.req.Reset()
+	x.conn, x.table, x.route = c, t, r.route
+	x.start = now()
+	x.clock = x.start
+	up, u, kind := x.connect()
+	if kind != NoError {
+		counts := c.proxy.unroutedConns[c.kind]
+		if len(r.route.destinations) > 0 {
+			counts = x.upstream(r.route.destinations[0].target).live.connections.of("")
+		}
+		counts.Open()
+		counts.Close(answers[kind].flag)
+		return kind
+	}
+	m := x.member
+	m.host.Begin()
+	defer m.host.End()
+	s := &relaySession{client: c, upstream: up, counts: u.live.connections.of(m.host.Endpoint().Cluster), idle: u.relayIdle}
+	if u.maxDuration != 0 {
+		s.until = now() + u.maxDuration
+	}
+	s.counts.Open()
+	kind = s.run()
+	s.counts.Close(answers[kind].flag)
+	return kind
+}
+
+// connect opens a connection to an endpoint of the route, to another one if that
+// fails.
+func (x *exchange) connect() (*upstreamConn, *upstream, Kind) {
+	x.attempts, x.tried = 0, x.tried[:0]
+	plan := retryPlan{policy: noRetries}
+	drawn := x.route.draw()
+	for {
+		_, u, m, kind := x.pick(drawn, &plan)
+		if kind != NoError {
+			return nil, nil, kind
+		}
+		x.attempts++
+		x.member, x.tried = m, append(x.tried, m.host)
+		c, err := u.lease(m, x.conn.stream, x.clock, now()+u.connectTimeout, true)
+		x.clock = now()
+		switch {
+		case err == nil:
+			return c, u, NoError
+		case err.Kind == Timeout:
+			return nil, nil, Overflow // in line for a connection
+		case !answers[err.Kind].unsent || err.Kind == Overflow || plan.failovers == maxFailovers:
+			return nil, nil, err.Kind
+		}
+		plan.failovers++
+		plan.silent = plan.silent || err.Kind == ConnectTimeout
+	}
+}
+
+// relaySession is a connection being relayed.
+type relaySession struct {
+	client   *conn
+	upstream *upstreamConn
+	counts   *telemetry.Connections
+
+	idle  instant      // how long nothing may move either way; 0: for ever
+	until instant      // when it has to be over; 0: never
+	last  atomic.Int64 // an instant: when bytes have moved
+
+	ending sync.Once
+	kind   Kind // why it has ended; written within ending
+}
+
+// run moves bytes both ways until both sides have ended theirs, or it has to be
+// over. Of the two directions, one has a goroutine of its own, which ends with
+// run.
+func (s *relaySession) run() Kind {
+	c, up := s.client.stream, s.upstream.stream
+	defer s.upstream.discard()
+	if c.raw == nil && c.register() != nil {
+		return ClientGone
+	}
+	stall := cmp.Or(s.idle, maxTimeout)
+	c.stall, up.stall = stall, stall
+	s.moved()
+	replies := make(chan struct{})
+	go func() {
+		defer close(replies)
+		s.forward(up, c, s.counts.Sent, Terminated, ClientGone)
+	}()
+	s.forward(c, up, s.counts.Received, ClientGone, Terminated)
+	<-replies
+	return s.kind
+}
+
+func (s *relaySession) moved() { s.last.Store(int64(now())) }
+
+// limit is when the next bytes have to come.
+func (s *relaySession) limit() instant {
+	if s.idle == 0 {
+		return s.until
+	}
+	return sooner(s.until, instant(s.last.Load())+s.idle)
+}
+
+// end ends both directions. With a reset, as one that came from one side is
+// passed on to the other.
+func (s *relaySession) end(k Kind, reset bool) {
+	s.ending.Do(func() {
+		s.kind = k
+		s.client.kill(reset)
+		s.upstream.kill(reset)
+	})
+}
+
+// forward moves the bytes of one direction until its sender ends it. fromKind
+// and toKind are what a failure of either side is.
+func (s *relaySession) forward(from, to *stream, count func(int), fromKind, toKind Kind) {
+	for {
+		if n := from.in.len(); n > 0 {
+			full := from.in.w == len(from.in.data)
+			if err := to.write(from.in.bytes(), now()); err != nil {
+				s.failed(err, toKind)
+				return
+			}
+			count(n)
+			s.moved()
+			from.in.r, from.in.w = 0, 0
+			if full {
+				if err := s.pour(from, to, count); err != nil {
+					s.failed(err, toKind)
+					return
+				}
+			}
+		}
+		from.limit = s.limit()
+		switch _, err := from.fill(); {
+		case err == nil, err == errInterrupted:
+		case err == io.EOF:
+			to.closeWrite()
+			return
+		case err == errTimeout && now() < cmp.Or(s.limit(), maxTimeout):
+			// Bytes have moved the other way meanwhile.
+		default:
+			s.failed(err, fromKind)
+			return
+		}
+	}
+}
+
+// failed ends both directions after a failure of one.
+func (s *relaySession) failed(err error, k Kind) {
+	switch {
+	case s.until != 0 && now() >= s.until:
+		s.end(DurationTimeout, false)
+	case isTimeout(err), err == errTimeout:
+		s.end(IdleTimeout, false)
+	default:
+		s.end(k, true)
+	}
+}
+
+// pour moves bytes within the kernel, for as long as there are more at once. The
+// error is that of the receiver, or one that reading would not tell again.
+func (s *relaySession) pour(from, to *stream, count func(int)) error {
+	p := takePipe()
+	if p == nil {
+		return nil
+	}
+	defer p.release()
+	for {
+		if n, err := from.tryPipe(p); n == 0 || err != nil {
+			return err
+		}
+		n := p.held
+		if err := to.writePipe(p, now()); err != nil {
+			return err
+		}
+		count(n)
+		s.moved()
+	}
+}
+
+// relayIdleDefault is how long a relayed connection may be silent, both ways;
+// Istio's and Envoy's default.
+const relayIdleDefault = time.Hour

@@ -1,0 +1,521 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"isthmus/mesh"
+	"isthmus/telemetry"
+)
+
+// certificate is one that every name may use.
+var certificate = sync.OnceValue(func() tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"*"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		panic(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+})
+
+// byteServer runs a server of bytes: handle has each connection for itself.
+func byteServer(t testing.TB, handle func(c net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() { // ends when l is closed
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // ends with the connection
+				defer c.Close()
+				handle(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// greeter says its name over TLS, and what it hears.
+func greeter(t testing.TB, name string) string {
+	return byteServer(t, func(c net.Conn) {
+		s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate()}})
+		if s.Handshake() == nil {
+			io.WriteString(s, name+"\n")
+			io.Copy(s, s)
+			s.CloseWrite()
+		}
+	})
+}
+
+// passEntry is a ServiceEntry of one port with endpoints.
+func passEntry(host, port string, addrs ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: %s}\nspec:\n  hosts: [%s]\n  resolution: STATIC\n  ports: [%s]\n  endpoints:\n",
+		strings.ReplaceAll(host, "*", "all"), host, port)
+	for _, a := range addrs {
+		ap := netip.MustParseAddrPort(a)
+		fmt.Fprintf(&b, "  - {address: %s, ports: {p: %d}}\n", ap.Addr(), ap.Port())
+	}
+	return b.String() + "---\n"
+}
+
+const (
+	overTLSPort = "{number: 443, name: p, protocol: TLS}"
+	overTCPPort = "{number: 5432, name: p, protocol: TCP}"
+)
+
+// greeting is what a TLS client for a name gets first; "" and the error if it
+// gets nothing.
+func greeting(t testing.TB, address, name string) (string, error) {
+	t.Helper()
+	d := &net.Dialer{Timeout: 20 * time.Second}
+	c, err := tls.DialWithDialer(d, "tcp", address, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	b := make([]byte, 100)
+	n, err := c.Read(b)
+	return strings.TrimSpace(string(b[:n])), err
+}
+
+// relayed sums up the metrics of relayed connections.
+func relayed(t *testing.T, p *Proxy) string {
+	t.Helper()
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(telemetry.ConnectionsCollector(p.Connections))
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums, flags := map[string]float64{}, map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			sums[f.GetName()] += m.Counter.GetValue()
+			for _, l := range m.Label {
+				if f.GetName() == "istio_tcp_connections_closed_total" && l.GetName() == "response_flags" {
+					flags[l.GetValue()] += m.Counter.GetValue()
+				}
+			}
+		}
+	}
+	return fmt.Sprintf("opened %v sent %v received %v closed %v",
+		sums["istio_tcp_connections_opened_total"], sums["istio_tcp_sent_bytes_total"], sums["istio_tcp_received_bytes_total"], flags)
+}
+
+func awaitRelayed(t *testing.T, p *Proxy, want string) {
+	t.Helper()
+	for range 5000 {
+		if relayed(t, p) == want {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Errorf("counted %s, want %s", relayed(t, p), want)
+}
+
+const tlsGateway = `
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 80, name: tls, protocol: TLS}, tls: {mode: PASSTHROUGH}, hosts: ["*.test", "b.example"]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: ["*.test", b.example, c.example]
+  gateways: [gw, mesh]
+  tls:
+  - {match: [{sniHosts: [a.test]}], route: [{destination: {host: a.up}}]}
+  - {match: [{sniHosts: ["*.w.test"]}], route: [{destination: {host: w.up}}]}
+  - {match: [{sniHosts: [b.w.test, b.example, c.example]}], route: [{destination: {host: b.up}}]}
+  - {match: [{sniHosts: ["*.test"], gateways: [mesh]}], route: [{destination: {host: w.up}}]}
+  - {match: [{sniHosts: [down.test]}], route: [{destination: {host: down.up}}]}
+  - {match: [{sniHosts: [half.test]}], route: [{destination: {host: half.up}}]}
+  - {match: [{sniHosts: [nobody.test]}], route: [{destination: {host: nobody.up}}]}
+`
+
+// TestRelay_SNI: a server name picks the route, the most specific first.
+func TestRelay_SNI(t *testing.T) {
+	a, b, w, own := greeter(t, "a"), greeter(t, "b"), greeter(t, "w"), greeter(t, "own")
+	p := serve(t, atEdge(), passEntry("a.up", overTLSPort, a)+passEntry("b.up", overTLSPort, b)+passEntry("w.up", overTLSPort, w)+
+		passEntry("down.up", overTLSPort, refusing(t))+passEntry("half.up", overTLSPort, refusing(t), a)+passEntry("own.mesh", overTLSPort, own)+
+		entry("plain.mesh", replying(t, okReply).address)+tlsGateway)
+	for _, tt := range []struct{ listener, name, want string }{
+		{"gateway:80", "a.test", "a"},
+		{"gateway:80", "A.TEST", "a"},
+		{"gateway:80", "x.w.test", "w"},
+		{"gateway:80", "b.w.test", "b"},
+		{"gateway:80", "b.example", "b"},
+		{"gateway:80", "half.test", "a"},
+		{"gateway:80", "c.example", "tls: unrecognized name"}, // no host of the server
+		{"gateway:80", "x.test", "tls: unrecognized name"},    // a route of the mesh
+		{"gateway:80", "", "tls: unrecognized name"},
+		{"gateway:80", "own.mesh", "tls: unrecognized name"},
+		{"gateway:80", "down.test", "tls: internal error"},
+		{"gateway:80", "nobody.test", "tls: internal error"},
+		{"outbound", "x.test", "w"},
+		{"outbound", "a.test", "a"},
+		{"outbound", "own.mesh", "own"},
+		{"outbound", "plain.mesh", "tls: unrecognized name"},
+	} {
+		got, err := greeting(t, p.address(tt.listener), tt.name)
+		if err != nil {
+			got = err.Error()
+		}
+		if got != tt.want && !strings.HasSuffix(got, tt.want) {
+			t.Errorf("%s, %q: %q, want %q", tt.listener, tt.name, got, tt.want)
+		}
+	}
+	if got := exchangeRaw(t, p.address("outbound"), get("plain.mesh"), whole(1)); status(got) != "200" {
+		t.Errorf("HTTP beside TLS: %q", got)
+	}
+}
+
+// TestRelay_HelloInPieces: a ClientHello that comes byte by byte arrives whole.
+func TestRelay_HelloInPieces(t *testing.T) {
+	p := serve(t, Options{}, passEntry("a.test", overTLSPort, greeter(t, "a")))
+	raw, err := net.Dial("tcp", p.address("outbound"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	raw.SetDeadline(time.Now().Add(20 * time.Second))
+	c := tls.Client(dripping{raw}, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true})
+	b := make([]byte, 2)
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != "a\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// dripping sends byte by byte.
+type dripping struct{ net.Conn }
+
+func (d dripping) Write(p []byte) (int, error) {
+	for i := range p {
+		if _, err := d.Conn.Write(p[i : i+1]); err != nil {
+			return i, err
+		}
+	}
+	return len(p), nil
+}
+
+// TestRelay_Malformed: what begins as TLS and is none ends with an alert, and
+// goes nowhere.
+func TestRelay_Malformed(t *testing.T) {
+	up := record(t, "")
+	p := serve(t, Options{}, passEntry("a.test", overTLSPort, up.address))
+	for name, b := range map[string]string{
+		"an empty record": "\x16\x03\x01\x00\x00", "HTTP behind it": "\x16GET / HTTP/1.1\r\n\r\n", "too long": "\x16\x03\x01\x40\x00\x01\x00\x40\x00",
+		"endless": strings.Repeat("\x16\x03\x01\x00\x01\x01", 1) + strings.Repeat("\x16\x03\x01\x00\x01\x00", 12000),
+	} {
+		got := exchangeRaw(t, p.address("outbound"), b, nil)
+		if got != "\x15\x03\x03\x00\x02\x02\x32" && name != "endless" {
+			t.Errorf("%s: got %q, want a decode error", name, got)
+		}
+	}
+	if up.seen() != "" {
+		t.Errorf("the upstream saw %q", up.seen())
+	}
+}
+
+// tcpGateway is a gateway of protocol TCP with a rule, in YAML on one line.
+func tcpGateway(rule string) string {
+	return `
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: tcp, protocol: TCP}, hosts: ["*"]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [db.test]
+  gateways: [gw]
+  tcp: ` + rule + "\n---\n"
+}
+
+// policyOf is a DestinationRule's trafficPolicy for db.up.
+func policyOf(policy string) string {
+	return `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: d}
+spec:
+  host: db.up
+  trafficPolicy: ` + policy + "\n"
+}
+
+const toDB = "[{route: [{destination: {host: db.up}}]}]"
+
+func dialTCP(t testing.TB, address string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c.(*net.TCPConn)
+}
+
+// TestRelay_ServerFirst: on a port of TCP the server may speak first, and the
+// ends of both sides are passed on.
+func TestRelay_ServerFirst(t *testing.T) {
+	up := byteServer(t, func(c net.Conn) {
+		io.WriteString(c, "220 hello\r\n")
+		b, _ := io.ReadAll(c)
+		fmt.Fprintf(c, "you said %q", b)
+	})
+	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB))
+	c := dialTCP(t, p.address("gateway:80"))
+	b := make([]byte, 11)
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != "220 hello\r\n" {
+		t.Fatalf("%q, %v", b, err)
+	}
+	io.WriteString(c, "QUIT")
+	c.CloseWrite()
+	if rest, err := io.ReadAll(c); err != nil || string(rest) != `you said "QUIT"` {
+		t.Errorf("%q, %v", rest, err)
+	}
+	awaitRelayed(t, p, "opened 1 sent 26 received 4 closed map[-:1]")
+}
+
+// TestRelay_BothWays: much both ways at once arrives as it was sent.
+func TestRelay_BothWays(t *testing.T) {
+	const n = 8 << 20
+	pattern := make([]byte, n)
+	for i := range pattern {
+		pattern[i] = byte(i ^ i>>8 ^ i>>16)
+	}
+	up := byteServer(t, func(c net.Conn) { io.Copy(c, c); c.(*net.TCPConn).CloseWrite() })
+	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB))
+	var done sync.WaitGroup
+	for range 4 {
+		c := dialTCP(t, p.address("gateway:80"))
+		done.Go(func() { c.Write(pattern); c.CloseWrite() })
+		done.Go(func() {
+			if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, pattern) {
+				t.Errorf("%d bytes of %d, equal %v, %v", len(got), n, bytes.Equal(got, pattern), err)
+			}
+		})
+	}
+	done.Wait()
+	awaitRelayed(t, p, fmt.Sprintf("opened 4 sent %v received %v closed map[-:4]", float64(4*n), float64(4*n)))
+	if held := pipeCount.Load(); held != 0 {
+		t.Errorf("%d pipes are still taken", held)
+	}
+}
+
+// TestRelay_Resets: a reset of one side is one to the other.
+func TestRelay_Resets(t *testing.T) {
+	heard := make(chan error, 1)
+	up := byteServer(t, func(c net.Conn) {
+		b := make([]byte, 5)
+		io.ReadFull(c, b)
+		if string(b) == "reset" {
+			c.(*net.TCPConn).SetLinger(0)
+			return
+		}
+		_, err := c.Read(b)
+		heard <- err
+	})
+	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB))
+	c := dialTCP(t, p.address("gateway:80"))
+	io.WriteString(c, "reset")
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the server resets: the client gets %v", err)
+	}
+	c = dialTCP(t, p.address("gateway:80"))
+	io.WriteString(c, "hello")
+	awaitRelayed(t, p, "opened 2 sent 0 received 10 closed map[UC:1]")
+	c.SetLinger(0)
+	c.Close()
+	if err := await(t, "the end at the server", heard); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client resets: the server gets %v", err)
+	}
+	awaitRelayed(t, p, "opened 2 sent 0 received 10 closed map[DC:1 UC:1]")
+}
+
+// TestRelay_Ends: what ends a connection that neither side ends.
+func TestRelay_Ends(t *testing.T) {
+	up := byteServer(t, func(c net.Conn) { io.Copy(c, c) })
+	for name, tt := range map[string]struct{ policy, closed string }{
+		"idle":     {"{connectionPool: {tcp: {idleTimeout: 0.2s}}}", "-"},
+		"duration": {"{connectionPool: {tcp: {maxConnectionDuration: 0.2s, idleTimeout: 0s}}}", "DT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB)+policyOf(tt.policy))
+			c := dialTCP(t, p.address("gateway:80"))
+			io.WriteString(c, "x")
+			if got, err := io.ReadAll(c); err != nil || string(got) != "x" {
+				t.Errorf("%q, %v, want x and an end in order", got, err)
+			}
+			awaitRelayed(t, p, "opened 1 sent 1 received 1 closed map["+tt.closed+":1]")
+		})
+	}
+}
+
+// TestRelay_Idle: a connection on which something moves one way is not idle.
+func TestRelay_Idle(t *testing.T) {
+	up := byteServer(t, func(c net.Conn) { io.Copy(io.Discard, c); io.WriteString(c, "end") })
+	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB)+policyOf("{connectionPool: {tcp: {idleTimeout: 0.5s}}}"))
+	c := dialTCP(t, p.address("gateway:80"))
+	for range 20 {
+		io.WriteString(c, "x")
+		time.Sleep(50 * time.Millisecond)
+	}
+	c.CloseWrite()
+	if got, err := io.ReadAll(c); err != nil || string(got) != "end" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestRelay_Weights: connections are shared out by weight, and a standby of
+// weight 0 stays off where it is none.
+func TestRelay_Weights(t *testing.T) {
+	name := func(n string) string { return byteServer(t, func(c net.Conn) { io.WriteString(c, n) }) }
+	p := serve(t, atEdge(), passEntry("a.up", overTCPPort, name("a"))+passEntry("b.up", overTCPPort, name("b"))+passEntry("c.up", overTCPPort, name("c"))+
+		tcpGateway("[{route: [{destination: {host: a.up}, weight: 80}, {destination: {host: b.up}, weight: 20}, {destination: {host: c.up}, weight: 0}]}]"))
+	const n = 1000
+	got := map[string]int{}
+	for range n {
+		b, err := io.ReadAll(dialTCP(t, p.address("gateway:80")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[string(b)]++
+	}
+	if got["a"]+got["b"] != n || got["a"] < 740 || got["a"] > 860 { // six standard deviations
+		t.Errorf("%v of %d, want 80 and 20 %%", got, n)
+	}
+}
+
+// TestRelay_Limits: a connection more than maxConnections waits for a place as
+// long as it may take to connect, and then ends.
+func TestRelay_Limits(t *testing.T) {
+	up := byteServer(t, func(c net.Conn) { io.Copy(c, c) })
+	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB)+
+		policyOf("{connectionPool: {tcp: {maxConnections: 1, connectTimeout: 0.2s}}}"))
+	echo := func(c net.Conn) error {
+		io.WriteString(c, "x")
+		_, err := io.ReadFull(c, make([]byte, 1))
+		return err
+	}
+	first := dialTCP(t, p.address("gateway:80"))
+	if err := echo(first); err != nil {
+		t.Fatal(err)
+	}
+	if err := echo(dialTCP(t, p.address("gateway:80"))); err == nil {
+		t.Error("a second connection has got through")
+	}
+	awaitRelayed(t, p, "opened 2 sent 1 received 1 closed map[UO:1]")
+	first.Close()
+	awaitRelayed(t, p, "opened 2 sent 1 received 1 closed map[-:1 UO:1]")
+	if err := echo(dialTCP(t, p.address("gateway:80"))); err != nil {
+		t.Errorf("after the first has gone: %v", err)
+	}
+}
+
+// TestRelay_Matches: conditions on addresses and ports.
+func TestRelay_Matches(t *testing.T) {
+	name := func(n string) string { return byteServer(t, func(c net.Conn) { io.WriteString(c, n) }) }
+	ups := passEntry("a.up", overTCPPort, name("a")) + passEntry("b.up", overTCPPort, name("b"))
+	for _, tt := range []struct{ match, want string }{
+		{"{port: 80}", "a"},
+		{"{port: 81}", "b"},
+		{"{sourceSubnet: 127.0.0.0/8}", "a"},
+		{"{sourceSubnet: 10.0.0.1}", "b"},
+		{"{destinationSubnets: [10.0.0.0/8, 127.0.0.1]}", "a"},
+		{"{destinationSubnets: [10.0.0.0/8]}", "b"},
+		{"{sourceLabels: {istio: ingressgateway}}", "a"},
+		{"{sourceLabels: {istio: other}}", "b"},
+		{"{gateways: [other]}", "b"},
+		{"{port: 81}, {port: 80, sourceSubnet: 127.0.0.1}", "a"},
+	} {
+		p := serve(t, atEdge(), ups+tcpGateway("[{match: ["+tt.match+"], route: [{destination: {host: a.up}}]}, {route: [{destination: {host: b.up}}]}]"))
+		if b, err := io.ReadAll(dialTCP(t, p.address("gateway:80"))); err != nil || string(b) != tt.want {
+			t.Errorf("%s: %q, %v, want %q", tt.match, b, err, tt.want)
+		}
+	}
+}
+
+// TestRelay_Close: at the end of a drain's time a connection is reset.
+func TestRelay_Close(t *testing.T) {
+	up := byteServer(t, func(c net.Conn) { io.Copy(c, c) })
+	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB))
+	c := dialTCP(t, p.address("gateway:80"))
+	io.WriteString(c, "x")
+	io.ReadFull(c, make([]byte, 1))
+	p.Close()
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v, want a reset", err)
+	}
+}
+
+// database is an endpoint as gossip would bring it.
+func database(address string, via bool) mesh.Endpoint {
+	return mesh.Endpoint{
+		Service: "db.default", Port: mesh.Port{Number: 5432, Name: "tcp-db", Protocol: mesh.ProtocolTCP}, Address: netip.MustParseAddrPort(address),
+		Cluster: "c1", Weight: 1, Via: via, Source: mesh.SourceGossip, Owner: "c1/default/x",
+	}
+}
+
+// TestRelay_Via: an endpoint at another proxy's inbound listener is none.
+func TestRelay_Via(t *testing.T) {
+	up := byteServer(t, func(c net.Conn) { io.WriteString(c, "direct") })
+	p := serve(t, atEdge(), `apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {ports: [{name: tcp-db, port: 5432}]}
+---
+`+tcpGateway("[{route: [{destination: {host: db.default.svc.cluster.local}}]}]"), database(up, true))
+	if b, err := io.ReadAll(dialTCP(t, p.address("gateway:80"))); len(b) != 0 {
+		t.Errorf("through a proxy: %q, %v", b, err)
+	}
+	awaitRelayed(t, p, "opened 1 sent 0 received 0 closed map[UH:1]")
+	publish(t, p, `apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {ports: [{name: tcp-db, port: 5432}]}
+---
+`+tcpGateway("[{route: [{destination: {host: db.default.svc.cluster.local}}]}]"), database(up, false))
+	if b, err := io.ReadAll(dialTCP(t, p.address("gateway:80"))); string(b) != "direct" {
+		t.Errorf("direct: %q, %v", b, err)
+	}
+}

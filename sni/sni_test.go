@@ -1,0 +1,187 @@
+package sni
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// hello returns the first bytes of a real client.
+func hello(t testing.TB, c *tls.Config) []byte {
+	t.Helper()
+	var b recording
+	tls.Client(&b, c).Handshake() // fails: nobody answers
+	if b.Len() == 0 {
+		t.Fatal("the client has said nothing")
+	}
+	return b.Bytes()
+}
+
+// recording is a connection on which nothing comes.
+type recording struct{ bytes.Buffer }
+
+func (r *recording) Read([]byte) (int, error)         { return 0, io.EOF }
+func (r *recording) Close() error                     { return nil }
+func (r *recording) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (r *recording) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (r *recording) SetDeadline(time.Time) error      { return nil }
+func (r *recording) SetReadDeadline(time.Time) error  { return nil }
+func (r *recording) SetWriteDeadline(time.Time) error { return nil }
+
+// clients are hellos of several kinds.
+func clients(t testing.TB) map[string][]byte {
+	return map[string][]byte{
+		"plain":       hello(t, &tls.Config{ServerName: "a.test"}),
+		"TLS 1.2":     hello(t, &tls.Config{ServerName: "a.test", MaxVersion: tls.VersionTLS12}),
+		"upper case":  hello(t, &tls.Config{ServerName: "A.Test."}),
+		"protocols":   hello(t, &tls.Config{ServerName: "a.test", NextProtos: []string{"h2", "http/1.1"}}),
+		"no name":     hello(t, &tls.Config{InsecureSkipVerify: true}),
+		"an address":  hello(t, &tls.Config{ServerName: "192.0.2.1"}),
+		"many":        hello(t, &tls.Config{ServerName: "a.test", NextProtos: slices.Repeat([]string{strings.Repeat("p", 250)}, 40)}),
+		"small curve": hello(t, &tls.Config{ServerName: "a.test", CurvePreferences: []tls.CurveID{tls.X25519}}),
+	}
+}
+
+// seenBy is what crypto/tls's server reads of a hello.
+func seenBy(b []byte) (h Hello, ok bool) {
+	errDone := errors.New("done")
+	server := tls.Server(&answering{r: bytes.NewReader(b)}, &tls.Config{GetConfigForClient: func(i *tls.ClientHelloInfo) (*tls.Config, error) {
+		h, ok = Hello{strings.ToLower(i.ServerName), i.SupportedProtos}, true
+		return nil, errDone
+	}})
+	server.Handshake()
+	return h, ok
+}
+
+// answering is a connection on which some bytes come, and that takes what is
+// written.
+type answering struct {
+	recording
+	r *bytes.Reader
+}
+
+func (a *answering) Read(p []byte) (int, error) { return a.r.Read(p) }
+
+// TestParse_Clients reads what crypto/tls reads, however the bytes come.
+func TestParse_Clients(t *testing.T) {
+	for name, b := range clients(t) {
+		t.Run(name, func(t *testing.T) {
+			want, ok := seenBy(b)
+			if !ok {
+				t.Fatal("crypto/tls does not take it")
+			}
+			for _, size := range []int{len(b), 1, 7, 100} {
+				again := fragment(b, size)
+				for n := range len(again) {
+					if _, err := Parse(again[:n]); !errors.Is(err, ErrShort) {
+						t.Fatalf("records of %d bytes, %d of %d have come: %v", size, n, len(again), err)
+					}
+				}
+				for _, more := range []string{"", "\x17\x03\x03\x00\x01x"} {
+					got, err := Parse(append(slices.Clone(again), more...))
+					if err != nil || got.ServerName != want.ServerName || !slices.Equal(got.Protocols, want.Protocols) {
+						t.Errorf("records of %d bytes: %+v, %v, want %+v", size, got, err, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// fragment spreads a hello over records of some bytes each.
+func fragment(b []byte, size int) (out []byte) {
+	for part := range slices.Chunk(b[5:], size) {
+		out = append(out, 22, 3, 1)
+		out = binary.BigEndian.AppendUint16(out, uint16(len(part)))
+		out = append(out, part...)
+	}
+	return out
+}
+
+func TestParse_Refuses(t *testing.T) {
+	good := hello(t, &tls.Config{ServerName: "a.test", MaxVersion: tls.VersionTLS12})
+	change := func(do func(b []byte) []byte) []byte { return do(slices.Clone(good)) }
+	name := bytes.Index(good, []byte("a.test"))
+	for _, tt := range []struct {
+		what string
+		b    []byte
+		want error
+	}{
+		{"HTTP", []byte("GET / HTTP/1.1\r\n\r\n"), ErrNotTLS},
+		{"one byte of HTTP", []byte("G"), ErrNotTLS},
+		{"SSL 2", []byte{0x80, 0x2e, 1}, ErrNotTLS},
+		{"another handshake message", change(func(b []byte) []byte { b[5] = 2; return b }), ErrNotTLS},
+		{"an alert", []byte{21, 3, 3, 0, 2, 2, 80}, ErrNotTLS},
+		{"version 4", []byte{22, 4, 0, 0, 1, 1}, ErrNotTLS},
+		{"an empty record", []byte{22, 3, 1, 0, 0}, ErrMalformed},
+		{"a huge record", []byte{22, 3, 1, 0xff, 0xff}, ErrMalformed},
+		{"a huge hello", []byte{22, 3, 1, 0x40, 0, 1, 0, 0x40, 0}, ErrLong},
+		{"another record inside", append(slices.Clone(good[:20]), 23, 3, 1), ErrShort},
+		{"a NUL in the name", change(func(b []byte) []byte { b[name+1] = 0; return b }), ErrMalformed},
+		{"a space in the name", change(func(b []byte) []byte { b[name+1] = ' '; return b }), ErrMalformed},
+		{"a name too long for its list", change(func(b []byte) []byte { b[name-1]++; return b }), ErrMalformed},
+		{"a name too short for its list", change(func(b []byte) []byte { b[name-1]--; return b }), ErrMalformed},
+		{"an unknown type of name", change(func(b []byte) []byte { b[name-3] = 1; return b }), ErrMalformed},
+		{"a session too long", change(func(b []byte) []byte { b[5+4+34] = 255; return b }), ErrMalformed},
+	} {
+		if _, err := Parse(tt.b); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.what, err, tt.want)
+		}
+	}
+	twice := change(func(b []byte) []byte {
+		// The extension once more: every length that contains it grows.
+		ext := slices.Clone(b[name-9 : name+6])
+		b = slices.Insert(b, name+6, ext...)
+		for _, at := range []int{3, 7} {
+			binary.BigEndian.PutUint16(b[at:], binary.BigEndian.Uint16(b[at:])+uint16(len(ext)))
+		}
+		at := extensionsAt(b)
+		binary.BigEndian.PutUint16(b[at:], binary.BigEndian.Uint16(b[at:])+uint16(len(ext)))
+		return b
+	})
+	if h, err := Parse(twice); !errors.Is(err, ErrMalformed) {
+		t.Errorf("two names: %+v, %v", h, err)
+	}
+}
+
+// extensionsAt is where the length of the extensions stands.
+func extensionsAt(b []byte) int {
+	at := 5 + 4 + 34
+	at += 1 + int(b[at])
+	at += 2 + int(binary.BigEndian.Uint16(b[at:]))
+	return at + 1 + int(b[at])
+}
+
+// FuzzParse: what both take, crypto/tls and we read alike, in whatever records
+// it comes; and nothing is read from the beginning that the rest takes back.
+func FuzzParse(f *testing.F) {
+	for _, b := range clients(f) {
+		f.Add(b)
+		f.Add(fragment(b, 50))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := Parse(b)
+		if err != nil {
+			return
+		}
+		if again, err := Parse(append(slices.Clone(b), b...)); err != nil || again.ServerName != got.ServerName || !slices.Equal(again.Protocols, got.Protocols) {
+			t.Fatalf("with more behind it: %+v, %v, and without %+v", again, err, got)
+		}
+		want, ok := seenBy(b)
+		// crypto/tls refuses a name with a dot at its end, and takes others that we
+		// do not; where both take one it is the same.
+		if ok && got.ServerName != strings.TrimSuffix(want.ServerName, ".") {
+			t.Fatalf("%q, crypto/tls reads %q", got.ServerName, want.ServerName)
+		}
+		if ok && !slices.Equal(got.Protocols, want.Protocols) {
+			t.Fatalf("%q, crypto/tls reads %q", got.Protocols, want.Protocols)
+		}
+	})
+}
