@@ -18,12 +18,6 @@ import (
 	"time"
 	"unicode"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/status"
-
 	"isthmus/mesh"
 )
 
@@ -180,25 +174,6 @@ func lookThrough(ctx context.Context, address string, s Subject) error {
 		return errors.New(string(reason))
 	}
 	return fmt.Errorf("status %d", res.StatusCode)
-}
-
-// lookGRPC asks grpc.health.v1.Health.Check over plain HTTP/2.
-func lookGRPC(ctx context.Context, address, service string) error {
-	what := strings.TrimSpace("grpc " + service)
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithNoProxy(), grpc.WithDisableServiceConfig(), grpc.WithUserAgent("isthmus-probe"))
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	defer conn.Close()
-	res, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
-	switch code := status.Code(err); {
-	case code != codes.OK:
-		return fmt.Errorf("%s: %w", what, plain(ctx, errors.New(code.String()))) // the text of err names our own port
-	case res.Status != healthpb.HealthCheckResponse_SERVING:
-		return fmt.Errorf("%s: %s", what, res.Status)
-	}
-	return nil
 }
 
 // execGrace is how long the output of a command may stay open after its end,

@@ -197,8 +197,8 @@ func TestLook_GRPC(t *testing.T) {
 		{"", "ok", portOf(l.Addr().String())},
 		{"a.Up", "ok", portOf(l.Addr().String())},
 		{"a.Down", "grpc a.Down: NOT_SERVING", portOf(l.Addr().String())},
-		{"a.Nobody", "grpc a.Nobody: NotFound", portOf(l.Addr().String())},
-		{"", "grpc: Unavailable", closedPort(t)},
+		{"a.Nobody", "grpc a.Nobody: NOT_FOUND", portOf(l.Addr().String())},
+		{"", "grpc: connection refused", closedPort(t)},
 	} {
 		p := probing()
 		p.Kind, p.Port, p.Service, p.Timeout = mesh.ProbeGRPC, tt.port, tt.service, 20*time.Second
