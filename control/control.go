@@ -85,6 +85,7 @@ type Controller struct {
 	refused  error // why the latest snapshot of the files in force was not taken in
 	warnings int
 	reload   bool // the files are to be read again
+	denied   bool // the data plane has refused them, so they are tried again; only run looks
 	draining bool
 }
 
@@ -173,11 +174,14 @@ func (c *Controller) run(ctx context.Context) {
 	// The clock goes on for endpoints that are to be dropped.
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
+	again := time.NewTimer(tryAgain)
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-again.C:
 		case <-c.wake:
 		}
 		select {
@@ -189,15 +193,22 @@ func (c *Controller) run(ctx context.Context) {
 		case <-c.wake: // taken along
 		default:
 		}
-		c.step()
+		if !c.step() {
+			again.Reset(tryAgain)
+		}
 	}
 }
 
+// tryAgain is when a configuration is published again that the data plane has
+// refused: somebody else may have had a port.
+const tryAgain = 5 * time.Second
+
 // step reads the files again if that was asked for, and publishes what is
-// known. News from gossip and DNS never wait for files that cannot be used.
-func (c *Controller) step() {
+// known. News from gossip and DNS never wait for files that cannot be used. It
+// is false if the data plane has refused what the files say.
+func (c *Controller) step() bool {
 	c.mu.Lock()
-	reload := c.reload
+	reload := c.reload || c.denied
 	c.reload = false
 	c.mu.Unlock()
 	before := c.config
@@ -212,6 +223,7 @@ func (c *Controller) step() {
 		}
 	}
 	err := c.update()
+	c.denied = err != nil && c.config != before
 	if c.config != before {
 		c.note(&c.unused, err)
 		if err != nil {
@@ -220,14 +232,16 @@ func (c *Controller) step() {
 		}
 	}
 	c.note(&c.refused, err)
+	return !c.denied
 }
 
 // note remembers why something is not used, for Status; nil: it is.
 func (c *Controller) note(reason *error, err error) {
 	c.mu.Lock()
+	said := *reason != nil && err != nil && (*reason).Error() == err.Error()
 	*reason = err
 	c.mu.Unlock()
-	if err != nil {
+	if err != nil && !said {
 		c.log.Error("what is new is not used, the snapshot before stays", "error", err)
 	}
 }
