@@ -84,6 +84,9 @@ type reader struct {
 	unenforced []mesh.Meta
 	seen       map[string]mesh.Source // kind namespace/name -> where it stands
 
+	issues       bool // certificates are what is read for
+	certificates []*mesh.Certificate
+
 	virtualServices  []located[*mesh.VirtualService]
 	destinationRules []located[*mesh.DestinationRule]
 }

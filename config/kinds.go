@@ -60,7 +60,12 @@ func (d *document) read() {
 		group, version = "", d.apiVersion
 	}
 	if who, ok := operators[group]; ok {
-		d.info("", who)
+		if !d.reader.issues {
+			d.info("", who)
+		}
+		if d.kind == "Certificate" {
+			d.certificate()
+		}
 		return
 	}
 	k, known := kinds[d.kind]

@@ -65,7 +65,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newRunCommand(), newValidateCommand(), newDemoCommand(),
 		newStatusCommand(), newEndpointsCommand(), newMembersCommand(), newRoutesCommand(),
-		newKeygenCommand(), newVersionCommand(),
+		newCertsCommand(), newKeygenCommand(), newVersionCommand(),
 	)
 	return root
 }
