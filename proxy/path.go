@@ -6,7 +6,7 @@ import (
 )
 
 // errPath is a path in which two readers could see two different files.
-var errPath = errors.New("the path's escapes make dot segments")
+var errPath = errors.New("the path's escapes make dot segments, or end a string")
 
 // normalPath reports whether a path is what [normalizePath] would make of it;
 // nearly every path is.
@@ -28,7 +28,8 @@ func normalPath(path []byte) bool {
 // segments removed (RFC 3986 5.2.4), "\" read as "/", as Envoy does under
 // Istio's default (meshConfig pathNormalization BASE). It refuses a path whose
 // escaped dots, slashes or backslashes would make a dot segment if somebody
-// behind us decoded them. Escapes stay as they came.
+// behind us decoded them, or that has an escaped NUL, where a reader in C would
+// see its end (Envoy's canonicalizer refuses it too). Escapes stay as they came.
 func normalizePath(path []byte) ([]byte, error) {
 	if normalPath(path) {
 		return path, nil
@@ -36,7 +37,7 @@ func normalizePath(path []byte) ([]byte, error) {
 	path = bytes.ReplaceAll(path, []byte(`\`), []byte("/"))
 	if bytes.IndexByte(path, '%') >= 0 {
 		decoded := bytes.ReplaceAll(unescape(path), []byte(`\`), []byte("/"))
-		if countDotSegments(decoded) != countDotSegments(path) {
+		if countDotSegments(decoded) != countDotSegments(path) || bytes.IndexByte(decoded, 0) >= 0 {
 			return nil, errPath
 		}
 	}

@@ -235,6 +235,8 @@ var refusedTargets = []refusal{
 	{"row 48: .%2e", asLine("GET /a/.%2e/admin HTTP/1.1"), "400", ""},
 	{"row 48: %2e.", asLine("GET /a/%2e./admin HTTP/1.1"), "400", ""},
 	{"row 48: %2e", asLine("GET /%2e/admin HTTP/1.1"), "400", ""},
+	{"row 48: %00", asLine("GET /a%00 HTTP/1.1"), "400", ""},
+	{"row 48: %00 before a suffix", asLine("GET /admin%00.css HTTP/1.1"), "400", ""},
 	{"row 48: %2e%2e at the end", asLine("GET /a/%2e%2e HTTP/1.1"), "400", ""},
 	{"row 48: ..%2f", asLine("GET /a/..%2fadmin HTTP/1.1"), "400", ""},
 	{"row 48: ..%2F", asLine("GET /a/..%2Fadmin HTTP/1.1"), "400", ""},
