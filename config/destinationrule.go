@@ -174,6 +174,16 @@ func (d *document) outlierDetection(o *networking.OutlierDetection, path string)
 			*p.into = uint32(p.value)
 		}
 	}
+	for i, code := range o.OutlierDetectionHttpErrorCodes {
+		if code < 100 || code > 599 {
+			d.error(fmt.Sprintf("%s.outlierDetectionHttpErrorCodes[%d]", path, i), fmt.Sprintf("%d is not between 100 and 599", code))
+		}
+		out.ErrorCodes = append(out.ErrorCodes, int(code))
+	}
+	//lint:ignore SA1019 still written by users
+	if o.ConsecutiveErrors != 0 {
+		d.warning(path+".consecutiveErrors", "has no effect, in Istio neither: write consecutive5xxErrors or consecutiveGatewayErrors")
+	}
 	if g := out.ConsecutiveGatewayErrors; g > 0 && out.Consecutive5xx > 0 && g >= out.Consecutive5xx {
 		d.info(path+".consecutiveGatewayErrors", fmt.Sprintf("%d changes nothing: consecutive5xxErrors ejects at %d already", g, out.Consecutive5xx))
 	}

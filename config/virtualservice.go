@@ -79,6 +79,10 @@ func (d *document) httpRoute(r *networking.HTTPRoute, path string, delegate bool
 	d.exactlyOne(r, path, delegate)
 	if r.Redirect != nil {
 		out.Redirect = d.redirect(r.Redirect, path+".redirect")
+		whole := func(m *networking.HTTPMatchRequest) bool { return m.Uri.GetPrefix() == "" }
+		if r.Redirect.PrefixRewrite != "" && (len(r.Match) == 0 || slices.ContainsFunc(r.Match, whole)) {
+			d.error(path+".redirect.prefixRewrite", "needs a uri prefix in every match: there is nothing to replace otherwise")
+		}
 	}
 	if r.DirectResponse != nil {
 		out.DirectResponse = d.directResponse(r.DirectResponse, path+".directResponse")
@@ -251,6 +255,11 @@ func (d *document) redirect(r *networking.HTTPRedirect, path string) *mesh.Redir
 	if prefix, ok := strings.CutPrefix(r.Uri, "%PREFIX()%"); ok {
 		out.URI, out.PrefixURI = "", prefix
 	}
+	if r.PrefixRewrite != "" {
+		if out.PrefixURI = r.PrefixRewrite; r.Uri != "" {
+			d.error(path+".prefixRewrite", "cannot stand beside uri: only one of them")
+		}
+	}
 	if _, ok := r.RedirectPort.(*networking.HTTPRedirect_Port); ok {
 		out.ProtocolPort, out.RequestPort = false, false
 		d.checkPort(out.Port, path+".port")
@@ -262,8 +271,8 @@ func (d *document) redirect(r *networking.HTTPRedirect, path string) *mesh.Redir
 	default:
 		d.error(path+".redirectCode", fmt.Sprintf("%d is none of 301, 302, 303, 307, 308", out.Code))
 	}
-	if r.Uri == "" && r.Authority == "" && r.Scheme == "" && r.RedirectPort == nil {
-		d.error(path, "changes nothing: write uri, authority, port or scheme")
+	if r.Uri == "" && r.PrefixRewrite == "" && r.Authority == "" && r.Scheme == "" && r.RedirectPort == nil {
+		d.error(path, "changes nothing: write uri, prefixRewrite, authority, port or scheme")
 	}
 	return out
 }

@@ -15,6 +15,7 @@
 package health
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,9 +105,9 @@ func (t *Tracker) Failed(r *Record) {
 
 // Replied notes the status of a reply.
 func (t *Tracker) Replied(r *Record, status int) {
-	if status < 500 || t.policy == nil {
+	if t.policy == nil || !t.isError(status) {
 		if r.dirty.Load() {
-			t.succeeded(r, status)
+			t.succeeded(r)
 		}
 		return
 	}
@@ -117,21 +118,27 @@ func (t *Tracker) Replied(r *Record, status int) {
 	t.serverError(r, status >= 502 && status <= 504)
 }
 
+// isError reports whether the policy counts a status as an error.
+func (t *Tracker) isError(status int) bool {
+	if codes := t.policy.ErrorCodes; codes != nil {
+		return slices.Contains(codes, status)
+	}
+	return status >= 500
+}
+
 // succeeded forgets errors in a row. Any reply shows that the host can be
 // connected to.
-func (t *Tracker) succeeded(r *Record, status int) {
+func (t *Tracker) succeeded(r *Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.connects, r.localErrors, r.connectsUntil = 0, 0, time.Time{}
-	if status < 500 {
-		r.errors5xx, r.gatewayErrors = 0, 0
-	}
+	r.errors5xx, r.gatewayErrors = 0, 0
 	t.uncount(r)
 	if now := time.Now(); !now.Before(r.ejectedUntil) {
 		r.target.Restore() // else it is the reply of a request sent before the ejection
 	}
 	t.decrement(r)
-	r.dirty.Store(r.timesEjected > 0 || r.errors5xx > 0 || r.counted)
+	r.dirty.Store(r.timesEjected > 0 || r.counted)
 }
 
 // localError counts an error that came from this side of the connection. The

@@ -191,3 +191,45 @@ func TestTracker_SuccessAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestTracker_ErrorCodes: the statuses that the policy names are errors, and no
+// others.
+func TestTracker_ErrorCodes(t *testing.T) {
+	p := policy()
+	p.ErrorCodes = []int{429, 502}
+	for _, tt := range []struct {
+		name     string
+		statuses []int
+		ejected  bool
+	}{
+		{"named", []int{429, 429, 429, 429, 429}, true},
+		{"both", []int{429, 502, 429, 502, 429}, true},
+		{"a 5xx that is not named", []int{500, 500, 500, 500, 500, 503, 503}, false},
+		{"one between is a success", []int{429, 429, 429, 429, 500, 429, 429}, false},
+	} {
+		tr := NewTracker(p, 3, nil)
+		var h target
+		r := NewRecord(&h)
+		for _, s := range tt.statuses {
+			tr.Replied(r, s)
+		}
+		if h.ejected != tt.ejected {
+			t.Errorf("%s: ejected %v", tt.name, h.ejected)
+		}
+	}
+	gateway := policy()
+	gateway.ErrorCodes, gateway.Consecutive5xx, gateway.ConsecutiveGatewayErrors = []int{429, 502}, 0, 2
+	tr := NewTracker(gateway, 3, nil)
+	var h target
+	r := NewRecord(&h)
+	for range 10 {
+		tr.Replied(r, 429)
+	}
+	if h.ejected {
+		t.Error("a 429 is no gateway's error")
+	}
+	tr.Replied(r, 502)
+	if tr.Replied(r, 502); !h.ejected {
+		t.Error("two gateway errors, and not ejected")
+	}
+}

@@ -177,7 +177,12 @@ type OutlierDetection struct {
 	BaseEjectionTime         time.Duration // default 30 s
 	MaxEjectionPercent       uint32        // default 10
 	MinHealthPercent         uint32        // default 0
-	Source                   Source
+
+	// ErrorCodes are the statuses that count as errors in place of 5xx
+	// (outlierDetectionHttpErrorCodes); nil: 5xx.
+	ErrorCodes []int
+
+	Source Source
 }
 
 // ClientTLS is trafficPolicy.tls.

@@ -47,7 +47,6 @@ func (c *compiler) compileMirrors(r *route, rule *mesh.HTTPRoute, port uint32) (
 			timeout:      r.timeout,
 			retries:      noRetries,
 			headers:      r.headers,
-			shadow:       true,
 		}}
 		if to.timeout == 0 {
 			to.timeout = mirrorTimeout
@@ -131,16 +130,6 @@ func (x *exchange) copyFor(to *route) *exchange {
 		c.body.data = append([]byte(nil), x.body.data...)
 	}
 	return c
-}
-
-// shadowAuthority appends "-shadow" to the host, so that the service can tell
-// copies (Istio: Mirroring; Envoy: ShadowWriterImpl).
-func shadowAuthority(authority []byte) []byte {
-	host, port := mesh.SplitHostPort(string(authority))
-	if port != "" {
-		port = ":" + port
-	}
-	return []byte(host + "-shadow" + port)
 }
 
 // Mirrors returns the counters of copies, for the metrics.

@@ -29,9 +29,6 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 			authority = []byte(rw.Authority)
 		}
 	}
-	if x.route.shadow {
-		authority = shadowAuthority(authority)
-	}
 
 	out := append(x.out[:0], x.req.Method...)
 	out = append(out, ' ')

@@ -145,6 +145,8 @@ spec:
     redirect: {scheme: https}
   - match: [{uri: {exact: /there}}]
     redirect: {uri: /here}
+  - match: [{uri: {prefix: /old/}}]
+    redirect: {prefixRewrite: /new/}
   - match: [{uri: {prefix: /v1/}}]
     rewrite: {uri: /}
     route: [{destination: {host: s.test}}]
@@ -164,6 +166,7 @@ spec:
 	}{
 		{"redirect to another authority", "GET /moved/a?b HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 308 ", "location: http://other.test/moved/a?b\r\n"}, nil},
 		{"redirect to https", "GET /secure HTTP/1.1\r\nHost: s.test:80\r\n\r\n", []string{"HTTP/1.1 301 ", "location: https://s.test/secure\r\n"}, nil},
+		{"redirect below another prefix", "GET /old/a/b?c HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"location: http://s.test/new/a/b?c\r\n"}, nil},
 		{"redirect to another path", "GET /there HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"location: http://s.test/here\r\n"}, nil},
 		{"rewrite a prefix", "GET /v1/a?b HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /a?b HTTP/1.1\r\n"}, nil},
 		{"rewrite by regex", "GET /users/42/mail HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /mail?id=42 HTTP/1.1\r\nhost: inner.test\r\n"}, nil},

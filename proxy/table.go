@@ -161,7 +161,6 @@ type action struct {
 	fault        *mesh.Fault       // nil: none
 	cors         *mesh.CORS        // nil: none
 	mirrors      []mirror
-	shadow       bool // of a mirror: the authority says that a copy is one
 }
 
 // destination is one place that a route sends to.

@@ -222,12 +222,13 @@ func callerOf(s *mesh.Snapshot) balancer.Caller {
 	return c
 }
 
-// retryLimits are those of a policy: a retryBudget, and maxRetries beside it.
+// retryLimits are those of a policy: its retryBudget, in the place of maxRetries,
+// or the default budget and maxRetries beside it.
 func retryLimits(b *mesh.RetryBudget, most int32) breaker.Limits {
-	l := breaker.DefaultLimits
 	if b != nil {
-		l = breaker.Limits{Percent: b.Percent, Least: int32(b.MinConcurrency)}
+		return breaker.Limits{Percent: b.Percent, Least: int32(b.MinConcurrency)}
 	}
+	l := breaker.DefaultLimits
 	l.Most = most
 	return l
 }

@@ -166,7 +166,7 @@ func TestTraffic_Mirror(t *testing.T) {
 	if res, body := request(t, "POST", outbound, "mirror.test", "hello"); res.StatusCode != 200 || body != "served" {
 		t.Errorf("got %d %q", res.StatusCode, body)
 	}
-	if got := <-hosts; got != "mirror.test-shadow hello" {
+	if got := <-hosts; got != "mirror.test hello" {
 		t.Errorf("the mirror got %q", got)
 	}
 	eventually(t, "the copy is counted", func() bool {
