@@ -428,7 +428,6 @@ func (l *bootstrapLoader) warnNoEffect(b *Bootstrap) {
 		what  string
 	}{
 		{"certificates", b.Certificates != Certificates{}, "it is checked and shown, but proxies speak plain text to each other"},
-		{"credentialDir", b.CredentialDir != "", "TLS is not terminated"},
 		{"trustDomainAliases", len(b.TrustDomainAliases) > 0, "there is no mTLS"},
 		{"rateLimits", b.RateLimits != RateLimits{}, "nothing is limited"},
 		{"stateDir", b.StateDir != "", "nothing is kept on disk"},

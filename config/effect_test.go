@@ -13,10 +13,9 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 )
 
-// asAWhole are messages that are refused, or said to have no effect, as a whole.
+// asAWhole are messages that are refused as a whole.
 var asAWhole = map[protoreflect.Name]bool{
 	"ClientTLSSettings": true, // DestinationRule tls
-	"ServerTLSSettings": true, // Gateway tls; of its modes, one is served
 }
 
 // TestEffect_NoFieldIsIgnored: every field of what is read has its name in the

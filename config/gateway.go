@@ -51,7 +51,7 @@ func (d *document) server(s *networking.Server, path string) (mesh.GatewayServer
 		case s.Tls.Mode == networking.ServerTLSSettings_PASSTHROUGH:
 			out.Passthrough = true
 		default:
-			d.warning(path+".tls", "has no effect yet: TLS is not terminated, so the port is not opened")
+			out.Terminate = d.serverTLS(s.Tls, path+".tls")
 		}
 	case mesh.ProtocolTCP:
 		if s.Tls != nil {

@@ -25,6 +25,8 @@ type GatewayServer struct {
 	// mode PASSTHROUGH).
 	Passthrough bool
 
+	Terminate *ServerTLS // nil: TLS is not terminated, or not yet in this way
+
 	Source Source
 
 	// HTTPSRedirect answers every plain HTTP request with a 301 to https

@@ -23,6 +23,10 @@ type conn struct {
 	port     uint32 // of the Gateway
 	peer     string // the client's IP address
 
+	serverName string // that TLS was terminated for; "" where the client named none
+	https      bool   // TLS was terminated
+	clientCert []byte // of a client that has shown one, as in x-forwarded-client-cert
+
 	last    instant     // about when the reply before was sent; 0 before the first
 	waiting atomic.Bool // between two requests
 	aborted bool        // a reply broke off: end with a reset
@@ -59,9 +63,11 @@ func (c *conn) serve() {
 		}
 		if sni.IsTLS(c.in.data[c.in.r]) && c.last == 0 {
 			t := c.proxy.table.Load()
-			if names := c.sniTable(t); names != nil {
-				c.serveTLS(t, names)
-				break
+			if names := c.sniTable(t); names != nil && c.secure == nil {
+				if !c.serveTLS(t, names) {
+					break
+				}
+				continue
 			}
 		}
 		x := exchanges.Get().(*exchange)

@@ -29,6 +29,7 @@ const (
 	BodyTooLarge
 	ClientGone
 	RateLimited
+	Misdirected     // a host of another server than the one that TLS was terminated for
 	FaultInjected   // the route's fault has aborted it
 	IdleTimeout     // nothing has moved on a relayed connection
 	DurationTimeout // a relayed connection has reached its maxConnectionDuration
@@ -68,6 +69,7 @@ var answers = [...]answer{
 	BodyTooLarge:    {detail: "request_payload_too_large", flag: "-", status: 413},
 	ClientGone:      {detail: "downstream_remote_disconnect", flag: "DC"},
 	RateLimited:     {detail: "local_rate_limited", flag: "RL", status: 429, body: "local_rate_limited"},
+	Misdirected:     {detail: "misdirected_request", flag: "-", status: 421},
 	IdleTimeout:     {detail: "idle_timeout", flag: "-"},
 	DurationTimeout: {detail: "max_duration_timeout", flag: "DT"},
 	FaultInjected:   {detail: "fault_filter_abort", flag: "FI", body: "fault filter abort"}, // the status is the fault's

@@ -117,9 +117,33 @@ func (x *exchange) findHost() (*virtualHost, Kind) {
 	case inbound:
 		vh = x.table.inbound.find(host, port, named)
 	case gateway:
-		if t := x.table.gateways[x.conn.port]; t != nil && t.hosts != nil {
+		return x.gatewayHost(host, port)
+	}
+	if vh == nil {
+		return nil, NoRoute
+	}
+	return vh, NoError
+}
+
+// gatewayHost finds the virtual host on a Gateway's port. Over TLS, it is one of
+// the server that the connection's server name has chosen.
+func (x *exchange) gatewayHost(host []byte, port uint32) (vh *virtualHost, k Kind) {
+	t, c := x.table.gateways[x.conn.port], x.conn
+	switch {
+	case t == nil:
+	case !c.https:
+		if t.hosts != nil {
 			vh = t.hosts.find(host, port)
 		}
+	case t.sni != nil:
+		r := t.sni.find(c.serverName, c)
+		if r == nil || r.terminate == nil {
+			break // of another snapshot
+		}
+		if !r.terminate.covers(string(host)) {
+			return nil, Misdirected
+		}
+		vh = r.terminate.hosts.find(host, port)
 	}
 	if vh == nil {
 		return nil, NoRoute
@@ -204,6 +228,11 @@ func lowerByte(c byte) byte {
 }
 
 // scheme is what x-forwarded-proto and a match on the scheme say.
-func (x *exchange) scheme() []byte { return schemeHTTP }
+func (x *exchange) scheme() []byte {
+	if x.conn.https {
+		return schemeHTTPS
+	}
+	return schemeHTTP
+}
 
-var schemeHTTP = []byte("http")
+var schemeHTTP, schemeHTTPS = []byte("http"), []byte("https")

@@ -33,10 +33,10 @@ func gatewayPorts(s *mesh.Snapshot) []uint32 {
 	return slices.Compact(ports)
 }
 
-// served reports whether a server speaks what gateways serve: plain HTTP/1.1,
-// and what they pass on as it comes.
+// served reports whether a server speaks what gateways serve: HTTP/1.1, plain or
+// over TLS, and what they pass on as it comes.
 func served(s *mesh.GatewayServer) bool {
-	return !s.TLS && s.Port.Protocol.IsHTTP() || s.Passthrough || s.Port.Protocol == mesh.ProtocolTCP
+	return !s.TLS && s.Port.Protocol.IsHTTP() || s.Passthrough || s.Terminate != nil || s.Port.Protocol == mesh.ProtocolTCP
 }
 
 // gatewayTable is what one port of a gateway does with connections: those that
@@ -71,6 +71,9 @@ func (c *compiler) compileGateways() map[uint32]*gatewayTable {
 			case s.Passthrough:
 				t.sni = cmp.Or(t.sni, newSNITable())
 				c.compilePassthrough(t.sni, g, s)
+			case s.Terminate != nil:
+				t.sni = cmp.Or(t.sni, newSNITable())
+				c.compileTerminating(t.sni, g, s)
 			case s.Port.Protocol == mesh.ProtocolTCP:
 				t.tcp = append(t.tcp, c.compileTCPServer(g, s)...)
 			default:
@@ -105,6 +108,16 @@ func (c *compiler) compileServer(t *hostTable, g *mesh.Gateway, s *mesh.GatewayS
 			done[domain] = true
 			t.add(domain, anyPort(domain, s.Port.Number, c.compileRoutes(services, g.Namespace+"/"+g.Name, s.Port.Number)))
 		}
+	}
+}
+
+// compileTerminating enters the hosts of a server that terminates TLS.
+func (c *compiler) compileTerminating(t *sniTable, g *mesh.Gateway, s *mesh.GatewayServer) {
+	server := &tlsServer{settings: s.Terminate, store: c.options.Credentials, hosts: newHostTable()}
+	c.compileServer(server.hosts, g, s)
+	for _, h := range s.Hosts {
+		server.patterns = append(server.patterns, h.Host)
+		t.add(h.Host, &tcpRoute{terminate: server})
 	}
 }
 

@@ -96,8 +96,16 @@ func (p *Proxy) Routes() []RouteInfo {
 	}
 	add("outbound", t.outbound)
 	add("inbound", t.inbound.hosts)
+	terminated := map[*tlsServer]bool{}
 	relayed := func(listener, host string, list []*tcpRoute) {
 		for _, r := range list {
+			if s := r.terminate; s != nil {
+				if !terminated[s] {
+					terminated[s] = true
+					add(listener, s.hosts)
+				}
+				continue
+			}
 			info := p.routeInfo(listener, host, r.route)
 			info.Match = r.describe(host)
 			out = append(out, info)

@@ -96,7 +96,7 @@ func (x *exchange) copyFor(to *route) *exchange {
 	c := exchanges.Get().(*exchange)
 	c.conn = &conn{
 		stream: sinkStream(), proxy: x.conn.proxy, patience: x.conn.patience,
-		listener: x.conn.listener, kind: x.conn.kind, peer: x.conn.peer,
+		listener: x.conn.listener, kind: x.conn.kind, peer: x.conn.peer, https: x.conn.https, clientCert: x.conn.clientCert,
 	}
 	c.table, c.host, c.matched, c.route = x.table, x.host, x.matched, to
 	c.start = now()

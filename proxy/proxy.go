@@ -26,6 +26,7 @@ import (
 
 	"isthmus/mesh"
 	"isthmus/telemetry"
+	"isthmus/tls"
 )
 
 // Options say what a proxy is and where it listens.
@@ -36,6 +37,7 @@ type Options struct {
 	GatewayPorts      map[uint32]uint32 // a Gateway's port -> the port bound here; default: the same
 	NumTrustedProxies int               // how many proxies before a gateway are believed in x-forwarded-*
 	Downstream        Downstream        // what clients may take
+	Credentials       *tls.Store        // of Gateways; default: one without a folder
 	Through           bool              // the inbound listener serves the other services of the own cluster too
 	Logger            *slog.Logger      // default: slog.Default()
 

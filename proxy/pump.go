@@ -55,7 +55,7 @@ func (x *exchange) pumpLength(c *upstreamConn) Kind {
 	left := x.body.length - int64(len(x.body.data))
 	in := &x.conn.in
 	var p *pipe
-	if left > spliceFrom {
+	if left > spliceFrom && c.secure == nil && x.conn.secure == nil {
 		if p = takePipe(); p != nil {
 			defer p.release()
 		}

@@ -50,26 +50,53 @@ func (c *conn) sendAlert(description byte) {
 	c.write([]byte{21, 3, 3, 0, 2, 2, description}, now())
 }
 
-// serveTLS relays a connection that begins as TLS, of which the first bytes have
-// come, by the name in its ClientHello.
-func (c *conn) serveTLS(t *table, names *sniTable) {
+// serveTLS serves a connection that begins as TLS, of which the first bytes have
+// come, by the name in its ClientHello: it relays it to its end, or shakes hands,
+// so that HTTP may follow.
+func (c *conn) serveTLS(t *table, names *sniTable) (http bool) {
 	hello, err := c.readHello()
 	switch {
 	case err == nil:
 	case errors.Is(err, sni.ErrMalformed), errors.Is(err, sni.ErrNotTLS), errors.Is(err, sni.ErrLong):
 		c.sendAlert(alertDecodeError)
 		c.countRefused(BadRequest)
-		return
+		return false
 	default:
 		c.countRefused(ClientGone)
-		return
+		return false
 	}
-	switch kind := c.relay(t, names.find(hello.ServerName, c)); kind {
+	r := names.find(hello.ServerName, c)
+	if r != nil && r.terminate != nil {
+		return c.terminate(r.terminate, hello.ServerName)
+	}
+	switch kind := c.relay(t, r); kind {
 	case NoRoute:
 		c.sendAlert(alertUnrecognizedName)
 	case NoDestination, NoHealthy, ConnectFailure, ConnectTimeout, LinkDown, Overflow:
 		c.sendAlert(alertInternalError)
 	}
+	return false
+}
+
+// terminate shakes hands as a Gateway's server, and reports whether that went
+// well. name is the one in the ClientHello.
+func (c *conn) terminate(s *tlsServer, name string) bool {
+	config, err := s.serverConfig()
+	if err != nil {
+		c.proxy.log.Warn("no certificate for a client", "listener", c.listener.name, "name", name, "server", s.settings.Source, "error", err)
+		c.sendAlert(alertInternalError)
+		return false
+	}
+	c.serverName = name
+	if err := c.startTLS(config, now()+c.patience.head); err != nil {
+		c.proxy.log.Debug("handshake failed", "listener", c.listener.name, "peer", c.peer, "name", name, "error", err)
+		return false
+	}
+	c.https = true
+	if certs := c.secure.ConnectionState().PeerCertificates; len(certs) > 0 {
+		c.clientCert = appendClientCert(nil, certs[0])
+	}
+	return true
 }
 
 // readHello reads until the ClientHello is whole. Its bytes stay where they are.

@@ -198,7 +198,7 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 	if kind := x.flush(); kind != NoError {
 		return kind
 	}
-	if left > spliceFrom {
+	if left > spliceFrom && c.secure == nil && x.conn.secure == nil {
 		if p := takePipe(); p != nil {
 			c.in.release()
 			kind := x.splice(c, p, left)

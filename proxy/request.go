@@ -99,7 +99,7 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 	}
 	out = append(out, x.conn.peer...)
 	if proto == nil || edge && x.conn.proxy.trusted == 0 {
-		proto = schemeHTTP
+		proto = x.scheme()
 	}
 	out = append(out, "\r\nx-forwarded-proto: "...)
 	out = append(out, proto...)
@@ -112,6 +112,10 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 		out = append(out, attempt...)
 	} else {
 		out = strconv.AppendInt(out, int64(x.attempts), 10)
+	}
+	if x.conn.clientCert != nil {
+		out = append(out, "\r\nx-forwarded-client-cert: "...)
+		out = append(out, x.conn.clientCert...)
 	}
 	out = x.appendDeadline(out, deadline, grpc)
 	if m.destination != "" {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	stdtls "crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -29,6 +30,9 @@ type stream struct {
 	raw syscall.RawConn // nil for one of those
 	in  buffer
 
+	secure   *stdtls.Conn // nil: the bytes are as they come
+	farewell bool         // the last that TLS has to say is being written
+
 	asking asking
 	rest   []byte // of a request that fill has to send
 
@@ -49,10 +53,10 @@ type stream struct {
 	large   bool // a body is being read: borrow a large one
 
 	// The closures given to raw, made once, and what they work on.
-	readFn, askFn, writeFn func(fd uintptr) bool
-	n                      int
-	readErr, writeErr      syscall.Errno
-	out                    []byte
+	readFn, askFn, writeFn, readableFn func(fd uintptr) bool
+	n                                  int
+	readErr, writeErr                  syscall.Errno
+	out                                []byte
 
 	interrupted atomic.Bool // interrupt came and fill has not told yet
 
@@ -114,7 +118,7 @@ func (s *stream) register() error {
 		return err
 	}
 	s.raw = raw
-	s.readFn, s.askFn, s.writeFn = s.tryRead, s.tryAsk, s.tryWrite
+	s.readFn, s.askFn, s.writeFn, s.readableFn = s.tryRead, s.tryAsk, s.tryWrite, s.readable
 	return nil
 }
 
@@ -126,6 +130,9 @@ func (s *stream) register() error {
 func (s *stream) fill() (int, error) {
 	if s.in.data != nil && s.in.w == len(s.in.data) {
 		s.in.compact()
+	}
+	if s.secure != nil {
+		return s.fillSecure()
 	}
 	if s.raw == nil {
 		if s.tryRead(uintptr(s.fd)) {
@@ -268,17 +275,22 @@ func (s *stream) tryRead(fd uintptr) bool {
 	}
 	n, errno := rawReceive(fd, s.in.data[s.in.w:])
 	if errno == syscall.EAGAIN {
-		switch {
-		case s.pinned:
-		case s.in.len() == 0:
-			s.in.release()
-		case s.movable:
-			s.in.shrink()
-		}
+		s.idleBuffer()
 		return false
 	}
 	s.n, s.readErr = n, errno
 	return true
+}
+
+// idleBuffer gives back what a wait does not need of the buffer.
+func (s *stream) idleBuffer() {
+	switch {
+	case s.pinned:
+	case s.in.len() == 0:
+		s.in.release()
+	case s.movable:
+		s.in.shrink()
+	}
 }
 
 // tryAsk sends a request over a connection on which nothing may have come, and
@@ -305,6 +317,15 @@ func (s *stream) tryAsk(fd uintptr) bool {
 // stall, or twice that, ends the write: like a read's, the runtime's
 // deadline is moved once per time-out, not once per write.
 func (s *stream) write(p []byte, t instant) error {
+	if s.secure != nil {
+		_, err := s.secure.Write(p)
+		return err
+	}
+	return s.writeRaw(p, t)
+}
+
+// writeRaw sends all of p as it is.
+func (s *stream) writeRaw(p []byte, t instant) error {
 	if s.raw == nil {
 		n, errno := rawSend(uintptr(s.fd), p)
 		switch {
@@ -401,11 +422,13 @@ const (
 
 // closeWrite ends our side in order.
 func (s *stream) closeWrite() {
+	s.endTLS()
 	s.control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_WR) })
 }
 
 // close ends the connection and gives its buffer back.
 func (s *stream) close() {
+	s.endTLS()
 	s.in.release()
 	if s.raw == nil && s.conn == nil {
 		rawClose(s.fd)
@@ -418,5 +441,6 @@ func (s *stream) close() {
 // it has got for the whole.
 func (s *stream) abort() {
 	s.control(resetOnClose)
+	s.secure = nil // nothing more is said
 	s.close()
 }

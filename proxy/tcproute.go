@@ -16,6 +16,9 @@ import (
 type tcpRoute struct {
 	matches []tcpMatch // any of them; empty: everything
 	route   *route     // what it does, of which only destinations are set
+
+	// terminate is set instead of route where TLS ends here and HTTP follows.
+	terminate *tlsServer
 }
 
 // tcpMatch are the conditions that depend on a connection.

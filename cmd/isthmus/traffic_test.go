@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
@@ -20,13 +22,19 @@ import (
 // its outbound and metrics listeners are.
 func startProxy(t *testing.T, yaml string) (outbound, metrics string) {
 	t.Helper()
+	return startProxyIn(t, t.TempDir(), "node: {name: n, address: 127.0.0.1}\nlisteners: {", yaml)
+}
+
+// startProxyIn does so with files in dir. begin is the beginning of the
+// bootstrap file, up to somewhere in the listeners.
+func startProxyIn(t *testing.T, dir, begin, yaml string) (outbound, metrics string) {
+	t.Helper()
 	var ports [3]int
 	if err := freePorts([]*int{&ports[0], &ports[1], &ports[2]}); err != nil {
 		t.Fatal(err)
 	}
 	address := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
-	dir := t.TempDir()
-	node := fmt.Sprintf("node: {name: n, address: 127.0.0.1}\nlisteners: {outbound: %q, inbound: \"127.0.0.1:0\", admin: %q, metrics: %q}\n", address(0), address(1), address(2))
+	node := begin + fmt.Sprintf("outbound: %q, inbound: \"127.0.0.1:0\", admin: %q, metrics: %q}\n", address(0), address(1), address(2))
 	for name, text := range map[string]string{"node.yaml": node, "mesh.yaml": yaml} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -205,4 +213,55 @@ func TestTraffic_Relay(t *testing.T) {
 		_, text := page("http://"+metrics+"/metrics", "")
 		return strings.Contains(text, `istio_tcp_connections_closed_total{`) && strings.Contains(text, `response_flags="NR"`) && strings.Contains(text, `destination_service="tls.test"`)
 	})
+}
+
+// TestTraffic_HTTPS: a gateway of the built binary, with a certificate by
+// "isthmus certs" in its credentialDir.
+func TestTraffic_HTTPS(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("x-forwarded-proto")) }))
+	defer up.Close()
+	dir := t.TempDir()
+	shop := filepath.Join(dir, "credentials", "shop")
+	for _, args := range [][]string{{"certs", "init", "--dir", shop}, {"certs", "issue", "--dir", shop, "--dns", "shop.test"}} {
+		if out, err := exec.Command(program, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	var port int
+	if err := freePorts([]*int{&port}); err != nil {
+		t.Fatal(err)
+	}
+	startProxyIn(t, dir, fmt.Sprintf("node: {name: n, address: 127.0.0.1, labels: {istio: edge}}\ncredentialDir: credentials\nlisteners: {gateway: {bind: 127.0.0.1, ports: {443: %d}}, ", port),
+		service(t, "up.test", up.URL)+`apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  selector: {istio: edge}
+  servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: [shop.test], tls: {mode: SIMPLE, credentialName: shop}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop}
+spec: {hosts: [shop.test], gateways: [edge], http: [{route: [{destination: {host: up.test}}]}]}
+`)
+	root, err := os.ReadFile(filepath.Join(shop, "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(root)
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: pool},
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", port))
+		},
+	}}
+	res, err := client.Get("https://shop.test/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if b, _ := io.ReadAll(res.Body); string(b) != "https" || res.TLS.Version != tls.VersionTLS13 {
+		t.Errorf("got %q over version %x", b, res.TLS.Version)
+	}
 }

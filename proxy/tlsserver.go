@@ -1,0 +1,146 @@
+package proxy
+
+import (
+	stdtls "crypto/tls"
+	"crypto/x509"
+	"errors"
+	"slices"
+	"sync/atomic"
+
+	"isthmus/mesh"
+	"isthmus/tls"
+)
+
+// tlsServer is a Gateway's server that terminates TLS: its certificates, and
+// the hosts that are served behind them.
+type tlsServer struct {
+	settings *mesh.ServerTLS
+	store    *tls.Store
+	patterns []string // hosts of the server: exact, "*.suffix" or "*"
+	hosts    *hostTable
+
+	current atomic.Pointer[serving]
+}
+
+// serving is the configuration for credentials as they are.
+type serving struct {
+	credentials []*tls.Credential
+	config      *stdtls.Config
+}
+
+// covers reports whether a host is one of the server's. Others have another
+// server, with other certificates and other clients (RFC 9110 15.5.20).
+func (s *tlsServer) covers(host string) bool {
+	return slices.ContainsFunc(s.patterns, func(p string) bool { return p == "*" || p == host || mesh.MatchHost(p, host) })
+}
+
+// serverConfig returns the configuration for a handshake. Credentials that have
+// changed into something unusable leave the last good ones in force.
+func (s *tlsServer) serverConfig() (*stdtls.Config, error) {
+	list, roots, err := s.credentials()
+	if err != nil {
+		return nil, err
+	}
+	now := append(slices.Clone(list), roots)
+	if c := s.current.Load(); c != nil && slices.Equal(c.credentials, now) {
+		return c.config, nil
+	}
+	c := &serving{now, s.makeConfig(list, roots)}
+	s.current.Store(c)
+	return c.config, nil
+}
+
+// credentials returns what the server shows, and the one that has the roots it
+// judges clients by.
+func (s *tlsServer) credentials() (list []*tls.Credential, roots *tls.Credential, err error) {
+	var files []tls.Files
+	for _, f := range s.settings.Files {
+		files = append(files, tls.Files(f))
+	}
+	for _, name := range s.settings.Credentials {
+		f, err := s.store.Named(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		files = append(files, f)
+	}
+	for _, f := range files {
+		c, err := s.store.Get(f)
+		if c == nil {
+			return nil, nil, err
+		}
+		list = append(list, c)
+	}
+	if len(list) == 0 {
+		return nil, nil, errors.New("there is no certificate")
+	}
+	roots = list[0]
+	if name := s.settings.RootsFrom; name != "" {
+		f, err := s.store.Roots(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if roots, err = s.store.Get(f); roots == nil {
+			return nil, nil, err
+		}
+	}
+	if s.settings.ClientCerts != mesh.NoClientCerts && !s.settings.SkipVerify && roots.Roots == nil {
+		return nil, nil, errors.New("there are no roots (ca.crt) to judge clients by")
+	}
+	return list, roots, nil
+}
+
+func (s *tlsServer) makeConfig(list []*tls.Credential, roots *tls.Credential) *stdtls.Config {
+	t := s.settings
+	c := &stdtls.Config{
+		MinVersion: max(t.MinVersion, stdtls.VersionTLS12),
+		MaxVersion: t.MaxVersion,
+		// Nil: Go's own, which are all forward secret.
+		CipherSuites:                t.CipherSuites,
+		NextProtos:                  []string{"http/1.1"},
+		DynamicRecordSizingDisabled: true, // a reply is one record, and one write, where it fits
+		ClientCAs:                   roots.Roots,
+	}
+	for _, credential := range list {
+		c.Certificates = append(c.Certificates, credential.Certificate)
+	}
+	switch {
+	case t.ClientCerts == mesh.NoClientCerts:
+		return c
+	case t.SkipVerify && t.ClientCerts == mesh.NeedClientCerts:
+		c.ClientAuth = stdtls.RequireAnyClientCert
+	case t.SkipVerify:
+		c.ClientAuth = stdtls.RequestClientCert
+	case t.ClientCerts == mesh.NeedClientCerts:
+		c.ClientAuth = stdtls.RequireAndVerifyClientCert
+	default:
+		c.ClientAuth = stdtls.VerifyClientCertIfGiven
+	}
+	c.VerifyConnection = func(state stdtls.ConnectionState) error { return s.verifyClient(&state, roots) }
+	return c
+}
+
+// verifyClient judges a client's certificate beyond what crypto/tls does, and
+// one that resumes a session anew: it may have expired, or its issuer may be
+// trusted no longer.
+func (s *tlsServer) verifyClient(state *stdtls.ConnectionState, roots *tls.Credential) error {
+	if len(state.PeerCertificates) == 0 {
+		return nil
+	}
+	leaf, chains := state.PeerCertificates[0], state.VerifiedChains
+	if state.DidResume && !s.settings.SkipVerify {
+		intermediates := x509.NewCertPool()
+		for _, c := range state.PeerCertificates[1:] {
+			intermediates.AddCert(c)
+		}
+		var err error
+		chains, err = leaf.Verify(x509.VerifyOptions{Roots: roots.Roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		if err != nil {
+			return err
+		}
+	}
+	if roots.IsRevoked(chains) {
+		return errors.New("the client's certificate has been revoked")
+	}
+	return s.settings.Admits(leaf)
+}

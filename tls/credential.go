@@ -1,0 +1,211 @@
+package tls
+
+import (
+	stdtls "crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Files are those of a credential; "" where it has none.
+type Files struct{ Certificate, Key, Roots, Revoked string }
+
+// Credential is what a gateway shows, and whom it believes: the content of a
+// Kubernetes Secret. It does not change.
+type Credential struct {
+	Certificate stdtls.Certificate
+	Roots       *x509.CertPool         // nil: there is no ca.crt
+	Revoked     []*x509.RevocationList // of ca.crl
+}
+
+// Store reads credentials from files and keeps them as long as the files stay
+// as they are. Its methods may be called by any goroutine.
+type Store struct {
+	dir string
+
+	mu    sync.Mutex // guards known
+	known map[Files]*stored
+}
+
+// stored is one credential, read at some time.
+type stored struct {
+	mu         sync.Mutex // guards what is below
+	checked    time.Time
+	stamps     [4]stamp
+	credential *Credential // the last that was good; nil if none was
+	err        error       // of the files as they are
+}
+
+// stamp tells one content of a file from another. Kubernetes swaps a symbolic
+// link, so that the file behind the same name is another one.
+type stamp struct {
+	modified time.Time
+	size     int64
+}
+
+// checkEvery is how often it is looked whether files have changed: the kubelet
+// takes up to a minute to bring a Secret's change.
+const checkEvery = time.Second
+
+// NewStore makes a store for credentials in the folders of dir; "" if there are
+// none.
+func NewStore(dir string) *Store { return &Store{dir: dir, known: map[Files]*stored{}} }
+
+// Named returns the files of a credential NAME: NAME/tls.crt, tls.key, and
+// ca.crt and ca.crl if they are there; or those of the roots in NAME-cacert, as
+// Istio has it.
+func (s *Store) Named(name string) (Files, error) {
+	switch {
+	case s.dir == "":
+		return Files{}, fmt.Errorf("credential %s: the bootstrap file names no credentialDir to look for it", name)
+	case name == "" || name[0] == '.' || strings.ContainsAny(name, `/\`):
+		return Files{}, fmt.Errorf("credential %q: that is no name", name)
+	}
+	at := func(folder, file string) string { return filepath.Join(s.dir, folder, file) }
+	f := Files{Certificate: at(name, "tls.crt"), Key: at(name, "tls.key")}
+	for _, folder := range []string{name, name + "-cacert"} {
+		if exists(at(folder, "ca.crt")) && f.Roots == "" {
+			f.Roots = at(folder, "ca.crt")
+		}
+		if exists(at(folder, "ca.crl")) && f.Revoked == "" {
+			f.Revoked = at(folder, "ca.crl")
+		}
+	}
+	return f, nil
+}
+
+// Roots returns the files of a credential that is there for its roots alone
+// (caCertCredentialName): NAME/ca.crt, and ca.crl if it is there.
+func (s *Store) Roots(name string) (Files, error) {
+	f, err := s.Named(name)
+	if err == nil && f.Roots == "" {
+		err = fmt.Errorf("credential %s: there is no %s", name, filepath.Join(s.dir, name, "ca.crt"))
+	}
+	return Files{Roots: f.Roots, Revoked: f.Revoked}, err
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// Get returns the credential in files. When they have changed into something
+// that cannot be used, it is the last good one, beside the error.
+func (s *Store) Get(f Files) (*Credential, error) {
+	s.mu.Lock()
+	c := s.known[f]
+	if c == nil {
+		c = &stored{}
+		s.known[f] = c
+	}
+	s.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if !c.checked.IsZero() && now.Sub(c.checked) < checkEvery {
+		return c.credential, c.err
+	}
+	stamps, err := f.stamps()
+	if c.checked.IsZero() || stamps != c.stamps || err != nil || c.err != nil {
+		var read *Credential
+		if err == nil {
+			read, err = f.read()
+		}
+		if c.err = err; err == nil {
+			c.credential = read
+		}
+		c.stamps = stamps
+	}
+	c.checked = now
+	return c.credential, c.err
+}
+
+func (f Files) stamps() (out [4]stamp, err error) {
+	for i, path := range []string{f.Certificate, f.Key, f.Roots, f.Revoked} {
+		if path == "" {
+			continue
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return out, err
+		}
+		out[i] = stamp{info.ModTime(), info.Size()}
+	}
+	return out, nil
+}
+
+func (f Files) read() (*Credential, error) {
+	var c Credential
+	var err error
+	if f.Certificate != "" {
+		if c.Certificate, err = stdtls.LoadX509KeyPair(f.Certificate, f.Key); err != nil {
+			return nil, fmt.Errorf("certificate %s with key %s: %w", f.Certificate, f.Key, err)
+		}
+	}
+	if f.Roots != "" {
+		if c.Roots, err = loadRoots(f.Roots); err != nil {
+			return nil, err
+		}
+	}
+	if f.Revoked != "" {
+		if c.Revoked, err = loadRevoked(f.Revoked); err != nil {
+			return nil, err
+		}
+	}
+	return &c, nil
+}
+
+// loadRevoked reads the revocation lists of a file, in PEM or one in DER.
+func loadRevoked(file string) ([]*x509.RevocationList, error) {
+	data, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("revocation list: %w", err)
+	}
+	var out []*x509.RevocationList
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		list, err := x509.ParseRevocationList(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("revocation list %s: %w", file, err)
+		}
+		out = append(out, list)
+	}
+	if len(out) == 0 {
+		list, err := x509.ParseRevocationList(data)
+		if err != nil {
+			return nil, fmt.Errorf("revocation list %s: %w", file, err)
+		}
+		out = append(out, list)
+	}
+	return out, nil
+}
+
+// IsRevoked reports whether one of a chain's certificates is on a list of its
+// issuer. A list counts only if the issuer has signed it.
+func (c *Credential) IsRevoked(chains [][]*x509.Certificate) bool {
+	for _, list := range c.Revoked {
+		for _, chain := range chains {
+			for i, cert := range chain[:len(chain)-1] {
+				if list.CheckSignatureFrom(chain[i+1]) != nil {
+					continue
+				}
+				for _, r := range list.RevokedCertificateEntries {
+					if r.SerialNumber.Cmp(cert.SerialNumber) == 0 {
+						return true
+					}
+				}
+			}
+		}
+	}
+	return false
+}
