@@ -37,7 +37,7 @@ func readDestinationRule(d *document) {
 	d.chooseAlgorithm(out)
 	out.Inbound = d.flag(inboundAnnotation)
 	if secure {
-		d.refuse("trafficPolicy.tls", "TLS to the endpoints ")
+		d.refuse("trafficPolicy.tls", "ISTIO_MUTUAL ")
 	}
 	d.reader.config.DestinationRules = append(d.reader.config.DestinationRules, out)
 	d.reader.destinationRules = append(d.reader.destinationRules, located[*mesh.DestinationRule]{out, d})
@@ -60,7 +60,8 @@ func (d *document) flag(annotation string) bool {
 	return false
 }
 
-// policy reads a TrafficPolicy. It reports whether it asks for TLS.
+// policy reads a TrafficPolicy. It reports whether it asks for TLS with the
+// proxy's own identity.
 func (d *document) policy(out *mesh.TrafficPolicy, p *networking.TrafficPolicy, path string) (secure bool) {
 	if p == nil {
 		return false
@@ -103,10 +104,40 @@ func (d *document) blocks(out *mesh.TrafficPolicy, lb *networking.LoadBalancerSe
 		out.OutlierDetection = d.outlierDetection(outlier, path+".outlierDetection")
 	}
 	if tls != nil {
-		out.TLS = &mesh.ClientTLS{Mode: tls.Mode.String(), Source: d.source(path + ".tls")}
-		secure = tls.Mode != networking.ClientTLSSettings_DISABLE
+		out.TLS = d.clientTLS(tls, path+".tls")
+		secure = out.TLS.Mode == mesh.TLSIstioMutual
 	}
 	return secure
+}
+
+// clientTLS reads how endpoints are spoken to (Istio: validateTLS).
+func (d *document) clientTLS(t *networking.ClientTLSSettings, path string) *mesh.ClientTLS {
+	out := &mesh.ClientTLS{
+		Credential: t.CredentialName, SNI: t.Sni, SubjectAltNames: t.SubjectAltNames, SkipVerify: t.InsecureSkipVerify.GetValue(), Source: d.source(path),
+		Files: mesh.TLSFiles{Certificate: t.ClientCertificate, Key: t.PrivateKey, Roots: t.CaCertificates, Revoked: t.CaCrl},
+	}
+	named, files := t.CredentialName != "", out.Files != (mesh.TLSFiles{})
+	switch t.Mode {
+	case networking.ClientTLSSettings_SIMPLE:
+		out.Mode = mesh.TLSSimple
+		if t.ClientCertificate != "" || t.PrivateKey != "" {
+			d.error(path+".clientCertificate", "is not shown in mode SIMPLE: write mode: MUTUAL, or leave it out")
+		}
+	case networking.ClientTLSSettings_MUTUAL:
+		out.Mode = mesh.TLSMutual
+		if !named && (t.ClientCertificate == "" || t.PrivateKey == "") {
+			d.error(path, "mode MUTUAL needs credentialName, or clientCertificate and privateKey")
+		}
+	case networking.ClientTLSSettings_ISTIO_MUTUAL:
+		out.Mode = mesh.TLSIstioMutual
+		if named || files {
+			d.error(path, "mode ISTIO_MUTUAL takes no certificates: the proxy's own are shown")
+		}
+	}
+	if named && files {
+		d.error(path+".credentialName", "cannot stand beside files: only one of them")
+	}
+	return out
 }
 
 func (d *document) connectionPool(p *networking.ConnectionPoolSettings, path string) *mesh.ConnectionPool {

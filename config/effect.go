@@ -32,7 +32,7 @@ var noEffect = map[string]string{
 	"Server.defaultEndpoint": "Istio does not implement it either",
 
 	"ServiceEntry.addresses":       "services are told apart by host name alone",
-	"ServiceEntry.subjectAltNames": "there is no TLS to the endpoints",
+	"ServiceEntry.subjectAltNames": "write them in tls of a DestinationRule",
 }
 
 // noteEffect says when a field has none.

@@ -20,7 +20,7 @@ func lb(k LoadBalancerKind) *LoadBalancer { return &LoadBalancer{Kind: k} }
 func TestRules_Find(t *testing.T) {
 	global, local := lb(RoundRobin), lb(Random)
 	outlier, pool := &OutlierDetection{Consecutive5xx: 1}, &ConnectionPool{MaxPending: 1}
-	tls, portTLS := &ClientTLS{Mode: "DISABLE"}, &ClientTLS{Mode: "SIMPLE"}
+	tls, portTLS := &ClientTLS{Mode: TLSDisable}, &ClientTLS{Mode: TLSSimple}
 	subsetPool := &ConnectionPool{MaxPending: 2}
 	rules := []*DestinationRule{
 		rule("wild", "default", "*.global", 1, TrafficPolicy{TLS: tls, LoadBalancer: lb(LeastRequest), PortLevel: map[uint32]*TrafficPolicy{90: {TLS: portTLS}}}),
@@ -28,7 +28,7 @@ func TestRules_Find(t *testing.T) {
 		rule("more", "default", "s.ns.global", 3, TrafficPolicy{LoadBalancer: lb(Random), OutlierDetection: outlier}),
 		rule("local", "default", "s.ns.svc.cluster.local", 4, TrafficPolicy{ConnectionPool: pool},
 			Subset{Name: "v1", Labels: map[string]string{"version": "v1"}, Policy: TrafficPolicy{ConnectionPool: subsetPool, LoadBalancer: local}}),
-		rule("hidden", "other", "s.ns.global", 0, TrafficPolicy{TLS: &ClientTLS{Mode: "MUTUAL"}}),
+		rule("hidden", "other", "s.ns.global", 0, TrafficPolicy{TLS: &ClientTLS{Mode: TLSMutual}}),
 	}
 	rules[4].ExportTo = []string{"."}
 	r := NewRules(node(), rules)

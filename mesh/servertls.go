@@ -49,7 +49,7 @@ type TLSFiles struct{ Certificate, Key, Roots, Revoked string }
 // Admits reports, by an error, whether a client's certificate is one of those
 // that the server wants, whoever vouches for it.
 func (s *ServerTLS) Admits(leaf *x509.Certificate) error {
-	if len(s.SubjectAltNames) > 0 && !slices.ContainsFunc(s.SubjectAltNames, func(name string) bool { return bears(leaf, name) }) {
+	if len(s.SubjectAltNames) > 0 && !BearsOneOf(leaf, s.SubjectAltNames) {
 		return errors.New("the client's certificate bears none of subjectAltNames")
 	}
 	if len(s.KeySums)+len(s.CertificateSums) == 0 {
@@ -63,9 +63,12 @@ func (s *ServerTLS) Admits(leaf *x509.Certificate) error {
 	return nil
 }
 
-// bears reports whether a certificate has a subject alternative name.
-func bears(c *x509.Certificate, name string) bool {
-	return slices.Contains(c.DNSNames, name) || slices.Contains(c.EmailAddresses, name) ||
-		slices.ContainsFunc(c.URIs, func(u *url.URL) bool { return u.String() == name }) ||
-		slices.ContainsFunc(c.IPAddresses, func(ip net.IP) bool { return ip.String() == name })
+// BearsOneOf reports whether a certificate has one of these subject alternative
+// names: DNS, URI, IP or e-mail, exactly as it is written.
+func BearsOneOf(c *x509.Certificate, names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		return slices.Contains(c.DNSNames, name) || slices.Contains(c.EmailAddresses, name) ||
+			slices.ContainsFunc(c.URIs, func(u *url.URL) bool { return u.String() == name }) ||
+			slices.ContainsFunc(c.IPAddresses, func(ip net.IP) bool { return ip.String() == name })
+	})
 }

@@ -1,6 +1,9 @@
 package mesh
 
-import "time"
+import (
+	"reflect"
+	"time"
+)
 
 // DestinationRule is Istio's DestinationRule.
 type DestinationRule struct {
@@ -185,8 +188,40 @@ type OutlierDetection struct {
 	Source Source
 }
 
-// ClientTLS is trafficPolicy.tls.
+// ClientTLS is trafficPolicy.tls: how endpoints are spoken to.
 type ClientTLS struct {
-	Mode   string // DISABLE, SIMPLE, MUTUAL, ISTIO_MUTUAL
-	Source Source
+	Mode TLSMode
+
+	// Credential names a credential; else Files are its files. What is shown is of
+	// TLSMutual alone; where there are no roots, the system's are believed.
+	Credential string
+	Files      TLSFiles
+
+	SNI             string   // "": the host of the destination
+	SubjectAltNames []string // of which the certificate bears one; none: the name is SNI
+	SkipVerify      bool
+	Source          Source
 }
+
+// Same reports whether two say the same, wherever they stand; nil says
+// TLSDisable.
+func (t *ClientTLS) Same(o *ClientTLS) bool {
+	plain := func(t *ClientTLS) bool { return t == nil || t.Mode == TLSDisable }
+	if plain(t) || plain(o) {
+		return plain(t) == plain(o)
+	}
+	a, b := *t, *o
+	a.Source, b.Source = Source{}, Source{}
+	return reflect.DeepEqual(a, b)
+}
+
+// TLSMode is ClientTLSSettings.mode.
+type TLSMode uint8
+
+// The modes of ClientTLS.
+const (
+	TLSDisable TLSMode = iota
+	TLSSimple
+	TLSMutual
+	TLSIstioMutual // with the proxy's own identity
+)

@@ -296,7 +296,7 @@ func (x *exchange) send(c *upstreamConn, d *destination, deadline instant) Kind 
 	} else {
 		x.out = append(x.out, x.body.data...)
 	}
-	if c.peek() != peekOpen {
+	if !c.asLeft() {
 		return stale
 	}
 	if c.write(x.out, x.clock) != nil {

@@ -138,6 +138,13 @@ func (u *upstream) dial(m *member, within, deadline instant) (*upstreamConn, *Er
 		s, err := newStream(conn)
 		if err == nil {
 			permit.Connected()
+			if u.tls != nil {
+				if err := u.tls.shake(s, sooner(start+within, deadline)); err != nil {
+					s.close()
+					u.tracker.ConnectFailed(m.record)
+					return fail(ConnectFailure, err)
+				}
+			}
 			if m.link != nil {
 				s.limitUnacknowledged()
 			}

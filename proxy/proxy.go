@@ -37,7 +37,7 @@ type Options struct {
 	GatewayPorts      map[uint32]uint32 // a Gateway's port -> the port bound here; default: the same
 	NumTrustedProxies int               // how many proxies before a gateway are believed in x-forwarded-*
 	Downstream        Downstream        // what clients may take
-	Credentials       *tls.Store        // of Gateways; default: one without a folder
+	Credentials       *tls.Store        // that Gateways and DestinationRules name; default: one without a folder
 	Through           bool              // the inbound listener serves the other services of the own cluster too
 	Logger            *slog.Logger      // default: slog.Default()
 
@@ -80,6 +80,9 @@ func New(o Options) (*Proxy, error) {
 	}
 	if o.GatewayBind == "" {
 		o.GatewayBind = "0.0.0.0"
+	}
+	if o.Credentials == nil {
+		o.Credentials = tls.NewStore("")
 	}
 	p := &Proxy{
 		options: o, node: o.Node, trusted: o.NumTrustedProxies, log: o.Logger,
@@ -146,7 +149,7 @@ func (p *Proxy) carryOver(t *table) {
 	kept := map[upstreamKey]*upstream{}
 	for k, old := range p.upstreams {
 		if target := t.targets[k]; target != nil {
-			u := newUpstream(target, p.node, t.caller, old)
+			u := newUpstream(target, p.node, t.caller, p.options.Credentials, old)
 			target.upstream.Store(u)
 			kept[k] = u
 			continue
@@ -165,7 +168,7 @@ func (p *Proxy) makeUpstream(of *table, t *target) *upstream {
 	if u := t.upstream.Load(); u != nil {
 		return u
 	}
-	u := newUpstream(t, p.node, of.caller, p.upstreams[t.key])
+	u := newUpstream(t, p.node, of.caller, p.options.Credentials, p.upstreams[t.key])
 	t.upstream.Store(u)
 	if p.table.Load() == of {
 		p.upstreams[t.key] = u

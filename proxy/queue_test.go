@@ -32,7 +32,7 @@ func TestQueue_NobodyForgotten(t *testing.T) {
 	e := &mesh.Endpoint{Address: l.Addr().(*net.TCPAddr).AddrPort()}
 	u := newUpstream(&target{resolve: func() ([]*mesh.Endpoint, mesh.Policy, bool) {
 		return []*mesh.Endpoint{e}, mesh.Policy{ConnectionPool: &mesh.ConnectionPool{MaxConnections: 1}}, true
-	}}, p.node, balancer.Caller{}, nil)
+	}}, p.node, balancer.Caller{}, nil, nil)
 	u.live, u.members[0].live = live, live
 	client := sinkStream()
 	lease := func() *upstreamConn {

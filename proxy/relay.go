@@ -88,7 +88,7 @@ func (c *conn) terminate(s *tlsServer, name string) bool {
 		return false
 	}
 	c.serverName = name
-	if err := c.startTLS(config, now()+c.patience.head); err != nil {
+	if err := c.acceptTLS(config, now()+c.patience.head); err != nil {
 		c.proxy.log.Debug("handshake failed", "listener", c.listener.name, "peer", c.peer, "name", name, "error", err)
 		return false
 	}
@@ -258,7 +258,7 @@ func (s *relaySession) forward(from, to *stream, count func(int), fromKind, toKi
 			count(n)
 			s.moved()
 			from.in.r, from.in.w = 0, 0
-			if full {
+			if full && from.secure == nil && to.secure == nil {
 				if err := s.pour(from, to, count); err != nil {
 					s.failed(err, toKind)
 					return

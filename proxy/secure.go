@@ -16,9 +16,18 @@ import (
 // does, without a buffer of ours. (crypto/tls keeps one of its own for a record
 // that has come in part, and for the largest that came before.)
 
-// startTLS makes the stream speak TLS as the server, and shakes hands until
+// acceptTLS makes the stream speak TLS as the server, and shakes hands until
 // limit. What has been read already belongs to that.
-func (s *stream) startTLS(config *stdtls.Config, limit instant) error {
+func (s *stream) acceptTLS(config *stdtls.Config, limit instant) error {
+	return s.shake(limit, func(c net.Conn) *stdtls.Conn { return stdtls.Server(c, config) })
+}
+
+// connectTLS does so as the client.
+func (s *stream) connectTLS(config *stdtls.Config, limit instant) error {
+	return s.shake(limit, func(c net.Conn) *stdtls.Conn { return stdtls.Client(c, config) })
+}
+
+func (s *stream) shake(limit instant, side func(net.Conn) *stdtls.Conn) error {
 	if s.raw == nil {
 		if err := s.register(); err != nil {
 			return err
@@ -28,7 +37,7 @@ func (s *stream) startTLS(config *stdtls.Config, limit instant) error {
 	n.receive = func(fd uintptr) { n.n, n.errno = rawReceive(fd, n.p) }
 	s.in.release()
 	s.limit = limit
-	secure := stdtls.Server(n, config)
+	secure := side(n)
 	if err := secure.Handshake(); err != nil {
 		return err
 	}
@@ -39,6 +48,14 @@ func (s *stream) startTLS(config *stdtls.Config, limit instant) error {
 
 // fillSecure is fill for a stream that speaks TLS.
 func (s *stream) fillSecure() (int, error) {
+	if s.asking == askPending {
+		s.asking = askNothing
+		if !s.quiet() {
+			return 0, errStale
+		}
+		// A failure to send does not matter yet: there may be an early reply.
+		s.secure.Write(s.rest)
+	}
 	for {
 		s.in.borrow(s.large)
 		if s.in.w == len(s.in.data) {
@@ -68,6 +85,23 @@ func (s *stream) readable(fd uintptr) bool {
 	var b [1]byte
 	_, errno := rawPeek(fd, b[:])
 	return errno != syscall.EAGAIN
+}
+
+// quiet reports whether nothing has come over a kept connection that speaks
+// TLS, but what TLS itself has to say, such as session tickets.
+func (s *stream) quiet() bool {
+	var b [1]byte
+	n, err := s.secure.Read(b[:])
+	return n == 0 && err == errWouldBlock
+}
+
+// asLeft reports whether a connection is as its last exchange has left it, or its
+// handshake: open, and nothing has come.
+func (s *stream) asLeft() bool {
+	if s.secure != nil {
+		return s.quiet()
+	}
+	return s.peek() == peekOpen
 }
 
 // endTLS says that nothing follows, as far as the socket takes that at once:

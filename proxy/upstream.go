@@ -14,6 +14,7 @@ import (
 	"isthmus/health"
 	"isthmus/mesh"
 	"isthmus/telemetry"
+	"isthmus/tls"
 )
 
 // upstreamKey names an upstream over all snapshots.
@@ -69,6 +70,7 @@ type upstream struct {
 	retries        breaker.Limits
 	relayIdle      instant          // of relayed connections; 0: none
 	begun          *breaker.Window  // of requests, for retryBudget.budgetInterval; nil: those under way count
+	tls            *tlsClient       // nil: plain text
 	hash           *mesh.HashPolicy // nil: requests belong nowhere
 
 	endpoints []*mesh.Endpoint // what members were made of, to see whether anything changed
@@ -123,7 +125,7 @@ const (
 
 // newUpstream makes an upstream, taking over the members of the one of the
 // same key in the snapshot before, if there is one.
-func newUpstream(t *target, node *mesh.Node, caller balancer.Caller, old *upstream) *upstream {
+func newUpstream(t *target, node *mesh.Node, caller balancer.Caller, store *tls.Store, old *upstream) *upstream {
 	endpoints, policy, known := t.resolve()
 	if old != nil && old.known == known && old.policy == policy && samePointers(old.endpoints, endpoints) && old.balancesFor(caller) {
 		return old
@@ -158,6 +160,13 @@ func newUpstream(t *target, node *mesh.Node, caller balancer.Caller, old *upstre
 		pending:     int32(pool.MaxPending),
 		requests:    int32(pool.MaxRequests),
 	}
+	// A connection is never used for what another policy asks for.
+	sameTLS := old == nil || old.policy.TLS.Same(policy.TLS)
+	if old != nil && sameTLS {
+		u.tls = old.tls
+	} else {
+		u.tls = newTLSClient(policy.TLS, store, t.key.host)
+	}
 	u.retries = retryLimits(policy.RetryBudget, int32(pool.MaxRetries))
 	if b := policy.RetryBudget; b != nil && b.Interval > 0 {
 		if u.live.begun == nil || u.live.begun.Interval() != b.Interval {
@@ -171,7 +180,7 @@ func newUpstream(t *target, node *mesh.Node, caller balancer.Caller, old *upstre
 	hosts := make([]*balancer.Host, len(endpoints))
 	for i, e := range endpoints {
 		m := byAddress[e.Key()]
-		if m == nil {
+		if m == nil || !sameTLS {
 			m = newMember(e, u.live, u.live.linkTo(e.Cluster, node))
 			if old != nil {
 				m.host.Enter()

@@ -1,0 +1,145 @@
+package proxy
+
+import (
+	stdtls "crypto/tls"
+	"crypto/x509"
+	"errors"
+	"sync/atomic"
+
+	"isthmus/mesh"
+	"isthmus/tls"
+)
+
+// tlsClient is how an upstream is spoken to over TLS (DestinationRule tls, modes
+// SIMPLE and MUTUAL). It lives as long as its policy, and with it the sessions
+// that new connections resume.
+type tlsClient struct {
+	settings *mesh.ClientTLS
+	store    *tls.Store
+	host     string // of the upstream
+	sessions stdtls.ClientSessionCache
+
+	current atomic.Pointer[clientConfig]
+}
+
+// clientConfig is the configuration for a credential as it is.
+type clientConfig struct {
+	credential *tls.Credential // nil: there is none
+	config     *stdtls.Config
+}
+
+// sessionsKept is for how many names an upstream's sessions are kept; it has one
+// name, as a rule.
+const sessionsKept = 8
+
+// newTLSClient returns nil where the policy asks for no TLS.
+func newTLSClient(t *mesh.ClientTLS, store *tls.Store, host string) *tlsClient {
+	if t == nil || t.Mode == mesh.TLSDisable {
+		return nil
+	}
+	return &tlsClient{settings: t, store: store, host: host, sessions: stdtls.NewLRUClientSessionCache(sessionsKept)}
+}
+
+// clientConfig returns the configuration for a handshake.
+func (c *tlsClient) clientConfig() (*stdtls.Config, error) {
+	credential, err := c.credential()
+	if err != nil {
+		return nil, err
+	}
+	if now := c.current.Load(); now != nil && now.credential == credential {
+		return now.config, nil
+	}
+	now := &clientConfig{credential, c.makeConfig(credential)}
+	c.current.Store(now)
+	return now.config, nil
+}
+
+// credential returns what is shown and believed; nil where the policy names
+// nothing: nothing is shown, and the system's roots are believed.
+func (c *tlsClient) credential() (*tls.Credential, error) {
+	f := tls.Files(c.settings.Files)
+	if name := c.settings.Credential; name != "" {
+		var err error
+		if f, err = c.store.Named(name); err != nil {
+			return nil, err
+		}
+		if c.settings.Mode == mesh.TLSSimple {
+			f.Certificate, f.Key = "", "" // it is named for its roots
+		}
+	}
+	if f == (tls.Files{}) {
+		return nil, nil
+	}
+	credential, err := c.store.Get(f)
+	if credential == nil {
+		return nil, err
+	}
+	if c.settings.Mode == mesh.TLSMutual && credential.Certificate.PrivateKey == nil {
+		return nil, errors.New("there is no certificate to show")
+	}
+	return credential, nil
+}
+
+func (c *tlsClient) makeConfig(credential *tls.Credential) *stdtls.Config {
+	t := c.settings
+	config := &stdtls.Config{
+		ServerName:                  t.SNI,
+		MinVersion:                  stdtls.VersionTLS12,
+		NextProtos:                  []string{"http/1.1"},
+		ClientSessionCache:          c.sessions,
+		DynamicRecordSizingDisabled: true, // a request is one record, and one write, where it fits
+		InsecureSkipVerify:          t.SkipVerify || len(t.SubjectAltNames) > 0,
+	}
+	if config.ServerName == "" {
+		config.ServerName = c.host
+	}
+	if credential != nil {
+		config.RootCAs = credential.Roots
+		if credential.Certificate.PrivateKey != nil {
+			config.Certificates = []stdtls.Certificate{credential.Certificate}
+		}
+	}
+	if !t.SkipVerify {
+		config.VerifyConnection = func(state stdtls.ConnectionState) error { return c.verifyServer(&state, credential) }
+	}
+	return config
+}
+
+// verifyServer judges a server's certificate beyond what crypto/tls does: by
+// subjectAltNames in the place of the host's name, and by revocation lists.
+func (c *tlsClient) verifyServer(state *stdtls.ConnectionState, credential *tls.Credential) error {
+	chains := state.VerifiedChains
+	if len(state.PeerCertificates) == 0 {
+		return errors.New("the server shows no certificate")
+	}
+	leaf := state.PeerCertificates[0]
+	if names := c.settings.SubjectAltNames; len(names) > 0 {
+		options := x509.VerifyOptions{Intermediates: x509.NewCertPool()}
+		if credential != nil {
+			options.Roots = credential.Roots
+		}
+		for _, other := range state.PeerCertificates[1:] {
+			options.Intermediates.AddCert(other)
+		}
+		var err error
+		if chains, err = leaf.Verify(options); err != nil {
+			return err
+		}
+		if !mesh.BearsOneOf(leaf, names) {
+			return errors.New("the server's certificate bears none of subjectAltNames")
+		}
+	}
+	if credential != nil && credential.IsRevoked(chains) {
+		return errors.New("the server's certificate has been revoked")
+	}
+	return nil
+}
+
+// shake makes a connection that was dialled speak TLS.
+func (c *tlsClient) shake(s *stream, limit instant) error {
+	config, err := c.clientConfig()
+	if err != nil {
+		return err
+	}
+	return s.connectTLS(config, limit)
+}

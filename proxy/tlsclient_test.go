@@ -1,0 +1,193 @@
+package proxy
+
+import (
+	"bufio"
+	stdtls "crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"isthmus/tls"
+)
+
+// tlsUpstream is a server of HTTP over TLS, which answers with the names of who
+// asked and how.
+type tlsUpstream struct {
+	address string
+
+	mu    sync.Mutex // guards what is below
+	conns int
+	names []string // server names asked for
+}
+
+func secureUpstream(t *testing.T, config *stdtls.Config) *tlsUpstream {
+	u := &tlsUpstream{}
+	u.address = byteServer(t, func(raw net.Conn) {
+		c := stdtls.Server(raw, config)
+		if c.Handshake() != nil {
+			return
+		}
+		state := c.ConnectionState()
+		u.mu.Lock()
+		u.conns++
+		u.names = append(u.names, state.ServerName)
+		u.mu.Unlock()
+		client := "nobody"
+		if len(state.PeerCertificates) > 0 {
+			client = state.PeerCertificates[0].Subject.CommonName
+		}
+		r := bufio.NewReader(c)
+		for {
+			head, err := readHead(r)
+			if err != nil {
+				return
+			}
+			body := skipBody(head, r)
+			if _, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nx-client: %s\r\nContent-Length: %d\r\n\r\n%s", client, len(body), body); err != nil {
+				return
+			}
+		}
+	})
+	return u
+}
+
+// overTLSRule asks for TLS to up.test.
+func overTLSRule(settings string) string {
+	return "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d}\nspec: {host: up.test, trafficPolicy: {tls: {" + settings + "}}}\n---\n"
+}
+
+// TestTLS_Upstreams: whom an upstream has to be, and what it is shown.
+func TestTLS_Upstreams(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("up", "up.test", "other.test")
+	i.credential("me")
+	i.credential("stranger")
+	file := func(name, file string) string { return filepath.Join(i.dir, name, file) }
+	plain := &stdtls.Config{Certificates: []stdtls.Certificate{i.pair("up")}}
+	mutual := &stdtls.Config{Certificates: plain.Certificates, ClientAuth: stdtls.RequireAndVerifyClientCert, ClientCAs: i.roots("me")}
+	old := &stdtls.Config{Certificates: plain.Certificates, MaxVersion: stdtls.VersionTLS12}
+	ca := "caCertificates: " + file("up", "ca.crt")
+	pair := func(name string) string {
+		return "clientCertificate: " + file(name, "tls.crt") + ", privateKey: " + file(name, "tls.key")
+	}
+	for _, tt := range []struct {
+		name, settings string
+		server         *stdtls.Config
+		client, sni    string // client "": 503
+	}{
+		{"its roots", "mode: SIMPLE, " + ca, plain, "nobody", "up.test"},
+		{"TLS 1.2", "mode: SIMPLE, " + ca, old, "nobody", "up.test"},
+		{"the system's roots", "mode: SIMPLE", plain, "", ""},
+		{"others' roots", "mode: SIMPLE, caCertificates: " + file("stranger", "ca.crt"), plain, "", ""},
+		{"roots of a credential", "mode: SIMPLE, credentialName: up", plain, "nobody", "up.test"},
+		{"a credential that is not there", "mode: SIMPLE, credentialName: gone", plain, "", ""},
+		{"another name", "mode: SIMPLE, sni: other.test, " + ca, plain, "nobody", "other.test"},
+		{"a name it has not", "mode: SIMPLE, sni: third.test, " + ca, plain, "", ""},
+		{"subjectAltNames in the place of the name", `mode: SIMPLE, sni: third.test, subjectAltNames: ["spiffe://a.test/ns/n/sa/up"], ` + ca, plain, "nobody", "third.test"},
+		{"none of subjectAltNames", `mode: SIMPLE, subjectAltNames: [third.test], ` + ca, plain, "", ""},
+		{"subjectAltNames, others' roots", "mode: SIMPLE, subjectAltNames: [up.test], caCertificates: " + file("stranger", "ca.crt"), plain, "", ""},
+		{"anybody", "mode: SIMPLE, insecureSkipVerify: true", plain, "nobody", "up.test"},
+		{"MUTUAL", "mode: MUTUAL, " + ca + ", " + pair("me"), mutual, "me", "up.test"},
+		{"MUTUAL, a stranger", "mode: MUTUAL, " + ca + ", " + pair("stranger"), mutual, "", ""},
+		{"SIMPLE, and it wants to know who asks", "mode: SIMPLE, " + ca, mutual, "", ""},
+		{"plain text", "mode: DISABLE", plain, "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			up := secureUpstream(t, tt.server)
+			o := Options{Credentials: tls.NewStore(i.dir)}
+			p := serve(t, o, entry("up.test", up.address)+overTLSRule(tt.settings))
+			for range 3 {
+				got := exchangeRaw(t, p.address("outbound"), get("up.test"), whole(1))
+				switch {
+				case tt.client == "":
+					if s := status(got); s != "503" && s != "502" {
+						t.Errorf("got %q, want a refusal", got)
+					}
+				case status(got) != "200" || !strings.Contains(got, "x-client: "+tt.client+"\r\n"):
+					t.Fatalf("got %q, want it served for %s", got, tt.client)
+				default:
+					awaitIdle(p) // so that the connection is back
+				}
+			}
+			up.mu.Lock()
+			defer up.mu.Unlock()
+			if tt.client != "" && (up.conns != 1 || up.names[0] != tt.sni) {
+				t.Errorf("%d connections for %q, want one that is kept, for %q", up.conns, up.names, tt.sni)
+			}
+		})
+	}
+}
+
+// TestTLS_UpstreamBodies: bodies of all sizes, on new connections and kept ones;
+// session tickets that come meanwhile are nothing that was not asked for.
+func TestTLS_UpstreamBodies(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("up", "s.test")
+	up := secureUpstream(t, &stdtls.Config{Certificates: []stdtls.Certificate{i.pair("up")}})
+	yaml := entry("s.test", up.address) + strings.Replace(overTLSRule("mode: SIMPLE, credentialName: up"), "up.test", "s.test", 1)
+	for _, n := range []int{1, bufferSize, bufferSize + 1, largeBufferSize, largeBufferSize + 1, 4 << 20} {
+		body := strings.Repeat("0123456789abcde\n", n/16+1)[:n]
+		p := serve(t, Options{Credentials: tls.NewStore(i.dir)}, yaml) // whose first connection is new
+		c := dial(t, p.address("outbound"))
+		for _, request := range []string{post(fmt.Sprint("Content-Length: ", n), body), chunked(chunkOf(body) + chunkEnd), post(fmt.Sprint("Content-Length: ", n), body)} {
+			go io.WriteString(c, request) // ends when it is sent, or with the connection
+			c.head("200")
+			got := make([]byte, n)
+			if _, err := io.ReadFull(c.r, got); err != nil || string(got) != body {
+				t.Fatalf("%d bytes: %v, equal %v", n, err, string(got) == body)
+			}
+		}
+	}
+}
+
+// TestTLS_PolicyChanges: a connection that was made in plain text is not used
+// once the policy asks for TLS, nor the other way round.
+func TestTLS_PolicyChanges(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("up", "up.test")
+	plain := record(t, okReply)
+	p := serve(t, Options{Credentials: tls.NewStore(i.dir)}, entry("up.test", plain.address))
+	if got := exchangeRaw(t, p.address("outbound"), get("up.test"), whole(1)); status(got) != "200" {
+		t.Fatalf("got %q", got)
+	}
+	before := plain.seen()
+	publish(t, p, entry("up.test", plain.address)+overTLSRule("mode: SIMPLE, credentialName: up}, connectionPool: {tcp: {connectTimeout: 0.2s}"))
+	exchangeRaw(t, p.address("outbound"), "GET /secret HTTP/1.1\r\nHost: up.test\r\n\r\n", whole(1))
+	if seen := strings.TrimPrefix(plain.seen(), before); strings.Contains(seen, "/secret") {
+		t.Errorf("sent in plain text: %q", seen)
+	}
+	publish(t, p, entry("up.test", plain.address))
+	if got := exchangeRaw(t, p.address("outbound"), get("up.test"), whole(1)); status(got) != "200" {
+		t.Errorf("in plain text again: %q", got)
+	}
+}
+
+// TestTLS_Both: TLS on both sides of the proxy.
+func TestTLS_Both(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("up", "up.test")
+	i.credential("a", "a.test")
+	up := secureUpstream(t, &stdtls.Config{Certificates: []stdtls.Certificate{i.pair("up")}})
+	p := serveSecure(t, i.dir, entry("up.test", up.address)+overTLSRule("mode: SIMPLE, credentialName: up")+
+		secureGateway(server("a.test", "mode: SIMPLE, credentialName: a"), "a.test"))
+	body := strings.Repeat("x", 1<<20)
+	c, err := stdtls.Dial("tcp", p.address("gateway:80"), &stdtls.Config{ServerName: "a.test", RootCAs: i.roots("a")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	go io.WriteString(c, fmt.Sprintf("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: %d\r\n\r\n%s", len(body), body)) // ends when it is sent
+	r := bufio.NewReader(c)
+	head, err := readHead(r)
+	got := make([]byte, len(body))
+	if err == nil {
+		_, err = io.ReadFull(r, got)
+	}
+	if status(head) != "200" || err != nil || string(got) != body {
+		t.Errorf("%q, %v, equal %v", head, err, string(got) == body)
+	}
+}

@@ -1,0 +1,168 @@
+package tls
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// issueInto makes an authority and a certificate in a folder.
+func issueInto(t *testing.T, folder string) (*Authority, *x509.Certificate) {
+	t.Helper()
+	a, err := OpenAuthority(folder)
+	if err != nil {
+		if a, err = InitAuthority(folder, "a.test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id, _ := SPIFFEID("a.test", "n", "s")
+	leaf, err := a.Issue(Request{ID: id, TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, leaf
+}
+
+func named(t *testing.T, s *Store, name string) Files {
+	t.Helper()
+	f, err := s.Named(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// TestStore_Swap: a Secret as the kubelet mounts it, whose folder is swapped by
+// a symbolic link, is read again; one that is gone or broken leaves the last
+// good one.
+func TestStore_Swap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		mount := filepath.Join(dir, "shop")
+		if err := os.Mkdir(mount, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		swap := func(version string) *x509.Certificate {
+			_, leaf := issueInto(t, filepath.Join(mount, version))
+			link := filepath.Join(mount, "..data_tmp")
+			if err := os.Symlink(version, link); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(link, filepath.Join(mount, "..data")); err != nil {
+				t.Fatal(err)
+			}
+			return leaf
+		}
+		first := swap("..1")
+		for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
+			if err := os.Symlink(filepath.Join("..data", name), filepath.Join(mount, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := NewStore(dir)
+		f := named(t, s, "shop")
+		is := func(what string, want *x509.Certificate, wantErr bool) {
+			t.Helper()
+			c, err := s.Get(f)
+			if c == nil || c.Certificate.Leaf.SerialNumber.Cmp(want.SerialNumber) != 0 || (err != nil) != wantErr || c.Roots == nil {
+				t.Errorf("%s: %+v, %v", what, c, err)
+			}
+		}
+		is("at first", first, false)
+		second := swap("..2")
+		is("at once", first, false)
+		time.Sleep(checkEvery)
+		is("after a second", second, false)
+		if err := os.Remove(filepath.Join(mount, "..data")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(checkEvery)
+		is("gone", second, true)
+		third := swap("..3")
+		time.Sleep(checkEvery)
+		is("back", third, false)
+	})
+}
+
+func TestStore_Named(t *testing.T) {
+	dir := t.TempDir()
+	issueInto(t, filepath.Join(dir, "plain"))
+	s := NewStore(dir)
+	if f := named(t, s, "plain"); f.Roots != filepath.Join(dir, "plain", "ca.crt") || f.Revoked != "" {
+		t.Errorf("%+v", f)
+	}
+	issueInto(t, filepath.Join(dir, "split-cacert"))
+	if f := named(t, s, "split"); f.Roots != filepath.Join(dir, "split-cacert", "ca.crt") || f.Certificate != filepath.Join(dir, "split", "tls.crt") {
+		t.Errorf("roots beside: %+v", f)
+	}
+	if f, err := s.Roots("plain"); err != nil || f.Certificate != "" || f.Roots == "" {
+		t.Errorf("roots alone: %+v, %v", f, err)
+	}
+	if _, err := s.Roots("gone"); err == nil || !strings.Contains(err.Error(), "there is no ") {
+		t.Errorf("no roots: %v", err)
+	}
+	if c, err := s.Get(named(t, s, "gone")); c != nil || err == nil {
+		t.Errorf("not there: %v, %v", c, err)
+	}
+	for _, name := range []string{"", "..", "../x", "a/b", `a\b`, ".hidden"} {
+		if _, err := s.Named(name); err == nil {
+			t.Errorf("%q is taken for a name", name)
+		}
+	}
+	if _, err := NewStore("").Named("x"); err == nil || !strings.Contains(err.Error(), "credentialDir") {
+		t.Errorf("without a folder: %v", err)
+	}
+}
+
+// TestCredential_IsRevoked: a list counts for its own issuer's certificates.
+func TestCredential_IsRevoked(t *testing.T) {
+	dir := t.TempDir()
+	a, leaf := issueInto(t, filepath.Join(dir, "a"))
+	b, other := issueInto(t, filepath.Join(dir, "b"))
+	list := func(a *Authority, serial *big.Int) []byte {
+		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+			Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+			RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: serial, RevocationTime: time.Now()}},
+		}, a.certificate, a.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	for _, tt := range []struct {
+		name string
+		data []byte
+		want bool
+	}{
+		{"its own, in PEM", pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list(a, leaf.SerialNumber)}), true},
+		{"its own, in DER", list(a, leaf.SerialNumber), true},
+		{"another one's", list(a, other.SerialNumber), false},
+		{"by another authority", list(b, leaf.SerialNumber), false},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "a", "ca.crl"), tt.data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s := NewStore(dir)
+		c, err := s.Get(named(t, s, "a"))
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		if got := c.IsRevoked([][]*x509.Certificate{{leaf, a.certificate}}); got != tt.want {
+			t.Errorf("%s: revoked %v", tt.name, got)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a", "ca.crl"), []byte("nonsense"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := NewStore(dir)
+	if c, err := s.Get(named(t, s, "a")); c != nil || err == nil {
+		t.Errorf("a list that cannot be read: %v, %v", c, err)
+	}
+}
