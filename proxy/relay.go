@@ -152,11 +152,8 @@ func (c *conn) relay(t *table, r *tcpRoute) Kind {
 	m.host.Begin()
 	defer m.host.End()
 	s := &relaySession{client: c, upstream: up, counts: u.live.connections.of(m.host.Endpoint().Cluster), idle: u.relayIdle}
-	if u.maxDuration != 0 {
-		s.until = now() + u.maxDuration
-	}
 	s.counts.Open()
-	kind = s.run()
+	kind = s.run(u.maxDuration)
 	s.counts.Close(answers[kind].flag)
 	return kind
 }
@@ -195,18 +192,17 @@ type relaySession struct {
 	upstream *upstreamConn
 	counts   *telemetry.Connections
 
-	idle  instant      // how long nothing may move either way; 0: for ever
-	until instant      // when it has to be over; 0: never
-	last  atomic.Int64 // an instant: when bytes have moved
+	idle instant      // how long nothing may move either way; 0: for ever
+	last atomic.Int64 // an instant: when bytes have moved
 
 	ending sync.Once
 	kind   Kind // why it has ended; written within ending
 }
 
-// run moves bytes both ways until both sides have ended theirs, or it has to be
-// over. Of the two directions, one has a goroutine of its own, which ends with
-// run.
-func (s *relaySession) run() Kind {
+// run moves bytes both ways until both sides have ended theirs, or longest has
+// passed, unless that is 0. Of the two directions, one has a goroutine of its
+// own, which ends with run.
+func (s *relaySession) run(longest instant) Kind {
 	c, up := s.client.stream, s.upstream.stream
 	defer s.upstream.discard()
 	if c.raw == nil && c.register() != nil {
@@ -215,6 +211,12 @@ func (s *relaySession) run() Kind {
 	stall := cmp.Or(s.idle, maxTimeout)
 	c.stall, up.stall = stall, stall
 	s.moved()
+	if longest != 0 {
+		// A timer, not a limit for reading: a write to a side that takes nothing has
+		// to end as well.
+		timer := time.AfterFunc(time.Duration(longest), func() { s.end(DurationTimeout, false) })
+		defer timer.Stop()
+	}
 	replies := make(chan struct{})
 	go func() {
 		defer close(replies)
@@ -222,17 +224,18 @@ func (s *relaySession) run() Kind {
 	}()
 	s.forward(c, up, s.counts.Received, ClientGone, Terminated)
 	<-replies
+	s.ending.Do(func() {}) // the timer may be about to end it: not any more
 	return s.kind
 }
 
 func (s *relaySession) moved() { s.last.Store(int64(now())) }
 
-// limit is when the next bytes have to come.
+// limit is when the next bytes have to come; 0: never.
 func (s *relaySession) limit() instant {
 	if s.idle == 0 {
-		return s.until
+		return 0
 	}
-	return sooner(s.until, instant(s.last.Load())+s.idle)
+	return instant(s.last.Load()) + s.idle
 }
 
 // end ends both directions. With a reset, as one that came from one side is
@@ -259,8 +262,13 @@ func (s *relaySession) forward(from, to *stream, count func(int), fromKind, toKi
 			s.moved()
 			from.in.r, from.in.w = 0, 0
 			if full && from.secure == nil && to.secure == nil {
-				if err := s.pour(from, to, count); err != nil {
-					s.failed(err, toKind)
+				fromErr, toErr := s.pour(from, to, count)
+				switch {
+				case fromErr != nil:
+					s.failed(fromErr, fromKind)
+					return
+				case toErr != nil:
+					s.failed(toErr, toKind)
 					return
 				}
 			}
@@ -271,7 +279,7 @@ func (s *relaySession) forward(from, to *stream, count func(int), fromKind, toKi
 		case err == io.EOF:
 			to.closeWrite()
 			return
-		case err == errTimeout && now() < cmp.Or(s.limit(), maxTimeout):
+		case err == errTimeout && now() < s.limit():
 			// Bytes have moved the other way meanwhile.
 		default:
 			s.failed(err, fromKind)
@@ -283,8 +291,6 @@ func (s *relaySession) forward(from, to *stream, count func(int), fromKind, toKi
 // failed ends both directions after a failure of one.
 func (s *relaySession) failed(err error, k Kind) {
 	switch {
-	case s.until != 0 && now() >= s.until:
-		s.end(DurationTimeout, false)
 	case isTimeout(err), err == errTimeout:
 		s.end(IdleTimeout, false)
 	default:
@@ -292,21 +298,22 @@ func (s *relaySession) failed(err error, k Kind) {
 	}
 }
 
-// pour moves bytes within the kernel, for as long as there are more at once. The
-// error is that of the receiver, or one that reading would not tell again.
-func (s *relaySession) pour(from, to *stream, count func(int)) error {
+// pour moves bytes within the kernel, for as long as there are more at once. It
+// returns the error of the side that has failed; the sender's, a reset say, is
+// one that reading would not tell again.
+func (s *relaySession) pour(from, to *stream, count func(int)) (fromErr, toErr error) {
 	p := takePipe()
 	if p == nil {
-		return nil
+		return nil, nil
 	}
 	defer p.release()
 	for {
-		if n, err := from.tryPipe(p); n == 0 || err != nil {
-			return err
+		n, err := from.tryPipe(p)
+		if n == 0 || err != nil {
+			return err, nil
 		}
-		n := p.held
 		if err := to.writePipe(p, now()); err != nil {
-			return err
+			return nil, err
 		}
 		count(n)
 		s.moved()

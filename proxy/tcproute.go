@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -99,6 +100,18 @@ func (t *sniTable) find(name string, c *conn) *tcpRoute {
 	return firstFit(t.any, c)
 }
 
+// covers reports whether a wildcard is for every connection to a name, which may
+// be a wildcard itself.
+func (t *sniTable) covers(name string) bool {
+	always := func(r *tcpRoute) bool { return len(r.matches) == 0 }
+	for i := range len(name) {
+		if name[i] == '.' && i > 0 && slices.ContainsFunc(t.wildcards[name[i:]], always) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(t.any, always)
+}
+
 func firstFit(list []*tcpRoute, c *conn) *tcpRoute {
 	for _, r := range list {
 		if r.fits(c) {
@@ -151,7 +164,9 @@ func (c *compiler) compilePassthrough(t *sniTable, g *mesh.Gateway, s *mesh.Gate
 }
 
 // compileOutboundSNI makes the table of the outbound listener: the TLS routes of
-// the mesh, and behind them every service with a port for TLS, by its names.
+// the mesh, and behind them every service with a port for TLS, by those of its
+// names that no route is for. As with HTTP, a route for "*.example.com" is for
+// the services below it, too.
 func (c *compiler) compileOutboundSNI() *sniTable {
 	t := newSNITable()
 	for _, vs := range c.withTCPRoutes(mesh.MeshGateway, tlsRoutes) {
@@ -159,9 +174,10 @@ func (c *compiler) compileOutboundSNI() *sniTable {
 			c.compileTLSRoute(vs, rule, mesh.MeshGateway, 0, t.add)
 		}
 	}
+	routed := &sniTable{wildcards: maps.Clone(t.wildcards), any: t.any}
 	addService := func(name string) {
 		v, ok := c.reg.View(name)
-		if !ok {
+		if !ok || routed.covers(name) {
 			return
 		}
 		if p, ok := tlsPort(v); ok {
@@ -198,20 +214,19 @@ func tlsPort(v *mesh.View) (mesh.Port, bool) {
 }
 
 // compileTLSRoute calls add for each server name for which a rule holds here.
+// port is the listener's; 0 if it is for all.
 func (c *compiler) compileTLSRoute(vs *mesh.VirtualService, rule *mesh.TCPRoute, gateway string, port uint32, add func(string, *tcpRoute)) {
-	var to *route
+	byPort := map[uint32]*route{}
 	for i := range rule.Match {
 		m := &rule.Match[i]
-		if port == 0 {
-			port = m.Port // one listener is for all ports
-		}
-		if !c.holdsHere(vs, &m.ProxyMatch, gateway, port) {
+		at := cmp.Or(port, m.Port) // the outbound listener is for all ports
+		if !c.holdsHere(vs, &m.ProxyMatch, gateway, at) {
 			continue
 		}
-		if to == nil {
-			to = c.relayRoute(vs, rule.Route, rule.Source, port, overTLS)
+		if byPort[at] == nil {
+			byPort[at] = c.relayRoute(vs, rule.Route, rule.Source, at, overTLS)
 		}
-		r := &tcpRoute{route: to}
+		r := &tcpRoute{route: byPort[at]}
 		if len(m.DestinationSubnets) > 0 {
 			r.matches = []tcpMatch{{destinations: m.DestinationSubnets}}
 		}
