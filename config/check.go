@@ -113,6 +113,10 @@ func (c *checker) checkGateways() {
 	first := map[key]*mesh.Gateway{}
 	for _, g := range c.config.Gateways {
 		for _, s := range g.Servers {
+			if o, p := c.besideTCP(g, &s); o != nil {
+				c.say(Warning, at(g.Meta, s.Source), "servers", fmt.Sprintf("has no effect: port %d is of protocol %s in Gateway %s/%s in %s, and a port either looks at what comes or passes it on as TCP; take another port", s.Port.Number, p, o.Namespace, o.Name, o.Source))
+				continue
+			}
 			for _, h := range s.Hosts {
 				k := key{s.Port.Number, h.Namespace + "/" + h.Host}
 				if o := first[k]; o != nil && (o == g || labelsOverlap(o.Selector, g.Selector)) {
@@ -123,6 +127,25 @@ func (c *checker) checkGateways() {
 			}
 		}
 	}
+}
+
+// besideTCP returns the Gateway that has the port of a TCP server for another
+// protocol, and which; nil if none has.
+func (c *checker) besideTCP(g *mesh.Gateway, s *mesh.GatewayServer) (*mesh.Gateway, mesh.Protocol) {
+	if s.Port.Protocol != mesh.ProtocolTCP {
+		return nil, 0
+	}
+	for _, o := range c.config.Gateways {
+		if o != g && !labelsOverlap(o.Selector, g.Selector) {
+			continue
+		}
+		for _, other := range o.Servers {
+			if other.Port.Number == s.Port.Number && other.Port.Protocol != mesh.ProtocolTCP {
+				return o, other.Port.Protocol
+			}
+		}
+	}
+	return nil, 0
 }
 
 func at(m mesh.Meta, s mesh.Source) mesh.Meta {
@@ -238,32 +261,46 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 		}
 	}
 	for i, r := range v.TLS {
-		c.checkTCPRoute(d, r, fmt.Sprintf("tls[%d]", i), mesh.ProtocolTLS, mesh.ProtocolHTTPS)
+		path := fmt.Sprintf("tls[%d]", i)
+		c.checkTCPRoute(d, r, path, mesh.ProtocolTLS, mesh.ProtocolHTTPS)
+		for j, m := range r.Match {
+			if len(m.DestinationSubnets) > 0 && slices.Contains(gatewaysOf(v, &m), mesh.MeshGateway) {
+				d.warning(fmt.Sprintf("%s.match[%d].destinationSubnets", path, j), "never holds on a sidecar: connections are not captured, so every one is made to the sidecar's own address; leave it out, or bind the match to a Gateway")
+			}
+		}
 	}
 	for i, r := range v.TCP {
 		path := fmt.Sprintf("tcp[%d]", i)
 		c.checkTCPRoute(d, r, path, mesh.ProtocolTCP)
-		if onlyForMesh(v, r) {
-			d.warning(path, "has no effect: a sidecar that captures no connections cannot tell which of them an application means; bind the route to a Gateway")
+		if forMesh, forOthers := whereHolds(v, r); forMesh {
+			where := "has no effect"
+			if forOthers {
+				where += " on sidecars"
+			}
+			d.warning(path, where+": a sidecar that captures no connections cannot tell which of them an application means; bind the route to a Gateway alone, or name the host by tls.match.sniHosts")
 		}
 	}
 }
 
-// onlyForMesh reports whether a route is for sidecars alone.
-func onlyForMesh(v *mesh.VirtualService, r *mesh.TCPRoute) bool {
-	other := func(g string) bool { return g != mesh.MeshGateway }
-	for _, m := range r.Match {
-		if len(m.Gateways) > 0 {
-			if slices.ContainsFunc(m.Gateways, other) {
-				return false
-			}
-			continue
-		}
-		if slices.ContainsFunc(v.Gateways, other) {
-			return false
+// gatewaysOf are those that a match is for.
+func gatewaysOf(v *mesh.VirtualService, m *mesh.TCPMatch) []string {
+	if len(m.Gateways) > 0 {
+		return m.Gateways
+	}
+	return v.Gateways
+}
+
+// whereHolds reports whether a route is for sidecars, and whether for Gateways.
+func whereHolds(v *mesh.VirtualService, r *mesh.TCPRoute) (forMesh, forOthers bool) {
+	list := v.Gateways
+	if len(r.Match) > 0 {
+		list = nil
+		for i := range r.Match {
+			list = append(list, gatewaysOf(v, &r.Match[i])...)
 		}
 	}
-	return len(r.Match) > 0 || !slices.ContainsFunc(v.Gateways, other)
+	other := func(g string) bool { return g != mesh.MeshGateway }
+	return slices.Contains(list, mesh.MeshGateway), slices.ContainsFunc(list, other)
 }
 
 // checkTCPRoute checks the destinations of a route, whose ports may be of these

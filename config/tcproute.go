@@ -11,7 +11,8 @@ import (
 	"isthmus/mesh"
 )
 
-// tlsRoute reads a TLSRoute; hosts are those of the VirtualService.
+// tlsRoute reads a TLSRoute; hosts are those of the VirtualService, as they are
+// written and in full.
 func (d *document) tlsRoute(r *networking.TLSRoute, hosts []string, path string) *mesh.TCPRoute {
 	out := &mesh.TCPRoute{Source: d.source(path), Route: d.tcpDestinations(r.Route, path+".route")}
 	if len(r.Match) == 0 {
@@ -28,7 +29,7 @@ func (d *document) tlsRoute(r *networking.TLSRoute, hosts []string, path string)
 		}
 		for j, host := range m.SniHosts {
 			at := fmt.Sprintf("%s.sniHosts[%d]", at, j)
-			host = strings.ToLower(host)
+			host = strings.ToLower(strings.TrimSuffix(host, "."))
 			switch {
 			case !d.checkHost(host, at, true):
 			case !slices.ContainsFunc(hosts, func(h string) bool { return h == host || mesh.MatchHost(h, host) }):

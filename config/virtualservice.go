@@ -49,8 +49,12 @@ func readVirtualService(d *document) {
 			out.HTTP = append(out.HTTP, rule)
 		}
 	}
+	hosts := slices.Clone(out.Hosts)
+	for _, h := range v.Hosts {
+		hosts = append(hosts, strings.ToLower(strings.TrimSuffix(h, ".")))
+	}
 	for i, r := range v.Tls {
-		out.TLS = append(out.TLS, d.tlsRoute(r, out.Hosts, fmt.Sprintf("tls[%d]", i)))
+		out.TLS = append(out.TLS, d.tlsRoute(r, hosts, fmt.Sprintf("tls[%d]", i)))
 	}
 	for i, r := range v.Tcp {
 		out.TCP = append(out.TCP, d.tcpRoute(r, fmt.Sprintf("tcp[%d]", i)))
