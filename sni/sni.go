@@ -65,42 +65,64 @@ func Parse(b []byte) (Hello, error) {
 }
 
 // reassemble returns the ClientHello's body, which may be spread over several
-// records.
+// records. Nothing is copied before it is whole: how many pieces it comes in, and
+// so how often this is called, is up to the client.
 func reassemble(b []byte) ([]byte, error) {
-	var message []byte
-	need := -1 // of message, with its header
+	var header [4]byte // of the message
+	have, need := 0, -1
+	rest := b
 	for {
 		switch {
-		case len(b) > 0 && b[0] != handshakeType, len(b) > 1 && b[1] != 3:
+		case len(rest) > 0 && rest[0] != handshakeType, len(rest) > 1 && rest[1] != 3:
 			return nil, ErrNotTLS
-		case len(b) < recordHeader:
+		case len(rest) < recordHeader:
 			return nil, ErrShort
 		}
-		n := int(binary.BigEndian.Uint16(b[3:]))
+		n := int(binary.BigEndian.Uint16(rest[3:]))
 		if n == 0 || n > maxRecord {
 			return nil, ErrMalformed
 		}
-		part := b[recordHeader:]
+		part := rest[recordHeader:]
 		whole := len(part) >= n
 		part = part[:min(n, len(part))]
-		message = append(message, part...)
-		if need < 0 && len(message) >= 4 {
-			if message[0] != clientHello {
+		if have < len(header) {
+			copy(header[have:], part)
+		}
+		have += len(part)
+		if need < 0 && have >= len(header) {
+			if header[0] != clientHello {
 				return nil, ErrNotTLS
 			}
-			need = 4 + int(message[1])<<16 + int(binary.BigEndian.Uint16(message[2:]))
+			need = len(header) + int(header[1])<<16 + int(binary.BigEndian.Uint16(header[2:]))
 			if need > MaxHello {
 				return nil, ErrLong
 			}
 		}
 		switch {
-		case need >= 0 && len(message) >= need:
-			return message[4:need], nil
+		case need >= 0 && have >= need:
+			return join(b, need)[len(header):], nil
 		case !whole:
 			return nil, ErrShort
 		}
-		b = b[recordHeader+n:]
+		rest = rest[recordHeader+n:]
 	}
+}
+
+// join returns the first n bytes that records carry, all of which have come;
+// those of one record where they are.
+func join(b []byte, n int) []byte {
+	size := int(binary.BigEndian.Uint16(b[3:]))
+	if size >= n {
+		return b[recordHeader : recordHeader+n]
+	}
+	message := make([]byte, 0, n)
+	for len(message) < n {
+		size = int(binary.BigEndian.Uint16(b[3:]))
+		part := b[recordHeader:min(recordHeader+size, len(b))]
+		message = append(message, part[:min(len(part), n-len(message))]...)
+		b = b[min(recordHeader+size, len(b)):]
+	}
+	return message
 }
 
 // reader takes vectors apart (RFC 8446 3.4). After a vector that is not whole,

@@ -105,6 +105,19 @@ func fragment(b []byte, size int) (out []byte) {
 	return out
 }
 
+// TestParse_AllocatesLate: a ClientHello of which some is missing costs no memory,
+// in however many records it comes.
+func TestParse_AllocatesLate(t *testing.T) {
+	b := clients(t)["many"]
+	for _, size := range []int{len(b), 100, 1} {
+		part := fragment(b, size)
+		part = part[:len(part)-1]
+		if n := testing.AllocsPerRun(100, func() { Parse(part) }); n != 0 {
+			t.Errorf("records of %d bytes: %v allocations", size, n)
+		}
+	}
+}
+
 func TestParse_Refuses(t *testing.T) {
 	good := hello(t, &tls.Config{ServerName: "a.test", MaxVersion: tls.VersionTLS12})
 	change := func(do func(b []byte) []byte) []byte { return do(slices.Clone(good)) }
