@@ -175,7 +175,7 @@ func (c *Controller) run(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
 	again := time.NewTimer(tryAgain)
-	defer again.Stop()
+	again.Stop() // until something is refused
 	for {
 		select {
 		case <-ctx.Done():
