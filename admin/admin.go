@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // Endpoint is an endpoint as it is shown.
@@ -110,6 +111,14 @@ type Snapshot struct {
 	Error  string  `json:"error"` // why later files are not used
 }
 
+// Certificate is how one is that the proxy shows.
+type Certificate struct {
+	Name    string // "identity", or the file
+	Ends    time.Time
+	Usable  bool   // its files as they are now
+	Reloads uint64 // of the identity
+}
+
 // State is what admin shows, and what it can set off.
 type State interface {
 	Status() Status
@@ -118,6 +127,7 @@ type State interface {
 	Routes() []Route
 	Hosts() []Host
 	Probes() []ProbeCount
+	Certificates() []Certificate
 	ConfigDump() any
 	Reload()
 	Drain()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // state is a proxy as a test wants it.
@@ -26,6 +27,10 @@ func (s *state) Members() []Member { return []Member{{Name: "c1/n/x", State: "al
 func (s *state) Routes() []Route {
 	return []Route{{Listener: "outbound", Host: "a", Destinations: []Destination{{Host: "a", Port: 80, Percent: 70, Known: true}}, Source: "f:1"}}
 }
+func (s *state) Certificates() []Certificate {
+	return []Certificate{{Name: "identity", Ends: time.Unix(1_900_000_000, 0), Usable: true, Reloads: 2}, {Name: "web/tls.crt", Ends: time.Unix(1, 0)}}
+}
+
 func (s *state) Probes() []ProbeCount {
 	return []ProbeCount{{Of: "workload", Result: "success", Count: 5}, {Of: "endpoint", Result: "failure", Count: 2}}
 }

@@ -19,6 +19,8 @@ func TestMetrics(t *testing.T) {
 		for _, line := range []string{
 			"isthmus_ready 1", "isthmus_snapshot_number 7", "isthmus_snapshot_age_seconds 3", "isthmus_config_in_force 0",
 			`isthmus_probes_total{of="workload",result="success"} 5`, `isthmus_probes_total{of="endpoint",result="failure"} 2`,
+			`isthmus_certificate_expiration_timestamp_seconds{certificate="identity"} 1.9e+09`, `isthmus_certificate_in_force{certificate="identity"} 1`,
+			`isthmus_certificate_in_force{certificate="web/tls.crt"} 0`, "isthmus_identity_reloads_total 2",
 			`isthmus_gossip_members{state="alive"} 1`, `isthmus_gossip_members{state="dead"} 0`,
 			`isthmus_endpoints{cluster="c1",healthy="true"} 1`, `isthmus_endpoints{cluster="c1",healthy="false"} 0`, `isthmus_endpoints{cluster="c2",healthy="false"} 1`,
 		} {

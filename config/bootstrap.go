@@ -427,8 +427,6 @@ func (l *bootstrapLoader) warnNoEffect(b *Bootstrap) {
 		set   bool
 		what  string
 	}{
-		{"certificates", b.Certificates != Certificates{}, "it is checked and shown, but proxies speak plain text to each other"},
-		{"trustDomainAliases", len(b.TrustDomainAliases) > 0, "there is no mTLS"},
 		{"rateLimits", b.RateLimits != RateLimits{}, "nothing is limited"},
 		{"stateDir", b.StateDir != "", "nothing is kept on disk"},
 		{"clusters", len(b.Clusters) > 0, "nothing uses them"},
@@ -442,13 +440,20 @@ func (l *bootstrapLoader) warnNoEffect(b *Bootstrap) {
 	}
 }
 
-// MeshNode returns the node that the bootstrap file describes.
+// MeshNode returns the node that the bootstrap file describes. With certificates,
+// its identity is the one that they should be for: what they are for, reading
+// them says.
 func (b *Bootstrap) MeshNode() *mesh.Node {
-	return &mesh.Node{
+	n := &mesh.Node{
 		Name: b.Node.Name, Address: b.Node.Address, Cluster: b.Node.Cluster,
 		Locality:  mesh.ParseLocality(b.Node.Locality),
 		Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount, Labels: b.Node.Labels,
 		TrustDomain: b.TrustDomain, RootNamespace: b.RootNamespace, Domains: b.Domains,
-		AllowExec: b.Probes.AllowExec,
+		TrustAliases: b.TrustDomainAliases,
+		AllowExec:    b.Probes.AllowExec,
 	}
+	if b.Certificates != (Certificates{}) {
+		n.Identity = mesh.Identity{TrustDomain: b.TrustDomain, Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount}.String()
+	}
+	return n
 }

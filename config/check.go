@@ -11,7 +11,8 @@ import (
 // check looks at the set as a whole. node is nil if what depends on one proxy
 // is not to be judged.
 func (r *reader) check(node *mesh.Node) {
-	if node == nil {
+	judged := node != nil
+	if !judged {
 		node = &mesh.Node{Cluster: "default", Namespace: "default", RootNamespace: "istio-system"}
 	}
 	c := &checker{
@@ -37,6 +38,8 @@ func (r *reader) check(node *mesh.Node) {
 	c.checkSharedHosts()
 	c.checkConflicts()
 	c.checkProbes(node)
+	c.checkPeerAuthentications(node, judged)
+	c.checkClientTLS(node, judged)
 }
 
 // everywhere takes rules as if they were exported to everybody: a route may be

@@ -89,6 +89,7 @@ type reader struct {
 
 	virtualServices  []located[*mesh.VirtualService]
 	destinationRules []located[*mesh.DestinationRule]
+	peers            []located[*mesh.PeerAuthentication]
 }
 
 // located keeps a mesh value with its document, so that checks of the whole

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -21,7 +22,7 @@ func readDestinationRule(d *document) {
 	if r.WorkloadSelector != nil {
 		out.WorkloadSelector = r.WorkloadSelector.MatchLabels
 	}
-	secure := d.policy(&out.Policy, r.TrafficPolicy, "trafficPolicy")
+	d.policy(&out.Policy, r.TrafficPolicy, "trafficPolicy")
 	for i, s := range r.Subsets {
 		path := fmt.Sprintf("subsets[%d]", i)
 		if !validLabel(s.Name) {
@@ -31,14 +32,11 @@ func readDestinationRule(d *document) {
 			d.error(path+".name", fmt.Sprintf("%q is given twice", s.Name))
 		}
 		subset := mesh.Subset{Name: s.Name, Labels: s.Labels, Source: d.source(path)}
-		secure = d.policy(&subset.Policy, s.TrafficPolicy, path+".trafficPolicy") || secure
+		d.policy(&subset.Policy, s.TrafficPolicy, path+".trafficPolicy")
 		out.Subsets = append(out.Subsets, subset)
 	}
 	d.chooseAlgorithm(out)
 	out.Inbound = d.flag(inboundAnnotation)
-	if secure {
-		d.refuse("trafficPolicy.tls", "ISTIO_MUTUAL ")
-	}
 	d.reader.config.DestinationRules = append(d.reader.config.DestinationRules, out)
 	d.reader.destinationRules = append(d.reader.destinationRules, located[*mesh.DestinationRule]{out, d})
 }
@@ -60,13 +58,12 @@ func (d *document) flag(annotation string) bool {
 	return false
 }
 
-// policy reads a TrafficPolicy. It reports whether it asks for TLS with the
-// proxy's own identity.
-func (d *document) policy(out *mesh.TrafficPolicy, p *networking.TrafficPolicy, path string) (secure bool) {
+// policy reads a TrafficPolicy.
+func (d *document) policy(out *mesh.TrafficPolicy, p *networking.TrafficPolicy, path string) {
 	if p == nil {
-		return false
+		return
 	}
-	secure = d.blocks(out, p.LoadBalancer, p.ConnectionPool, p.OutlierDetection, p.Tls, path)
+	d.blocks(out, p.LoadBalancer, p.ConnectionPool, p.OutlierDetection, p.Tls, path)
 	if p.RetryBudget != nil {
 		out.RetryBudget = d.retryBudget(p.RetryBudget, path+".retryBudget")
 	}
@@ -85,15 +82,14 @@ func (d *document) policy(out *mesh.TrafficPolicy, p *networking.TrafficPolicy, 
 			d.error(at+".port.number", fmt.Sprintf("port %d is given twice", l.Port.Number))
 		}
 		level := &mesh.TrafficPolicy{}
-		secure = d.blocks(level, l.LoadBalancer, l.ConnectionPool, l.OutlierDetection, l.Tls, at) || secure
+		d.blocks(level, l.LoadBalancer, l.ConnectionPool, l.OutlierDetection, l.Tls, at)
 		out.PortLevel[l.Port.Number] = level
 	}
-	return secure
 }
 
 func (d *document) blocks(out *mesh.TrafficPolicy, lb *networking.LoadBalancerSettings, pool *networking.ConnectionPoolSettings,
 	outlier *networking.OutlierDetection, tls *networking.ClientTLSSettings, path string,
-) (secure bool) {
+) {
 	if lb != nil {
 		out.LoadBalancer = d.loadBalancer(lb, path+".loadBalancer")
 	}
@@ -105,9 +101,7 @@ func (d *document) blocks(out *mesh.TrafficPolicy, lb *networking.LoadBalancerSe
 	}
 	if tls != nil {
 		out.TLS = d.clientTLS(tls, path+".tls")
-		secure = out.TLS.Mode == mesh.TLSIstioMutual
 	}
-	return secure
 }
 
 // clientTLS reads how endpoints are spoken to (Istio: validateTLS).
@@ -138,6 +132,31 @@ func (d *document) clientTLS(t *networking.ClientTLSSettings, path string) *mesh
 		d.error(path+".credentialName", "cannot stand beside files: only one of them")
 	}
 	return out
+}
+
+// checkClientTLS names the rules that ask for this proxy's certificate, where it
+// has none.
+func (c *checker) checkClientTLS(node *mesh.Node, judged bool) {
+	if !judged || node.Identity != "" {
+		return
+	}
+	for _, l := range c.destinationRules {
+		policies := []*mesh.TrafficPolicy{&l.value.Policy}
+		for i := range l.value.Subsets {
+			policies = append(policies, &l.value.Subsets[i].Policy)
+		}
+		for _, p := range policies {
+			levels := []*mesh.TrafficPolicy{p}
+			for _, port := range slices.Sorted(maps.Keys(p.PortLevel)) {
+				levels = append(levels, p.PortLevel[port])
+			}
+			for _, level := range levels {
+				if t := level.TLS; t != nil && t.Mode == mesh.TLSIstioMutual {
+					c.say(Warning, at(l.value.Meta, t.Source), "tls.mode", "ISTIO_MUTUAL shows this proxy's certificate, and it has none: its requests get 503 until certificates of the bootstrap file names them")
+				}
+			}
+		}
+	}
 }
 
 func (d *document) connectionPool(p *networking.ConnectionPoolSettings, path string) *mesh.ConnectionPool {

@@ -31,8 +31,7 @@ var noEffect = map[string]string{
 	"Server.bind":            "the gateway's address is listeners.gateway.bind of the bootstrap file",
 	"Server.defaultEndpoint": "Istio does not implement it either",
 
-	"ServiceEntry.addresses":       "services are told apart by host name alone",
-	"ServiceEntry.subjectAltNames": "write them in tls of a DestinationRule",
+	"ServiceEntry.addresses": "services are told apart by host name alone",
 }
 
 // noteEffect says when a field has none.

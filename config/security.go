@@ -1,8 +1,6 @@
 package config
 
 import (
-	"fmt"
-
 	beta "istio.io/api/networking/v1beta1"
 	security "istio.io/api/security/v1beta1"
 	telemetry "istio.io/api/telemetry/v1alpha1"
@@ -16,25 +14,6 @@ func (d *document) refuse(path, what string) {
 	m := d.meta()
 	m.Source = d.source(path)
 	d.reader.unenforced = append(d.reader.unenforced, m)
-}
-
-func readPeerAuthentication(d *document) {
-	var p security.PeerAuthentication
-	if !d.decode(&p) {
-		return
-	}
-	// Without certificates plain text is what there is, which PERMISSIVE and
-	// DISABLE allow.
-	if p.GetMtls().GetMode() == security.PeerAuthentication_MutualTLS_STRICT {
-		d.refuse("mtls.mode", "STRICT ")
-		return
-	}
-	for port, m := range p.PortLevelMtls {
-		if m.GetMode() == security.PeerAuthentication_MutualTLS_STRICT {
-			d.refuse(fmt.Sprintf("portLevelMtls.%d.mode", port), "STRICT ")
-			return
-		}
-	}
 }
 
 func readRequestAuthentication(d *document) {

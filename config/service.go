@@ -218,7 +218,7 @@ func readServiceEntry(d *document) {
 	if !d.decode(&s) {
 		return
 	}
-	out := &mesh.Service{Meta: d.meta(), ExportTo: s.ExportTo, External: s.Location == networking.ServiceEntry_MESH_EXTERNAL}
+	out := &mesh.Service{Meta: d.meta(), ExportTo: s.ExportTo, SubjectAltNames: s.SubjectAltNames, External: s.Location == networking.ServiceEntry_MESH_EXTERNAL}
 	d.checkExportTo(s.ExportTo)
 	if len(s.Hosts) == 0 {
 		d.error("hosts", "is missing: name at least one host")

@@ -65,8 +65,7 @@ func (c *Controller) ownEndpoints(application *mesh.Health) []mesh.Endpoint {
 		for _, p := range s.Ports {
 			out = append(out, mesh.Endpoint{
 				Service: s.Key(), Port: p, Address: addr, Cluster: n.Cluster, Locality: n.Locality, Labels: n.Labels, Weight: 1,
-				Identity: "spiffe://" + n.TrustDomain + "/ns/" + n.Namespace + "/sa/" + n.ServiceAccount,
-				Via:      true, Owner: n.Member(), Unready: h.Unready, Degraded: h.Degraded,
+				Identity: n.Identity, Via: true, Owner: n.Member(), Unready: h.Unready, Degraded: h.Degraded,
 			})
 		}
 	}
@@ -110,9 +109,13 @@ func (c *Controller) throughEndpoints() []mesh.Endpoint {
 	n := c.options.Node
 	var out []mesh.Endpoint
 	for _, e := range behind {
+		identity := n.Identity
+		if e.TakesMTLS() {
+			identity = e.Identity // connections are passed on to it as they come
+		}
 		out = append(out, mesh.Endpoint{
 			Service: e.Service, Port: e.Port, Address: addr, Cluster: n.Cluster, Locality: n.Locality, Labels: e.Labels, Weight: 1,
-			Via: true, Relayed: true, Owner: n.Member(), Unready: e.Unready, Degraded: e.Degraded,
+			Identity: identity, Via: true, Relayed: true, Owner: n.Member(), Unready: e.Unready, Degraded: e.Degraded,
 		})
 	}
 	slices.SortFunc(out, func(a, b mesh.Endpoint) int {

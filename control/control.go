@@ -9,6 +9,7 @@ package control
 import (
 	"cmp"
 	"context"
+	stdtls "crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,9 +44,10 @@ type Options struct {
 
 	ResolvConf, Hosts string // of DNS; default: those of the system
 
-	Remote RemoteProbes
+	Remote  RemoteProbes
+	MeshTLS func() (*stdtls.Config, error) // how other proxies are asked by mTLS; nil if Node has no identity
 
-	look func(context.Context, health.Job) health.Found // default: health.Look
+	look func(context.Context, health.Job) health.Found // default: a health.Looker's
 }
 
 // Status is what an operator wants to know of it.
@@ -342,7 +344,7 @@ func (c *Controller) announced(now time.Time, application *mesh.Health) (out []m
 			out = append(out, a.Endpoint)
 			continue
 		}
-		s := subjectOf(&a.Endpoint)
+		s := c.probes.subjectOf(&a.Endpoint)
 		suspects = append(suspects, s)
 		if state := c.probes.endpoints.State(s); state.Failing != "" {
 			if now.Sub(state.Since) > dropAfter {

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func node() *mesh.Node {
 	return &mesh.Node{
-		Name: "n", Address: "127.0.0.1", Cluster: "c1", Namespace: "default", ServiceAccount: "sa", TrustDomain: "td",
+		Name: "n", Address: "127.0.0.1", Cluster: "c1", Namespace: "default", ServiceAccount: "sa", TrustDomain: "td", Identity: "spiffe://td/ns/default/sa/sa",
 		Locality: mesh.ParseLocality("r1/z1"), Labels: map[string]string{"app": "web", "version": "v1"},
 	}
 }
@@ -164,12 +164,13 @@ func TestNew_RefusesUnenforced(t *testing.T) {
 		"authorization": "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec: {}\n",
 		"tokens":        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: a}\nspec: {}\n",
 		"strict":        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {mtls: {mode: STRICT}}\n",
-		"tls":           "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec: {host: x.y, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}\n",
 	} {
 		file := filepath.Join(t.TempDir(), "a.yaml")
 		write(t, file, yaml)
 		var use consumer
-		_, err := New(Options{Node: node(), Paths: []string{file}, Publish: use.publish})
+		n := node()
+		n.Identity = ""
+		_, err := New(Options{Node: n, Paths: []string{file}, Publish: use.publish})
 		if err == nil || !strings.Contains(err.Error(), file+":") {
 			t.Errorf("%s: error %v, want one with the file", name, err)
 		}

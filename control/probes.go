@@ -46,6 +46,9 @@ type probes struct {
 }
 
 func newProbes(o Options, changed func()) *probes {
+	if o.look == nil {
+		o.look = health.Looker{Mesh: o.MeshTLS}.Look
+	}
 	p := &probes{
 		node: o.Node,
 		workloads: health.NewProber(health.ProberOptions{
@@ -126,9 +129,10 @@ func unite(a, b mesh.Health) mesh.Health {
 
 // subjectOf is how an endpoint is looked at: another Isthmus is asked for what
 // is behind it, anything else is connected to.
-func subjectOf(e *mesh.Endpoint) health.Subject {
+func (p *probes) subjectOf(e *mesh.Endpoint) health.Subject {
 	s := health.Subject{Address: e.Address}
 	if e.Via {
+		s.Secure = p.node.Identity != "" && e.TakesMTLS()
 		s.Service, s.Port = cmp.Or(e.Forward, e.Service), cmp.Or(e.ForwardPort, e.Port.Number)
 	}
 	return s
@@ -142,7 +146,7 @@ func (p *probes) unreachable(r *mesh.Registry) map[mesh.EndpointKey]string {
 	out := map[mesh.EndpointKey]string{}
 	for _, e := range r.All() {
 		if e.Cluster != p.node.Cluster {
-			if s := p.endpoints.State(subjectOf(e)); s.Failing != "" {
+			if s := p.endpoints.State(p.subjectOf(e)); s.Failing != "" {
 				out[e.Key()] = "cannot be reached: " + s.Failing
 			}
 		}
@@ -164,7 +168,7 @@ func (p *probes) watch(workloads []probedWorkload, suspects []health.Subject, r 
 	if p.remote != nil {
 		for _, e := range r.All() {
 			if e.Cluster != p.node.Cluster {
-				jobs = append(jobs, health.Job{Subject: subjectOf(e), Probe: p.remote})
+				jobs = append(jobs, health.Job{Subject: p.subjectOf(e), Probe: p.remote})
 			}
 		}
 	}

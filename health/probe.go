@@ -34,9 +34,10 @@ type Subject struct {
 
 	// Service and Port are what an endpoint that is another Isthmus's inbound
 	// listener is asked for, so that its proxy answers for what is behind it; ""
-	// if it is none.
+	// if it is none. Secure asks it by mTLS.
 	Service string
 	Port    uint32
+	Secure  bool
 }
 
 // Job is a subject and how to look at it.
@@ -52,8 +53,15 @@ type Found struct {
 	Degraded bool  // the reply says so by x-envoy-degraded
 }
 
+// Looker does what jobs say.
+type Looker struct {
+	// Mesh returns how other proxies are spoken to by mTLS; nil if no subject is
+	// Secure.
+	Mesh func() (*tls.Config, error)
+}
+
 // Look does what a job says, once, until ctx ends at its time-out.
-func Look(ctx context.Context, j Job) Found {
+func (l Looker) Look(ctx context.Context, j Job) Found {
 	host, port := j.Subject.Address.Addr().String(), uint32(j.Subject.Address.Port())
 	if port == 0 {
 		port = j.Probe.Port
@@ -65,7 +73,7 @@ func Look(ctx context.Context, j Job) Found {
 	var f Found
 	switch {
 	case j.Subject.Service != "":
-		f.Err = lookThrough(ctx, address, j.Subject)
+		f.Err = l.lookThrough(ctx, address, j.Subject)
 	case j.Probe.Kind == mesh.ProbeHTTP:
 		f = lookHTTP(ctx, address, j.Probe)
 	case j.Probe.Kind == mesh.ProbeTCP:
@@ -117,7 +125,7 @@ func lookHTTP(ctx context.Context, address string, p *mesh.Probe) Found {
 			header.Set(name, value)
 		}
 	}
-	res, err := get(ctx, u, header)
+	res, err := get(ctx, u, header, &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		return Found{Err: fmt.Errorf("%s: %w", what, plain(ctx, err))}
 	}
@@ -133,9 +141,9 @@ func lookHTTP(ctx context.Context, address string, p *mesh.Probe) Found {
 }
 
 // get sends one request over a connection of its own.
-func get(ctx context.Context, u *url.URL, header http.Header) (*http.Response, error) {
+func get(ctx context.Context, u *url.URL, header http.Header, config *tls.Config) (*http.Response, error) {
 	t := &http.Transport{
-		TLSClientConfig:        &tls.Config{InsecureSkipVerify: true},
+		TLSClientConfig:        config,
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
@@ -155,11 +163,19 @@ func get(ctx context.Context, u *url.URL, header http.Header) (*http.Response, e
 
 // lookThrough asks another Isthmus whether what is behind it can serve: see
 // proxy/probe.go for its answer.
-func lookThrough(ctx context.Context, address string, s Subject) error {
+func (l Looker) lookThrough(ctx context.Context, address string, s Subject) error {
 	header := http.Header{}
 	header.Set("X-Isthmus-Destination", s.Service+":"+strconv.FormatUint(uint64(s.Port), 10))
 	header.Set("X-Isthmus-Probe", "1")
-	res, err := get(ctx, &url.URL{Scheme: "http", Host: address, Path: "/"}, header)
+	u, config := &url.URL{Scheme: "http", Host: address, Path: "/"}, (*tls.Config)(nil)
+	if s.Secure {
+		var err error
+		if config, err = l.Mesh(); err != nil {
+			return err
+		}
+		u.Scheme = "https"
+	}
+	res, err := get(ctx, u, header, config)
 	if err != nil {
 		return plain(ctx, err)
 	}

@@ -29,7 +29,7 @@ func look(t *testing.T, j Job) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), j.Probe.Timeout)
 	defer cancel()
-	f := Look(ctx, j)
+	f := Looker{}.Look(ctx, j)
 	switch {
 	case f.Err != nil:
 		return f.Err.Error()

@@ -21,7 +21,7 @@ type State struct {
 
 // ProberOptions say how many looks there may be, and who hears of them.
 type ProberOptions struct {
-	// Look does the looking; default: [Look].
+	// Look does the looking; default: that of a [Looker] that knows no mTLS.
 	Look func(context.Context, Job) Found
 
 	// Concurrent bounds the looks that are under way at once. When all are, those
@@ -72,7 +72,7 @@ type watch struct {
 // NewProber starts a prober without subjects. Close ends it.
 func NewProber(o ProberOptions) *Prober {
 	if o.Look == nil {
-		o.Look = Look
+		o.Look = Looker{}.Look
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Prober{options: o, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), watched: map[Subject]*watch{}}

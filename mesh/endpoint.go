@@ -71,6 +71,13 @@ func (e *Endpoint) Key() EndpointKey {
 	return EndpointKey{e.Service, e.Port.Number, e.Cluster, e.Address}
 }
 
+// TakesMTLS reports whether the endpoint is known to speak mTLS: another Isthmus
+// with a certificate, or a workload that a file says so of (Istio's label
+// security.istio.io/tlsMode).
+func (e *Endpoint) TakesMTLS() bool {
+	return e.Via && e.Identity != "" || e.Labels["security.istio.io/tlsMode"] == "istio"
+}
+
 // Equal reports whether two endpoints agree in everything.
 func (e *Endpoint) Equal(o *Endpoint) bool {
 	a, b := *e, *o

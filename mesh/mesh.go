@@ -63,6 +63,11 @@ type Config struct {
 	DestinationRules []*DestinationRule
 	LocalRateLimits  []*LocalRateLimit
 	Sidecars         []*Sidecar
+
+	PeerAuthentications    []*PeerAuthentication
+	RequestAuthentications []*RequestAuthentication
+	AuthorizationPolicies  []*AuthorizationPolicy
+	AuthorizationProviders []*AuthorizationProvider
 }
 
 // Node is what the bootstrap file says of this one proxy.
@@ -74,8 +79,10 @@ type Node struct {
 	Namespace      string // default: "default"
 	ServiceAccount string // default: "default"
 	Labels         map[string]string
-	TrustDomain    string // default: "cluster.local"
-	RootNamespace  string // default: "istio-system"
+	TrustDomain    string   // default: "cluster.local"
+	TrustAliases   []string // other names of it
+	Identity       string   // the SPIFFE ID of its certificate; "": it has none
+	RootNamespace  string   // default: "istio-system"
 
 	// Domains tells whose cluster the suffix of a host name means, seen from
 	// here: "cluster.remote" -> "us-west". "cluster.local" is always there.

@@ -52,6 +52,19 @@ func (m *PeerMode) Port(port uint32) (MTLSMode, Source) {
 	return m.Mode, m.Source
 }
 
+// Strict reports whether the policy at a source asks for mTLS.
+func (m *PeerMode) Strict(source Source) bool {
+	if m.Mode == MTLSStrict && m.Source == source {
+		return true
+	}
+	for _, p := range m.ports {
+		if p.mode == MTLSStrict && p.source == source {
+			return true
+		}
+	}
+	return false
+}
+
 // StrictEverywhere reports whether no port takes plain text.
 func (m *PeerMode) StrictEverywhere() bool {
 	for _, p := range m.ports {

@@ -97,6 +97,8 @@ type Service struct {
 	Selector  map[string]string
 	Endpoints []*Workload // ServiceEntry.endpoints
 	ExportTo  []string
+
+	SubjectAltNames []string // one of which whoever serves it bears, if TLS is spoken; empty: see DestinationRule
 }
 
 // IsEntry reports whether the service is a ServiceEntry.

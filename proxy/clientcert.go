@@ -26,6 +26,15 @@ func appendClientCert(dst []byte, c *x509.Certificate) []byte {
 	return dst
 }
 
+// appendPeerCert writes what a sidecar adds to it of another proxy, as Istio's
+// do: whom that one has spoken to, the sum of its certificate, and its identity.
+func appendPeerCert(dst []byte, own string, c *x509.Certificate) []byte {
+	dst = append(dst, "By="...)
+	dst = appendValue(dst, own)
+	dst = append(dst, ';')
+	return appendClientCert(dst, c)
+}
+
 // appendValue writes a value, in quotes if it has a character that would end it.
 func appendValue(dst []byte, s string) []byte {
 	for i := range len(s) {

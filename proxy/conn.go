@@ -26,6 +26,12 @@ type conn struct {
 	serverName string // that TLS was terminated for; "" where the client named none
 	https      bool   // TLS was terminated
 	clientCert []byte // of a client that has shown one, as in x-forwarded-client-cert
+	identity   string // the SPIFFE ID of a client that has proved it; "": nobody knows who it is
+
+	// What the server name of a connection between proxies is for; nil: it does not
+	// say.
+	destinationHost []byte
+	destinationPort uint32
 
 	last    instant     // about when the reply before was sent; 0 before the first
 	waiting atomic.Bool // between two requests
@@ -61,12 +67,12 @@ func (c *conn) serve() {
 		if !c.await() {
 			break
 		}
-		if sni.IsTLS(c.in.data[c.in.r]) && c.last == 0 {
-			t := c.proxy.table.Load()
-			if names := c.sniTable(t); names != nil && c.secure == nil {
-				if !c.serveTLS(t, names) {
-					break
-				}
+		if c.last == 0 && c.secure == nil {
+			more, again := c.begin()
+			if !more {
+				break
+			}
+			if again {
 				continue
 			}
 		}
@@ -83,6 +89,27 @@ func (c *conn) serve() {
 		return
 	}
 	c.close()
+}
+
+// begin looks at the first byte of a connection, which tells TLS from plain text.
+// more: requests follow; again: they have still to come.
+func (c *conn) begin() (more, again bool) {
+	t := c.proxy.table.Load()
+	secure := sni.IsTLS(c.in.data[c.in.r])
+	switch {
+	case c.kind == inbound && secure:
+		more = c.serveMesh(t)
+		return more, more
+	case c.kind == inbound && t.inbound.mode.StrictEverywhere():
+		c.countRefused(PlainText)
+		return false, false
+	case secure:
+		if names := c.sniTable(t); names != nil {
+			more = c.serveTLS(t, names)
+			return more, more
+		}
+	}
+	return true, false
 }
 
 // recover keeps one broken request from taking the others along.

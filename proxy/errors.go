@@ -31,6 +31,7 @@ const (
 	RateLimited
 	Misdirected     // a host of another server than the one that TLS was terminated for
 	FaultInjected   // the route's fault has aborted it
+	PlainText       // of a client that has to speak mTLS, or the other way round: there is no answer
 	IdleTimeout     // nothing has moved on a relayed connection
 	DurationTimeout // a relayed connection has reached its maxConnectionDuration
 )
@@ -72,6 +73,7 @@ var answers = [...]answer{
 	Misdirected:     {detail: "misdirected_request", flag: "-", status: 421},
 	IdleTimeout:     {detail: "idle_timeout", flag: "-"},
 	DurationTimeout: {detail: "max_duration_timeout", flag: "DT"},
+	PlainText:       {detail: "peer_authentication", flag: "-"},
 	FaultInjected:   {detail: "fault_filter_abort", flag: "FI", body: "fault filter abort"}, // the status is the fault's
 }
 

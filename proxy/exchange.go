@@ -100,29 +100,20 @@ func (x *exchange) serve() {
 // findHost finds the virtual host that the request's authority means on this
 // listener.
 func (x *exchange) findHost() (*virtualHost, Kind) {
-	authority, named := x.req.Authority, false
 	if x.conn.kind == inbound {
-		if d, ok := x.req.Get(http1.IsthmusDestination); ok {
-			authority, named = d, true
-		}
+		return x.inboundHost()
 	}
-	host, port, ok := splitAuthority(x.scratch[:], authority)
+	host, port, ok := splitAuthority(x.scratch[:], x.req.Authority)
 	if !ok {
 		return nil, BadRequest
 	}
-	var vh *virtualHost
-	switch x.conn.kind {
-	case outbound:
-		vh = x.table.outbound.find(host, port)
-	case inbound:
-		vh = x.table.inbound.find(host, port, named)
-	case gateway:
+	if x.conn.kind == gateway {
 		return x.gatewayHost(host, port)
 	}
-	if vh == nil {
-		return nil, NoRoute
+	if vh := x.table.outbound.find(host, port); vh != nil {
+		return vh, NoError
 	}
-	return vh, NoError
+	return nil, NoRoute
 }
 
 // gatewayHost finds the virtual host on a Gateway's port. Over TLS, it is one of

@@ -17,8 +17,26 @@ type inboundTable struct {
 	only *virtualHost
 
 	// through are the services of the own cluster that an east-west gateway
-	// serves besides; nil if it is none.
+	// serves besides; nil if it is none. Connections for those whose proxies speak
+	// mTLS are passed on to them by their server name, as passed has it, so that
+	// caller and callee see each other's certificates.
 	through *hostTable
+	passed  *sniTable
+
+	// mode says who may come in plain text, and who by mTLS; modes say so for
+	// single ports, where it is not the same for all.
+	mode  mesh.PeerMode
+	modes map[*virtualHost]mesh.MTLSMode
+
+	relayed map[*virtualHost]bool // ports whose bytes mean nothing to this proxy
+}
+
+// modeOf returns what PeerAuthentication has for a port.
+func (t *inboundTable) modeOf(vh *virtualHost) mesh.MTLSMode {
+	if m, ok := t.modes[vh]; ok {
+		return m
+	}
+	return t.mode.Mode
 }
 
 // find returns the virtual host for the destination a request names. Host
@@ -40,13 +58,22 @@ func (t *inboundTable) find(host []byte, port uint32, named bool) *virtualHost {
 }
 
 func (c *compiler) compileInbound() *inboundTable {
-	t := &inboundTable{hosts: newHostTable()}
+	t := &inboundTable{
+		hosts: newHostTable(), relayed: map[*virtualHost]bool{}, modes: map[*virtualHost]mesh.MTLSMode{},
+		mode: mesh.PeerModeOf(c.snapshot.Config.PeerAuthentications, c.node.RootNamespace, c.node.Namespace, c.node.Labels),
+	}
 	own := mesh.OwnServices(c.node, c.snapshot.Config)
 	for _, s := range own {
 		e := &hostEntry{}
 		for _, p := range s.Ports {
 			vh := newVirtualHost(s.Key(), p.Number, []*route{c.inboundRoute(s, p)})
 			e.ports = append(e.ports, portHost{p.Number, vh})
+			if !p.Protocol.IsHTTP() {
+				t.relayed[vh] = true
+			}
+			if m, _ := t.mode.Port(mesh.TargetPort(p, c.ownWorkload(s))); m != t.mode.Mode {
+				t.modes[vh] = m
+			}
 		}
 		v := mesh.View{Ports: s.Ports}
 		if p, ok := v.Port(0); ok {
@@ -62,6 +89,8 @@ func (c *compiler) compileInbound() *inboundTable {
 	}
 	if c.options.Through {
 		t.through = c.compileThrough()
+		t.passed = newSNITable()
+		c.compilePassed(t.passed, func(string) bool { return true })
 	}
 	return t
 }
@@ -78,11 +107,9 @@ func (c *compiler) compileThrough() *hostTable {
 		e := &hostEntry{}
 		for _, p := range v.Ports {
 			d := destination{weight: 1, rule: mesh.Destination{Host: v.Host, Port: p.Number}}
-			endpoints := slices.DeleteFunc(c.reg.Endpoints(v, p.Number), func(e *mesh.Endpoint) bool {
-				return e.Relayed // another gateway's way to the same place, or our own
-			})
+			endpoints := c.behind(v, p.Number)
 			policy := c.snapshot.Rules.Find(v.Host, v.Namespace, p.Number, "")
-			d.target = c.addTarget(upstreamKey{through: true, host: v.Host, port: p.Number}, endpoints, policy)
+			d.target = c.addTarget(upstreamKey{through: true, host: v.Host, port: p.Number}, v, endpoints, policy)
 			r := &route{rule: &mesh.HTTPRoute{}, name: "through", action: action{destinations: []destination{d}, totalWeight: 1, retries: mesh.DefaultRetries}}
 			e.ports = append(e.ports, portHost{p.Number, newVirtualHost(v.Host, p.Number, []*route{r})})
 		}
@@ -96,6 +123,57 @@ func (c *compiler) compileThrough() *hostTable {
 	return t
 }
 
+// behind are the endpoints of the own cluster that serve a port, but those that
+// are another gateway's way to the same place, or our own.
+func (c *compiler) behind(v *mesh.View, port uint32) []*mesh.Endpoint {
+	return slices.DeleteFunc(c.reg.Endpoints(v, port), func(e *mesh.Endpoint) bool { return e.Relayed })
+}
+
+// compilePassed enters the server names by which proxies call those of this
+// cluster that speak mTLS, for the services' names that admit holds for: their
+// connections are passed on as they come.
+func (c *compiler) compilePassed(t *sniTable, admit func(name string) bool) {
+	for _, svc := range c.reg.Services() {
+		v, ok := c.reg.View(svc + ".svc." + mesh.LocalDomain)
+		if !ok {
+			continue
+		}
+		for _, p := range v.Ports {
+			endpoints := slices.DeleteFunc(c.behind(v, p.Number), func(e *mesh.Endpoint) bool { return !e.TakesMTLS() })
+			if len(endpoints) == 0 {
+				continue
+			}
+			for subset, labels := range c.subsetsOf(v) {
+				inSubset := slices.DeleteFunc(slices.Clone(endpoints), func(e *mesh.Endpoint) bool { return !e.MatchesSubset(labels) })
+				policy := c.snapshot.Rules.Find(v.Host, v.Namespace, p.Number, subset)
+				k := upstreamKey{through: true, relay: true, host: v.Host, port: p.Number, subset: subset}
+				d := destination{weight: 1, rule: mesh.Destination{Host: v.Host, Port: p.Number, Subset: subset}}
+				d.target = c.addTarget(k, v, inSubset, policy)
+				r := &tcpRoute{route: &route{rule: &mesh.HTTPRoute{}, name: "passed", action: action{destinations: []destination{d}, totalWeight: 1, retries: noRetries}}}
+				for _, name := range c.reg.Names(svc) {
+					if admit(name) {
+						t.add(mesh.DestinationSNI(p.Number, subset, name), r)
+					}
+				}
+			}
+		}
+	}
+}
+
+// subsetsOf returns the labels of a host's subsets by their names, and under ""
+// those of the whole.
+func (c *compiler) subsetsOf(v *mesh.View) map[string]map[string]string {
+	out := map[string]map[string]string{"": nil}
+	for _, d := range c.snapshot.Rules.Candidates(v.Host, v.Namespace) {
+		for _, s := range d.Subsets {
+			if _, ok := out[s.Name]; !ok {
+				out[s.Name] = s.Labels
+			}
+		}
+	}
+	return out
+}
+
 // inboundRoute sends to the application beside this proxy. It keeps Istio's
 // retries for that hop: a kept connection that the application closed at the
 // same moment is tried anew, which the connection pool does by itself.
@@ -105,7 +183,7 @@ func (c *compiler) inboundRoute(s *mesh.Service, p mesh.Port) *route {
 	pool := c.snapshot.Rules.FindInbound(c.snapshot.Config.Sidecars, s.Key()+".svc."+mesh.LocalDomain, s.Namespace, p.Number, target)
 	k := upstreamKey{inbound: true, host: s.Key(), port: p.Number}
 	d := destination{weight: 1, rule: mesh.Destination{Host: s.Key(), Port: p.Number}}
-	d.target = c.addTarget(k, []*mesh.Endpoint{{
+	d.target = c.addTarget(k, nil, []*mesh.Endpoint{{
 		Service: s.Key(), Port: p, Address: address, Cluster: c.node.Cluster, Locality: c.node.Locality, Weight: 1,
 	}}, mesh.Policy{ConnectionPool: pool})
 	return &route{

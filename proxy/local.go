@@ -10,7 +10,7 @@ import (
 // refuse answers in the place of an upstream.
 func (x *exchange) refuse(k Kind) {
 	x.kind = k
-	if k == ClientGone {
+	if k == ClientGone || k == PlainText {
 		x.keep = false
 		return
 	}

@@ -138,10 +138,11 @@ func (u *upstream) dial(m *member, within, deadline instant) (*upstreamConn, *Er
 		s, err := newStream(conn)
 		if err == nil {
 			permit.Connected()
-			if u.tls != nil {
-				if err := u.tls.shake(s, sooner(start+within, deadline)); err != nil {
+			if m.tls != nil {
+				if err := m.tls.shake(s, sooner(start+within, deadline)); err != nil {
 					s.close()
 					u.tracker.ConnectFailed(m.record)
+					u.live.complain(u, m, err)
 					return fail(ConnectFailure, err)
 				}
 			}

@@ -54,7 +54,7 @@ func (p *Proxy) unservable(t *table, vh *virtualHost) string {
 	if a := t.snapshot.Application; target.key.inbound && a != nil {
 		return a.Unready
 	}
-	endpoints, _, _ := target.resolve()
+	endpoints := target.resolve().endpoints
 	reason := "no endpoint"
 	var ready []netip.AddrPort
 	for _, e := range endpoints {

@@ -37,6 +37,7 @@ type Options struct {
 	GatewayPorts      map[uint32]uint32 // a Gateway's port -> the port bound here; default: the same
 	NumTrustedProxies int               // how many proxies before a gateway are believed in x-forwarded-*
 	Downstream        Downstream        // what clients may take
+	Identity          *tls.Own          // this proxy's own; nil: it has none, and Node.Identity is ""
 	Credentials       *tls.Store        // that Gateways and DestinationRules name; default: one without a folder
 	Through           bool              // the inbound listener serves the other services of the own cluster too
 	Logger            *slog.Logger      // default: slog.Default()
@@ -149,7 +150,7 @@ func (p *Proxy) carryOver(t *table) {
 	kept := map[upstreamKey]*upstream{}
 	for k, old := range p.upstreams {
 		if target := t.targets[k]; target != nil {
-			u := newUpstream(target, p.node, t.caller, p.options.Credentials, old)
+			u := newUpstream(target, &p.options, t.caller, old)
 			target.upstream.Store(u)
 			kept[k] = u
 			continue
@@ -168,7 +169,7 @@ func (p *Proxy) makeUpstream(of *table, t *target) *upstream {
 	if u := t.upstream.Load(); u != nil {
 		return u
 	}
-	u := newUpstream(t, p.node, of.caller, p.options.Credentials, p.upstreams[t.key])
+	u := newUpstream(t, &p.options, of.caller, p.upstreams[t.key])
 	t.upstream.Store(u)
 	if p.table.Load() == of {
 		p.upstreams[t.key] = u

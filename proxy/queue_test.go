@@ -30,9 +30,9 @@ func TestQueue_NobodyForgotten(t *testing.T) {
 	p := serve(t, Options{}, entry("s.test", l.Addr().String()))
 	live := &live{}
 	e := &mesh.Endpoint{Address: l.Addr().(*net.TCPAddr).AddrPort()}
-	u := newUpstream(&target{resolve: func() ([]*mesh.Endpoint, mesh.Policy, bool) {
-		return []*mesh.Endpoint{e}, mesh.Policy{ConnectionPool: &mesh.ConnectionPool{MaxConnections: 1}}, true
-	}}, p.node, balancer.Caller{}, nil, nil)
+	u := newUpstream(&target{resolve: func() resolved {
+		return resolved{known: true, endpoints: []*mesh.Endpoint{e}, policy: mesh.Policy{ConnectionPool: &mesh.ConnectionPool{MaxConnections: 1}}, wires: make([]wire, 1)}
+	}}, &p.options, balancer.Caller{}, nil)
 	u.live, u.members[0].live = live, live
 	client := sinkStream()
 	lease := func() *upstreamConn {

@@ -69,13 +69,18 @@ func (c *conn) serveTLS(t *table, names *sniTable) (http bool) {
 	if r != nil && r.terminate != nil {
 		return c.terminate(r.terminate, hello.ServerName)
 	}
+	c.relayTLS(t, r)
+	return false
+}
+
+// relayTLS passes a connection on that has begun as TLS, or says why not.
+func (c *conn) relayTLS(t *table, r *tcpRoute) {
 	switch kind := c.relay(t, r); kind {
 	case NoRoute:
 		c.sendAlert(alertUnrecognizedName)
 	case NoDestination, NoHealthy, ConnectFailure, ConnectTimeout, LinkDown, Overflow:
 		c.sendAlert(alertInternalError)
 	}
-	return false
 }
 
 // terminate shakes hands as a Gateway's server, and reports whether that went

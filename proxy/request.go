@@ -41,14 +41,20 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 	out = append(out, authority...)
 	out = append(out, "\r\n"...)
 
-	var forwarded, proto, id, attempt []byte
+	var forwarded, proto, id, attempt, cert []byte
 	edge, grpc := x.conn.kind == gateway, false
 	for i := range fields {
 		f := &fields[i]
 		switch f.ID {
 		case http1.Host, http1.ContentLength, http1.TransferEncoding, http1.Connection, http1.KeepAlive,
 			http1.ProxyConnection, http1.Upgrade, http1.TE, http1.Expect,
-			http1.IsthmusDestination, http1.IsthmusProbe, http1.EnvoyUpstreamTimeout, http1.XForwardedClientCert:
+			http1.IsthmusDestination, http1.IsthmusProbe, http1.EnvoyUpstreamTimeout:
+			continue
+		case http1.XForwardedClientCert:
+			// Whoever has proved to be one of the mesh's proxies is believed.
+			if x.conn.kind == inbound && x.conn.identity != "" {
+				cert = appendList(cert, f.Value)
+			}
 			continue
 		case http1.EnvoyExpectedTimeout:
 			if edge || deadline != 0 {
@@ -115,6 +121,9 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 	}
 	if x.conn.clientCert != nil {
 		out = append(out, "\r\nx-forwarded-client-cert: "...)
+		if cert != nil {
+			out = append(append(out, cert...), ',')
+		}
 		out = append(out, x.conn.clientCert...)
 	}
 	out = x.appendDeadline(out, deadline, grpc)
@@ -135,6 +144,14 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 		out = append(out, "\r\nexpect: 100-continue"...)
 	}
 	x.out = append(out, "\r\n\r\n"...)
+}
+
+// appendList puts two values of a list together.
+func appendList(a, b []byte) []byte {
+	if a == nil {
+		return b
+	}
+	return bytes.Join([][]byte{a, b}, []byte(","))
 }
 
 func appendLength(out []byte, n int64) []byte {

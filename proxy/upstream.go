@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -14,7 +15,6 @@ import (
 	"isthmus/health"
 	"isthmus/mesh"
 	"isthmus/telemetry"
-	"isthmus/tls"
 )
 
 // upstreamKey names an upstream over all snapshots.
@@ -42,20 +42,32 @@ func (k upstreamKey) String() string {
 type target struct {
 	key upstreamKey
 
-	// resolve finds endpoints and policy; ok is false if the configuration knows
-	// no such host, port or subset.
-	resolve func() (endpoints []*mesh.Endpoint, policy mesh.Policy, ok bool)
+	// resolve finds what the configuration says of it.
+	resolve func() resolved
 
 	// upstream is written once, by Proxy.upstream, under Proxy.mu.
 	upstream atomic.Pointer[upstream]
+}
+
+// resolved is what the configuration says of a target.
+type resolved struct {
+	known     bool // false: it has no such host, port or subset
+	endpoints []*mesh.Endpoint
+	policy    mesh.Policy
+	wires     []wire // how each endpoint is spoken to
+}
+
+// same reports whether two say the same.
+func (r *resolved) same(o *resolved) bool {
+	return r.known == o.known && r.policy == o.policy && samePointers(r.endpoints, o.endpoints) && slices.Equal(r.wires, o.wires)
 }
 
 // upstream is a set of endpoints with one policy, as one snapshot has it. It
 // does not change; what lives on from snapshot to snapshot is in its members
 // and in live.
 type upstream struct {
-	key     upstreamKey
-	known   bool // false: the route's destination or subset does not exist
+	key upstreamKey
+	resolved
 	members []*member
 	set     *balancer.Set
 	tracker *health.Tracker
@@ -70,12 +82,9 @@ type upstream struct {
 	retries        breaker.Limits
 	relayIdle      instant          // of relayed connections; 0: none
 	begun          *breaker.Window  // of requests, for retryBudget.budgetInterval; nil: those under way count
-	tls            *tlsClient       // nil: plain text
+	tls            *tlsClient       // of the policy; nil: it asks for none
 	hash           *mesh.HashPolicy // nil: requests belong nowhere
-
-	endpoints []*mesh.Endpoint // what members were made of, to see whether anything changed
-	policy    mesh.Policy
-	caller    balancer.Caller
+	caller         balancer.Caller
 }
 
 // limits of connectionPool; 0 means none.
@@ -92,8 +101,24 @@ type live struct {
 
 	connections counters[telemetry.Connections] // relayed
 
+	log        *slog.Logger
+	complained atomic.Int64 // an instant: of the last failed handshake that was told
+
 	begun *breaker.Window  // see upstream; guarded by Proxy.mu
 	links map[string]*link // by remote cluster; guarded by Proxy.mu
+}
+
+// complainEvery is how often a log tells of failed handshakes with the endpoints
+// of one upstream.
+const complainEvery = instant(10 * time.Second)
+
+// complain tells of a failed handshake.
+func (l *live) complain(u *upstream, m *member, err error) {
+	last, t := l.complained.Load(), now()
+	if last != 0 && t-instant(last) < complainEvery || !l.complained.CompareAndSwap(last, int64(t)) {
+		return
+	}
+	l.log.Warn("TLS handshake with an endpoint failed", "upstream", u.key.String(), "endpoint", m.address.String(), "error", err)
 }
 
 // member is one endpoint of one upstream with its connections. It lives as
@@ -107,11 +132,14 @@ type member struct {
 
 	upstream atomic.Pointer[upstream] // of the current snapshot
 
+	wire wire
+	tls  handshaker // nil: plain text
+
 	dials     atomic.Pointer[dials]
 	verifying atomic.Bool // whether it can be reached is being found out
 
 	// destination names the service to the proxy at address ("reviews.prod:80");
-	// "" if the application itself is there.
+	// "" if the application itself is there, or the server name does.
 	destination string
 	live        *live
 	requests    *telemetry.Requests // of the endpoint's cluster
@@ -125,12 +153,13 @@ const (
 
 // newUpstream makes an upstream, taking over the members of the one of the
 // same key in the snapshot before, if there is one.
-func newUpstream(t *target, node *mesh.Node, caller balancer.Caller, store *tls.Store, old *upstream) *upstream {
-	endpoints, policy, known := t.resolve()
-	if old != nil && old.known == known && old.policy == policy && samePointers(old.endpoints, endpoints) && old.balancesFor(caller) {
+func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *upstream {
+	r := t.resolve()
+	if old != nil && old.same(&r) && old.balancesFor(caller) {
 		return old
 	}
-	u := &upstream{key: t.key, known: known, endpoints: endpoints, policy: policy, caller: caller, live: &live{}}
+	node, endpoints, policy := o.Node, r.endpoints, &r.policy
+	u := &upstream{key: t.key, resolved: r, caller: caller, live: &live{log: o.Logger}}
 	byAddress := map[mesh.EndpointKey]*member{}
 	if old == nil {
 		labels := requestLabels(node, t.key)
@@ -165,7 +194,7 @@ func newUpstream(t *target, node *mesh.Node, caller balancer.Caller, store *tls.
 	if old != nil && sameTLS {
 		u.tls = old.tls
 	} else {
-		u.tls = newTLSClient(policy.TLS, store, t.key.host)
+		u.tls = newTLSClient(policy.TLS, o.Credentials, t.key.host)
 	}
 	u.retries = retryLimits(policy.RetryBudget, int32(pool.MaxRetries))
 	if b := policy.RetryBudget; b != nil && b.Interval > 0 {
@@ -179,9 +208,15 @@ func newUpstream(t *target, node *mesh.Node, caller balancer.Caller, store *tls.
 	}
 	hosts := make([]*balancer.Host, len(endpoints))
 	for i, e := range endpoints {
-		m := byAddress[e.Key()]
-		if m == nil || !sameTLS {
-			m = newMember(e, u.live, u.live.linkTo(e.Cluster, node))
+		m, w := byAddress[e.Key()], r.wires[i]
+		if m == nil || m.wire != w || w.mode == wirePolicy && !sameTLS {
+			m = newMember(e, w, u.live, u.live.linkTo(e.Cluster, node))
+			switch w.mode {
+			case wirePolicy:
+				m.tls = u.tls
+			case wireMesh:
+				m.tls = &meshClient{own: o.Identity, wire: w}
+			}
 			if old != nil {
 				m.host.Enter()
 			}
@@ -242,16 +277,13 @@ func retryLimits(b *mesh.RetryBudget, most int32) breaker.Limits {
 	return l
 }
 
-func newMember(e *mesh.Endpoint, l *live, way *link) *member {
+func newMember(e *mesh.Endpoint, w wire, l *live, way *link) *member {
 	host := balancer.NewHost(e, way.hostGate())
-	m := &member{host: host, record: health.NewRecord(host), address: e.Address, link: way, live: l, requests: l.counters.of(e.Cluster)}
+	m := &member{host: host, record: health.NewRecord(host), address: e.Address, wire: w, link: way, live: l, requests: l.counters.of(e.Cluster)}
 	host.Look(m.look)
 	m.dials.Store(newDials())
-	if e.Via {
-		service, port := e.Service, e.Port.Number
-		if e.Forward != "" {
-			service, port = e.Forward, e.ForwardPort
-		}
+	if e.Via && !w.named {
+		service, port := destinationOf(e)
 		m.destination = service + ":" + strconv.FormatUint(uint64(port), 10)
 	}
 	return m
@@ -297,7 +329,7 @@ func (c *compiler) target(d mesh.Destination, port uint32) *target {
 
 // relayTarget enters a destination of a route that passes connections on. port
 // is that of the listener. Endpoints at another proxy's inbound listener are left
-// out: that one cannot tell what such a connection is for.
+// out where no server name tells that one what such a connection is for.
 func (c *compiler) relayTarget(d mesh.Destination, port uint32, protocols []mesh.Protocol) *target {
 	v, known := c.reg.View(d.Host)
 	k := upstreamKey{relay: true, host: d.Host, port: d.Port, subset: d.Subset}
@@ -320,36 +352,37 @@ func (c *compiler) enterTarget(k upstreamKey, v *mesh.View, known bool) *target 
 	}
 	t := &target{key: k}
 	reg, rules := c.reg, c.snapshot.Rules
-	t.resolve = func() ([]*mesh.Endpoint, mesh.Policy, bool) {
+	t.resolve = func() resolved {
 		if !known {
-			return nil, mesh.Policy{}, false
+			return resolved{}
 		}
 		policy := rules.Find(v.Host, v.Namespace, k.port, k.subset)
 		endpoints := reg.Endpoints(v, k.port)
-		if k.relay {
-			endpoints = slices.DeleteFunc(slices.Clone(endpoints), func(e *mesh.Endpoint) bool { return e.Via })
-		}
-		if k.subset == "" {
-			return endpoints, policy, true
-		}
-		if policy.Subset == nil {
-			return nil, mesh.Policy{}, false
-		}
-		kept := endpoints[:0]
-		for _, e := range endpoints {
-			if e.MatchesSubset(policy.Subset.Labels) {
-				kept = append(kept, e)
+		if k.subset != "" {
+			if policy.Subset == nil {
+				return resolved{}
 			}
+			endpoints = slices.DeleteFunc(endpoints, func(e *mesh.Endpoint) bool { return !e.MatchesSubset(policy.Subset.Labels) })
 		}
-		return kept, policy, true
+		r := resolved{known: true, policy: policy}
+		for i, w := range c.wires(k, v, endpoints, policy.TLS) {
+			if k.relay && endpoints[i].Via && !w.named {
+				continue
+			}
+			r.endpoints, r.wires = append(r.endpoints, endpoints[i]), append(r.wires, w)
+		}
+		return r
 	}
 	c.targets[k] = t
 	return t
 }
 
-// addTarget enters a target with given endpoints.
-func (c *compiler) addTarget(k upstreamKey, endpoints []*mesh.Endpoint, policy mesh.Policy) *target {
-	t := &target{key: k, resolve: func() ([]*mesh.Endpoint, mesh.Policy, bool) { return endpoints, policy, true }}
+// addTarget enters a target with given endpoints of a view, which is nil for the
+// application beside this proxy.
+func (c *compiler) addTarget(k upstreamKey, v *mesh.View, endpoints []*mesh.Endpoint, policy mesh.Policy) *target {
+	t := &target{key: k, resolve: func() resolved {
+		return resolved{known: true, endpoints: endpoints, policy: policy, wires: c.wires(k, v, endpoints, policy.TLS)}
+	}}
 	c.targets[k] = t
 	return t
 }

@@ -37,8 +37,12 @@ func TestAuthority_Issues(t *testing.T) {
 	if got.ID != "spiffe://a.test/ns/prod/sa/web" {
 		t.Errorf("identity %s", got.ID)
 	}
+	roots, err := loadRoots(file("ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
-		if _, err := leaf.Verify(x509.VerifyOptions{Roots: got.Roots, DNSName: "web.example", KeyUsages: []x509.ExtKeyUsage{use}}); err != nil {
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: "web.example", KeyUsages: []x509.ExtKeyUsage{use}}); err != nil {
 			t.Errorf("for use %d: %v", use, err)
 		}
 	}

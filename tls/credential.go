@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -21,6 +23,7 @@ type Files struct{ Certificate, Key, Roots, Revoked string }
 // Kubernetes Secret. It does not change.
 type Credential struct {
 	Certificate stdtls.Certificate
+	NotAfter    time.Time              // the earliest end of the certificate and its chain
 	Roots       *x509.CertPool         // nil: there is no ca.crt
 	Revoked     []*x509.RevocationList // of ca.crl
 }
@@ -38,7 +41,7 @@ type Store struct {
 type stored struct {
 	mu         sync.Mutex // guards what is below
 	checked    time.Time
-	stamps     [4]stamp
+	stamps     stamps
 	credential *Credential // the last that was good; nil if none was
 	err        error       // of the files as they are
 }
@@ -48,7 +51,11 @@ type stored struct {
 type stamp struct {
 	modified time.Time
 	size     int64
+	inode    uint64
 }
+
+// stamps are those of a credential's files.
+type stamps [4]stamp
 
 // checkEvery is how often it is looked whether files have changed: the kubelet
 // takes up to a minute to bring a Secret's change.
@@ -127,7 +134,29 @@ func (s *Store) Get(f Files) (*Credential, error) {
 	return c.credential, c.err
 }
 
-func (f Files) stamps() (out [4]stamp, err error) {
+// CertificateStatus is how a certificate is that has been asked for.
+type CertificateStatus struct {
+	Name     string    // of its file
+	NotAfter time.Time // the earliest end of it and its chain
+	Err      error     // why the files as they are cannot be used; nil if they can
+}
+
+// Status returns how the certificates are that have been asked for, by name.
+func (s *Store) Status() (out []CertificateStatus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for f, c := range s.known {
+		c.mu.Lock()
+		if f.Certificate != "" && c.credential != nil {
+			out = append(out, CertificateStatus{f.Certificate, c.credential.NotAfter, c.err})
+		}
+		c.mu.Unlock()
+	}
+	slices.SortFunc(out, func(a, b CertificateStatus) int { return strings.Compare(a.Name, b.Name) })
+	return slices.CompactFunc(out, func(a, b CertificateStatus) bool { return a.Name == b.Name })
+}
+
+func (f Files) stamps() (out stamps, err error) {
 	for i, path := range []string{f.Certificate, f.Key, f.Roots, f.Revoked} {
 		if path == "" {
 			continue
@@ -136,7 +165,10 @@ func (f Files) stamps() (out [4]stamp, err error) {
 		if err != nil {
 			return out, err
 		}
-		out[i] = stamp{info.ModTime(), info.Size()}
+		out[i] = stamp{modified: info.ModTime(), size: info.Size()}
+		if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+			out[i].inode = sys.Ino
+		}
 	}
 	return out, nil
 }
@@ -147,6 +179,9 @@ func (f Files) read() (*Credential, error) {
 	if f.Certificate != "" {
 		if c.Certificate, err = stdtls.LoadX509KeyPair(f.Certificate, f.Key); err != nil {
 			return nil, fmt.Errorf("certificate %s with key %s: %w", f.Certificate, f.Key, err)
+		}
+		if c.NotAfter, err = endOf(&c.Certificate); err != nil {
+			return nil, fmt.Errorf("certificate %s: %w", f.Certificate, err)
 		}
 	}
 	if f.Roots != "" {

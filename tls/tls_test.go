@@ -52,7 +52,7 @@ func newAuthority(t *testing.T) *authority {
 func (a *authority) issue(t *testing.T, dir string, end time.Time, uris ...string) (cert, key string) {
 	t.Helper()
 	k := newKey(t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: end}
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: end.Add(-3 * time.Hour), NotAfter: end}
 	for _, u := range uris {
 		parsed, err := url.Parse(u)
 		if err != nil {
@@ -111,10 +111,10 @@ func TestLoad_Refuses(t *testing.T) {
 		uris       []string
 		ca         string
 	}{
-		{"no URI", "no SPIFFE ID", end, nil, pemOf("CERTIFICATE", a.cert.Raw)},
-		{"two URIs", "2 URI names", end, []string{workload, workload + "2"}, pemOf("CERTIFICATE", a.cert.Raw)},
-		{"a web address", "no SPIFFE ID of a workload", end, []string{"https://example.com/x"}, pemOf("CERTIFICATE", a.cert.Raw)},
-		{"a trust domain alone", "no SPIFFE ID of a workload", end, []string{"spiffe://cluster.local"}, pemOf("CERTIFICATE", a.cert.Raw)},
+		{"no URI", "no URI SAN", end, nil, pemOf("CERTIFICATE", a.cert.Raw)},
+		{"two URIs", "more than one URI SAN", end, []string{workload, workload + "2"}, pemOf("CERTIFICATE", a.cert.Raw)},
+		{"a web address", "scheme is missing or invalid", end, []string{"https://example.com/x"}, pemOf("CERTIFICATE", a.cert.Raw)},
+		{"a trust domain alone", "no workload", end, []string{"spiffe://cluster.local"}, pemOf("CERTIFICATE", a.cert.Raw)},
 		{"a foreign root", "vouches for", end, []string{workload}, pemOf("CERTIFICATE", b.cert.Raw)},
 		{"expired", "expired", time.Now().Add(-time.Hour), []string{workload}, pemOf("CERTIFICATE", a.cert.Raw)},
 		{"no root", "not all certificates", end, []string{workload}, ""},

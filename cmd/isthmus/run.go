@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	stdtls "crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -100,7 +101,8 @@ type server struct {
 	proxy     *proxy.Proxy
 	control   *control.Controller
 	gossip    *gossip.Gossip // nil: none
-	identity  *tls.Identity  // nil: none
+	identity  *tls.Own       // nil: none
+	store     *tls.Store
 	admin     []*http.Server
 	listening map[string]string
 	cancel    context.CancelFunc // of what follows files
@@ -122,17 +124,18 @@ func start(b *config.Bootstrap, paths []string, log *slog.Logger) (*server, erro
 func (s *server) build(paths []string) (err error) {
 	b, log := s.bootstrap, s.log
 	if c := b.Certificates; c != (config.Certificates{}) {
-		if s.identity, err = tls.Load(c.Cert, c.Key, c.CA); err != nil {
+		if err = s.loadIdentity(c); err != nil {
 			return err
 		}
 	}
+	s.store = tls.NewStore(b.CredentialDir)
 	keys, err := readKeys(b.Gossip.Keys)
 	if err != nil {
 		return err
 	}
 	s.proxy, err = proxy.New(proxy.Options{
 		Node: s.node, Outbound: b.Listeners.Outbound, Inbound: b.Listeners.Inbound,
-		Credentials: tls.NewStore(b.CredentialDir),
+		Identity: s.identity, Credentials: s.store,
 		GatewayBind: b.Listeners.Gateway.Bind, GatewayPorts: b.Listeners.Gateway.Ports,
 		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Logger: log,
 	})
@@ -141,7 +144,7 @@ func (s *server) build(paths []string) (err error) {
 	}
 	s.control, err = control.New(control.Options{
 		Node: s.node, Paths: paths, Announce: b.Gossip.Announce, Inbound: b.Listeners.Inbound,
-		Publish: s.proxy.Publish, Logger: log, Remote: control.RemoteProbes(b.Probes.Remote),
+		Publish: s.proxy.Publish, Logger: log, Remote: control.RemoteProbes(b.Probes.Remote), MeshTLS: s.probeTLS,
 	})
 	if err != nil {
 		return err
@@ -160,7 +163,12 @@ func (s *server) build(paths []string) (err error) {
 	if err := s.control.Start(feed); err != nil {
 		return err
 	}
-	if err := s.followKeys(b.Gossip.Keys); err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	if s.identity != nil {
+		go s.identity.Follow(ctx, log)
+	}
+	if err := s.followKeys(ctx, b.Gossip.Keys); err != nil {
 		return err
 	}
 	if err := s.serve("admin", b.Listeners.Admin, admin.New(s)); err != nil {
@@ -171,10 +179,32 @@ func (s *server) build(paths []string) (err error) {
 	return s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics))
 }
 
+// loadIdentity reads who this proxy is. What the bootstrap file says of that
+// ought to be the same: the certificate is what others believe.
+func (s *server) loadIdentity(c config.Certificates) error {
+	own, err := tls.NewOwn(c.Cert, c.Key, c.CA, slices.Concat([]string{s.node.TrustDomain}, s.node.TrustAliases)...)
+	if err != nil {
+		return err
+	}
+	id := own.Identity().ID
+	if id != s.node.Identity {
+		s.log.Warn("the certificate is for somebody else than the bootstrap file says: other proxies go by the certificate, so callers may refuse this one", "certificate", id, "bootstrap", s.node.Identity)
+	}
+	s.node.Identity, s.identity = id, own
+	return nil
+}
+
+// probeTLS is how another proxy is asked what is behind it, whoever it is.
+func (s *server) probeTLS() (*stdtls.Config, error) {
+	id := s.identity.Identity()
+	if id == nil {
+		return nil, errors.New("this proxy has no certificate")
+	}
+	return id.Client("", tls.ProtocolHTTP, tls.Expected{}, nil), nil
+}
+
 // followKeys takes new gossip keys over when their files change.
-func (s *server) followKeys(files []string) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
+func (s *server) followKeys(ctx context.Context, files []string) error {
 	if s.gossip == nil || len(files) == 0 {
 		return nil
 	}

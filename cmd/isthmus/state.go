@@ -23,12 +23,24 @@ func (s *server) Status() admin.Status {
 	for name, a := range s.listening {
 		out.Listeners[name] = a
 	}
-	if s.identity != nil {
-		out.Identity, out.IdentityEnds = s.identity.ID, s.identity.NotAfter.UTC().Format(time.RFC3339)
+	if id := s.identity.Identity(); id != nil {
+		out.Identity, out.IdentityEnds = id.ID, id.NotAfter.UTC().Format(time.RFC3339)
 	}
 	if s.gossip != nil {
 		out.Listeners["gossip"] = s.gossip.Address()
 		out.Members = len(s.gossip.Members())
+	}
+	return out
+}
+
+// Certificates implements admin.State.
+func (s *server) Certificates() []admin.Certificate {
+	var out []admin.Certificate
+	if own, ok := s.identity.Status(); ok {
+		out = append(out, admin.Certificate{Name: "identity", Ends: own.NotAfter, Usable: own.Err == nil, Reloads: own.Reloads})
+	}
+	for _, c := range s.store.Status() {
+		out = append(out, admin.Certificate{Name: c.Name, Ends: c.NotAfter, Usable: c.Err == nil})
 	}
 	return out
 }

@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"errors"
+
+	"isthmus/http1"
+	"isthmus/mesh"
+	"isthmus/sni"
+	"isthmus/tls"
+)
+
+// The inbound listener takes mTLS and plain text on one port. The server name of
+// a connection from another proxy says what it is for; what comes in plain text
+// says so by x-isthmus-destination, or Host.
+
+// serveMesh serves a connection that begins as TLS, of which the first bytes have
+// come. It reports whether requests follow.
+func (c *conn) serveMesh(t *table) (http bool) {
+	hello, err := c.readHello()
+	switch {
+	case err == nil:
+	case errors.Is(err, sni.ErrMalformed), errors.Is(err, sni.ErrNotTLS), errors.Is(err, sni.ErrLong):
+		c.sendAlert(alertDecodeError)
+		c.countRefused(BadRequest)
+		return false
+	default:
+		c.countRefused(ClientGone)
+		return false
+	}
+	var vh *virtualHost
+	if port, _, host, ok := mesh.ParseDestinationSNI(hello.ServerName); ok {
+		vh = t.inbound.hosts.find([]byte(host), port)
+		if vh == nil && t.inbound.through != nil {
+			if r := t.inbound.passed.find(hello.ServerName, c); r != nil {
+				c.relayTLS(t, r)
+				return false
+			}
+			vh = t.inbound.through.find([]byte(host), port)
+		}
+		if vh == nil {
+			c.sendAlert(alertUnrecognizedName)
+			c.countRefused(NoRoute)
+			return false
+		}
+		c.destinationHost, c.destinationPort = []byte(host), port
+	}
+	if !c.acceptMesh() {
+		return false
+	}
+	if vh == nil {
+		vh = t.inbound.only
+	}
+	if vh != nil && (t.inbound.relayed[vh] || c.secure.ConnectionState().NegotiatedProtocol == tls.ProtocolTCP) {
+		if t.inbound.modeOf(vh) == mesh.MTLSDisable {
+			c.countRefused(PlainText)
+			return false
+		}
+		c.relay(t, &tcpRoute{route: vh.routes[0]})
+		return false
+	}
+	return true
+}
+
+// acceptMesh shakes hands with another proxy.
+func (c *conn) acceptMesh() bool {
+	id := c.proxy.options.Identity.Identity()
+	if id == nil {
+		c.sendAlert(alertInternalError)
+		c.countRefused(PlainText)
+		return false
+	}
+	if err := c.acceptTLS(id.Server(), now()+c.patience.head); err != nil {
+		c.refusedHandshake(err)
+		return false
+	}
+	state := c.secure.ConnectionState()
+	c.identity = tls.Peer(&state)
+	c.clientCert = appendPeerCert(nil, id.ID, state.PeerCertificates[0])
+	return true
+}
+
+// refusedHandshake tells of a client that could not be let in.
+func (c *conn) refusedHandshake(err error) {
+	c.countRefused(PlainText)
+	c.proxy.log.Debug("handshake failed", "listener", c.listener.name, "peer", c.peer, "error", err)
+}
+
+// inboundHost finds what a request on the inbound listener is for, and whether it
+// may be so in plain text.
+func (x *exchange) inboundHost() (*virtualHost, Kind) {
+	c, t := x.conn, x.table.inbound
+	authority, named := x.req.Authority, false
+	if d, ok := x.req.Get(http1.IsthmusDestination); ok && c.destinationHost == nil {
+		authority, named = d, true
+	}
+	host, port, ok := splitAuthority(x.scratch[:], authority)
+	if !ok {
+		return nil, BadRequest
+	}
+	var vh *virtualHost
+	if c.destinationHost != nil {
+		vh = t.find(c.destinationHost, c.destinationPort, true)
+	} else {
+		vh = t.find(host, port, named)
+	}
+	if vh == nil {
+		return nil, NoRoute
+	}
+	switch t.modeOf(vh) {
+	case mesh.MTLSStrict:
+		if c.secure == nil {
+			return nil, PlainText
+		}
+	case mesh.MTLSDisable:
+		if c.secure != nil && !x.isProbe() {
+			return nil, PlainText
+		}
+	}
+	return vh, NoError
+}

@@ -1,0 +1,214 @@
+package proxy
+
+import (
+	"cmp"
+	stdtls "crypto/tls"
+	"errors"
+	"slices"
+	"sync/atomic"
+
+	"isthmus/mesh"
+	"isthmus/tls"
+)
+
+// wire is how an endpoint is spoken to. Values are comparable: a connection is
+// kept for as long as the wire of its endpoint stays the same.
+type wire struct {
+	mode     wireMode
+	name     string // SNI
+	named    bool   // it says what a connection is for
+	protocol string // that follows, by ALPN
+	expected tls.Expected
+}
+
+type wireMode uint8
+
+const (
+	wirePlain  wireMode = iota
+	wirePolicy          // TLS as a DestinationRule has it, modes SIMPLE and MUTUAL
+	wireMesh            // mTLS between proxies
+)
+
+// wires says how each endpoint of an upstream is spoken to: as the
+// DestinationRule has it; else as PeerAuthentication has it for the workload, as
+// far as this configuration knows; else by mTLS if both ends have certificates.
+// What gossip says of an endpoint can bring mTLS, and never forbid it.
+func (c *compiler) wires(k upstreamKey, v *mesh.View, endpoints []*mesh.Endpoint, t *mesh.ClientTLS) []wire {
+	out := make([]wire, len(endpoints))
+	if k.inbound || k.through && k.relay {
+		return out // the application, or what is mTLS already
+	}
+	accounts := accountsOf(endpoints)
+	names := c.subjectAltNames(v, t)
+	for i, e := range endpoints {
+		switch {
+		case t != nil && t.Mode == mesh.TLSDisable:
+			continue
+		case t != nil && t.Mode != mesh.TLSIstioMutual:
+			out[i].mode = wirePolicy
+			continue
+		case t == nil && !c.wantsMTLS(v, e):
+			continue
+		}
+		w := wire{mode: wireMesh, protocol: tls.ProtocolHTTP}
+		if k.relay {
+			w.protocol = tls.ProtocolTCP
+		}
+		w.expected = expectedOf(v, e, accounts, names, c.node.RootNamespace)
+		if t != nil && t.SNI != "" {
+			w.name = t.SNI
+		} else {
+			host, port := destinationOf(e)
+			w.name, w.named = mesh.DestinationSNI(port, "", fullName(host)), true
+		}
+		out[i] = w
+	}
+	return out
+}
+
+// wantsMTLS reports whether an endpoint is spoken to by mTLS where no
+// DestinationRule says how.
+func (c *compiler) wantsMTLS(v *mesh.View, e *mesh.Endpoint) bool {
+	mode := mesh.MTLSPermissive
+	if list := c.snapshot.Config.PeerAuthentications; len(list) > 0 && !external(v) {
+		m := mesh.PeerModeOf(list, c.node.RootNamespace, namespaceOf(v, e), e.Labels)
+		mode, _ = m.Port(mesh.TargetPort(e.Port, nil))
+	}
+	switch mode {
+	case mesh.MTLSDisable:
+		return false
+	case mesh.MTLSStrict:
+		return true
+	}
+	return c.node.Identity != "" && e.TakesMTLS()
+}
+
+// external reports whether a host is none of the mesh's.
+func external(v *mesh.View) bool {
+	return v.Service == "" && slices.ContainsFunc(v.Entries, func(s *mesh.Service) bool { return s.External })
+}
+
+// destinationOf is what an endpoint is asked for: the service, or the host of a
+// ServiceEntry, and its port.
+func destinationOf(e *mesh.Endpoint) (service string, port uint32) {
+	return cmp.Or(e.Forward, e.Service), cmp.Or(e.ForwardPort, e.Port.Number)
+}
+
+// fullName is the name that every proxy knows a service by.
+func fullName(service string) string {
+	if _, _, ok := mesh.ServiceOf(service + ".svc." + mesh.LocalDomain); ok && isKey(service) {
+		return service + ".svc." + mesh.LocalDomain
+	}
+	return service
+}
+
+// isKey tells "name.namespace" from a host name.
+func isKey(service string) bool {
+	dots := 0
+	for i := range len(service) {
+		if service[i] == '.' {
+			dots++
+		}
+	}
+	return dots == 1
+}
+
+// namespaceOf is the namespace of the service that an endpoint serves.
+func namespaceOf(v *mesh.View, e *mesh.Endpoint) string {
+	if service, _ := destinationOf(e); isKey(service) {
+		for i := range len(service) {
+			if service[i] == '.' {
+				return service[i+1:]
+			}
+		}
+	}
+	return v.Namespace
+}
+
+// accountsOf are the service accounts that files give the workloads of a
+// service, if they give each of them one. What gossip says of accounts is not
+// asked.
+func accountsOf(endpoints []*mesh.Endpoint) string {
+	var out []string
+	for _, e := range endpoints {
+		if e.Source != mesh.SourceFile && e.Source != mesh.SourceKubernetes && e.Source != mesh.SourceDNS || e.Via {
+			continue
+		}
+		who, ok := mesh.ParseIdentity(e.Identity)
+		if !ok {
+			return ""
+		}
+		out = append(out, who.Namespace+"/"+who.ServiceAccount)
+	}
+	return tls.ExpectedList(out...)
+}
+
+// subjectAltNames are those that a callee has to bear one of: the
+// DestinationRule's, else the ServiceEntries'.
+func (c *compiler) subjectAltNames(v *mesh.View, t *mesh.ClientTLS) string {
+	if t != nil && len(t.SubjectAltNames) > 0 {
+		return tls.ExpectedList(t.SubjectAltNames...)
+	}
+	var out []string
+	for _, e := range v.Entries {
+		out = append(out, e.SubjectAltNames...)
+	}
+	return tls.ExpectedList(out...)
+}
+
+// expectedOf says whom the proxy at an endpoint may be: whoever the
+// configuration names, else somebody of the service's namespace. A gateway that
+// stands for the services of its cluster may be of the root namespace, whose
+// policies hold for all.
+func expectedOf(v *mesh.View, e *mesh.Endpoint, accounts, names, rootNamespace string) tls.Expected {
+	if names != "" {
+		return tls.Expected{Names: names}
+	}
+	gateway := e.Via && e.Relayed
+	if accounts != "" && !gateway {
+		return tls.Expected{Accounts: accounts}
+	}
+	namespace := namespaceOf(v, e)
+	switch {
+	case namespace == "":
+		return tls.Expected{}
+	case gateway:
+		return tls.Expected{Namespaces: tls.ExpectedList(namespace, rootNamespace)}
+	}
+	return tls.Expected{Namespaces: namespace}
+}
+
+// handshaker makes a connection that was dialled speak TLS.
+type handshaker interface {
+	shake(s *stream, limit instant) error
+}
+
+// meshClient is how one endpoint is spoken to by mTLS. It lives as long as the
+// endpoint, and with it the session that new connections resume.
+type meshClient struct {
+	own     *tls.Own
+	wire    wire
+	current atomic.Pointer[meshConfig]
+}
+
+// meshConfig is the configuration for the identity as it is.
+type meshConfig struct {
+	identity *tls.Identity
+	config   *stdtls.Config
+}
+
+var errNoIdentity = errors.New("mTLS is asked for, and this proxy has no certificate")
+
+func (c *meshClient) shake(s *stream, limit instant) error {
+	id := c.own.Identity()
+	if id == nil {
+		return errNoIdentity
+	}
+	now := c.current.Load()
+	if now == nil || now.identity != id {
+		w := &c.wire
+		now = &meshConfig{id, id.Client(w.name, w.protocol, w.expected, stdtls.NewLRUClientSessionCache(1))}
+		c.current.Store(now)
+	}
+	return s.connectTLS(now.config, limit)
+}

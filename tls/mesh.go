@@ -1,0 +1,118 @@
+package tls
+
+import (
+	stdtls "crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"isthmus/mesh"
+)
+
+// What follows TLS between proxies, by ALPN: requests, or the bytes of a
+// connection that is passed on (Istio: istio-http/1.1, istio).
+const (
+	ProtocolHTTP = "istio-http/1.1"
+	ProtocolTCP  = "istio"
+)
+
+// Server returns the configuration for connections from other proxies: mTLS with
+// this identity, for anybody whom its roots vouch for. It is the same at every
+// call, so that sessions can be resumed; who resumes one is judged anew.
+func (id *Identity) Server() *stdtls.Config {
+	if c := id.server.Load(); c != nil {
+		return c
+	}
+	c := &stdtls.Config{
+		Certificates:                []stdtls.Certificate{id.Certificate},
+		ClientAuth:                  stdtls.RequireAnyClientCert, // judged by VerifyConnection
+		NextProtos:                  []string{ProtocolHTTP, ProtocolTCP, "http/1.1"},
+		MinVersion:                  stdtls.VersionTLS12,
+		DynamicRecordSizingDisabled: true, // a reply is one record, and one write, where it fits
+		VerifyConnection: func(s stdtls.ConnectionState) error {
+			_, err := id.verify(s.PeerCertificates)
+			return err
+		},
+	}
+	if !id.server.CompareAndSwap(nil, c) {
+		return id.server.Load()
+	}
+	return c
+}
+
+// Peer returns the SPIFFE ID of the other side of a connection made with
+// [Identity.Server] or a server configuration whose roots vouch for it; "" if it
+// shows none.
+func Peer(s *stdtls.ConnectionState) string {
+	if len(s.PeerCertificates) == 0 || len(s.PeerCertificates[0].URIs) != 1 {
+		return ""
+	}
+	if u := s.PeerCertificates[0].URIs[0]; u.Scheme == "spiffe" {
+		return u.String()
+	}
+	return ""
+}
+
+// Expected says whom a callee may be. The zero value is anybody of the trust
+// domains. Values are comparable.
+type Expected struct {
+	Names      string // of subjectAltNames, one of which it bears, between line ends; they decide alone
+	Accounts   string // "namespace/account", likewise
+	Namespaces string // likewise; where there are no Accounts
+}
+
+// ExpectedList makes a field of [Expected].
+func ExpectedList(values ...string) string {
+	values = slices.Clone(values)
+	slices.Sort(values)
+	return strings.Join(slices.Compact(values), "\n")
+}
+
+// check reports, by an error, whether a peer is one of them.
+func (e Expected) check(leaf *x509.Certificate, peer string) error {
+	if e.Names != "" {
+		if !mesh.BearsOneOf(leaf, strings.Split(e.Names, "\n")) {
+			return fmt.Errorf("the callee is %s, and bears none of subjectAltNames: %s", peer, strings.ReplaceAll(e.Names, "\n", ", "))
+		}
+		return nil
+	}
+	who, ok := mesh.ParseIdentity(peer)
+	switch {
+	case e.Accounts != "":
+		if !ok || !slices.Contains(strings.Split(e.Accounts, "\n"), who.Namespace+"/"+who.ServiceAccount) {
+			return fmt.Errorf("the callee is %s, and the service's accounts are %s", peer, strings.ReplaceAll(e.Accounts, "\n", ", "))
+		}
+	case e.Namespaces != "":
+		if !ok || !slices.Contains(strings.Split(e.Namespaces, "\n"), who.Namespace) {
+			return fmt.Errorf("the callee is %s, and the service is one of namespace %s", peer, strings.ReplaceAll(e.Namespaces, "\n", " or "))
+		}
+	}
+	return nil
+}
+
+// Client returns a configuration for connections to another proxy: mTLS with
+// this identity. name is sent as SNI, protocol is what follows. sessions, if not
+// nil, are for this identity and this callee alone.
+func (id *Identity) Client(name, protocol string, expected Expected, sessions stdtls.ClientSessionCache) *stdtls.Config {
+	return &stdtls.Config{
+		Certificates:                []stdtls.Certificate{id.Certificate},
+		ServerName:                  name,
+		NextProtos:                  []string{protocol},
+		MinVersion:                  stdtls.VersionTLS12,
+		ClientSessionCache:          sessions,
+		DynamicRecordSizingDisabled: true, // a request is one record, and one write, where it fits
+		InsecureSkipVerify:          true, // names of hosts mean nothing here: VerifyConnection judges, resumed sessions too
+		VerifyConnection: func(s stdtls.ConnectionState) error {
+			if len(s.PeerCertificates) == 0 {
+				return errors.New("the callee shows no certificate")
+			}
+			peer, err := id.verify(s.PeerCertificates)
+			if err != nil {
+				return err
+			}
+			return expected.check(s.PeerCertificates[0], peer)
+		},
+	}
+}
