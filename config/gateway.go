@@ -50,6 +50,8 @@ func (d *document) server(s *networking.Server, path string) (mesh.GatewayServer
 			d.error(path+".tls", "is missing: protocol "+s.Port.Protocol+" needs it")
 		case s.Tls.Mode == networking.ServerTLSSettings_PASSTHROUGH:
 			out.Passthrough = true
+		case s.Tls.Mode == networking.ServerTLSSettings_AUTO_PASSTHROUGH:
+			out.AutoPassthrough = true
 		default:
 			out.Terminate = d.serverTLS(s.Tls, path+".tls")
 		}

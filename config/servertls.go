@@ -14,7 +14,7 @@ import (
 	"isthmus/mesh"
 )
 
-// serverTLS reads how a server terminates TLS. Nil: it does not, yet.
+// serverTLS reads how a server terminates TLS.
 func (d *document) serverTLS(t *networking.ServerTLSSettings, path string) *mesh.ServerTLS {
 	out := &mesh.ServerTLS{Source: d.source(path), SubjectAltNames: t.SubjectAltNames, RootsFrom: t.CaCertCredentialName, SkipVerify: t.InsecureSkipVerify.GetValue()}
 	switch t.Mode {
@@ -23,9 +23,8 @@ func (d *document) serverTLS(t *networking.ServerTLSSettings, path string) *mesh
 		out.ClientCerts = mesh.OptionalClientCerts
 	case networking.ServerTLSSettings_MUTUAL:
 		out.ClientCerts = mesh.NeedClientCerts
-	default:
-		d.warning(path+".mode", t.Mode.String()+" has no effect yet: the port is not opened")
-		return nil
+	case networking.ServerTLSSettings_ISTIO_MUTUAL:
+		out.ClientCerts, out.Mesh = mesh.NeedClientCerts, true
 	}
 	d.serverCredentials(out, t, path)
 	out.MinVersion = d.tlsVersion(t.MinProtocolVersion, path+".minProtocolVersion")
@@ -94,6 +93,9 @@ func (d *document) serverCredentials(out *mesh.ServerTLS, t *networking.ServerTL
 		}
 	}
 	switch {
+	case out.Mesh && ways+len(t.CaCertificates)+len(t.CaCertCredentialName)+len(t.CaCrl) > 0:
+		d.error(path, "mode ISTIO_MUTUAL takes no certificates: the proxy's own are shown")
+	case out.Mesh:
 	case ways == 0:
 		d.error(path, "names no certificate: write credentialName, or serverCertificate and privateKey")
 	case ways > 1:
@@ -101,7 +103,7 @@ func (d *document) serverCredentials(out *mesh.ServerTLS, t *networking.ServerTL
 	case len(out.Credentials) > 2 || len(out.Files) > 2:
 		d.error(path, "names more than two certificates")
 	}
-	if out.ClientCerts != mesh.NoClientCerts && len(out.Files) > 0 && out.Files[0].Roots == "" && out.RootsFrom == "" && !out.SkipVerify {
+	if !out.Mesh && out.ClientCerts != mesh.NoClientCerts && len(out.Files) > 0 && out.Files[0].Roots == "" && out.RootsFrom == "" && !out.SkipVerify {
 		d.error(path+".caCertificates", "is missing: "+t.Mode.String()+" needs roots to judge clients by")
 	}
 	if out.ClientCerts == mesh.NoClientCerts && len(t.SubjectAltNames)+len(t.VerifyCertificateSpki)+len(t.VerifyCertificateHash) > 0 {

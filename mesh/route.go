@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -25,13 +26,22 @@ type GatewayServer struct {
 	// mode PASSTHROUGH).
 	Passthrough bool
 
-	Terminate *ServerTLS // nil: TLS is not terminated, or not yet in this way
+	// AutoPassthrough passes mTLS between proxies on to the services of the own
+	// cluster that its server name says, without a VirtualService.
+	AutoPassthrough bool
+
+	Terminate *ServerTLS // nil: TLS is not terminated
 
 	Source Source
 
 	// HTTPSRedirect answers every plain HTTP request with a 301 to https
 	// (Server.tls.httpsRedirect).
 	HTTPSRedirect bool
+}
+
+// Serves reports whether a host name lies under one of the server's hosts.
+func (s *GatewayServer) Serves(name string) bool {
+	return slices.ContainsFunc(s.Hosts, func(h GatewayHost) bool { return MatchHost(h.Host, name) })
 }
 
 // GatewayHost is one "[namespace/]host" of a server. Namespace is "*" where

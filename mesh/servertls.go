@@ -11,10 +11,11 @@ import (
 )
 
 // ServerTLS is how a Gateway's server terminates TLS (Istio's
-// ServerTLSSettings, modes SIMPLE, MUTUAL and OPTIONAL_MUTUAL).
+// ServerTLSSettings, modes SIMPLE, MUTUAL, OPTIONAL_MUTUAL and ISTIO_MUTUAL).
 type ServerTLS struct {
 	Source      Source
 	ClientCerts ClientCerts
+	Mesh        bool // ISTIO_MUTUAL: with the proxy's own identity, for those whom its roots vouch for
 
 	// Credentials are names of credentials; else Files are their files. There are
 	// two at most, of different kinds of keys.

@@ -36,7 +36,7 @@ func gatewayPorts(s *mesh.Snapshot) []uint32 {
 // served reports whether a server speaks what gateways serve: HTTP/1.1, plain or
 // over TLS, and what they pass on as it comes.
 func served(s *mesh.GatewayServer) bool {
-	return !s.TLS && s.Port.Protocol.IsHTTP() || s.Passthrough || s.Terminate != nil || s.Port.Protocol == mesh.ProtocolTCP
+	return !s.TLS && s.Port.Protocol.IsHTTP() || s.Passthrough || s.AutoPassthrough || s.Terminate != nil || s.Port.Protocol == mesh.ProtocolTCP
 }
 
 // gatewayTable is what one port of a gateway does with connections: those that
@@ -71,6 +71,9 @@ func (c *compiler) compileGateways() map[uint32]*gatewayTable {
 			case s.Passthrough:
 				t.sni = cmp.Or(t.sni, newSNITable())
 				c.compilePassthrough(t.sni, g, s)
+			case s.AutoPassthrough:
+				t.sni = cmp.Or(t.sni, newSNITable())
+				c.compilePassed(t.sni, s.Serves)
 			case s.Terminate != nil:
 				t.sni = cmp.Or(t.sni, newSNITable())
 				c.compileTerminating(t.sni, g, s)
@@ -113,8 +116,13 @@ func (c *compiler) compileServer(t *hostTable, g *mesh.Gateway, s *mesh.GatewayS
 
 // compileTerminating enters the hosts of a server that terminates TLS.
 func (c *compiler) compileTerminating(t *sniTable, g *mesh.Gateway, s *mesh.GatewayServer) {
-	server := &tlsServer{settings: s.Terminate, store: c.options.Credentials, hosts: newHostTable()}
-	c.compileServer(server.hosts, g, s)
+	server := &tlsServer{settings: s.Terminate, own: c.options.Identity, store: c.options.Credentials}
+	if s.Port.Protocol == mesh.ProtocolTLS {
+		server.relay = c.compileTCPServer(g, s)
+	} else {
+		server.hosts = newHostTable()
+		c.compileServer(server.hosts, g, s)
+	}
 	for _, h := range s.Hosts {
 		server.patterns = append(server.patterns, h.Host)
 		t.add(h.Host, &tcpRoute{terminate: server})

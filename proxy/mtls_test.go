@@ -480,4 +480,3 @@ func (c *trickle) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
-

@@ -67,7 +67,14 @@ func (c *conn) serveTLS(t *table, names *sniTable) (http bool) {
 	}
 	r := names.find(hello.ServerName, c)
 	if r != nil && r.terminate != nil {
-		return c.terminate(r.terminate, hello.ServerName)
+		if !c.terminate(r.terminate, hello.ServerName) {
+			return false
+		}
+		if r.terminate.hosts != nil {
+			return true
+		}
+		c.relay(t, firstFit(r.terminate.relay, c))
+		return false
 	}
 	c.relayTLS(t, r)
 	return false
@@ -98,8 +105,9 @@ func (c *conn) terminate(s *tlsServer, name string) bool {
 		return false
 	}
 	c.https = true
-	if certs := c.secure.ConnectionState().PeerCertificates; len(certs) > 0 {
-		c.clientCert = appendClientCert(nil, certs[0])
+	if state := c.secure.ConnectionState(); len(state.PeerCertificates) > 0 {
+		c.clientCert = appendClientCert(nil, state.PeerCertificates[0])
+		c.identity = s.identityOf(&state)
 	}
 	return true
 }

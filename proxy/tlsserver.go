@@ -15,16 +15,22 @@ import (
 // the hosts that are served behind them.
 type tlsServer struct {
 	settings *mesh.ServerTLS
+	own      *tls.Own
 	store    *tls.Store
 	patterns []string // hosts of the server: exact, "*.suffix" or "*"
-	hosts    *hostTable
+
+	// What follows TLS: requests for hosts, or, if hosts is nil, bytes that are
+	// passed on.
+	hosts *hostTable
+	relay []*tcpRoute
 
 	current atomic.Pointer[serving]
 }
 
-// serving is the configuration for credentials as they are.
+// serving is the configuration for credentials, or the identity, as they are.
 type serving struct {
 	credentials []*tls.Credential
+	identity    *tls.Identity
 	config      *stdtls.Config
 }
 
@@ -37,6 +43,9 @@ func (s *tlsServer) covers(host string) bool {
 // serverConfig returns the configuration for a handshake. Credentials that have
 // changed into something unusable leave the last good ones in force.
 func (s *tlsServer) serverConfig() (*stdtls.Config, error) {
+	if s.settings.Mesh {
+		return s.meshConfig()
+	}
 	list, roots, err := s.credentials()
 	if err != nil {
 		return nil, err
@@ -45,9 +54,31 @@ func (s *tlsServer) serverConfig() (*stdtls.Config, error) {
 	if c := s.current.Load(); c != nil && slices.Equal(c.credentials, now) {
 		return c.config, nil
 	}
-	c := &serving{now, s.makeConfig(list, roots)}
+	c := &serving{credentials: now, config: s.makeConfig(list, roots)}
 	s.current.Store(c)
 	return c.config, nil
+}
+
+// meshConfig is serverConfig of mode ISTIO_MUTUAL.
+func (s *tlsServer) meshConfig() (*stdtls.Config, error) {
+	id := s.own.Identity()
+	if id == nil {
+		return nil, errors.New("this proxy has no certificate of its own, which mode ISTIO_MUTUAL shows: name one in certificates of the bootstrap file")
+	}
+	if c := s.current.Load(); c != nil && c.identity == id {
+		return c.config, nil
+	}
+	config := id.Server().Clone()
+	config.MinVersion, config.MaxVersion, config.CipherSuites = max(s.settings.MinVersion, stdtls.VersionTLS12), s.settings.MaxVersion, s.settings.CipherSuites
+	verify := config.VerifyConnection
+	config.VerifyConnection = func(state stdtls.ConnectionState) error {
+		if err := verify(state); err != nil {
+			return err
+		}
+		return s.settings.Admits(state.PeerCertificates[0])
+	}
+	s.current.Store(&serving{identity: id, config: config})
+	return config, nil
 }
 
 // credentials returns what the server shows, and the one that has the roots it
@@ -118,6 +149,21 @@ func (s *tlsServer) makeConfig(list []*tls.Credential, roots *tls.Credential) *s
 	}
 	c.VerifyConnection = func(state stdtls.ConnectionState) error { return s.verifyClient(&state, roots) }
 	return c
+}
+
+// identityOf is who a client is that has shown a certificate: its SPIFFE ID. One
+// of this mesh's trust domain has to be vouched for by the mesh's own roots: a
+// gateway's roots for clients may be anybody's.
+func (s *tlsServer) identityOf(state *stdtls.ConnectionState) string {
+	if s.settings.Mesh {
+		return tls.Peer(state)
+	}
+	id := s.own.Identity()
+	peer := tls.Peer(state)
+	if peer == "" || id == nil || s.settings.SkipVerify || id.Claims(peer) && !id.Vouches(state.PeerCertificates) {
+		return ""
+	}
+	return peer
 }
 
 // verifyClient judges a client's certificate beyond what crypto/tls does, and

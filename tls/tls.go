@@ -87,6 +87,19 @@ func Load(certFile, keyFile, caFile string, aliases ...string) (*Identity, error
 	return id, nil
 }
 
+// Claims reports whether a SPIFFE ID is of the trust domains that the roots are
+// for.
+func (id *Identity) Claims(peer string) bool {
+	p, err := spiffeid.FromString(peer)
+	return err == nil && slices.Contains(id.domains, p.TrustDomain())
+}
+
+// Vouches reports whether the roots vouch for a chain as an identity, now.
+func (id *Identity) Vouches(chain []*x509.Certificate) bool {
+	_, err := id.verify(chain)
+	return err == nil
+}
+
 func chainOf(c *stdtls.Certificate) (chain []*x509.Certificate, err error) {
 	for _, der := range c.Certificate {
 		parsed, err := x509.ParseCertificate(der)
