@@ -13,7 +13,7 @@ import (
 // own only, never a neighbour.
 var floors = [][]string{
 	{"mesh", "http1", "sni", "ratelimit", "breaker", "telemetry", "deploy"},
-	{"balancer", "health", "config", "gossip", "admin", "tls"},
+	{"balancer", "health", "config", "gossip", "admin", "tls", "auth"},
 	{"proxy", "control"},
 	{"cmd/isthmus", "bench/peers", "bench/netns"},
 }
@@ -27,6 +27,8 @@ var onlyIn = map[string]string{
 	"github.com/miekg/dns":            "control",
 	"github.com/fsnotify/fsnotify":    "config",
 	"github.com/sony/gobreaker":       "breaker",
+	"github.com/lestrrat-go/":         "auth",
+	"github.com/spiffe/go-spiffe":     "tls",
 }
 
 // neverIn says what a package must not import, and why.

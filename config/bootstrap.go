@@ -428,7 +428,6 @@ func (l *bootstrapLoader) warnNoEffect(b *Bootstrap) {
 		what  string
 	}{
 		{"rateLimits", b.RateLimits != RateLimits{}, "nothing is limited"},
-		{"stateDir", b.StateDir != "", "nothing is kept on disk"},
 		{"clusters", len(b.Clusters) > 0, "nothing uses them"},
 		{"accessLog", b.AccessLog != AccessLog{}, "no access log is written"},
 		{"tracing", b.Tracing != Tracing{}, "no spans are sent"},

@@ -108,12 +108,12 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 }
 
 func TestLoadBootstrap_Warns(t *testing.T) {
-	_, warnings, err := LoadBootstrap(bootstrapFile(t, "stateDir: state\ntracing: {sampling: 1}"), []string{"ISTHMUS_NODE_CLUSTR=x"})
+	_, warnings, err := LoadBootstrap(bootstrapFile(t, "accessLog: {format: json}\ntracing: {sampling: 1}"), []string{"ISTHMUS_NODE_CLUSTR=x"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	all := strings.Join(warnings, "\n")
-	for _, want := range []string{"stateDir: has no effect yet", ":2: tracing: has no effect yet", "ISTHMUS_NODE_CLUSTR names no field of the bootstrap file (did you mean \"ISTHMUS_NODE_CLUSTER\"?)"} {
+	for _, want := range []string{"accessLog: has no effect yet", ":2: tracing: has no effect yet", "ISTHMUS_NODE_CLUSTR names no field of the bootstrap file (did you mean \"ISTHMUS_NODE_CLUSTER\"?)"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("warnings\n%s\nwant %q", all, want)
 		}

@@ -40,6 +40,7 @@ func (r *reader) check(node *mesh.Node) {
 	c.checkProbes(node)
 	c.checkPeerAuthentications(node, judged)
 	c.checkClientTLS(node, judged)
+	c.checkAuthorization(node)
 }
 
 // everywhere takes rules as if they were exported to everybody: a route may be

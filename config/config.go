@@ -27,10 +27,6 @@ import (
 type Result struct {
 	Config   *mesh.Config
 	Findings []Finding // sorted by place
-
-	// Unenforced are the security policies that this version cannot enforce yet.
-	// A proxy must refuse to run with them rather than let pass what they forbid.
-	Unenforced []mesh.Meta
 }
 
 // HasErrors reports whether the set must not be used.
@@ -74,15 +70,14 @@ func Read(files []File, node *mesh.Node) *Result {
 	}
 	rd.config.Hash = hex.EncodeToString(hash.Sum(nil))[:12]
 	rd.check(node)
-	return &Result{Config: rd.config, Findings: sortFindings(rd.findings), Unenforced: rd.unenforced}
+	return &Result{Config: rd.config, Findings: sortFindings(rd.findings)}
 }
 
 // reader gathers what the documents of all files say.
 type reader struct {
-	config     *mesh.Config
-	findings   []Finding
-	unenforced []mesh.Meta
-	seen       map[string]mesh.Source // kind namespace/name -> where it stands
+	config   *mesh.Config
+	findings []Finding
+	seen     map[string]mesh.Source // kind namespace/name -> where it stands
 
 	issues       bool // certificates are what is read for
 	certificates []*mesh.Certificate
@@ -90,6 +85,7 @@ type reader struct {
 	virtualServices  []located[*mesh.VirtualService]
 	destinationRules []located[*mesh.DestinationRule]
 	peers            []located[*mesh.PeerAuthentication]
+	authorization    []located[*mesh.AuthorizationPolicy]
 }
 
 // located keeps a mesh value with its document, so that checks of the whole

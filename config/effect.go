@@ -22,6 +22,9 @@ var noEffect = map[string]string{
 	"HTTPSettings.maxConcurrentStreams": "upstreams are spoken to in HTTP/1.1",
 	"HTTPSettings.http2KeepAlive":       "upstreams are spoken to in HTTP/1.1",
 
+	"EnvoyExternalAuthorizationHttpProvider.clearRouteCache": "the route is found before the service is asked",
+	"EnvoyExternalAuthorizationGrpcProvider.clearRouteCache": "the route is found before the service is asked",
+
 	"Sidecar.egress":                       "a proxy knows every service that is exported to its namespace",
 	"Sidecar.outboundTrafficPolicy":        "requests to unknown hosts get 404",
 	"IstioIngressListener.bind":            "the inbound listener is listeners.inbound of the bootstrap file",

@@ -41,7 +41,6 @@ func TestLoad_MultiCluster(t *testing.T) {
 		{"gateways", len(c.Gateways), 1},
 		{"virtual services", len(c.VirtualServices), 4},
 		{"destination rules", len(c.DestinationRules), 5},
-		{"unenforced policies", len(r.Unenforced), 2},
 	} {
 		if n.got != n.want {
 			t.Errorf("%d %s, want %d", n.got, n.what, n.want)

@@ -204,6 +204,13 @@ func readConfigMap(d *document) {
 	if !d.decodeKubernetes(&c) {
 		return
 	}
+	if text, ok := c.Data[meshConfigKey]; ok {
+		before := len(d.reader.config.AuthorizationProviders)
+		d.extensionProviders(text, child(child(d.root, "data"), meshConfigKey).Line)
+		if len(d.reader.config.AuthorizationProviders) > before {
+			return
+		}
+	}
 	for key, text := range c.Data {
 		if strings.Contains(text, "tracing:") {
 			d.warning("data."+key, "tracing has no effect yet: no spans are sent")

@@ -26,7 +26,7 @@ func readSidecar(d *document) {
 			continue
 		}
 		if l.Tls != nil {
-			d.refuse(path+".tls", "TLS for clients ")
+			d.error(path+".tls", "is not supported: the inbound listener speaks mTLS with the proxy's own certificate; terminate other TLS at a Gateway")
 		}
 		if l.ConnectionPool == nil {
 			continue

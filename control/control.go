@@ -260,9 +260,6 @@ func (c *Controller) load() (*mesh.Config, error) {
 			errs = append(errs, errors.New(f.String()))
 		}
 	}
-	for _, m := range r.Unenforced {
-		errs = append(errs, fmt.Errorf("%s: error: %s: cannot be enforced yet, and running without it would let pass what it forbids: take it out of --config to run all the same", m.Source, m))
-	}
 	if n := len(errs); n > maxReported {
 		errs = append(errs[:maxReported], fmt.Errorf("and %d more: isthmus validate lists all", n-maxReported))
 	}

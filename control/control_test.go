@@ -158,12 +158,10 @@ func TestController_RefusedByTheDataPlane(t *testing.T) {
 	}
 }
 
-// TestNew_RefusesUnenforced: what cannot be enforced must not be run with.
-func TestNew_RefusesUnenforced(t *testing.T) {
+// TestNew_RefusesStrict: what cannot be enforced must not be run with.
+func TestNew_RefusesStrict(t *testing.T) {
 	for name, yaml := range map[string]string{
-		"authorization": "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec: {}\n",
-		"tokens":        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: a}\nspec: {}\n",
-		"strict":        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {mtls: {mode: STRICT}}\n",
+		"strict": "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {mtls: {mode: STRICT}}\n",
 	} {
 		file := filepath.Join(t.TempDir(), "a.yaml")
 		write(t, file, yaml)

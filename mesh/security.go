@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -251,6 +252,31 @@ const (
 	KeyDestinationPort                          // destination.port
 	KeySNI                                      // connection.sni
 )
+
+// KeyText is the key as Istio writes it.
+func (c *Condition) KeyText() string {
+	switch c.Key {
+	case KeyHeader:
+		return "request.headers[" + c.Name + "]"
+	case KeyClaims:
+		return "request.auth.claims[" + strings.Join(c.Claims, "][") + "]"
+	}
+	for text, key := range ConditionKeys {
+		if key == c.Key {
+			return text
+		}
+	}
+	return ""
+}
+
+// ConditionKeys are the keys of conditions that have no name in them.
+var ConditionKeys = map[string]ConditionKey{
+	"source.ip": KeySourceIP, "remote.ip": KeyRemoteIP,
+	"source.namespace": KeySourceNamespace, "source.principal": KeySourcePrincipal,
+	"source.serviceAccount": KeySourceServiceAccount, "source.trustDomain": KeySourceTrustDomain,
+	"request.auth.principal": KeyRequestPrincipal, "request.auth.audiences": KeyAudiences, "request.auth.presenter": KeyPresenter,
+	"destination.ip": KeyDestinationIP, "destination.port": KeyDestinationPort, "connection.sni": KeySNI,
+}
 
 // AuthorizationProvider is one of the mesh configuration's extensionProviders
 // that CUSTOM policies ask (Istio's EnvoyExternalAuthorizationHttpProvider and

@@ -9,7 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"isthmus/auth"
 	"isthmus/http1"
+	"isthmus/mesh"
 	"isthmus/sni"
 )
 
@@ -22,11 +24,13 @@ type conn struct {
 	kind     listenerKind
 	port     uint32 // of the Gateway
 	peer     string // the client's IP address
+	address  netip.Addr
 
-	serverName string // that TLS was terminated for; "" where the client named none
-	https      bool   // TLS was terminated
-	clientCert []byte // of a client that has shown one, as in x-forwarded-client-cert
-	identity   string // the SPIFFE ID of a client that has proved it; "": nobody knows who it is
+	serverName string     // that TLS was terminated for; "" where the client named none
+	https      bool       // TLS was terminated
+	clientCert []byte     // of a client that has shown one, as in x-forwarded-client-cert
+	identity   string     // the SPIFFE ID of a client that has proved it; "": nobody knows who it is
+	judged     *auth.Peer // the same, as policies name it; nil before the first that asks
 
 	// What the server name of a connection between proxies is for; nil: it does not
 	// say.
@@ -42,7 +46,7 @@ func newConn(l *listener, fd int, peer netip.AddrPort) *conn {
 	p := &l.proxy.patience[l.kind]
 	return &conn{
 		stream: acceptedStream(fd, p.write), proxy: l.proxy, patience: p,
-		listener: l, kind: l.kind, port: l.port, peer: peer.Addr().String(),
+		listener: l, kind: l.kind, port: l.port, peer: peer.Addr().String(), address: peer.Addr().Unmap(),
 	}
 }
 
@@ -255,6 +259,12 @@ func (x *exchange) release() {
 	x.conn, x.table, x.route, x.matched, x.host, x.member = nil, nil, nil, nil, nil, nil
 	x.body, x.kind, x.status, x.replying = requestBody{}, NoError, 0, false
 	x.overloaded, x.unsent, x.hasID, x.attempts, x.cookie, x.delayed = false, false, false, 0, nil, 0
+	if x.subject.Peer != nil {
+		x.subject, x.refusal = auth.Request{}, nil
+	}
+	if x.badToken != nil || x.verdict != nil || x.added.Set != nil || x.added.Add != nil {
+		x.badToken, x.verdict, x.added = nil, nil, mesh.HeaderOps{}
+	}
 	if x.pumping.begun.Load() {
 		x.pumping.begun.Store(false)
 	}

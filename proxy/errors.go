@@ -31,6 +31,9 @@ const (
 	RateLimited
 	Misdirected     // a host of another server than the one that TLS was terminated for
 	FaultInjected   // the route's fault has aborted it
+	Unauthorized    // its token is not to be believed
+	Forbidden       // an AuthorizationPolicy says no
+	Denied          // an authorization service does
 	PlainText       // of a client that has to speak mTLS, or the other way round: there is no answer
 	IdleTimeout     // nothing has moved on a relayed connection
 	DurationTimeout // a relayed connection has reached its maxConnectionDuration
@@ -73,6 +76,9 @@ var answers = [...]answer{
 	Misdirected:     {detail: "misdirected_request", flag: "-", status: 421},
 	IdleTimeout:     {detail: "idle_timeout", flag: "-"},
 	DurationTimeout: {detail: "max_duration_timeout", flag: "DT"},
+	Unauthorized:    {detail: "jwt_authn_access_denied", flag: "-", status: 401},
+	Forbidden:       {detail: "rbac_access_denied", flag: "-", status: 403, body: "RBAC: access denied"},
+	Denied:          {detail: "ext_authz_denied", flag: "UAEX", status: 403},
 	PlainText:       {detail: "peer_authentication", flag: "-"},
 	FaultInjected:   {detail: "fault_filter_abort", flag: "FI", body: "fault filter abort"}, // the status is the fault's
 }

@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"isthmus/auth"
 	"isthmus/balancer"
 	"isthmus/breaker"
 	"isthmus/http1"
+	"isthmus/mesh"
 )
 
 // listenerKind says whose requests a listener takes.
@@ -47,6 +49,13 @@ type exchange struct {
 	kind     Kind
 	keep     bool // the downstream connection may carry another request
 
+	// What policies say of the request, on a proxy that has any.
+	subject  auth.Request
+	badToken *auth.TokenError
+	refusal  *auth.Refusal
+	verdict  *auth.Verdict  // of an authorization service that refuses
+	added    mesh.HeaderOps // what one that allows adds to the reply
+
 	overloaded, unsent bool // what a reply of our own says besides
 	limited            int  // the status of a rate limit's refusal
 
@@ -73,6 +82,12 @@ func (x *exchange) serve() {
 	x.keep = !x.req.Close
 
 	vh, err := x.findHost()
+	if err == NoError {
+		err = x.normalize()
+	}
+	if err == NoError && x.table.access != nil && x.conn.kind != outbound {
+		err = x.authorize(vh)
+	}
 	if err == NoError {
 		err = x.findRoute(vh)
 	}
@@ -142,8 +157,8 @@ func (x *exchange) gatewayHost(host []byte, port uint32) (vh *virtualHost, k Kin
 	return vh, NoError
 }
 
-// findRoute finds the first route that fits.
-func (x *exchange) findRoute(vh *virtualHost) Kind {
+// normalize brings the path into the form that is judged, matched and sent on.
+func (x *exchange) normalize() Kind {
 	if !normalPath(x.req.Path) {
 		path, err := normalizePath(x.req.Path)
 		if err != nil {
@@ -151,6 +166,11 @@ func (x *exchange) findRoute(vh *virtualHost) Kind {
 		}
 		x.req.Path = path
 	}
+	return NoError
+}
+
+// findRoute finds the first route that fits.
+func (x *exchange) findRoute(vh *virtualHost) Kind {
 	x.host = vh
 	if x.route = vh.find(x); x.route == nil {
 		return NoRoute
@@ -158,8 +178,8 @@ func (x *exchange) findRoute(vh *virtualHost) Kind {
 	return NoError
 }
 
-// admit takes the request in: limits let it pass, its deadline starts, and its
-// body is read as far as it fits.
+// admit takes the request in: limits let it pass, its deadline starts, its body
+// is read as far as it fits, and authorization services are asked.
 func (x *exchange) admit() Kind {
 	for i := range x.table.limits[x.conn.kind] {
 		if l := &x.table.limits[x.conn.kind][i]; !l.Allow() {
@@ -168,7 +188,10 @@ func (x *exchange) admit() Kind {
 		}
 	}
 	x.setDeadline()
-	return x.body.open(x)
+	if k := x.body.open(x); k != NoError || x.conn.kind == outbound {
+		return k
+	}
+	return x.consult()
 }
 
 // splitAuthority takes host and port apart, the host in lower case and without

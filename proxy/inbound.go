@@ -68,10 +68,11 @@ func (c *compiler) compileInbound() *inboundTable {
 		for _, p := range s.Ports {
 			vh := newVirtualHost(s.Key(), p.Number, []*route{c.inboundRoute(s, p)})
 			e.ports = append(e.ports, portHost{p.Number, vh})
+			vh.workloadPort = mesh.TargetPort(p, c.ownWorkload(s))
 			if !p.Protocol.IsHTTP() {
 				t.relayed[vh] = true
 			}
-			if m, _ := t.mode.Port(mesh.TargetPort(p, c.ownWorkload(s))); m != t.mode.Mode {
+			if m, _ := t.mode.Port(vh.workloadPort); m != t.mode.Mode {
 				t.modes[vh] = m
 			}
 		}

@@ -27,6 +27,7 @@ func (c *conn) serveMesh(t *table) (http bool) {
 		c.countRefused(ClientGone)
 		return false
 	}
+	c.serverName = hello.ServerName
 	var vh *virtualHost
 	if port, _, host, ok := mesh.ParseDestinationSNI(hello.ServerName); ok {
 		vh = t.inbound.hosts.find([]byte(host), port)
@@ -53,6 +54,10 @@ func (c *conn) serveMesh(t *table) (http bool) {
 	if vh != nil && (t.inbound.relayed[vh] || c.secure.ConnectionState().NegotiatedProtocol == tls.ProtocolTCP) {
 		if t.inbound.modeOf(vh) == mesh.MTLSDisable {
 			c.countRefused(PlainText)
+			return false
+		}
+		if c.authorizeConnection(t, vh) != NoError {
+			c.countRefused(Forbidden)
 			return false
 		}
 		c.relay(t, &tcpRoute{route: vh.routes[0]})

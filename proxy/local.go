@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"slices"
 	"strconv"
 
+	"isthmus/auth"
 	"isthmus/http1"
 	"isthmus/mesh"
 )
@@ -20,11 +22,41 @@ func (x *exchange) refuse(k Kind) {
 	switch k {
 	case BadRequest, RequestTimeout, BodyTooLarge:
 		x.keep = false
+	case Unauthorized:
+		x.refuseToken(x.badToken)
+		return
+	case Forbidden:
+		if x.conn.kind == inbound && x.conn.identity != "" {
+			// Whoever has proved to be of the mesh may know what is missing.
+			x.local(a.status, []byte(a.body), "x-isthmus-refusal", x.refusal.Error())
+			return
+		}
+	case Denied:
+		var fields []string
+		for _, nv := range x.verdict.Downstream {
+			fields = append(fields, nv.Name, nv.Value)
+		}
+		x.local(x.verdict.Status, x.verdict.Body, fields...)
+		return
 	case RateLimited:
 		x.local(x.limited, []byte(a.body), "x-envoy-ratelimited", "true")
 		return
 	}
 	x.answer(a.status, []byte(a.body))
+}
+
+// refuseToken answers a request whose token is not to be believed.
+func (x *exchange) refuseToken(bad *auth.TokenError) {
+	body := bad.Body
+	switch {
+	case bad.Status == 503:
+		body = bad.Error()
+		x.local(bad.Status, []byte(body))
+	case bad.Challenge != "":
+		x.local(bad.Status, []byte(body), "www-authenticate", bad.Challenge)
+	default:
+		x.local(bad.Status, []byte(body))
+	}
 }
 
 // answer sends a reply of our own.
@@ -41,7 +73,7 @@ func (x *exchange) local(status int, body []byte, fields ...string) {
 	}
 	x.status, x.clock = status, now()
 	out := http1.AppendStatusLine(x.out[:0], status, []byte(http1.StatusText(status)))
-	if len(body) > 0 {
+	if len(body) > 0 && !slices.Contains(fields, "content-type") {
 		out = append(out, "content-type: text/plain\r\n"...)
 	}
 	if status >= 200 && status != 204 && status != 304 {

@@ -29,7 +29,9 @@ func normalPath(path []byte) bool {
 // Istio's default (meshConfig pathNormalization BASE). It refuses a path whose
 // escaped dots, slashes or backslashes would make a dot segment if somebody
 // behind us decoded them, or that has an escaped NUL, where a reader in C would
-// see its end (Envoy's canonicalizer refuses it too). Escapes stay as they came.
+// see its end (Envoy's canonicalizer refuses it too). Escapes of characters that
+// need none are undone (RFC 3986 6.2.2.2), so that nobody gets past a rule on
+// "/admin" by "/%61dmin"; others stay as they came.
 func normalizePath(path []byte) ([]byte, error) {
 	if normalPath(path) {
 		return path, nil
@@ -40,11 +42,33 @@ func normalizePath(path []byte) ([]byte, error) {
 		if countDotSegments(decoded) != countDotSegments(path) || bytes.IndexByte(decoded, 0) >= 0 {
 			return nil, errPath
 		}
+		path = undoEscapes(path)
 	}
 	if countDotSegments(path) == 0 {
 		return path, nil
 	}
 	return removeDotSegments(path), nil
+}
+
+// undoEscapes decodes what is unreserved (RFC 3986 2.3).
+func undoEscapes(path []byte) []byte {
+	out := make([]byte, 0, len(path))
+	for i := 0; i < len(path); i++ {
+		if path[i] == '%' && i+2 < len(path) {
+			hi, lo := unhex(path[i+1]), unhex(path[i+2])
+			if c := byte(hi<<4 | lo); hi >= 0 && lo >= 0 && isUnreserved(c) {
+				out = append(out, c)
+				i += 2
+				continue
+			}
+		}
+		out = append(out, path[i])
+	}
+	return out
+}
+
+func isUnreserved(c byte) bool {
+	return 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '.' || c == '_' || c == '~'
 }
 
 func countDotSegments(path []byte) int {

@@ -24,6 +24,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
+	"isthmus/auth"
 	"isthmus/mesh"
 	"isthmus/telemetry"
 	"isthmus/tls"
@@ -39,6 +42,7 @@ type Options struct {
 	Downstream        Downstream        // what clients may take
 	Identity          *tls.Own          // this proxy's own; nil: it has none, and Node.Identity is ""
 	Credentials       *tls.Store        // that Gateways and DestinationRules name; default: one without a folder
+	Keys              *auth.Keys        // of issuers of tokens; default: some that are on no disk
 	Through           bool              // the inbound listener serves the other services of the own cluster too
 	Logger            *slog.Logger      // default: slog.Default()
 
@@ -64,10 +68,14 @@ type Proxy struct {
 	reached  sync.Map // upstreamKey -> *reach, of targets that others have asked for
 
 	mirroring mirroring
+	keys      *auth.Keys
+	tallies   tallies
+	refusals  *rate.Limiter // of what the log tells of them
 
 	mu        sync.Mutex // guards what is below
 	listeners map[string]*listener
 	upstreams map[upstreamKey]*upstream // those in use, by key, of the table that is current
+	askers    map[string]*auth.Asker    // of authorization services, by all that their providers say
 	closed    bool
 
 	sweeping chan struct{} // closed by Close; ends the sweeper
@@ -90,6 +98,11 @@ func New(o Options) (*Proxy, error) {
 		listeners: map[string]*listener{},
 		upstreams: map[upstreamKey]*upstream{},
 		sweeping:  make(chan struct{}),
+		keys:      o.Keys,
+		refusals:  newRefusalLimiter(),
+	}
+	if p.keys == nil {
+		p.keys = auth.NewKeys(auth.KeysOptions{Logger: o.Logger})
 	}
 	for kind := range p.patience {
 		p.patience[kind] = o.Downstream.patience(listenerKind(kind))
@@ -130,11 +143,17 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 		}
 		return err
 	}
+	access, gone := p.compileAccess(s)
+	t.access = access
 	p.carryOver(t)
 	if old := p.table.Load(); old != nil {
 		t.keepBuckets(old)
 	}
 	p.table.Store(t)
+	p.keys.Retain(t.tokens())
+	for _, a := range gone {
+		go a.Close() // which waits for the requests of the table before
+	}
 	p.forgetReach(t)
 	p.closeGateways(s)
 	for _, l := range p.listeners {
@@ -272,6 +291,12 @@ func (p *Proxy) Close() error {
 		for _, m := range u.members {
 			m.close()
 		}
+	}
+	for _, a := range p.askers {
+		a.Close()
+	}
+	if p.options.Keys == nil {
+		p.keys.Close()
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -327,12 +328,16 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 	if p := x.route.cors; p != nil {
 		fields = x.crossOrigin(p, fields)
 	}
+	if x.added.Set != nil || x.added.Add != nil {
+		fields = applyOps(slices.Clone(fields), &x.added)
+	}
 	out := http1.AppendStatusLine(x.out[:0], x.res.Status, x.res.Reason)
 	dated := false
 	for i := range fields {
 		f := &fields[i]
 		dated = dated || f.ID == http1.Date
-		if hopByHop(f.ID) || f.ID == http1.IsthmusUnsent || x.res.Hop && x.res.Listed(f.Name) {
+		if hopByHop(f.ID) || f.ID == http1.IsthmusUnsent || x.res.Hop && x.res.Listed(f.Name) ||
+			x.conn.kind == gateway && f.ID == http1.Unknown && ownWord(f.Name) {
 			continue
 		}
 		out = http1.AppendField(out, f.Name, f.Value)

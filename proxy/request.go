@@ -165,6 +165,10 @@ func reserved(name []byte) bool {
 		(equalFold(name[:8], "x-envoy-") || len(name) > 10 && equalFold(name[:10], "x-isthmus-"))
 }
 
+// ownWord reports whether a field is one that Isthmus's proxies say to each
+// other alone.
+func ownWord(name []byte) bool { return len(name) > 10 && equalFold(name[:10], "x-isthmus-") }
+
 // forwarding reports whether a field claims where a request came from or went
 // to, which only proxies before a gateway that it trusts may say.
 func forwarding(name []byte) bool {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"strings"
 
+	"isthmus/auth"
 	"isthmus/balancer"
 	"isthmus/mesh"
 )
@@ -19,6 +20,15 @@ type table struct {
 	inbound  *inboundTable
 	targets  map[upstreamKey]*target
 	limits   [3][]limit // by listenerKind
+	access   *access    // nil: no policies are for this proxy
+}
+
+// tokens are those that requests may come with; nil if none are read.
+func (t *table) tokens() *auth.Tokens {
+	if t.access == nil {
+		return nil
+	}
+	return t.access.tokens
 }
 
 // hostTable finds the virtual host for a request's authority.
@@ -50,6 +60,8 @@ type virtualHost struct {
 	port   uint32
 	routes []*route
 	index  *routeIndex // nil: few routes
+
+	workloadPort uint32 // of the application, on the inbound listener
 }
 
 func newVirtualHost(name string, port uint32, routes []*route) *virtualHost {

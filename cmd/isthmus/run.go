@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"isthmus/admin"
+	"isthmus/auth"
 	"isthmus/config"
 	"isthmus/control"
 	"isthmus/gossip"
@@ -103,6 +105,7 @@ type server struct {
 	gossip    *gossip.Gossip // nil: none
 	identity  *tls.Own       // nil: none
 	store     *tls.Store
+	keys      *auth.Keys
 	admin     []*http.Server
 	listening map[string]string
 	cancel    context.CancelFunc // of what follows files
@@ -129,13 +132,18 @@ func (s *server) build(paths []string) (err error) {
 		}
 	}
 	s.store = tls.NewStore(b.CredentialDir)
+	keySets := auth.KeysOptions{Logger: log}
+	if b.StateDir != "" {
+		keySets.Dir = filepath.Join(b.StateDir, "keysets")
+	}
+	s.keys = auth.NewKeys(keySets)
 	keys, err := readKeys(b.Gossip.Keys)
 	if err != nil {
 		return err
 	}
 	s.proxy, err = proxy.New(proxy.Options{
 		Node: s.node, Outbound: b.Listeners.Outbound, Inbound: b.Listeners.Inbound,
-		Identity: s.identity, Credentials: s.store,
+		Identity: s.identity, Credentials: s.store, Keys: s.keys,
 		GatewayBind: b.Listeners.Gateway.Bind, GatewayPorts: b.Listeners.Gateway.Ports,
 		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Logger: log,
 	})
@@ -175,7 +183,7 @@ func (s *server) build(paths []string) (err error) {
 		return err
 	}
 	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(admin.NewCollector(s), telemetry.Collector(s.proxy.Requests), telemetry.ConnectionsCollector(s.proxy.Connections), s.proxy.Mirrors(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics.MustRegister(admin.NewCollector(s), telemetry.Collector(s.proxy.Requests), telemetry.ConnectionsCollector(s.proxy.Connections), telemetry.PoliciesCollector(s.proxy.PolicyMatches), s.proxy.Mirrors(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics))
 }
 
@@ -306,5 +314,8 @@ func (s *server) close() {
 	}
 	if s.proxy != nil {
 		s.proxy.Close()
+	}
+	if s.keys != nil {
+		s.keys.Close()
 	}
 }

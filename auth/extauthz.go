@@ -1,0 +1,315 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"isthmus/http1"
+	"isthmus/mesh"
+)
+
+// Call is what an authorization service is told of a request. Its slices only
+// have to hold during Ask.
+type Call struct {
+	Method, Path, Query     []byte // Path normalised; Query without its "?"
+	HasQuery                bool
+	Host                    []byte
+	Scheme                  string        // "http" or "https"
+	Fields                  []http1.Field // the request's
+	Body                    []byte        // as much of it as AuthorizationProvider.Body allows
+	BodyPartial             bool          // there was more
+	Principal, OwnPrincipal string        // SPIFFE IDs; "": none
+	Source, Destination     netip.AddrPort
+	SNI, RequestID          string // "": none
+}
+
+// Verdict is what an authorization service says of a request.
+//
+// What a client could bring about by what it sends is a Verdict that refuses,
+// never an error, since FailOpen would let it in: an answer that cannot be used,
+// perhaps for a text of the client's that the service repeats, is refused with
+// 500, as Envoy does with validate_mutations.
+type Verdict struct {
+	Allowed bool
+	Status  int    // of a refusal, 200 to 599
+	Body    []byte // of a refusal, 64 KiB at most
+	Fault   error  // why there is a refusal that is not the service's word; for the log
+
+	// Downstream are added to the client's reply, and DownstreamSet replace what
+	// it has of their names before that. A refusal has Downstream alone, and no
+	// others but what the proxy itself puts on every reply.
+	DownstreamSet, Downstream []mesh.NameValue
+
+	// Changes to the request: Set replace, then Add are added. Remove has no name
+	// that Set or Add have, so that its turn does not matter. All names are in
+	// lower case, and none is one of [reserved].
+	Set, Add []mesh.NameValue
+	Remove   []string
+}
+
+// Limits of one Asker.
+const (
+	// maxCalls is how many calls there may be at once: of a service that hangs,
+	// each of them holds a request of the proxy's. It is Envoy's default for the
+	// requests of a cluster, 1024 (circuit_breakers.thresholds.max_requests),
+	// rounded.
+	maxCalls = 1000
+
+	// dialTimeout is how long a connection may take, so that one that hangs ends
+	// though no call waits for it. It is Envoy's default for a cluster's
+	// connect_timeout.
+	dialTimeout = 5 * time.Second
+
+	// defaultTimeout is Istio's, for a provider that says nothing.
+	defaultTimeout = 600 * time.Second
+
+	// maxAnswerBody and maxAnswerFields bound, in bytes, what is kept of an
+	// answer: a page that tells a user no, and as many fields as most servers
+	// take in a head.
+	maxAnswerBody   = 64 << 10
+	maxAnswerFields = 64 << 10
+)
+
+// What Ask fails with, beside what the connection does.
+var (
+	ErrTooMany = fmt.Errorf("%d calls are under way", maxCalls)
+	ErrClosed  = errors.New("no longer asked")
+	errLate    = errors.New("no answer in time")
+)
+
+// service speaks one of the two protocols.
+type service interface {
+	// check asks. An error is that there is no answer.
+	check(ctx context.Context, c *Call) (*Verdict, error)
+	// drop gives up kept connections that have been silent since began: whoever
+	// is behind them may be gone without a word.
+	drop(began time.Time)
+	// close ends kept connections. No call is under way.
+	close()
+}
+
+// Asker asks one authorization service. Its methods may be called by any
+// goroutine.
+type Asker struct {
+	provider *mesh.AuthorizationProvider
+	timeout  time.Duration
+	service  service
+	slots    chan struct{} // one for each call under way
+
+	life  context.Context // ends with Close, and with it whatever is under way
+	end   context.CancelFunc
+	close sync.Once
+}
+
+// NewAsker makes what asks the service of a provider, over connections of dial.
+// It does not connect before the first Ask, which for gRPC starts grpc-go's
+// goroutines; Close ends them. Of a provider that cannot be asked as it says,
+// Ask refuses everything.
+func NewAsker(p *mesh.AuthorizationProvider, dial func(ctx context.Context) (net.Conn, error)) *Asker {
+	a := &Asker{provider: p, timeout: p.Timeout, slots: make(chan struct{}, maxCalls)}
+	if a.timeout <= 0 {
+		a.timeout = defaultTimeout
+	}
+	a.life, a.end = context.WithCancel(context.Background())
+	bounded := func(ctx context.Context) (net.Conn, error) {
+		// net/http goes on with a connection that its caller no longer waits for.
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		defer context.AfterFunc(a.life, cancel)()
+		return dial(ctx)
+	}
+	if p.GRPC {
+		a.service = newGRPCService(p, bounded)
+	} else {
+		a.service = newHTTPService(p, bounded)
+	}
+	return a
+}
+
+// Ask asks about a request, and waits for the provider's Timeout at most. An
+// error is that there is no answer, and [Asker.OnError] says what holds then.
+// It is ErrTooMany at once if 1000 calls are under way: there is no line.
+func (a *Asker) Ask(ctx context.Context, c *Call) (*Verdict, error) {
+	if a.life.Err() != nil {
+		return nil, a.failed(ErrClosed)
+	}
+	select {
+	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
+	default:
+		return nil, a.failed(ErrTooMany)
+	}
+
+	told := *c
+	// Without Body, nobody looks at the body. With it, one that is longer is a
+	// 413 though FailOpen is set (Istio: maxRequestBytes).
+	if limit := int(a.provider.Body); limit == 0 {
+		told.Body, told.BodyPartial = nil, false
+	} else if len(told.Body) > limit {
+		told.Body, told.BodyPartial = told.Body[:limit], true
+	}
+	if told.BodyPartial && !a.provider.BodyPartial {
+		return refuse(http.StatusRequestEntityTooLarge, fmt.Errorf("the body is longer than %d bytes", a.provider.Body)), nil
+	}
+
+	began := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, errLate)
+	defer cancel()
+	defer context.AfterFunc(a.life, cancel)()
+	v, err := a.service.check(ctx, &told)
+	switch {
+	case err == nil:
+		return v, nil
+	case a.life.Err() != nil:
+		err = ErrClosed
+	case errors.Is(context.Cause(ctx), errLate):
+		a.service.drop(began)
+		err = errLate
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	}
+	return nil, a.failed(err)
+}
+
+func (a *Asker) failed(err error) error {
+	return fmt.Errorf("authorization by %s: %w", a.provider.Name, err)
+}
+
+// OnError returns what holds where there is no answer: with FailOpen the
+// request is allowed, else it is refused with StatusOnError, by default 403.
+func (a *Asker) OnError() *Verdict {
+	if a.provider.FailOpen {
+		return &Verdict{Allowed: true}
+	}
+	if s := a.provider.StatusOnError; isFinal(s) {
+		return &Verdict{Status: s}
+	}
+	return &Verdict{Status: http.StatusForbidden}
+}
+
+// Close fails the calls that are under way, waits until they have returned, and
+// ends all connections.
+func (a *Asker) Close() {
+	a.close.Do(func() {
+		a.end()
+		for range cap(a.slots) {
+			a.slots <- struct{}{}
+		}
+		a.service.close()
+	})
+}
+
+// refuse makes a refusal that is not the service's word.
+func refuse(status int, fault error) *Verdict { return &Verdict{Status: status, Fault: fault} }
+
+// isFinal reports whether a client can get a status: one that ends the exchange
+// (RFC 9110 15: 1xx is interim, and 600 and above is invalid).
+func isFinal(status int) bool { return 200 <= status && status <= 599 }
+
+// answer gathers a service's fields. The first fault in them spoils all of it.
+type answer struct {
+	size  int // of names and values, in bytes
+	fault error
+}
+
+// field checks a field that the service wants set. It is not ok if it is to be
+// left out: reserved, or a fault.
+func (a *answer) field(name, value string) (nv mesh.NameValue, ok bool) {
+	if name, ok = a.name(name); !ok {
+		return nv, false
+	}
+	value = strings.Trim(value, " \t") // RFC 9110 5.5: not part of it
+	a.size += len(value)
+	switch {
+	case !http1.ValidValue([]byte(value)):
+		a.spoil(fmt.Errorf("the answer's field %s has a value that none can have", name))
+	case a.size > maxAnswerFields:
+		a.spoil(fmt.Errorf("the answer has more than %d bytes of fields", maxAnswerFields))
+	default:
+		return mesh.NameValue{Name: name, Value: value}, true
+	}
+	return nv, false
+}
+
+// name checks a field's name, and makes it lower case.
+func (a *answer) name(name string) (lower string, ok bool) {
+	if strings.HasPrefix(name, ":") {
+		return "", false
+	}
+	if !http1.ValidName([]byte(name)) {
+		a.spoil(fmt.Errorf("the answer has a field %.100q, which is no name", name))
+		return "", false
+	}
+	a.size += len(name)
+	name = strings.ToLower(name) // it is ASCII
+	return name, !reserved(name)
+}
+
+func (a *answer) spoil(fault error) {
+	if a.fault == nil {
+		a.fault = fault
+	}
+}
+
+// reserved reports whether a field is nobody's but the proxy's: what frames a
+// message and what is about one connection (RFC 9110 7.6.1), where it goes to,
+// and who the peer is. No service sets, removes or is sent it.
+func reserved(lower string) bool {
+	switch http1.LookupField([]byte(lower)) {
+	case http1.Host, http1.ContentLength, http1.TransferEncoding, http1.Connection, http1.KeepAlive, http1.ProxyConnection,
+		http1.Upgrade, http1.TE, http1.Trailer, http1.Expect, http1.XForwardedClientCert:
+		return true
+	}
+	return strings.HasPrefix(lower, "x-isthmus-")
+}
+
+// remove takes a field off the request, whatever else the answer does with it:
+// Envoy removes last.
+func (v *Verdict) remove(lower string) {
+	if !slices.Contains(v.Remove, lower) {
+		v.Remove = append(v.Remove, lower)
+	}
+	named := func(nv mesh.NameValue) bool { return nv.Name == lower }
+	v.Set, v.Add = slices.DeleteFunc(v.Set, named), slices.DeleteFunc(v.Add, named)
+}
+
+// set replaces a field of the request. Of two of one name the later counts.
+func (v *Verdict) set(nv mesh.NameValue) {
+	if i := indexName(v.Set, nv.Name); i >= 0 {
+		v.Set[i] = nv
+		return
+	}
+	v.Set = append(v.Set, nv)
+}
+
+func indexName(list []mesh.NameValue, lower string) int {
+	return slices.IndexFunc(list, func(nv mesh.NameValue) bool { return nv.Name == lower })
+}
+
+// finish returns the verdict, or what holds in place of one with a fault: an
+// allowed request must not go on without the changes it was allowed with, and a
+// refusal stays one.
+func (a *answer) finish(v *Verdict) *Verdict {
+	switch {
+	case a.fault != nil:
+		return refuse(http.StatusInternalServerError, a.fault)
+	case v.Allowed:
+		return v
+	case !isFinal(v.Status):
+		return refuse(http.StatusInternalServerError, fmt.Errorf("the answer has status %d, which no client can get", v.Status))
+	case v.Status == http.StatusNoContent || v.Status == http.StatusResetContent || v.Status == http.StatusNotModified:
+		v.Body = nil // RFC 9110 15.3.5, 15.3.6, 15.4.5: they have none
+	}
+	if len(v.Body) > maxAnswerBody {
+		v.Body = v.Body[:maxAnswerBody]
+	}
+	return v
+}

@@ -1,0 +1,403 @@
+package auth
+
+import (
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"isthmus/mesh"
+)
+
+// Rules are the AuthorizationPolicies for one node, compiled. They are
+// immutable. A nil one has none, and allows everything.
+type Rules struct {
+	custom      []*policy
+	deny, allow ruleSet
+	audit       []*policy
+	dry         []*policy // annotation istio.io/dry-run
+	hasAllow    bool      // so that what no ALLOW policy allows is refused
+}
+
+// policy is a compiled AuthorizationPolicy.
+type policy struct {
+	*mesh.AuthorizationPolicy
+	rules []*rule
+	tally *Tally
+}
+
+// Tally counts what a policy has decided since the start.
+type Tally struct {
+	Matched atomic.Uint64 // requests that one of its rules fits
+}
+
+// NewRules compiles the policies for a node (see [mesh.AuthorizationOf]).
+// domains are the names of the own trust domain: a principal of one of them, or
+// of "cluster.local", is one of all of them (Istio: trust domain aliases). tally
+// returns the counters of a policy; nil: nothing is counted.
+func NewRules(list []*mesh.AuthorizationPolicy, domains []string, tally func(*mesh.AuthorizationPolicy) *Tally) *Rules {
+	if len(list) == 0 {
+		return nil
+	}
+	domains = slices.Clone(domains)
+	if !slices.Contains(domains, mesh.LocalDomain) {
+		domains = append(domains, mesh.LocalDomain)
+	}
+	r := &Rules{}
+	for _, p := range list {
+		c := &policy{AuthorizationPolicy: p, tally: &Tally{}}
+		if tally != nil {
+			c.tally = tally(p)
+		}
+		for i, m := range p.Rules {
+			c.rules = append(c.rules, newRule(c, i, m, domains))
+		}
+		switch {
+		case p.DryRun:
+			r.dry = append(r.dry, c)
+		case p.Action == mesh.ActionDeny:
+			r.deny.add(c)
+		case p.Action == mesh.ActionAllow:
+			r.hasAllow = true
+			r.allow.add(c)
+		case p.Action == mesh.ActionAudit:
+			r.audit = append(r.audit, c)
+		case p.Action == mesh.ActionCustom:
+			r.custom = append(r.custom, c)
+		}
+	}
+	return r
+}
+
+// Needs says what of a Request the policies look at that is dear to find out.
+type Needs struct{ Remote, Destination bool }
+
+// Needs returns what the policies look at.
+func (r *Rules) Needs() (n Needs) {
+	if r == nil {
+		return n
+	}
+	for _, list := range [...][]*policy{r.custom, r.deny.policies, r.allow.policies, r.audit, r.dry} {
+		for _, p := range list {
+			for _, m := range p.rules {
+				for i := range m.from {
+					n.Remote = n.Remote || !m.from[i].remote.IsZero()
+				}
+				for i := range m.when {
+					n.Remote = n.Remote || m.when[i].Key == mesh.KeyRemoteIP
+					n.Destination = n.Destination || m.when[i].Key == mesh.KeyDestinationIP
+				}
+			}
+		}
+	}
+	return n
+}
+
+// Custom calls ask for each policy of action CUSTOM that a request has to pass,
+// in order of their source, until it returns false.
+func (r *Rules) Custom(q *Request, ask func(*mesh.AuthorizationPolicy) bool) {
+	if r == nil {
+		return
+	}
+	for _, p := range r.custom {
+		if p.match(q) != nil {
+			p.tally.Matched.Add(1)
+			if !ask(p.AuthorizationPolicy) {
+				return
+			}
+		}
+	}
+}
+
+// HasCustom reports whether there is a policy of action CUSTOM.
+func (r *Rules) HasCustom() bool { return r != nil && len(r.custom) > 0 }
+
+// Check reports, by a refusal, whether a request may be made: not if a DENY
+// policy matches, and not if there are ALLOW policies and none does (Istio's
+// order). AUDIT and dry-run policies decide nothing and are counted.
+func (r *Rules) Check(q *Request) *Refusal {
+	if r == nil {
+		return nil
+	}
+	for _, list := range [...][]*policy{r.audit, r.dry} {
+		for _, p := range list {
+			if p.match(q) != nil {
+				p.tally.Matched.Add(1)
+			}
+		}
+	}
+	if m := r.deny.find(q); m != nil {
+		m.policy.tally.Matched.Add(1)
+		return &Refusal{Policy: m.policy.AuthorizationPolicy, Rule: m.index}
+	}
+	if !r.hasAllow {
+		return nil
+	}
+	if m := r.allow.find(q); m != nil {
+		m.policy.tally.Matched.Add(1)
+		return nil
+	}
+	return r.nearest(q)
+}
+
+// match returns the first rule that fits.
+func (p *policy) match(q *Request) *rule {
+	for _, r := range p.rules {
+		if r.match(q) {
+			return r
+		}
+	}
+	return nil
+}
+
+// nearest finds the ALLOW rule of which most fits.
+func (r *Rules) nearest(q *Request) *Refusal {
+	out, best := &Refusal{Rule: -1}, -1
+	for _, p := range r.allow.policies {
+		if out.Policy == nil {
+			out.Policy = p.AuthorizationPolicy
+		}
+		for _, m := range p.rules {
+			if score, field := m.near(q); score > best {
+				best = score
+				*out = Refusal{p.AuthorizationPolicy, m.index, field}
+			}
+		}
+	}
+	return out
+}
+
+// rule is a compiled AuthorizationRule.
+type rule struct {
+	policy  *policy
+	index   int
+	forbids bool
+	from    []peerMatch
+	to      []operationMatch
+	when    []condition
+}
+
+type peerMatch struct {
+	principals, requestPrincipals, namespaces, accounts, trustDomains texts
+	ip, remote                                                        mesh.Blocks
+	request                                                           bool // requestPrincipals are asked for
+}
+
+type operationMatch struct {
+	hosts, methods, paths texts
+	ports                 []uint32
+	notPorts              []uint32
+	request               bool // something of HTTP is asked for
+}
+
+type condition struct {
+	*mesh.Condition
+	values texts
+}
+
+func newRule(p *policy, i int, m *mesh.AuthorizationRule, domains []string) *rule {
+	r := &rule{policy: p, index: i, forbids: p.Action != mesh.ActionAllow}
+	alias := func(v mesh.Values) texts { return newTexts(aliased(v, domains), newText) }
+	for _, f := range m.From {
+		r.from = append(r.from, peerMatch{
+			principals: alias(f.Principals), requestPrincipals: newTexts(f.RequestPrincipals, newText), namespaces: newTexts(f.Namespaces, newText),
+			accounts: newTexts(f.ServiceAccounts, newText), trustDomains: alias(f.TrustDomains), ip: f.IPBlocks, remote: f.RemoteIPBlocks,
+			request: !f.RequestPrincipals.IsZero(),
+		})
+	}
+	lower := func(s string) text { return newText(strings.ToLower(s)) }
+	for _, o := range m.To {
+		r.to = append(r.to, operationMatch{
+			hosts: newTexts(o.Hosts, lower), methods: newTexts(o.Methods, newText), paths: newTexts(o.Paths, newPath),
+			ports: ports(o.Ports.In), notPorts: ports(o.Ports.NotIn),
+			request: !o.Hosts.IsZero() || !o.Methods.IsZero() || !o.Paths.IsZero(),
+		})
+	}
+	for j := range m.When {
+		w := &m.When[j]
+		c := condition{Condition: w, values: newTexts(w.Values, newText)}
+		if w.Key == mesh.KeySourcePrincipal || w.Key == mesh.KeySourceTrustDomain {
+			c.values = alias(w.Values)
+		}
+		r.when = append(r.when, c)
+	}
+	return r
+}
+
+// aliased adds to principals, or trust domains, of the own trust domain those of
+// its other names.
+func aliased(v mesh.Values, domains []string) mesh.Values {
+	expand := func(list []string) (out []string) {
+		for _, s := range list {
+			domain, rest, more := strings.Cut(s, "/")
+			if !slices.Contains(domains, domain) {
+				out = append(out, s)
+				continue
+			}
+			for _, d := range domains {
+				if more {
+					d += "/" + rest
+				}
+				out = append(out, d)
+			}
+		}
+		return out
+	}
+	return mesh.Values{In: expand(v.In), NotIn: expand(v.NotIn)}
+}
+
+func ports(list []string) (out []uint32) {
+	for _, s := range list {
+		var n uint32
+		for _, c := range s {
+			n = n*10 + uint32(c-'0')
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+func (r *rule) match(q *Request) bool {
+	if !r.matchFrom(q) || !r.matchTo(q) {
+		return false
+	}
+	for i := range r.when {
+		if !r.matchWhen(&r.when[i], q) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *rule) matchFrom(q *Request) bool {
+	for i := range r.from {
+		if r.from[i].match(q, r.forbids) {
+			return true
+		}
+	}
+	return len(r.from) == 0
+}
+
+func (r *rule) matchTo(q *Request) bool {
+	for i := range r.to {
+		if r.to[i].match(q, r.forbids) {
+			return true
+		}
+	}
+	return len(r.to) == 0
+}
+
+// near says how much of a rule fits, and the first of its fields that does not.
+func (r *rule) near(q *Request) (score int, field string) {
+	note := func(ok bool, name string) {
+		if ok {
+			score++
+		} else if field == "" {
+			field = name
+		}
+	}
+	note(r.matchFrom(q), "from")
+	note(r.matchTo(q), "to")
+	for i := range r.when {
+		note(r.matchWhen(&r.when[i], q), "when: "+r.when[i].KeyText())
+	}
+	return score, field
+}
+
+// Of a connection that carries no requests, conditions on requests cannot be
+// judged: a rule that allows never fits it, one that forbids does without them
+// (Istio: HTTP attributes on TCP).
+
+func (m *peerMatch) match(q *Request, forbids bool) bool {
+	p := q.Peer
+	if !m.principals.matchString(p.Principal) || !m.namespaces.matchString(p.Namespace) || !m.accounts.matchString(p.ServiceAccount) ||
+		!m.trustDomains.matchString(p.TrustDomain) || !matchBlocks(&m.ip, q.Source) || !matchBlocks(&m.remote, q.Remote) {
+		return false
+	}
+	if !m.request {
+		return true
+	}
+	if q.HTTP == nil {
+		return forbids
+	}
+	who := ""
+	if q.Claims != nil {
+		who = q.Claims.Principal
+	}
+	return m.requestPrincipals.matchString(who)
+}
+
+func (m *operationMatch) match(q *Request, forbids bool) bool {
+	if len(m.ports) > 0 && !slices.Contains(m.ports, q.Port) || slices.Contains(m.notPorts, q.Port) {
+		return false
+	}
+	if !m.request {
+		return true
+	}
+	if q.HTTP == nil {
+		return forbids
+	}
+	return m.methods.match(q.HTTP.Method) && m.paths.match(q.Path) && m.hosts.matchHost(q.HTTP.Authority)
+}
+
+func (r *rule) matchWhen(c *condition, q *Request) bool {
+	p := q.Peer
+	switch c.Key {
+	case mesh.KeySourceIP:
+		return matchBlocks(&c.Blocks, q.Source)
+	case mesh.KeyRemoteIP:
+		return matchBlocks(&c.Blocks, q.Remote)
+	case mesh.KeyDestinationIP:
+		return matchBlocks(&c.Blocks, q.Destination)
+	case mesh.KeySourceNamespace:
+		return c.values.matchString(p.Namespace)
+	case mesh.KeySourcePrincipal:
+		return c.values.matchString(p.Principal)
+	case mesh.KeySourceServiceAccount:
+		return c.values.matchString(p.ServiceAccount)
+	case mesh.KeySourceTrustDomain:
+		return c.values.matchString(p.TrustDomain)
+	case mesh.KeyDestinationPort:
+		var digits [10]byte
+		return c.values.match(appendUint(digits[:0], q.Port))
+	case mesh.KeySNI:
+		return c.values.matchString(q.SNI)
+	}
+	if q.HTTP == nil {
+		return r.forbids
+	}
+	if c.Key == mesh.KeyHeader {
+		switch c.Name {
+		case ":method":
+			return c.values.match(q.HTTP.Method)
+		case ":path":
+			return c.values.match(q.Path)
+		case ":authority", "host":
+			return c.values.matchHost(q.HTTP.Authority)
+		}
+		return c.values.matchHeader(q.HTTP, c.Name, r.forbids)
+	}
+	claims := q.Claims
+	if claims == nil {
+		claims = noClaims
+	}
+	switch c.Key {
+	case mesh.KeyRequestPrincipal:
+		return c.values.matchString(claims.Principal)
+	case mesh.KeyAudiences:
+		return c.values.matchList(claims.Audiences)
+	case mesh.KeyPresenter:
+		return c.values.matchString(claims.Presenter)
+	case mesh.KeyClaims:
+		return c.values.matchList(claims.Values(c.Claims...))
+	}
+	return false
+}
+
+var noClaims = &Claims{root: &claim{}}
+
+func appendUint(dst []byte, n uint32) []byte {
+	if n >= 10 {
+		dst = appendUint(dst, n/10)
+	}
+	return append(dst, byte('0'+n%10))
+}

@@ -1,0 +1,402 @@
+package auth
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"isthmus/http1"
+	"isthmus/mesh"
+)
+
+// asked is a request for a test; its Peer, HTTP and Path are made of texts.
+type asked struct {
+	method, path, host string
+	identity           string
+	fields             []string // name: value
+	claims             *Claims
+	source             string
+	port               uint32
+	tcp                bool
+}
+
+func (a asked) request() *Request {
+	p := PeerOf(a.identity)
+	q := &Request{Peer: &p, Claims: a.claims, Port: a.port}
+	if a.source != "" {
+		q.Source = netip.MustParseAddr(a.source)
+		q.Remote = q.Source
+	}
+	if a.tcp {
+		return q
+	}
+	r := &http1.Request{Method: []byte(or(a.method, "GET")), Authority: []byte(or(a.host, "web.prod"))}
+	for _, f := range a.fields {
+		name, value, _ := strings.Cut(f, ": ")
+		r.Fields = append(r.Fields, http1.Field{Name: []byte(name), Value: []byte(value)})
+	}
+	q.HTTP, q.Path = r, []byte(or(a.path, "/"))
+	return q
+}
+
+func or(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a
+}
+
+func policyOf(a mesh.Action, rules ...*mesh.AuthorizationRule) *mesh.AuthorizationPolicy {
+	return &mesh.AuthorizationPolicy{Meta: mesh.Meta{Kind: "AuthorizationPolicy", Namespace: "prod", Name: strings.ToLower(a.String())}, Action: a, Rules: rules}
+}
+
+func in(v ...string) mesh.Values    { return mesh.Values{In: v} }
+func notIn(v ...string) mesh.Values { return mesh.Values{NotIn: v} }
+
+func from(m ...mesh.PeerMatch) *mesh.AuthorizationRule    { return &mesh.AuthorizationRule{From: m} }
+func to(m ...mesh.OperationMatch) *mesh.AuthorizationRule { return &mesh.AuthorizationRule{To: m} }
+func when(c ...mesh.Condition) *mesh.AuthorizationRule    { return &mesh.AuthorizationRule{When: c} }
+
+var anything = &mesh.AuthorizationRule{}
+
+// TestRules_Order: Istio's documented order: DENY, then ALLOW, then whether there
+// is an ALLOW policy at all.
+func TestRules_Order(t *testing.T) {
+	get, post := to(mesh.OperationMatch{Methods: in("GET")}), to(mesh.OperationMatch{Methods: in("POST")})
+	for _, tt := range []struct {
+		name     string
+		policies []*mesh.AuthorizationPolicy
+		allowed  bool // GET
+	}{
+		{"none", nil, true},
+		{"ALLOW that fits", []*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, get)}, true},
+		{"ALLOW that does not", []*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, post)}, false},
+		{"ALLOW without rules: nothing", []*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow)}, false},
+		{"ALLOW with an empty rule: everything", []*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, anything)}, true},
+		{"one of two ALLOWs", []*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow), policyOf(mesh.ActionAllow, get)}, true},
+		{"DENY that fits", []*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, get)}, false},
+		{"DENY that does not", []*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, post)}, true},
+		{"DENY without rules: nothing", []*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny)}, true},
+		{"DENY with an empty rule: everything", []*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, anything)}, false},
+		{"DENY before ALLOW", []*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, get), policyOf(mesh.ActionDeny, get)}, false},
+		{"DENY that does not fit, and ALLOW", []*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, get), policyOf(mesh.ActionDeny, post)}, true},
+		{"AUDIT decides nothing", []*mesh.AuthorizationPolicy{policyOf(mesh.ActionAudit, get)}, true},
+		{"a dry run decides nothing", []*mesh.AuthorizationPolicy{dry(policyOf(mesh.ActionDeny, get)), dry(policyOf(mesh.ActionAllow))}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if r := NewRules(tt.policies, nil, nil).Check(asked{}.request()); (r == nil) != tt.allowed {
+				t.Errorf("refusal %v, want allowed %v", r, tt.allowed)
+			}
+		})
+	}
+}
+
+func dry(p *mesh.AuthorizationPolicy) *mesh.AuthorizationPolicy {
+	p.DryRun = true
+	return p
+}
+
+const alice = "spiffe://cluster.local/ns/prod/sa/alice"
+
+// TestRules_Fields: what each field fits, as ALLOW.
+func TestRules_Fields(t *testing.T) {
+	peer := func(m mesh.PeerMatch) *mesh.AuthorizationRule { return from(m) }
+	op := func(m mesh.OperationMatch) *mesh.AuthorizationRule { return to(m) }
+	path := func(v ...string) *mesh.AuthorizationRule { return op(mesh.OperationMatch{Paths: in(v...)}) }
+	header := func(v mesh.Values) *mesh.AuthorizationRule {
+		return when(mesh.Condition{Key: mesh.KeyHeader, Name: "x-role", Values: v})
+	}
+	claims := tokenSaying(t, `{"iss":"i","sub":"s","aud":["a","b"],"azp":"p","groups":["users","dev"],"deep":{"er":"x"}}`)
+	claim := func(v mesh.Values, names ...string) *mesh.AuthorizationRule {
+		return when(mesh.Condition{Key: mesh.KeyClaims, Claims: names, Values: v})
+	}
+	blocks := func(s string) mesh.Blocks { return mesh.Blocks{In: []netip.Prefix{netip.MustParsePrefix(s)}} }
+	for _, tt := range []struct {
+		name string
+		rule *mesh.AuthorizationRule
+		ask  asked
+		want bool
+	}{
+		{"a principal", peer(mesh.PeerMatch{Principals: in("cluster.local/ns/prod/sa/alice")}), asked{identity: alice}, true},
+		{"another principal", peer(mesh.PeerMatch{Principals: in("cluster.local/ns/prod/sa/bob")}), asked{identity: alice}, false},
+		{"a principal in plain text", peer(mesh.PeerMatch{Principals: in("*")}), asked{}, false},
+		{"any principal", peer(mesh.PeerMatch{Principals: in("*")}), asked{identity: alice}, true},
+		{"a principal's beginning", peer(mesh.PeerMatch{Principals: in("cluster.local/ns/prod/*")}), asked{identity: alice}, true},
+		{"a principal's end", peer(mesh.PeerMatch{Principals: in("*/sa/alice")}), asked{identity: alice}, true},
+		{"an alias of the own domain", peer(mesh.PeerMatch{Principals: in("old.example/ns/prod/sa/alice")}), asked{identity: alice}, true},
+		{"cluster.local for the own domain", peer(mesh.PeerMatch{Principals: in("cluster.local/ns/prod/sa/alice")}), asked{identity: "spiffe://new.example/ns/prod/sa/alice"}, true},
+		{"a foreign domain is no alias", peer(mesh.PeerMatch{Principals: in("cluster.local/ns/prod/sa/alice")}), asked{identity: "spiffe://evil.example/ns/prod/sa/alice"}, false},
+		{"not a principal", peer(mesh.PeerMatch{Principals: notIn("cluster.local/ns/prod/sa/alice")}), asked{identity: alice}, false},
+		{"not an alias of a principal", peer(mesh.PeerMatch{Principals: notIn("old.example/ns/prod/sa/alice")}), asked{identity: alice}, false},
+		{"a namespace", peer(mesh.PeerMatch{Namespaces: in("prod")}), asked{identity: alice}, true},
+		{"a namespace's beginning", peer(mesh.PeerMatch{Namespaces: in("pr*")}), asked{identity: alice}, true},
+		{"a namespace in plain text", peer(mesh.PeerMatch{Namespaces: in("*")}), asked{}, false},
+		{"an account", peer(mesh.PeerMatch{ServiceAccounts: in("prod/alice")}), asked{identity: alice}, true},
+		{"a trust domain", peer(mesh.PeerMatch{TrustDomains: in("new.example")}), asked{identity: alice}, true},
+		{"fields of a source are one", peer(mesh.PeerMatch{Namespaces: in("prod"), Principals: in("x")}), asked{identity: alice}, false},
+		{"sources are alternatives", from(mesh.PeerMatch{Namespaces: in("x")}, mesh.PeerMatch{Namespaces: in("prod")}), asked{identity: alice}, true},
+		{"an address", peer(mesh.PeerMatch{IPBlocks: blocks("10.0.0.0/8")}), asked{source: "10.1.2.3"}, true},
+		{"another address", peer(mesh.PeerMatch{IPBlocks: blocks("10.0.0.0/8")}), asked{source: "11.1.2.3"}, false},
+		{"a token's principal", peer(mesh.PeerMatch{RequestPrincipals: in("i/s")}), asked{claims: claims}, true},
+		{"any token", peer(mesh.PeerMatch{RequestPrincipals: in("*")}), asked{claims: claims}, true},
+		{"any token, without one", peer(mesh.PeerMatch{RequestPrincipals: in("*")}), asked{}, false},
+		{"no token", peer(mesh.PeerMatch{RequestPrincipals: notIn("*")}), asked{}, true},
+
+		{"a host in any case", op(mesh.OperationMatch{Hosts: in("WEB.prod")}), asked{host: "web.PROD"}, true},
+		{"a host with a port", op(mesh.OperationMatch{Hosts: in("web.prod")}), asked{host: "web.prod:80"}, true},
+		{"a host and its port", op(mesh.OperationMatch{Hosts: in("web.prod:81")}), asked{host: "web.prod:80"}, false},
+		{"a host's end", op(mesh.OperationMatch{Hosts: in("*.prod")}), asked{host: "web.prod:80"}, true},
+		{"not a host, and its port", op(mesh.OperationMatch{Hosts: notIn("web.prod")}), asked{host: "web.prod:80"}, false},
+		{"a method", op(mesh.OperationMatch{Methods: in("GET")}), asked{method: "GET"}, true},
+		{"a method in another case", op(mesh.OperationMatch{Methods: in("GET")}), asked{method: "get"}, false},
+		{"a port", op(mesh.OperationMatch{Ports: in("8080")}), asked{port: 8080}, true},
+		{"another port", op(mesh.OperationMatch{Ports: in("8080")}), asked{port: 80}, false},
+		{"not a port", op(mesh.OperationMatch{Ports: notIn("8080")}), asked{port: 8080}, false},
+		{"a path", path("/a"), asked{path: "/a"}, true},
+		{"a path's beginning", path("/api/*"), asked{path: "/api/x"}, true},
+		{"a path's beginning, and not the folder's brother", path("/api/*"), asked{path: "/apix"}, false},
+		{"a path's end", path("*.html"), asked{path: "/a/b.html"}, true},
+		{"a path in another case", path("/a"), asked{path: "/A"}, false},
+		{"a template's segment", path("/a/{*}/c"), asked{path: "/a/b/c"}, true},
+		{"a template's segment is one", path("/a/{*}/c"), asked{path: "/a/b/b/c"}, false},
+		{"a template's segment is not empty", path("/a/{*}/c"), asked{path: "/a//c"}, false},
+		{"a template's rest", path("/a/{**}"), asked{path: "/a/b/c"}, true},
+		{"a template's rest may be empty", path("/a/{**}"), asked{path: "/a/"}, true},
+		{"a template's rest is below", path("/a/{**}"), asked{path: "/a"}, false},
+		{"a template's end", path("/{**}/c"), asked{path: "/a/b/c"}, true},
+		{"a template's other end", path("/{**}/c"), asked{path: "/a/b/d"}, false},
+		{"a template and what follows", path("/a/{*}"), asked{path: "/a/b/"}, false},
+		{"not a path", op(mesh.OperationMatch{Paths: notIn("/a")}), asked{path: "/a"}, false},
+		{"operations are alternatives", to(mesh.OperationMatch{Paths: in("/x")}, mesh.OperationMatch{Methods: in("GET")}), asked{}, true},
+
+		{"a header", header(in("admin")), asked{fields: []string{"X-Role: admin"}}, true},
+		{"a header that is not there", header(in("*")), asked{}, false},
+		{"not a header that is not there", header(notIn("admin")), asked{}, true},
+		{"a header of two lines, for ALLOW", header(in("admin")), asked{fields: []string{"x-role: admin", "x-role: x"}}, false},
+		{"not a header, of two lines", header(notIn("admin")), asked{fields: []string{"x-role: x", "x-role: admin"}}, false},
+		{"a claim of a list", claim(in("users", "admins"), "groups"), asked{claims: claims}, true},
+		{"another claim of a list", claim(in("admins"), "groups"), asked{claims: claims}, false},
+		{"a nested claim", claim(in("x"), "deep", "er"), asked{claims: claims}, true},
+		{"a claim without a token", claim(in("users"), "groups"), asked{}, false},
+		{"not a claim, without a token", claim(notIn("users"), "groups"), asked{}, true},
+		{"an audience", when(mesh.Condition{Key: mesh.KeyAudiences, Values: in("b")}), asked{claims: claims}, true},
+		{"a presenter", when(mesh.Condition{Key: mesh.KeyPresenter, Values: in("p")}), asked{claims: claims}, true},
+		{"conditions are one", when(mesh.Condition{Key: mesh.KeyPresenter, Values: in("p")}, mesh.Condition{Key: mesh.KeyAudiences, Values: in("z")}), asked{claims: claims}, false},
+		{"a namespace as a condition", when(mesh.Condition{Key: mesh.KeySourceNamespace, Values: in("prod")}), asked{identity: alice}, true},
+		{"a principal as a condition, by an alias", when(mesh.Condition{Key: mesh.KeySourcePrincipal, Values: in("old.example/ns/prod/sa/alice")}), asked{identity: alice}, true},
+		{"a port as a condition", when(mesh.Condition{Key: mesh.KeyDestinationPort, Values: in("8080")}), asked{port: 8080}, true},
+
+		{"a connection and a method", op(mesh.OperationMatch{Methods: in("GET")}), asked{tcp: true}, false},
+		{"a connection and a port", op(mesh.OperationMatch{Ports: in("1")}), asked{tcp: true, port: 1}, true},
+		{"a connection and a header", header(notIn("x")), asked{tcp: true}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, tt.rule)}, []string{"new.example", "old.example"}, nil).Check(tt.ask.request())
+			if (r == nil) != tt.want {
+				t.Errorf("refusal %v, want allowed %v", r, tt.want)
+			}
+		})
+	}
+}
+
+// TestRules_Forbid: what forbids cannot be talked out of it.
+func TestRules_Forbid(t *testing.T) {
+	header := func(v mesh.Values) *mesh.AuthorizationRule {
+		return when(mesh.Condition{Key: mesh.KeyHeader, Name: "x-role", Values: v})
+	}
+	for _, tt := range []struct {
+		name   string
+		rule   *mesh.AuthorizationRule
+		ask    asked
+		denied bool
+	}{
+		{"a header among others", header(in("guest")), asked{fields: []string{"x-role: admin", "x-role: guest"}}, true},
+		{"all but a header", header(notIn("admin")), asked{fields: []string{"x-role: admin", "x-role: guest"}}, true},
+		{"all but a header, which is there", header(notIn("admin")), asked{fields: []string{"x-role: admin"}}, false},
+		{"all but a header, which is not there", header(notIn("admin")), asked{}, true},
+		{"all but a principal, in plain text", from(mesh.PeerMatch{Principals: notIn("cluster.local/ns/prod/sa/alice")}), asked{}, true},
+		{"a host whatever its port", to(mesh.OperationMatch{Hosts: in("secret.prod")}), asked{host: "secret.prod:80"}, true},
+		{"a host with a dot at its end", to(mesh.OperationMatch{Hosts: in("secret.prod")}), asked{host: "secret.prod."}, true},
+		{"a connection, by what is asked of requests", to(mesh.OperationMatch{Methods: in("GET"), Ports: in("1")}), asked{tcp: true, port: 1}, true},
+		{"a connection, by a path and a port", to(mesh.OperationMatch{Paths: in("/x"), Ports: in("1")}), asked{tcp: true, port: 1}, true},
+		{"a connection to another port", to(mesh.OperationMatch{Methods: in("GET"), Ports: in("1")}), asked{tcp: true, port: 2}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, tt.rule)}, nil, nil).Check(tt.ask.request())
+			if (r != nil) != tt.denied {
+				t.Errorf("refusal %v, want denied %v", r, tt.denied)
+			}
+		})
+	}
+}
+
+// TestRules_Nearest: a refusal names the rule of which most fits, and what does
+// not.
+func TestRules_Nearest(t *testing.T) {
+	p := policyOf(mesh.ActionAllow,
+		&mesh.AuthorizationRule{Source: mesh.Source{File: "a.yaml", Line: 9}, To: []mesh.OperationMatch{{Methods: in("POST")}}, From: []mesh.PeerMatch{{Namespaces: in("x")}}},
+		&mesh.AuthorizationRule{
+			Source: mesh.Source{File: "a.yaml", Line: 12}, To: []mesh.OperationMatch{{Methods: in("GET")}}, From: []mesh.PeerMatch{{Namespaces: in("prod")}},
+			When: []mesh.Condition{{Key: mesh.KeyClaims, Claims: []string{"groups"}, Values: in("users")}},
+		})
+	r := NewRules([]*mesh.AuthorizationPolicy{p}, nil, nil).Check(asked{identity: alice}.request())
+	if r == nil {
+		t.Fatal("allowed")
+	}
+	if got, want := r.Error(), "no AuthorizationPolicy allows it; nearest is AuthorizationPolicy prod/allow rules[1] (a.yaml:12), but for when: request.auth.claims[groups]"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	d := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, anything)}, nil, nil).Check(asked{}.request())
+	if d == nil || !strings.HasSuffix(d.Error(), "forbids it") {
+		t.Errorf("got %v", d)
+	}
+}
+
+func TestRules_Tally(t *testing.T) {
+	counts := map[string]*Tally{}
+	tally := func(p *mesh.AuthorizationPolicy) *Tally {
+		counts[p.Action.String()] = &Tally{}
+		return counts[p.Action.String()]
+	}
+	r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionAudit, anything), dry(policyOf(mesh.ActionDeny, anything)), policyOf(mesh.ActionAllow, anything)}, nil, tally)
+	r.Check(asked{}.request())
+	for action, c := range counts {
+		if c.Matched.Load() != 1 {
+			t.Errorf("%s matched %d times, want once", action, c.Matched.Load())
+		}
+	}
+}
+
+// TestRules_IndexChangesNothing: rules found by the index are those that asking
+// each would find.
+func TestRules_IndexChangesNothing(t *testing.T) {
+	word := func(s ...string) *rapid.Generator[[]string] { return rapid.SliceOfN(rapid.SampledFrom(s), 0, 2) }
+	paths := word("/a", "/a/b", "/a/*", "/*", "*b", "*", "/a/{*}", "/{**}/b", "/a*")
+	spaces := word("prod", "shop", "*", "pr*")
+	principals := word("cluster.local/ns/prod/sa/a", "cluster.local/ns/shop/sa/a", "*", "*/sa/a")
+	rapid.Check(t, func(t *rapid.T) {
+		var rules []*mesh.AuthorizationRule
+		for range rapid.IntRange(1, 6).Draw(t, "rules") {
+			r := &mesh.AuthorizationRule{}
+			for range rapid.IntRange(0, 2).Draw(t, "from") {
+				r.From = append(r.From, mesh.PeerMatch{Namespaces: in(spaces.Draw(t, "namespaces")...), Principals: in(principals.Draw(t, "principals")...)})
+			}
+			for range rapid.IntRange(0, 2).Draw(t, "to") {
+				r.To = append(r.To, mesh.OperationMatch{Paths: mesh.Values{In: paths.Draw(t, "paths"), NotIn: paths.Draw(t, "not")}, Methods: in(word("GET", "POST").Draw(t, "methods")...)})
+			}
+			if rapid.Bool().Draw(t, "when") {
+				key := rapid.SampledFrom([]mesh.ConditionKey{mesh.KeySourceNamespace, mesh.KeySourcePrincipal}).Draw(t, "key")
+				r.When = []mesh.Condition{{Key: key, Values: in(rapid.SampledFrom([]string{"prod", "cluster.local/ns/prod/sa/a", "*"}).Draw(t, "value"))}}
+			}
+			rules = append(rules, r)
+		}
+		action := rapid.SampledFrom([]mesh.Action{mesh.ActionAllow, mesh.ActionDeny}).Draw(t, "action")
+		compiled := NewRules([]*mesh.AuthorizationPolicy{policyOf(action, rules...)}, nil, nil)
+		set := &compiled.allow
+		if action == mesh.ActionDeny {
+			set = &compiled.deny
+		}
+		q := asked{
+			path: rapid.SampledFrom([]string{"/a", "/a/", "/a/b", "/b", "/a/b/c", "/ab"}).Draw(t, "path"), method: rapid.SampledFrom([]string{"GET", "POST"}).Draw(t, "method"),
+			identity: rapid.SampledFrom([]string{"", "spiffe://cluster.local/ns/prod/sa/a", "spiffe://cluster.local/ns/shop/sa/a", "spiffe://x/y"}).Draw(t, "identity"),
+			tcp:      rapid.Bool().Draw(t, "tcp"),
+		}.request()
+		want := false
+		for _, p := range set.policies {
+			want = want || p.match(q) != nil
+		}
+		if got := set.find(q) != nil; got != want {
+			t.Fatalf("the index finds a rule: %v, asking each: %v", got, want)
+		}
+	})
+}
+
+// thousand are 1,000 rules of the kinds that people write.
+func thousand() []*mesh.AuthorizationPolicy {
+	var rules []*mesh.AuthorizationRule
+	for i := range 1000 {
+		r := &mesh.AuthorizationRule{From: []mesh.PeerMatch{{Principals: in(fmt.Sprintf("cluster.local/ns/team-%d/sa/app", i))}}}
+		switch i % 3 {
+		case 1:
+			r = &mesh.AuthorizationRule{To: []mesh.OperationMatch{{Methods: in("GET", "POST"), Paths: in(fmt.Sprintf("/api/v%d/*", i))}}}
+		case 2:
+			r = &mesh.AuthorizationRule{From: []mesh.PeerMatch{{Namespaces: in(fmt.Sprintf("team-%d", i))}}, To: []mesh.OperationMatch{{Paths: in(fmt.Sprintf("/x/%d", i))}}}
+		}
+		rules = append(rules, r)
+	}
+	return []*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, rules...), policyOf(mesh.ActionDeny, rules...)}
+}
+
+func BenchmarkRules_1000(b *testing.B) {
+	r := NewRules(thousand()[1:], nil, nil) // which nothing matches: all that can fit is looked at
+	q := asked{path: "/api/other/thing", identity: alice}.request()
+	b.ReportAllocs()
+	for b.Loop() {
+		if r.Check(q) != nil {
+			b.Fatal("refused")
+		}
+	}
+}
+
+func BenchmarkRules_1000Unindexed(b *testing.B) {
+	var rules []*mesh.AuthorizationRule
+	for i := range 1000 {
+		rules = append(rules, to(mesh.OperationMatch{Hosts: in(fmt.Sprintf("*.team-%d.example", i))}))
+	}
+	r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, rules...)}, nil, nil)
+	q := asked{path: "/api/other/thing", identity: alice}.request()
+	b.ReportAllocs()
+	for b.Loop() {
+		if r.Check(q) != nil {
+			b.Fatal("refused")
+		}
+	}
+}
+
+// FuzzRules: no text of a policy makes judging fail, and a policy that forbids
+// everything stays one.
+func FuzzRules(f *testing.F) {
+	f.Add("/api/*", "cluster.local/ns/a/sa/b", "x-role", "admin", "/api/x", alice)
+	f.Add("/{*}/{**}", "*", "", "*a", "/a//b", "spiffe://a")
+	f.Add("{**}/x", "/", ":path", "", "", "")
+	f.Fuzz(func(t *testing.T, path, principal, header, value, asks, identity string) {
+		rule := &mesh.AuthorizationRule{
+			From: []mesh.PeerMatch{{Principals: in(principal), Namespaces: notIn(value)}},
+			To:   []mesh.OperationMatch{{Paths: mesh.Values{In: []string{path}, NotIn: []string{value}}, Hosts: in(value)}},
+			When: []mesh.Condition{{Key: mesh.KeyHeader, Name: strings.ToLower(header), Values: in(value)}},
+		}
+		q := asked{path: asks, identity: identity, fields: []string{header + ": " + value}}.request()
+		for _, a := range []mesh.Action{mesh.ActionAllow, mesh.ActionDeny} {
+			r := NewRules([]*mesh.AuthorizationPolicy{policyOf(a, rule)}, []string{"cluster.local", value}, nil)
+			linear := policyOfCompiled(r, a).match(q) != nil
+			if refused := r.Check(q) != nil; refused == (linear == (a == mesh.ActionAllow)) {
+				t.Errorf("%v: refused %v although asking each rule says %v", a, refused, linear)
+			}
+		}
+		if NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, anything)}, nil, nil).Check(q) == nil {
+			t.Error("a policy that forbids everything lets something pass")
+		}
+	})
+}
+
+func policyOfCompiled(r *Rules, a mesh.Action) *policy {
+	if a == mesh.ActionDeny {
+		return r.deny.policies[0]
+	}
+	return r.allow.policies[0]
+}
+
+// tokenSaying is what a token with a payload would say.
+func tokenSaying(t *testing.T, payload string) *Claims {
+	t.Helper()
+	part := base64.RawURLEncoding.EncodeToString
+	j, bad := parseToken([]byte(part([]byte(`{"alg":"ES256"}`)) + "." + part([]byte(payload)) + "." + part(make([]byte, 64))))
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	return j.claimsFor(nil)
+}

@@ -1,0 +1,334 @@
+package auth
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"isthmus/http1"
+	"isthmus/mesh"
+)
+
+// What refused requests get as their body: Envoy's texts (jwt_verify_lib,
+// status.cc), for clients and tests that know them.
+const (
+	textFormat    = "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"
+	textMultiple  = "Found multiple Jwt tokens"
+	textHeader    = "Jwt header is an invalid JSON"
+	textAlgorithm = "Jwt header [alg] is not supported"
+	textPayload   = "Jwt payload is an invalid JSON"
+	textExpired   = "Jwt is expired"
+	textNotYet    = "Jwt not yet valid"
+	textIssuer    = "Jwt issuer is not configured"
+	textAudience  = "Audiences in Jwt are not allowed"
+	textSignature = "Jwt verification fails"
+	textNoKey     = "Jwks doesn't have key to match kid or alg from Jwt"
+	textFetch     = "Jwks remote fetch is failed"
+)
+
+// challenge is for WWW-Authenticate (RFC 6750 3). The realm is a constant: Envoy
+// puts the request's URL there, which is the client's to choose.
+const challenge = `Bearer realm="isthmus", error="invalid_token"`
+
+// TokenError is why a request is refused.
+type TokenError struct {
+	Status    int    // 401; 403 for audiences, as Envoy; 503 when there never was a key set
+	Body      string // Envoy's text
+	Challenge string // for WWW-Authenticate; "": none, as only 401 asks for one
+	Cause     error  // for the log alone: it may name what clients need not know; nil: Body says all
+}
+
+// Error returns the cause.
+func (e *TokenError) Error() string {
+	if e.Cause == nil {
+		return e.Body
+	}
+	return e.Body + ": " + e.Cause.Error()
+}
+
+// Unwrap returns the cause.
+func (e *TokenError) Unwrap() error { return e.Cause }
+
+func refuseToken(text string, cause error) *TokenError {
+	return &TokenError{Status: http.StatusUnauthorized, Body: text, Challenge: challenge, Cause: cause}
+}
+
+// Tokens judges requests' tokens by the rules for one node. It does not change;
+// one is made for each snapshot of the configuration. Key sets, and what tokens
+// were found to say, live on in the Keys.
+type Tokens struct {
+	groups  []*ruleGroup // in the order of their first rules
+	outputs [][]byte     // headers that rules set, in lower case
+	sources map[string]*keySource
+}
+
+// ruleGroup is the rules that look in the same places. A token found there is
+// for the one of its issuer.
+type ruleGroup struct {
+	places   tokenPlaces
+	rules    []*tokenRule
+	byIssuer map[string][]*tokenRule
+	print    [sha256.Size]byte // of all that the rules say: equal prints judge alike
+	cache    *tokenCache
+}
+
+// tokenRule is a mesh.TokenRule made ready.
+type tokenRule struct {
+	index      int // in its group
+	issuer     string
+	audiences  []string
+	keys       *keySource
+	timeout    time.Duration
+	forward    bool
+	payloadTo  []byte // "": nowhere
+	claimsTo   []claimOutput
+	spaced     []string
+	configured string // of the log: where the rule is from
+}
+
+// claimOutput is a header that gets a claim.
+type claimOutput struct {
+	header []byte // in lower case
+	claim  string // as configured
+}
+
+// keySetTimeout is how long requests wait for a key set where the rule says
+// nothing (Istio: JWTRule.timeout).
+const keySetTimeout = 5 * time.Second
+
+// NewTokens makes a judge of rules, and has the key sets fetched that are new;
+// nil if there are no rules. A rule whose keys cannot be used stays, and refuses
+// its issuer's tokens with 503. Once the judge is current, it is for Keys.Retain.
+func NewTokens(rules []*mesh.TokenRule, keys *Keys) *Tokens {
+	if len(rules) == 0 {
+		return nil
+	}
+	t := &Tokens{sources: map[string]*keySource{}}
+	byPlaces := map[string]*ruleGroup{}
+	said := map[*ruleGroup][]byte{}
+	for _, r := range rules {
+		where := placesOf(r)
+		g := byPlaces[where.key()]
+		if g == nil {
+			g = &ruleGroup{places: where, byIssuer: map[string][]*tokenRule{}, cache: keys.cache}
+			byPlaces[where.key()] = g
+			t.groups = append(t.groups, g)
+		}
+		c := t.compile(r, keys)
+		c.index = len(g.rules)
+		g.rules = append(g.rules, c)
+		g.byIssuer[c.issuer] = append(g.byIssuer[c.issuer], c)
+		// %q keeps two lists apart that would read alike once joined.
+		said[g] = fmt.Appendf(said[g], "%q %q %q %q %q %t %q %q %q\n", where.key(), r.Issuer, r.Audiences,
+			r.KeysURI, r.Keys, r.Forward, r.PayloadHeader, r.ClaimHeaders, r.Spaced)
+	}
+	for g, text := range said {
+		g.print = sha256.Sum256(text)
+	}
+	return t
+}
+
+func (t *Tokens) compile(r *mesh.TokenRule, keys *Keys) *tokenRule {
+	c := &tokenRule{
+		issuer:     r.Issuer,
+		audiences:  r.Audiences,
+		timeout:    r.Timeout,
+		forward:    r.Forward,
+		spaced:     append([]string{"scope", "permission"}, r.Spaced...),
+		configured: r.Source.String(),
+	}
+	if c.timeout <= 0 {
+		c.timeout = keySetTimeout
+	}
+	if len(r.Keys) > 0 {
+		c.keys = inlineSource(r.Issuer, r.Keys)
+	} else {
+		c.keys = keys.source(r.Issuer, r.KeysURI)
+		t.sources[c.keys.id] = c.keys
+	}
+	if name, ok := t.output(r.PayloadHeader); ok {
+		c.payloadTo = name
+	}
+	for _, h := range r.ClaimHeaders {
+		if name, ok := t.output(h.Header); ok {
+			c.claimsTo = append(c.claimsTo, claimOutput{name, h.Claim})
+		}
+	}
+	return c
+}
+
+// output notes a header that a rule sets. One that is about framing or the
+// connection is not for rules to set; the configuration refuses such names.
+func (t *Tokens) output(name string) ([]byte, bool) {
+	lower := []byte(strings.ToLower(name))
+	id := http1.LookupField(lower)
+	if !http1.ValidName(lower) || http1.Host <= id && id <= http1.Expect {
+		return nil, false
+	}
+	if !slices.ContainsFunc(t.outputs, func(o []byte) bool { return string(o) == string(lower) }) {
+		t.outputs = append(t.outputs, lower)
+	}
+	return lower, true
+}
+
+// Check judges the token of a request and makes the request what the upstream is
+// to get: headers that rules set are taken off, whoever sent them, and set if
+// the token says what they are for; the token goes unless its rule forwards it.
+// Claims are nil for a request without a token, and for a preflight of CORS,
+// which browsers send without one; policies refuse those that need one. It may
+// wait for a key set, as long as the rule says. A refused request may have been
+// changed in part. A nil Tokens lets everything pass.
+func (t *Tokens) Check(r *http1.Request) (*Claims, *TokenError) {
+	if t == nil {
+		return nil, nil
+	}
+	if isPreflight(r) {
+		t.strip(r)
+		return nil, nil
+	}
+	var (
+		failed *TokenError
+		passed *verified
+		in     *ruleGroup
+		at     foundToken
+		now    int64
+	)
+	for _, g := range t.groups {
+		found, n := g.places.find(r)
+		if n > 1 {
+			// Which one counts is the upstream's guess as much as ours.
+			return nil, refuseToken(textMultiple, nil)
+		}
+		if n == 0 || passed != nil {
+			continue
+		}
+		if now == 0 {
+			now = time.Now().UnixNano()
+		}
+		v, err := g.check(found.token, now)
+		if err == nil {
+			passed, in, at = v, g, found
+		} else if failed == nil || failed.Body == textIssuer {
+			failed = err // the most telling: of a rule that knows the issuer
+		}
+	}
+	if passed == nil {
+		t.strip(r)
+		return nil, failed
+	}
+	if !in.rules[passed.rule].forward {
+		at.remove(r)
+	}
+	if len(passed.outputs) > 0 && r.Hop {
+		// Connection may name a header that is about to be set, which would take it
+		// off again further on (RFC 9110 7.6.1).
+		r.StripHopByHop()
+	}
+	t.strip(r)
+	r.Fields = append(r.Fields, passed.outputs...)
+	return passed.claims, nil
+}
+
+// strip takes off headers that only rules may set.
+func (t *Tokens) strip(r *http1.Request) {
+	if len(t.outputs) == 0 {
+		return
+	}
+	kept := r.Fields[:0]
+fields:
+	for _, f := range r.Fields {
+		for _, name := range t.outputs {
+			// Applications that turn names into variables take x_a for x-a.
+			if sameName(f.Name, name) || r.Underscore && sameVariable(f.Name, name) {
+				continue fields
+			}
+		}
+		kept = append(kept, f)
+	}
+	clear(r.Fields[len(kept):])
+	r.Fields = kept
+}
+
+// isPreflight reports whether a request is a CORS preflight (Fetch 3.2.2; Envoy:
+// bypass_cors_preflight).
+func isPreflight(r *http1.Request) bool {
+	if string(r.Method) != "OPTIONS" {
+		return false
+	}
+	origin, _ := r.Lookup([]byte("origin"))
+	method, _ := r.Lookup([]byte("access-control-request-method"))
+	return len(origin) > 0 && len(method) > 0
+}
+
+// check judges one token at a time in nanoseconds of Unix.
+func (g *ruleGroup) check(token []byte, now int64) (*verified, *TokenError) {
+	if len(token) > maxToken {
+		return nil, refuseToken(textFormat, fmt.Errorf("%d bytes; at most %d are read", len(token), maxToken))
+	}
+	k := cacheKey{sha256.Sum256(token), g.print}
+	if v := g.cache.get(k); v != nil && v.stands(g.rules[v.rule].keys) {
+		if err := checkTimes(v.expires, v.notBefore, now); err != nil {
+			g.cache.delete(k)
+			return nil, err
+		}
+		return v, nil
+	}
+	v, err := g.judge(token, now)
+	if err != nil {
+		g.cache.delete(k)
+		return nil, err
+	}
+	g.cache.put(k, v)
+	return v, nil
+}
+
+// judge verifies a token by the rules of its issuer; the first that it satisfies
+// counts.
+func (g *ruleGroup) judge(token []byte, now int64) (*verified, *TokenError) {
+	j, failed := parseToken(token)
+	if failed != nil {
+		return nil, failed
+	}
+	rules := g.byIssuer[j.issuer]
+	if j.issuer == "" || len(rules) == 0 {
+		return nil, refuseToken(textIssuer, fmt.Errorf("issuer %.200q", j.issuer))
+	}
+	if err := checkTimes(j.expires, j.notBefore, now); err != nil {
+		return nil, err
+	}
+	start := time.Now() // of all waiting
+	for _, r := range rules {
+		set, key, err := r.verify(j, start.Add(r.timeout))
+		if err == nil {
+			return newVerified(j, r, set, key), nil
+		}
+		if failed == nil {
+			failed = err
+		}
+	}
+	return nil, failed
+}
+
+// verify returns the key that a token is signed with.
+func (r *tokenRule) verify(j *parsedToken, deadline time.Time) (*keySet, *publicKey, *TokenError) {
+	if len(r.audiences) > 0 && !slices.ContainsFunc(j.audiences, func(a string) bool { return slices.Contains(r.audiences, a) }) {
+		cause := fmt.Errorf("issuer %s, audiences %.200s, rule %s", r.issuer, fmt.Sprintf("%q", j.audiences), r.configured)
+		return nil, nil, &TokenError{Status: http.StatusForbidden, Body: textAudience, Cause: cause}
+	}
+	set, err := r.keys.await(deadline)
+	if err != nil {
+		return nil, nil, &TokenError{Status: http.StatusServiceUnavailable, Body: textFetch, Cause: err}
+	}
+	key, text, unknown := set.verify(j)
+	if unknown && r.keys.refetch(deadline) {
+		set = r.keys.current.Load()
+		key, text, _ = set.verify(j)
+	}
+	if key == nil {
+		return nil, nil, refuseToken(text, fmt.Errorf("issuer %s, alg %s, kid %.200q", r.issuer, j.alg, j.kid))
+	}
+	return set, key, nil
+}

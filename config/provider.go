@@ -1,0 +1,106 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	meshconfig "istio.io/api/mesh/v1alpha1"
+
+	"isthmus/mesh"
+)
+
+// meshConfigKey is where Istio's mesh configuration stands in its ConfigMap.
+const meshConfigKey = "mesh"
+
+// extensionProviders reads the authorization services that the mesh
+// configuration names. The text is YAML within YAML: line is where it begins.
+func (d *document) extensionProviders(text string, line int) {
+	var root yaml.Node
+	path := "data." + meshConfigKey
+	if err := yaml.Unmarshal([]byte(text), &root); err != nil {
+		d.error(path, "is not YAML: "+err.Error())
+		return
+	}
+	if len(root.Content) == 0 {
+		return
+	}
+	shift(&root, line)
+	list := child(root.Content[0], "extensionProviders")
+	if list == nil {
+		return
+	}
+	for i, item := range list.Content {
+		at := fmt.Sprintf("%s.extensionProviders[%d]", path, i)
+		if child(item, "envoyExtAuthzHttp") == nil && child(item, "envoyExtAuthzGrpc") == nil {
+			continue
+		}
+		var p meshconfig.MeshConfig_ExtensionProvider
+		d.places[at] = item.Line
+		d.message(item, p.ProtoReflect(), at)
+		if out := d.authorizationProvider(&p, at); out != nil {
+			d.reader.config.AuthorizationProviders = append(d.reader.config.AuthorizationProviders, out)
+		}
+	}
+}
+
+// shift moves the lines of nodes.
+func shift(n *yaml.Node, by int) {
+	n.Line += by
+	for _, c := range n.Content {
+		shift(c, by)
+	}
+}
+
+// providerTimeout is how long an authorization service may take that says
+// nothing else. Istio's default of 600 s would hold every request of an outage.
+const providerTimeout = 10 * time.Second
+
+func (d *document) authorizationProvider(p *meshconfig.MeshConfig_ExtensionProvider, path string) *mesh.AuthorizationProvider {
+	out := &mesh.AuthorizationProvider{Name: p.Name, Source: d.source(path), Timeout: providerTimeout, StatusOnError: 403}
+	if p.Name == "" {
+		d.error(path+".name", "is missing")
+	}
+	var status string
+	var body *meshconfig.MeshConfig_ExtensionProvider_EnvoyExternalAuthorizationRequestBody
+	if h := p.GetEnvoyExtAuthzHttp(); h != nil {
+		out.Service, out.Port, out.FailOpen, out.PathPrefix = h.Service, h.Port, h.FailOpen, h.PathPrefix
+		status, body = h.StatusOnError, h.IncludeRequestBodyInCheck
+		if t := h.Timeout.AsDuration(); t > 0 {
+			out.Timeout = t
+		}
+		//lint:ignore SA1019 still written by users
+		out.RequestHeaders = append(h.IncludeRequestHeadersInCheck, h.IncludeHeadersInCheck...)
+		for name, value := range h.IncludeAdditionalHeadersInCheck {
+			out.AddedHeaders = append(out.AddedHeaders, mesh.NameValue{Name: strings.ToLower(name), Value: value})
+		}
+		out.UpstreamOnAllow, out.DownstreamOnDeny, out.DownstreamOnAllow = h.HeadersToUpstreamOnAllow, h.HeadersToDownstreamOnDeny, h.HeadersToDownstreamOnAllow
+	} else {
+		g := p.GetEnvoyExtAuthzGrpc()
+		out.GRPC = true
+		out.Service, out.Port, out.FailOpen = g.Service, g.Port, g.FailOpen
+		status, body = g.StatusOnError, g.IncludeRequestBodyInCheck
+		if t := g.Timeout.AsDuration(); t > 0 {
+			out.Timeout = t
+		}
+	}
+	if body != nil {
+		out.Body, out.BodyPartial, out.BodyAsBytes = body.MaxRequestBytes, body.AllowPartialMessage, body.PackAsBytes
+	}
+	if out.Service == "" {
+		d.error(path+".service", "is missing: name the authorization service's host")
+	}
+	if !d.checkPort(out.Port, path+".port") {
+		return nil
+	}
+	if status != "" {
+		n, err := strconv.Atoi(status)
+		if err != nil || n < 200 || n > 599 {
+			d.error(path+".statusOnError", fmt.Sprintf("%q is no status between 200 and 599", status))
+		}
+		out.StatusOnError = n
+	}
+	return out
+}

@@ -1,0 +1,287 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"isthmus/auth"
+	"isthmus/http1"
+	"isthmus/mesh"
+	"isthmus/telemetry"
+)
+
+// access is what the policies for this proxy ask of requests on its inbound
+// listener and its gateways. Nil: nothing.
+type access struct {
+	tokens *auth.Tokens // nil: none are read
+	rules  *auth.Rules  // nil: everything is allowed
+	askers map[string]*auth.Asker
+
+	needs auth.Needs
+}
+
+// compileAccess makes what a snapshot asks for. Key sets, verified tokens and
+// connections to authorization services live on. The caller holds mu.
+func (p *Proxy) compileAccess(s *mesh.Snapshot) (a *access, gone []*auth.Asker) {
+	policies := mesh.AuthorizationOf(s.Node, s.Config.AuthorizationPolicies)
+	a = &access{
+		tokens: auth.NewTokens(mesh.TokenRulesOf(s.Node, s.Config.RequestAuthentications), p.keys),
+		rules:  auth.NewRules(policies, append([]string{s.Node.TrustDomain}, s.Node.TrustAliases...), p.tallies.of),
+		askers: map[string]*auth.Asker{},
+	}
+	a.needs = a.rules.Needs()
+	kept := map[string]*auth.Asker{}
+	for _, provider := range s.Config.AuthorizationProviders {
+		if !slices.ContainsFunc(policies, func(p *mesh.AuthorizationPolicy) bool { return p.Provider == provider.Name }) || a.askers[provider.Name] != nil {
+			continue
+		}
+		same := *provider
+		same.Source = mesh.Source{}
+		k := fmt.Sprintf("%+v", same)
+		asker := p.askers[k]
+		if asker == nil {
+			asker = auth.NewAsker(provider, p.dialHelper(provider.Service, provider.Port))
+		}
+		kept[k], a.askers[provider.Name] = asker, asker
+	}
+	for k, asker := range p.askers {
+		if kept[k] == nil {
+			gone = append(gone, asker)
+		}
+	}
+	p.askers = kept
+	if a.tokens == nil && a.rules == nil {
+		a = nil
+	}
+	return a, gone
+}
+
+// tallies count what policies have matched, for as long as the proxy runs.
+type tallies struct {
+	mu       sync.Mutex // guards byPolicy
+	byPolicy map[telemetry.Policy]*auth.Tally
+}
+
+func (t *tallies) of(p *mesh.AuthorizationPolicy) *auth.Tally {
+	k := telemetry.Policy{Name: p.Namespace + "/" + p.Name, Action: p.Action.String(), DryRun: p.DryRun}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byPolicy == nil {
+		t.byPolicy = map[telemetry.Policy]*auth.Tally{}
+	}
+	if t.byPolicy[k] == nil {
+		t.byPolicy[k] = &auth.Tally{}
+	}
+	return t.byPolicy[k]
+}
+
+// PolicyMatches returns how many requests each AuthorizationPolicy has matched.
+func (p *Proxy) PolicyMatches() map[telemetry.Policy]uint64 {
+	p.tallies.mu.Lock()
+	defer p.tallies.mu.Unlock()
+	out := map[telemetry.Policy]uint64{}
+	for k, t := range p.tallies.byPolicy {
+		out[k] = t.Matched.Load()
+	}
+	return out
+}
+
+// authorize judges a request for a virtual host: its token, then who calls and
+// what is asked for. What authorization services say is asked later, when the
+// body has been read: see consult.
+func (x *exchange) authorize(vh *virtualHost) Kind {
+	a, c := x.table.access, x.conn
+	claims, bad := a.tokens.Check(&x.req)
+	if bad != nil {
+		x.badToken = bad
+		c.proxy.tellRefusal(c, "token", bad)
+		return Unauthorized
+	}
+	if a.rules == nil {
+		return NoError
+	}
+	c.describe(&x.subject, a.needs, vh.destinationPort())
+	q := &x.subject
+	q.HTTP, q.Path, q.Claims = &x.req, x.req.Path, claims
+	if a.needs.Remote {
+		q.Remote = x.remoteAddress()
+	}
+	if r := a.rules.Check(q); r != nil {
+		x.refusal = r
+		c.proxy.tellRefusal(c, "policy", r)
+		if c.kind == inbound {
+			x.route = vh.routes[0] // which it is counted with
+		}
+		return Forbidden
+	}
+	return NoError
+}
+
+// authorizeConnection judges a connection whose bytes are passed on.
+func (c *conn) authorizeConnection(t *table, vh *virtualHost) Kind {
+	a := t.access
+	if a == nil || a.rules == nil {
+		return NoError
+	}
+	var q auth.Request
+	c.describe(&q, a.needs, vh.destinationPort())
+	if r := a.rules.Check(&q); r != nil {
+		c.proxy.tellRefusal(c, "policy", r)
+		return Forbidden
+	}
+	if a.rules.HasCustom() {
+		denied := false
+		a.rules.Custom(&q, func(*mesh.AuthorizationPolicy) bool { denied = true; return false })
+		if denied {
+			return Forbidden // there is no request that could be asked about
+		}
+	}
+	return NoError
+}
+
+// describe fills in what a connection says of its requests.
+func (c *conn) describe(q *auth.Request, needs auth.Needs, port uint32) {
+	if c.judged == nil {
+		peer := auth.PeerOf(c.identity)
+		c.judged = &peer
+	}
+	*q = auth.Request{Peer: c.judged, Source: c.address, Remote: c.address, Port: port, SNI: c.serverName}
+	if c.kind == gateway {
+		q.Port = c.port
+	}
+	if needs.Destination {
+		q.Destination, _ = c.localAddress()
+	}
+}
+
+// destinationPort is the port that policies name: the one that the workload
+// listens on.
+func (vh *virtualHost) destinationPort() uint32 {
+	if vh.workloadPort != 0 {
+		return vh.workloadPort
+	}
+	return vh.port
+}
+
+// remoteAddress is the client's: at a gateway by x-forwarded-for as far as the
+// proxies before it are believed (Envoy: xff_num_trusted_hops); at a sidecar what
+// the proxy says that has called, if it has proved to be one.
+func (x *exchange) remoteAddress() netip.Addr {
+	c := x.conn
+	n := c.proxy.trusted
+	if c.kind == inbound {
+		n = 1
+		if c.identity == "" {
+			n = 0
+		}
+	}
+	if n == 0 {
+		return c.address
+	}
+	var list [][]byte
+	for i := range x.req.Fields {
+		if f := &x.req.Fields[i]; f.ID == http1.XForwardedFor {
+			list = append(list, bytes.Split(f.Value, []byte(","))...)
+		}
+	}
+	if len(list) == 0 {
+		return c.address
+	}
+	text := strings.TrimSpace(string(list[max(len(list)-n, 0)]))
+	if a, err := netip.ParseAddr(text); err == nil {
+		return a.Unmap()
+	}
+	if a, err := netip.ParseAddrPort(text); err == nil {
+		return a.Addr().Unmap()
+	}
+	return netip.Addr{} // nobody's: in no block
+}
+
+// consult asks the authorization services that policies of action CUSTOM name.
+// Its answers may change the request, and the reply.
+func (x *exchange) consult() Kind {
+	a := x.table.access
+	if a == nil || !a.rules.HasCustom() {
+		return NoError
+	}
+	kind := NoError
+	a.rules.Custom(&x.subject, func(p *mesh.AuthorizationPolicy) bool {
+		kind = x.consultOne(a.askers[p.Provider])
+		return kind == NoError
+	})
+	x.clock = now()
+	return kind
+}
+
+func (x *exchange) consultOne(asker *auth.Asker) Kind {
+	c := x.conn
+	if asker == nil { // config refuses such a policy
+		x.verdict = &auth.Verdict{Status: 403}
+		return Denied
+	}
+	x.clientCertField() // what a client says of its own certificate is not for the service either
+	call := &auth.Call{
+		Method: x.req.Method, Path: x.req.Path, Query: x.req.Query, HasQuery: x.req.HasQuery, Host: x.req.Authority, Scheme: string(x.scheme()),
+		Fields: x.req.Fields, Body: x.body.data, BodyPartial: !x.body.whole && !x.body.empty(),
+		Principal: c.identity, OwnPrincipal: c.proxy.node.Identity, Source: netip.AddrPortFrom(c.address, 0), SNI: c.serverName,
+	}
+	if local, ok := c.localAddress(); ok {
+		call.Destination = netip.AddrPortFrom(local, uint16(x.subject.Port))
+	}
+	if id, ok := x.req.Get(http1.XRequestID); ok {
+		call.RequestID = string(id)
+	} else {
+		call.RequestID = string(x.requestID())
+	}
+	ctx, cancel := context.Background(), func() {}
+	if x.deadline != 0 {
+		ctx, cancel = context.WithDeadline(ctx, x.deadline.time())
+	}
+	defer cancel()
+	v, err := asker.Ask(ctx, call)
+	if err != nil {
+		c.proxy.tellRefusal(c, "authorization service", err)
+		v = asker.OnError()
+	} else if v.Fault != nil {
+		c.proxy.tellRefusal(c, "authorization service", v.Fault)
+	}
+	if !v.Allowed {
+		x.verdict = v
+		return Denied
+	}
+	x.req.Fields = applyOps(x.req.Fields, &mesh.HeaderOps{Set: v.Set, Add: v.Add, Remove: v.Remove})
+	x.added.Set, x.added.Add = append(x.added.Set, v.DownstreamSet...), append(x.added.Add, v.Downstream...)
+	return NoError
+}
+
+// clientCertField takes off what a client that has not proved to be a proxy says
+// in x-forwarded-client-cert.
+func (x *exchange) clientCertField() {
+	if x.conn.kind == gateway || x.conn.identity == "" {
+		x.req.Fields = slices.DeleteFunc(x.req.Fields, func(f http1.Field) bool { return f.ID == http1.XForwardedClientCert })
+	}
+}
+
+// refusalsTold bounds how many refusals are told in the log: whoever is refused
+// decides how many there are.
+const refusalsTold = 10 // a second
+
+// tellRefusal says in the log who was refused, and why.
+func (p *Proxy) tellRefusal(c *conn, by string, err error) {
+	if !p.refusals.Allow() {
+		return
+	}
+	p.log.Info("refused", "by", by, "listener", c.listener.name, "peer", c.peer, "identity", c.identity, "why", err)
+}
+
+func newRefusalLimiter() *rate.Limiter {
+	return rate.NewLimiter(rate.Every(time.Second/refusalsTold), refusalsTold)
+}

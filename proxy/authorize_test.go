@@ -1,0 +1,348 @@
+package proxy
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"isthmus/mesh"
+	"isthmus/tls"
+)
+
+// tokenIssuer is an OpenID provider with one key.
+type tokenIssuer struct {
+	*httptest.Server
+	key  *ecdsa.PrivateKey
+	down atomic.Bool
+}
+
+func newTokenIssuer(t testing.TB) *tokenIssuer {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &tokenIssuer{key: k}
+	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case i.down.Load():
+			w.WriteHeader(http.StatusBadGateway)
+		case r.URL.Path == "/.well-known/openid-configuration":
+			json.NewEncoder(w).Encode(map[string]string{"issuer": i.URL, "jwks_uri": i.URL + "/keys"})
+		default:
+			point := k.PublicKey
+			number := func(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+			raw, _ := point.Bytes()
+			json.NewEncoder(w).Encode(map[string]any{"keys": []map[string]string{{"kty": "EC", "crv": "P-256", "kid": "1", "alg": "ES256", "x": number(raw[1:33]), "y": number(raw[33:])}}})
+		}
+	}))
+	t.Cleanup(i.Close)
+	return i
+}
+
+func (i *tokenIssuer) token(claims map[string]any) string {
+	for name, v := range map[string]any{"iss": i.URL, "sub": "alice", "exp": time.Now().Add(time.Hour).Unix()} {
+		if _, ok := claims[name]; !ok {
+			claims[name] = v
+		}
+	}
+	part := func(v any) string {
+		b, err := json.Marshal(v)
+		if err != nil {
+			panic(err)
+		}
+		return base64.RawURLEncoding.EncodeToString(b)
+	}
+	text := part(map[string]string{"alg": "ES256", "kid": "1"}) + "." + part(claims)
+	sum := sha256.Sum256([]byte(text))
+	r, s, err := ecdsa.Sign(rand.Reader, i.key, sum[:])
+	if err != nil {
+		panic(err)
+	}
+	sig := make([]byte, 64)
+	r.FillBytes(sig[:32])
+	s.FillBytes(sig[32:])
+	return text + "." + base64.RawURLEncoding.EncodeToString(sig)
+}
+
+func tokensOf(i *tokenIssuer, app string) string {
+	return fmt.Sprintf(`
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: prod}
+spec:
+  selector: {matchLabels: {app: %s}}
+  jwtRules:
+  - {issuer: %q, outputClaimToHeaders: [{header: x-user, claim: sub}]}
+---
+`, app, i.URL)
+}
+
+const apiPolicy = `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: api, namespace: prod}
+spec:
+  selector: {matchLabels: {app: web}}
+  rules:
+  - from: [{source: {principals: ["cluster.local/ns/shop/sa/frontend"]}}, {source: {namespaces: ["ops"]}}]
+    to: [{operation: {methods: [GET, POST], paths: ["/api/*"]}}]
+    when: [{key: "request.auth.claims[groups]", values: [users, admins]}]
+---
+`
+
+// TestAuthorize_EachPart: a request with everything right passes, and each wrong
+// part alone is refused.
+func TestAuthorize_EachPart(t *testing.T) {
+	tr, i := newTrust(t), newTokenIssuer(t)
+	web := tr.identity("prod", "web")
+	application := capturing(t, okReply)
+	callee := sidecarOfWeb(t, web, application.address, tokensOf(i, "web")+apiPolicy)
+	good := i.token(map[string]any{"groups": []string{"users"}})
+	frontend, ops, other := tr.identity("shop", "frontend"), tr.identity("ops", "x"), tr.identity("shop", "other")
+	for _, tt := range []struct {
+		name   string
+		caller *tls.Own // nil: in plain text
+		method string
+		path   string
+		token  string
+		want   string
+	}{
+		{"all of it", frontend, "GET", "/api/x", good, "200"},
+		{"the other source", ops, "POST", "/api/x", good, "200"},
+		{"another account", other, "GET", "/api/x", good, "403"},
+		{"plain text", nil, "GET", "/api/x", good, "403"},
+		{"another method", frontend, "PUT", "/api/x", good, "403"},
+		{"another path", frontend, "GET", "/admin", good, "403"},
+		{"a path that only looks right", frontend, "GET", "/api/../admin", good, "403"},
+		{"an escape in the path", frontend, "GET", "/%61pi/x", good, "200"},
+		{"escaped dots", frontend, "GET", "/api/%2e%2e/admin", good, "400"},
+		{"no token", frontend, "GET", "/api/x", "", "403"},
+		{"a token without the claim", frontend, "GET", "/api/x", i.token(map[string]any{}), "403"},
+		{"a token with another claim", frontend, "GET", "/api/x", i.token(map[string]any{"groups": []string{"guests"}}), "403"},
+		{"an expired token", frontend, "GET", "/api/x", i.token(map[string]any{"groups": "users", "exp": time.Now().Add(-time.Hour).Unix()}), "401"},
+		{"a token of another issuer", frontend, "GET", "/api/x", i.token(map[string]any{"groups": "users", "iss": "https://evil.example"}), "401"},
+		{"a token that is none", frontend, "GET", "/api/x", "nonsense", "401"},
+		{"a token with another signature", frontend, "GET", "/api/x", good[:len(good)-8] + "AAAAAAAA", "401"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			request := tt.method + " " + tt.path + " HTTP/1.1\r\nHost: web.prod\r\nx-user: mallory\r\n"
+			if tt.token != "" {
+				request += "Authorization: Bearer " + tt.token + "\r\n"
+			}
+			if tt.method != "GET" {
+				request += "Content-Length: 0\r\n"
+			}
+			request += "\r\n"
+			before := len(application.seen())
+			var got string
+			if tt.caller == nil {
+				got = exchangeRaw(t, callee.address("inbound"), request, whole(1))
+			} else {
+				got = overTLSAt(t, callee.address("inbound"), tt.caller.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil), request)
+			}
+			if status(got) != tt.want {
+				t.Fatalf("got %q, want %s", got, tt.want)
+			}
+			arrived := len(application.seen()) - before
+			switch tt.want {
+			case "200":
+				if head := application.last(); arrived != 1 || field(head, "x-user") != "alice" || strings.Contains(strings.ToLower(head), "authorization:") || strings.Contains(head, "mallory") {
+					t.Errorf("the application got %d: %q", arrived, head)
+				}
+			case "401":
+				if !strings.Contains(got, "\r\nwww-authenticate: Bearer ") {
+					t.Errorf("no challenge in %q", got)
+				}
+				fallthrough
+			default:
+				if arrived != 0 {
+					t.Error("it arrived all the same")
+				}
+			}
+			told := strings.Contains(got, "\r\nx-isthmus-refusal: ")
+			if want := tt.want == "403" && tt.caller != nil; told != want {
+				t.Errorf("the reason is told: %v, want %v: %q", told, want, got)
+			}
+		})
+	}
+}
+
+// TestAuthorize_KeysOutage: an issuer that never answered is a 503 with a reason;
+// one that did may be away.
+func TestAuthorize_KeysOutage(t *testing.T) {
+	tr, i := newTrust(t), newTokenIssuer(t)
+	web := tr.identity("prod", "web")
+	request := "GET / HTTP/1.1\r\nHost: web.prod\r\nAuthorization: Bearer " + i.token(map[string]any{}) + "\r\n\r\n"
+	i.down.Store(true)
+	callee := sidecarOfWeb(t, web, replying(t, okReply).address, tokensOf(i, "web"))
+	if got := exchangeRaw(t, callee.address("inbound"), request, whole(1)); status(got) != "503" || !strings.Contains(got, i.URL) {
+		t.Errorf("no key set yet: %q", got)
+	}
+	if got := exchangeRaw(t, callee.address("inbound"), get("web.prod"), whole(1)); status(got) != "200" {
+		t.Errorf("without a token: %q", got)
+	}
+	i.down.Store(false)
+	await(t, "the keys", until(func() bool {
+		return status(exchangeRaw(t, callee.address("inbound"), request, whole(1))) == "200"
+	}))
+	i.down.Store(true)
+	other := "GET / HTTP/1.1\r\nHost: web.prod\r\nAuthorization: Bearer " + i.token(map[string]any{"n": 2}) + "\r\n\r\n"
+	if got := exchangeRaw(t, callee.address("inbound"), other, whole(1)); status(got) != "200" {
+		t.Errorf("after an outage: %q", got)
+	}
+}
+
+// TestAuthorize_Gateway: at a gateway, callers are known by their addresses.
+func TestAuthorize_Gateway(t *testing.T) {
+	for _, tt := range []struct {
+		name, block, forwarded string
+		trusted                int
+		want                   string
+	}{
+		{"the peer", "127.0.0.0/8", "", 0, "200"},
+		{"another", "10.0.0.0/8", "", 0, "403"},
+		{"a forged address", "10.0.0.0/8", "10.1.1.1", 0, "403"},
+		{"what a proxy before says", "10.0.0.0/8", "10.1.1.1", 1, "200"},
+		{"what the client has said to that one", "10.0.0.0/8", "10.1.1.1, 11.1.1.1", 1, "403"},
+		{"two proxies before", "10.0.0.0/8", "12.1.1.1, 10.1.1.1, 11.1.1.1", 2, "200"},
+		{"nonsense", "10.0.0.0/8", "10.1.1.1x", 1, "403"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			up := replying(t, okReply)
+			o := atEdge()
+			o.NumTrustedProxies = tt.trusted
+			gw := serve(t, o, edge("s.test")+"---\n"+entry("s.test", up.address)+`
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: edge, namespace: istio-system}
+spec: {selector: {matchLabels: {istio: ingressgateway}}, rules: [{from: [{source: {remoteIpBlocks: ["`+tt.block+`"]}}]}]}
+`)
+			request := "GET / HTTP/1.1\r\nHost: s.test\r\n"
+			if tt.forwarded != "" {
+				request += "X-Forwarded-For: " + tt.forwarded + "\r\n"
+			}
+			if got := exchangeRaw(t, gw.address("gateway:80"), request+"\r\n", whole(1)); status(got) != tt.want || strings.Contains(got, "x-isthmus") {
+				t.Errorf("got %q, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestAuthorize_Connection: policies hold for connections that are passed on, too.
+func TestAuthorize_Connection(t *testing.T) {
+	tr := newTrust(t)
+	web := tr.identity("prod", "db")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // ends when l is closed
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+			c.Close()
+		}
+	}()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	o := proxyOf("prod", "db", web)
+	o.Inbound = "127.0.0.1:0"
+	callee := serve(t, o, `
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: prod}
+spec: {selector: {app: db}, ports: [{name: tcp, port: 5432, targetPort: `+port+`}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: db, namespace: prod}
+spec: {rules: [{from: [{source: {namespaces: [shop]}}], to: [{operation: {ports: ["`+port+`"]}}]}]}
+`)
+	for namespace, want := range map[string]bool{"shop": true, "ops": false} {
+		config := tr.identity(namespace, "x").Identity().Client(mesh.DestinationSNI(5432, "", "db.prod.global"), tls.ProtocolTCP, tls.Expected{}, nil)
+		if got := overTLSAt(t, callee.address("inbound"), config, "hello"); strings.HasPrefix(got, "HTTP/1.1 200") != want {
+			t.Errorf("%s: %q", namespace, got)
+		}
+	}
+}
+
+// TestAuthorize_Custom: an authorization service decides, and changes what goes on.
+func TestAuthorize_Custom(t *testing.T) {
+	tr := newTrust(t)
+	web := tr.identity("prod", "web")
+	var asked atomic.Int32
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.Header.Get("x-ticket") == "good" {
+			w.Header().Set("x-user", "alice")
+			return
+		}
+		w.Header().Set("x-why", "no ticket")
+		w.WriteHeader(http.StatusUnauthorized)
+		io.WriteString(w, "show a ticket to "+r.URL.Path)
+	}))
+	defer service.Close()
+	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	application := capturing(t, okReply)
+	callee := sidecarOfWeb(t, web, application.address, fmt.Sprintf(`
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: tickets
+      envoyExtAuthzHttp: {service: %q, port: %s, pathPrefix: /check, includeRequestHeadersInCheck: [x-ticket], headersToUpstreamOnAllow: [x-user], headersToDownstreamOnDeny: [x-why], timeout: 5s}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tickets, namespace: prod}
+spec: {action: CUSTOM, provider: {name: tickets}, rules: [{to: [{operation: {paths: ["/api/*"]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no, namespace: prod}
+spec: {action: DENY, rules: [{to: [{operation: {paths: ["/api/never"]}}]}]}
+`, host, port))
+	for _, tt := range []struct{ name, path, ticket, want string }{
+		{"with a ticket", "/api/x", "good", "200"},
+		{"without one", "/api/x", "", "401"},
+		{"where nobody asks", "/open", "", "200"},
+		{"with a ticket, where it is forbidden", "/api/never", "good", "403"},
+	} {
+		request := "GET " + tt.path + " HTTP/1.1\r\nHost: web.prod\r\nx-user: mallory\r\nx-ticket: " + tt.ticket + "\r\n\r\n"
+		got := exchangeRaw(t, callee.address("inbound"), request, whole(1))
+		if status(got) != tt.want {
+			t.Errorf("%s: %q", tt.name, got)
+		}
+		if tt.want == "401" && (!strings.HasSuffix(got, "show a ticket to /check/api/x") || !strings.Contains(got, "\r\nx-why: no ticket\r\n")) {
+			t.Errorf("%s: %q", tt.name, got)
+		}
+		if tt.name == "with a ticket" && field(application.last(), "x-user") != "alice" {
+			t.Errorf("the application got %q", application.last())
+		}
+	}
+	if n := asked.Load(); n != 2 {
+		t.Errorf("asked %d times, want 2", n)
+	}
+	service.Close()
+	if got := exchangeRaw(t, callee.address("inbound"), "GET /api/x HTTP/1.1\r\nHost: web.prod\r\nx-ticket: good\r\n\r\n", whole(1)); status(got) != "403" {
+		t.Errorf("without an answer: %q", got)
+	}
+}
