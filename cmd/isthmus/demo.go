@@ -147,6 +147,7 @@ func (d *demo) begin() error {
 
 `)
 	d.say("Each proxy is a process of its own: isthmus run, with the same Istio resources.")
+	d.say("They speak mTLS, with certificates as isthmus certs makes them, and take nothing else (06-encryption.yaml).")
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(d.ctx, 30*time.Second)
 	defer cancel()
@@ -260,6 +261,7 @@ func (d *demo) end() error {
 		fmt.Sprintf("curl -i -H 'Host: user-service.example.com' -H 'geo-location: us-west' http://127.0.0.1:%d/", c.gateway),
 		fmt.Sprintf("curl -H 'Host: catalog-service.production.global' -H 'user-type: premium' http://127.0.0.1:%d/", c.outbound),
 		fmt.Sprintf("curl -H 'Host: user-service.production.svc.cluster.remote' http://127.0.0.1:%d/", w.outbound),
+		fmt.Sprintf("curl -i http://127.0.0.1:%d/    # plain text at a sidecar: STRICT, no answer", d.mesh.node(west, "users").inbound),
 		fmt.Sprintf("%s endpoints --admin http://127.0.0.1:%d", d.mesh.program, c.admin),
 		fmt.Sprintf("%s routes --admin http://127.0.0.1:%d", d.mesh.program, c.admin),
 		fmt.Sprintf("%s members --admin http://127.0.0.1:%d", d.mesh.program, c.admin),

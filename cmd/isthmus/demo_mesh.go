@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"isthmus/deploy"
+	"isthmus/mesh"
+	"isthmus/tls"
 )
 
 // The two clusters of the demonstration.
@@ -53,6 +55,7 @@ type demoNode struct {
 	name, cluster string
 	labels        map[string]string
 	sidecar       bool // it has applications beside it; else it is for callers
+	alone         bool // it is on the machine outside of Kubernetes: no gossip, and little configuration
 
 	outbound, inbound, gateway, admin, gossip int // ports on 127.0.0.1
 
@@ -72,7 +75,8 @@ type demoApp struct {
 }
 
 // elsewhere is where the example's machine outside of Kubernetes is: the
-// order-service of us-west, once more, at an address without a proxy.
+// order-service of us-west, once more, behind a proxy that gossips with nobody.
+// A file says where it is.
 const elsewhere = "127.0.0.2"
 
 // newDemoMesh lays out configuration and ports in a folder, which it owns.
@@ -103,6 +107,7 @@ func newDemoMesh(dir string) (*demoMesh, error) {
 		service: "order-service", cluster: west, address: elsewhere,
 		probed: []*int{&m.app(central, "order-service").port, &m.app(west, "order-service").port},
 	})
+	m.nodes = append(m.nodes, &demoNode{name: "machine", cluster: west, labels: map[string]string{"app": "order-service", "version": "v2"}, sidecar: true, alone: true})
 	return m, m.layOut()
 }
 
@@ -130,6 +135,12 @@ func (m *demoMesh) layOut() error {
 		if err := m.writeConfig(cluster); err != nil {
 			return err
 		}
+	}
+	if err := m.writeMachine(); err != nil {
+		return err
+	}
+	if err := m.issue(); err != nil {
+		return err
 	}
 	for _, n := range m.nodes {
 		if err := os.WriteFile(m.bootstrapFile(n), []byte(m.bootstrap(n)), 0o644); err != nil {
@@ -168,9 +179,53 @@ func freePorts(ports []*int) error {
 	return nil
 }
 
-// notYet are the files of the example that ask for what this version would
-// refuse to run without enforcing.
-var notYet = []string{"06-", "07-"}
+// issue gives every proxy a certificate of one authority, by which they speak
+// mTLS to each other.
+func (m *demoMesh) issue() error {
+	dir := filepath.Join(m.dir, "certificates")
+	a, err := tls.InitAuthority(dir, mesh.LocalDomain)
+	if err != nil {
+		return err
+	}
+	for _, n := range m.nodes {
+		id, err := tls.SPIFFEID(mesh.LocalDomain, "production", n.name)
+		if err != nil {
+			return err
+		}
+		if _, err := a.Issue(tls.Request{ID: id, TTL: 24 * time.Hour}); err != nil {
+			return err
+		}
+		for _, kind := range []string{"crt", "key"} {
+			if err := os.Rename(filepath.Join(dir, "tls."+kind), filepath.Join(dir, n.cluster+"-"+n.name+"."+kind)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// writeMachine writes what the proxy on the machine has to know: its service, and
+// that nobody speaks plain text.
+func (m *demoMesh) writeMachine() error {
+	dir := filepath.Join(m.dir, "machine")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "service.yaml"), []byte(fmt.Sprintf(`apiVersion: v1
+kind: Service
+metadata: {name: order-service, namespace: production}
+spec: {selector: {app: order-service}, ports: [{name: http, port: 80, targetPort: %d}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+`, m.machine().port)), 0o644)
+}
+
+// withoutTokens is the file of the example that refuses every request to
+// user-service: it asks for a claim of tokens that nobody reads there.
+const withoutTokens = "07-"
 
 // writeConfig writes the example as the proxies of one cluster read it. The
 // applications of both clusters share 127.0.0.1 here, so the target ports
@@ -186,7 +241,7 @@ func (m *demoMesh) writeConfig(cluster string) error {
 		return err
 	}
 	for _, f := range files {
-		if strings.HasPrefix(f.Name(), notYet[0]) || strings.HasPrefix(f.Name(), notYet[1]) {
+		if strings.HasPrefix(f.Name(), withoutTokens) {
 			continue
 		}
 		data, err := fs.ReadFile(deploy.Examples, path.Join(root, f.Name()))
@@ -204,7 +259,7 @@ func (m *demoMesh) writeConfig(cluster string) error {
 		text = strings.ReplaceAll(text, "periodSeconds: 30", "periodSeconds: 1")
 		text = strings.ReplaceAll(text, "path: /health\n      port: 8080", fmt.Sprintf("path: /health\n      port: %d", m.app(cluster, "order-service").port))
 		// The example's WorkloadEntry is a machine in us-west.
-		text = strings.ReplaceAll(text, "address: 10.10.10.10\n  ports:\n    http: 80\n", fmt.Sprintf("address: %s\n  network: %s\n  ports:\n    http: %d\n", elsewhere, west, m.machine().port))
+		text = strings.ReplaceAll(text, "address: 10.10.10.10\n  ports:\n    http: 80\n", fmt.Sprintf("address: %s\n  network: %s\n  ports:\n    http: %d\n", elsewhere, west, m.node(west, "machine").inbound))
 		if err := os.WriteFile(filepath.Join(dir, f.Name()), []byte(text), 0o644); err != nil {
 			return err
 		}
@@ -250,7 +305,7 @@ func demoLocality(cluster string) string { return cluster + "1/" + cluster + "1-
 
 func (m *demoMesh) bootstrap(n *demoNode) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "node:\n  name: %s\n  address: 127.0.0.1\n  cluster: %s\n  locality: %s\n  namespace: production\n  labels:\n", n.name, n.cluster, demoLocality(n.cluster))
+	fmt.Fprintf(&b, "node:\n  name: %s\n  address: 127.0.0.1\n  cluster: %s\n  locality: %s\n  namespace: production\n  serviceAccount: %s\n  labels:\n", n.name, n.cluster, demoLocality(n.cluster), n.name)
 	for k, v := range n.labels {
 		fmt.Fprintf(&b, "    %s: %q\n", k, v)
 	}
@@ -262,22 +317,31 @@ func (m *demoMesh) bootstrap(n *demoNode) string {
 		fmt.Fprintf(&b, "  %s: %s\n", d, c)
 	}
 	inbound := ""
-	if n.sidecar {
+	switch {
+	case n.alone:
+		inbound = fmt.Sprintf("%s:%d", elsewhere, n.inbound)
+	case n.sidecar:
 		inbound = fmt.Sprintf("127.0.0.1:%d", n.inbound)
 	}
+	certificate := filepath.Join("certificates", n.cluster+"-"+n.name)
 	fmt.Fprintf(&b, `listeners:
   outbound: 127.0.0.1:%d
   inbound: %q
   gateway: {bind: 127.0.0.1, ports: {80: %d}}
   admin: 127.0.0.1:%d
   metrics: ""
-gossip:
+certificates: {cert: %s.crt, key: %s.key, ca: certificates/ca.crt}
+drain: {timeout: 5s}
+`, n.outbound, inbound, n.gateway, n.admin, certificate, certificate)
+	if n.alone {
+		return b.String()
+	}
+	fmt.Fprintf(&b, `gossip:
   bind: 127.0.0.1:%d
   advertise: 127.0.0.1:%d
   join: [127.0.0.1:%d, 127.0.0.1:%d]
   keys: [gossip.key]
-drain: {timeout: 5s}
-`, n.outbound, inbound, n.gateway, n.admin, n.gossip, n.gossip, m.node(central, "callers").gossip, m.node(west, "callers").gossip)
+`, n.gossip, n.gossip, m.node(central, "callers").gossip, m.node(west, "callers").gossip)
 	return b.String()
 }
 
@@ -334,7 +398,11 @@ func (m *demoMesh) startNode(n *demoNode) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(m.program, "run", "--bootstrap", m.bootstrapFile(n), "--config", filepath.Join(m.dir, n.cluster))
+	config := filepath.Join(m.dir, n.cluster)
+	if n.alone {
+		config = filepath.Join(m.dir, "machine")
+	}
+	cmd := exec.Command(m.program, "run", "--bootstrap", m.bootstrapFile(n), "--config", config)
 	// Whatever ISTHMUS_ variables this process has are not meant for the children.
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "ISTHMUS_") {
@@ -397,7 +465,7 @@ func (m *demoMesh) stop() {
 // as healthy.
 func (m *demoMesh) settled(ctx context.Context) error {
 	for _, n := range m.nodes {
-		for {
+		for !n.alone {
 			missing, err := m.missing(n)
 			if err == nil && missing == 0 {
 				break
@@ -470,8 +538,12 @@ func (a *demoApp) start() error {
 		w.Header().Set("x-served-by", a.service+"."+a.cluster)
 		fmt.Fprintf(w, "%s in %s\n", a.service, a.cluster)
 	})}
-	for _, port := range append([]*int{&a.port}, a.probed...) {
-		l, err := listenAgain(fmt.Sprintf("%s:%d", a.address, *port))
+	addresses := []string{fmt.Sprintf("127.0.0.1:%d", a.port)}
+	for _, port := range a.probed {
+		addresses = append(addresses, fmt.Sprintf("%s:%d", a.address, *port))
+	}
+	for _, address := range addresses {
+		l, err := listenAgain(address)
 		if err != nil {
 			return err
 		}
