@@ -32,7 +32,7 @@ vet:
 	$(GO) tool staticcheck ./...
 
 bench: ## benchmarks of the hot path, COUNT times
-	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./http1 ./balancer ./ratelimit ./telemetry ./proxy
+	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./http1 ./balancer ./ratelimit ./telemetry ./auth ./proxy
 
 bench-peers: build ## the binary beside HAProxy, nginx, Caddy, Traefik; writes docs/performance.md
 	bench/peers.sh
@@ -40,6 +40,9 @@ bench-peers: build ## the binary beside HAProxy, nginx, Caddy, Traefik; writes d
 netns: build ## links cut, clusters killed, under load; needs Linux and root; writes docs/failover-measured.md (5 minutes)
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/netns ./bench/netns
 	bin/netns $(NETNS)
+
+rotate: ## 50 rotations of leaf and root certificates under load, on two clusters (4 minutes)
+	ISTHMUS_ROTATIONS=50 $(GO) test -timeout 15m -count 1 -v -run TestSecurity_Rotation ./cmd/isthmus | grep -v '^=== '
 
 fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
@@ -51,4 +54,4 @@ fuzz: ## every fuzz target for FUZZTIME
 clean: ## what the targets have made
 	rm -rf bin
 
-.PHONY: help build demo test check fmt vet bench bench-peers netns fuzz clean
+.PHONY: help build demo test check fmt vet bench bench-peers netns rotate fuzz clean
