@@ -94,9 +94,9 @@ func (p *Proxy) PolicyMatches() map[telemetry.Policy]uint64 {
 	return out
 }
 
-// authorize judges a request for a virtual host: its token, then who calls and
-// what is asked for. What authorization services say is asked later, when the
-// body has been read: see consult.
+// authorize judges a request for a virtual host: its token, then what
+// authorization services say, then who calls and what is asked for (Istio: CUSTOM,
+// DENY, ALLOW).
 func (x *exchange) authorize(vh *virtualHost) Kind {
 	a, c := x.table.access, x.conn
 	claims, bad := a.tokens.Check(&x.req)
@@ -113,6 +113,14 @@ func (x *exchange) authorize(vh *virtualHost) Kind {
 	q.HTTP, q.Path, q.Claims = &x.req, x.req.Path, claims
 	if a.needs.Remote {
 		q.Remote = x.remoteAddress()
+	}
+	if a.rules.HasCustom() {
+		if k := x.body.open(x); k != NoError {
+			return k
+		}
+		if k := x.consult(); k != NoError {
+			return k
+		}
 	}
 	if r := a.rules.Check(q); r != nil {
 		x.refusal = r
@@ -208,11 +216,7 @@ func (x *exchange) remoteAddress() netip.Addr {
 // consult asks the authorization services that policies of action CUSTOM name.
 // Its answers may change the request, and the reply.
 func (x *exchange) consult() Kind {
-	a := x.table.access
-	if a == nil || !a.rules.HasCustom() {
-		return NoError
-	}
-	kind := NoError
+	a, kind := x.table.access, NoError
 	a.rules.Custom(&x.subject, func(p *mesh.AuthorizationPolicy) bool {
 		kind = x.consultOne(a.askers[p.Provider])
 		return kind == NoError
@@ -241,12 +245,7 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 	} else {
 		call.RequestID = string(x.requestID())
 	}
-	ctx, cancel := context.Background(), func() {}
-	if x.deadline != 0 {
-		ctx, cancel = context.WithDeadline(ctx, x.deadline.time())
-	}
-	defer cancel()
-	v, err := asker.Ask(ctx, call)
+	v, err := asker.Ask(context.Background(), call) // which has a time-out of its own
 	if err != nil {
 		c.proxy.tellRefusal(c, "authorization service", err)
 		v = asker.OnError()

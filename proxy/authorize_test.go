@@ -325,21 +325,22 @@ spec: {action: DENY, rules: [{to: [{operation: {paths: ["/api/never"]}}]}]}
 		{"without one", "/api/x", "", "401"},
 		{"where nobody asks", "/open", "", "200"},
 		{"with a ticket, where it is forbidden", "/api/never", "good", "403"},
+		{"without one, where it is forbidden", "/api/never", "", "401"},
 	} {
 		request := "GET " + tt.path + " HTTP/1.1\r\nHost: web.prod\r\nx-user: mallory\r\nx-ticket: " + tt.ticket + "\r\n\r\n"
 		got := exchangeRaw(t, callee.address("inbound"), request, whole(1))
 		if status(got) != tt.want {
 			t.Errorf("%s: %q", tt.name, got)
 		}
-		if tt.want == "401" && (!strings.HasSuffix(got, "show a ticket to /check/api/x") || !strings.Contains(got, "\r\nx-why: no ticket\r\n")) {
+		if tt.want == "401" && (!strings.HasSuffix(got, "show a ticket to /check"+tt.path) || !strings.Contains(got, "\r\nx-why: no ticket\r\n")) {
 			t.Errorf("%s: %q", tt.name, got)
 		}
 		if tt.name == "with a ticket" && field(application.last(), "x-user") != "alice" {
 			t.Errorf("the application got %q", application.last())
 		}
 	}
-	if n := asked.Load(); n != 2 {
-		t.Errorf("asked %d times, want 2", n)
+	if n := asked.Load(); n != 4 {
+		t.Errorf("asked %d times, want 4", n)
 	}
 	service.Close()
 	if got := exchangeRaw(t, callee.address("inbound"), "GET /api/x HTTP/1.1\r\nHost: web.prod\r\nx-ticket: good\r\n\r\n", whole(1)); status(got) != "403" {

@@ -178,8 +178,8 @@ func (x *exchange) findRoute(vh *virtualHost) Kind {
 	return NoError
 }
 
-// admit takes the request in: limits let it pass, its deadline starts, its body
-// is read as far as it fits, and authorization services are asked.
+// admit takes the request in: limits let it pass, its deadline starts, and its
+// body is read as far as it fits.
 func (x *exchange) admit() Kind {
 	for i := range x.table.limits[x.conn.kind] {
 		if l := &x.table.limits[x.conn.kind][i]; !l.Allow() {
@@ -188,10 +188,7 @@ func (x *exchange) admit() Kind {
 		}
 	}
 	x.setDeadline()
-	if k := x.body.open(x); k != NoError || x.conn.kind == outbound {
-		return k
-	}
-	return x.consult()
+	return x.body.open(x)
 }
 
 // splitAuthority takes host and port apart, the host in lower case and without

@@ -12,6 +12,7 @@ type requestBody struct {
 	length  int64  // of http1.Length: as announced
 	data    []byte // the beginning, decoded
 	whole   bool   // data is all of it
+	opened  bool
 	awaited bool   // the client waits for 100 (Continue) before it sends any
 	pace    pace
 
@@ -29,13 +30,16 @@ func (b *requestBody) empty() bool {
 	return b.framing == http1.NoBody
 }
 
-// open reads as much of the body as can be held. A body with a length is read
+// open reads as much of the body as can be held, once. A body with a length is read
 // whole if it fits. Of a chunked one, what has come is taken, and no more:
 // its sender may want to see a reply before it goes on. Of one whose sender
 // waits for 100 (Continue) nothing is: whether it is wanted is for the upstream
 // to say (RFC 9110 10.1.1).
 func (b *requestBody) open(x *exchange) Kind {
-	*b = requestBody{framing: x.req.Framing, length: x.req.ContentLength, whole: true}
+	if b.opened {
+		return NoError
+	}
+	*b = requestBody{framing: x.req.Framing, length: x.req.ContentLength, whole: true, opened: true}
 	in := &x.conn.in
 	switch {
 	case b.framing == http1.NoBody || b.framing == http1.Length && b.length == 0:
