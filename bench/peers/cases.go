@@ -84,6 +84,11 @@ var allCases = []benchCase{
 		run:     saturated(load{path: "/1k", connections: 64, headers: []string{"Connection: close"}}, 1),
 	},
 	{
+		name: "tls", title: "Keep-alive by TLS, 64 connections, 1 KiB", base: "haproxy", who: overTLS,
+		about:   "The same certificate, of a P-256 key; version and suite as each agrees on with wrk. A client's certificate changes handshakes alone.",
+		figures: closedLoop(ratio(1.1)), run: saturated(keep, 1),
+	},
+	{
 		name: "64k", title: "Replies of 64 KiB, 16 connections", base: "haproxy", who: everybody,
 		figures: perMiB(ratio(0.95)), run: saturated(load{path: "/64k", connections: 16}, 1),
 	},

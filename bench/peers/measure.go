@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -29,6 +30,15 @@ type bench struct {
 type target struct {
 	proc *process // nil if the load goes straight to the upstream
 	port int
+	tls  bool
+}
+
+// url is where the load asks.
+func (t target) url(path string) string {
+	if t.tls {
+		return "https://" + localAddress(t.port) + path
+	}
+	return "http://" + localAddress(t.port) + path
 }
 
 // results are the figures of every round, by case, peer and figure.
@@ -145,6 +155,11 @@ func (b *bench) launch(p peer, s site) (target, error) {
 	if err := os.MkdirAll(s.home, 0o755); err != nil {
 		return target{}, err
 	}
+	if p.tls {
+		if err := writeCertificate(s.home); err != nil {
+			return target{}, err
+		}
+	}
 	for name, text := range p.files {
 		if err := os.WriteFile(filepath.Join(s.home, name), []byte(s.fill(text)), 0o644); err != nil {
 			return target{}, err
@@ -158,7 +173,7 @@ func (b *bench) launch(p peer, s site) (target, error) {
 		proc.stop()
 		return target{}, err
 	}
-	return target{proc, s.port}, nil
+	return target{proc, s.port, p.tls}, nil
 }
 
 // checkReply asks once, and again while the peer answers with an error, since
@@ -167,7 +182,7 @@ func (b *bench) launch(p peer, s site) (target, error) {
 func (b *bench) checkReply(t target, p peer, path string) error {
 	var err error
 	for range 50 {
-		if err = askOnce("http://"+localAddress(t.port)+path, bodies[path], p.direct); err == nil {
+		if err = askOnce(t.url(path), bodies[path], p.direct); err == nil {
 			return nil
 		}
 		if stopped := b.sleep(100 * time.Millisecond); stopped != nil {
@@ -183,7 +198,7 @@ func (b *bench) checkReply(t target, p peer, path string) error {
 // askOnce checks the reply to one request, and that the header rule has had
 // its effect unless the upstream itself answers.
 func askOnce(url string, size int, direct bool) error {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	res, err := client.Get(url)
 	if err != nil {
 		return err
@@ -208,11 +223,11 @@ func askOnce(url string, size int, direct bool) error {
 func saturated(l load, warm int) func(b *bench, p peer) (values, error) {
 	return func(b *bench, p peer) (v values, err error) {
 		err = b.with(p, l.path, func(t target) error {
-			if _, err := b.wrk(l, t.port, warm); err != nil {
+			if _, err := b.wrk(l, t, warm); err != nil {
 				return err
 			}
 			before := t.proc.cpu()
-			r, err := b.wrk(l, t.port, b.seconds)
+			r, err := b.wrk(l, t, b.seconds)
 			if err != nil {
 				return err
 			}

@@ -43,7 +43,7 @@ func (b *bench) busyMemory(t target, connections int) (mib, lost float64, err er
 		mib, err := t.proc.pss()
 		look <- looked{mib, err}
 	}()
-	r, err := b.wrk(load{path: "/1k", connections: connections}, t.port, seconds)
+	r, err := b.wrk(load{path: "/1k", connections: connections}, t, seconds)
 	seen := <-look
 	if err != nil {
 		return 0, 0, err

@@ -29,6 +29,7 @@ type peer struct {
 	files   map[string]string     // configuration by file name, to be filled
 	args    func(s site) []string // command that runs it in the foreground
 	direct  bool                  // no proxy at all: the load asks the upstream
+	tls     bool                  // the load speaks TLS
 }
 
 // direct is what proxies are compared with where latency counts.

@@ -37,7 +37,7 @@ type wrkResult struct {
 }
 
 // wrk sends requests for so many seconds.
-func (b *bench) wrk(l load, port, seconds int) (wrkResult, error) {
+func (b *bench) wrk(l load, t target, seconds int) (wrkResult, error) {
 	args := []string{"wrk", "-t", "1", "-c", strconv.Itoa(l.connections), "-d", strconv.Itoa(seconds), "--timeout", "10s", "--latency"}
 	for _, h := range usualHeaders {
 		args = append(args, "-H", h)
@@ -45,7 +45,7 @@ func (b *bench) wrk(l load, port, seconds int) (wrkResult, error) {
 	for _, h := range l.headers {
 		args = append(args, "-H", h)
 	}
-	args = append(args, "http://"+localAddress(port)+l.path)
+	args = append(args, t.url(l.path))
 	out, err := pinned(b.ctx, loadCPU, args).CombinedOutput()
 	if err != nil {
 		return wrkResult{}, fmt.Errorf("wrk: %w\n%s", err, out)
