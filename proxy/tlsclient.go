@@ -85,6 +85,7 @@ func (c *tlsClient) makeConfig(credential *tls.Credential) *stdtls.Config {
 	config := &stdtls.Config{
 		ServerName:                  t.SNI,
 		MinVersion:                  stdtls.VersionTLS12,
+		CipherSuites:                tls.Suites(),
 		NextProtos:                  []string{"http/1.1"},
 		ClientSessionCache:          c.sessions,
 		DynamicRecordSizingDisabled: true, // a request is one record, and one write, where it fits

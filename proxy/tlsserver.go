@@ -69,7 +69,10 @@ func (s *tlsServer) meshConfig() (*stdtls.Config, error) {
 		return c.config, nil
 	}
 	config := id.Server().Clone()
-	config.MinVersion, config.MaxVersion, config.CipherSuites = max(s.settings.MinVersion, stdtls.VersionTLS12), s.settings.MaxVersion, s.settings.CipherSuites
+	config.MinVersion, config.MaxVersion = max(s.settings.MinVersion, stdtls.VersionTLS12), s.settings.MaxVersion
+	if s.settings.CipherSuites != nil {
+		config.CipherSuites = s.settings.CipherSuites
+	}
 	verify := config.VerifyConnection
 	config.VerifyConnection = func(state stdtls.ConnectionState) error {
 		if err := verify(state); err != nil {
@@ -124,13 +127,15 @@ func (s *tlsServer) credentials() (list []*tls.Credential, roots *tls.Credential
 func (s *tlsServer) makeConfig(list []*tls.Credential, roots *tls.Credential) *stdtls.Config {
 	t := s.settings
 	c := &stdtls.Config{
-		MinVersion: max(t.MinVersion, stdtls.VersionTLS12),
-		MaxVersion: t.MaxVersion,
-		// Nil: Go's own, which are all forward secret.
+		MinVersion:                  max(t.MinVersion, stdtls.VersionTLS12),
+		MaxVersion:                  t.MaxVersion,
 		CipherSuites:                t.CipherSuites,
 		NextProtos:                  []string{"http/1.1"},
 		DynamicRecordSizingDisabled: true, // a reply is one record, and one write, where it fits
 		ClientCAs:                   roots.Roots,
+	}
+	if c.CipherSuites == nil {
+		c.CipherSuites = tls.Suites()
 	}
 	for _, credential := range list {
 		c.Certificates = append(c.Certificates, credential.Certificate)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"log/slog"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -207,6 +208,7 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 		u.hash = lb.Hash
 	}
 	hosts := make([]*balancer.Host, len(endpoints))
+	var entered []*member
 	for i, e := range endpoints {
 		m, w := byAddress[e.Key()], r.wires[i]
 		if m == nil || m.wire != w || w.mode == wirePolicy && !sameTLS {
@@ -219,6 +221,7 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 			}
 			if old != nil {
 				m.host.Enter()
+				entered = append(entered, m)
 			}
 		} else {
 			delete(byAddress, e.Key())
@@ -242,7 +245,23 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 	for _, m := range u.members {
 		m.upstream.Store(u)
 	}
+	warm(entered)
 	return u
+}
+
+// warmed bounds how many connections a change opens ahead of need.
+const warmed = 8
+
+// warm opens a connection to endpoints of other clusters that have come to an
+// upstream in use, so that no request waits for a handshake over the distance.
+func warm(entered []*member) {
+	n := 0
+	for _, m := range entered {
+		if m.link != nil && m.tls != nil && n < warmed {
+			n++
+			m.verify(math.MaxInt64)
+		}
+	}
 }
 
 // balancesFor reports whether the shares of zones, if that is what the policy
