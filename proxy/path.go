@@ -56,7 +56,7 @@ func undoEscapes(path []byte) []byte {
 	for i := 0; i < len(path); i++ {
 		if path[i] == '%' && i+2 < len(path) {
 			hi, lo := unhex(path[i+1]), unhex(path[i+2])
-			if c := byte(hi<<4 | lo); hi >= 0 && lo >= 0 && isUnreserved(c) {
+			if c := byte(hi<<4 | lo); hi >= 0 && lo >= 0 && isUnreserved(c) && !openEscape(out) {
 				out = append(out, c)
 				i += 2
 				continue
@@ -65,6 +65,13 @@ func undoEscapes(path []byte) []byte {
 		out = append(out, path[i])
 	}
 	return out
+}
+
+// openEscape reports whether a path ends within a broken escape, which one more
+// letter could make a good one: "%2%65" must not become "%2e".
+func openEscape(path []byte) bool {
+	n := len(path)
+	return n > 0 && path[n-1] == '%' || n > 1 && path[n-2] == '%'
 }
 
 func isUnreserved(c byte) bool {
