@@ -13,7 +13,7 @@ type requestBody struct {
 	data    []byte // the beginning, decoded
 	whole   bool   // data is all of it
 	opened  bool
-	awaited bool   // the client waits for 100 (Continue) before it sends any
+	awaited bool // the client waits for 100 (Continue) before it sends any
 	pace    pace
 
 	// kept is the buffer in which head and data lie, where the connection got
