@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"io"
+	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -233,12 +235,22 @@ func (s *relaySession) run(longest instant) Kind {
 	replies := make(chan struct{})
 	go func() {
 		defer close(replies)
+		defer s.recover()
 		s.forward(up, c, s.counts.Sent, Terminated, ClientGone)
 	}()
 	s.forward(c, up, s.counts.Received, ClientGone, Terminated)
 	<-replies
 	s.ending.Do(func() {}) // the timer may be about to end it: not any more
 	return s.kind
+}
+
+// recover keeps what one relayed connection breaks from taking the others along;
+// the goroutine that serves the client has its own.
+func (s *relaySession) recover() {
+	if r := recover(); r != nil {
+		s.client.proxy.log.Error("panic while relaying a connection", "listener", s.client.listener.name, "peer", s.client.peer, "panic", r, slog.String("stack", string(debug.Stack())))
+		s.end(Terminated, true)
+	}
 }
 
 func (s *relaySession) moved() { s.last.Store(int64(now())) }
