@@ -15,9 +15,10 @@ import (
 // meshConfigKey is where Istio's mesh configuration stands in its ConfigMap.
 const meshConfigKey = "mesh"
 
-// extensionProviders reads the authorization services that the mesh
-// configuration names. The text is YAML within YAML: line is where it begins.
-func (d *document) extensionProviders(text string, line int) {
+// meshConfig reads what is used of the mesh configuration: the authorization
+// services that it names, and how paths are normalised. The text is YAML within
+// YAML: line is where it begins.
+func (d *document) meshConfig(text string, line int) {
 	var root yaml.Node
 	path := "data." + meshConfigKey
 	if err := yaml.Unmarshal([]byte(text), &root); err != nil {
@@ -28,6 +29,12 @@ func (d *document) extensionProviders(text string, line int) {
 		return
 	}
 	shift(&root, line)
+	if n := child(root.Content[0], "pathNormalization"); n != nil {
+		var p meshconfig.MeshConfig_ProxyPathNormalization
+		d.places[path+".pathNormalization"] = n.Line
+		d.message(n, p.ProtoReflect(), path+".pathNormalization")
+		d.pathNormalization(&p, path+".pathNormalization.normalization")
+	}
 	list := child(root.Content[0], "extensionProviders")
 	if list == nil {
 		return
@@ -43,6 +50,17 @@ func (d *document) extensionProviders(text string, line int) {
 		if out := d.authorizationProvider(&p, at); out != nil {
 			d.reader.config.AuthorizationProviders = append(d.reader.config.AuthorizationProviders, out)
 		}
+	}
+}
+
+func (d *document) pathNormalization(p *meshconfig.MeshConfig_ProxyPathNormalization, path string) {
+	switch p.Normalization {
+	case meshconfig.MeshConfig_ProxyPathNormalization_NONE:
+		d.warning(path, "NONE has no effect: dot segments are always removed, so that what is judged is what is sent on")
+	case meshconfig.MeshConfig_ProxyPathNormalization_MERGE_SLASHES:
+		d.reader.config.PathNormalization = mesh.PathsMerged
+	case meshconfig.MeshConfig_ProxyPathNormalization_DECODE_AND_MERGE_SLASHES:
+		d.reader.config.PathNormalization = mesh.PathsDecodedOnce
 	}
 }
 

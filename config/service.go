@@ -206,8 +206,8 @@ func readConfigMap(d *document) {
 	}
 	if text, ok := c.Data[meshConfigKey]; ok {
 		before := len(d.reader.config.AuthorizationProviders)
-		d.extensionProviders(text, child(child(d.root, "data"), meshConfigKey).Line)
-		if len(d.reader.config.AuthorizationProviders) > before {
+		d.meshConfig(text, child(child(d.root, "data"), meshConfigKey).Line)
+		if len(d.reader.config.AuthorizationProviders) > before || d.reader.config.PathNormalization != mesh.PathsBase {
 			return
 		}
 	}

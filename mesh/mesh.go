@@ -68,6 +68,7 @@ type Config struct {
 	RequestAuthentications []*RequestAuthentication
 	AuthorizationPolicies  []*AuthorizationPolicy
 	AuthorizationProviders []*AuthorizationProvider
+	PathNormalization      PathNormalization
 }
 
 // Node is what the bootstrap file says of this one proxy.

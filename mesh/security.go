@@ -278,6 +278,17 @@ var ConditionKeys = map[string]ConditionKey{
 	"destination.ip": KeyDestinationIP, "destination.port": KeyDestinationPort, "connection.sni": KeySNI,
 }
 
+// PathNormalization is what is done to paths before they are judged, matched and
+// sent on, beyond what always is (meshConfig pathNormalization).
+type PathNormalization uint8
+
+// The choices of PathNormalization.
+const (
+	PathsBase        PathNormalization = iota // BASE: dot segments, backslashes
+	PathsMerged                               // MERGE_SLASHES: "//" is "/"
+	PathsDecodedOnce                          // DECODE_AND_MERGE_SLASHES: %2F and %5C are slashes, too
+)
+
 // AuthorizationProvider is one of the mesh configuration's extensionProviders
 // that CUSTOM policies ask (Istio's EnvoyExternalAuthorizationHttpProvider and
 // EnvoyExternalAuthorizationGrpcProvider).

@@ -166,6 +166,9 @@ func (x *exchange) normalize() Kind {
 		}
 		x.req.Path = path
 	}
+	if n := x.table.snapshot.Config.PathNormalization; n != mesh.PathsBase {
+		x.req.Path = mergeSlashes(x.req.Path, n)
+	}
 	return NoError
 }
 

@@ -3,6 +3,8 @@ package proxy
 import (
 	"bytes"
 	"errors"
+
+	"isthmus/mesh"
 )
 
 // errPath is a path in which two readers could see two different files.
@@ -48,6 +50,26 @@ func normalizePath(path []byte) ([]byte, error) {
 		return path, nil
 	}
 	return removeDotSegments(path), nil
+}
+
+// mergeSlashes does what a mesh asks for besides. Escaped slashes that would make
+// dot segments have been refused before.
+func mergeSlashes(path []byte, n mesh.PathNormalization) []byte {
+	if n == mesh.PathsDecodedOnce && bytes.IndexByte(path, '%') >= 0 {
+		for _, escape := range []string{"%2F", "%2f", "%5C", "%5c"} {
+			path = bytes.ReplaceAll(path, []byte(escape), []byte("/"))
+		}
+	}
+	if !bytes.Contains(path, []byte("//")) {
+		return path
+	}
+	out := make([]byte, 0, len(path))
+	for i, c := range path {
+		if c != '/' || i == 0 || path[i-1] != '/' {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // undoEscapes decodes what is unreserved (RFC 3986 2.3).

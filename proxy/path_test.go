@@ -3,6 +3,8 @@ package proxy
 import (
 	"bytes"
 	"testing"
+
+	"isthmus/mesh"
 )
 
 // TestNormalizePath: Istio's pathNormalization BASE, and what it leaves open.
@@ -40,6 +42,25 @@ func TestNormalizePath(t *testing.T) {
 				t.Errorf("%s became %q, %v; want %q", tt.path, got, err, tt.want)
 			}
 		})
+	}
+}
+
+// TestMergeSlashes: Istio's MERGE_SLASHES and DECODE_AND_MERGE_SLASHES.
+func TestMergeSlashes(t *testing.T) {
+	for _, tt := range []struct{ path, merged, decoded string }{
+		{"/a", "/a", "/a"},
+		{"//a///b", "/a/b", "/a/b"},
+		{"/a%2Fb", "/a%2Fb", "/a/b"},
+		{"/a%2f%5cb", "/a%2f%5cb", "/a/b"},
+		{"/a%252fb", "/a%252fb", "/a%252fb"},
+		{"/", "/", "/"},
+	} {
+		if got := string(mergeSlashes([]byte(tt.path), mesh.PathsMerged)); got != tt.merged {
+			t.Errorf("merged, %s is %s, want %s", tt.path, got, tt.merged)
+		}
+		if got := string(mergeSlashes([]byte(tt.path), mesh.PathsDecodedOnce)); got != tt.decoded {
+			t.Errorf("decoded and merged, %s is %s, want %s", tt.path, got, tt.decoded)
+		}
 	}
 }
 
