@@ -35,6 +35,8 @@ var onlyIn = map[string]string{
 var neverIn = map[string][]string{
 	"proxy": {"net/http"}, // the request path is ours
 	"http1": {"net/http"},
+	// 6 MiB of memory in every proxy, where two small messages are what is wanted.
+	"auth": {"google.golang.org/grpc", "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"},
 }
 
 // TestFloors holds the structure that docs/architecture.md describes.

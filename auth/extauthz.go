@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +21,7 @@ type Call struct {
 	HasQuery                bool
 	Host                    []byte
 	Scheme                  string        // "http" or "https"
-	Fields                  []http1.Field // the request's
+	Fields                  []http1.Field // as they are sent on: without those that are hop-by-hop
 	Body                    []byte        // as much of it as AuthorizationProvider.Body allows
 	BodyPartial             bool          // there was more
 	Principal, OwnPrincipal string        // SPIFFE IDs; "": none
@@ -33,10 +31,11 @@ type Call struct {
 
 // Verdict is what an authorization service says of a request.
 //
-// What a client could bring about by what it sends is a Verdict that refuses,
-// never an error, since FailOpen would let it in: an answer that cannot be used,
-// perhaps for a text of the client's that the service repeats, is refused with
-// 500, as Envoy does with validate_mutations.
+// What a client could bring about by what it sends is a Verdict that refuses, not
+// an error, since FailOpen would let it in: an answer with a field that cannot be
+// used, perhaps for a text of the client's that the service repeats, is refused
+// with 500, as Envoy does with validate_mutations. Errors of that kind are left
+// where the message is not one at all, or longer than is read.
 type Verdict struct {
 	Allowed bool
 	Status  int    // of a refusal, 200 to 599
@@ -92,7 +91,7 @@ type service interface {
 	// drop gives up kept connections that have been silent since began: whoever
 	// is behind them may be gone without a word.
 	drop(began time.Time)
-	// close ends kept connections. No call is under way.
+	// close ends kept connections, and those that are being made. No call is under way.
 	close()
 }
 
@@ -120,10 +119,10 @@ func NewAsker(p *mesh.AuthorizationProvider, dial func(ctx context.Context) (net
 	}
 	a.life, a.end = context.WithCancel(context.Background())
 	bounded := func(ctx context.Context) (net.Conn, error) {
-		// net/http goes on with a connection that its caller no longer waits for.
+		// net/http goes on with a connection that its caller no longer waits for,
+		// until this or close.
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
-		defer context.AfterFunc(a.life, cancel)()
 		return dial(ctx)
 	}
 	if p.GRPC {
@@ -209,107 +208,3 @@ func (a *Asker) Close() {
 
 // refuse makes a refusal that is not the service's word.
 func refuse(status int, fault error) *Verdict { return &Verdict{Status: status, Fault: fault} }
-
-// isFinal reports whether a client can get a status: one that ends the exchange
-// (RFC 9110 15: 1xx is interim, and 600 and above is invalid).
-func isFinal(status int) bool { return 200 <= status && status <= 599 }
-
-// answer gathers a service's fields. The first fault in them spoils all of it.
-type answer struct {
-	size  int // of names and values, in bytes
-	fault error
-}
-
-// field checks a field that the service wants set. It is not ok if it is to be
-// left out: reserved, or a fault.
-func (a *answer) field(name, value string) (nv mesh.NameValue, ok bool) {
-	if name, ok = a.name(name); !ok {
-		return nv, false
-	}
-	value = strings.Trim(value, " \t") // RFC 9110 5.5: not part of it
-	a.size += len(value)
-	switch {
-	case !http1.ValidValue([]byte(value)):
-		a.spoil(fmt.Errorf("the answer's field %s has a value that none can have", name))
-	case a.size > maxAnswerFields:
-		a.spoil(fmt.Errorf("the answer has more than %d bytes of fields", maxAnswerFields))
-	default:
-		return mesh.NameValue{Name: name, Value: value}, true
-	}
-	return nv, false
-}
-
-// name checks a field's name, and makes it lower case.
-func (a *answer) name(name string) (lower string, ok bool) {
-	if strings.HasPrefix(name, ":") {
-		return "", false
-	}
-	if !http1.ValidName([]byte(name)) {
-		a.spoil(fmt.Errorf("the answer has a field %.100q, which is no name", name))
-		return "", false
-	}
-	a.size += len(name)
-	name = strings.ToLower(name) // it is ASCII
-	return name, !reserved(name)
-}
-
-func (a *answer) spoil(fault error) {
-	if a.fault == nil {
-		a.fault = fault
-	}
-}
-
-// reserved reports whether a field is nobody's but the proxy's: what frames a
-// message and what is about one connection (RFC 9110 7.6.1), where it goes to,
-// and who the peer is. No service sets, removes or is sent it.
-func reserved(lower string) bool {
-	switch http1.LookupField([]byte(lower)) {
-	case http1.Host, http1.ContentLength, http1.TransferEncoding, http1.Connection, http1.KeepAlive, http1.ProxyConnection,
-		http1.Upgrade, http1.TE, http1.Trailer, http1.Expect, http1.XForwardedClientCert:
-		return true
-	}
-	return strings.HasPrefix(lower, "x-isthmus-")
-}
-
-// remove takes a field off the request, whatever else the answer does with it:
-// Envoy removes last.
-func (v *Verdict) remove(lower string) {
-	if !slices.Contains(v.Remove, lower) {
-		v.Remove = append(v.Remove, lower)
-	}
-	named := func(nv mesh.NameValue) bool { return nv.Name == lower }
-	v.Set, v.Add = slices.DeleteFunc(v.Set, named), slices.DeleteFunc(v.Add, named)
-}
-
-// set replaces a field of the request. Of two of one name the later counts.
-func (v *Verdict) set(nv mesh.NameValue) {
-	if i := indexName(v.Set, nv.Name); i >= 0 {
-		v.Set[i] = nv
-		return
-	}
-	v.Set = append(v.Set, nv)
-}
-
-func indexName(list []mesh.NameValue, lower string) int {
-	return slices.IndexFunc(list, func(nv mesh.NameValue) bool { return nv.Name == lower })
-}
-
-// finish returns the verdict, or what holds in place of one with a fault: an
-// allowed request must not go on without the changes it was allowed with, and a
-// refusal stays one.
-func (a *answer) finish(v *Verdict) *Verdict {
-	switch {
-	case a.fault != nil:
-		return refuse(http.StatusInternalServerError, a.fault)
-	case v.Allowed:
-		return v
-	case !isFinal(v.Status):
-		return refuse(http.StatusInternalServerError, fmt.Errorf("the answer has status %d, which no client can get", v.Status))
-	case v.Status == http.StatusNoContent || v.Status == http.StatusResetContent || v.Status == http.StatusNotModified:
-		v.Body = nil // RFC 9110 15.3.5, 15.3.6, 15.4.5: they have none
-	}
-	if len(v.Body) > maxAnswerBody {
-		v.Body = v.Body[:maxAnswerBody]
-	}
-	return v
-}

@@ -3,24 +3,16 @@ package auth
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
-	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
-
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"isthmus/http1"
 	"isthmus/mesh"
@@ -30,27 +22,22 @@ import (
 // for metadata, which nobody reads.
 const maxAnswer = 2 * (maxAnswerFields + maxAnswerBody)
 
-// reconnect is how long it takes until a service that was down is tried again.
-// gRPC's own default grows to two minutes, in which nothing is allowed.
-var reconnect = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
-
-// grpcService asks by envoy.service.auth.v3.Authorization.
+// grpcService asks by envoy.service.auth.v3.Authorization: one message each way
+// over HTTP/2, for which net/http is enough.
 type grpcService struct {
-	connection *grpc.ClientConn
-	client     authv3.AuthorizationClient
-	broken     error // there is no client
-	last       atomic.Pointer[heardConn]
-	withBody   bool
-	asBytes    bool
+	transport *http.Transport
+	url       *url.URL
+	last      atomic.Pointer[heardConn]
+	withBody  bool
+	asBytes   bool
 }
 
 func newGRPCService(p *mesh.AuthorizationProvider, dial func(context.Context) (net.Conn, error)) *grpcService {
 	s := &grpcService{withBody: p.Body > 0, asBytes: p.BodyAsBytes}
 	host := p.Service[strings.LastIndexByte(p.Service, '/')+1:]
-	s.connection, s.broken = grpc.NewClient("passthrough:///authorization",
-		grpc.WithAuthority(net.JoinHostPort(host, strconv.FormatUint(uint64(p.Port), 10))),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // dial secures
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+	s.url = &url.URL{Scheme: "http", Host: net.JoinHostPort(host, strconv.FormatUint(uint64(p.Port), 10)), Path: "/envoy.service.auth.v3.Authorization/Check"}
+	s.transport = &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { // which secures
 			c, err := dial(ctx)
 			if err != nil {
 				return nil, err
@@ -58,16 +45,12 @@ func newGRPCService(p *mesh.AuthorizationProvider, dial func(context.Context) (n
 			heard := &heardConn{Conn: c}
 			s.last.Store(heard)
 			return heard, nil
-		}),
-		grpc.WithNoProxy(),
-		grpc.WithDisableServiceConfig(),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: dialTimeout}),
-		grpc.WithMaxHeaderListSize(maxAnswerFields),
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(false), grpc.MaxCallRecvMsgSize(maxAnswer)),
-	)
-	if s.broken == nil {
-		s.client = authv3.NewAuthorizationClient(s.connection)
+		},
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxAnswerFields,
+		Protocols:              &http.Protocols{},
 	}
+	s.transport.Protocols.SetUnencryptedHTTP2(true)
 	return s
 }
 
@@ -85,8 +68,8 @@ func (c *heardConn) Read(b []byte) (n int, err error) {
 	return n, err
 }
 
-// drop closes the connection if nothing has been heard on it: grpc-go would keep
-// it until the kernel gives up, which takes a quarter of an hour.
+// drop closes the connection if nothing has been heard on it: it would be kept
+// until the kernel gives up, which takes a quarter of an hour.
 func (s *grpcService) drop(began time.Time) {
 	if c := s.last.Load(); c != nil && c.heard.Load() < began.UnixNano() {
 		c.Close()
@@ -94,59 +77,85 @@ func (s *grpcService) drop(began time.Time) {
 }
 
 func (s *grpcService) close() {
-	if s.connection != nil {
-		s.connection.Close()
+	s.transport.CloseIdleConnections()
+	if c := s.last.Load(); c != nil {
+		c.Close()
 	}
 }
 
 func (s *grpcService) check(ctx context.Context, c *Call) (*Verdict, error) {
-	if s.broken != nil {
-		return refuse(http.StatusInternalServerError, s.broken), nil
-	}
-	res, err := s.client.Check(ctx, s.newRequest(c))
+	req := (&http.Request{
+		Method: http.MethodPost, URL: s.url, Host: s.url.Host,
+		Header: http.Header{"Content-Type": {"application/grpc"}, "Te": {"trailers"}, "User-Agent": {"isthmus"}},
+	}).WithContext(ctx)
+	message := frame(s.newRequest(c).marshal())
+	req.ContentLength, req.Body = int64(len(message)), io.NopCloser(bytes.NewReader(message))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(message)), nil }
+	res, err := s.transport.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
-	return readCheck(res, c.Fields), nil
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("HTTP status %d", res.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(body) > maxAnswer:
+		return nil, fmt.Errorf("the answer has more than %d bytes", maxAnswer)
+	}
+	code := res.Trailer.Get("Grpc-Status")
+	text := res.Trailer.Get("Grpc-Message")
+	if code == "" { // a reply of trailers only
+		code, text = res.Header.Get("Grpc-Status"), res.Header.Get("Grpc-Message")
+	}
+	if code != "0" {
+		return nil, fmt.Errorf("gRPC status %.20q: %.200s", code, text)
+	}
+	if body, err = unframe(body); err != nil {
+		return nil, err
+	}
+	answer, err := parseCheckResponse(body)
+	if err != nil {
+		return nil, err
+	}
+	return readCheck(answer, c.Fields), nil
 }
 
-// newRequest makes the message. Texts in it are UTF-8, or it could not be sent,
-// which is nothing that a client may bring about.
-func (s *grpcService) newRequest(c *Call) *authv3.CheckRequest {
+// newRequest makes the message. Texts in it are UTF-8, or it would be none, which
+// is nothing that a client may bring about.
+func (s *grpcService) newRequest(c *Call) *checkRequest {
 	target := sanitise(c.Path)
 	if c.HasQuery {
 		target += "?" + sanitise(c.Query)
 	}
-	r := &authv3.AttributeContext_HttpRequest{
-		Id:     sanitise([]byte(c.RequestID)),
-		Method: sanitise(c.Method),
-		Path:   target,
-		Host:   sanitise(c.Host),
-		Scheme: sanitise([]byte(c.Scheme)),
-		Size:   sizeOf(c, s.withBody),
+	r := &checkRequest{
+		source: c.Source, destination: c.Destination, principal: sanitise([]byte(c.Principal)), ownPrincipal: sanitise([]byte(c.OwnPrincipal)),
+		time:   time.Now(),
+		id:     sanitise([]byte(c.RequestID)),
+		method: sanitise(c.Method),
+		path:   target,
+		host:   sanitise(c.Host),
+		scheme: sanitise([]byte(c.Scheme)),
+		size:   sizeOf(c, s.withBody),
 		// The message model of the proxy is HTTP/1.1, whatever brought it.
-		Protocol: "HTTP/1.1",
+		protocol: "HTTP/1.1",
+		sni:      sanitise([]byte(c.SNI)),
 	}
-	r.Headers = headersOf(c.Fields)
+	r.headers = headersOf(c.Fields)
 	// Envoy's own map has these, and policies look for them there.
-	r.Headers[":method"], r.Headers[":path"], r.Headers[":authority"], r.Headers[":scheme"] = r.Method, r.Path, r.Host, r.Scheme
+	r.headers[":method"], r.headers[":path"], r.headers[":authority"], r.headers[":scheme"] = r.method, r.path, r.host, r.scheme
 	if s.withBody {
-		r.Headers[partialBody] = strconv.FormatBool(c.BodyPartial)
+		r.headers[partialBody] = strconv.FormatBool(c.BodyPartial)
 	}
 	if s.asBytes {
-		r.RawBody = c.Body
+		r.rawBody = c.Body
 	} else {
-		r.Body = sanitise(c.Body)
+		r.body = sanitise(c.Body)
 	}
-	attributes := &authv3.AttributeContext{
-		Source:      peer(c.Source, c.Principal),
-		Destination: peer(c.Destination, c.OwnPrincipal),
-		Request:     &authv3.AttributeContext_Request{Time: timestamppb.Now(), Http: r},
-	}
-	if c.SNI != "" {
-		attributes.TlsSession = &authv3.AttributeContext_TLSSession{Sni: sanitise([]byte(c.SNI))}
-	}
-	return &authv3.CheckRequest{Attributes: attributes}
+	return r
 }
 
 // headersOf makes a map of fields, in lower case, those of one name together.
@@ -155,7 +164,7 @@ func headersOf(fields []http1.Field) map[string]string {
 	m := make(map[string]string, len(fields)+5) // and those that newRequest adds
 	for _, f := range fields {
 		name := strings.ToLower(sanitise(f.Name))
-		if name == partialBody || reserved(name) && f.ID != http1.ContentLength && f.ID != http1.XForwardedClientCert {
+		if withheld(name, f.ID) && f.ID != http1.ContentLength {
 			continue
 		}
 		value := sanitise(f.Value)
@@ -200,123 +209,4 @@ func sanitise(b []byte) string {
 		b = b[n:]
 	}
 	return string(out)
-}
-
-func peer(at netip.AddrPort, principal string) *authv3.AttributeContext_Peer {
-	p := &authv3.AttributeContext_Peer{Principal: sanitise([]byte(principal))}
-	if at.IsValid() {
-		p.Address = &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-			Address:       at.Addr().Unmap().String(),
-			PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(at.Port())},
-		}}}
-	}
-	return p
-}
-
-// readCheck reads an answer. It allows what Envoy allows, but nothing that also
-// holds a denied_response, nor an empty message, which anything could be that
-// is not of this protocol: those are refused with 403.
-func readCheck(res *authv3.CheckResponse, fields []http1.Field) *Verdict {
-	denied := res.GetDeniedResponse()
-	if denied == nil && codes.Code(res.GetStatus().GetCode()) == codes.OK && (res.GetStatus() != nil || res.GetOkResponse() != nil) {
-		return readAllowed(res.GetOkResponse(), fields)
-	}
-	v, a := &Verdict{Status: http.StatusForbidden, Body: []byte(denied.GetBody())}, &answer{}
-	if code := denied.GetStatus().GetCode(); code != 0 {
-		v.Status = int(code)
-	}
-	// Envoy adds them all to a reply of its own, whatever their append says.
-	for _, o := range denied.GetHeaders() {
-		if nv, ok := a.option(o); ok {
-			v.Downstream = append(v.Downstream, nv)
-		}
-	}
-	return a.finish(v)
-}
-
-// readAllowed reads an ok_response, which may be nil. An answer that asks for
-// more than a Verdict can say is a fault: the request was allowed with that.
-func readAllowed(ok *authv3.OkHttpResponse, fields []http1.Field) *Verdict {
-	v, a := &Verdict{Allowed: true}, &answer{}
-	if len(ok.GetQueryParametersToSet())+len(ok.GetQueryParametersToRemove()) > 0 {
-		a.spoil(errors.New("the answer changes query parameters, which is not supported"))
-	}
-	for _, o := range ok.GetHeaders() {
-		if nv, ok := a.option(o); ok {
-			a.change(v, o, nv, fields)
-		}
-	}
-	for _, o := range ok.GetResponseHeadersToAdd() {
-		nv, ok := a.option(o)
-		said, appends := appendOf(o)
-		switch {
-		case !ok:
-		case said && !appends, !said && o.AppendAction == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD:
-			if i := indexName(v.DownstreamSet, nv.Name); i >= 0 {
-				v.DownstreamSet[i] = nv
-			} else {
-				v.DownstreamSet = append(v.DownstreamSet, nv)
-			}
-		case said, o.AppendAction == corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD:
-			v.Downstream = append(v.Downstream, nv)
-		default:
-			a.spoil(fmt.Errorf("the answer has append_action %s for a reply, which is not supported", o.AppendAction))
-		}
-	}
-	for _, name := range ok.GetHeadersToRemove() {
-		if name, ok := a.name(name); ok {
-			v.remove(name)
-		}
-	}
-	return a.finish(v)
-}
-
-// option checks a field of an answer.
-func (a *answer) option(o *corev3.HeaderValueOption) (nv mesh.NameValue, ok bool) {
-	h := o.GetHeader()
-	value := h.GetValue()
-	if value == "" {
-		value = string(h.GetRawValue())
-	}
-	return a.field(h.GetKey(), value)
-}
-
-// appendOf returns what the older of two fields says, which services still set.
-func appendOf(o *corev3.HeaderValueOption) (said, appends bool) {
-	//lint:ignore SA1019 it wins over append_action where it is set
-	b := o.GetAppend()
-	return b != nil, b.GetValue()
-}
-
-// change does with a field of the request what append says or, without it,
-// append_action. Without both, which looks like APPEND_IF_EXISTS_OR_ADD, the
-// field is set (OkHttpResponse.headers: append defaults to false), so that none
-// of the client's stays beside it.
-func (a *answer) change(v *Verdict, o *corev3.HeaderValueOption, nv mesh.NameValue, fields []http1.Field) {
-	switch said, appends := appendOf(o); {
-	case appends:
-		v.Add = append(v.Add, nv)
-		return
-	case said:
-		v.set(nv)
-		return
-	}
-	exists := indexName(v.Set, nv.Name) >= 0 || indexName(v.Add, nv.Name) >= 0
-	for i := 0; i < len(fields) && !exists; i++ {
-		exists = bytes.EqualFold(fields[i].Name, []byte(nv.Name))
-	}
-	switch o.AppendAction {
-	case corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD:
-		v.set(nv)
-	case corev3.HeaderValueOption_ADD_IF_ABSENT:
-		if !exists {
-			v.set(nv)
-		}
-	case corev3.HeaderValueOption_OVERWRITE_IF_EXISTS:
-		if exists {
-			v.set(nv)
-		}
-	default:
-		a.spoil(fmt.Errorf("the answer has append_action %d, which is none", o.AppendAction))
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/textproto"
 	"net/url"
 	"slices"
 	"strconv"
@@ -20,10 +21,6 @@ import (
 	"isthmus/http1"
 	"isthmus/mesh"
 )
-
-// partialBody is the field that tells the service whether it sees all of the
-// body (Envoy: ExtAuthz.with_request_body).
-const partialBody = "x-envoy-auth-partial-body"
 
 // toRemove is the field in which the service names those that the request loses
 // (Envoy: OkHttpResponse.headers_to_remove).
@@ -98,10 +95,17 @@ func (s *httpService) check(ctx context.Context, c *Call) (*Verdict, error) {
 		return refuse(http.StatusBadRequest, err), nil
 	}
 	res, err := s.transport.RoundTrip(req.WithContext(ctx)) // follows no redirect
-	if err != nil {
+	var malformed textproto.ProtocolError
+	switch {
+	case errors.As(err, &malformed): // a field of the answer is
+		return refuse(http.StatusInternalServerError, malformed), nil
+	case err != nil:
 		return nil, err
 	}
 	defer res.Body.Close()
+	if !isFinal(res.StatusCode) {
+		return s.deny(res.StatusCode, nil, nil), nil // of a 101 the body would be another protocol
+	}
 	// Read to its end, so that the connection is kept.
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswerBody))
 	switch {
@@ -140,7 +144,7 @@ func (s *httpService) newRequest(c *Call) (*http.Request, error) {
 		switch {
 		case !http1.ValidName(f.Name) || !http1.ValidValue(f.Value):
 			return nil, fmt.Errorf("field %.100q is none", f.Name)
-		case !s.request.match(name) || reserved(name) || name == partialBody:
+		case !s.request.match(name) || withheld(name, f.ID):
 			continue
 		}
 		key := http.CanonicalHeaderKey(name)
@@ -187,7 +191,10 @@ func (s *httpService) target(c *Call) (*url.URL, error) {
 		return nil, errors.New("no path to ask about")
 	}
 	path = s.prefix + path
-	u := &url.URL{Scheme: "http", Host: s.host, Opaque: path, RawQuery: string(c.Query), ForceQuery: c.HasQuery}
+	u := &url.URL{Scheme: "http", Host: s.host, Opaque: path, ForceQuery: c.HasQuery}
+	if c.HasQuery {
+		u.RawQuery = string(c.Query)
+	}
 	if strings.HasPrefix(path, "//") {
 		// In Opaque that would be an authority. As a path net/http sends it as it
 		// is if nothing in it ought to be escaped.
@@ -273,7 +280,8 @@ func (s *httpService) deny(status int, h http.Header, body []byte) *Verdict {
 }
 
 // each goes through fields by name, but for those that Connection names as
-// hop-by-hop. It tells the first of a name from those that follow.
+// hop-by-hop, which net/http hides if it also says "close". It tells the first of
+// a name from those that follow.
 func each(h http.Header, do func(lower, value string, again bool)) {
 	for _, name := range slices.Sorted(maps.Keys(h)) {
 		if httpguts.HeaderValuesContainsToken(h["Connection"], name) {
@@ -283,33 +291,4 @@ func each(h http.Header, do func(lower, value string, again bool)) {
 			do(strings.ToLower(name), value, i > 0)
 		}
 	}
-}
-
-// patterns are names of fields in lower case: exact, "abc*" or "*abc"; "*" is
-// every name.
-type patterns []string
-
-func newPatterns(list []string) patterns {
-	p := make(patterns, len(list))
-	for i, pattern := range list {
-		p[i] = strings.ToLower(pattern)
-	}
-	return p
-}
-
-func (p patterns) match(lower string) bool {
-	for _, pattern := range p {
-		if suffix, ok := strings.CutPrefix(pattern, "*"); ok {
-			if strings.HasSuffix(lower, suffix) {
-				return true
-			}
-		} else if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
-			if strings.HasPrefix(lower, prefix) {
-				return true
-			}
-		} else if pattern == lower {
-			return true
-		}
-	}
-	return false
 }

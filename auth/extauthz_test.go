@@ -3,256 +3,249 @@ package auth
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-
-	"isthmus/http1"
 	"isthmus/mesh"
 )
 
-func dialTo(address string) func(context.Context) (net.Conn, error) {
-	return func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "tcp", address)
-	}
-}
+// patience is how long a test waits for what has to come.
+const patience = 10 * time.Second
 
-func callFor(path string, fields ...string) *Call {
-	c := &Call{
-		Method: []byte("POST"), Path: []byte(path), Query: []byte("q=1"), HasQuery: true, Host: []byte("web.prod"), Scheme: "http", Body: []byte("0123456789"),
-		Principal: alice, Source: netip.MustParseAddrPort("10.0.0.1:1"), Destination: netip.MustParseAddrPort("10.0.0.2:80"), RequestID: "id",
-	}
-	for _, f := range fields {
-		name, value, _ := strings.Cut(f, ": ")
-		c.Fields = append(c.Fields, http1.Field{Name: []byte(name), Value: []byte(value), ID: http1.LookupField([]byte(name))})
-	}
-	return c
-}
-
-// TestAsker_HTTP: what is sent, and what each answer means.
-func TestAsker_HTTP(t *testing.T) {
-	var seen *http.Request
-	var body string
-	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		b, _ := io.ReadAll(r.Body)
-		seen, body = r, string(b)
-		w.Header().Set("x-user", "alice")
-		w.Header().Set("x-other", "o")
-		w.Header().Set("x-isthmus-destination", "evil")
-		switch {
-		case strings.HasSuffix(r.URL.Path, "/no"):
-			w.WriteHeader(http.StatusTeapot)
-			io.WriteString(w, "no tea")
-		case strings.HasSuffix(r.URL.Path, "/broken"):
-			w.WriteHeader(http.StatusBadGateway)
-		case strings.HasSuffix(r.URL.Path, "/moved"):
-			http.Redirect(w, r, "/yes", http.StatusFound)
+// bothProtocols runs a test for both protocols.
+func bothProtocols(t *testing.T, do func(t *testing.T, p *mesh.AuthorizationProvider)) {
+	for _, grpc := range []bool{false, true} {
+		name := "HTTP"
+		if grpc {
+			name = "GRPC"
 		}
-	}))
-	defer service.Close()
-	p := &mesh.AuthorizationProvider{
-		Name: "p", Timeout: 5 * time.Second, PathPrefix: "/check", RequestHeaders: []string{"x-ticket", "x-a-*"}, AddedHeaders: []mesh.NameValue{{Name: "x-added", Value: "1"}},
-		UpstreamOnAllow: []string{"x-user", "x-isthmus-*"}, DownstreamOnDeny: []string{"x-user"}, Body: 4, BodyPartial: true,
-	}
-	a := NewAsker(p, dialTo(service.Listener.Addr().String()))
-	defer a.Close()
-
-	v, err := a.Ask(t.Context(), callFor("/yes", "x-ticket: t", "X-A-One: 1", "x-secret: s"))
-	if err != nil || !v.Allowed {
-		t.Fatalf("verdict %+v, %v", v, err)
-	}
-	if !slices.Equal(v.Set, []mesh.NameValue{{Name: "x-user", Value: "alice"}}) {
-		t.Errorf("the request gets %v", v.Set)
-	}
-	if seen.Method != "POST" || seen.URL.Path != "/check/yes" || seen.URL.RawQuery != "q=1" || seen.Host != "web.prod" || body != "0123" {
-		t.Errorf("asked %s %s %s with body %q", seen.Method, seen.URL, seen.Host, body)
-	}
-	for name, want := range map[string]string{"X-Ticket": "t", "X-A-One": "1", "X-Added": "1", "X-Secret": ""} {
-		if got := seen.Header.Get(name); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
-		}
-	}
-	v, err = a.Ask(t.Context(), callFor("/no"))
-	if err != nil || v.Allowed || v.Status != http.StatusTeapot || string(v.Body) != "no tea" || !slices.ContainsFunc(v.Downstream, func(nv mesh.NameValue) bool { return nv.Name == "x-user" }) {
-		t.Errorf("refused: %+v, %v", v, err)
-	}
-	if v, err = a.Ask(t.Context(), callFor("/moved")); err != nil || v.Allowed || v.Status != http.StatusFound {
-		t.Errorf("a redirect: %+v, %v", v, err)
-	}
-	if _, err = a.Ask(t.Context(), callFor("/broken")); err == nil {
-		t.Error("a 502 is an answer")
-	}
-	p.BodyPartial = false
-	if v, err = a.Ask(t.Context(), callFor("/yes")); err != nil || v.Allowed || v.Status != http.StatusRequestEntityTooLarge {
-		t.Errorf("a body too large: %+v, %v", v, err)
+		t.Run(name, func(t *testing.T) {
+			checkLeaks(t)
+			do(t, &mesh.AuthorizationProvider{GRPC: grpc})
+		})
 	}
 }
 
-// TestAsker_NoAnswer: who is away, slow or garbled is an error, and what holds
-// then is the provider's choice.
-func TestAsker_NoAnswer(t *testing.T) {
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	garbled := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, _, _ := http.NewResponseController(w).Hijack()
-		io.WriteString(c, "nonsense\r\n\r\n")
-		c.Close()
-	}))
-	defer garbled.Close()
-	gone := httptest.NewServer(nil)
-	gone.Close()
-	for name, address := range map[string]string{"silent": silent.Addr().String(), "garbled": garbled.Listener.Addr().String(), "gone": gone.Listener.Addr().String()} {
-		for _, overGRPC := range []bool{false, true} {
-			a := NewAsker(&mesh.AuthorizationProvider{Name: "p", Timeout: 100 * time.Millisecond, GRPC: overGRPC}, dialTo(address))
-			if v, err := a.Ask(t.Context(), callFor("/")); err == nil {
-				t.Errorf("%s, gRPC %v: %+v", name, overGRPC, v)
+func TestAskNoAnswer(t *testing.T) {
+	t.Run("down", func(t *testing.T) {
+		bothProtocols(t, func(t *testing.T, p *mesh.AuthorizationProvider) {
+			a := newTestAsker(t, p, closedPort(t))
+			if v, err := a.Ask(context.Background(), getCall("/")); err == nil || !strings.Contains(err.Error(), "refused") {
+				t.Errorf("Ask = %+v, %v", v, err)
 			}
-			a.Close()
-			if _, err := a.Ask(t.Context(), callFor("/")); !errors.Is(err, ErrClosed) {
-				t.Errorf("after the end: %v", err)
+		})
+	})
+	t.Run("hangs", func(t *testing.T) {
+		bothProtocols(t, func(t *testing.T, p *mesh.AuthorizationProvider) {
+			p.Timeout = 50 * time.Millisecond
+			a := newTestAsker(t, p, silentServer(t))
+			if v, err := a.Ask(context.Background(), getCall("/")); !errors.Is(err, errLate) {
+				t.Errorf("Ask = %+v, %v", v, err)
 			}
-		}
-	}
+		})
+	})
+	t.Run("dial hangs", func(t *testing.T) {
+		bothProtocols(t, func(t *testing.T, p *mesh.AuthorizationProvider) {
+			p.Timeout = 50 * time.Millisecond
+			a := NewAsker(p, func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() })
+			t.Cleanup(a.Close)
+			if v, err := a.Ask(context.Background(), getCall("/")); !errors.Is(err, errLate) {
+				t.Errorf("Ask = %+v, %v", v, err)
+			}
+		})
+	})
+	t.Run("caller leaves", func(t *testing.T) {
+		bothProtocols(t, func(t *testing.T, p *mesh.AuthorizationProvider) {
+			a := newTestAsker(t, p, silentServer(t))
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			if v, err := a.Ask(ctx, getCall("/")); !errors.Is(err, context.Canceled) {
+				t.Errorf("Ask = %+v, %v", v, err)
+			}
+		})
+	})
+	t.Run("garbage", func(t *testing.T) {
+		bothProtocols(t, func(t *testing.T, p *mesh.AuthorizationProvider) {
+			a := newTestAsker(t, p, rawServer(t, func(c net.Conn) {
+				c.Read(make([]byte, 4096))
+				c.Write([]byte("\x16\x03\x01 220 mail.test ESMTP\r\n\r\n"))
+			}))
+			p.Timeout = time.Second
+			if v, err := a.Ask(context.Background(), getCall("/")); err == nil {
+				t.Errorf("Ask = %+v", v)
+			}
+		})
+	})
+}
+
+func TestOnError(t *testing.T) {
 	for _, tt := range []struct {
-		p       mesh.AuthorizationProvider
-		allowed bool
-		status  int
-	}{{mesh.AuthorizationProvider{}, false, 403}, {mesh.AuthorizationProvider{StatusOnError: 503}, false, 503}, {mesh.AuthorizationProvider{FailOpen: true}, true, 0}} {
-		a := NewAsker(&tt.p, dialTo(""))
-		if v := a.OnError(); v.Allowed != tt.allowed || v.Status != tt.status {
-			t.Errorf("%+v: %+v", tt.p, v)
+		open          bool
+		status, wants int // 0: allowed
+	}{
+		{false, 0, 403}, {false, 503, 503}, {true, 503, 0}, {true, 0, 0},
+		{false, 100, 403}, {false, 700, 403}, {false, -1, 403},
+	} {
+		a := NewAsker(&mesh.AuthorizationProvider{FailOpen: tt.open, StatusOnError: tt.status}, nil)
+		v := a.OnError()
+		if v.Allowed != (tt.wants == 0) || v.Status != tt.wants {
+			t.Errorf("failOpen %v, statusOnError %d: %+v", tt.open, tt.status, v)
 		}
 		a.Close()
 	}
 }
 
-// checker is an authorization service over gRPC.
-type checker struct {
-	authv3.UnimplementedAuthorizationServer
-	answer func(*authv3.CheckRequest) *authv3.CheckResponse
-}
-
-func (c checker) Check(_ context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	return c.answer(r), nil
-}
-
-func option(name, value string) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}}
-}
-
-func TestAsker_GRPC(t *testing.T) {
-	var seen *authv3.CheckRequest
-	answers := map[string]*authv3.CheckResponse{
-		"/yes": {Status: &status.Status{Code: int32(codes.OK)}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
-			Headers: []*corev3.HeaderValueOption{option("X-User", "alice"), option("x-isthmus-probe", "1"), option(":path", "/admin"), option("host", "evil")}, HeadersToRemove: []string{"x-gone", "host"},
-		}}},
-		"/bare": {Status: &status.Status{Code: int32(codes.OK)}},
-		"/no": {Status: &status.Status{Code: int32(codes.PermissionDenied)}, HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
-			Status: &typev3.HttpStatus{Code: typev3.StatusCode_Unauthorized}, Body: "who?", Headers: []*corev3.HeaderValueOption{option("www-authenticate", "Basic")},
-		}}},
-		"/plainly-no": {Status: &status.Status{Code: int32(codes.PermissionDenied)}},
-		"/injects": {Status: &status.Status{Code: int32(codes.OK)}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
-			Headers: []*corev3.HeaderValueOption{option("x-a", "1\r\nx-b: 2")},
-		}}},
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := grpc.NewServer()
-	authv3.RegisterAuthorizationServer(server, checker{answer: func(r *authv3.CheckRequest) *authv3.CheckResponse {
-		seen = r
-		path, _, _ := strings.Cut(r.Attributes.Request.Http.Path, "?")
-		return answers[path]
-	}})
-	go server.Serve(l) // ends with Stop
-	defer server.Stop()
-	a := NewAsker(&mesh.AuthorizationProvider{Name: "p", GRPC: true, Timeout: 5 * time.Second}, dialTo(l.Addr().String()))
-	defer a.Close()
-
-	v, err := a.Ask(t.Context(), callFor("/yes", "X-Ticket: t"))
-	if err != nil || !v.Allowed || !slices.Equal(v.Set, []mesh.NameValue{{Name: "x-user", Value: "alice"}}) || !slices.Equal(v.Remove, []string{"x-gone"}) {
-		t.Errorf("allowed: %+v, %v", v, err)
-	}
-	h := seen.Attributes.Request.Http
-	if h.Method != "POST" || h.Path != "/yes?q=1" || h.Host != "web.prod" || h.Headers["x-ticket"] != "t" || h.Body != "" || seen.Attributes.Source.Principal != alice {
-		t.Errorf("asked %+v", seen)
-	}
-	if v, err := a.Ask(t.Context(), callFor("/bare")); err != nil || !v.Allowed {
-		t.Errorf("a bare OK: %+v, %v", v, err)
-	}
-	if v, err := a.Ask(t.Context(), callFor("/no")); err != nil || v.Allowed || v.Status != 401 || string(v.Body) != "who?" || len(v.Downstream) != 1 {
-		t.Errorf("refused: %+v, %v", v, err)
-	}
-	if v, err := a.Ask(t.Context(), callFor("/plainly-no")); err != nil || v.Allowed || v.Status != 403 {
-		t.Errorf("refused plainly: %+v, %v", v, err)
-	}
-	if v, err := a.Ask(t.Context(), callFor("/injects")); err != nil || v.Allowed || v.Status != 500 || v.Fault == nil {
-		t.Errorf("an answer that would split a head: %+v, %v", v, err)
-	}
-}
-
-// TestAsker_TooMany: there is no line for a service that does not answer.
-func TestAsker_TooMany(t *testing.T) {
-	a := NewAsker(&mesh.AuthorizationProvider{Name: "p"}, dialTo(""))
-	for range cap(a.slots) {
-		a.slots <- struct{}{}
-	}
-	if _, err := a.Ask(t.Context(), callFor("/")); !errors.Is(err, ErrTooMany) {
-		t.Errorf("error %v", err)
-	}
-	for range cap(a.slots) {
-		<-a.slots
-	}
-	a.Close()
-}
-
-// FuzzVerdict: no field of an answer frames a message, names a proxy's own field,
-// or has a line end in it.
-func FuzzVerdict(f *testing.F) {
-	f.Add("x-user", "alice")
-	f.Add("Host", "evil")
-	f.Add("x-a", "1\r\nx-b: 2")
-	f.Add("transfer-encoding", "chunked")
-	f.Add("X-Isthmus-Probe", "1")
-	f.Fuzz(func(t *testing.T, name, value string) {
-		v := readCheck(&authv3.CheckResponse{Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
-			Headers: []*corev3.HeaderValueOption{option(name, value)}, ResponseHeadersToAdd: []*corev3.HeaderValueOption{option(name, value)},
-		}}}, nil)
-		for _, nv := range slices.Concat(v.Set, v.Add, v.Downstream, v.DownstreamSet) {
-			if reserved(nv.Name) || strings.ToLower(nv.Name) != nv.Name || !http1.ValidName([]byte(nv.Name)) || strings.ContainsAny(nv.Value, "\r\n\x00") {
-				t.Errorf("%q: %q is sent on", nv.Name, nv.Value)
+// TestAskBodyTooLong: 413 comes before any question, and FailOpen does not help.
+func TestAskBodyTooLong(t *testing.T) {
+	bothProtocols(t, func(t *testing.T, p *mesh.AuthorizationProvider) {
+		p.FailOpen, p.Body = true, 4
+		at := closedPort(t)
+		a := newTestAsker(t, p, at)
+		for _, c := range []*Call{
+			{Body: []byte("12345")},
+			{Body: []byte("1234"), BodyPartial: true},
+		} {
+			c.Method, c.Path, c.Host = []byte("POST"), []byte("/"), []byte("app.test")
+			if v := mustAsk(t, a, c); v.Allowed || v.Status != 413 {
+				t.Errorf("Ask = %+v", v)
 			}
+		}
+		if n := at.dials.Load(); n > 0 {
+			t.Errorf("%d connections", n)
 		}
 	})
 }
 
-func BenchmarkAsk_HTTP(b *testing.B) {
-	service := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	defer service.Close()
-	a := NewAsker(&mesh.AuthorizationProvider{Name: "p", Timeout: time.Second}, dialTo(service.Listener.Addr().String()))
-	defer a.Close()
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := a.Ask(b.Context(), callFor("/")); err != nil {
-			b.Fatal(err)
+func TestCloseEndsCalls(t *testing.T) {
+	bothProtocols(t, func(t *testing.T, p *mesh.AuthorizationProvider) {
+		p.Timeout = time.Hour
+		began := make(chan struct{}, 1)
+		at := rawServer(t, func(c net.Conn) {
+			began <- struct{}{}
+			for b := make([]byte, 1024); ; {
+				if _, err := c.Read(b); err != nil {
+					return
+				}
+			}
+		})
+		a := newTestAsker(t, p, at)
+		failed := make(chan error)
+		go func() { // until Ask fails, which Close brings about
+			_, err := a.Ask(context.Background(), getCall("/"))
+			failed <- err
+		}()
+		<-began
+		closed := make(chan struct{})
+		go func() { a.Close(); close(closed) }()
+		if err := <-failed; !errors.Is(err, ErrClosed) {
+			t.Errorf("Ask = %v", err)
+		}
+		<-closed
+		if _, err := a.Ask(context.Background(), getCall("/")); !errors.Is(err, ErrClosed) {
+			t.Errorf("Ask after Close = %v", err)
+		}
+	})
+}
+
+// await waits until something holds, at most for patience.
+func await(t *testing.T, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("it never came")
 		}
 	}
 }
+
+func untilAllowed(t *testing.T, a *Asker) {
+	t.Helper()
+	await(t, func() bool {
+		v, err := a.Ask(context.Background(), getCall("/"))
+		return err == nil && v.Allowed
+	})
+}
+
+// TestAskFrozen: of a service that has gone without a word, one call is late,
+// and the next one finds another connection.
+func TestAskFrozen(t *testing.T) {
+	bothProtocols(t, func(t *testing.T, p *mesh.AuthorizationProvider) {
+		p.Timeout = 500 * time.Millisecond
+		at := allowAll(t, p.GRPC)
+		a := newTestAsker(t, p, at)
+		mustAsk(t, a, getCall("/"))
+		at.freeze()
+		if v, err := a.Ask(context.Background(), getCall("/")); !errors.Is(err, errLate) {
+			t.Fatalf("Ask = %+v, %v", v, err)
+		}
+		untilAllowed(t, a)
+		if n := at.dials.Load(); n != 2 {
+			t.Errorf("%d connections", n)
+		}
+	})
+}
+
+func TestAskRestart(t *testing.T) {
+	bothProtocols(t, func(t *testing.T, p *mesh.AuthorizationProvider) {
+		address, stop := startAllowing(t, p.GRPC)
+		at := newPlace(address)
+		a := newTestAsker(t, p, at)
+		mustAsk(t, a, getCall("/"))
+		stop()
+		gone := at.dials.Load()
+		await(t, func() bool { // it is tried again and again
+			v, err := a.Ask(context.Background(), getCall("/"))
+			if err == nil {
+				t.Fatalf("Ask = %+v of a service that is gone", v)
+			}
+			return at.dials.Load() >= gone+4
+		})
+		address, _ = startAllowing(t, p.GRPC)
+		at.move(address)
+		untilAllowed(t, a)
+	})
+}
+
+func allowAll(t testing.TB, grpc bool) *place {
+	address, _ := startAllowing(t, grpc)
+	return newPlace(address)
+}
+
+// startAllowing starts a service that allows everything.
+func startAllowing(t testing.TB, grpc bool) (address string, stop func()) {
+	if grpc {
+		return startGRPC(t, allowCheck)
+	}
+	return startHTTP(t, allowHTTP)
+}
+
+// benchCall is a request as browsers send it.
+func benchCall() *Call {
+	c := getCall("/api/v1/items?page=2", "accept", "application/json", "authorization", "Bearer "+strings.Repeat("x", 600),
+		"user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0)", "accept-language", "en-GB,en;q=0.5", "cookie", "session="+strings.Repeat("y", 100))
+	c.Principal, c.OwnPrincipal = "spiffe://cluster.local/ns/a/sa/client", "spiffe://cluster.local/ns/b/sa/server"
+	c.Source, c.Destination = netip.MustParseAddrPort("10.0.0.1:40000"), netip.MustParseAddrPort("10.0.0.2:8080")
+	return c
+}
+
+func benchmarkAsk(b *testing.B, p *mesh.AuthorizationProvider) {
+	a := newTestAsker(b, p, allowAll(b, p.GRPC))
+	c := benchCall()
+	mustAsk(b, a, c)
+	b.ReportAllocs()
+	for b.Loop() {
+		if v, err := a.Ask(context.Background(), c); err != nil || !v.Allowed {
+			b.Fatal(v, err)
+		}
+	}
+}
+
+func BenchmarkAsk_HTTP(b *testing.B) {
+	benchmarkAsk(b, &mesh.AuthorizationProvider{RequestHeaders: []string{"authorization", "cookie", "x-*"}})
+}
+
+func BenchmarkAsk_GRPC(b *testing.B) { benchmarkAsk(b, &mesh.AuthorizationProvider{GRPC: true}) }

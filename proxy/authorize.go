@@ -231,6 +231,9 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 		x.verdict = &auth.Verdict{Status: 403}
 		return Denied
 	}
+	if x.req.Hop {
+		x.req.StripHopByHop()
+	}
 	x.clientCertField() // what a client says of its own certificate is not for the service either
 	call := &auth.Call{
 		Method: x.req.Method, Path: x.req.Path, Query: x.req.Query, HasQuery: x.req.HasQuery, Host: x.req.Authority, Scheme: string(x.scheme()),
