@@ -2,6 +2,7 @@ package auth
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -125,18 +126,30 @@ func (r *Rules) Check(q *Request) *Refusal {
 			}
 		}
 	}
-	if m := r.deny.find(q); m != nil {
+	m, refused := r.decide(q)
+	if m != nil {
 		m.policy.tally.Matched.Add(1)
-		return &Refusal{Policy: m.policy.AuthorizationPolicy, Rule: m.index}
+	}
+	switch {
+	case !refused:
+		return nil
+	case m == nil:
+		return r.nearest(q)
+	}
+	return &Refusal{Policy: m.policy.AuthorizationPolicy, Rule: m.index}
+}
+
+// decide says whether a request is refused, and by which rule that is so; nil if
+// it is none's doing.
+func (r *Rules) decide(q *Request) (by *rule, refused bool) {
+	if m := r.deny.find(q); m != nil {
+		return m, true
 	}
 	if !r.hasAllow {
-		return nil
+		return nil, false
 	}
-	if m := r.allow.find(q); m != nil {
-		m.policy.tally.Matched.Add(1)
-		return nil
-	}
-	return r.nearest(q)
+	m := r.allow.find(q)
+	return m, m == nil
 }
 
 // match returns the first rule that fits.
@@ -152,16 +165,20 @@ func (p *policy) match(q *Request) *rule {
 // nearest finds the ALLOW rule of which most fits.
 func (r *Rules) nearest(q *Request) *Refusal {
 	out, best := &Refusal{Rule: -1}, -1
+	var nearest *rule
 	for _, p := range r.allow.policies {
 		if out.Policy == nil {
 			out.Policy = p.AuthorizationPolicy
 		}
 		for _, m := range p.rules {
-			if score, field := m.near(q); score > best {
-				best = score
-				*out = Refusal{p.AuthorizationPolicy, m.index, field}
+			if score := m.near(q); score > best {
+				best, nearest = score, m
+				out.Policy, out.Rule = p.AuthorizationPolicy, m.index
 			}
 		}
+	}
+	if nearest != nil {
+		out.Field = nearest.misses(q)
 	}
 	return out
 }
@@ -270,7 +287,7 @@ func (r *rule) match(q *Request) bool {
 
 func (r *rule) matchFrom(q *Request) bool {
 	for i := range r.from {
-		if r.from[i].match(q, r.forbids) {
+		if r.from[i].miss(q, r.forbids) == "" {
 			return true
 		}
 	}
@@ -279,64 +296,109 @@ func (r *rule) matchFrom(q *Request) bool {
 
 func (r *rule) matchTo(q *Request) bool {
 	for i := range r.to {
-		if r.to[i].match(q, r.forbids) {
+		if r.to[i].miss(q, r.forbids) == "" {
 			return true
 		}
 	}
 	return len(r.to) == 0
 }
 
-// near says how much of a rule fits, and the first of its fields that does not.
-func (r *rule) near(q *Request) (score int, field string) {
-	note := func(ok bool, name string) {
-		if ok {
+// near says how much of a rule fits.
+func (r *rule) near(q *Request) (score int) {
+	if r.matchFrom(q) {
+		score++
+	}
+	if r.matchTo(q) {
+		score++
+	}
+	for i := range r.when {
+		if r.matchWhen(&r.when[i], q) {
 			score++
-		} else if field == "" {
-			field = name
 		}
 	}
-	note(r.matchFrom(q), "from")
-	note(r.matchTo(q), "to")
-	for i := range r.when {
-		note(r.matchWhen(&r.when[i], q), "when: "+r.when[i].KeyText())
+	return score
+}
+
+// misses names the first part of a rule that does not fit. Of alternatives, none
+// of which does, each says which of its fields it is.
+func (r *rule) misses(q *Request) string {
+	alternatives := func(n int, miss func(i int) (at string)) string {
+		var out []string
+		for i := range n {
+			out = append(out, miss(i))
+		}
+		return strings.Join(out, " and ")
 	}
-	return score, field
+	if !r.matchFrom(q) {
+		return alternatives(len(r.from), func(i int) string {
+			return "from[" + strconv.Itoa(i) + "].source." + r.from[i].miss(q, r.forbids)
+		})
+	}
+	if !r.matchTo(q) {
+		return alternatives(len(r.to), func(i int) string {
+			return "to[" + strconv.Itoa(i) + "].operation." + r.to[i].miss(q, r.forbids)
+		})
+	}
+	for i := range r.when {
+		if !r.matchWhen(&r.when[i], q) {
+			return "when[" + strconv.Itoa(i) + "] " + r.when[i].KeyText()
+		}
+	}
+	return ""
 }
 
 // Of a connection that carries no requests, conditions on requests cannot be
 // judged: a rule that allows never fits it, one that forbids does without them
 // (Istio: HTTP attributes on TCP).
 
-func (m *peerMatch) match(q *Request, forbids bool) bool {
+// miss names the first field that does not fit; "": all do.
+func (m *peerMatch) miss(q *Request, forbids bool) string {
 	p := q.Peer
-	if !m.principals.matchString(p.Principal) || !m.namespaces.matchString(p.Namespace) || !m.accounts.matchString(p.ServiceAccount) ||
-		!m.trustDomains.matchString(p.TrustDomain) || !matchBlocks(&m.ip, q.Source) || !matchBlocks(&m.remote, q.Remote) {
-		return false
-	}
-	if !m.request {
-		return true
-	}
-	if q.HTTP == nil {
-		return forbids
+	switch {
+	case !m.principals.matchString(p.Principal):
+		return "principals"
+	case !m.namespaces.matchString(p.Namespace):
+		return "namespaces"
+	case !m.accounts.matchString(p.ServiceAccount):
+		return "serviceAccounts"
+	case !m.trustDomains.matchString(p.TrustDomain):
+		return "trustDomains"
+	case !matchBlocks(&m.ip, q.Source):
+		return "ipBlocks"
+	case !matchBlocks(&m.remote, q.Remote):
+		return "remoteIpBlocks"
+	case !m.request, q.HTTP == nil && forbids:
+		return ""
+	case q.HTTP == nil:
+		return "requestPrincipals"
 	}
 	who := ""
 	if q.Claims != nil {
 		who = q.Claims.Principal
 	}
-	return m.requestPrincipals.matchString(who)
+	if !m.requestPrincipals.matchString(who) {
+		return "requestPrincipals"
+	}
+	return ""
 }
 
-func (m *operationMatch) match(q *Request, forbids bool) bool {
-	if len(m.ports) > 0 && !slices.Contains(m.ports, q.Port) || slices.Contains(m.notPorts, q.Port) {
-		return false
+// miss is the same for what is asked for.
+func (m *operationMatch) miss(q *Request, forbids bool) string {
+	switch {
+	case len(m.ports) > 0 && !slices.Contains(m.ports, q.Port) || slices.Contains(m.notPorts, q.Port):
+		return "ports"
+	case !m.request, q.HTTP == nil && forbids:
+		return ""
+	case q.HTTP == nil:
+		return "paths, methods or hosts, which a connection has none of"
+	case !m.methods.match(q.HTTP.Method):
+		return "methods"
+	case !m.paths.match(q.Path):
+		return "paths"
+	case !m.hosts.matchHost(q.HTTP.Authority):
+		return "hosts"
 	}
-	if !m.request {
-		return true
-	}
-	if q.HTTP == nil {
-		return forbids
-	}
-	return m.methods.match(q.HTTP.Method) && m.paths.match(q.Path) && m.hosts.matchHost(q.HTTP.Authority)
+	return ""
 }
 
 func (r *rule) matchWhen(c *condition, q *Request) bool {

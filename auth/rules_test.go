@@ -247,7 +247,7 @@ func TestRules_Nearest(t *testing.T) {
 	if r == nil {
 		t.Fatal("allowed")
 	}
-	if got, want := r.Error(), "no AuthorizationPolicy allows it; nearest is AuthorizationPolicy prod/allow rules[1] (a.yaml:12), but for when: request.auth.claims[groups]"; got != want {
+	if got, want := r.Error(), "no AuthorizationPolicy allows it; nearest is AuthorizationPolicy prod/allow rules[1] (a.yaml:12), but for when[0] request.auth.claims[groups]"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	d := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, anything)}, nil, nil).Check(asked{}.request())
@@ -399,4 +399,51 @@ func tokenSaying(t *testing.T, payload string) *Claims {
 		t.Fatal(bad)
 	}
 	return j.claimsFor(nil)
+}
+
+// TestRules_NearestField: a refusal names the field of each alternative that does
+// not fit.
+func TestRules_NearestField(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		rule mesh.AuthorizationRule
+		want string
+	}{
+		{"both callers", mesh.AuthorizationRule{From: []mesh.PeerMatch{{Principals: in("x")}, {Namespaces: in("y")}}}, "from[0].source.principals and from[1].source.namespaces"},
+		{"one operation", mesh.AuthorizationRule{To: []mesh.OperationMatch{{Methods: in("GET"), Paths: in("/nowhere")}}}, "to[0].operation.paths"},
+		{"a port", mesh.AuthorizationRule{To: []mesh.OperationMatch{{Ports: in("1")}}}, "to[0].operation.ports"},
+		{"a token", mesh.AuthorizationRule{From: []mesh.PeerMatch{{RequestPrincipals: in("*")}}}, "from[0].source.requestPrincipals"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, &tt.rule)}, nil, nil).Check(asked{identity: alice}.request())
+			if r == nil || r.Field != tt.want {
+				t.Errorf("got %v, want the field %s", r, tt.want)
+			}
+		})
+	}
+}
+
+// TestTokens_Preview: nobody is asked for keys, and nothing is remembered of a
+// token that nobody has verified.
+func TestTokens_Preview(t *testing.T) {
+	keys := NewKeys(KeysOptions{})
+	keys.Close()
+	rule := &mesh.TokenRule{Issuer: "https://issuer.test", KeysURI: "https://issuer.test/keys"}
+	tokens := NewTokens([]*mesh.TokenRule{rule}, keys)
+	token := "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci50ZXN0Iiwic3ViIjoiYWxpY2UifQ.AAAA" // {"alg":"RS256"} {"iss":"https://issuer.test","sub":"alice"}
+	ask := func() *http1.Request {
+		var r http1.Request
+		head := "GET / HTTP/1.1\r\nhost: a\r\nauthorization: Bearer " + token + "\r\n\r\n"
+		if n, err := r.Parse([]byte(head), http1.Limits{}); n == 0 || err != nil {
+			t.Fatal(n, err)
+		}
+		return &r
+	}
+	claims, unverified, bad := tokens.Preview(ask())
+	if bad != nil || !unverified || claims.Principal != "https://issuer.test/alice" {
+		t.Errorf("claims %+v, unverified %v, refused %v", claims, unverified, bad)
+	}
+	if c, bad := tokens.Check(ask()); c != nil || bad == nil || bad.Status != 503 {
+		t.Errorf("the token that nobody verified is taken: %+v, %v", c, bad)
+	}
 }

@@ -17,18 +17,27 @@ type verified struct {
 	set                atomic.Pointer[keySet] // the last that the key was seen in
 	expires, notBefore int64                  // nanoseconds of Unix; see checkTimes
 	outputs            []http1.Field
-	size               int // bytes of memory, about
+	size               int  // bytes of memory, about
+	unverified         bool // of a preview: nobody has looked at the signature
 }
 
 func newVerified(j *parsedToken, r *tokenRule, set *keySet, key *publicKey) *verified {
-	v := &verified{
-		claims:    j.claimsFor(r.spaced),
-		rule:      r.index,
-		key:       key.id,
-		expires:   j.expires,
-		notBefore: j.notBefore,
-	}
+	v := newUnverified(j, r)
+	v.unverified, v.key = false, key.id
 	v.set.Store(set)
+	return v
+}
+
+// newUnverified is what a token says whose signature nobody has looked at: it is
+// never kept.
+func newUnverified(j *parsedToken, r *tokenRule) *verified {
+	v := &verified{
+		claims:     j.claimsFor(r.spaced),
+		rule:       r.index,
+		expires:    j.expires,
+		notBefore:  j.notBefore,
+		unverified: true,
+	}
 	add := func(name, value []byte) {
 		v.outputs = append(v.outputs, http1.Field{Name: name, Value: value, ID: http1.LookupField(name)})
 		v.size += fieldBytes + len(value)

@@ -182,6 +182,25 @@ func (t *Tokens) output(name string) ([]byte, bool) {
 // wait for a key set, as long as the rule says. A refused request may have been
 // changed in part. A nil Tokens lets everything pass.
 func (t *Tokens) Check(r *http1.Request) (*Claims, *TokenError) {
+	passed, failed := t.check(r, false)
+	if passed == nil {
+		return nil, failed
+	}
+	return passed.claims, nil
+}
+
+// Preview is Check for a request that nobody has sent: it asks nobody for keys,
+// and remembers nothing. unverified says that there are no keys to verify the
+// token with, so that its claims are as the token has them.
+func (t *Tokens) Preview(r *http1.Request) (claims *Claims, unverified bool, err *TokenError) {
+	passed, failed := t.check(r, true)
+	if passed == nil {
+		return nil, false, failed
+	}
+	return passed.claims, passed.unverified, nil
+}
+
+func (t *Tokens) check(r *http1.Request, preview bool) (*verified, *TokenError) {
 	if t == nil {
 		return nil, nil
 	}
@@ -208,7 +227,11 @@ func (t *Tokens) Check(r *http1.Request) (*Claims, *TokenError) {
 		if now == 0 {
 			now = time.Now().UnixNano()
 		}
-		v, err := g.check(found.token, now)
+		look := g.check
+		if preview {
+			look = g.preview
+		}
+		v, err := look(found.token, now)
 		if err == nil {
 			passed, in, at = v, g, found
 		} else if failed == nil || failed.Body == textIssuer {
@@ -229,7 +252,7 @@ func (t *Tokens) Check(r *http1.Request) (*Claims, *TokenError) {
 	}
 	t.strip(r)
 	r.Fields = append(r.Fields, passed.outputs...)
-	return passed.claims, nil
+	return passed, nil
 }
 
 // strip takes off headers that only rules may set.
@@ -266,7 +289,7 @@ func isPreflight(r *http1.Request) bool {
 // check judges one token at a time in nanoseconds of Unix.
 func (g *ruleGroup) check(token []byte, now int64) (*verified, *TokenError) {
 	if len(token) > maxToken {
-		return nil, refuseToken(textFormat, fmt.Errorf("%d bytes; at most %d are read", len(token), maxToken))
+		return nil, tooLong(token)
 	}
 	k := cacheKey{sha256.Sum256(token), g.print}
 	if v := g.cache.get(k); v != nil && v.stands(g.rules[v.rule].keys) {
@@ -285,9 +308,41 @@ func (g *ruleGroup) check(token []byte, now int64) (*verified, *TokenError) {
 	return v, nil
 }
 
-// judge verifies a token by the rules of its issuer; the first that it satisfies
-// counts.
+func tooLong(token []byte) *TokenError {
+	return refuseToken(textFormat, fmt.Errorf("%d bytes; at most %d are read", len(token), maxToken))
+}
+
+// preview judges a token by the key sets that are there, and remembers nothing.
+func (g *ruleGroup) preview(token []byte, now int64) (*verified, *TokenError) {
+	if len(token) > maxToken {
+		return nil, tooLong(token)
+	}
+	return g.judgeWith(token, now, func(r *tokenRule, j *parsedToken, _ time.Time) (*verified, *TokenError) {
+		set, key, err := r.verify(j, time.Time{})
+		switch {
+		case err == nil:
+			return newVerified(j, r, set, key), nil
+		case err.Body == textFetch:
+			return newUnverified(j, r), nil
+		}
+		return nil, err
+	})
+}
+
+// judge verifies a token.
 func (g *ruleGroup) judge(token []byte, now int64) (*verified, *TokenError) {
+	return g.judgeWith(token, now, func(r *tokenRule, j *parsedToken, start time.Time) (*verified, *TokenError) {
+		set, key, err := r.verify(j, start.Add(r.timeout))
+		if err != nil {
+			return nil, err
+		}
+		return newVerified(j, r, set, key), nil
+	})
+}
+
+// judgeWith looks at a token by the rules of its issuer; the first that it
+// satisfies counts. start is that of all waiting for key sets.
+func (g *ruleGroup) judgeWith(token []byte, now int64, satisfies func(r *tokenRule, j *parsedToken, start time.Time) (*verified, *TokenError)) (*verified, *TokenError) {
 	j, failed := parseToken(token)
 	if failed != nil {
 		return nil, failed
@@ -299,11 +354,11 @@ func (g *ruleGroup) judge(token []byte, now int64) (*verified, *TokenError) {
 	if err := checkTimes(j.expires, j.notBefore, now); err != nil {
 		return nil, err
 	}
-	start := time.Now() // of all waiting
+	start := time.Now()
 	for _, r := range rules {
-		set, key, err := r.verify(j, start.Add(r.timeout))
+		v, err := satisfies(r, j, start)
 		if err == nil {
-			return newVerified(j, r, set, key), nil
+			return v, nil
 		}
 		if failed == nil {
 			failed = err
@@ -312,7 +367,8 @@ func (g *ruleGroup) judge(token []byte, now int64) (*verified, *TokenError) {
 	return nil, failed
 }
 
-// verify returns the key that a token is signed with.
+// verify returns the key that a token is signed with. Without a deadline nothing
+// is fetched.
 func (r *tokenRule) verify(j *parsedToken, deadline time.Time) (*keySet, *publicKey, *TokenError) {
 	if len(r.audiences) > 0 && !slices.ContainsFunc(j.audiences, func(a string) bool { return slices.Contains(r.audiences, a) }) {
 		cause := fmt.Errorf("issuer %s, audiences %.200s, rule %s", r.issuer, fmt.Sprintf("%q", j.audiences), r.configured)
@@ -323,7 +379,7 @@ func (r *tokenRule) verify(j *parsedToken, deadline time.Time) (*keySet, *public
 		return nil, nil, &TokenError{Status: http.StatusServiceUnavailable, Body: textFetch, Cause: err}
 	}
 	key, text, unknown := set.verify(j)
-	if unknown && r.keys.refetch(deadline) {
+	if unknown && !deadline.IsZero() && r.keys.refetch(deadline) {
 		set = r.keys.current.Load()
 		key, text, _ = set.verify(j)
 	}

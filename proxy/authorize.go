@@ -108,12 +108,7 @@ func (x *exchange) authorize(vh *virtualHost) Kind {
 	if a.rules == nil {
 		return NoError
 	}
-	c.describe(&x.subject, a.needs, vh.destinationPort())
-	q := &x.subject
-	q.HTTP, q.Path, q.Claims = &x.req, x.req.Path, claims
-	if a.needs.Remote {
-		q.Remote = x.remoteAddress()
-	}
+	q := x.describe(a.needs, vh, claims)
 	if a.rules.HasCustom() {
 		if k := x.body.open(x); k != NoError {
 			return k
@@ -131,6 +126,17 @@ func (x *exchange) authorize(vh *virtualHost) Kind {
 		return Forbidden
 	}
 	return NoError
+}
+
+// describe fills in what policies judge of a request.
+func (x *exchange) describe(needs auth.Needs, vh *virtualHost, claims *auth.Claims) *auth.Request {
+	q := &x.subject
+	x.conn.describe(q, needs, vh.destinationPort())
+	q.HTTP, q.Path, q.Claims = &x.req, x.req.Path, claims
+	if needs.Remote {
+		q.Remote = x.remoteAddress()
+	}
+	return q
 }
 
 // authorizeConnection judges a connection whose bytes are passed on.

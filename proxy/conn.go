@@ -202,15 +202,7 @@ func (c *conn) readHead(x *exchange) (Kind, int) {
 		}
 		if n > 0 {
 			c.in.r += n
-			switch {
-			case string(x.req.Method) == "CONNECT":
-				return BadRequest, 405
-			case x.req.Underscore && c.kind == gateway:
-				// An application that turns names into variables would take
-				// x_forwarded_for for x-forwarded-for.
-				return BadRequest, 400
-			}
-			return NoError, 0
+			return c.judgeHead(&x.req)
 		}
 		if started == 0 {
 			started = now()
@@ -233,6 +225,20 @@ func (c *conn) readHead(x *exchange) (Kind, int) {
 			return ClientGone, 0
 		}
 	}
+}
+
+// judgeHead says whether a request with this head may be made at all. status is
+// that of a refusal.
+func (c *conn) judgeHead(r *http1.Request) (k Kind, status int) {
+	switch {
+	case string(r.Method) == "CONNECT":
+		return BadRequest, 405
+	case r.Underscore && c.kind == gateway:
+		// An application that turns names into variables would take
+		// x_forwarded_for for x-forwarded-for.
+		return BadRequest, 400
+	}
+	return NoError, 0
 }
 
 // linger ends our side and reads on for a while, so that the client gets to

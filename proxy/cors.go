@@ -23,12 +23,8 @@ const (
 // another origin may send its real one, and the policy has the answer (Envoy:
 // cors_filter). What every reply of the route says, crossOrigin adds.
 func (x *exchange) preflight(p *mesh.CORS) bool {
-	if string(x.req.Method) != "OPTIONS" {
-		return false
-	}
-	origin, _ := headerValue(&x.req, "origin")
-	method, _ := headerValue(&x.req, "access-control-request-method")
-	if len(origin) == 0 || len(method) == 0 {
+	origin, method, ok := x.question()
+	if !ok {
 		return false
 	}
 	if !allows(p, origin) {
@@ -52,6 +48,17 @@ func (x *exchange) preflight(p *mesh.CORS) bool {
 	add(maxAge, p.MaxAge, "")
 	x.local(200, nil, fields...)
 	return true
+}
+
+// question returns what a preflight asks about; ok is false if the request is
+// none.
+func (x *exchange) question() (origin, method []byte, ok bool) {
+	if string(x.req.Method) != "OPTIONS" {
+		return nil, nil, false
+	}
+	origin, _ = headerValue(&x.req, "origin")
+	method, _ = headerValue(&x.req, "access-control-request-method")
+	return origin, method, len(origin) > 0 && len(method) > 0
 }
 
 // allows reports whether pages of an origin may read replies.

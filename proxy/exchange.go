@@ -81,16 +81,7 @@ func (x *exchange) serve() {
 	x.table = x.conn.proxy.table.Load()
 	x.keep = !x.req.Close
 
-	vh, err := x.findHost()
-	if err == NoError {
-		err = x.normalize()
-	}
-	if err == NoError && x.table.access != nil && x.conn.kind != outbound {
-		err = x.authorize(vh)
-	}
-	if err == NoError {
-		err = x.findRoute(vh)
-	}
+	err := x.decide()
 	if err == NoError {
 		err = x.admit()
 	}
@@ -110,6 +101,22 @@ func (x *exchange) serve() {
 		}
 		x.forward()
 	}
+}
+
+// decide finds out what the request is for, whether policies let it pass, and
+// which route it takes.
+func (x *exchange) decide() Kind {
+	vh, err := x.findHost()
+	if err == NoError {
+		err = x.normalize()
+	}
+	if err == NoError && x.table.access != nil && x.conn.kind != outbound {
+		err = x.authorize(vh)
+	}
+	if err == NoError {
+		err = x.findRoute(vh)
+	}
+	return err
 }
 
 // findHost finds the virtual host that the request's authority means on this

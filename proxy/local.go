@@ -111,8 +111,13 @@ func (x *exchange) bodyRead() bool {
 	return x.req.Framing == http1.NoBody || x.body.framing == x.req.Framing && x.body.whole
 }
 
-// redirect answers as a route's redirect says (Istio HTTPRedirect).
+// redirect answers as a route's redirect says.
 func (x *exchange) redirect(r *mesh.Redirect) {
+	x.local(r.Code, nil, "location", x.location(r))
+}
+
+// location is where a redirect leads (Istio HTTPRedirect).
+func (x *exchange) location(r *mesh.Redirect) string {
 	scheme := r.Scheme
 	if scheme == "" {
 		scheme = string(x.scheme())
@@ -147,5 +152,5 @@ func (x *exchange) redirect(r *mesh.Redirect) {
 	if x.req.HasQuery {
 		url += "?" + string(x.req.Query)
 	}
-	x.local(r.Code, nil, "location", url)
+	return url
 }

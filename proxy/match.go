@@ -27,23 +27,49 @@ func (m *requestMatch) catchAll() bool {
 		len(m.headers) == 0 && len(m.withoutHeaders) == 0 && len(m.queryParams) == 0
 }
 
+// miss is the first condition of a requestMatch that a request does not fit. The
+// zero value: it fits them all.
+type miss struct {
+	of    condition
+	index int // in the list of headers or parameters
+}
+
+// condition is one kind of what a requestMatch asks for.
+type condition uint8
+
+const (
+	noCondition condition = iota
+	onURI
+	onMethod
+	onAuthority
+	onScheme
+	onHeader
+	onWithoutHeader
+	onQueryParam
+)
+
 // match reports whether the request fits. scheme is that of the listener.
 func (m *requestMatch) match(r *http1.Request, scheme []byte) bool {
+	return m.miss(r, scheme).of == noCondition
+}
+
+// miss returns the first condition that the request does not fit.
+func (m *requestMatch) miss(r *http1.Request, scheme []byte) miss {
 	if m.uri != nil && !m.matchURI(r.Path) {
-		return false
+		return miss{of: onURI}
 	}
 	if m.method != nil && !matchString(m.method, r.Method) {
-		return false
+		return miss{of: onMethod}
 	}
 	if m.authority != nil && !matchString(m.authority, r.Authority) {
-		return false
+		return miss{of: onAuthority}
 	}
 	if m.scheme != nil && !matchString(m.scheme, scheme) {
-		return false
+		return miss{of: onScheme}
 	}
 	for i := range m.headers {
 		if value, ok := headerValue(r, m.headers[i].Name); !ok || !matchString(&m.headers[i].StringMatch, value) {
-			return false
+			return miss{onHeader, i}
 		}
 	}
 	for i := range m.withoutHeaders {
@@ -54,15 +80,15 @@ func (m *requestMatch) match(r *http1.Request, scheme []byte) bool {
 		w := &m.withoutHeaders[i]
 		value, ok := headerValue(r, w.Name)
 		if w.Kind == mesh.MatchPresent && ok || w.Kind != mesh.MatchPresent && (matchString(&w.StringMatch, value) || anyLine(r, w)) {
-			return false
+			return miss{onWithoutHeader, i}
 		}
 	}
 	for i := range m.queryParams {
 		if value, ok := queryValue(r.Query, m.queryParams[i].Name); !ok || !matchString(&m.queryParams[i].StringMatch, value) {
-			return false
+			return miss{onQueryParam, i}
 		}
 	}
-	return true
+	return miss{}
 }
 
 func (m *requestMatch) matchURI(path []byte) bool {
