@@ -32,16 +32,15 @@ type Tally struct {
 }
 
 // NewRules compiles the policies for a node (see [mesh.AuthorizationOf]).
-// domains are the names of the own trust domain: a principal of one of them, or
-// of "cluster.local", is one of all of them (Istio: trust domain aliases). tally
-// returns the counters of a policy; nil: nothing is counted.
+// domains are the names of the own trust domain: a principal of one of them is
+// one of all of them, and "cluster.local" is another word for them. tally returns
+// the counters of a policy; nil: nothing is counted.
 func NewRules(list []*mesh.AuthorizationPolicy, domains []string, tally func(*mesh.AuthorizationPolicy) *Tally) *Rules {
 	if len(list) == 0 {
 		return nil
 	}
-	domains = slices.Clone(domains)
-	if !slices.Contains(domains, mesh.LocalDomain) {
-		domains = append(domains, mesh.LocalDomain)
+	if len(domains) == 0 {
+		domains = []string{mesh.LocalDomain}
 	}
 	r := &Rules{}
 	for _, p := range list {
@@ -70,16 +69,20 @@ func NewRules(list []*mesh.AuthorizationPolicy, domains []string, tally func(*me
 }
 
 // Needs says what of a Request the policies look at that is dear to find out.
-type Needs struct{ Remote, Destination bool }
+type Needs struct {
+	Remote, Destination bool
+	EarlyClaims         bool // by policies of action CUSTOM, which come before the token is judged
+}
 
 // Needs returns what the policies look at.
 func (r *Rules) Needs() (n Needs) {
 	if r == nil {
 		return n
 	}
-	for _, list := range [...][]*policy{r.custom, r.deny.policies, r.allow.policies, r.audit, r.dry} {
+	for i, list := range [...][]*policy{r.custom, r.deny.policies, r.allow.policies, r.audit, r.dry} {
 		for _, p := range list {
 			for _, m := range p.rules {
+				n.EarlyClaims = n.EarlyClaims || i == 0 && m.asksForToken()
 				for i := range m.from {
 					n.Remote = n.Remote || !m.from[i].remote.IsZero()
 				}
@@ -240,21 +243,32 @@ func newRule(p *policy, i int, m *mesh.AuthorizationRule, domains []string) *rul
 	return r
 }
 
-// aliased adds to principals, or trust domains, of the own trust domain those of
-// its other names.
+// aliased puts principals, or trust domains, of one of the own trust domain's
+// names under all of them. "cluster.local" stands for the own one, whatever its
+// name, and for nobody else's; "*.example" is what it says, and more where it fits
+// one of the names (Istio: trust domain aliases).
 func aliased(v mesh.Values, domains []string) mesh.Values {
 	expand := func(list []string) (out []string) {
 		for _, s := range list {
 			domain, rest, more := strings.Cut(s, "/")
-			if !slices.Contains(domains, domain) {
+			own := func(d string) bool {
+				end, wild := strings.CutPrefix(domain, "*")
+				return d == domain || wild && more && end != "" && strings.HasSuffix(d, end)
+			}
+			if domain != mesh.LocalDomain && !slices.ContainsFunc(domains, own) {
 				out = append(out, s)
 				continue
 			}
 			for _, d := range domains {
-				if more {
+				switch {
+				case own(d):
+					d = s
+				case more:
 					d += "/" + rest
 				}
-				out = append(out, d)
+				if !slices.Contains(out, d) {
+					out = append(out, d)
+				}
 			}
 		}
 		return out
@@ -301,6 +315,22 @@ func (r *rule) matchTo(q *Request) bool {
 		}
 	}
 	return len(r.to) == 0
+}
+
+// asksForToken reports whether a rule looks at what a token says.
+func (r *rule) asksForToken() bool {
+	for i := range r.from {
+		if r.from[i].request {
+			return true
+		}
+	}
+	for i := range r.when {
+		switch r.when[i].Key {
+		case mesh.KeyRequestPrincipal, mesh.KeyAudiences, mesh.KeyPresenter, mesh.KeyClaims:
+			return true
+		}
+	}
+	return false
 }
 
 // near says how much of a rule fits.

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -195,11 +196,41 @@ func TestRules_Fields(t *testing.T) {
 		{"a connection and a header", header(notIn("x")), asked{tcp: true}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, tt.rule)}, []string{"new.example", "old.example"}, nil).Check(tt.ask.request())
+			r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, tt.rule)}, []string{"new.example", "old.example", "cluster.local"}, nil).Check(tt.ask.request())
 			if (r == nil) != tt.want {
 				t.Errorf("refusal %v, want allowed %v", r, tt.want)
 			}
 		})
+	}
+}
+
+// TestRules_Aliases: whom a principal means in a mesh whose trust domain is
+// new.example, and was old.example.
+func TestRules_Aliases(t *testing.T) {
+	for _, tt := range []struct {
+		principal string
+		means     []string // of the trust domains below, under any of which alice may call
+	}{
+		{"new.example/ns/prod/sa/alice", []string{"new.example", "old.example"}},
+		{"old.example/ns/prod/sa/alice", []string{"new.example", "old.example"}},
+		{"cluster.local/ns/prod/sa/alice", []string{"new.example", "old.example"}}, // and not whoever calls himself so
+		{"evil.example/ns/prod/sa/alice", []string{"evil.example"}},
+		{"*/ns/prod/sa/alice", []string{"new.example", "old.example", "cluster.local", "evil.example"}},
+		{"*w.example/ns/prod/sa/alice", []string{"new.example", "old.example"}},
+		{"*example/ns/prod/sa/alice", []string{"new.example", "old.example", "evil.example"}},
+		{"new.example/*", []string{"new.example", "old.example"}},
+		{"new.*", []string{"new.example"}},
+	} {
+		for _, domain := range []string{"new.example", "old.example", "cluster.local", "evil.example"} {
+			for name, v := range map[string]mesh.Values{"": in(tt.principal), "not ": notIn(tt.principal)} {
+				rule := from(mesh.PeerMatch{Principals: v})
+				r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, rule)}, []string{"new.example", "old.example"}, nil).
+					Check(asked{identity: "spiffe://" + domain + "/ns/prod/sa/alice"}.request())
+				if got, want := r == nil, slices.Contains(tt.means, domain) == (name == ""); got != want {
+					t.Errorf("%s%s, and alice of %s: allowed %v, want %v", name, tt.principal, domain, got, want)
+				}
+			}
+		}
 	}
 }
 

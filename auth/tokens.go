@@ -200,6 +200,19 @@ func (t *Tokens) Preview(r *http1.Request) (claims *Claims, unverified bool, err
 	return passed.claims, passed.unverified, nil
 }
 
+// Look returns the claims that [Tokens.Check] would find, and changes nothing: for
+// policies that come before the token is judged. A token that is refused has none.
+func (t *Tokens) Look(r *http1.Request) *Claims {
+	if t == nil || isPreflight(r) {
+		return nil
+	}
+	f, _ := t.find(r, false)
+	if f.verified == nil {
+		return nil
+	}
+	return f.claims
+}
+
 func (t *Tokens) check(r *http1.Request, preview bool) (*verified, *TokenError) {
 	if t == nil {
 		return nil, nil
@@ -208,20 +221,41 @@ func (t *Tokens) check(r *http1.Request, preview bool) (*verified, *TokenError) 
 		t.strip(r)
 		return nil, nil
 	}
-	var (
-		failed *TokenError
-		passed *verified
-		in     *ruleGroup
-		at     foundToken
-		now    int64
-	)
+	f, failed := t.find(r, preview)
+	if f.verified == nil {
+		t.strip(r)
+		return nil, failed
+	}
+	if !f.group.rules[f.rule].forward {
+		f.at.remove(r)
+	}
+	if len(f.outputs) > 0 && r.Hop {
+		// Connection may name a header that is about to be set, which would take it
+		// off again further on (RFC 9110 7.6.1).
+		r.StripHopByHop()
+	}
+	t.strip(r)
+	r.Fields = append(r.Fields, f.outputs...)
+	return f.verified, nil
+}
+
+// accepted is a token that was believed, and where it was.
+type accepted struct {
+	*verified // nil: there is none
+	group     *ruleGroup
+	at        foundToken
+}
+
+// find looks for the token of a request and judges it.
+func (t *Tokens) find(r *http1.Request, preview bool) (out accepted, failed *TokenError) {
+	var now int64
 	for _, g := range t.groups {
 		found, n := g.places.find(r)
 		if n > 1 {
 			// Which one counts is the upstream's guess as much as ours.
-			return nil, refuseToken(textMultiple, nil)
+			return accepted{}, refuseToken(textMultiple, nil)
 		}
-		if n == 0 || passed != nil {
+		if n == 0 || out.verified != nil {
 			continue
 		}
 		if now == 0 {
@@ -233,26 +267,12 @@ func (t *Tokens) check(r *http1.Request, preview bool) (*verified, *TokenError) 
 		}
 		v, err := look(found.token, now)
 		if err == nil {
-			passed, in, at = v, g, found
+			out = accepted{v, g, found}
 		} else if failed == nil || failed.Body == textIssuer {
 			failed = err // the most telling: of a rule that knows the issuer
 		}
 	}
-	if passed == nil {
-		t.strip(r)
-		return nil, failed
-	}
-	if !in.rules[passed.rule].forward {
-		at.remove(r)
-	}
-	if len(passed.outputs) > 0 && r.Hop {
-		// Connection may name a header that is about to be set, which would take it
-		// off again further on (RFC 9110 7.6.1).
-		r.StripHopByHop()
-	}
-	t.strip(r)
-	r.Fields = append(r.Fields, passed.outputs...)
-	return passed, nil
+	return out, failed
 }
 
 // strip takes off headers that only rules may set.

@@ -94,11 +94,25 @@ func (p *Proxy) PolicyMatches() map[telemetry.Policy]uint64 {
 	return out
 }
 
-// authorize judges a request for a virtual host: its token, then what
-// authorization services say, then who calls and what is asked for (Istio: CUSTOM,
-// DENY, ALLOW).
+// authorize judges a request for a virtual host: what authorization services say,
+// then its token, then who calls and what is asked for (Istio: CUSTOM, token,
+// DENY, ALLOW). A service sees the request as it has come, and may bring the token
+// with it.
 func (x *exchange) authorize(vh *virtualHost) Kind {
 	a, c := x.table.access, x.conn
+	if a.rules.HasCustom() {
+		var claims *auth.Claims
+		if a.needs.EarlyClaims {
+			claims = a.tokens.Look(&x.req)
+		}
+		x.describe(a.needs, vh, claims)
+		if k := x.body.open(x); k != NoError {
+			return k
+		}
+		if k := x.consult(); k != NoError {
+			return k
+		}
+	}
 	claims, bad := a.tokens.Check(&x.req)
 	if bad != nil {
 		x.badToken = bad
@@ -108,16 +122,7 @@ func (x *exchange) authorize(vh *virtualHost) Kind {
 	if a.rules == nil {
 		return NoError
 	}
-	q := x.describe(a.needs, vh, claims)
-	if a.rules.HasCustom() {
-		if k := x.body.open(x); k != NoError {
-			return k
-		}
-		if k := x.consult(); k != NoError {
-			return k
-		}
-	}
-	if r := a.rules.Check(q); r != nil {
+	if r := a.rules.Check(x.describe(a.needs, vh, claims)); r != nil {
 		x.refusal = r
 		c.proxy.tellRefusal(c, "policy", r)
 		if c.kind == inbound {
@@ -187,7 +192,8 @@ func (vh *virtualHost) destinationPort() uint32 {
 
 // remoteAddress is the client's: at a gateway by x-forwarded-for as far as the
 // proxies before it are believed (Envoy: xff_num_trusted_hops); at a sidecar what
-// the proxy says that has called, if it has proved to be one.
+// the proxy says that has called, if it has proved to be one. Whoever is on the
+// loopback of that one is its own application: the client is where it is.
 func (x *exchange) remoteAddress() netip.Addr {
 	c := x.conn
 	n := c.proxy.trusted
@@ -209,14 +215,21 @@ func (x *exchange) remoteAddress() netip.Addr {
 	if len(list) == 0 {
 		return c.address
 	}
-	text := strings.TrimSpace(string(list[max(len(list)-n, 0)]))
-	if a, err := netip.ParseAddr(text); err == nil {
-		return a.Unmap()
+	a := parseAddress(strings.TrimSpace(string(list[max(len(list)-n, 0)])))
+	if c.kind == inbound && a.IsLoopback() {
+		return c.address
 	}
+	return a
+}
+
+// parseAddress reads an address with or without a port. What is neither is
+// nobody's: it is in no block.
+func parseAddress(text string) netip.Addr {
 	if a, err := netip.ParseAddrPort(text); err == nil {
 		return a.Addr().Unmap()
 	}
-	return netip.Addr{} // nobody's: in no block
+	a, _ := netip.ParseAddr(text)
+	return a.Unmap()
 }
 
 // consult asks the authorization services that policies of action CUSTOM name.

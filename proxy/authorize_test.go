@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	stdtls "crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -241,6 +243,56 @@ spec: {selector: {matchLabels: {istio: ingressgateway}}, rules: [{from: [{source
 	}
 }
 
+// TestAuthorize_Sidecar: at a sidecar, the client is who the calling proxy says, or
+// where its application is.
+func TestAuthorize_Sidecar(t *testing.T) {
+	tr := newTrust(t)
+	frontend := tr.identity("shop", "frontend")
+	const callerAt = "127.0.0.2"
+	for _, tt := range []struct {
+		name, block, forwarded string
+		secure                 bool
+		want                   string
+	}{
+		{"who a gateway says", "10.0.0.0/8", "10.1.1.1", true, "200"},
+		{"who a client has said to a gateway", "10.0.0.0/8", "10.1.1.1, 11.1.1.1", true, "403"},
+		{"the caller's application", callerAt, "127.0.0.1", true, "200"},
+		{"whom the caller's application speaks of", "10.0.0.0/8", "10.1.1.1, 127.0.0.1", true, "403"},
+		{"nobody", callerAt, "", true, "200"},
+		{"who somebody says in plain text", "10.0.0.0/8", "10.1.1.1", false, "403"},
+		{"who speaks in plain text", callerAt, "10.1.1.1", false, "200"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			callee := sidecarOfWeb(t, tr.identity("prod", "web"), replying(t, okReply).address, `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: remote, namespace: prod}
+spec: {rules: [{from: [{source: {remoteIpBlocks: ["`+tt.block+`"]}}]}]}
+`)
+			d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(callerAt)}}
+			c, err := d.Dial("tcp", callee.address("inbound"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(20 * time.Second))
+			if tt.secure {
+				c = stdtls.Client(c, frontend.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil))
+			}
+			request := "GET / HTTP/1.1\r\nHost: web.prod\r\n"
+			if tt.forwarded != "" {
+				request += "X-Forwarded-For: " + tt.forwarded + "\r\n"
+			}
+			if _, err := io.WriteString(c, request+"\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			if head, err := readHead(bufio.NewReader(c)); err != nil || status(head) != tt.want {
+				t.Errorf("got %q, %v, want %s", head, err, tt.want)
+			}
+		})
+	}
+}
+
 // TestAuthorize_Connection: policies hold for connections that are passed on, too.
 func TestAuthorize_Connection(t *testing.T) {
 	tr := newTrust(t)
@@ -347,5 +399,67 @@ spec: {action: DENY, rules: [{to: [{operation: {paths: ["/api/never"]}}]}]}
 	service.Close()
 	if got := exchangeRaw(t, callee.address("inbound"), "GET /api/x HTTP/1.1\r\nHost: web.prod\r\nx-ticket: good\r\n\r\n", whole(1)); status(got) != "403" {
 		t.Errorf("without an answer: %q", got)
+	}
+}
+
+// TestAuthorize_CustomBeforeToken: an authorization service is asked before the
+// token is judged, sees it, and may bring it. Whether it is asked may depend on
+// what the token says.
+func TestAuthorize_CustomBeforeToken(t *testing.T) {
+	tr, i := newTrust(t), newTokenIssuer(t)
+	good := i.token(map[string]any{"groups": []string{"users"}})
+	var seen atomic.Value
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen.Store(r.Header.Get("authorization"))
+		if c, err := r.Cookie("session"); err == nil && c.Value == "alice" {
+			w.Header().Set("authorization", "Bearer "+good)
+			return
+		}
+		w.Header().Set("location", "/login")
+		w.WriteHeader(http.StatusFound)
+	}))
+	defer service.Close()
+	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	application := capturing(t, okReply)
+	callee := sidecarOfWeb(t, tr.identity("prod", "web"), application.address, tokensOf(i, "web")+fmt.Sprintf(`
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: login
+      envoyExtAuthzHttp: {service: %q, port: %s, includeRequestHeadersInCheck: [authorization, cookie], headersToUpstreamOnAllow: [authorization], headersToDownstreamOnDeny: [location]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: login, namespace: prod}
+spec: {action: CUSTOM, provider: {name: login}, rules: [{from: [{source: {notRequestPrincipals: ["*"]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: users, namespace: prod}
+spec: {rules: [{when: [{key: "request.auth.claims[groups]", values: [users]}]}]}
+`, host, port))
+	for _, tt := range []struct{ name, fields, want, asked string }{
+		{"without anything", "", "302", ""},
+		{"a session", "Cookie: session=alice\r\n", "200", ""},
+		{"an old token", "Authorization: Bearer nonsense\r\n", "302", "Bearer nonsense"},
+		{"an old token and a session", "Authorization: Bearer nonsense\r\nCookie: session=alice\r\n", "200", "Bearer nonsense"},
+		{"a good token", "Authorization: Bearer " + good + "\r\n", "200", "nobody"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			seen.Store("nobody")
+			got := exchangeRaw(t, callee.address("inbound"), "GET / HTTP/1.1\r\nHost: web.prod\r\n"+tt.fields+"\r\n", whole(1))
+			if status(got) != tt.want {
+				t.Errorf("got %q, want %s", got, tt.want)
+			}
+			if asked := seen.Load(); asked != tt.asked {
+				t.Errorf("the service was asked with %q, want %q", asked, tt.asked)
+			}
+			if head := application.last(); tt.want == "200" && (field(head, "x-user") != "alice" || strings.Contains(strings.ToLower(head), "authorization:")) {
+				t.Errorf("the application got %q", head)
+			}
+		})
 	}
 }

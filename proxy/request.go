@@ -170,10 +170,18 @@ func reserved(name []byte) bool {
 func ownWord(name []byte) bool { return len(name) > 10 && equalFold(name[:10], "x-isthmus-") }
 
 // forwarding reports whether a field claims where a request came from or went
-// to, which only proxies before a gateway that it trusts may say.
+// to, or what certificate its client has shown (RFC 9440), which only proxies
+// before a gateway that it trusts may say.
 func forwarding(name []byte) bool {
-	return len(name) > 12 && equalFold(name[:12], "x-forwarded-") ||
-		len(name) == 9 && (equalFold(name, "forwarded") || equalFold(name, "x-real-ip"))
+	switch len(name) {
+	case 9:
+		return equalFold(name, "forwarded") || equalFold(name, "x-real-ip")
+	case 11:
+		return equalFold(name, "client-cert")
+	case 17:
+		return equalFold(name, "client-cert-chain") || equalFold(name[:12], "x-forwarded-")
+	}
+	return len(name) > 12 && equalFold(name[:12], "x-forwarded-")
 }
 
 // uuidLength is that of a UUID's text.

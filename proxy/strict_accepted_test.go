@@ -125,6 +125,7 @@ var acceptedFields = []accepted{
 	{"row 51: x-isthmus-*", asGet("X-Isthmus-Destination: other.test:80", "X-ISTHMUS-UNSENT: true", "x-isthmus-a: b", "X-Isthmuses: c"), sentOn("GET /", "", "X-Isthmuses: c"), "gateway:80"},
 	{"row 51: x-forwarded-proto", asGet("X-Forwarded-Proto: https"), sentOn("GET /", ""), "gateway:80"},
 	{"row 51: x-forwarded-proto, twice", asGet("X-Forwarded-Proto: http", "x-FORWARDED-proto: https"), sentOn("GET /", ""), "gateway:80"},
+	{"row 51: what certificate has been shown", asGet("Client-Cert: :AA==:", "client-CERT-chain: :AA==:", "Client-Certs: a"), sentOn("GET /", "", "Client-Certs: a"), "gateway:80"},
 	{"row 51: other words about the way here", asGet("Forwarded: for=10.0.0.9;proto=https", "X-Forwarded-Host: other.test", "X-Forwarded-Port: 443", "X-Real-IP: 10.0.0.9"), sentOn("GET /", ""), "gateway:80"},
 
 	{"row 12: obs-text and tabs in a value stay", asGet("A: b\tc\x80\xff"), sentOn("GET /", "", "A: b\tc\x80\xff"), ""},
