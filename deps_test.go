@@ -12,7 +12,8 @@ import (
 // floors are the storeys of the house: a package may import those below its
 // own only, never a neighbour.
 var floors = [][]string{
-	{"mesh", "http1", "sni", "ratelimit", "breaker", "telemetry", "deploy"},
+	{"http1"}, // the message model, on which the other protocol stands
+	{"mesh", "http2", "sni", "ratelimit", "breaker", "telemetry", "deploy"},
 	{"balancer", "health", "config", "gossip", "admin", "tls", "auth"},
 	{"proxy", "control"},
 	{"cmd/isthmus", "bench/peers", "bench/netns"},
@@ -35,6 +36,7 @@ var onlyIn = map[string]string{
 var neverIn = map[string][]string{
 	"proxy": {"net/http"}, // the request path is ours
 	"http1": {"net/http"},
+	"http2": {"net/http", "golang.org/x/net/http2"}, // which imports it
 	// 6 MiB of memory in every proxy, where two small messages are what is wanted.
 	"auth": {"google.golang.org/grpc", "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"},
 }
