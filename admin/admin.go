@@ -18,6 +18,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"isthmus/telemetry"
 )
 
 // Endpoint is an endpoint as it is shown.
@@ -129,6 +131,8 @@ type State interface {
 	Probes() []ProbeCount
 	Certificates() []Certificate
 	ConfigDump() any
+	Why(id string) []telemetry.Trouble  // the requests with an id that failed or were slow
+	Troubles(n int) []telemetry.Trouble // the latest of all
 	Reload()
 	Drain()
 	Quit()
@@ -162,6 +166,7 @@ func New(s State) http.Handler {
 		list := s.Hosts()
 		reply(w, r, list, func(o io.Writer) { writeClusters(o, list) })
 	})
+	mux.HandleFunc("GET /why", why(s))
 	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, s.ConfigDump()) })
 	for path, act := range map[string]func(){"/drain": s.Drain, "/quitquitquit": s.Quit, "/reload": s.Reload} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
@@ -233,7 +238,7 @@ func index(w io.Writer, s Status) {
 	WriteStatus(&b, s)
 	io.WriteString(w, html.EscapeString(b.String()))
 	io.WriteString(w, "</pre><ul>")
-	for _, p := range []string{"status", "endpoints", "members", "routes", "clusters", "config_dump", "ready"} {
+	for _, p := range []string{"status", "endpoints", "members", "routes", "clusters", "why", "config_dump", "ready"} {
 		fmt.Fprintf(w, `<li><a href="/%s">%s</a> (<a href="/%s?format=json">JSON</a>)`, p, p, p)
 	}
 	io.WriteString(w, "</ul>")

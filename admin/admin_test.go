@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"isthmus/telemetry"
 )
 
 // state is a proxy as a test wants it.
@@ -36,9 +38,18 @@ func (s *state) Probes() []ProbeCount {
 }
 func (s *state) Hosts() []Host   { return []Host{{Upstream: "outbound|80||a", Address: "10.0.0.1:80"}} }
 func (s *state) ConfigDump() any { return map[string]string{"config": "here"} }
-func (s *state) Reload()         { s.did = append(s.did, "reload") }
-func (s *state) Drain()          { s.did = append(s.did, "drain") }
-func (s *state) Quit()           { s.did = append(s.did, "quit") }
+func (s *state) Why(id string) []telemetry.Trouble {
+	return slices.DeleteFunc(s.Troubles(9), func(t telemetry.Trouble) bool { return t.ID != id })
+}
+func (s *state) Troubles(n int) []telemetry.Trouble {
+	return []telemetry.Trouble{
+		{ID: "a", Status: 503, Flags: "UF", Why: []string{"the client got 503 UF because of this", "and of that"}, Attempts: []telemetry.Attempt{{Endpoint: "10.0.0.1:80", Failure: "reset", Cause: "refused"}}},
+		{ID: "b", Status: 404, Flags: "NR", Why: []string{"the client got 404 NR"}, Attempts: []telemetry.Attempt{}},
+	}[:min(n, 2)]
+}
+func (s *state) Reload() { s.did = append(s.did, "reload") }
+func (s *state) Drain()  { s.did = append(s.did, "drain") }
+func (s *state) Quit()   { s.did = append(s.did, "quit") }
 
 func ask(h http.Handler, method, target string, change func(*http.Request)) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, "http://127.0.0.1:15000"+target, nil)
@@ -57,6 +68,7 @@ func TestNew_JSON(t *testing.T) {
 		"/endpoints": {"service", "address", "cluster", "locality", "healthy", "source", "owner", "weight", "labels", "identity", "age"},
 		"/members":   {"name", "cluster", "locality", "address", "state", "version"},
 		"/routes":    {"listener", "host", "name", "match", "destinations", "source"},
+		"/why":       {"id", "time", "duration", "waited", "status", "flags", "detail", "why", "method", "authority", "path", "listener", "peer", "snapshot", "config", "attempts"},
 	} {
 		w := ask(h, "GET", path+"?format=json", nil)
 		var list []map[string]any
@@ -142,6 +154,28 @@ func TestNew_Pages(t *testing.T) {
 		}
 		if w := ask(h, "GET", path, nil); w.Code != 200 || w.Body.Len() == 0 {
 			t.Errorf("%s: %d, %d bytes", path, w.Code, w.Body.Len())
+		}
+	}
+}
+
+// TestNew_Why: one request by its id, the latest without, and what is no number.
+func TestNew_Why(t *testing.T) {
+	h := New(&state{})
+	for _, tt := range []struct {
+		target string
+		status int
+		want   string
+	}{
+		{"/why?id=a", 200, "the client got 503 UF because of this\n  and of that\n"},
+		{"/why?id=a", 200, "10.0.0.1:80 in -"},
+		{"/why?id=c", 200, "nothing is known of c"},
+		{"/why", 200, "404     NR"},
+		{"/why?limit=1", 200, "503     UF"},
+		{"/why?limit=0", 400, "write a number from 1 to 10000"},
+		{"/why?limit=x", 400, "write a number"},
+	} {
+		if w := ask(h, "GET", tt.target, nil); w.Code != tt.status || !strings.Contains(w.Body.String(), tt.want) {
+			t.Errorf("%s: %d %q, want %d and %q", tt.target, w.Code, w.Body, tt.status, tt.want)
 		}
 	}
 }

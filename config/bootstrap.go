@@ -39,6 +39,7 @@ type Bootstrap struct {
 	Clusters           map[string]string `yaml:"clusters"`
 	AccessLog          AccessLog         `yaml:"accessLog"`
 	Tracing            Tracing           `yaml:"tracing"`
+	Why                Why               `yaml:"why"`
 	Drain              Drain             `yaml:"drain"`
 }
 
@@ -130,6 +131,11 @@ type Tracing struct {
 	} `yaml:"otlp"`
 }
 
+// Why is the section why: what is remembered of requests for "isthmus why".
+type Why struct {
+	Slow time.Duration `yaml:"slow"` // one that waits longer for its reply is remembered, too; 0: none is
+}
+
 // Drain is the section drain.
 type Drain struct {
 	Timeout time.Duration `yaml:"timeout"`
@@ -147,6 +153,7 @@ func defaults() *Bootstrap {
 		Capture: "none",
 		Gossip:  Gossip{Announce: "own"},
 		Probes:  Probes{Remote: RemoteProbes{Interval: 5 * time.Second, Timeout: time.Second}},
+		Why:     Why{Slow: time.Second},
 		Drain:   Drain{Timeout: 30 * time.Second},
 	}
 }
@@ -380,7 +387,7 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 		field    string
 		negative bool
 	}{
-		{"drain.timeout", b.Drain.Timeout < 0},
+		{"drain.timeout", b.Drain.Timeout < 0}, {"why.slow", b.Why.Slow < 0},
 		{"downstream.idleTimeout", b.Downstream.IdleTimeout < 0}, {"downstream.headTimeout", b.Downstream.HeadTimeout < 0},
 		{"downstream.stallTimeout", b.Downstream.StallTimeout < 0}, {"downstream.maxBody", b.Downstream.MaxBody < 0},
 	} {

@@ -270,9 +270,11 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 	v, err := asker.Ask(context.Background(), call) // which has a time-out of its own
 	if err != nil {
 		c.proxy.tellRefusal(c, "authorization service", err)
+		x.trail.cause = err
 		v = asker.OnError()
 	} else if v.Fault != nil {
 		c.proxy.tellRefusal(c, "authorization service", v.Fault)
+		x.trail.cause = v.Fault
 	}
 	if !v.Allowed {
 		x.verdict = v

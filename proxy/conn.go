@@ -198,6 +198,7 @@ func (c *conn) readHead(x *exchange) (Kind, int) {
 			if errors.As(err, &bad) {
 				status = bad.Status
 			}
+			x.trail.cause = err
 			return BadRequest, status
 		}
 		if n > 0 {
@@ -264,6 +265,7 @@ func (x *exchange) release() {
 	}
 	x.conn, x.table, x.route, x.matched, x.host, x.member = nil, nil, nil, nil, nil, nil
 	x.body, x.kind, x.status, x.replying = requestBody{}, NoError, 0, false
+	x.trail.forget()
 	x.overloaded, x.unsent, x.hasID, x.attempts, x.cookie, x.delayed = false, false, false, 0, nil, 0
 	if x.subject.Peer != nil {
 		x.subject, x.refusal = auth.Request{}, nil
@@ -288,7 +290,7 @@ func (x *exchange) refuseHead(k Kind, status int) {
 	x.start = now()
 	x.clock = x.start
 	x.req.Minor = 1
-	x.req.Framing = http1.NoBody
+	x.req.Framing, x.req.Fields = http1.NoBody, x.req.Fields[:0]
 	x.local(status, nil)
 	x.record()
 }

@@ -69,6 +69,8 @@ type exchange struct {
 	cookie   []byte           // Set-Cookie of the reply, for consistent hashing
 	scratch  [256]byte
 
+	trail trail // what it met, for Why
+
 	requestChunks, replyChunks http1.ChunkReader
 }
 
@@ -169,6 +171,7 @@ func (x *exchange) normalize() Kind {
 	if !normalPath(x.req.Path) {
 		path, err := normalizePath(x.req.Path)
 		if err != nil {
+			x.trail.cause = err
 			return BadRequest
 		}
 		x.req.Path = path
@@ -193,7 +196,7 @@ func (x *exchange) findRoute(vh *virtualHost) Kind {
 func (x *exchange) admit() Kind {
 	for i := range x.table.limits[x.conn.kind] {
 		if l := &x.table.limits[x.conn.kind][i]; !l.Allow() {
-			x.limited = l.status
+			x.limited, x.trail.cause = l.status, &limitError{l.rule}
 			return RateLimited
 		}
 	}

@@ -19,7 +19,9 @@ func (x *exchange) forward() {
 	for {
 		d, u, m, kind := x.pick(drawn, &plan)
 		if kind == NoError {
-			kind = x.try(d, u, m, &plan)
+			if kind = x.try(d, u, m, &plan); kind != NoError && !x.replying {
+				x.failed(kind)
+			}
 		}
 		if kind == NoError || x.replying {
 			return
@@ -135,7 +137,7 @@ func (x *exchange) upstream(t *target) *upstream {
 // delivered. If the reply has begun, it is not for the caller to try again.
 func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) Kind {
 	x.attempts++
-	x.member, x.unwanted = m, false
+	x.member, x.unwanted, x.trail.began = m, false, x.clock
 	x.tried = append(x.tried, m.host)
 	deadline := x.deadline
 	if t := plan.policy.PerTryTimeout; t != 0 {
@@ -152,11 +154,11 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 
 	for fresh := false; ; {
 		c, err := u.lease(m, x.conn.stream, x.clock, deadline, fresh)
-		switch {
-		case err == nil:
-		case err.Kind == ConnectTimeout && x.deadline != 0 && now() >= x.deadline:
-			return Timeout
-		default:
+		if err != nil {
+			x.trail.cause = err.Cause
+			if err.Kind == ConnectTimeout && x.deadline != 0 && now() >= x.deadline {
+				return Timeout
+			}
 			return x.deadlineKind(err.Kind)
 		}
 		reused := c.reused // c is another's as soon as it is put back
@@ -237,6 +239,7 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, dead
 	}
 	x.movable = false
 	if kind == NoError {
+		x.trail.replied = x.clock
 		u.set.Observe(c.member.host, time.Duration(x.clock-sent))
 		kind = x.judge(c, u, plan)
 	}

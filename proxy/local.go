@@ -92,6 +92,9 @@ func (x *exchange) local(status int, body []byte, fields ...string) {
 	if x.overloaded {
 		out = append(out, "x-envoy-overloaded: true\r\n"...)
 	}
+	if status >= 400 || x.kind != NoError {
+		out = http1.AppendField(out, []byte("x-request-id"), x.requestIDText())
+	}
 	if x.unsent {
 		out = append(out, "x-isthmus-unsent: true\r\n"...)
 	}

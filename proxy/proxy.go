@@ -14,10 +14,12 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"strconv"
 	"sync"
@@ -44,6 +46,7 @@ type Options struct {
 	Credentials       *tls.Store        // that Gateways and DestinationRules name; default: one without a folder
 	Keys              *auth.Keys        // of issuers of tokens; default: some that are on no disk
 	Through           bool              // the inbound listener serves the other services of the own cluster too
+	Slow              time.Duration     // a request that waits longer for its reply is remembered; 0: none is
 	Logger            *slog.Logger      // default: slog.Default()
 
 	// draw returns a number below n, for shares of requests. Nil: at random;
@@ -68,6 +71,8 @@ type Proxy struct {
 	reached  sync.Map // upstreamKey -> *reach, of targets that others have asked for
 
 	mirroring mirroring
+	slow      time.Duration // Options.Slow
+	memory    memory        // of troubles
 	keys      *auth.Keys
 	tallies   tallies
 	refusals  *rate.Limiter // of what the log tells of them
@@ -100,6 +105,7 @@ func New(o Options) (*Proxy, error) {
 		sweeping:  make(chan struct{}),
 		keys:      o.Keys,
 		refusals:  newRefusalLimiter(),
+		slow:      cmp.Or(o.Slow, math.MaxInt64),
 	}
 	if p.keys == nil {
 		p.keys = auth.NewKeys(auth.KeysOptions{Logger: o.Logger})

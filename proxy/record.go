@@ -10,13 +10,22 @@ import (
 	"isthmus/telemetry"
 )
 
-// record counts the exchange, which is over.
+// record counts the exchange, which is over, and keeps in mind what is to be
+// told of it.
 func (x *exchange) record() {
+	x.counters().Record(x.status, x.flag(), time.Duration(x.clock-x.start))
+	if x.troubled() {
+		x.remember()
+	}
+}
+
+// flag is Envoy's response flag for the exchange.
+func (x *exchange) flag() string {
 	flag := answers[x.kind].flag
 	if x.delayed != 0 {
 		flag = delayedFlag(flag)
 	}
-	x.counters().Record(x.status, flag, time.Duration(x.clock-x.start))
+	return flag
 }
 
 // delayedFlag adds that a fault has delayed the request: "DI", or "DI,FI".

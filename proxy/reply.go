@@ -25,6 +25,7 @@ func (x *exchange) readReply(c *upstreamConn, deadline instant) Kind {
 		n, err := x.res.Parse(c.in.bytes(), http1.Limits{}, x.req.Method)
 		switch {
 		case err != nil:
+			x.trail.cause = err
 			return BadReply
 		case n == 0:
 			if c.in.w == len(c.in.data) && c.in.data != nil {
@@ -131,6 +132,7 @@ func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64
 			}
 			continue
 		}
+		x.trail.cause = err
 		return Terminated
 	}
 }

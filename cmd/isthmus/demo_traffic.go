@@ -127,7 +127,8 @@ func (l *steadyLoad) stop() {
 
 // endpoints asks a proxy for the endpoints that it knows.
 func (n *demoNode) endpoints() ([]admin.Endpoint, error) {
-	body, err := ask(fmt.Sprintf("http://127.0.0.1:%d", n.admin), "/endpoints")
+	q := question{url: fmt.Sprintf("http://127.0.0.1:%d", n.admin), output: "json"}
+	body, err := q.ask("/endpoints")
 	if err != nil {
 		return nil, err
 	}

@@ -18,44 +18,60 @@ import (
 
 // look makes a command that shows a page of a running proxy.
 func look[T any](use, short, path string, text func(io.Writer, T)) *cobra.Command {
-	var output, url string
+	var q question
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			body, err := ask(url, path)
+			body, err := q.ask(path)
 			if err != nil {
 				return err
 			}
-			if output == "json" {
+			if q.output == "json" {
 				_, err := cmd.OutOrStdout().Write(body)
 				return err
 			}
 			var v T
 			if err := json.Unmarshal(body, &v); err != nil {
-				return fmt.Errorf("%s%s: not the answer of an isthmus: %w", url, path, err)
+				return fmt.Errorf("%s%s: not the answer of an isthmus: %w", q.url, path, err)
 			}
 			text(cmd.OutOrStdout(), v)
 			return nil
 		},
 	}
+	q.flags(cmd)
+	return cmd
+}
+
+// question is whom a command asks, and how it shows the answer.
+type question struct{ url, output string }
+
+func (q *question) flags(cmd *cobra.Command) {
 	address := "http://127.0.0.1:15000"
 	if a := os.Getenv("ISTHMUS_LISTENERS_ADMIN"); a != "" {
 		address = "http://" + a
 	}
-	cmd.Flags().StringVar(&url, "admin", address, "`URL` of the proxy's admin listener")
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
-	return cmd
+	cmd.Flags().StringVar(&q.url, "admin", address, "`URL` of the proxy's admin listener")
+	cmd.Flags().StringVarP(&q.output, "output", "o", "text", "text or json")
 }
 
-func ask(url, path string) ([]byte, error) {
+// ask returns a page of a running proxy, as JSON.
+func (q *question) ask(path string) ([]byte, error) { return q.send(http.MethodGet, path) }
+
+func (q *question) send(method, path string) ([]byte, error) {
+	if err := checkOutput(q.output); err != nil {
+		return nil, err
+	}
+	url := q.url
 	if !strings.Contains(url, "://") {
 		url = "http://" + url
 	}
+	req, err := http.NewRequest(method, strings.TrimSuffix(url, "/")+path, nil)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--admin %s: %w", q.url, err)}
+	}
+	req.Header.Set("Accept", "application/json")
 	client := http.Client{Timeout: 10 * time.Second}
-	res, err := client.Get(strings.TrimSuffix(url, "/") + path + "?format=json")
+	res, err := client.Do(req)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("no isthmus answers at %s: is it running? give its listeners.admin with --admin", url)
 	}

@@ -64,7 +64,7 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(
 		newRunCommand(), newValidateCommand(), newDemoCommand(),
-		newStatusCommand(), newEndpointsCommand(), newMembersCommand(), newRoutesCommand(),
+		newStatusCommand(), newEndpointsCommand(), newMembersCommand(), newRoutesCommand(), newWhyCommand(),
 		newCertsCommand(), newKeygenCommand(), newVersionCommand(),
 	)
 	return root

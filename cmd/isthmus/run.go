@@ -145,7 +145,7 @@ func (s *server) build(paths []string) (err error) {
 		Node: s.node, Outbound: b.Listeners.Outbound, Inbound: b.Listeners.Inbound,
 		Identity: s.identity, Credentials: s.store, Keys: s.keys,
 		GatewayBind: b.Listeners.Gateway.Bind, GatewayPorts: b.Listeners.Gateway.Ports,
-		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Logger: log,
+		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Slow: b.Why.Slow, Logger: log,
 	})
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 //	usage COMMAND...          the command ends with exit status 2
 //	ready ADMIN               waits until the proxy at the address is ready
 //	ask ADDRESS HOST STATUS   waits until a request gets this status
+//	refused ADDRESS HOST STATUS  sends a request that gets this status; $ID is its x-request-id
 //	status ADMIN REGEXP       waits until the status page matches
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -59,6 +60,19 @@ func TestScript(t *testing.T) {
 					s, _ := page("http://"+args[0]+"/", args[1])
 					return fmt.Sprint(s)
 				}, args[2])
+			},
+			"refused": func(ts *testscript.TestScript, _ bool, args []string) {
+				req, err := http.NewRequest("GET", "http://"+args[0]+"/", nil)
+				ts.Check(err)
+				req.Host = args[1]
+				res, err := http.DefaultClient.Do(req)
+				ts.Check(err)
+				res.Body.Close()
+				id := res.Header.Get("X-Request-Id")
+				if fmt.Sprint(res.StatusCode) != args[2] || id == "" {
+					ts.Fatalf("status %d, id %q; want %s and an id", res.StatusCode, id, args[2])
+				}
+				ts.Setenv("ID", id)
 			},
 			"status": func(ts *testscript.TestScript, _ bool, args []string) {
 				re := regexp.MustCompile(args[1])

@@ -6,6 +6,7 @@ import (
 	"isthmus/admin"
 	"isthmus/mesh"
 	"isthmus/proxy"
+	"isthmus/telemetry"
 )
 
 // The methods of admin.State: server brings together what the packages know.
@@ -133,6 +134,12 @@ func (s *server) ConfigDump() any {
 		"routes":    s.Routes(),
 	}
 }
+
+// Why implements admin.State.
+func (s *server) Why(id string) []telemetry.Trouble { return s.proxy.Why(id) }
+
+// Troubles implements admin.State.
+func (s *server) Troubles(n int) []telemetry.Trouble { return s.proxy.Troubles(n) }
 
 // Reload implements admin.State.
 func (s *server) Reload() { s.control.Reload() }

@@ -1,0 +1,282 @@
+package proxy
+
+import (
+	"bufio"
+	stdtls "crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"isthmus/telemetry"
+	"isthmus/tls"
+)
+
+// deafAddress is one that a connection is never accepted at, since its backlog
+// is full.
+func deafAddress(t testing.TB) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", at.(*unix.SockaddrInet4).Port)
+	first, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { first.Close() })
+	return address
+}
+
+// virtualService is one for a host, with one rule on a line.
+func virtualService(host, rule string) string {
+	return fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: %s}\nspec:\n  hosts: [%s]\n  http:\n  - %s\n---\n", host, host, rule)
+}
+
+func destinationRule(host, policy string) string {
+	return fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: %s}\nspec: {host: %s, trafficPolicy: {%s}}\n---\n", host, host, policy)
+}
+
+var requestIDField = regexp.MustCompile(`(?m)^x-request-id: (\S+)\r$`)
+
+// askWhy reads the id out of a reply and asks why it came.
+func askWhy(t *testing.T, p *Proxy, reply string) telemetry.Trouble {
+	t.Helper()
+	m := requestIDField.FindStringSubmatch(reply)
+	if m == nil {
+		t.Fatalf("no x-request-id in %q", reply)
+	}
+	var list []telemetry.Trouble
+	await(t, "the exchange to be over", until(func() bool { list = p.Why(m[1]); return len(list) > 0 }))
+	if len(list) != 1 {
+		t.Fatalf("%d troubles of %s, want 1: %v", len(list), m[1], list)
+	}
+	return list[0]
+}
+
+// TestWhy_Answers goes through the table of answers: whatever the proxy answers
+// itself tells an id, and of that id the cause is known.
+func TestWhy_Answers(t *testing.T) {
+	silent := upstreamServer(t, func(string, *bufio.Reader, net.Conn) bool { select {} })
+	ending := upstreamServer(t, func(string, *bufio.Reader, net.Conn) bool { return false })
+	garbage := replying(t, "NOT HTTP\r\n\r\n")
+	good := replying(t, okReply)
+	dead := deadAddress(t)
+	p := serve(t, Options{Downstream: Downstream{HeadTimeout: 100 * time.Millisecond, MaxBody: 100}}, entry("s.test", good.address)+
+		virtualService("s.test", "{match: [{uri: {prefix: /ok}}], route: [{destination: {host: s.test}}]}\n  - {match: [{uri: {prefix: /direct}}], directResponse: {status: 503, body: {string: off}}}")+
+		virtualService("nowhere.test", "{route: [{destination: {host: unknown.test}}]}")+
+		"apiVersion: v1\nkind: Service\nmetadata: {name: empty}\nspec: {selector: {app: nobody}, ports: [{name: http, port: 80}]}\n---\n"+
+		entry("dead.test", dead)+
+		entry("deaf.test", deafAddress(t))+destinationRule("deaf.test", "connectionPool: {tcp: {connectTimeout: 30ms}}")+
+		entry("ending.test", ending.address)+entry("garbage.test", garbage.address)+
+		entry("silent.test", silent.address)+virtualService("silent.test", "{timeout: 30ms, name: quick, route: [{destination: {host: silent.test}}]}")+
+		entry("try.test", silent.address)+virtualService("try.test", "{retries: {attempts: 1, perTryTimeout: 30ms, retryOn: connect-failure}, route: [{destination: {host: try.test}}]}")+
+		entry("full.test", silent.address)+destinationRule("full.test", "connectionPool: {http: {http2MaxRequests: 1}}")+
+		entry("fault.test", good.address)+virtualService("fault.test", "{fault: {abort: {percentage: {value: 100}, httpStatus: 418}}, route: [{destination: {host: fault.test}}]}")+
+		entry("limited.test", good.address))
+	at := p.address("outbound")
+
+	occupant, err := net.Dial("tcp", at) // of the only request that full.test may have
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer occupant.Close()
+	io.WriteString(occupant, get("full.test"))
+	await(t, "the occupant", until(func() bool { return len(silent.seen()) == 1 }))
+
+	told := map[Kind]bool{}
+	for _, tt := range []struct {
+		kind          Kind
+		name, request string
+		why           string // of all lines together
+	}{
+		{NoRoute, "unknown host", get("nobody.test"), `the client got 404 NR because the outbound listener knows nobody by the name "nobody.test"`},
+		{NoRoute, "no rule fits", get("s.test"), `the client got 404 NR because none of the 2 rules of s.test fits GET /`},
+		{NoDestination, "host", get("nowhere.test"), `the client got 503 NC because the rule at test.yaml:\d+ sends to what nobody defines: unknown.test`},
+		{NoHealthy, "no endpoint", get("empty"), `the client got 503 UH because the route that empty.default.svc.cluster.local has without a VirtualService has no endpoint that can serve: none is known for empty.default.svc.cluster.local`},
+		{ConnectFailure, "refused", get("dead.test"), `the client got 503 UF because no connection to an endpoint could be made; \d tries .*try 1, ` + dead + ` in c1, .*connection refused`},
+		{ConnectTimeout, "deaf", get("deaf.test"), `the client got 503 UF because an endpoint did not answer when it was connected to.*try 1.*i/o timeout`},
+		{Terminated, "ended", "POST / HTTP/1.1\r\nHost: ending.test\r\nContent-Length: 0\r\n\r\n", `the client got 503 UC because the endpoint ended the connection before its reply was whole.*try 1, ` + ending.address + `.*EOF`},
+		{BadReply, "garbage", get("garbage.test"), `the client got 502 UPE because the endpoint's reply is not HTTP.*malformed HTTP/1 message`},
+		{Overflow, "full", get("full.test"), `the client got 503 UO because the upstream had as many requests or connections under way as its connectionPool allows \(test.yaml:\d+\)`},
+		{Timeout, "route", get("silent.test"), `the client got 504 UT because the rule quick \(test.yaml:\d+\) gives it 30ms.*try 1`},
+		{Timeout, "caller", "GET / HTTP/1.1\r\nHost: try.test\r\ngrpc-timeout: 5m\r\n\r\n", `504 UT because its caller waits 5ms for it`},
+		{TryTimeout, "try", get("try.test"), `504 UT because no try had its reply within the perTryTimeout of 30ms of the rule at test.yaml:\d+`},
+		{BadRequest, "line", "BAD REQUEST\r\n\r\n", `the client got 400 DPE because the request is not one that everybody would read alike: malformed`},
+		{BadRequest, "path", "GET /%2e%2e/a HTTP/1.1\r\nHost: s.test\r\n\r\n", `400 DPE because .*dot segments`},
+		{BadRequest, "connect", "CONNECT s.test:443 HTTP/1.1\r\nHost: s.test:443\r\n\r\n", `the client got 405 DPE because`},
+		{BadRequest, "version", "GET / HTTP/3.0\r\nHost: s.test\r\n\r\n", `the client got 505 DPE because .*malformed`},
+		{RequestTimeout, "half a head", "GET / HT", `the client got 408 because the request did not come within the time`},
+		{BodyTooLarge, "body", "POST /ok HTTP/1.1\r\nHost: s.test\r\nContent-Length: 101\r\n\r\n", `the client got 413 because the request's body is larger than downstream.maxBody, 100 bytes`},
+		{FaultInjected, "fault", get("fault.test"), `the client got 418 FI because the rule at test.yaml:\d+ has a fault that aborts 100 % of its requests`},
+		{NoError, "direct response", "GET /direct HTTP/1.1\r\nHost: s.test\r\n\r\n", `the client got 503 because the rule at test.yaml:\d+ answers so by itself`},
+	} {
+		told[tt.kind] = true
+		t.Run(tt.kind.String()+" "+tt.name, func(t *testing.T) {
+			reply := exchangeRaw(t, at, tt.request, whole(1))
+			got := askWhy(t, p, reply)
+			if text := strings.Join(got.Why, "\n"); !regexp.MustCompile(`(?s)` + tt.why).MatchString(text) {
+				t.Errorf("got  %s\nwant %s", text, tt.why)
+			}
+			if fmt.Sprint(got.Status) != status(reply) || got.Flags != answers[tt.kind].flag || got.Listener != "outbound" || got.Peer != "127.0.0.1" {
+				t.Errorf("told %+v of %q", got, reply)
+			}
+		})
+	}
+	// What takes more to come about has tests of its own, or words at least.
+	for _, k := range []Kind{RateLimited, Misdirected, Unauthorized, Forbidden} {
+		told[k] = true // TestWhy_Refused
+	}
+	for _, k := range []Kind{LinkDown, Stalled, Denied} {
+		told[k] = true
+		if why := (&trouble{kind: k, status: answers[k].status, flag: answers[k].flag}).why(); kindWords[k] == "" || !strings.Contains(why[0], kindWords[k]) {
+			t.Errorf("%v: %q", k, why)
+		}
+	}
+	for k := range answers {
+		if a := answers[k]; (a.status != 0 || a.body != "") && !told[Kind(k)] {
+			t.Errorf("nobody asks why of %s", a.detail)
+		}
+	}
+}
+
+// TestWhy_Refused: refusals name who refuses, where that stands, and what did
+// not fit.
+func TestWhy_Refused(t *testing.T) {
+	tr, i := newTrust(t), newTokenIssuer(t)
+	callee := sidecarOfWeb(t, tr.identity("prod", "web"), replying(t, okReply).address, tokensOf(i, "web")+apiPolicy+`
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: limit, namespace: prod}
+spec:
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match: {context: SIDECAR_INBOUND}
+    patch:
+      operation: INSERT_BEFORE
+      value:
+        name: envoy.filters.http.local_ratelimit
+        typed_config:
+          "@type": type.googleapis.com/udpa.type.v1.TypedStruct
+          type_url: type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+          value: {stat_prefix: x, token_bucket: {max_tokens: 1, tokens_per_fill: 1, fill_interval: 3600s}, filter_enabled: {default_value: {numerator: 100}}}
+`)
+	frontend := tr.identity("shop", "frontend")
+	ask := func(path, token string) string {
+		return overTLSAt(t, callee.address("inbound"), frontend.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil),
+			"GET "+path+" HTTP/1.1\r\nHost: web.prod\r\nAuthorization: Bearer "+token+"\r\n\r\n")
+	}
+	good := i.token(map[string]any{"groups": []string{"users"}})
+	for _, tt := range []struct{ name, path, token, status, by, policy, why string }{
+		{"policy", "/admin", good, "403", "policy", "AuthorizationPolicy prod/api", `the client got 403 because a policy says no: .*prod/api rules\[0\] \(test.yaml:\d+\), but for to`},
+		{"token", "/api/x", "nonsense", "401", "token", "", `the client got 401 because its token is not to be believed: `},
+		{"let pass", "/api/x", good, "200", "", "", ""},
+		{"limit", "/api/x", good, "429", "rate limit", "EnvoyFilter prod/limit", `the client got 429 RL because a rate limit has no room for it: EnvoyFilter prod/limit \(test.yaml:\d+\): 1 requests at once`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			reply := ask(tt.path, tt.token)
+			if status(reply) != tt.status {
+				t.Fatalf("got %q, want %s", reply, tt.status)
+			}
+			if tt.status == "200" {
+				return
+			}
+			got := askWhy(t, callee, reply)
+			r := got.Refusal
+			if text := strings.Join(got.Why, "\n"); r == nil || r.By != tt.by || r.Policy != tt.policy || !regexp.MustCompile(tt.why).MatchString(text) {
+				t.Errorf("got  %s by %+v\nwant %s by %s %s", text, r, tt.why, tt.by, tt.policy)
+			}
+			if got.Identity != frontend.Identity().ID || got.Path != tt.path {
+				t.Errorf("told of %s %s", got.Identity, got.Path)
+			}
+		})
+	}
+
+	secure := issuer{t, t.TempDir()}
+	secure.credential("a", "a.test")
+	gw := serveSecure(t, secure.dir, secureGateway(server("a.test", "mode: SIMPLE, credentialName: a")))
+	got := askWhy(t, gw, overTLSTo(t, gw, &stdtls.Config{ServerName: "a.test", RootCAs: secure.roots("a")}, get("z.test")))
+	if want := `the client got 421 because the certificate that TLS was begun with is not for "z.test"`; got.Why[0] != want {
+		t.Errorf("got %q, want %q", got.Why[0], want)
+	}
+}
+
+// TestWhy_Remembers: what is kept of requests that end well for their clients,
+// and of those of whom it is not the proxy's doing.
+func TestWhy_Remembers(t *testing.T) {
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		code := 200
+		switch {
+		case strings.HasPrefix(head, "GET /slow"):
+			time.Sleep(30 * time.Millisecond)
+		case strings.HasPrefix(head, "GET /broken"):
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+			return false
+		case strings.HasPrefix(head, "GET /4"):
+			code = 404
+		case strings.HasPrefix(head, "GET /5"):
+			code = 500
+		}
+		_, err := fmt.Fprintf(c, "HTTP/1.1 %d x\r\nContent-Length: 0\r\n\r\n", code)
+		return err == nil
+	})
+	p := serve(t, Options{Slow: 20 * time.Millisecond}, entry("s.test", up.address)+destinationRule("s.test", "connectionPool: {http: {maxRetries: 1}}"))
+	for _, tt := range []struct{ path, why string }{
+		{"/slow", `the client waited .*ms for its 200 because its reply took longer than 20ms to begin`},
+		{"/broken", `the client got a 200 that broke off because the endpoint ended the connection before its reply was whole`},
+		{"/5", `the client got 500 because the endpoint answered so`},
+		{"/4", ""},
+		{"/good", ""},
+	} {
+		t.Run(tt.path, func(t *testing.T) {
+			id := "id-of" + strings.ReplaceAll(tt.path, "/", "-")
+			exchangeRaw(t, p.address("outbound"), "GET "+tt.path+"?secret HTTP/1.1\r\nHost: s.test\r\nX-Request-ID: "+id+"\r\nConnection: close\r\n\r\n", nil)
+			if tt.why == "" {
+				if list := p.Why(id); len(list) != 0 {
+					t.Errorf("told %+v, want nothing", list)
+				}
+				return
+			}
+			var list []telemetry.Trouble
+			await(t, "the exchange to be over", until(func() bool { list = p.Why(id); return len(list) == 1 }))
+			if !regexp.MustCompile(tt.why).MatchString(list[0].Why[0]) || list[0].Path != tt.path || len(list[0].Attempts) == 0 {
+				t.Errorf("told %+v, want %s", list[0], tt.why)
+			}
+		})
+	}
+}
+
+// TestRing_Bounds: the oldest go, by number and by size.
+func TestRing_Bounds(t *testing.T) {
+	var r ring
+	for i := range 3 * maxTroubles {
+		r.add(&trouble{id: fmt.Sprint(i)})
+	}
+	all := r.appendTo(nil, func(*trouble) bool { return true })
+	if n := len(all); n == 0 || n > maxTroubles || all[n-1].id != fmt.Sprint(3*maxTroubles-1) || r.bytes > maxTroubleBytes {
+		t.Errorf("%d kept, %d bytes, the last %s", len(all), r.bytes, all[len(all)-1].id)
+	}
+	for range 100 {
+		r.add(&trouble{path: strings.Repeat("x", maxTroubleBytes/10)})
+	}
+	if n := len(r.appendTo(nil, func(*trouble) bool { return true })); n > 10 || n == 0 {
+		t.Errorf("%d large ones kept in %d bytes", n, r.bytes)
+	}
+}
