@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"isthmus/accesslog"
 	"isthmus/mesh"
 )
 
@@ -114,11 +115,17 @@ type RateLimits struct {
 	Serve  string `yaml:"serve"`
 }
 
-// AccessLog is the section accessLog.
+// AccessLog is the section accessLog; without a path and a format, nothing is
+// logged but what Telemetry resources ask for.
 type AccessLog struct {
-	Path   string `yaml:"path"`
-	Format string `yaml:"format"`
+	Path     string  `yaml:"path"`
+	Format   string  `yaml:"format"`   // text, json, or Envoy's operators
+	Filter   string  `yaml:"filter"`   // an expression of CEL; "": all
+	Sampling float64 `yaml:"sampling"` // percent
 }
+
+// IsOn reports whether there is a log without a Telemetry resource.
+func (a *AccessLog) IsOn() bool { return a.Path != "" || a.Format != "" }
 
 // Tracing is the section tracing.
 type Tracing struct {
@@ -155,6 +162,8 @@ func defaults() *Bootstrap {
 		Probes:  Probes{Remote: RemoteProbes{Interval: 5 * time.Second, Timeout: time.Second}},
 		Why:     Why{Slow: time.Second},
 		Drain:   Drain{Timeout: 30 * time.Second},
+
+		AccessLog: AccessLog{Sampling: 100},
 	}
 }
 
@@ -395,12 +404,33 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 			return l.fail(n.field, "must not be negative")
 		}
 	}
+	if err := l.completeAccessLog(&b.AccessLog); err != nil {
+		return err
+	}
 	dir := filepath.Dir(l.path)
-	for _, p := range []*string{&b.Certificates.Cert, &b.Certificates.Key, &b.Certificates.CA, &b.CredentialDir, &b.RateLimits.Config, &b.StateDir} {
+	for _, p := range []*string{&b.AccessLog.Path, &b.Certificates.Cert, &b.Certificates.Key, &b.Certificates.CA, &b.CredentialDir, &b.RateLimits.Config, &b.StateDir} {
 		*p = relativeTo(dir, *p)
 	}
 	for i := range b.Gossip.Keys {
 		b.Gossip.Keys[i] = relativeTo(dir, b.Gossip.Keys[i])
+	}
+	return nil
+}
+
+func (l *bootstrapLoader) completeAccessLog(a *AccessLog) error {
+	if _, err := accesslog.ParseFormat(a.Format); err != nil {
+		return l.fail("accessLog.format", "%v", err)
+	}
+	if a.Filter != "" {
+		if _, err := accesslog.ParseFilter(a.Filter); err != nil {
+			return l.fail("accessLog.filter", "%v", err)
+		}
+	}
+	if !(a.Sampling >= 0 && a.Sampling <= 100) {
+		return l.fail("accessLog.sampling", "%v is no percentage from 0 to 100", a.Sampling)
+	}
+	if !a.IsOn() && a.Filter != "" {
+		l.warnings = append(l.warnings, l.fail("accessLog.filter", "has no effect: no log is written; give accessLog.path, such as /dev/stdout").Error())
 	}
 	return nil
 }
@@ -436,7 +466,6 @@ func (l *bootstrapLoader) warnNoEffect(b *Bootstrap) {
 	}{
 		{"rateLimits", b.RateLimits != RateLimits{}, "nothing is limited"},
 		{"clusters", len(b.Clusters) > 0, "nothing uses them"},
-		{"accessLog", b.AccessLog != AccessLog{}, "no access log is written"},
 		{"tracing", b.Tracing != Tracing{}, "no spans are sent"},
 	} {
 		if f.set {

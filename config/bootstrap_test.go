@@ -93,6 +93,9 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 		{"probes: {remote: {timeout: 0s}}", "probes.remote.timeout: must be more than 0"},
 		{"downstream: {maxBody: -1}", "downstream.maxBody: must not be negative"},
 		{"downstream: {maxbody: 1}", "(did you mean \"maxBody\"?)"},
+		{"\naccessLog: {format: '%REQ%'}", ":2: accessLog.format: "},
+		{"accessLog: {path: a, filter: 'response.code'}", "accessLog.filter: the expression is a number"},
+		{"accessLog: {path: a, sampling: 101}", "accessLog.sampling: 101 is no percentage"},
 		{"node: {name: a, name: b}", "given twice"},
 		{"node: [", "not YAML"},
 		{"node: {name: \"${NOT_THERE}\"}", "the environment has no variable NOT_THERE"},
@@ -113,7 +116,7 @@ func TestLoadBootstrap_Warns(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := strings.Join(warnings, "\n")
-	for _, want := range []string{"accessLog: has no effect yet", ":2: tracing: has no effect yet", "ISTHMUS_NODE_CLUSTR names no field of the bootstrap file (did you mean \"ISTHMUS_NODE_CLUSTER\"?)"} {
+	for _, want := range []string{":2: tracing: has no effect yet", "ISTHMUS_NODE_CLUSTR names no field of the bootstrap file (did you mean \"ISTHMUS_NODE_CLUSTER\"?)"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("warnings\n%s\nwant %q", all, want)
 		}

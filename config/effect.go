@@ -34,6 +34,9 @@ var noEffect = map[string]string{
 	"Server.bind":            "the gateway's address is listeners.gateway.bind of the bootstrap file",
 	"Server.defaultEndpoint": "Istio does not implement it either",
 
+	"Telemetry.tracing": "no spans are sent",
+	"Telemetry.metrics": "metrics are as they are",
+
 	"ServiceEntry.addresses": "services are told apart by host name alone",
 }
 

@@ -13,6 +13,7 @@ import (
 	mesh "istio.io/api/mesh/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
 	security "istio.io/api/security/v1beta1"
+	telemetry "istio.io/api/telemetry/v1alpha1"
 )
 
 // TestEffect_NoFieldIsIgnored: every field of what is read has its name in the
@@ -47,7 +48,7 @@ func TestEffect_NoFieldIsIgnored(t *testing.T) {
 	for _, m := range []protoreflect.ProtoMessage{
 		&networking.VirtualService{}, &networking.DestinationRule{}, &networking.WorkloadGroup{}, &networking.WorkloadEntry{},
 		&networking.Sidecar{}, &networking.Gateway{}, &networking.ServiceEntry{},
-		&security.PeerAuthentication{}, &security.RequestAuthentication{}, &security.AuthorizationPolicy{},
+		&telemetry.Telemetry{}, &security.PeerAuthentication{}, &security.RequestAuthentication{}, &security.AuthorizationPolicy{},
 		&mesh.MeshConfig_ExtensionProvider_EnvoyExternalAuthorizationHttpProvider{}, &mesh.MeshConfig_ExtensionProvider_EnvoyExternalAuthorizationGrpcProvider{},
 	} {
 		walk(m.ProtoReflect().Descriptor())

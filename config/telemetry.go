@@ -1,8 +1,13 @@
 package config
 
 import (
+	"fmt"
+
 	beta "istio.io/api/networking/v1beta1"
 	telemetry "istio.io/api/telemetry/v1alpha1"
+
+	"isthmus/accesslog"
+	"isthmus/mesh"
 )
 
 func readProxyConfig(d *document) {
@@ -14,7 +19,41 @@ func readProxyConfig(d *document) {
 
 func readTelemetry(d *document) {
 	var t telemetry.Telemetry
-	if d.decode(&t) {
-		d.warning("", "has no effect yet")
+	if !d.decode(&t) {
+		return
 	}
+	out := &mesh.Telemetry{Meta: d.meta(), Selector: t.Selector.GetMatchLabels()}
+	d.refuseTargets(len(t.TargetRefs) > 0 || t.TargetRef != nil)
+	for i, a := range t.AccessLogging {
+		out.Logging = append(out.Logging, d.loggingRule(a, fmt.Sprintf("accessLogging[%d]", i)))
+	}
+	d.reader.config.Telemetries = append(d.reader.config.Telemetries, out)
+}
+
+// envoyProvider is Istio's name of the log that there is without a provider.
+const envoyProvider = "envoy"
+
+func (d *document) loggingRule(a *telemetry.AccessLogging, path string) mesh.LoggingRule {
+	out := mesh.LoggingRule{Sides: sides(a.Match.GetMode()), Disabled: a.Disabled.GetValue(), Filter: a.Filter.GetExpression(), Source: d.source(path)}
+	for i, p := range a.Providers {
+		if p.Name != envoyProvider {
+			d.info(fmt.Sprintf("%s.providers[%d].name", path, i), fmt.Sprintf("%q: there is one log, which accessLog in the bootstrap file describes; without it, Istio's text at /dev/stdout", p.Name))
+		}
+	}
+	if out.Filter != "" {
+		if _, err := accesslog.ParseFilter(out.Filter); err != nil {
+			d.error(path+".filter.expression", err.Error())
+		}
+	}
+	return out
+}
+
+func sides(m telemetry.WorkloadMode) mesh.Sides {
+	switch m {
+	case telemetry.WorkloadMode_CLIENT:
+		return mesh.ClientSide
+	case telemetry.WorkloadMode_SERVER:
+		return mesh.ServerSide
+	}
+	return mesh.BothSides
 }

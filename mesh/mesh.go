@@ -69,6 +69,8 @@ type Config struct {
 	AuthorizationPolicies  []*AuthorizationPolicy
 	AuthorizationProviders []*AuthorizationProvider
 	PathNormalization      PathNormalization
+
+	Telemetries []*Telemetry
 }
 
 // Node is what the bootstrap file says of this one proxy.

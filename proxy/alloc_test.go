@@ -11,7 +11,20 @@ import (
 // request over kept connections costs no allocation and no goroutine.
 // The race detector empties pools at random, so it is left out there.
 func TestExchange_AllocatesNothing(t *testing.T) {
-	p := serve(t, Options{}, entry("s.test", plainServer(t, okReply))+plainYAML)
+	testExchangeAllocates(t, Options{})
+}
+
+// TestExchange_AllocatesNothingLogged: nor if it is logged.
+func TestExchange_AllocatesNothingLogged(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		log, _ := newLog(t, format, true)
+		testExchangeAllocates(t, Options{AccessLog: log})
+	}
+}
+
+func testExchangeAllocates(t *testing.T, o Options) {
+	t.Helper()
+	p := serve(t, o, entry("s.test", plainServer(t, okReply))+plainYAML)
 	send := plainClient(t, p.address("outbound"), plainRequest)
 	send() // opens the upstream's connection
 	goroutines := runtime.NumGoroutine()

@@ -25,6 +25,9 @@ type conn struct {
 	port     uint32 // of the Gateway
 	peer     string // the client's IP address
 	address  netip.Addr
+	remote   netip.AddrPort // the same, with its port
+
+	localAddr netip.AddrPort // see local
 
 	serverName string     // that TLS was terminated for; "" where the client named none
 	https      bool       // TLS was terminated
@@ -47,6 +50,7 @@ func newConn(l *listener, fd int, peer netip.AddrPort) *conn {
 	return &conn{
 		stream: acceptedStream(fd, p.write), proxy: l.proxy, patience: p,
 		listener: l, kind: l.kind, port: l.port, peer: peer.Addr().String(), address: peer.Addr().Unmap(),
+		remote: netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()),
 	}
 }
 
@@ -203,6 +207,7 @@ func (c *conn) readHead(x *exchange) (Kind, int) {
 		}
 		if n > 0 {
 			c.in.r += n
+			x.tally.head = n
 			return c.judgeHead(&x.req)
 		}
 		if started == 0 {
@@ -259,6 +264,7 @@ func (c *conn) linger() {
 func (x *exchange) release() {
 	x.body.kept.recycle()
 	out, fields, tried := x.out[:0], x.fields[:0], x.tried[:0]
+	x.tally, x.replyKept.Fields = tally{}, x.replyKept.Fields[:0]
 	clear(tried[:cap(tried)])
 	if cap(out) > 2*largeBufferSize {
 		out = nil // one enormous head shall not be kept for ever
@@ -289,6 +295,7 @@ func (x *exchange) refuseHead(k Kind, status int) {
 	x.kind = k
 	x.start = now()
 	x.clock = x.start
+	x.table = x.conn.proxy.table.Load()
 	x.req.Minor = 1
 	x.req.Framing, x.req.Fields = http1.NoBody, x.req.Fields[:0]
 	x.local(status, nil)

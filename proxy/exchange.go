@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"isthmus/accesslog"
 	"isthmus/auth"
 	"isthmus/balancer"
 	"isthmus/breaker"
@@ -69,7 +70,12 @@ type exchange struct {
 	cookie   []byte           // Set-Cookie of the reply, for consistent hashing
 	scratch  [256]byte
 
-	trail trail // what it met, for Why
+	trail     trail // what it met, for Why
+	tally     tally
+	replyKept http1.Header     // fields of the reply that the access log asks for
+	kept      []byte           // their values
+	entry     *accesslog.Entry // nil before the first
+	line      []byte           // of the access log
 
 	requestChunks, replyChunks http1.ChunkReader
 }
@@ -201,7 +207,11 @@ func (x *exchange) admit() Kind {
 		}
 	}
 	x.setDeadline()
-	return x.body.open(x)
+	k := x.body.open(x)
+	if x.body.whole {
+		x.tally.received = x.clock
+	}
+	return k
 }
 
 // splitAuthority takes host and port apart, the host in lower case and without

@@ -240,6 +240,7 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, dead
 	x.movable = false
 	if kind == NoError {
 		x.trail.replied = x.clock
+		x.tally.asked, x.tally.upstream = sent, c.local
 		u.set.Observe(c.member.host, time.Duration(x.clock-sent))
 		kind = x.judge(c, u, plan)
 	}

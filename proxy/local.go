@@ -100,8 +100,10 @@ func (x *exchange) local(status int, body []byte, fields ...string) {
 	}
 	out = appendDate(out, x.clock)
 	out = append(x.appendConnection(out), "\r\n"...)
+	x.tally.replyHead, x.tally.replyBody = len(out), 0
 	if string(x.req.Method) != "HEAD" && status != 204 && status != 304 {
 		out = append(out, body...)
+		x.tally.replyBody = int64(len(body))
 	}
 	x.out = out
 	if x.flush() != NoError {

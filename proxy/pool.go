@@ -16,6 +16,7 @@ import (
 type upstreamConn struct {
 	*stream
 	member *member
+	local  netip.AddrPort
 	uses   uint32 // requests sent so far
 	opened instant
 	since  instant // when it was put back
@@ -149,7 +150,7 @@ func (u *upstream) dial(m *member, within, deadline instant) (*upstreamConn, *Er
 			if m.link != nil {
 				s.limitUnacknowledged()
 			}
-			return &upstreamConn{stream: s, member: m, opened: start}, nil
+			return &upstreamConn{stream: s, member: m, local: conn.LocalAddr().(*net.TCPAddr).AddrPort(), opened: start}, nil
 		}
 		conn.Close()
 		permit.Abandoned()

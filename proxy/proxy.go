@@ -28,6 +28,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"isthmus/accesslog"
 	"isthmus/auth"
 	"isthmus/mesh"
 	"isthmus/telemetry"
@@ -47,6 +48,7 @@ type Options struct {
 	Keys              *auth.Keys        // of issuers of tokens; default: some that are on no disk
 	Through           bool              // the inbound listener serves the other services of the own cluster too
 	Slow              time.Duration     // a request that waits longer for its reply is remembered; 0: none is
+	AccessLog         *accesslog.Log    // where lines of exchanges go; nil: nowhere
 	Logger            *slog.Logger      // default: slog.Default()
 
 	// draw returns a number below n, for shares of requests. Nil: at random;

@@ -76,7 +76,9 @@ func (x *exchange) pumpLength(c *upstreamConn) Kind {
 			n = int64(p.held)
 		}
 		left -= n
+		x.tally.pumped += n
 		if left == 0 {
+			x.tally.received = now()
 			x.pumping.last.Store(true)
 		}
 		var err error
@@ -112,6 +114,7 @@ func (x *exchange) pumpChunked(c *upstreamConn) Kind {
 			}
 			in.r += n
 			sent += int64(len(data))
+			x.tally.pumped += int64(len(data))
 			if most := x.conn.patience.maxBody; most != 0 && sent > most {
 				return BodyTooLarge
 			}
@@ -121,6 +124,7 @@ func (x *exchange) pumpChunked(c *upstreamConn) Kind {
 				frames = append(frames, "\r\n"...)
 			}
 			if done = last; done {
+				x.tally.received = now()
 				frames = http1.AppendLastChunk(frames, x.requestChunks.Trailers())
 				x.pumping.last.Store(true)
 			}

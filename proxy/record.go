@@ -13,9 +13,13 @@ import (
 // record counts the exchange, which is over, and keeps in mind what is to be
 // told of it.
 func (x *exchange) record() {
-	x.counters().Record(x.status, x.flag(), time.Duration(x.clock-x.start))
+	flag, took := x.flag(), time.Duration(x.clock-x.start)
+	x.counters().Record(x.status, flag, took)
 	if x.troubled() {
 		x.remember()
+	}
+	if r := x.table.logging[x.conn.kind]; r != nil {
+		x.log(r, flag, took)
 	}
 }
 

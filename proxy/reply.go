@@ -195,6 +195,7 @@ func (x *exchange) flush() Kind {
 func (x *exchange) deliverLength(c *upstreamConn) Kind {
 	left := x.res.ContentLength
 	n := min(int64(c.in.len()), left)
+	x.tally.replyBody += n
 	x.out = append(x.out, c.in.data[c.in.r:c.in.r+int(n)]...)
 	c.in.r += int(n)
 	left -= n
@@ -224,6 +225,7 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 		}
 		c.in.r += int(n)
 		left -= n
+		x.tally.replyBody += n
 	}
 	return NoError
 }
@@ -236,6 +238,7 @@ func (x *exchange) splice(c *upstreamConn, p *pipe, left int64) Kind {
 			return kind
 		}
 		left -= int64(p.held)
+		x.tally.replyBody += int64(p.held)
 		if x.conn.writePipe(p, x.clock) != nil {
 			return ClientGone
 		}
@@ -261,6 +264,9 @@ func (x *exchange) deliverChunked(c *upstreamConn, chunked bool) Kind {
 			if n == 0 {
 				break
 			}
+		}
+		if done {
+			x.keepTrailers()
 		}
 		if done && chunked {
 			x.out = http1.AppendLastChunk(x.out, x.replyChunks.Trailers())
@@ -307,6 +313,7 @@ func (x *exchange) deliverUntilClose(c *upstreamConn, chunked bool) Kind {
 }
 
 func (x *exchange) appendChunk(data []byte, chunked bool) {
+	x.tally.replyBody += int64(len(data))
 	switch {
 	case len(data) == 0:
 	case chunked:
@@ -360,6 +367,8 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 		out = appendDate(out, x.clock)
 	}
 	x.out = append(x.appendConnection(out), "\r\n"...)
+	x.tally.replyHead = len(x.out)
+	x.keepReply()
 }
 
 // appendConnection tells the client whether the connection is kept, where the

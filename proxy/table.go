@@ -3,6 +3,7 @@ package proxy
 import (
 	"strings"
 
+	"isthmus/accesslog"
 	"isthmus/auth"
 	"isthmus/balancer"
 	"isthmus/mesh"
@@ -19,8 +20,9 @@ type table struct {
 	gateways map[uint32]*gatewayTable // by the Gateway's port
 	inbound  *inboundTable
 	targets  map[upstreamKey]*target
-	limits   [3][]limit // by listenerKind
-	access   *access    // nil: no policies are for this proxy
+	limits   [3][]limit         // by listenerKind
+	logging  [3]*accesslog.Rule // likewise; nil: nothing is logged
+	access   *access            // nil: no policies are for this proxy
 }
 
 // tokens are those that requests may come with; nil if none are read.
@@ -202,6 +204,7 @@ func compile(s *mesh.Snapshot, o Options) *table {
 	t.gateways = c.compileGateways()
 	t.inbound = c.compileInbound()
 	c.compileLimits()
+	c.compileLogging()
 	return t
 }
 

@@ -49,12 +49,17 @@ func (m *tcpMatch) fits(c *conn) bool {
 
 // localAddress is the address that the peer has connected to.
 func (s *stream) localAddress() (addr netip.Addr, ok bool) {
+	a, ok := s.localAddrPort()
+	return a.Addr(), ok
+}
+
+func (s *stream) localAddrPort() (addr netip.AddrPort, ok bool) {
 	s.control(func(fd uintptr) {
 		switch sa, _ := unix.Getsockname(int(fd)); sa := sa.(type) {
 		case *unix.SockaddrInet4:
-			addr, ok = netip.AddrFrom4(sa.Addr), true
+			addr, ok = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), true
 		case *unix.SockaddrInet6:
-			addr, ok = netip.AddrFrom16(sa.Addr).Unmap(), true
+			addr, ok = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port)), true
 		}
 	})
 	return addr, ok

@@ -60,6 +60,15 @@ func (x *exchange) nobody() (out []string) {
 	return out
 }
 
+// why is the error of the try that failed last; nil: none has, or its kind says
+// all.
+func (t *trail) why() error {
+	if t.cause == nil && t.replied == 0 && len(t.failed) > 0 {
+		return t.failed[len(t.failed)-1].cause
+	}
+	return t.cause
+}
+
 // forget makes the trail that of no exchange.
 func (t *trail) forget() {
 	t.began, t.replied = 0, 0

@@ -102,6 +102,7 @@ type live struct {
 
 	connections counters[telemetry.Connections] // relayed
 
+	name       string // of the upstream's key
 	log        *slog.Logger
 	complained atomic.Int64 // an instant: of the last failed handshake that was told
 
@@ -160,7 +161,7 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 		return old
 	}
 	node, endpoints, policy := o.Node, r.endpoints, &r.policy
-	u := &upstream{key: t.key, resolved: r, caller: caller, live: &live{log: o.Logger}}
+	u := &upstream{key: t.key, resolved: r, caller: caller, live: &live{name: t.key.String(), log: o.Logger}}
 	byAddress := map[mesh.EndpointKey]*member{}
 	if old == nil {
 		labels := requestLabels(node, t.key)

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
+	"isthmus/accesslog"
 	"isthmus/admin"
 	"isthmus/auth"
 	"isthmus/config"
@@ -106,6 +107,7 @@ type server struct {
 	identity  *tls.Own       // nil: none
 	store     *tls.Store
 	keys      *auth.Keys
+	accessLog *accesslog.Log
 	admin     []*http.Server
 	listening map[string]string
 	cancel    context.CancelFunc // of what follows files
@@ -141,11 +143,14 @@ func (s *server) build(paths []string) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.accessLog, err = newAccessLog(b.AccessLog); err != nil {
+		return err
+	}
 	s.proxy, err = proxy.New(proxy.Options{
 		Node: s.node, Outbound: b.Listeners.Outbound, Inbound: b.Listeners.Inbound,
 		Identity: s.identity, Credentials: s.store, Keys: s.keys,
 		GatewayBind: b.Listeners.Gateway.Bind, GatewayPorts: b.Listeners.Gateway.Ports,
-		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Slow: b.Why.Slow, Logger: log,
+		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Slow: b.Why.Slow, AccessLog: s.accessLog, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -183,7 +188,7 @@ func (s *server) build(paths []string) (err error) {
 		return err
 	}
 	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(admin.NewCollector(s), telemetry.Collector(s.proxy.Requests), telemetry.ConnectionsCollector(s.proxy.Connections), telemetry.PoliciesCollector(s.proxy.PolicyMatches), s.proxy.Mirrors(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics.MustRegister(admin.NewCollector(s), telemetry.Collector(s.proxy.Requests), telemetry.ConnectionsCollector(s.proxy.Connections), telemetry.PoliciesCollector(s.proxy.PolicyMatches), telemetry.LogCollector(s.accessLog.Lines), s.proxy.Mirrors(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics))
 }
 
@@ -264,12 +269,15 @@ func (s *server) addresses() string {
 // second signal ends the process at once, since stop gives signals back their
 // usual effect.
 func (s *server) wait(ctx context.Context, stop func()) {
-	hup := make(chan os.Signal, 1)
+	hup, reopen := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
+	signal.Notify(reopen, syscall.SIGUSR1)
 	for waiting := true; waiting; {
 		select {
 		case <-hup:
 			s.Reload()
+		case <-reopen:
+			s.accessLog.Reopen()
 		case <-ctx.Done():
 			waiting = false
 		case <-s.quit:
@@ -317,5 +325,8 @@ func (s *server) close() {
 	}
 	if s.keys != nil {
 		s.keys.Close()
+	}
+	if s.accessLog != nil {
+		s.accessLog.Close()
 	}
 }

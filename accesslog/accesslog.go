@@ -1,0 +1,83 @@
+// Package accesslog writes a line for an exchange: in Istio's default format,
+// as text or JSON, or in one made of Envoy's operators.
+//
+// Whoever serves requests never waits for the log. A line is put together in
+// memory, and one goroutine writes what has gathered. A disk that is full or
+// does not answer costs lines, which are counted, and nothing else.
+//
+// What is logged is said by a [Rule]: a filter in the part of CEL that Istio's
+// documentation uses, and a share.
+package accesslog
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"time"
+)
+
+// Header is the fields of a message, by names in lower case.
+type Header interface {
+	Lookup(name []byte) ([]byte, bool)
+}
+
+// Unknown is a duration, or a gRPC status, that there is none of.
+const Unknown = -1
+
+// Entry is what is known of one exchange. Texts that are empty are shown as "-",
+// or as null.
+type Entry struct {
+	Start       time.Time
+	Duration    time.Duration // until the last byte of the reply was sent
+	Received    time.Duration // from Start until the request's last byte came; Unknown: it did not
+	FirstByte   time.Duration // from Start until the upstream's reply began; Unknown: there is none
+	ServiceTime time.Duration // that the upstream took to begin it; Unknown likewise
+
+	Protocol  string // "HTTP/1.1"
+	Method    []byte
+	Path      []byte
+	Query     []byte // without "?"
+	HasQuery  bool
+	Authority []byte
+	Scheme    []byte
+	RequestID []byte
+	Request   Header // nil: the head could not be read
+	Reply     Header // of what the format asks for; nil: there was none
+
+	Status      int
+	Flags       string // "-": none
+	Details     string
+	Termination string // why the connection had to end
+	Failure     string // what went wrong at connecting
+	GRPCStatus  int    // Unknown: the exchange is none of gRPC
+
+	RequestBody, ReplyBody   int64 // bytes of the bodies
+	RequestBytes, ReplyBytes int64 // with their heads
+
+	Route         string
+	Upstream      string // "outbound|80||reviews.prod.svc.cluster.local"
+	UpstreamHost  netip.AddrPort
+	UpstreamLocal netip.AddrPort
+	Cluster       string // whose endpoint it was
+	Attempts      int
+
+	Local      netip.AddrPort
+	Remote     netip.AddrPort // the client
+	ServerName string         // that TLS was for
+	Peer       string         // identity that the client has proved
+	MTLS       bool
+	Trace      [16]byte // zero: the exchange is not traced
+}
+
+// Rule says which exchanges are logged.
+type Rule struct {
+	Filter *Filter // nil: all
+	Share  float64 // of them, 0 to 1
+}
+
+// wants reports whether the exchange is logged.
+func (r *Rule) wants(e *Entry) bool {
+	if r.Filter != nil && !r.Filter.Match(e) {
+		return false
+	}
+	return r.Share >= 1 || rand.Float64() < r.Share
+}

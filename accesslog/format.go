@@ -1,0 +1,344 @@
+package accesslog
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Text is Istio's default format (istio: EnvoyTextLogFormat).
+const Text = `[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% "%UPSTREAM_TRANSPORT_FAILURE_REASON%" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%`
+
+// jsonFormat is the default as JSON, with Istio's keys.
+const jsonFormat = `{
+ "start_time": "%START_TIME%",
+ "method": "%REQ(:METHOD)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%", "protocol": "%PROTOCOL%",
+ "response_code": "%RESPONSE_CODE%", "response_flags": "%RESPONSE_FLAGS%", "response_code_details": "%RESPONSE_CODE_DETAILS%",
+ "connection_termination_details": "%CONNECTION_TERMINATION_DETAILS%", "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+ "bytes_received": "%BYTES_RECEIVED%", "bytes_sent": "%BYTES_SENT%",
+ "duration": "%DURATION%", "upstream_service_time": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
+ "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%", "user_agent": "%REQ(USER-AGENT)%", "request_id": "%REQ(X-REQUEST-ID)%", "authority": "%REQ(:AUTHORITY)%",
+ "upstream_host": "%UPSTREAM_HOST%", "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%", "upstream_local_address": "%UPSTREAM_LOCAL_ADDRESS%",
+ "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%", "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+ "requested_server_name": "%REQUESTED_SERVER_NAME%", "route_name": "%ROUTE_NAME%"
+}`
+
+// Format is how a line looks. It never changes.
+type Format struct {
+	parts []part
+	json  bool
+	reply [][]byte // names of the reply's fields that are asked for
+}
+
+// part is a text as it is, or what an operator stands for. In JSON, texts stand
+// between values and hold the quotes.
+type part struct {
+	literal string
+	operator
+	quoted bool // in JSON: within a string that holds more than this
+	alone  bool // in JSON: the whole value, so that it keeps its type
+}
+
+// ReplyFields are the names of those fields of replies that lines hold, in lower
+// case: [Entry].Reply need not have others.
+func (f *Format) ReplyFields() [][]byte { return f.reply }
+
+// ParseFormat reads a format: "text", "json", a line with Envoy's operators, or
+// a JSON or YAML mapping of keys to such texts, for lines of JSON.
+func ParseFormat(text string) (*Format, error) {
+	f := &Format{}
+	var err error
+	switch trimmed := strings.TrimSpace(text); {
+	case trimmed == "text" || trimmed == "":
+		err = f.line(Text, false)
+	case trimmed == "json":
+		f.json = true
+		err = f.mapping(jsonFormat)
+	case strings.HasPrefix(trimmed, "{"):
+		f.json = true
+		err = f.mapping(text)
+	case !strings.Contains(text, "%"):
+		err = fmt.Errorf("%q is neither text nor json, and holds no operator such as %%RESPONSE_CODE%%", text)
+	default:
+		err = f.line(strings.TrimSuffix(text, "\n"), false)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// mapping reads keys and values, in their order.
+func (f *Format) mapping(text string) error {
+	var root yaml.Node
+	if err := yaml.Unmarshal([]byte(text), &root); err != nil {
+		return fmt.Errorf("not a mapping of keys to texts: %w", err)
+	}
+	if len(root.Content) != 1 || root.Content[0].Kind != yaml.MappingNode || len(root.Content[0].Content) == 0 {
+		return fmt.Errorf("must be a mapping of keys to texts")
+	}
+	return f.object(root.Content[0])
+}
+
+// maxDepth bounds how far mappings may stand within each other.
+const maxDepth = 8
+
+func (f *Format) object(n *yaml.Node) error { return f.objectAt(n, 1) }
+
+func (f *Format) objectAt(n *yaml.Node, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("mappings stand more than %d deep", maxDepth)
+	}
+	f.text("{")
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if i > 0 {
+			f.text(",")
+		}
+		f.text(string(appendString(nil, []byte(key.Value))) + ":")
+		switch {
+		case value.Kind == yaml.MappingNode:
+			if err := f.objectAt(value, depth+1); err != nil {
+				return err
+			}
+		case value.Kind != yaml.ScalarNode:
+			return fmt.Errorf("%s: must be a text", key.Value)
+		default:
+			if err := f.line(value.Value, true); err != nil {
+				return fmt.Errorf("%s: %w", key.Value, err)
+			}
+		}
+	}
+	f.text("}")
+	return nil
+}
+
+// text adds a text as it is.
+func (f *Format) text(s string) {
+	if n := len(f.parts); n > 0 && f.parts[n-1].kind == opLiteral {
+		f.parts[n-1].literal += s
+		return
+	}
+	f.parts = append(f.parts, part{literal: s})
+}
+
+// line adds a text with operators; in JSON, as the value of a key.
+func (f *Format) line(s string, value bool) error {
+	list, err := parseLine(s)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		if list[i].kind == opReply {
+			f.reply = append(f.reply, list[i].names...)
+		}
+	}
+	if !value {
+		f.parts = append(f.parts, list...)
+		return nil
+	}
+	if len(list) == 1 && list[0].kind != opLiteral {
+		list[0].alone = true
+		f.parts = append(f.parts, list[0])
+		return nil
+	}
+	f.text(`"`)
+	for _, p := range list {
+		if p.kind == opLiteral {
+			quoted := appendString(nil, []byte(p.literal))
+			f.text(string(quoted[1 : len(quoted)-1]))
+			continue
+		}
+		p.quoted = true
+		f.parts = append(f.parts, p)
+	}
+	f.text(`"`)
+	return nil
+}
+
+// parseLine splits a text into its parts.
+func parseLine(s string) (list []part, err error) {
+	for len(s) > 0 {
+		i := strings.IndexByte(s, '%')
+		if i < 0 {
+			i = len(s)
+		}
+		if i > 0 {
+			list = append(list, part{literal: s[:i]})
+			s = s[i:]
+			continue
+		}
+		if strings.HasPrefix(s, "%%") {
+			list = append(list, part{literal: "%"})
+			s = s[2:]
+			continue
+		}
+		p, rest, err := parseOperator(s)
+		if err != nil {
+			return nil, err
+		}
+		list, s = append(list, p), rest
+	}
+	return list, nil
+}
+
+// parseOperator reads %NAME%, %NAME(ARGUMENT)% or %NAME(ARGUMENT):LENGTH%.
+func parseOperator(s string) (p part, rest string, err error) {
+	end := 1
+	for end < len(s) && ('A' <= s[end] && s[end] <= 'Z' || s[end] == '_') {
+		end++
+	}
+	name, argument, hasArgument := s[1:end], "", false
+	rest = s[end:]
+	if strings.HasPrefix(rest, "(") {
+		i := strings.IndexByte(rest, ')')
+		if i < 0 {
+			return p, "", fmt.Errorf("%%%s(: there is no )", name)
+		}
+		argument, hasArgument, rest = rest[1:i], true, rest[i+1:]
+	}
+	length := 0
+	if strings.HasPrefix(rest, ":") {
+		i := 1
+		for i < len(rest) && '0' <= rest[i] && rest[i] <= '9' {
+			i++
+		}
+		if length, err = strconv.Atoi(rest[1:i]); err != nil || length < 1 {
+			return p, "", fmt.Errorf("%%%s: behind the colon there has to be a length", name)
+		}
+		rest = rest[i:]
+	}
+	if !strings.HasPrefix(rest, "%") {
+		return p, "", fmt.Errorf("%q: an operator ends with %%; write %%%% for a percent sign", first(s, 24))
+	}
+	p.operator, err = newOperator(name, argument, hasArgument)
+	p.length = length
+	return p, rest[1:], err
+}
+
+func first(s string, n int) string {
+	if len(s) > n {
+		return s[:n] + "..."
+	}
+	return s
+}
+
+// Append appends the line of an exchange, without a line feed.
+func (f *Format) Append(dst []byte, e *Entry) []byte {
+	for i := range f.parts {
+		p := &f.parts[i]
+		switch {
+		case p.kind == opLiteral:
+			dst = append(dst, p.literal...)
+		case p.alone:
+			dst = p.appendJSON(dst, e)
+		case p.quoted:
+			from := len(dst)
+			dst = p.appendText(dst, e)
+			dst = escapeFrom(dst, from)
+		default:
+			from := len(dst)
+			dst = p.appendText(dst, e)
+			oneLine(dst[from:])
+		}
+	}
+	return dst
+}
+
+// appendText appends what an operator stands for.
+func (p *part) appendText(dst []byte, e *Entry) []byte {
+	from := len(dst)
+	out, _ := p.operator.append(dst, e)
+	if len(out) == from {
+		return append(out, '-')
+	}
+	if p.length > 0 && len(out)-from > p.length {
+		out = out[:from+p.length]
+	}
+	return out
+}
+
+// appendJSON appends it as a value of its own: null where there is nothing.
+func (p *part) appendJSON(dst []byte, e *Entry) []byte {
+	from := len(dst)
+	out, number := p.operator.append(append(dst, '"'), e)
+	if len(out) == from+1 {
+		return append(dst, "null"...)
+	}
+	if number {
+		return append(dst, out[from+1:]...)
+	}
+	if p.length > 0 && len(out)-from-1 > p.length {
+		out = out[:from+1+p.length]
+	}
+	return append(escapeFrom(out, from+1), '"')
+}
+
+// oneLine keeps what a client has sent from ending the line, or worse.
+func oneLine(b []byte) {
+	for i, c := range b {
+		if c < 0x20 || c == 0x7f {
+			b[i] = '?'
+		}
+	}
+}
+
+// hostName is what %HOSTNAME% stands for.
+var hostName = func() string {
+	name, _ := os.Hostname()
+	return name
+}()
+
+// appendTime writes a moment as Envoy does, in UTC: 2006-01-02T15:04:05.000Z.
+func appendTime(dst []byte, t time.Time) []byte {
+	t = t.UTC()
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	dst = appendDigits(dst, year, 4)
+	dst = appendDigits(append(dst, '-'), int(month), 2)
+	dst = appendDigits(append(dst, '-'), day, 2)
+	dst = appendDigits(append(dst, 'T'), hour, 2)
+	dst = appendDigits(append(dst, ':'), minute, 2)
+	dst = appendDigits(append(dst, ':'), second, 2)
+	dst = appendDigits(append(dst, '.'), t.Nanosecond()/1e6, 3)
+	return append(dst, 'Z')
+}
+
+// appendDigits writes a number of n digits.
+func appendDigits(dst []byte, v, n int) []byte {
+	at := len(dst)
+	dst = append(dst, "000000000"[:n]...)
+	for i := at + n - 1; i >= at; i-- {
+		dst[i] = byte('0' + v%10)
+		v /= 10
+	}
+	return dst
+}
+
+// appendString writes a text as JSON.
+func appendString(dst, s []byte) []byte {
+	dst = append(dst, '"')
+	from := len(dst)
+	return append(escapeFrom(append(dst, s...), from), '"')
+}
+
+// escapeFrom makes what dst holds from a place on the inside of a JSON string.
+// As a rule there is nothing to do.
+func escapeFrom(dst []byte, from int) []byte {
+	i := from
+	for ; i < len(dst); i++ {
+		if c := dst[i]; c < 0x20 || c == '"' || c == '\\' || c >= 0x7f {
+			break
+		}
+	}
+	if i == len(dst) {
+		return dst
+	}
+	rest := bytes.Clone(dst[i:])
+	return appendEscaped(dst[:i], rest)
+}

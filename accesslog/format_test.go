@@ -1,0 +1,178 @@
+package accesslog
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fields is a message with these fields.
+type fields map[string]string
+
+func (f fields) Lookup(name []byte) ([]byte, bool) {
+	v, ok := f[string(name)]
+	return []byte(v), ok
+}
+
+// known is an exchange of which everything is known.
+func known() *Entry {
+	return &Entry{
+		Start: time.Date(2026, 3, 4, 5, 6, 7, 89_000_000, time.UTC), Duration: 12 * time.Millisecond, Received: time.Millisecond, FirstByte: 9 * time.Millisecond, ServiceTime: 8 * time.Millisecond,
+		Protocol: "HTTP/1.1", Method: []byte("GET"), Path: []byte("/a"), Query: []byte("b=c"), HasQuery: true, Authority: []byte("reviews"), Scheme: []byte("http"), RequestID: []byte("id-1"),
+		Request: fields{"user-agent": "curl/8", "x-forwarded-for": "10.1.1.1", "x-quote": `a"b\c`}, Reply: fields{"x-flavour": "sweet"},
+		Status: 200, Flags: "-", Details: "via_upstream", GRPCStatus: Unknown,
+		RequestBody: 3, ReplyBody: 5, RequestBytes: 30, ReplyBytes: 50,
+		Route: "default", Upstream: "outbound|80||reviews", UpstreamHost: netip.MustParseAddrPort("10.0.0.1:8080"), UpstreamLocal: netip.MustParseAddrPort("10.0.0.9:4000"), Cluster: "c2", Attempts: 2,
+		Local: netip.MustParseAddrPort("10.0.0.9:15006"), Remote: netip.MustParseAddrPort("[2001:db8::1]:999"), ServerName: "sni.test", Peer: "spiffe://td/ns/a/sa/b", MTLS: true, Trace: [16]byte{1, 2},
+	}
+}
+
+// refused is an exchange of which little is known.
+func refused() *Entry {
+	return &Entry{Received: Unknown, FirstByte: Unknown, ServiceTime: Unknown, Flags: "DPE", Details: "downstream_protocol_error", Status: 400, GRPCStatus: Unknown}
+}
+
+func TestFormat_Text(t *testing.T) {
+	for _, tt := range []struct{ name, format, want string }{
+		{"default", "text", `[2026-03-04T05:06:07.089Z] "GET /a?b=c HTTP/1.1" 200 - via_upstream - "-" 3 5 12 8 "10.1.1.1" "curl/8" "id-1" "reviews" "10.0.0.1:8080" outbound|80||reviews 10.0.0.9:4000 10.0.0.9:15006 [2001:db8::1]:999 sni.test default`},
+		{"request", "%REQ(:AUTHORITY)% %REQ(X-NONE?USER-AGENT):4% %REQ(X-NONE)%", "reviews curl -"},
+		{"reply", "%RESP(X-Flavour)%", "sweet"},
+		{"times", "%REQUEST_DURATION% %RESPONSE_DURATION% %RESPONSE_TX_DURATION% %START_TIME(%Y/%m/%dT%H:%M:%S.%3f %s)%", "1 9 3 2026/03/04T05:06:07.089 1772600767"},
+		{"addresses", "%UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_LOCAL_ADDRESS%", "10.0.0.1 2001:db8::1 10.0.0.9:15006"},
+		{"who", "%DOWNSTREAM_PEER_URI_SAN% %TRACE_ID% %ISTHMUS_CLUSTER% %UPSTREAM_REQUEST_ATTEMPT_COUNT%", "spiffe://td/ns/a/sa/b 01020000000000000000000000000000 c2 2"},
+		{"nothing", "%GRPC_STATUS% %DYNAMIC_METADATA(a:b)% 100%%", "- - 100%"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, err := ParseFormat(tt.format)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := string(f.Append(nil, known())); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+	f, _ := ParseFormat("text")
+	if got, want := string(f.Append(nil, refused())), `[0001-01-01T00:00:00.000Z] "- - -" 400 DPE downstream_protocol_error - "-" 0 0 0 - "-" "-" "-" "-" "-" - - - - - -`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	e := known()
+	e.Path = []byte("/a\nb\x7f")
+	if got := string(f.Append(nil, e)); strings.ContainsAny(got, "\n\x7f") {
+		t.Errorf("more than one line: %q", got)
+	}
+}
+
+func TestFormat_JSON(t *testing.T) {
+	f, err := ParseFormat("json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var full, empty map[string]any
+	if err := json.Unmarshal(f.Append(nil, known()), &full); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(f.Append(nil, refused()), &empty); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]any{
+		"start_time": "2026-03-04T05:06:07.089Z", "path": "/a?b=c", "response_code": 200., "bytes_sent": 5., "duration": 12., "upstream_service_time": 8.,
+		"upstream_transport_failure_reason": nil, "upstream_cluster": "outbound|80||reviews", "requested_server_name": "sni.test", "response_flags": "-",
+	} {
+		if got, ok := full[key]; !ok || got != want {
+			t.Errorf("%s: %v, want %v", key, got, want)
+		}
+	}
+	if len(full) != 24 || empty["upstream_host"] != nil || empty["path"] != nil || empty["response_code"] != 400. {
+		t.Errorf("%d keys; %v", len(full), empty)
+	}
+
+	f, err = ParseFormat(`{"code": "%RESPONSE_CODE%", "both": "%REQ(X-QUOTE)% \"%PROTOCOL%\"", "in": {"trace": "%TRACE_ID%"}, "as it is": "x"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(f.Append(nil, known())), `{"code":200,"both":"a\"b\\c \"HTTP/1.1\"","in":{"trace":"01020000000000000000000000000000"},"as it is":"x"}`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestParseFormat_Refuses(t *testing.T) {
+	for format, want := range map[string]string{
+		"jsn":                 "neither text nor json",
+		"%NOPE%":              "is no operator",
+		"%DURATION(x)%":       "takes no argument",
+		"%REQ(X":              "there is no )",
+		"%REQ(X):0%":          "a length",
+		"%REQ()%":             "name is missing",
+		"%DURATION":           "ends with %",
+		"100%":                "ends with %",
+		"%START_TIME(%Q)%":    "%Q is not known",
+		`{"a": ["x"]}`:        "must be a text",
+		`{"a": "%DURATION"}`:  "a: ",
+		"{}":                  "must be a mapping",
+		`{"a": `:              "not a mapping",
+		"%START_TIME(%Y%m%)%": "nothing behind",
+	} {
+		if _, err := ParseFormat(format); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", format, err, want)
+		}
+	}
+}
+
+// TestFormat_AllocatesNothing once there is memory for the line.
+func TestFormat_AllocatesNothing(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		f, err := ParseFormat(format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, line := known(), make([]byte, 0, 2048)
+		e.Request, e.Reply = nothing{}, nothing{}
+		if n := testing.AllocsPerRun(100, func() { f.Append(line[:0], e) }); n != 0 {
+			t.Errorf("%s: %v allocations", format, n)
+		}
+	}
+}
+
+type nothing struct{}
+
+func (nothing) Lookup([]byte) ([]byte, bool) { return nil, false }
+
+// FuzzParseFormat: no format breaks, and what a format of JSON makes of whatever a
+// client has sent is JSON, on one line.
+func FuzzParseFormat(f *testing.F) {
+	f.Add("text", "/", "ua")
+	f.Add("json", "/\"\\\x00\xff", "\xe2\x80\xa8")
+	f.Add(`{"a": "%REQ(USER-AGENT):3% x", "b": {"c": "%START_TIME(%Y%3f)%"}}`, "/", "é")
+	f.Add("%REQ(A?:PATH):2%%%%ENVIRONMENT(X)%", "/", "")
+	f.Fuzz(func(t *testing.T, format, path, agent string) {
+		parsed, err := ParseFormat(format)
+		if err != nil {
+			return
+		}
+		e := known()
+		e.Path, e.Request = []byte(path), fields{"user-agent": agent}
+		line := parsed.Append(nil, e)
+		if !parsed.json {
+			return
+		}
+		if !json.Valid(line) || strings.ContainsRune(string(line), '\n') {
+			t.Errorf("%q makes %q", format, line)
+		}
+	})
+}
+
+func BenchmarkFormat_JSON(b *testing.B) {
+	f, err := ParseFormat("json")
+	if err != nil {
+		b.Fatal(err)
+	}
+	e, line := known(), make([]byte, 0, 2048)
+	e.Request, e.Reply = nothing{}, nothing{}
+	b.ReportAllocs()
+	for b.Loop() {
+		f.Append(line[:0], e)
+	}
+}

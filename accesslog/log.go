@@ -1,0 +1,259 @@
+package accesslog
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxGathered is how many bytes of lines may wait to be written: some 4,000
+	// lines of the usual length. What comes on top is lost.
+	maxGathered = 2 << 20
+
+	// writeFrom is how many of them are written at once, without waiting for more;
+	// as Envoy's log does.
+	writeFrom = 64 << 10
+
+	// gatherFor is how long a line may wait for others: short enough for whoever
+	// watches the log, long enough that a busy proxy writes ten times a second.
+	gatherFor = 100 * time.Millisecond
+
+	// lookEvery is how often the log looks whether its file is still at its path.
+	lookEvery = time.Second
+
+	// closeWithin bounds how long Close waits for the disk.
+	closeWithin = time.Second
+)
+
+// Options say where a log goes and what its lines are.
+type Options struct {
+	Path   string // "/dev/stdout" and "/dev/stderr" are the process's own
+	Format *Format
+	Rule   Rule // what is logged where nothing else says so
+	On     bool // whether anything is
+
+	// open opens the file; tests bring others. Nil: as Path says.
+	open func() (io.WriteCloser, error)
+}
+
+// Log is an access log. Its methods may be called by any goroutine.
+type Log struct {
+	options Options
+	written atomic.Uint64
+	lost    atomic.Uint64
+
+	mu       sync.Mutex // guards what is below
+	gathered []byte     // lines to be written
+	lines    uint64     // in gathered
+	closed   bool
+
+	wake   chan struct{} // of capacity 1: there are lines, or many, or the end has come
+	reopen atomic.Bool
+	done   chan struct{} // closed when the writer has ended
+}
+
+// New starts a log. The file is opened with the first line. Its goroutine ends
+// with Close.
+func New(o Options) *Log {
+	l := &Log{options: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	if l.options.open == nil {
+		l.options.open = l.openPath
+	}
+	go l.run()
+	return l
+}
+
+// Rule is what is logged where nothing else says so, and whether anything is.
+func (l *Log) Rule() (r Rule, on bool) { return l.options.Rule, l.options.On }
+
+// Format is that of the lines.
+func (l *Log) Format() *Format { return l.options.Format }
+
+// Record logs an exchange if the rule wants it. scratch is memory for the line;
+// what it returns is to be given again. It never waits for the disk.
+func (l *Log) Record(r *Rule, e *Entry, scratch []byte) []byte {
+	if !r.wants(e) {
+		return scratch
+	}
+	line := append(l.options.Format.Append(scratch[:0], e), '\n')
+	l.mu.Lock()
+	if l.closed || len(l.gathered)+len(line) > maxGathered {
+		l.mu.Unlock()
+		l.lost.Add(1)
+		return line
+	}
+	before := len(l.gathered)
+	l.gathered = append(l.gathered, line...)
+	l.lines++
+	after := len(l.gathered)
+	l.mu.Unlock()
+	if before == 0 || before < writeFrom && after >= writeFrom {
+		l.signal()
+	}
+	return line
+}
+
+func (l *Log) signal() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Lines returns how many lines were written, and how many could not be.
+func (l *Log) Lines() (written, lost uint64) { return l.written.Load(), l.lost.Load() }
+
+// Reopen opens the file at the path anew before the next line, as after it was
+// moved away.
+func (l *Log) Reopen() { l.reopen.Store(true) }
+
+// Close writes what has gathered and ends the log. A disk that does not answer
+// is not waited for long.
+func (l *Log) Close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.signal()
+	select {
+	case <-l.done:
+	case <-time.After(closeWithin):
+	}
+}
+
+// run writes what gathers. New starts it; it ends after Close.
+func (l *Log) run() {
+	defer close(l.done)
+	w := &writer{log: l}
+	defer w.close()
+	pause := time.NewTimer(0)
+	<-pause.C
+	var spare []byte
+	for {
+		<-l.wake
+		if l.waiting() < writeFrom {
+			pause.Reset(gatherFor)
+			select {
+			case <-l.wake: // many, or the end
+				pause.Stop()
+			case <-pause.C:
+			}
+		}
+		l.mu.Lock()
+		p, n, closed := l.gathered, l.lines, l.closed
+		l.gathered, l.lines = spare[:0], 0
+		l.mu.Unlock()
+		w.write(p, n)
+		if spare = p; cap(spare) > 4*writeFrom {
+			spare = nil // that was an outage
+		}
+		if closed {
+			return
+		}
+	}
+}
+
+// waiting is how many bytes have gathered; so many that it does not matter once
+// the end has come.
+func (l *Log) waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return maxGathered
+	}
+	return len(l.gathered)
+}
+
+// writer is what the log's goroutine knows of the file.
+type writer struct {
+	log    *Log
+	file   io.WriteCloser // nil: not open
+	looked time.Time      // when it was last looked whether the file is at the path
+	torn   bool           // the last line written is not whole
+}
+
+// write writes lines; those that cannot be are lost.
+func (w *writer) write(p []byte, lines uint64) {
+	if lines == 0 {
+		return
+	}
+	lost := func(rest []byte) { w.log.lost.Add(uint64(bytes.Count(rest, []byte("\n")))) }
+	if err := w.ready(); err != nil {
+		lost(p)
+		return
+	}
+	if w.torn {
+		if _, err := w.file.Write([]byte("\n")); err != nil {
+			lost(p)
+			return
+		}
+		w.torn = false
+	}
+	n, err := w.file.Write(p)
+	w.log.written.Add(uint64(bytes.Count(p[:n], []byte("\n"))))
+	if err != nil {
+		w.torn = n > 0 && p[n-1] != '\n'
+		lost(p[n:])
+		w.close() // whatever is wrong with it, the next one may be better
+	}
+}
+
+// ready opens the file where it is not open, or no longer at its path.
+func (w *writer) ready() error {
+	moved := w.log.reopen.Swap(false)
+	if f, ok := w.file.(*os.File); ok && !moved && time.Since(w.looked) >= lookEvery {
+		w.looked = time.Now()
+		moved = !isAt(f, w.log.options.Path)
+	}
+	if moved {
+		w.close()
+		w.torn = false
+	}
+	if w.file != nil {
+		return nil
+	}
+	f, err := w.log.options.open()
+	if err != nil {
+		return err
+	}
+	w.file, w.looked = f, time.Now()
+	return nil
+}
+
+func (w *writer) close() {
+	if w.file != nil {
+		w.file.Close()
+		w.file = nil
+	}
+}
+
+// isAt reports whether the path still leads to an open file.
+func isAt(f *os.File, path string) bool {
+	is, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	at, err := os.Stat(path)
+	return err == nil && os.SameFile(is, at)
+}
+
+// openPath opens the log's file, to append to it. The process's own output is
+// never opened anew: it may be a socket.
+func (l *Log) openPath() (io.WriteCloser, error) {
+	switch l.options.Path {
+	case "/dev/stdout":
+		return process{os.Stdout}, nil
+	case "/dev/stderr":
+		return process{os.Stderr}, nil
+	}
+	return os.OpenFile(l.options.Path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+}
+
+// process is an output of the process, which others use, too.
+type process struct{ io.Writer }
+
+// Close leaves it open.
+func (process) Close() error { return nil }

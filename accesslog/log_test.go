@@ -1,0 +1,236 @@
+package accesslog
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func format(t testing.TB, s string) *Format {
+	t.Helper()
+	f, err := ParseFormat(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+var all = Rule{Share: 1}
+
+// record logs an exchange of a status.
+func record(l *Log, status int) {
+	e := known()
+	e.Status = status
+	l.Record(&all, e, nil)
+}
+
+func count(t *testing.T, l *Log, written, lost uint64) {
+	t.Helper()
+	if w, n := l.Lines(); w != written || n != lost {
+		t.Errorf("%d lines written and %d lost, want %d and %d", w, n, written, lost)
+	}
+}
+
+// disk is a file that does what a test wants.
+type disk struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	room int           // how many bytes it takes; less than 0: any number
+	gate chan struct{} // nil: it is never blocked
+}
+
+func (d *disk) Write(p []byte) (int, error) {
+	if d.gate != nil {
+		<-d.gate
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.room >= 0 && len(p) > d.room {
+		n, _ := d.text.Write(p[:d.room])
+		d.room = 0
+		return n, syscall.ENOSPC
+	}
+	if d.room >= 0 {
+		d.room -= len(p)
+	}
+	return d.text.Write(p)
+}
+
+func (d *disk) Close() error { return nil }
+
+func logTo(t *testing.T, d *disk) *Log {
+	return New(Options{Format: format(t, "%RESPONSE_CODE%"), open: func() (io.WriteCloser, error) { return d, nil }})
+}
+
+// TestLog_Gathers: a line waits for others, but not for long.
+func TestLog_Gathers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{room: -1}
+		l := logTo(t, d)
+		defer l.Close()
+		record(l, 200)
+		synctest.Wait()
+		record(l, 201)
+		count(t, l, 0, 0)
+		time.Sleep(gatherFor)
+		synctest.Wait()
+		count(t, l, 2, 0)
+		if got := d.text.String(); got != "200\n201\n" {
+			t.Errorf("%q", got)
+		}
+		for range writeFrom / 4 {
+			record(l, 202)
+		}
+		synctest.Wait()
+		count(t, l, 2+writeFrom/4, 0) // at once
+		record(l, 203)
+		l.Close()
+		count(t, l, 3+writeFrom/4, 0)
+		record(l, 204)
+		count(t, l, 3+writeFrom/4, 1)
+	})
+}
+
+// TestLog_Blocked: whoever logs goes on although the disk does not, and what is
+// lost is counted.
+func TestLog_Blocked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{room: -1, gate: make(chan struct{})}
+		l := logTo(t, d)
+		record(l, 200)
+		time.Sleep(time.Second)
+		const most = maxGathered / 4
+		for range most + 10 {
+			record(l, 200)
+		}
+		count(t, l, 0, 10)
+		began := time.Now()
+		l.Close()
+		if waited := time.Since(began); waited != closeWithin {
+			t.Errorf("Close waited for %v", waited)
+		}
+		close(d.gate)
+		<-l.done
+		count(t, l, most+1, 10)
+	})
+}
+
+// TestLog_Full: a disk without room costs lines; what was written in part does
+// not become a part of the next line.
+func TestLog_Full(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{room: 6}
+		l := logTo(t, d)
+		defer l.Close()
+		for range 3 {
+			record(l, 200)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		count(t, l, 1, 2)
+		record(l, 300)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		count(t, l, 1, 3)
+		d.mu.Lock()
+		d.room = -1
+		d.mu.Unlock()
+		record(l, 400)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		count(t, l, 2, 3)
+		if got := d.text.String(); got != "200\n20\n400\n" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+func TestLog_CannotBeOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken, d := true, &disk{room: -1}
+		l := New(Options{Format: format(t, "%RESPONSE_CODE%"), open: func() (io.WriteCloser, error) {
+			if broken {
+				return nil, errors.New("no such folder")
+			}
+			return d, nil
+		}})
+		record(l, 200)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		count(t, l, 0, 1)
+		broken = false
+		record(l, 201)
+		l.Close()
+		count(t, l, 1, 1)
+	})
+}
+
+// TestLog_Rotation: a file that was moved away is left alone, with a word or
+// without, and one that was there is appended to.
+func TestLog_Rotation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	if err := os.WriteFile(path, []byte("before\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := New(Options{Path: path, Format: format(t, "%RESPONSE_CODE%")})
+	w := &writer{log: l}
+	defer w.close()
+	lines := func(name string) string {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.ReplaceAll(string(b), "\n", " ")
+	}
+	w.write([]byte("1\n"), 1)
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	w.write([]byte("2\n"), 1) // not noticed yet
+	l.Reopen()
+	w.write([]byte("3\n"), 1)
+	if err := os.Rename(path, path+".2"); err != nil {
+		t.Fatal(err)
+	}
+	w.looked = time.Time{} // a second has passed
+	w.write([]byte("4\n"), 1)
+	if got, want := lines(path+".1")+lines(path+".2")+lines(path), "before 1 2 3 4 "; got != want || lines(path) != "4 " {
+		t.Errorf("%q, want %q", got, want)
+	}
+	l.Close()
+}
+
+func TestLog_Share(t *testing.T) {
+	d := &disk{room: -1}
+	l := logTo(t, d)
+	half, e := Rule{Share: 0.5}, known()
+	for range 10000 {
+		l.Record(&half, e, nil)
+	}
+	l.Close()
+	if n, _ := l.Lines(); n < 4700 || n > 5300 { // six standard deviations
+		t.Errorf("%d of 10000 lines", n)
+	}
+}
+
+// TestLog_AllocatesNothing for a line, once there is memory.
+func TestLog_AllocatesNothing(t *testing.T) {
+	l := New(Options{Format: format(t, "json"), open: func() (io.WriteCloser, error) { return &disk{}, nil }})
+	defer l.Close()
+	e, line := known(), make([]byte, 0, 2048)
+	e.Request, e.Reply = nothing{}, nothing{}
+	l.mu.Lock()
+	l.gathered = make([]byte, 0, maxGathered)
+	l.mu.Unlock()
+	if n := testing.AllocsPerRun(1000, func() { line = l.Record(&all, e, line) }); n >= 1 {
+		t.Errorf("%v allocations", n)
+	}
+}

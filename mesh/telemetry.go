@@ -1,0 +1,132 @@
+package mesh
+
+// Sides say of which end of an exchange something holds, for a proxy that
+// stands at either.
+type Sides uint8
+
+// The sides (Istio: WorkloadMode). A gateway is a client of what is behind it.
+const (
+	ClientSide Sides = 1 << iota
+	ServerSide
+	BothSides = ClientSide | ServerSide
+)
+
+// Telemetry is Istio's Telemetry: what a workload tells of its traffic.
+type Telemetry struct {
+	Meta
+	Selector map[string]string // empty: every workload of the namespace, or of the mesh
+	Logging  []LoggingRule
+	Tracing  []TracingRule
+}
+
+// LoggingRule says whether exchanges are written to the access log, and which.
+type LoggingRule struct {
+	Sides    Sides
+	Disabled bool
+	Filter   string // an expression of CEL; "": all
+	Source   Source
+}
+
+// TracingRule says how exchanges are traced. What is nil, or empty, is left as a
+// more general rule has it.
+type TracingRule struct {
+	Sides       Sides
+	Sampling    *float64 // percent of those about which no caller has decided
+	Disabled    *bool    // no spans are sent, and the callers' decision is passed on
+	Untouched   *bool    // the request's trace context is passed on as it has come
+	Tags        []TraceTag
+	NoIstioTags *bool
+	Source      Source
+}
+
+// TraceTag is a tag that spans bear.
+type TraceTag struct {
+	Name    string
+	Literal string
+	Header  string // of the request, in lower case; "": the tag is the literal
+	Default string // where the header is not there; "": no tag
+}
+
+// TelemetryOf returns what holds for a node, from the general to the particular:
+// the mesh's, the namespace's, the workload's. Of several of one level the first
+// by source counts (Istio: the oldest).
+func TelemetryOf(n *Node, list []*Telemetry) []*Telemetry {
+	const levels = 3
+	var chosen [levels]*Telemetry
+	for _, t := range list {
+		if !n.AppliesTo(&t.Meta, t.Selector) {
+			continue
+		}
+		level := 1
+		switch {
+		case len(t.Selector) > 0 && t.Namespace != n.Namespace:
+			continue // Istio's selectors reach no further than their namespace
+		case len(t.Selector) > 0:
+			level = 2
+		case t.Namespace == n.RootNamespace:
+			level = 0
+		}
+		if chosen[level] == nil || t.Source.Before(chosen[level].Source) {
+			chosen[level] = t
+		}
+	}
+	var out []*Telemetry
+	for _, t := range chosen {
+		if t != nil {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// LoggingOf puts the rules for one side together: the last that says something
+// wins. nil: there is none.
+func LoggingOf(list []*Telemetry, side Sides) (out *LoggingRule) {
+	for _, t := range list {
+		for i := range t.Logging {
+			r := &t.Logging[i]
+			if r.Sides&side == 0 {
+				continue
+			}
+			merged := *r
+			if out != nil && r.Filter == "" {
+				merged.Filter = out.Filter
+			}
+			out = &merged
+		}
+	}
+	return out
+}
+
+// TracingOf puts the rules for one side together, field by field: the last that
+// says something wins. nil: there is none.
+func TracingOf(list []*Telemetry, side Sides) (out *TracingRule) {
+	for _, t := range list {
+		for i := range t.Tracing {
+			r := &t.Tracing[i]
+			if r.Sides&side == 0 {
+				continue
+			}
+			if out == nil {
+				out = &TracingRule{}
+			}
+			if r.Sampling != nil {
+				out.Sampling = r.Sampling
+			}
+			if r.Disabled != nil {
+				out.Disabled = r.Disabled
+			}
+			if r.Untouched != nil {
+				out.Untouched = r.Untouched
+			}
+			if r.NoIstioTags != nil {
+				out.NoIstioTags = r.NoIstioTags
+			}
+			if len(r.Tags) > 0 {
+				out.Tags = r.Tags
+			}
+			out.Source = r.Source
+		}
+	}
+	return out
+}

@@ -1,0 +1,167 @@
+package proxy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"isthmus/accesslog"
+	"isthmus/http1"
+	"isthmus/mesh"
+)
+
+// tally is what of an exchange has been counted on the way, for whoever tells of
+// it when it is over.
+type tally struct {
+	head      int     // bytes of the request's head
+	pumped    int64   // bytes of its body that were passed on without being kept
+	received  instant // when the last of it had come; 0: it has not
+	replyHead int     // bytes of the reply's head
+	replyBody int64
+	asked     instant // when the request was sent, the last time
+	upstream  netip.AddrPort
+}
+
+// compileLogging says what is logged of the exchanges on each kind of listener.
+func (c *compiler) compileLogging() {
+	log := c.options.AccessLog
+	if log == nil {
+		return
+	}
+	list := mesh.TelemetryOf(c.node, c.snapshot.Config.Telemetries)
+	for kind := range c.logging {
+		side := mesh.ClientSide
+		if listenerKind(kind) == inbound {
+			side = mesh.ServerSide
+		}
+		rule, on := log.Rule()
+		if r := mesh.LoggingOf(list, side); r != nil {
+			on = !r.Disabled
+			if r.Filter != "" {
+				rule.Filter, _ = accesslog.ParseFilter(r.Filter) // config has refused others
+			}
+		}
+		if on {
+			c.logging[kind] = &rule
+		}
+	}
+}
+
+// log writes the exchange's line.
+func (x *exchange) log(r *accesslog.Rule, flag string, took time.Duration) {
+	c := x.conn
+	e := x.entry // whoever filters may keep it, as far as the compiler knows
+	if e == nil {
+		e = new(accesslog.Entry)
+		x.entry = e
+	}
+	*e = accesslog.Entry{
+		Start: time.Now().Add(-took), Duration: took,
+		Received: accesslog.Unknown, FirstByte: accesslog.Unknown, ServiceTime: accesslog.Unknown,
+		Method: x.req.Method, Path: x.req.Path, Query: x.req.Query, HasQuery: x.req.HasQuery, Authority: x.req.Authority, Scheme: x.scheme(),
+		Request: &x.req.Header, Reply: &x.replyKept,
+		Status: x.status, Flags: flag, Details: x.details(), GRPCStatus: accesslog.Unknown,
+		RequestBody: x.requestBody(), ReplyBody: x.tally.replyBody,
+		Attempts: x.attempts, Local: c.local(), Remote: c.remote, ServerName: c.serverName, Peer: c.identity, MTLS: c.identity != "",
+		UpstreamLocal: x.tally.upstream,
+	}
+	e.RequestBytes, e.ReplyBytes = e.RequestBody+int64(x.tally.head), e.ReplyBody+int64(x.tally.replyHead)
+	if len(x.req.Method) > 0 {
+		e.Protocol = protocols[min(int(x.req.Minor), 1)]
+	}
+	if id, ok := x.req.Get(http1.XRequestID); ok {
+		e.RequestID = id
+	} else if x.hasID {
+		e.RequestID = x.id[:]
+	}
+	if cause := x.trail.why(); cause != nil {
+		e.Failure = cause.Error()
+	}
+	if x.tally.received != 0 {
+		e.Received = max(time.Duration(x.tally.received-x.start), 0)
+	}
+	if x.trail.replied != 0 {
+		e.FirstByte, e.ServiceTime = time.Duration(x.trail.replied-x.start), time.Duration(x.trail.replied-x.tally.asked)
+	}
+	if x.kind != NoError && x.replying && x.member != nil || x.kind == ClientGone {
+		e.Termination = answers[x.kind].detail
+	}
+	if m := x.member; m != nil {
+		e.UpstreamHost, e.Cluster, e.Upstream = m.address, m.host.Endpoint().Cluster, m.live.name
+	} else if x.route != nil && len(x.route.destinations) > 0 {
+		e.Upstream = x.upstream(x.route.destinations[0].target).live.name
+	}
+	if x.route != nil {
+		e.Route = x.route.name
+	}
+	x.line = c.proxy.options.AccessLog.Record(r, e, x.line)
+	*e = accesslog.Entry{}
+}
+
+var protocols = [...]string{"HTTP/1.0", "HTTP/1.1"}
+
+// requestBody is how many bytes of the request's body have come.
+func (x *exchange) requestBody() int64 { return int64(len(x.body.data)) + x.tally.pumped }
+
+// details says how the reply came about, as Envoy's response code details do.
+func (x *exchange) details() string {
+	switch {
+	case x.kind == Forbidden && x.refusal != nil:
+		return "rbac_access_denied_matched_policy[" + policyName(x.refusal.Policy, x.refusal.Rule, x.refusal.Field != "") + "]"
+	case x.kind == Unauthorized && x.badToken != nil:
+		return "jwt_authn_access_denied{" + strings.ReplaceAll(x.badToken.Body, " ", "_") + "}"
+	case x.kind == NoError && x.member == nil:
+		return "direct_response"
+	}
+	return answers[x.kind].detail
+}
+
+// policyName is Envoy's name of the policy that has decided: "none" where none
+// has allowed.
+func policyName(p *mesh.AuthorizationPolicy, rule int, near bool) string {
+	if p == nil || rule < 0 || near {
+		return "none"
+	}
+	return fmt.Sprintf("ns[%s]-policy[%s]-rule[%d]", p.Namespace, p.Name, rule)
+}
+
+// keepReply keeps those fields of the reply that the log asks for: the reply's
+// buffer is gone when the exchange is over.
+func (x *exchange) keepReply() {
+	x.replyKept.Fields, x.kept = x.replyKept.Fields[:0], x.kept[:0]
+	x.keepFields(&x.res.Header)
+}
+
+// keepTrailers keeps those that come with the end of the body.
+func (x *exchange) keepTrailers() {
+	if list := x.replyChunks.Trailers(); len(list) > 0 {
+		x.keepFields(&http1.Header{Fields: list})
+	}
+}
+
+func (x *exchange) keepFields(h *http1.Header) {
+	log := x.conn.proxy.options.AccessLog
+	if log == nil {
+		return
+	}
+	fields, kept := x.replyKept.Fields, x.kept
+	for _, name := range log.Format().ReplyFields() {
+		v, ok := h.Lookup(name)
+		if !ok {
+			continue
+		}
+		from := len(kept)
+		kept = append(kept, v...)
+		fields = append(fields, http1.Field{Name: name, Value: kept[from:]})
+	}
+	x.replyKept.Fields, x.kept = fields, kept
+}
+
+// local is where the client has connected to; asked of the kernel once.
+func (c *conn) local() netip.AddrPort {
+	if !c.localAddr.IsValid() {
+		c.localAddr, _ = c.localAddrPort()
+	}
+	return c.localAddr
+}

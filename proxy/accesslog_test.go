@@ -1,0 +1,176 @@
+package proxy
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"isthmus/accesslog"
+)
+
+// newLog makes a log that tests can read.
+func newLog(t testing.TB, format string, on bool) (*accesslog.Log, func() []string) {
+	t.Helper()
+	f, err := accesslog.ParseFormat(format)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "access.log")
+	l := accesslog.New(accesslog.Options{Path: path, Format: f, Rule: accesslog.Rule{Share: 1}, On: on})
+	t.Cleanup(l.Close)
+	return l, func() []string {
+		l.Close()
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil
+		}
+		return strings.Split(strings.TrimSpace(string(b)), "\n")
+	}
+}
+
+// awaitGone waits until the proxy has no connection any more, and so has told of
+// all exchanges.
+func awaitGone(p *Proxy) {
+	for left := 1; left > 0; time.Sleep(100 * time.Microsecond) {
+		left = 0
+		p.mu.Lock()
+		for _, l := range p.listeners {
+			l.mu.Lock()
+			left += len(l.conns)
+			l.mu.Unlock()
+		}
+		p.mu.Unlock()
+	}
+}
+
+// TestAccessLog_Answers: every answer has its line, ours with flag and details.
+func TestAccessLog_Answers(t *testing.T) {
+	up := replying(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Flavour: sweet\r\n\r\nok")
+	chunked := replying(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+	gone := upstreamServer(t, func(string, *bufio.Reader, net.Conn) bool { return false })
+	log, lines := newLog(t, "%REQ(:METHOD)% %REQ(:AUTHORITY)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_CLUSTER% %RESP(X-FLAVOUR)% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %ROUTE_NAME%", true)
+	p := serve(t, Options{AccessLog: log}, entry("s.test", up.address)+entry("chunked.test", chunked.address)+entry("gone.test", gone.address)+entry("dead.test", deadAddress(t))+`apiVersion: v1
+kind: Service
+metadata: {name: empty}
+spec: {selector: {app: nobody}, ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: own}
+spec:
+  hosts: [own.test]
+  http:
+  - match: [{uri: {exact: /redirect}}]
+    redirect: {uri: /}
+  - match: [{uri: {exact: /fault}}]
+    fault: {abort: {httpStatus: 418, percentage: {value: 100}}}
+    route: [{destination: {host: s.test}}]
+  - match: [{uri: {exact: /nobody}}]
+    route: [{destination: {host: nobody.test, port: {number: 80}}}]
+  - name: here
+    directResponse: {status: 200, body: {string: hello}}
+`)
+	for _, request := range []string{
+		"GET /a?b=c HTTP/1.1\r\nHost: s.test\r\n\r\n",
+		"POST /a HTTP/1.1\r\nHost: chunked.test\r\nContent-Length: 4\r\n\r\nbody",
+		get("gone.test"), get("dead.test"), get("empty"), get("none.test"), get("own.test"),
+		"GET /redirect HTTP/1.1\r\nHost: own.test\r\n\r\n",
+		"GET /fault HTTP/1.1\r\nHost: own.test\r\n\r\n",
+		"GET /nobody HTTP/1.1\r\nHost: own.test\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+	} {
+		exchangeRaw(t, p.address("outbound"), request, whole(1))
+		awaitGone(p)
+	}
+	want := []string{
+		"GET s.test /a?b=c 200 - via_upstream 0 2 outbound|80||s.test sweet 1 default",
+		"POST chunked.test /a 200 - via_upstream 4 5 outbound|80||chunked.test - 1 default",
+		"GET gone.test / 503 UC upstream_reset_before_response_started{connection_termination} 0 95 outbound|80||gone.test - 2 default",
+		"GET dead.test / 503 UF upstream_reset_before_response_started{connection_failure} 0 91 outbound|80||dead.test - 6 default",
+		"GET empty / 503 UH no_healthy_upstream 0 19 outbound|80||empty.default.svc.cluster.local - 0 default",
+		"GET none.test / 404 NR route_not_found 0 0 - - 0 -",
+		"GET own.test / 200 - direct_response 0 5 - - 0 here",
+		"GET own.test /redirect 301 - direct_response 0 0 - - 0 test.yaml:56",
+		"GET own.test /fault 418 FI fault_filter_abort 0 18 outbound|80||s.test - 0 test.yaml:58",
+		"GET own.test /nobody 503 NC cluster_not_found 0 0 outbound|80||nobody.test - 0 test.yaml:61",
+		"GET - / 400 DPE downstream_protocol_error 0 0 - - 0 -",
+	}
+	got := lines()
+	if len(got) != len(want) {
+		t.Fatalf("%d lines, want %d:\n%s", len(got), len(want), strings.Join(got, "\n"))
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("got  %s\nwant %s", got[i], want[i])
+		}
+	}
+}
+
+// TestAccessLog_JSON: the times and addresses are real ones.
+func TestAccessLog_JSON(t *testing.T) {
+	up := replying(t, okReply)
+	log, lines := newLog(t, "json", true)
+	p := serve(t, Options{AccessLog: log}, entry("s.test", up.address))
+	began := time.Now().Add(-time.Second)
+	exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1))
+	awaitGone(p)
+	got := lines()
+	var line struct {
+		Start      time.Time `json:"start_time"`
+		Duration   *float64
+		Service    *float64 `json:"upstream_service_time"`
+		Host       string   `json:"upstream_host"`
+		Local      string   `json:"upstream_local_address"`
+		Downstream string   `json:"downstream_local_address"`
+		Remote     string   `json:"downstream_remote_address"`
+		ID         string   `json:"request_id"`
+	}
+	if len(got) != 1 || json.Unmarshal([]byte(got[0]), &line) != nil {
+		t.Fatalf("%q", got)
+	}
+	if line.Start.Before(began) || line.Start.After(time.Now()) || line.Duration == nil || line.Service == nil || *line.Service > *line.Duration ||
+		line.Host != up.address || line.Downstream != p.address("outbound") || !strings.HasPrefix(line.Local, "127.0.0.1:") || !strings.HasPrefix(line.Remote, "127.0.0.1:") || len(line.ID) != uuidLength {
+		t.Errorf("%s", got[0])
+	}
+}
+
+// TestAccessLog_Telemetry: resources switch the log on and off, for one side, and
+// filter it.
+func TestAccessLog_Telemetry(t *testing.T) {
+	up := replying(t, okReply)
+	telemetry := func(namespace, spec string) string {
+		return fmt.Sprintf("apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: t, namespace: %s}\nspec: {%s}\n---\n", namespace, spec)
+	}
+	for _, tt := range []struct {
+		name, yaml string
+		on         bool
+		want       int
+	}{
+		{"nothing said, off", "", false, 0},
+		{"nothing said, on", "", true, 2},
+		{"on by the mesh", telemetry("istio-system", "accessLogging: [{providers: [{name: envoy}]}]"), false, 2},
+		{"off by the namespace", telemetry("istio-system", "accessLogging: [{providers: [{name: envoy}]}]") + telemetry("default", "accessLogging: [{disabled: true}]"), false, 0},
+		{"for servers", telemetry("istio-system", "accessLogging: [{match: {mode: SERVER}}]"), false, 0},
+		{"for others", telemetry("default", "selector: {matchLabels: {app: other}}, accessLogging: [{}]"), false, 0},
+		{"for this one", telemetry("default", "selector: {matchLabels: {app: client}}, accessLogging: [{}]"), false, 2},
+		{"filtered", telemetry("istio-system", "accessLogging: [{filter: {expression: 'response.code >= 400'}}]"), true, 1},
+		{"filter inherited", telemetry("istio-system", "accessLogging: [{filter: {expression: 'response.code >= 400'}}]") + telemetry("default", "accessLogging: [{}]"), true, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			log, lines := newLog(t, "%RESPONSE_CODE%", tt.on)
+			p := serve(t, Options{AccessLog: log}, entry("s.test", up.address)+tt.yaml)
+			exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1))
+			exchangeRaw(t, p.address("outbound"), get("none.test"), whole(1))
+			awaitGone(p)
+			if got := lines(); len(got) != tt.want {
+				t.Errorf("%q, want %d lines", got, tt.want)
+			}
+		})
+	}
+}
