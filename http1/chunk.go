@@ -73,7 +73,7 @@ func (c *ChunkReader) Drop(h *Header, underscores bool) {
 }
 
 // Trailers returns the fields of the trailer section, once the body is done,
-// without those that are for a header section alone (see dropTrailer). They
+// without those that are for a header section alone (see HeaderOnly). They
 // hold until Reset.
 func (c *ChunkReader) Trailers() []Field { return c.trailers }
 
@@ -218,20 +218,20 @@ func (c *ChunkReader) parseTrailers() *Error {
 		case lines == DefaultLimits.Fields:
 			return errTrailerLarge
 		case c.noUnderscore && bytes.IndexByte(f.Name, '_') >= 0:
-		case !dropTrailer(f) && !listed(c.listed, f.Name):
+		case !HeaderOnly(f) && !listed(c.listed, f.Name):
 			c.trailers = append(c.trailers, f)
 		}
 		b = b[n:]
 	}
 }
 
-// dropTrailer reports whether a field must not come after the body: framing,
+// HeaderOnly reports whether a field must not come after the body: framing,
 // routing, authentication, request modifiers, response controls, and how to
 // read the content (RFC 9110 6.5.1), and everything about who the client is or
 // what proxies tell each other. A next reader that merges trailers into the
 // header would believe it. Merging is why names are compared with "_" for "-"
 // too.
-func dropTrailer(f Field) bool {
+func HeaderOnly(f Field) bool {
 	if f.ID != Unknown {
 		return true // every one of them is such a field
 	}
@@ -266,7 +266,7 @@ func hasReservedPrefix(name []byte) bool {
 // one can only have a reserved prefix.
 const maxHeaderOnly = 32
 
-// headerOnly is what dropTrailer drops beyond the well-known fields and the
+// headerOnly is what HeaderOnly drops beyond the well-known fields and the
 // reserved prefixes.
 var headerOnly = map[string]bool{
 	"accept-encoding": true, "age": true, "cache-control": true, "content-disposition": true, "content-encoding": true,

@@ -134,7 +134,7 @@ func ValidName(name []byte) bool { return isToken(name) }
 // characters, SP, HTAB and obs-text, with no white space at either end (RFC
 // 9110 5.5).
 func ValidValue(value []byte) bool {
-	return all(value, valueChar) && len(trimOWS(value)) == len(value)
+	return indexControl(value) < 0 && len(trimOWS(value)) == len(value)
 }
 
 // Get returns the first field of a well-known name.

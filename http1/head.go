@@ -157,7 +157,7 @@ func (h *Header) note(id FieldID, value []byte) *Error {
 		case h.hasLength:
 			return errLengthCount
 		}
-		n, ok := parseLength(value)
+		n, ok := ParseLength(value)
 		if !ok {
 			return errLength
 		}
@@ -237,9 +237,9 @@ func (h *Header) conclude() {
 	}
 }
 
-// parseLength reads 1*DIGIT (RFC 9110 8.6): no sign, no prefix, no list,
+// ParseLength reads 1*DIGIT (RFC 9110 8.6): no sign, no prefix, no list,
 // nothing beyond 2^63-1.
-func parseLength(b []byte) (int64, bool) {
+func ParseLength(b []byte) (int64, bool) {
 	if len(b) == 0 || len(b) > 19 {
 		return 0, false
 	}

@@ -22,7 +22,7 @@ const (
 	NoBody     Framing = iota // the message ends with its head
 	Length                    // ContentLength bytes follow
 	Chunked                   // a ChunkReader finds the end
-	UntilClose                // replies only: the end of the connection is that of the body
+	UntilClose                // the end of the connection is that of the body (replies only), or the end of the HTTP/2 stream
 )
 
 // Limits bound a head. Zero fields stand for those of [DefaultLimits].
@@ -52,7 +52,7 @@ func (l Limits) orDefault() Limits {
 // Request is a request's head.
 type Request struct {
 	Method []byte
-	Target []byte // as received
+	Target []byte // as received; of HTTP/2's, :path, or :authority with CONNECT
 
 	// Path and Query are those of the target. Query is without its "?", which
 	// HasQuery reports; Path is "*" for OPTIONS of the whole server, and nil for
@@ -60,8 +60,8 @@ type Request struct {
 	Path, Query []byte
 	HasQuery    bool
 
-	Scheme    []byte // of a target in absolute form, as received; else nil
-	Authority []byte // of the target in absolute form, else Host, as received; nil in HTTP/1.0 without Host
+	Scheme    []byte // of a target in absolute form or an HTTP/2 request, as received; else nil
+	Authority []byte // of such a target or request, else Host, as received; nil in HTTP/1.0 without Host
 
 	Header
 	ContentLength int64 // of Framing Length, 0 included; else 0
@@ -81,11 +81,11 @@ type Response struct {
 // Header is what requests and replies have in common.
 type Header struct {
 	Fields  []Field // in the order received
-	Minor   int     // of the version: HTTP/1.Minor
+	Minor   int     // of the version: HTTP/1.Minor; HTTP/2 counts as HTTP/1.1
 	Framing Framing
 	Close   bool   // the connection ends with this message
 	Hop     bool   // there is a Connection field, so others may be hop-by-hop
-	Upgrade []byte // the Upgrade field, if Connection lists it
+	Upgrade []byte // the Upgrade field, if Connection lists it; :protocol of HTTP/2's extended CONNECT
 	HeadLen int    // bytes of the head, with its empty line
 
 	// Underscore reports that a field's name has an underscore in it. Servers

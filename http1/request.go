@@ -5,6 +5,9 @@ import "bytes"
 // maxMethod bounds a method; the longest registered one has 17 bytes.
 const maxMethod = 32
 
+// ValidMethod reports whether a text may be a request's method (RFC 9110 9.1).
+func ValidMethod(method []byte) bool { return len(method) <= maxMethod && isToken(method) }
+
 // Parse reads the head at the start of buf. n is its length; 0 without an
 // error means that more bytes are wanted, and that the next call has to get the
 // same bytes and more, wherever they lie by then. Any number of calls looks at
@@ -157,7 +160,7 @@ func (r *Request) checkHost() *Error {
 	if r.hosts > 1 {
 		return errHostCount
 	}
-	_, _, ok := splitHost(r.host)
+	_, _, ok := SplitHost(r.host)
 	switch {
 	case !ok:
 		return errHost
@@ -174,6 +177,6 @@ func (r *Request) checkHost() *Error {
 
 // hostOf returns the host of a valid authority.
 func hostOf(authority []byte) []byte {
-	host, _, _ := splitHost(authority)
+	host, _, _ := SplitHost(authority)
 	return host
 }

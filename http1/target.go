@@ -10,7 +10,7 @@ func (r *Request) parseTarget() *Error {
 	case t[0] == '/' && string(r.Method) != "CONNECT": // origin-form
 	case string(r.Method) == "CONNECT":
 		// authority-form, for CONNECT alone, and nothing else for CONNECT.
-		if _, port, ok := splitHost(t); !ok || port == nil {
+		if _, port, ok := SplitHost(t); !ok || port == nil {
 			return errTarget
 		}
 		r.Authority = t
@@ -28,6 +28,25 @@ func (r *Request) parseTarget() *Error {
 			return err
 		}
 	}
+	return r.setPath(t)
+}
+
+// ParsePath reads a target in origin-form that came without a request line, as
+// HTTP/2 brings it, by the same rules. An error is an *[Error].
+func (r *Request) ParsePath(target []byte, lim Limits) error {
+	lim = lim.orDefault()
+	switch {
+	case len(target) > lim.TargetBytes:
+		return errTargetLong
+	case len(target) == 0 || target[0] != '/' || !all(target, targetChar):
+		return errTarget
+	}
+	r.Target = target
+	return r.setPath(target).orNil()
+}
+
+// setPath takes path and query apart.
+func (r *Request) setPath(t []byte) *Error {
 	path := t
 	if i := bytes.IndexByte(t, '?'); i >= 0 {
 		path, r.Query, r.HasQuery = t[:i:i], t[i+1:], true
@@ -70,7 +89,7 @@ func (r *Request) parseAbsolute(t []byte) (rest []byte, err *Error) {
 		end++
 	}
 	r.Authority = t[:end:end]
-	if _, _, ok := splitHost(r.Authority); !ok {
+	if _, _, ok := SplitHost(r.Authority); !ok {
 		return nil, errHost
 	}
 	return t[end:], nil
@@ -91,11 +110,11 @@ func validEscapes(path []byte) bool {
 	}
 }
 
-// splitHost reads uri-host [":" port] as it occurs: a name, an IPv4 address or
+// SplitHost reads uri-host [":" port] as it occurs: a name, an IPv4 address or
 // an IPv6 address in brackets. No user, no escapes, no list, no white space;
 // where there is a colon there is a port, from 1 to 65535. port is nil if there
 // is none.
-func splitHost(b []byte) (host, port []byte, ok bool) {
+func SplitHost(b []byte) (host, port []byte, ok bool) {
 	var rest []byte
 	if len(b) > 0 && b[0] == '[' {
 		end := bytes.IndexByte(b, ']')

@@ -3,8 +3,31 @@ package http1
 import (
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 )
+
+// TestParsePath holds targets that come alone to what a request line would have
+// said of them.
+func TestParsePath(t *testing.T) {
+	long := strings.Repeat("x", DefaultLimits.TargetBytes)
+	for _, target := range []string{"/", "/a/b?c=d", "/?", "/%41", "/%4", "/%zz?%zz", "", "x", "*", "http://a/", "//a", "/a b", "/a\r\nb", "/a#b", "/\xff",
+		"/" + long, "/" + long[1:]} {
+		var alone, line Request
+		err := alone.ParsePath([]byte(target), Limits{})
+		_, want := line.Parse([]byte("GET "+target+" HTTP/1.1\r\nHost: a\r\n\r\n"), Limits{})
+		if target == "http://a/" {
+			want = errTarget // it is not in origin-form
+		}
+		if got := err == nil; got != (want == nil) {
+			t.Errorf("%.40q: %v, in a line %v", target, err, want)
+		}
+		if err == nil && (string(alone.Target) != target || string(alone.Path) != string(line.Path) || string(alone.Query) != string(line.Query) ||
+			alone.HasQuery != line.HasQuery) {
+			t.Errorf("%.40q: path %q, query %q; in a line %q, %q", target, alone.Path, alone.Query, line.Path, line.Query)
+		}
+	}
+}
 
 // TestValidIPv6 holds us to what netip reads.
 func TestValidIPv6(t *testing.T) {

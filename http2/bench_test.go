@@ -84,3 +84,23 @@ func BenchmarkEncode(b *testing.B) {
 		dst = EndHeaders(dst, 0, 1, false, minMaxFrame)
 	}
 }
+
+func BenchmarkReadRequest(b *testing.B) {
+	first, second := usualBlocks()
+	d := NewDecoder(0)
+	var r http1.Request
+	arena, _, err := d.Decode(first, nil, nil, noLimit)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		r.Reset()
+		if arena, r.Fields, err = d.Decode(second, arena[:0], r.Fields, noLimit); err != nil {
+			b.Fatal(err)
+		}
+		if arena, err = ReadRequest(&r, r.Fields, arena, true); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
