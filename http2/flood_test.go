@@ -1,0 +1,151 @@
+package http2
+
+import (
+	"testing"
+	"time"
+)
+
+// TestGlitches has peers behave well and badly for a minute each, a millisecond
+// after the other.
+func TestGlitches(t *testing.T) {
+	type peer func(ms int, did func(times int, g glitch))
+	// often is what is done so many times a second, which is at least 1000 or a
+	// part of it.
+	often := func(perSecond int, g glitch) peer {
+		return func(ms int, did func(int, glitch)) {
+			if perSecond >= 1000 {
+				did(perSecond/1000, g)
+			} else if ms%(1000/perSecond) == 0 {
+				did(1, g)
+			}
+		}
+	}
+	all := func(peers ...peer) peer {
+		return func(ms int, did func(int, glitch)) {
+			for _, p := range peers {
+				p(ms, did)
+			}
+		}
+	}
+	once := func(times int, g glitch) peer {
+		return func(ms int, did func(int, glitch)) {
+			if ms == 30_000 {
+				did(times, g)
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		peer peer
+		ends bool
+	}{
+		{"10000 requests a second, a tenth cancelled", all(often(9000, workRequest), often(1000, glitchReset)), false},
+		{"10000 requests a second, half of them hedges", all(often(5000, workRequest), often(5000, glitchReset)), false},
+		{"a page left, 250 requests cancelled", once(250, glitchReset), false},
+		{"PING to keep a connection alive, each second", often(1, glitchPing), false},
+		{"PING and a small update for each small reply", all(often(10_000, glitchPing), often(10_000, glitchWindow), often(10_000, workData), often(10_000, workRequest)), false},
+		{"PING and a small update for each message of a stream", all(often(10_000, glitchPing), often(10_000, glitchWindow), often(10_000, workData)), false},
+		{"ten small updates for each reply", all(often(10_000, glitchWindow), often(1000, workRequest)), false},
+		{"PRIORITY for each request", all(often(5000, glitchPriority), often(5000, workRequest)), false},
+		{"settings changed each second", often(1, glitchSettings), false},
+		{"heads of 60 KiB", all(often(3000, glitchContinuation), often(2000, workRequest)), false},
+		{"a bad request each second", often(1, glitchProvoked), false},
+		{"PRIORITY_UPDATE for each request", all(often(1000, glitchUnknown), often(1000, workRequest)), false},
+
+		{"rapid reset", often(1000, glitchReset), true},
+		{"rapid reset, slowly", often(100, glitchReset), true},
+		{"rapid reset, among requests", all(often(1000, workRequest), often(5000, glitchReset)), true},
+		{"rapid reset at once", once(600, glitchReset), true},
+		{"resets provoked", often(100, glitchProvoked), true},
+		{"resets provoked among requests", all(often(1000, workRequest), often(1000, glitchProvoked)), true},
+		{"CONTINUATION flood", often(5000, glitchContinuation), true},
+		{"PING flood", often(5000, glitchPing), true},
+		{"SETTINGS flood", often(1000, glitchSettings), true},
+		{"empty frames", often(5000, glitchEmpty), true},
+		{"PRIORITY flood", often(5000, glitchPriority), true},
+		{"windows of a byte", often(5000, glitchWindow), true},
+		{"unknown frames", often(5000, glitchUnknown), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var b glitches
+			start := time.Unix(1, 0)
+			ended := -1
+			for ms := 0; ms < 60_000 && ended < 0; ms++ {
+				tt.peer(ms, func(times int, g glitch) {
+					for range times {
+						if b.add(g, start.Add(time.Duration(ms)*time.Millisecond)) && ended < 0 {
+							ended = ms
+						}
+					}
+				})
+			}
+			if ended >= 0 != tt.ends {
+				t.Errorf("ended after %d ms, want an end: %v; level %d", ended, tt.ends, b.level)
+			}
+		})
+	}
+}
+
+// TestGlitches_Budget holds what is done without anything good to the table
+// beside glitchCosts.
+func TestGlitches_Budget(t *testing.T) {
+	at := time.Unix(1, 0)
+	for g, want := range map[glitch]int{glitchReset: 500, glitchProvoked: 200, glitchContinuation: 1000, glitchPing: 2000, glitchSettings: 1000,
+		glitchEmpty: 2000, glitchPriority: 5000, glitchWindow: 5000, glitchUnknown: 5000} {
+		var b glitches
+		n := 0
+		for !b.add(g, at) {
+			n++
+		}
+		if n != want {
+			t.Errorf("%d: %d at once, want %d", g, n, want)
+		}
+		// After ten seconds all is forgotten, and no more than that.
+		n = 0
+		for !b.add(g, at.Add(time.Hour)) {
+			n++
+		}
+		if n != want {
+			t.Errorf("%d: %d after an hour, want %d", g, n, want)
+		}
+	}
+	var b glitches
+	for range 1000 {
+		b.add(workRequest, at)
+	}
+	if b.level != 0 {
+		t.Errorf("good work is saved up: %d", b.level)
+	}
+}
+
+func TestGlitches_Reset(t *testing.T) {
+	at := time.Unix(1, 0)
+	for _, tt := range []struct {
+		name    string
+		open    time.Duration
+		replied bool
+		want    int32
+	}{
+		{"just made", 0, false, glitchCosts[glitchReset]},
+		{"after the deadline", time.Second, false, 0},
+		{"a stream stopped", 0, true, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var b glitches
+			if b.addReset(tt.open, tt.replied, at) || b.level != tt.want {
+				t.Errorf("%v, level %d, want %d", tt, b.level, tt.want)
+			}
+		})
+	}
+}
+
+func TestGlitches_Update(t *testing.T) {
+	var b glitches
+	at := time.Unix(1, 0)
+	if b.addUpdate(windowGlitch, at) || b.level != 0 {
+		t.Errorf("an update of %d comes to %d", windowGlitch, b.level)
+	}
+	if b.addUpdate(windowGlitch-1, at) || b.level != glitchCosts[glitchWindow] {
+		t.Errorf("a smaller one comes to %d", b.level)
+	}
+}
