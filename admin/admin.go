@@ -113,12 +113,12 @@ type Snapshot struct {
 	Error  string  `json:"error"` // why later files are not used
 }
 
-// Certificate is how one is that the proxy shows.
+// Certificate is how one is that the proxy shows, or lives by.
 type Certificate struct {
-	Name    string // "identity", or the file
-	Ends    time.Time
-	Usable  bool   // its files as they are now
-	Reloads uint64 // of the identity
+	Name    string    // "identity", "root" for the one that vouches for it, or the file
+	Ends    time.Time // zero: there never was one that can be used
+	Usable  bool      // its files as they are now
+	Reloads uint64    // of the identity
 }
 
 // State is what admin shows, and what it can set off.

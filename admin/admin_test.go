@@ -30,7 +30,7 @@ func (s *state) Routes() []Route {
 	return []Route{{Listener: "outbound", Host: "a", Destinations: []Destination{{Host: "a", Port: 80, Percent: 70, Known: true}}, Source: "f:1"}}
 }
 func (s *state) Certificates() []Certificate {
-	return []Certificate{{Name: "identity", Ends: time.Unix(1_900_000_000, 0), Usable: true, Reloads: 2}, {Name: "web/tls.crt", Ends: time.Unix(1, 0)}}
+	return []Certificate{{Name: "identity", Ends: time.Unix(1_900_000_000, 0), Usable: true, Reloads: 2}, {Name: "web/tls.crt", Ends: time.Unix(1, 0)}, {Name: "none/tls.crt"}}
 }
 
 func (s *state) Probes() []ProbeCount {

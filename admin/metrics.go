@@ -32,8 +32,8 @@ var (
 	warningsDesc  = prometheus.NewDesc("isthmus_config_warnings", "Warnings of the configuration.", nil, nil)
 	membersDesc   = prometheus.NewDesc("isthmus_gossip_members", "Gossip members by state.", []string{"state"}, nil)
 	endpointsDesc = prometheus.NewDesc("isthmus_endpoints", "Endpoints by cluster, and whether they may get traffic.", []string{"cluster", "healthy"}, nil)
-	endsDesc      = prometheus.NewDesc("isthmus_certificate_expiration_timestamp_seconds", "When a certificate, or the first of its chain, ends: that of the proxy's identity, and the files of credentials in use.", []string{"certificate"}, nil)
-	usableDesc    = prometheus.NewDesc("isthmus_certificate_in_force", "1 if a certificate is in force as its files have it now, 0 if an earlier one is.", []string{"certificate"}, nil)
+	endsDesc      = prometheus.NewDesc("isthmus_certificate_expiration_timestamp_seconds", "When a certificate, or the first of its chain, ends: that of the proxy's identity, the root that vouches for it, and the files of credentials in use.", []string{"certificate"}, nil)
+	usableDesc    = prometheus.NewDesc("isthmus_certificate_in_force", "1 if a certificate is in force as its files have it now, 0 if an earlier one is, or none.", []string{"certificate"}, nil)
 	renewedDesc   = prometheus.NewDesc("isthmus_identity_reloads_total", "How often the proxy's own certificate was read anew.", nil, nil)
 	probesDesc    = prometheus.NewDesc("isthmus_probes_total", "Probes by whom they looked at, and their results.", []string{"of", "result"}, nil)
 )
@@ -61,7 +61,9 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(probesDesc, prometheus.CounterValue, float64(p.Count), p.Of, p.Result)
 	}
 	for _, cert := range c.state.Certificates() {
-		gauge(endsDesc, float64(cert.Ends.Unix()), cert.Name)
+		if !cert.Ends.IsZero() {
+			gauge(endsDesc, float64(cert.Ends.Unix()), cert.Name)
+		}
 		gauge(usableDesc, number(cert.Usable), cert.Name)
 		if cert.Name == "identity" {
 			out <- prometheus.MustNewConstMetric(renewedDesc, prometheus.CounterValue, float64(cert.Reloads))

@@ -20,7 +20,7 @@ func TestMetrics(t *testing.T) {
 			"isthmus_ready 1", "isthmus_snapshot_number 7", "isthmus_snapshot_age_seconds 3", "isthmus_config_in_force 0",
 			`isthmus_probes_total{of="workload",result="success"} 5`, `isthmus_probes_total{of="endpoint",result="failure"} 2`,
 			`isthmus_certificate_expiration_timestamp_seconds{certificate="identity"} 1.9e+09`, `isthmus_certificate_in_force{certificate="identity"} 1`,
-			`isthmus_certificate_in_force{certificate="web/tls.crt"} 0`, "isthmus_identity_reloads_total 2",
+			`isthmus_certificate_in_force{certificate="web/tls.crt"} 0`, `isthmus_certificate_in_force{certificate="none/tls.crt"} 0`, "isthmus_identity_reloads_total 2",
 			`isthmus_gossip_members{state="alive"} 1`, `isthmus_gossip_members{state="dead"} 0`,
 			`isthmus_endpoints{cluster="c1",healthy="true"} 1`, `isthmus_endpoints{cluster="c1",healthy="false"} 0`, `isthmus_endpoints{cluster="c2",healthy="false"} 1`,
 		} {
@@ -28,6 +28,9 @@ func TestMetrics(t *testing.T) {
 				t.Errorf("%s: %s is missing in\n%s", path, line, w.Body)
 			}
 		}
+	}
+	if w := ask(h, "GET", "/metrics", nil); strings.Contains(w.Body.String(), `expiration_timestamp_seconds{certificate="none/tls.crt"}`) {
+		t.Error("a certificate that never was has an end")
 	}
 	if w := ask(h, "GET", "/healthz/live", nil); w.Code != 200 {
 		t.Errorf("live: %d", w.Code)

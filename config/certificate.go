@@ -46,6 +46,11 @@ func (d *document) certificate() {
 		return
 	}
 	d.reader.certificates = append(d.reader.certificates, c)
+	for _, name := range c.DNSNames {
+		if suffix, ok := strings.CutPrefix(name, "*."); ok && aboveServices(suffix) {
+			d.info("dnsNames", fmt.Sprintf("%q fits no service, whose names are longer: in a certificate * stands for one label (RFC 6125), in Istio's hosts for any number", name))
+		}
+	}
 	switch identities := c.Identities(); {
 	case c.Authority:
 	case identities == 0:
@@ -53,6 +58,13 @@ func (d *document) certificate() {
 	case identities > 1:
 		d.warning("uris", "has several SPIFFE IDs: an identity is the only one of a certificate, so this cannot be one")
 	}
+}
+
+// aboveServices reports whether services' names have two labels or more before a
+// suffix: name.namespace.global, name.namespace.svc.cluster.local.
+func aboveServices(suffix string) bool {
+	first, _, _ := strings.Cut(suffix, ".")
+	return suffix == "global" || first == "cluster" || first == "svc"
 }
 
 func (d *document) readCertificate() *mesh.Certificate {

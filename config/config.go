@@ -32,6 +32,9 @@ type Result struct {
 // HasErrors reports whether the set must not be used.
 func (r *Result) HasErrors() bool { return r.Count(Error) > 0 }
 
+// Add adds findings of somebody who has looked at more than texts.
+func (r *Result) Add(f ...Finding) { r.Findings = sortFindings(append(r.Findings, f...)) }
+
 // Count returns how many findings are of a severity.
 func (r *Result) Count(s Severity) int {
 	n := 0

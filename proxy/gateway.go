@@ -116,7 +116,8 @@ func (c *compiler) compileServer(t *hostTable, g *mesh.Gateway, s *mesh.GatewayS
 
 // compileTerminating enters the hosts of a server that terminates TLS.
 func (c *compiler) compileTerminating(t *sniTable, g *mesh.Gateway, s *mesh.GatewayServer) {
-	server := &tlsServer{settings: s.Terminate, own: c.options.Identity, store: c.options.Credentials}
+	server := newTLSServer(s.Port.Number, s, &c.options)
+	c.terminating = append(c.terminating, server)
 	if s.Port.Protocol == mesh.ProtocolTLS {
 		server.relay = c.compileTCPServer(g, s)
 	} else {
@@ -124,7 +125,6 @@ func (c *compiler) compileTerminating(t *sniTable, g *mesh.Gateway, s *mesh.Gate
 		c.compileServer(server.hosts, g, s)
 	}
 	for _, h := range s.Hosts {
-		server.patterns = append(server.patterns, h.Host)
 		t.add(h.Host, &tcpRoute{terminate: server})
 	}
 }

@@ -102,7 +102,7 @@ func TestGateway_TLSThenBytes(t *testing.T) {
 	back := replying(t, okReply)
 	_, port, _ := net.SplitHostPort(back.address)
 	o := atEdge()
-	o.Credentials = tls.NewStore(i.dir)
+	o.Credentials = tls.NewStore(i.dir, nil)
 	gw := serve(t, o, `
 apiVersion: networking.istio.io/v1
 kind: Gateway

@@ -85,7 +85,8 @@ type Proxy struct {
 	askers    map[string]*auth.Asker    // of authorization services, by all that their providers say
 	closed    bool
 
-	sweeping chan struct{} // closed by Close; ends the sweeper
+	sweeping  chan struct{} // closed by Close; ends the sweeper
+	published chan struct{} // has the sweeper look at what a new table shows
 }
 
 // New makes a proxy and opens its outbound and inbound listeners. Connections
@@ -98,13 +99,14 @@ func New(o Options) (*Proxy, error) {
 		o.GatewayBind = "0.0.0.0"
 	}
 	if o.Credentials == nil {
-		o.Credentials = tls.NewStore("")
+		o.Credentials = tls.NewStore("", nil)
 	}
 	p := &Proxy{
 		options: o, node: o.Node, trusted: o.NumTrustedProxies, log: o.Logger,
 		listeners: map[string]*listener{},
 		upstreams: map[upstreamKey]*upstream{},
 		sweeping:  make(chan struct{}),
+		published: make(chan struct{}, 1),
 		keys:      o.Keys,
 		refusals:  newRefusalLimiter(),
 		slow:      cmp.Or(o.Slow, math.MaxInt64),
@@ -156,8 +158,13 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	p.carryOver(t)
 	if old := p.table.Load(); old != nil {
 		t.keepBuckets(old)
+		t.keepTerminators(old)
 	}
 	p.table.Store(t)
+	select {
+	case p.published <- struct{}{}:
+	default: // the sweeper will see the newest
+	}
 	p.keys.Retain(t.tokens())
 	for _, a := range gone {
 		go a.Close() // which waits for the requests of the table before
@@ -208,8 +215,8 @@ func (p *Proxy) makeUpstream(of *table, t *target) *upstream {
 // much longer than idleTimeout one may live.
 const sweepInterval = 10 * time.Second
 
-// sweep ends connections that have been idle for too long. New starts it,
-// Close ends it.
+// sweep ends connections that have been idle for too long, and reads credentials
+// that are in use. New starts it, Close ends it.
 func (p *Proxy) sweep() {
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
@@ -217,6 +224,7 @@ func (p *Proxy) sweep() {
 		select {
 		case <-p.sweeping:
 			return
+		case <-p.published:
 		case <-tick.C:
 		}
 		p.mu.Lock()
@@ -229,6 +237,9 @@ func (p *Proxy) sweep() {
 			for _, m := range u.members {
 				m.pool.sweep(u.idleTimeout)
 			}
+		}
+		if t := p.table.Load(); t != nil {
+			t.readCredentials(upstreams)
 		}
 	}
 }

@@ -97,7 +97,9 @@ func (c *conn) relayTLS(t *table, r *tcpRoute) {
 func (c *conn) terminate(s *tlsServer, name string) bool {
 	config, err := s.serverConfig()
 	if err != nil {
-		c.proxy.log.Warn("no certificate for a client", "listener", c.listener.name, "name", name, "server", s.settings.Source, "error", err)
+		if c.proxy.refusals.Allow() {
+			c.proxy.log.Warn("no certificate for a client", "listener", c.listener.name, "name", name, "server", s.settings.Source, "error", err)
+		}
 		c.sendAlert(alertInternalError)
 		return false
 	}

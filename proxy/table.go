@@ -23,6 +23,8 @@ type table struct {
 	limits   [3][]limit         // by listenerKind
 	logging  [3]*accesslog.Rule // likewise; nil: nothing is logged
 	access   *access            // nil: no policies are for this proxy
+
+	terminating []*tlsServer // those of gateways
 }
 
 // tokens are those that requests may come with; nil if none are read.

@@ -60,11 +60,8 @@ func (c *tlsClient) credential() (*tls.Credential, error) {
 	f := tls.Files(c.settings.Files)
 	if name := c.settings.Credential; name != "" {
 		var err error
-		if f, err = c.store.Named(name); err != nil {
+		if f, err = c.store.Peer(name, c.settings.Mode == mesh.TLSMutual, !c.settings.SkipVerify); err != nil {
 			return nil, err
-		}
-		if c.settings.Mode == mesh.TLSSimple {
-			f.Certificate, f.Key = "", "" // it is named for its roots
 		}
 	}
 	if f == (tls.Files{}) {

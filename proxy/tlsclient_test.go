@@ -98,7 +98,7 @@ func TestTLS_Upstreams(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			up := secureUpstream(t, tt.server)
-			o := Options{Credentials: tls.NewStore(i.dir)}
+			o := Options{Credentials: tls.NewStore(i.dir, nil)}
 			p := serve(t, o, entry("up.test", up.address)+overTLSRule(tt.settings))
 			for range 3 {
 				got := exchangeRaw(t, p.address("outbound"), get("up.test"), whole(1))
@@ -131,7 +131,7 @@ func TestTLS_UpstreamBodies(t *testing.T) {
 	yaml := entry("s.test", up.address) + strings.Replace(overTLSRule("mode: SIMPLE, credentialName: up"), "up.test", "s.test", 1)
 	for _, n := range []int{1, bufferSize, bufferSize + 1, largeBufferSize, largeBufferSize + 1, 4 << 20} {
 		body := strings.Repeat("0123456789abcde\n", n/16+1)[:n]
-		p := serve(t, Options{Credentials: tls.NewStore(i.dir)}, yaml) // whose first connection is new
+		p := serve(t, Options{Credentials: tls.NewStore(i.dir, nil)}, yaml) // whose first connection is new
 		c := dial(t, p.address("outbound"))
 		for _, request := range []string{post(fmt.Sprint("Content-Length: ", n), body), chunked(chunkOf(body) + chunkEnd), post(fmt.Sprint("Content-Length: ", n), body)} {
 			go io.WriteString(c, request) // ends when it is sent, or with the connection
@@ -150,7 +150,7 @@ func TestTLS_PolicyChanges(t *testing.T) {
 	i := issuer{t, t.TempDir()}
 	i.credential("up", "up.test")
 	plain := record(t, okReply)
-	p := serve(t, Options{Credentials: tls.NewStore(i.dir)}, entry("up.test", plain.address))
+	p := serve(t, Options{Credentials: tls.NewStore(i.dir, nil)}, entry("up.test", plain.address))
 	if got := exchangeRaw(t, p.address("outbound"), get("up.test"), whole(1)); status(got) != "200" {
 		t.Fatalf("got %q", got)
 	}

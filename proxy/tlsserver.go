@@ -4,6 +4,7 @@ import (
 	stdtls "crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 
@@ -11,20 +12,66 @@ import (
 	"isthmus/tls"
 )
 
-// tlsServer is a Gateway's server that terminates TLS: its certificates, and
-// the hosts that are served behind them.
+// tlsServer is a Gateway's server that terminates TLS: how it does so, and the
+// hosts that are served behind it.
 type tlsServer struct {
-	settings *mesh.ServerTLS
-	own      *tls.Own
-	store    *tls.Store
+	*terminator
+	key      string   // the same for the same server, in whatever snapshot
 	patterns []string // hosts of the server: exact, "*.suffix" or "*"
 
 	// What follows TLS: requests for hosts, or, if hosts is nil, bytes that are
 	// passed on.
 	hosts *hostTable
 	relay []*tcpRoute
+}
 
-	current atomic.Pointer[serving]
+// terminator is how a server terminates TLS. It lives as long as its settings, and
+// with it the sessions that clients resume.
+type terminator struct {
+	settings *mesh.ServerTLS
+	own      *tls.Own
+	store    *tls.Store
+	current  atomic.Pointer[serving]
+}
+
+// newTLSServer makes a server of a port.
+func newTLSServer(port uint32, s *mesh.GatewayServer, o *Options) *tlsServer {
+	t := &tlsServer{terminator: &terminator{settings: s.Terminate, own: o.Identity, store: o.Credentials}}
+	for _, h := range s.Hosts {
+		t.patterns = append(t.patterns, h.Host)
+	}
+	same := *s.Terminate
+	same.Source = mesh.Source{}
+	t.key = fmt.Sprintf("%d %q %+v", port, t.patterns, same)
+	return t
+}
+
+// keepTerminators takes over how servers terminate TLS that have not changed.
+func (t *table) keepTerminators(old *table) {
+	before := map[string]*terminator{}
+	for _, s := range old.terminating {
+		before[s.key] = s.terminator
+	}
+	for _, s := range t.terminating {
+		if o := before[s.key]; o != nil {
+			s.terminator = o
+			delete(before, s.key) // one of two that are alike: each has sessions of its own
+		}
+	}
+}
+
+// readCredentials reads what servers and upstreams in use show, and whom they
+// believe, so that it is known how that is before somebody asks for it. What cannot
+// be used, the store tells.
+func (t *table) readCredentials(upstreams []*upstream) {
+	for _, s := range t.terminating {
+		s.serverConfig()
+	}
+	for _, u := range upstreams {
+		if u.tls != nil {
+			u.tls.clientConfig()
+		}
+	}
 }
 
 // serving is the configuration for credentials, or the identity, as they are.
@@ -42,7 +89,7 @@ func (s *tlsServer) covers(host string) bool {
 
 // serverConfig returns the configuration for a handshake. Credentials that have
 // changed into something unusable leave the last good ones in force.
-func (s *tlsServer) serverConfig() (*stdtls.Config, error) {
+func (s *terminator) serverConfig() (*stdtls.Config, error) {
 	if s.settings.Mesh {
 		return s.meshConfig()
 	}
@@ -60,7 +107,7 @@ func (s *tlsServer) serverConfig() (*stdtls.Config, error) {
 }
 
 // meshConfig is serverConfig of mode ISTIO_MUTUAL.
-func (s *tlsServer) meshConfig() (*stdtls.Config, error) {
+func (s *terminator) meshConfig() (*stdtls.Config, error) {
 	id := s.own.Identity()
 	if id == nil {
 		return nil, errors.New("this proxy has no certificate of its own, which mode ISTIO_MUTUAL shows: name one in certificates of the bootstrap file")
@@ -86,7 +133,7 @@ func (s *tlsServer) meshConfig() (*stdtls.Config, error) {
 
 // credentials returns what the server shows, and the one that has the roots it
 // judges clients by.
-func (s *tlsServer) credentials() (list []*tls.Credential, roots *tls.Credential, err error) {
+func (s *terminator) credentials() (list []*tls.Credential, roots *tls.Credential, err error) {
 	var files []tls.Files
 	for _, f := range s.settings.Files {
 		files = append(files, tls.Files(f))
@@ -124,7 +171,7 @@ func (s *tlsServer) credentials() (list []*tls.Credential, roots *tls.Credential
 	return list, roots, nil
 }
 
-func (s *tlsServer) makeConfig(list []*tls.Credential, roots *tls.Credential) *stdtls.Config {
+func (s *terminator) makeConfig(list []*tls.Credential, roots *tls.Credential) *stdtls.Config {
 	t := s.settings
 	c := &stdtls.Config{
 		MinVersion:                  max(t.MinVersion, stdtls.VersionTLS12),
@@ -159,7 +206,7 @@ func (s *tlsServer) makeConfig(list []*tls.Credential, roots *tls.Credential) *s
 // identityOf is who a client is that has shown a certificate: its SPIFFE ID. One
 // of this mesh's trust domain has to be vouched for by the mesh's own roots: a
 // gateway's roots for clients may be anybody's.
-func (s *tlsServer) identityOf(state *stdtls.ConnectionState) string {
+func (s *terminator) identityOf(state *stdtls.ConnectionState) string {
 	if s.settings.Mesh {
 		return tls.Peer(state)
 	}
@@ -174,7 +221,7 @@ func (s *tlsServer) identityOf(state *stdtls.ConnectionState) string {
 // verifyClient judges a client's certificate beyond what crypto/tls does, and
 // one that resumes a session anew: it may have expired, or its issuer may be
 // trusted no longer.
-func (s *tlsServer) verifyClient(state *stdtls.ConnectionState, roots *tls.Credential) error {
+func (s *terminator) verifyClient(state *stdtls.ConnectionState, roots *tls.Credential) error {
 	if len(state.PeerCertificates) == 0 {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -81,7 +82,7 @@ func server(hosts, settings string) string {
 // serveSecure runs a gateway with credentials of a directory.
 func serveSecure(t *testing.T, dir, yaml string) *Proxy {
 	o := atEdge()
-	o.Credentials = tls.NewStore(dir)
+	o.Credentials = tls.NewStore(dir, nil)
 	return serve(t, o, yaml)
 }
 
@@ -184,6 +185,68 @@ func TestTLS_Clients(t *testing.T) {
 			}
 		})
 	}
+}
+
+// words is what a logger has written.
+type words struct {
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func (w *words) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(p)
+}
+
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+// TestTLS_Snapshots: a new snapshot leaves clients their sessions; with other
+// settings, they have to prove themselves anew. What cannot be used is told before
+// a client comes.
+func TestTLS_Snapshots(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("a", "a.test")
+	up := replying(t, okReply)
+	yaml := func(settings string) string {
+		return entry("up.test", up.address) + secureGateway(server("a.test", "mode: SIMPLE, credentialName: a"+settings), "a.test")
+	}
+	o := atEdge()
+	var log words
+	o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	o.Credentials = tls.NewStore(i.dir, o.Logger)
+	p := serve(t, o, yaml(""))
+	sessions := stdtls.NewLRUClientSessionCache(1)
+	resumed := func() bool {
+		t.Helper()
+		c, err := stdtls.Dial("tcp", p.address("gateway:80"), &stdtls.Config{ServerName: "a.test", RootCAs: i.roots("a"), ClientSessionCache: sessions})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		io.WriteString(c, get("a.test"))
+		if head, err := readHead(bufio.NewReader(c)); err != nil || status(head) != "200" {
+			t.Fatalf("got %q, %v", head, err)
+		}
+		return c.ConnectionState().DidResume
+	}
+	if resumed() {
+		t.Fatal("a session out of nowhere")
+	}
+	publish(t, p, "# again\n"+yaml(""))
+	if !resumed() {
+		t.Error("a new snapshot has lost the session")
+	}
+	publish(t, p, yaml(", minProtocolVersion: TLSV1_3"))
+	if resumed() {
+		t.Error("resumed under other settings")
+	}
+	publish(t, p, yaml("")+"---\n"+strings.ReplaceAll(secureGateway(server("b.test", "mode: SIMPLE, credentialName: gone"), "b.test"), "name: gw", "name: gw2"))
+	await(t, "a word of what is missing", until(func() bool { return strings.Contains(log.String(), "gone/tls.crt") }))
 }
 
 // TestTLS_Versions: TLS 1.2 is the floor, and the configuration may raise it.

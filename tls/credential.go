@@ -1,12 +1,14 @@
 package tls
 
 import (
+	"cmp"
 	stdtls "crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +34,7 @@ type Credential struct {
 // as they are. Its methods may be called by any goroutine.
 type Store struct {
 	dir string
+	log *slog.Logger
 
 	mu    sync.Mutex // guards known
 	known map[Files]*stored
@@ -44,6 +47,8 @@ type stored struct {
 	stamps     stamps
 	credential *Credential // the last that was good; nil if none was
 	err        error       // of the files as they are
+	tries      int         // at files that cannot be used, in a row
+	warned     bool        // of the end that is near
 }
 
 // stamp tells one content of a file from another. Kubernetes swaps a symbolic
@@ -61,9 +66,18 @@ type stamps [4]stamp
 // takes up to a minute to bring a Secret's change.
 const checkEvery = time.Second
 
+// asked is for how long a credential that nobody asks for any more is told of.
+const asked = time.Minute
+
 // NewStore makes a store for credentials in the folders of dir; "" if there are
-// none.
-func NewStore(dir string) *Store { return &Store{dir: dir, known: map[Files]*stored{}} }
+// none. log, which may be nil, is told of those that cannot be used, or are about
+// to end.
+func NewStore(dir string, log *slog.Logger) *Store {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Store{dir: dir, log: log, known: map[Files]*stored{}}
+}
 
 // Named returns the files of a credential NAME: NAME/tls.crt, tls.key, and
 // ca.crt and ca.crl if they are there; or those of the roots in NAME-cacert, as
@@ -91,11 +105,22 @@ func (s *Store) Named(name string) (Files, error) {
 // Roots returns the files of a credential that is there for its roots alone
 // (caCertCredentialName): NAME/ca.crt, and ca.crl if it is there.
 func (s *Store) Roots(name string) (Files, error) {
+	f, err := s.Peer(name, false, true)
+	return Files{Roots: f.Roots, Revoked: f.Revoked}, err
+}
+
+// Peer returns the files of a credential that servers are spoken to by: its
+// certificate, if that is shown, and its roots, if they are gone by. Those must be
+// there: whoever names them does not mean the system's.
+func (s *Store) Peer(name string, shown, verified bool) (Files, error) {
 	f, err := s.Named(name)
-	if err == nil && f.Roots == "" {
+	if err == nil && verified && f.Roots == "" {
 		err = fmt.Errorf("credential %s: there is no %s", name, filepath.Join(s.dir, name, "ca.crt"))
 	}
-	return Files{Roots: f.Roots, Revoked: f.Revoked}, err
+	if !shown {
+		f.Certificate, f.Key = "", ""
+	}
+	return f, err
 }
 
 func exists(path string) bool {
@@ -125,30 +150,72 @@ func (s *Store) Get(f Files) (*Credential, error) {
 		if err == nil {
 			read, err = f.read()
 		}
-		if c.err = err; err == nil {
-			c.credential = read
-		}
 		c.stamps = stamps
+		c.have(f, read, err, s.log)
 	}
 	c.checked = now
+	c.warn(f, now, s.log)
 	return c.credential, c.err
 }
 
-// CertificateStatus is how a certificate is that has been asked for.
+// have takes what was read over, and tells of what cannot be used once for each
+// outage; of files that were good before only the second time, since they may be
+// half written.
+func (c *stored) have(f Files, read *Credential, err error, log *slog.Logger) {
+	told := c.tries > 1 || c.tries > 0 && c.credential == nil
+	if c.err = err; err == nil {
+		c.credential, c.tries, c.warned = read, 0, false
+		if told {
+			log.Info("a credential can be used again", "credential", f.name())
+		}
+		return
+	}
+	switch c.tries++; {
+	case told:
+	case c.credential == nil:
+		log.Warn("a credential cannot be used, and there is none before it", "credential", f.name(), "error", err)
+	case c.tries > 1:
+		log.Error("the new credential is not used", "credential", f.name(), "error", err, "until", c.credential.NotAfter)
+	}
+}
+
+// warn tells of an end that is near.
+func (c *stored) warn(f Files, now time.Time, log *slog.Logger) {
+	if c.warned || c.credential == nil || c.credential.Certificate.Leaf == nil {
+		return
+	}
+	if nearEnd(c.credential.Certificate.Leaf.NotBefore, c.credential.NotAfter, now) {
+		c.warned = true
+		log.Warn("a certificate is about to end, or has: its clients will refuse it", "credential", f.name(), "until", c.credential.NotAfter)
+	}
+}
+
+// name is how people know a credential: by the file of its certificate.
+func (f Files) name() string { return cmp.Or(f.Certificate, f.Roots) }
+
+// CertificateStatus is how a certificate is that is asked for.
 type CertificateStatus struct {
 	Name     string    // of its file
-	NotAfter time.Time // the earliest end of it and its chain
+	NotAfter time.Time // the earliest end of it and its chain; zero if it never could be used
 	Err      error     // why the files as they are cannot be used; nil if they can
 }
 
-// Status returns how the certificates are that have been asked for, by name.
+// Status returns how the certificates are that have been asked for within the last
+// minute, by name.
 func (s *Store) Status() (out []CertificateStatus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for f, c := range s.known {
 		c.mu.Lock()
-		if f.Certificate != "" && c.credential != nil {
-			out = append(out, CertificateStatus{f.Certificate, c.credential.NotAfter, c.err})
+		switch status := (CertificateStatus{Name: f.Certificate, Err: c.err}); {
+		case c.checked.IsZero(): // being read for the first time
+		case time.Since(c.checked) > asked:
+			delete(s.known, f)
+		case f.Certificate != "":
+			if c.credential != nil {
+				status.NotAfter = c.credential.NotAfter
+			}
+			out = append(out, status)
 		}
 		c.mu.Unlock()
 	}

@@ -1,9 +1,11 @@
 package tls
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -66,7 +68,7 @@ func TestStore_Swap(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s := NewStore(dir)
+		s := NewStore(dir, nil)
 		f := named(t, s, "shop")
 		is := func(what string, want *x509.Certificate, wantErr bool) {
 			t.Helper()
@@ -91,10 +93,80 @@ func TestStore_Swap(t *testing.T) {
 	})
 }
 
+// TestStore_Tells: what cannot be used is told once, and what is about to end; and
+// the status has all that is asked for.
+func TestStore_Tells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		var out bytes.Buffer
+		s := NewStore(dir, slog.New(slog.NewTextHandler(&out, nil)))
+		told := func(when, want string) {
+			t.Helper()
+			if got := out.String(); strings.Count(got, "\n") != min(len(want), 1) || !strings.Contains(got, want) {
+				t.Errorf("%s it tells %q, want %q", when, got, want)
+			}
+			out.Reset()
+		}
+		f := named(t, s, "shop")
+		ask := func(times int) {
+			for range times {
+				s.Get(f)
+				time.Sleep(checkEvery)
+			}
+		}
+		status := func() CertificateStatus {
+			t.Helper()
+			list := s.Status()
+			if len(list) != 1 || list[0].Name != f.Certificate {
+				t.Fatalf("status %+v", list)
+			}
+			return list[0]
+		}
+		ask(3)
+		told("of a file that is not there", "there is none before it")
+		if got := status(); got.Err == nil || !got.NotAfter.IsZero() {
+			t.Errorf("status of what never was: %+v", got)
+		}
+		_, leaf := issueInto(t, filepath.Join(dir, "shop")) // for an hour
+		ask(2)
+		told("that it is there", "can be used again")
+		if got := status(); got.Err != nil || !got.NotAfter.Equal(leaf.NotAfter) {
+			t.Errorf("status of a good one: %+v", got)
+		}
+		key := filepath.Join(dir, "shop", "tls.key")
+		good, err := os.ReadFile(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(key, good[:10], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ask(1)
+		told("of a key half written", "")
+		ask(3)
+		told("of a key that stays so", "not used")
+		if got := status(); got.Err == nil || !got.NotAfter.Equal(leaf.NotAfter) {
+			t.Errorf("status of one that was good: %+v", got)
+		}
+		if err := os.WriteFile(key, good, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ask(1)
+		told("that it can be used", "can be used again")
+		time.Sleep(50 * time.Minute)
+		ask(3)
+		told("of the end", "about to end")
+		time.Sleep(asked)
+		if list := s.Status(); len(list) != 0 {
+			t.Errorf("status of what nobody asks for: %+v", list)
+		}
+	})
+}
+
 func TestStore_Named(t *testing.T) {
 	dir := t.TempDir()
 	issueInto(t, filepath.Join(dir, "plain"))
-	s := NewStore(dir)
+	s := NewStore(dir, nil)
 	if f := named(t, s, "plain"); f.Roots != filepath.Join(dir, "plain", "ca.crt") || f.Revoked != "" {
 		t.Errorf("%+v", f)
 	}
@@ -108,6 +180,24 @@ func TestStore_Named(t *testing.T) {
 	if _, err := s.Roots("gone"); err == nil || !strings.Contains(err.Error(), "there is no ") {
 		t.Errorf("no roots: %v", err)
 	}
+	for _, tt := range []struct {
+		name            string
+		shown, verified bool
+		want            Files // their names alone
+		wantErr         bool
+	}{
+		{"plain", true, true, Files{Certificate: "tls.crt", Key: "tls.key", Roots: "ca.crt"}, false},
+		{"plain", false, true, Files{Roots: "ca.crt"}, false},
+		{"gone", false, true, Files{}, true}, // and not the system's roots
+		{"gone", true, true, Files{}, true},
+		{"gone", true, false, Files{Certificate: "tls.crt", Key: "tls.key"}, false},
+	} {
+		f, err := s.Peer(tt.name, tt.shown, tt.verified)
+		base := func(path string) string { return strings.TrimPrefix(path, filepath.Join(dir, tt.name)+"/") }
+		if got := (Files{Certificate: base(f.Certificate), Key: base(f.Key), Roots: base(f.Roots)}); (err != nil) != tt.wantErr || err == nil && got != tt.want {
+			t.Errorf("%s, shown %v, verified %v: %+v, %v", tt.name, tt.shown, tt.verified, got, err)
+		}
+	}
 	if c, err := s.Get(named(t, s, "gone")); c != nil || err == nil {
 		t.Errorf("not there: %v, %v", c, err)
 	}
@@ -116,7 +206,7 @@ func TestStore_Named(t *testing.T) {
 			t.Errorf("%q is taken for a name", name)
 		}
 	}
-	if _, err := NewStore("").Named("x"); err == nil || !strings.Contains(err.Error(), "credentialDir") {
+	if _, err := NewStore("", nil).Named("x"); err == nil || !strings.Contains(err.Error(), "credentialDir") {
 		t.Errorf("without a folder: %v", err)
 	}
 }
@@ -149,7 +239,7 @@ func TestCredential_IsRevoked(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "a", "ca.crl"), tt.data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		s := NewStore(dir)
+		s := NewStore(dir, nil)
 		c, err := s.Get(named(t, s, "a"))
 		if err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
@@ -161,7 +251,7 @@ func TestCredential_IsRevoked(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "a", "ca.crl"), []byte("nonsense"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s := NewStore(dir)
+	s := NewStore(dir, nil)
 	if c, err := s.Get(named(t, s, "a")); c != nil || err == nil {
 		t.Errorf("a list that cannot be read: %v, %v", c, err)
 	}

@@ -22,6 +22,8 @@ type Own struct {
 	err    error // why the files as they are cannot be used; nil if they can
 	tries  int   // at files that cannot be used, in a row
 	warned bool  // of the end that is near
+
+	warnedOfRoot bool // of its end
 }
 
 // NewOwn reads the identity for the first time; see [Load].
@@ -80,7 +82,7 @@ func (o *Own) check(log *slog.Logger, now time.Time) {
 		case err == nil:
 			o.current.Store(id)
 			o.reloads.Add(1)
-			o.tries, o.warned = 0, false
+			o.tries, o.warned, o.warnedOfRoot = 0, false, false
 			log.Info("certificate read anew", "identity", id.ID, "until", id.NotAfter)
 		default:
 			if o.tries++; o.tries == 2 { // once for each outage, and not for files half written
@@ -89,23 +91,32 @@ func (o *Own) check(log *slog.Logger, now time.Time) {
 		}
 	}
 	id := o.current.Load()
-	if left := id.NotAfter.Sub(now); !o.warned && left < id.NotAfter.Sub(id.NotBefore)/shareLeft {
+	if !o.warned && nearEnd(id.NotBefore, id.NotAfter, now) {
 		o.warned = true
 		log.Warn("the certificate is about to end, or has: other proxies will refuse this one", "identity", id.ID, "until", id.NotAfter)
 	}
+	if !o.warnedOfRoot && id.root.NotAfter.Sub(now) < rootLeft && nearEnd(id.root.NotBefore, id.root.NotAfter, now) {
+		o.warnedOfRoot = true
+		log.Warn("the root that vouches for the certificate is about to end, or has, and with it all that it vouches for: add its successor to the roots everywhere", "identity", id.ID, "until", id.root.NotAfter)
+	}
 }
 
-// shareLeft is the share of a certificate's time that is left when a warning is
-// due: cert-manager renews at a third (renewBefore), so that at a fifth it must
+// nearEnd reports whether so little of a certificate's time is left that a warning
+// is due: cert-manager renews at a third (renewBefore), so that at a fifth it must
 // have failed.
-const shareLeft = 5
+func nearEnd(from, until, now time.Time) bool { return until.Sub(now) < until.Sub(from)/5 }
+
+// rootLeft is how much of a root's time is left at most when a warning is due: to
+// bring a new one to every proxy takes people, and a root's fifth may be years.
+const rootLeft = 30 * 24 * time.Hour
 
 // OwnStatus is how the identity is.
 type OwnStatus struct {
 	ID       string
 	NotAfter time.Time
-	Reloads  uint64 // of files that have changed
-	Err      error  // why the files as they are cannot be used; nil if they can
+	RootEnds time.Time // of the root that vouches for it
+	Reloads  uint64    // of files that have changed
+	Err      error     // why the files as they are cannot be used; nil if they can
 }
 
 // Status returns how the identity is; ok is false where there is none.
@@ -116,5 +127,5 @@ func (o *Own) Status() (s OwnStatus, ok bool) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return OwnStatus{ID: id.ID, NotAfter: id.NotAfter, Reloads: o.reloads.Load(), Err: o.err}, true
+	return OwnStatus{ID: id.ID, NotAfter: id.NotAfter, RootEnds: id.root.NotAfter, Reloads: o.reloads.Load(), Err: o.err}, true
 }

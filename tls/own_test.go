@@ -145,6 +145,33 @@ func TestOwn_WarnsOfTheEnd(t *testing.T) {
 	}
 }
 
+// TestOwn_WarnsOfTheRootsEnd: of several roots, the one that vouches for the
+// certificate counts.
+func TestOwn_WarnsOfTheRootsEnd(t *testing.T) {
+	dir, a, b := t.TempDir(), newAuthority(t), newAuthority(t)
+	end := a.cert.NotAfter
+	a.issue(t, dir, end.Add(-time.Minute), workload)
+	write(t, dir, "ca.crt", pemOf("CERTIFICATE", a.cert.Raw)+pemOf("CERTIFICATE", b.cert.Raw))
+	if _, err := NewOwn(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt")); err == nil {
+		t.Fatal("a certificate that begins in days is taken")
+	}
+	a.issueFrom(t, dir, time.Now().Add(-time.Minute), end.Add(-time.Minute), workload)
+	o, out, log := startOwn(t, dir)
+	o.warned = true                      // of the leaf's, which is beside the point
+	o.check(log, end.Add(-49*time.Hour)) // of 241
+	if out.Len() > 0 {
+		t.Errorf("warned too early: %s", out)
+	}
+	o.check(log, end.Add(-48*time.Hour))
+	o.check(log, end)
+	if n := strings.Count(out.String(), "root that vouches"); n != 1 {
+		t.Errorf("warned %d times, want once: %s", n, out)
+	}
+	if s, _ := o.Status(); !s.RootEnds.Equal(end) {
+		t.Errorf("it ends at %v, want %v", s.RootEnds, end)
+	}
+}
+
 func TestOwn_None(t *testing.T) {
 	var o *Own
 	if _, ok := o.Status(); ok || o.Identity() != nil {

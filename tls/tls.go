@@ -37,6 +37,7 @@ type Identity struct {
 	NotBefore   time.Time
 	NotAfter    time.Time // the earliest end of the certificate and its chain
 
+	root    *x509.Certificate      // that vouches for it; the one that ends last, if several do
 	roots   []*x509.Certificate    // never empty
 	domains []spiffeid.TrustDomain // whose identities the roots vouch for, the own one first
 	server  atomic.Pointer[stdtls.Config]
@@ -81,8 +82,14 @@ func Load(certFile, keyFile, caFile string, aliases ...string) (*Identity, error
 		id.domains = append(id.domains, d)
 	}
 	// Our own roots must believe us, or no other proxy will.
-	if _, _, err := x509svid.Verify(chain, id); err != nil {
+	_, ways, err := x509svid.Verify(chain, id)
+	if err != nil {
 		return nil, fmt.Errorf("certificate %s is not one that %s vouches for: %w", certFile, caFile, err)
+	}
+	for _, way := range ways {
+		if root := way[len(way)-1]; id.root == nil || root.NotAfter.After(id.root.NotAfter) {
+			id.root = root
+		}
 	}
 	return id, nil
 }

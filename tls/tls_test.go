@@ -48,11 +48,16 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue writes a certificate and its key.
+// issue writes a certificate for three hours and its key.
 func (a *authority) issue(t *testing.T, dir string, end time.Time, uris ...string) (cert, key string) {
 	t.Helper()
+	return a.issueFrom(t, dir, end.Add(-3*time.Hour), end, uris...)
+}
+
+func (a *authority) issueFrom(t *testing.T, dir string, from, end time.Time, uris ...string) (cert, key string) {
+	t.Helper()
 	k := newKey(t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: end.Add(-3 * time.Hour), NotAfter: end}
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: from, NotAfter: end}
 	for _, u := range uris {
 		parsed, err := url.Parse(u)
 		if err != nil {

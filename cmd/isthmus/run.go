@@ -128,12 +128,10 @@ func start(b *config.Bootstrap, paths []string, log *slog.Logger) (*server, erro
 
 func (s *server) build(paths []string) (err error) {
 	b, log := s.bootstrap, s.log
-	if c := b.Certificates; c != (config.Certificates{}) {
-		if err = s.loadIdentity(c); err != nil {
-			return err
-		}
+	if s.identity, err = loadIdentity(b.Certificates, s.node, log.Warn); err != nil {
+		return err
 	}
-	s.store = tls.NewStore(b.CredentialDir)
+	s.store = tls.NewStore(b.CredentialDir, log)
 	keySets := auth.KeysOptions{Logger: log}
 	if b.StateDir != "" {
 		keySets.Dir = filepath.Join(b.StateDir, "keysets")
@@ -192,19 +190,23 @@ func (s *server) build(paths []string) (err error) {
 	return s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics))
 }
 
-// loadIdentity reads who this proxy is. What the bootstrap file says of that
-// ought to be the same: the certificate is what others believe.
-func (s *server) loadIdentity(c config.Certificates) error {
-	own, err := tls.NewOwn(c.Cert, c.Key, c.CA, slices.Concat([]string{s.node.TrustDomain}, s.node.TrustAliases)...)
+// loadIdentity reads who this proxy is, and puts that into node; nil if it has no
+// certificate. What the bootstrap file says of that ought to be the same: the
+// certificate is what others believe.
+func loadIdentity(c config.Certificates, node *mesh.Node, warn func(message string, args ...any)) (*tls.Own, error) {
+	if c == (config.Certificates{}) {
+		return nil, nil
+	}
+	own, err := tls.NewOwn(c.Cert, c.Key, c.CA, slices.Concat([]string{node.TrustDomain}, node.TrustAliases)...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	id := own.Identity().ID
-	if id != s.node.Identity {
-		s.log.Warn("the certificate is for somebody else than the bootstrap file says: other proxies go by the certificate, so callers may refuse this one", "certificate", id, "bootstrap", s.node.Identity)
+	if id != node.Identity {
+		warn("the certificate is for somebody else than the bootstrap file says: other proxies go by the certificate, so callers may refuse this one", "certificate", id, "bootstrap", node.Identity)
 	}
-	s.node.Identity, s.identity = id, own
-	return nil
+	node.Identity = id
+	return own, nil
 }
 
 // probeTLS is how another proxy is asked what is behind it, whoever it is.

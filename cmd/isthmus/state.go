@@ -38,7 +38,9 @@ func (s *server) Status() admin.Status {
 func (s *server) Certificates() []admin.Certificate {
 	var out []admin.Certificate
 	if own, ok := s.identity.Status(); ok {
-		out = append(out, admin.Certificate{Name: "identity", Ends: own.NotAfter, Usable: own.Err == nil, Reloads: own.Reloads})
+		out = append(out,
+			admin.Certificate{Name: "identity", Ends: own.NotAfter, Usable: own.Err == nil, Reloads: own.Reloads},
+			admin.Certificate{Name: "root", Ends: own.RootEnds, Usable: own.Err == nil})
 	}
 	for _, c := range s.store.Status() {
 		out = append(out, admin.Certificate{Name: c.Name, Ends: c.NotAfter, Usable: c.Err == nil})

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"isthmus/config"
 	"isthmus/mesh"
+	"isthmus/tls"
 )
 
 func newValidateCommand() *cobra.Command {
@@ -27,6 +29,8 @@ Exit status: 0 without an error (with --strict: without a warning either), 1 wit
 				return err
 			}
 			var node *mesh.Node
+			var unusable error // certificates of the bootstrap file
+			credentials := ""
 			if bootstrap != "" {
 				b, warnings, err := config.LoadBootstrap(bootstrap, os.Environ())
 				if err != nil {
@@ -35,11 +39,20 @@ Exit status: 0 without an error (with --strict: without a warning either), 1 wit
 				for _, w := range warnings {
 					fmt.Fprintf(cmd.ErrOrStderr(), "isthmus: warning: %s\n", w)
 				}
-				node = b.MeshNode()
+				node, credentials = b.MeshNode(), b.CredentialDir
+				_, unusable = loadIdentity(b.Certificates, node, func(message string, args ...any) {
+					fmt.Fprintf(cmd.ErrOrStderr(), "isthmus: warning: %s: %s\n", message, args[1])
+				})
 			}
 			r := config.Load(args, node)
+			if node != nil {
+				r.Add(judgeCredentials(r.Config, node, tls.NewStore(credentials, nil), time.Now())...)
+			}
 			if err := printFindings(cmd.OutOrStdout(), r, output); err != nil {
 				return err
+			}
+			if unusable != nil {
+				return unusable
 			}
 			if r.HasErrors() || strict && r.Count(config.Warning) > 0 {
 				return errFindings
