@@ -204,6 +204,18 @@ func TestHuffman_All(t *testing.T) {
 	}
 }
 
+// TestHuffman_Room decodes the shortest codes, of which there are most in a
+// byte, into what has no room left.
+func TestHuffman_Room(t *testing.T) {
+	for n := range 100 {
+		want := strings.Repeat("a", n)
+		got, err := appendHuffman(make([]byte, 0), hpack.AppendHuffmanString(nil, want))
+		if err != nil || string(got) != want {
+			t.Fatalf("%d: %q, %v", n, got, err)
+		}
+	}
+}
+
 // TestDecoder_Peer decodes what x/net's encoder makes of a thousand random
 // messages, whose fields come and go in its table.
 func TestDecoder_Peer(t *testing.T) {

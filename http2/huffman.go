@@ -1,5 +1,7 @@
 package http2
 
+import "slices"
+
 // huffmanLengths are the lengths in bits of the codes of RFC 7541 Appendix B, by
 // symbol. The codes follow from them: they count up, first through the symbols
 // of the shortest length, then through those of the next. The end-of-string
@@ -96,28 +98,27 @@ func buildHuffman() (machine [256][16]huffmanStep, stops [256]bool) {
 	return machine, stops
 }
 
-// appendHuffman decodes a string.
+// appendHuffman decodes a string. Which steps complete a symbol nobody can
+// predict, so none is asked: a symbol is written with each, and counts or is
+// written over.
 func appendHuffman(dst, in []byte) ([]byte, *ConnError) {
-	state := uint8(0)
+	// The shortest codes have five bits; the last write may be one too many.
+	dst = slices.Grow(dst, len(in)*8/5+1)
+	out, n := dst[:cap(dst)], len(dst)
+	state, what := uint8(0), uint8(0)
 	for _, b := range in {
 		s := huffmanMachine[state][b>>4]
-		if s.what != 0 {
-			if s.what&huffmanEnd != 0 {
-				return dst, errHuffman
-			}
-			dst = append(dst, s.symbol)
-		}
+		out[n] = s.symbol
+		n += int(s.what & huffmanSymbol)
+		what |= s.what
 		s = huffmanMachine[s.next][b&15]
-		if s.what != 0 {
-			if s.what&huffmanEnd != 0 {
-				return dst, errHuffman
-			}
-			dst = append(dst, s.symbol)
-		}
+		out[n] = s.symbol
+		n += int(s.what & huffmanSymbol)
+		what |= s.what
 		state = s.next
 	}
-	if !huffmanStops[state] {
+	if what&huffmanEnd != 0 || !huffmanStops[state] {
 		return dst, errHuffman
 	}
-	return dst, nil
+	return out[:n], nil
 }

@@ -211,7 +211,7 @@ func ReadRequest(r *http1.Request, fields []http1.Field, arena []byte, end bool)
 	if joined >= 0 {
 		kept[cookie].Value = arena[joined:len(arena):len(arena)]
 	}
-	r.Fields = kept
+	keep(&r.Header, kept)
 	r.Minor = 1
 	switch {
 	case hasLength:
@@ -224,6 +224,15 @@ func ReadRequest(r *http1.Request, fields []http1.Field, arena []byte, end bool)
 		return arena, err
 	}
 	return arena, nil
+}
+
+// keep gives a message its fields. Of what lies behind them, if they were there
+// already, nothing shall hold on to an arena.
+func keep(h *http1.Header, kept []http1.Field) {
+	if n := len(kept); n < len(h.Fields) {
+		clear(h.Fields[n:])
+	}
+	h.Fields = kept
 }
 
 var (
@@ -349,7 +358,7 @@ func ReadResponse(r *http1.Response, fields []http1.Field, method []byte, end bo
 		}
 		kept = append(kept, *f)
 	}
-	r.Fields = kept
+	keep(&r.Header, kept)
 	r.Minor = 1
 	r.ContentLength = length
 	switch {
