@@ -14,11 +14,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"isthmus/explain"
 	"isthmus/telemetry"
 )
 
@@ -133,6 +135,7 @@ type State interface {
 	ConfigDump() any
 	Why(id string) []telemetry.Trouble  // the requests with an id that failed or were slow
 	Troubles(n int) []telemetry.Trouble // the latest of all
+	Explain(url.Values) (*explain.Explanation, error)
 	Reload()
 	Drain()
 	Quit()
@@ -167,6 +170,14 @@ func New(s State) http.Handler {
 		reply(w, r, list, func(o io.Writer) { writeClusters(o, list) })
 	})
 	mux.HandleFunc("GET /why", why(s))
+	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
+		e, err := s.Explain(r.URL.Query())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		reply(w, r, e, func(o io.Writer) { explain.Write(o, e) })
+	})
 	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, s.ConfigDump()) })
 	for path, act := range map[string]func(){"/drain": s.Drain, "/quitquitquit": s.Quit, "/reload": s.Reload} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {

@@ -2,13 +2,16 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"isthmus/explain"
 	"isthmus/telemetry"
 )
 
@@ -36,7 +39,13 @@ func (s *state) Certificates() []Certificate {
 func (s *state) Probes() []ProbeCount {
 	return []ProbeCount{{Of: "workload", Result: "success", Count: 5}, {Of: "endpoint", Result: "failure", Count: 2}}
 }
-func (s *state) Hosts() []Host   { return []Host{{Upstream: "outbound|80||a", Address: "10.0.0.1:80"}} }
+func (s *state) Hosts() []Host { return []Host{{Upstream: "outbound|80||a", Address: "10.0.0.1:80"}} }
+func (s *state) Explain(v url.Values) (*explain.Explanation, error) {
+	if v.Get("url") == "" {
+		return nil, errors.New("there is no url")
+	}
+	return &explain.Explanation{Request: "GET " + v.Get("url"), Outcome: explain.Refused, Status: 404, Flag: "NR", Detail: "route_not_found"}, nil
+}
 func (s *state) ConfigDump() any { return map[string]string{"config": "here"} }
 func (s *state) Why(id string) []telemetry.Trouble {
 	return slices.DeleteFunc(s.Troubles(9), func(t telemetry.Trouble) bool { return t.ID != id })

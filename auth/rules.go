@@ -133,13 +133,18 @@ func (r *Rules) Check(q *Request) *Refusal {
 	if m != nil {
 		m.policy.tally.Matched.Add(1)
 	}
-	switch {
-	case !refused:
+	if !refused {
 		return nil
-	case m == nil:
+	}
+	return r.refusal(m, q)
+}
+
+// refusal says why a request is refused: by a rule, or for want of one.
+func (r *Rules) refusal(by *rule, q *Request) *Refusal {
+	if by == nil {
 		return r.nearest(q)
 	}
-	return &Refusal{Policy: m.policy.AuthorizationPolicy, Rule: m.index}
+	return &Refusal{Policy: by.policy.AuthorizationPolicy, Rule: by.index}
 }
 
 // decide says whether a request is refused, and by which rule that is so; nil if

@@ -202,11 +202,16 @@ func (t *Tokens) Preview(r *http1.Request) (claims *Claims, unverified bool, err
 
 // Look returns the claims that [Tokens.Check] would find, and changes nothing: for
 // policies that come before the token is judged. A token that is refused has none.
-func (t *Tokens) Look(r *http1.Request) *Claims {
+func (t *Tokens) Look(r *http1.Request) *Claims { return t.look(r, false) }
+
+// PreviewLook is to [Tokens.Preview] what Look is to Check.
+func (t *Tokens) PreviewLook(r *http1.Request) *Claims { return t.look(r, true) }
+
+func (t *Tokens) look(r *http1.Request, preview bool) *Claims {
 	if t == nil || isPreflight(r) {
 		return nil
 	}
-	f, _ := t.find(r, false)
+	f, _ := t.find(r, preview)
 	if f.verified == nil {
 		return nil
 	}

@@ -1,6 +1,10 @@
 package mesh
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // RetryOn is a set of conditions under which a request is tried again: the
 // words of Envoy's x-envoy-retry-on and x-envoy-retry-grpc-on that Istio
@@ -47,6 +51,18 @@ var RetryWords = map[string]RetryOn{
 	"unavailable":                RetryUnavailable,
 }
 
+// Words returns the words of a set, in the order of their conditions.
+func (on RetryOn) Words() []string {
+	var out []string
+	for word, condition := range RetryWords {
+		if on&condition != 0 {
+			out = append(out, word)
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int { return cmp.Compare(RetryWords[a], RetryWords[b]) })
+	return out
+}
+
 // Retries is Istio's HTTPRetry.
 type Retries struct {
 	Attempts      int           // tries after the first; 0: none
@@ -60,6 +76,16 @@ type Retries struct {
 	Explicit            bool  // from a file; what it names is done for every method
 
 	Source Source
+}
+
+// defaultBackoff is the base of Envoy's back-off.
+const defaultBackoff = 25 * time.Millisecond
+
+// LongestBackoff is the most that is waited before the nth retry: (2^n-1) times
+// the base, at most ten times the base, as Envoy does.
+func (r *Retries) LongestBackoff(n int) time.Duration {
+	base := cmp.Or(r.Backoff, defaultBackoff)
+	return min(base*time.Duration(1<<min(n, 10)-1), 10*base)
 }
 
 // DefaultRetries is the policy of routes that name none: Istio's two attempts

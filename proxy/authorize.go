@@ -100,6 +100,9 @@ func (p *Proxy) PolicyMatches() map[telemetry.Policy]uint64 {
 // with it.
 func (x *exchange) authorize(vh *virtualHost) Kind {
 	a, c := x.table.access, x.conn
+	if x.asked != nil {
+		return x.asked.authorize(x, vh)
+	}
 	if a.rules.HasCustom() {
 		var claims *auth.Claims
 		if a.needs.EarlyClaims {

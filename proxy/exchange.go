@@ -52,6 +52,7 @@ type exchange struct {
 
 	// What policies say of the request, on a proxy that has any.
 	subject  auth.Request
+	asked    *inquiry // nil: somebody has sent the request
 	badToken *auth.TokenError
 	refusal  *auth.Refusal
 	verdict  *auth.Verdict  // of an authorization service that refuses
@@ -112,9 +113,11 @@ func (x *exchange) serve() {
 }
 
 // decide finds out what the request is for, whether policies let it pass, and
-// which route it takes.
+// which route it takes. Explain walks the same way with a request that nobody has
+// sent.
 func (x *exchange) decide() Kind {
 	vh, err := x.findHost()
+	x.host = vh
 	if err == NoError {
 		err = x.normalize()
 	}
@@ -190,7 +193,6 @@ func (x *exchange) normalize() Kind {
 
 // findRoute finds the first route that fits.
 func (x *exchange) findRoute(vh *virtualHost) Kind {
-	x.host = vh
 	if x.route = vh.find(x); x.route == nil {
 		return NoRoute
 	}

@@ -92,6 +92,24 @@ type Proxy struct {
 // New makes a proxy and opens its outbound and inbound listeners. Connections
 // wait until the first snapshot is published.
 func New(o Options) (*Proxy, error) {
+	p := newProxy(o)
+	for _, l := range []struct {
+		name, address string
+		kind          listenerKind
+	}{{"outbound", o.Outbound, outbound}, {"inbound", o.Inbound, inbound}} {
+		if l.address == "" {
+			continue
+		}
+		if err := p.listen(l.name, l.address, l.kind, 0); err != nil {
+			p.Close()
+			return nil, err
+		}
+	}
+	go p.sweep()
+	return p, nil
+}
+
+func newProxy(o Options) *Proxy {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -120,20 +138,23 @@ func New(o Options) (*Proxy, error) {
 		p.unroutedConns[kind] = telemetry.NewConnections(nobodyLabels(o.Node, listenerKind(kind), "BlackHoleCluster"))
 		p.answered[kind] = telemetry.NewRequests(nobodyLabels(o.Node, listenerKind(kind), ""))
 	}
-	for _, l := range []struct {
-		name, address string
-		kind          listenerKind
-	}{{"outbound", o.Outbound, outbound}, {"inbound", o.Inbound, inbound}} {
-		if l.address == "" {
-			continue
-		}
-		if err := p.listen(l.name, l.address, l.kind, 0); err != nil {
-			p.Close()
-			return nil, err
-		}
+	return p
+}
+
+// NewIdle makes a proxy that has a snapshot and listens nowhere: it opens no port,
+// fetches no key set and connects to nobody, so that it can only be asked.
+func NewIdle(o Options, s *mesh.Snapshot) *Proxy {
+	if o.Keys == nil {
+		o.Keys = auth.NewKeys(auth.KeysOptions{})
+		o.Keys.Close()
 	}
-	go p.sweep()
-	return p, nil
+	p := newProxy(o)
+	t := compile(s, p.options)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t.access, _ = p.compileAccess(s)
+	p.table.Store(t)
+	return p
 }
 
 // Publish compiles a snapshot, opens the gateway ports that it newly needs and
@@ -243,6 +264,9 @@ func (p *Proxy) sweep() {
 		}
 	}
 }
+
+// Node returns what this proxy is.
+func (p *Proxy) Node() *mesh.Node { return p.node }
 
 // Addresses returns where the proxy listens, by the name of the listener:
 // "outbound", "inbound", "gateway:80".

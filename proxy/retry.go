@@ -135,21 +135,10 @@ func (x *exchange) endRetry(succeeded bool) {
 	}
 }
 
-// defaultBackoff is the base of Envoy's back-off; its largest is ten times the
-// base.
-const defaultBackoff = 25 * time.Millisecond
-
-// backOff waits before the next try: anything up to (2^n-1) times the base, at
-// most ten times the base, as Envoy does. It is false if the deadline comes
-// first.
+// backOff waits before the next try, for anything up to the longest back-off. It
+// is false if the deadline comes first.
 func (p *retryPlan) backOff(x *exchange) bool {
-	base := p.policy.Backoff
-	if base == 0 {
-		base = defaultBackoff
-	}
-	n := p.policy.Attempts - p.left
-	most := min(base*time.Duration(1<<min(n, 10)-1), 10*base)
-	wait := rand.N(most + 1)
+	wait := rand.N(p.policy.LongestBackoff(p.policy.Attempts-p.left) + 1)
 	if x.deadline != 0 && now()+instant(wait) >= x.deadline {
 		return false
 	}

@@ -122,7 +122,7 @@ func (r *route) catchAll() bool {
 // compileRoute returns nil if the rule cannot hold on this proxy, gateway and
 // port.
 func (c *compiler) compileRoute(vs *mesh.VirtualService, rule *mesh.HTTPRoute, gateway string, port uint32) *route {
-	r := &route{rule: rule, name: cmp.Or(rule.Name, rule.Source.String())}
+	r := &route{rule: rule, of: vs, name: cmp.Or(rule.Name, rule.Source.String())}
 	for _, m := range rule.Match {
 		if !c.holdsHere(vs, &m.ProxyMatch, gateway, port) {
 			continue

@@ -142,7 +142,8 @@ func newHostTable() *hostTable {
 // route is a compiled mesh.HTTPRoute: conditions and what to do.
 type route struct {
 	rule    *mesh.HTTPRoute
-	name    string // for logs: the route's name or its place in the file
+	of      *mesh.VirtualService // nil: none says it
+	name    string               // for logs: the route's name or its place in the file
 	matches []requestMatch
 	action
 }

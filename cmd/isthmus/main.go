@@ -63,7 +63,7 @@ func newRoot() *cobra.Command {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
-		newRunCommand(), newValidateCommand(), newDemoCommand(),
+		newRunCommand(), newValidateCommand(), newExplainCommand(), newDemoCommand(),
 		newStatusCommand(), newEndpointsCommand(), newMembersCommand(), newRoutesCommand(), newWhyCommand(),
 		newCertsCommand(), newKeygenCommand(), newVersionCommand(),
 	)

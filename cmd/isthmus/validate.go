@@ -72,9 +72,7 @@ func printFindings(w io.Writer, r *config.Result, output string) error {
 		if list == nil {
 			list = []config.Finding{}
 		}
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(list)
+		return printJSON(w, list)
 	}
 	colour := isTerminal(w)
 	for _, f := range r.Findings {
@@ -87,6 +85,13 @@ func printFindings(w io.Writer, r *config.Result, output string) error {
 		}
 	}
 	return nil
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
 }
 
 // isTerminal reports whether somebody watches.

@@ -1,0 +1,428 @@
+package proxy
+
+import (
+	"cmp"
+	stdtls "crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"isthmus/auth"
+	"isthmus/explain"
+	"isthmus/http1"
+	"isthmus/mesh"
+)
+
+// inquiry is what explaining a request gathers on its way through the exchange.
+// It stands in for what would ask others, or be counted.
+type inquiry struct{ access *explain.Access }
+
+// authorize judges as exchange.authorize does, without a trace.
+func (q *inquiry) authorize(x *exchange, vh *virtualHost) Kind {
+	a, out := x.table.access, q.access
+	out.TokenSource = tokenSources(x.table.snapshot.Node, x.table.snapshot.Config)
+	if a.rules.HasCustom() {
+		var early *auth.Claims
+		if a.needs.EarlyClaims {
+			early = a.tokens.PreviewLook(&x.req)
+		}
+		for _, p := range a.rules.Asked(x.describe(a.needs, vh, early)) {
+			out.Asks = append(out.Asks, fmt.Sprintf("%s, by %s (%s)", p.Provider, p.Meta, p.Source))
+		}
+	}
+	var claims *auth.Claims
+	if claims, x.badToken = explainToken(out, a.tokens, &x.req); x.badToken != nil {
+		return Unauthorized
+	}
+	if a.rules == nil {
+		out.Verdict = "allowed"
+		return NoError
+	}
+	if x.refusal = explainOpinion(out, a.rules.Opinion(x.describe(a.needs, vh, claims))); x.refusal != nil {
+		return Forbidden
+	}
+	return NoError
+}
+
+// tokenSources are the places of the rules by which tokens are judged.
+func tokenSources(n *mesh.Node, c *mesh.Config) (out []string) {
+	for _, r := range mesh.TokenRulesOf(n, c.RequestAuthentications) {
+		out = append(out, r.Source.String())
+	}
+	return out
+}
+
+// explainToken says what a request's token is worth.
+func explainToken(out *explain.Access, tokens *auth.Tokens, r *http1.Request) (*auth.Claims, *auth.TokenError) {
+	claims, unverified, bad := tokens.Preview(r)
+	switch {
+	case bad != nil:
+		out.Token, out.TokenSays = "refused", bad.Error()
+	case claims == nil && tokens == nil:
+		out.Token = "not read"
+	case claims == nil:
+		out.Token = "none"
+	default:
+		out.Token, out.TokenSays = "valid", fmt.Sprintf("issuer %s, subject %s", claims.Issuer, cmp.Or(claims.Subject, "none"))
+		if unverified {
+			out.Token = "unverified"
+		}
+	}
+	return claims, bad
+}
+
+// explainOpinion says what policies do, and returns their refusal.
+func explainOpinion(out *explain.Access, o auth.Opinion) *auth.Refusal {
+	for _, p := range o.Counts {
+		out.Counts = append(out.Counts, fmt.Sprintf("%s (%s)", p.Meta, p.Source))
+	}
+	out.Verdict = "allowed"
+	if o.By != nil {
+		out.By, out.Source = o.By.Meta.String(), o.By.Source.String()
+		if o.Rule >= 0 {
+			out.By += fmt.Sprintf(" rules[%d]", o.Rule)
+			out.Source = o.By.Rules[o.Rule].Source.String()
+		}
+	}
+	if o.Refusal != nil {
+		out.Verdict, out.Field = "refused", o.Refusal.Field
+	}
+	return o.Refusal
+}
+
+// Explain says what becomes of a request, by the way that requests walk, without
+// sending anything and without leaving a trace in limits, counters or logs. An
+// error is a question that makes no sense.
+func (p *Proxy) Explain(q explain.Question) (*explain.Explanation, error) {
+	t := p.table.Load()
+	if t == nil {
+		return nil, errors.New("there is no configuration yet")
+	}
+	x, u, err := p.imagine(t, q)
+	if err != nil {
+		return nil, err
+	}
+	s := t.snapshot
+	e := &explain.Explanation{
+		Request:  cmp.Or(q.Method, "GET") + " " + u.Redacted(),
+		Listener: listenerName(x.conn.kind, x.conn.port),
+		Node:     s.Node.Member(),
+		Snapshot: explain.Snapshot{Number: s.Number, Hash: s.Config.Hash},
+		Tried:    []explain.Tried{}, Destinations: []explain.Destination{}, Policies: []explain.Policy{},
+	}
+	if r := passedOn(x, t); r != nil {
+		e.Outcome, e.Host = explain.PassedOn, x.conn.serverName
+		e.Notes = append(e.Notes, "the connection is passed on as it comes, by the server name in its TLS: nothing in the request counts")
+		x.route = r.route
+		e.Route = &explain.Route{Name: r.route.name, Match: r.describe(x.conn.serverName), Source: r.route.rule.Source.String()}
+		x.explainDestinations(e)
+		x.collectPolicies(e)
+		return e, nil
+	}
+	kind, status := x.head(q)
+	if kind == NoError {
+		if x.conn.kind != outbound {
+			e.Access = x.explainCaller(t)
+			x.asked.access = e.Access
+		}
+		kind = x.decide()
+	}
+	if vh := x.host; vh != nil {
+		e.Host = vh.name + ":" + strconv.FormatUint(uint64(vh.port), 10)
+		if kind == NoError || kind == NoRoute {
+			x.explainTried(e, vh)
+		}
+	}
+	x.explainLimits(e)
+	if kind == NoError && x.route != nil {
+		x.setDeadline()
+		if kind = x.explainRoute(e); kind == NoError {
+			x.explainThere(e)
+		}
+	}
+	if kind != NoError {
+		x.explainRefusal(e, kind, status)
+	}
+	x.collectPolicies(e)
+	return e, nil
+}
+
+func listenerName(kind listenerKind, port uint32) string {
+	switch kind {
+	case inbound:
+		return "inbound"
+	case gateway:
+		return gatewayName(port)
+	}
+	return "outbound"
+}
+
+// imagine makes an exchange on a connection that is none.
+func (p *Proxy) imagine(t *table, q explain.Question) (*exchange, *url.URL, error) {
+	u, err := url.Parse(q.URL)
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("%q is no URL: %w", q.URL, errors.Unwrap(err))
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return nil, nil, fmt.Errorf("%q is no URL of a request: write http://HOST/PATH or https://HOST/PATH", q.URL)
+	}
+	c := &conn{
+		stream: &stream{fd: -1}, proxy: p, address: q.Address, peer: q.Address.String(),
+		https: u.Scheme == "https", serverName: strings.ToLower(u.Hostname()), identity: q.Caller,
+	}
+	if !c.https {
+		c.serverName = ""
+	}
+	if !q.Address.IsValid() {
+		c.address = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		c.peer = c.address.String()
+	}
+	if err := c.choose(t, q.Listener, u); err != nil {
+		return nil, nil, err
+	}
+	c.patience = &p.patience[c.kind]
+	if c.kind == inbound {
+		c.https = q.Caller != ""
+		if c.https {
+			c.secure = &stdtls.Conn{} // which says that TLS is spoken, and is never used
+		}
+	}
+	x := &exchange{conn: c, table: t, asked: &inquiry{access: &explain.Access{}}, start: now()}
+	x.clock = x.start
+	return x, u, nil
+}
+
+// choose finds the listener that is meant: for a request without one, the
+// outbound, but a gateway's port where only that knows the host.
+func (c *conn) choose(t *table, name string, u *url.URL) error {
+	port := uint32(80)
+	if u.Scheme == "https" {
+		port = 443
+	}
+	named, _ := strconv.ParseUint(u.Port(), 10, 16)
+	if named != 0 {
+		port = uint32(named)
+	}
+	switch {
+	case name == "inbound":
+		c.kind = inbound
+	case name == "outbound":
+	case strings.HasPrefix(name, "gateway:"):
+		n, err := strconv.ParseUint(name[len("gateway:"):], 10, 16)
+		if err != nil || n == 0 {
+			return fmt.Errorf("listener %q: write gateway:PORT, with the port of the Gateway", name)
+		}
+		c.kind, c.port = gateway, uint32(n)
+	case name != "":
+		return fmt.Errorf("there is no listener %q: write outbound, inbound or gateway:PORT", name)
+	case t.outbound.find([]byte(strings.ToLower(u.Hostname())), uint32(named)) == nil && t.gateways[port].knows(u.Hostname(), c):
+		c.kind, c.port = gateway, port
+	}
+	return nil
+}
+
+// knows reports whether a port of a gateway does something for a host.
+func (t *gatewayTable) knows(host string, c *conn) bool {
+	switch {
+	case t == nil:
+		return false
+	case c.https:
+		return t.sni != nil && t.sni.find(c.serverName, c) != nil
+	}
+	return t.hosts != nil && t.hosts.find([]byte(strings.ToLower(host)), 0) != nil
+}
+
+// head writes the request as a client would, and reads it as from one. status is
+// that of a refusal.
+func (x *exchange) head(q explain.Question) (k Kind, status int) {
+	u, _ := url.Parse(q.URL)
+	target := u.EscapedPath()
+	// url.Parse has decoded what the request may well hold: what was written counts.
+	if _, rest, ok := strings.Cut(q.URL, "://"); ok {
+		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+			target, _, _ = strings.Cut(rest[i:], "#")
+		}
+	}
+	if !strings.HasPrefix(target, "/") {
+		target = "/" + target
+	}
+	var b strings.Builder
+	b.WriteString(cmp.Or(q.Method, "GET") + " " + target + " HTTP/1.1\r\n")
+	host := u.Host
+	for _, f := range q.Fields {
+		if strings.EqualFold(f.Name, "host") {
+			host = f.Value
+			continue
+		}
+		b.WriteString(f.Name + ": " + f.Value + "\r\n")
+	}
+	b.WriteString("host: " + host + "\r\n\r\n")
+	head := []byte(b.String())
+	n, err := x.req.Parse(head, http1.Limits{})
+	var bad *http1.Error
+	switch {
+	case errors.As(err, &bad):
+		return BadRequest, bad.Status
+	case err != nil || n != len(head):
+		return BadRequest, 400 // a line break in a value ends the head
+	}
+	return x.conn.judgeHead(&x.req)
+}
+
+// passedOn returns the route of a TLS connection that is not terminated here;
+// nil if requests count.
+func passedOn(x *exchange, t *table) *tcpRoute {
+	c := x.conn
+	names := t.sni
+	if c.kind == gateway && t.gateways[c.port] != nil {
+		names = t.gateways[c.port].sni
+	}
+	if !c.https || c.kind == inbound || names == nil {
+		return nil
+	}
+	r := names.find(c.serverName, c)
+	if r == nil || r.terminate != nil && r.terminate.hosts != nil {
+		return nil
+	}
+	if r.terminate != nil {
+		for _, relay := range r.terminate.relay {
+			return relay
+		}
+		return nil
+	}
+	return r
+}
+
+// explainCaller says who calls, and whether that is by mTLS where it has to.
+func (x *exchange) explainCaller(t *table) *explain.Access {
+	a := &explain.Access{Caller: x.conn.identity, Token: "not read", Verdict: "not asked"}
+	if x.conn.kind == inbound {
+		a.Mode, a.ModeFrom = t.inbound.mode.Mode.String(), t.inbound.mode.Source.String()
+	}
+	if t.access == nil {
+		a.Verdict = "allowed"
+	}
+	return a
+}
+
+// explainRefusal says how a request ends that goes nowhere.
+func (x *exchange) explainRefusal(e *explain.Explanation, k Kind, status int) {
+	a := &answers[k]
+	e.Outcome, e.Flag, e.Detail = explain.Refused, a.flag, a.detail
+	e.Status = cmp.Or(status, a.status)
+	switch k {
+	case Unauthorized:
+		e.Status, e.Reason = x.badToken.Status, "its token is not to be believed: "+x.badToken.Error()
+	case Forbidden:
+		e.Reason = x.refusal.Error()
+	case NoRoute:
+		e.Reason = x.whyNoRoute(e)
+	case Misdirected:
+		e.Reason = fmt.Sprintf("TLS was terminated for the server name %q, whose Gateway server has other hosts", x.conn.serverName)
+	case PlainText:
+		e.Reason = "there is no answer, the connection ends: the port asks for mTLS (PeerAuthentication), and the caller comes in plain text; give its identity by --from"
+		if x.conn.secure != nil {
+			e.Reason = "there is no answer, the connection ends: the port takes no mTLS (PeerAuthentication DISABLE)"
+		}
+	case BadRequest:
+		e.Reason = "the request is malformed, or could be read in two ways"
+		if e.Status == 405 {
+			e.Reason = "CONNECT is not allowed"
+		}
+	}
+}
+
+// whyNoRoute tells an unknown host from a path that no rule matches.
+func (x *exchange) whyNoRoute(e *explain.Explanation) string {
+	if x.host != nil {
+		return fmt.Sprintf("none of the %d rules for %s fits", len(x.host.routes), x.host.name)
+	}
+	host, port, ok := splitAuthority(x.scratch[:], x.req.Authority)
+	if !ok {
+		return "the host is none"
+	}
+	t := x.table
+	switch c := x.conn; {
+	case c.kind == gateway && t.gateways[c.port] == nil:
+		return fmt.Sprintf("no Gateway of this proxy has the port %d: a Gateway is for proxies whose labels its selector matches", c.port)
+	case c.kind == gateway && c.https && t.gateways[c.port].sni == nil:
+		return fmt.Sprintf("port %d of the Gateway speaks no TLS", c.port)
+	case c.kind == gateway && !c.https && t.gateways[c.port].hosts == nil:
+		return fmt.Sprintf("port %d of the Gateway speaks TLS alone: ask for https", c.port)
+	case c.kind == gateway:
+		return fmt.Sprintf("no VirtualService bound to the Gateway has the host %s", host)
+	case c.kind == inbound:
+		return fmt.Sprintf("this proxy is the sidecar of no service %s", host)
+	case port != 0 && t.outbound.find(host, 0) != nil:
+		return fmt.Sprintf("%s has no port %d", host, port)
+	}
+	return fmt.Sprintf("no service and no VirtualService has the host %s", host) + x.table.whyHidden(string(host))
+}
+
+// whyHidden says of a host that is there, but not for this proxy, why.
+func (t *table) whyHidden(host string) string {
+	svc, _, _ := mesh.ServiceOf(host)
+	for _, s := range t.snapshot.Config.Services {
+		named := !s.IsEntry() && (s.Key() == svc || s.Key() == host)
+		for _, h := range s.Hosts {
+			named = named || mesh.MatchHost(h, host)
+		}
+		if named && !mesh.VisibleTo(s.ExportTo, s.Namespace, t.snapshot.Node.Namespace) {
+			return fmt.Sprintf(" that namespace %s may see: %s (%s) is not exported to it", t.snapshot.Node.Namespace, s.Meta, s.Source)
+		}
+	}
+	return ""
+}
+
+// explainLimits lists the rate limits that the request would be counted in.
+func (x *exchange) explainLimits(e *explain.Explanation) {
+	for i := range x.table.limits[x.conn.kind] {
+		r := x.table.limits[x.conn.kind][i].rule
+		says := fmt.Sprintf("%d at once, then %d every %s on this proxy; beyond: %d", r.MaxTokens, r.TokensPerFill, r.FillInterval, r.Status)
+		if r.Enabled < 1 {
+			says += fmt.Sprintf("; for %s of requests", percentOf(r.Enabled))
+		}
+		if r.Enforced < 1 {
+			says += fmt.Sprintf("; enforced for %s of them", percentOf(r.Enforced))
+		}
+		e.Limits = append(e.Limits, explain.Limit{Says: says, Source: r.Source.String()})
+	}
+}
+
+func percentOf(part float64) string {
+	return strconv.FormatFloat(part*100, 'f', -1, 64) + " %"
+}
+
+// collectPolicies lists every block that comes from a file, for all to see at
+// once.
+func (x *exchange) collectPolicies(e *explain.Explanation) {
+	add := func(block, source, says, destination string) {
+		if source != "" {
+			e.Policies = append(e.Policies, explain.Policy{Block: block, Source: source, Says: says, Destination: destination})
+		}
+	}
+	for _, d := range e.Destinations {
+		for _, p := range d.Policies {
+			add(p.Block, p.Source, p.Says, d.Host)
+		}
+	}
+	if e.Retries != nil {
+		add("retries", e.Retries.Source, fmt.Sprintf("%d more tries on %s", e.Retries.Attempts, e.Retries.On), "")
+	}
+	for _, f := range e.Effects {
+		add(f.Name, f.Source, f.Says, "")
+	}
+	for _, l := range e.Limits {
+		add("localRateLimit", l.Source, l.Says, "")
+	}
+	if a := e.Access; a != nil {
+		add("peerAuthentication", a.ModeFrom, a.Mode, "")
+		for _, s := range a.TokenSource {
+			add("requestAuthentication", s, "token "+a.Token, "")
+		}
+		add("authorizationPolicy", a.Source, a.Verdict+" by "+a.By, "")
+	}
+}
