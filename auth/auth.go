@@ -47,6 +47,8 @@ type Request struct {
 	Destination netip.Addr
 	Port        uint32 // of the destination: the workload's at a sidecar, the Gateway's at a gateway
 	SNI         string
+
+	Audited *mesh.AuthorizationPolicy // found by Rules.Check: one of action AUDIT that fits; nil: none does
 }
 
 // Refusal is why a request may not be made: the policy that forbids it, or the

@@ -122,10 +122,14 @@ func (r *Rules) Check(q *Request) *Refusal {
 	if r == nil {
 		return nil
 	}
-	for _, list := range [...][]*policy{r.audit, r.dry} {
+	for i, list := range [...][]*policy{r.audit, r.dry} {
 		for _, p := range list {
-			if p.match(q) != nil {
-				p.tally.Matched.Add(1)
+			if p.match(q) == nil {
+				continue
+			}
+			p.tally.Matched.Add(1)
+			if i == 0 && q.Audited == nil {
+				q.Audited = p.AuthorizationPolicy
 			}
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/time/rate"
 
@@ -125,7 +124,12 @@ func (x *exchange) authorize(vh *virtualHost) Kind {
 	if a.rules == nil {
 		return NoError
 	}
-	if r := a.rules.Check(x.describe(a.needs, vh, claims)); r != nil {
+	q := x.describe(a.needs, vh, claims)
+	r := a.rules.Check(q)
+	if q.Audited != nil {
+		c.proxy.tellAudit(c, q, "method", string(x.req.Method), "path", string(x.req.Path), "allowed", r == nil)
+	}
+	if r != nil {
 		x.refusal = r
 		c.proxy.tellRefusal(c, "policy", r)
 		if c.kind == inbound {
@@ -155,7 +159,11 @@ func (c *conn) authorizeConnection(t *table, vh *virtualHost) Kind {
 	}
 	var q auth.Request
 	c.describe(&q, a.needs, vh.destinationPort())
-	if r := a.rules.Check(&q); r != nil {
+	r := a.rules.Check(&q)
+	if q.Audited != nil {
+		c.proxy.tellAudit(c, &q, "allowed", r == nil)
+	}
+	if r != nil {
 		c.proxy.tellRefusal(c, "policy", r)
 		return Forbidden
 	}
@@ -308,6 +316,18 @@ func (p *Proxy) tellRefusal(c *conn, by string, err error) {
 	p.log.Info("refused", "by", by, "listener", c.listener.name, "peer", c.peer, "identity", c.identity, "why", err)
 }
 
-func newRefusalLimiter() *rate.Limiter {
-	return rate.NewLimiter(rate.Every(time.Second/refusalsTold), refusalsTold)
+// auditsTold bounds how many requests a second the log tells of for policies of
+// action AUDIT: more than people read, less than fills a disk in a day. All of them
+// are counted.
+const auditsTold = 100
+
+// tellAudit says in the log which request a policy of action AUDIT fits.
+func (p *Proxy) tellAudit(c *conn, q *auth.Request, more ...any) {
+	if !p.audits.Allow() {
+		return
+	}
+	p.log.Info("audited", append([]any{"by", q.Audited.Meta, "listener", c.listener.name, "peer", c.peer, "identity", c.identity}, more...)...)
 }
+
+// tellLimiter bounds how many things of a kind are told a second.
+func tellLimiter(n int) *rate.Limiter { return rate.NewLimiter(rate.Limit(n), n) }

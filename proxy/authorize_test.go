@@ -11,9 +11,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -401,6 +404,45 @@ spec: {action: DENY, rules: [{to: [{operation: {paths: ["/api/never"]}}]}]}
 		t.Errorf("without an answer: %q", got)
 	}
 }
+
+// TestAuthorize_Audit: the log has the requests that AUDIT policies fit, whatever
+// becomes of them, and no others.
+func TestAuthorize_Audit(t *testing.T) {
+	tr := newTrust(t)
+	web, frontend := tr.identity("prod", "web"), tr.identity("shop", "frontend")
+	var log words
+	callee := sidecarOfWeb(t, web, replying(t, okReply).address, `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: secrets, namespace: prod}
+spec: {action: AUDIT, rules: [{to: [{operation: {paths: ["/secret/*"]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no, namespace: prod}
+spec: {action: DENY, rules: [{to: [{operation: {methods: [POST]}}]}]}
+`)
+	callee.log = slog.New(slog.NewTextHandler(&log, nil))
+	config := frontend.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil)
+	for _, request := range []string{"GET /open", "GET /secret/a", "POST /secret/b"} {
+		overTLSAt(t, callee.address("inbound"), config, request+" HTTP/1.1\r\nHost: web.prod\r\nContent-Length: 0\r\n\r\n")
+	}
+	var got []string
+	for line := range strings.Lines(log.String()) {
+		if _, after, ok := strings.Cut(line, "msg=audited "); ok {
+			got = append(got, strings.TrimSpace(peerOf.ReplaceAllString(after, "")))
+		}
+	}
+	want := []string{
+		`by="AuthorizationPolicy prod/secrets" listener=inbound identity=` + frontend.Identity().ID + ` method=GET path=/secret/a allowed=true`,
+		`by="AuthorizationPolicy prod/secrets" listener=inbound identity=` + frontend.Identity().ID + ` method=POST path=/secret/b allowed=false`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+var peerOf = regexp.MustCompile(`peer=[^ ]+ `)
 
 // TestAuthorize_CustomBeforeToken: an authorization service is asked before the
 // token is judged, sees it, and may bring it. Whether it is asked may depend on

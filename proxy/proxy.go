@@ -78,6 +78,7 @@ type Proxy struct {
 	keys      *auth.Keys
 	tallies   tallies
 	refusals  *rate.Limiter // of what the log tells of them
+	audits    *rate.Limiter // likewise
 
 	mu        sync.Mutex // guards what is below
 	listeners map[string]*listener
@@ -126,7 +127,8 @@ func newProxy(o Options) *Proxy {
 		sweeping:  make(chan struct{}),
 		published: make(chan struct{}, 1),
 		keys:      o.Keys,
-		refusals:  newRefusalLimiter(),
+		refusals:  tellLimiter(refusalsTold),
+		audits:    tellLimiter(auditsTold),
 		slow:      cmp.Or(o.Slow, math.MaxInt64),
 	}
 	if p.keys == nil {
