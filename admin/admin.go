@@ -7,6 +7,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"html"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"isthmus/explain"
+	"isthmus/history"
 	"isthmus/telemetry"
 )
 
@@ -113,6 +115,9 @@ type Snapshot struct {
 	Hash   string  `json:"hash"`
 	Age    float64 `json:"age"`   // seconds
 	Error  string  `json:"error"` // why later files are not used
+
+	Revision uint64 `json:"revision"` // of the configuration, in its history
+	Rollback uint64 `json:"rollback"` // the revision that was brought back; 0: the files are in force
 }
 
 // Certificate is how one is that the proxy shows, or lives by.
@@ -136,6 +141,9 @@ type State interface {
 	Why(id string) []telemetry.Trouble  // the requests with an id that failed or were slow
 	Troubles(n int) []telemetry.Trouble // the latest of all
 	Explain(url.Values) (*explain.Explanation, error)
+	History() []history.Revision // the latest first
+	Diff(from, to uint64) (*history.Difference, error)
+	Rollback(ctx context.Context, to uint64) (history.Revision, error)
 	Reload()
 	Drain()
 	Quit()
@@ -178,6 +186,7 @@ func New(s State) http.Handler {
 		}
 		reply(w, r, e, func(o io.Writer) { explain.Write(o, e) })
 	})
+	serveHistory(mux, s)
 	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, s.ConfigDump()) })
 	for path, act := range map[string]func(){"/drain": s.Drain, "/quitquitquit": s.Quit, "/reload": s.Reload} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
@@ -249,7 +258,7 @@ func index(w io.Writer, s Status) {
 	WriteStatus(&b, s)
 	io.WriteString(w, html.EscapeString(b.String()))
 	io.WriteString(w, "</pre><ul>")
-	for _, p := range []string{"status", "endpoints", "members", "routes", "clusters", "why", "config_dump", "ready"} {
+	for _, p := range []string{"status", "endpoints", "members", "routes", "clusters", "why", "config/history", "config_dump", "ready"} {
 		fmt.Fprintf(w, `<li><a href="/%s">%s</a> (<a href="/%s?format=json">JSON</a>)`, p, p, p)
 	}
 	io.WriteString(w, "</ul>")
@@ -263,7 +272,7 @@ func WriteStatus(w io.Writer, s Status) {
 		state = "not ready: " + s.Reason
 	}
 	fmt.Fprintf(t, "proxy\t%s\t%s\n", s.Node, state)
-	fmt.Fprintf(t, "snapshot\t%d\tconfiguration %s, %s old\n", s.Snapshot.Number, s.Snapshot.Hash, age(s.Snapshot.Age))
+	fmt.Fprintf(t, "snapshot\t%d\tconfiguration %s, revision %d, %s old\n", s.Snapshot.Number, s.Snapshot.Hash, s.Snapshot.Revision, age(s.Snapshot.Age))
 	fmt.Fprintf(t, "endpoints\t%d\t%d of them ready\n", s.Endpoints, s.EndpointsReady)
 	fmt.Fprintf(t, "members\t%d\t\n", s.Members)
 	for _, name := range sortedKeys(s.Listeners) {
@@ -273,6 +282,9 @@ func WriteStatus(w io.Writer, s Status) {
 		fmt.Fprintf(t, "identity\t%s\tuntil %s\n", s.Identity, s.IdentityEnds)
 	}
 	t.Flush()
+	if s.Snapshot.Rollback != 0 {
+		fmt.Fprintf(w, "\nrolled back: the configuration of revision %d is in force until the files change\n", s.Snapshot.Rollback)
+	}
 	if s.Snapshot.Error != "" {
 		fmt.Fprintf(w, "\nthe files have changed since, and are not used:\n%s\n", s.Snapshot.Error)
 	}

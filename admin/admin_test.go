@@ -1,8 +1,10 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"isthmus/explain"
+	"isthmus/history"
 	"isthmus/telemetry"
 )
 
@@ -55,6 +58,27 @@ func (s *state) Troubles(n int) []telemetry.Trouble {
 		{ID: "a", Status: 503, Flags: "UF", Why: []string{"the client got 503 UF because of this", "and of that"}, Attempts: []telemetry.Attempt{{Endpoint: "10.0.0.1:80", Failure: "reset", Cause: "refused"}}},
 		{ID: "b", Status: 404, Flags: "NR", Why: []string{"the client got 404 NR"}, Attempts: []telemetry.Attempt{}},
 	}[:min(n, 2)]
+}
+func (s *state) History() []history.Revision {
+	return []history.Revision{
+		{Number: 3, Hash: "ccc", Error: "f.yaml:1: error: bad", Changes: history.Compare(nil, nil)},
+		{Number: 2, Hash: "bbb", Origin: history.FromRollback, Of: 1, InForce: true, Kept: true, Changes: history.Compare(nil, []history.Resource{{Kind: "Service", Namespace: "default", Name: "web"}})},
+		{Number: 1, Hash: "aaa", Origin: history.FromFiles, Kept: true, Changes: history.Compare(nil, nil)},
+	}
+}
+func (s *state) Diff(from, to uint64) (*history.Difference, error) {
+	if to > 3 {
+		return nil, history.ErrUnknown
+	}
+	web := history.Resource{Kind: "Service", Namespace: "default", Name: "web"}
+	return &history.Difference{From: from, To: to, Changes: history.Compare(nil, []history.Resource{web}), Lines: []history.TextChange{{Resource: web.String(), Source: "f:1", Lines: []string{"+kind: Service"}}}}, nil
+}
+func (s *state) Rollback(_ context.Context, to uint64) (history.Revision, error) {
+	if to != 1 {
+		return history.Revision{}, fmt.Errorf("revision %d is what is in force", to)
+	}
+	s.did = append(s.did, "rollback")
+	return history.Revision{Number: 4, Of: to}, nil
 }
 func (s *state) Reload() { s.did = append(s.did, "reload") }
 func (s *state) Drain()  { s.did = append(s.did, "drain") }
@@ -185,6 +209,34 @@ func TestNew_Why(t *testing.T) {
 	} {
 		if w := ask(h, "GET", tt.target, nil); w.Code != tt.status || !strings.Contains(w.Body.String(), tt.want) {
 			t.Errorf("%s: %d %q, want %d and %q", tt.target, w.Code, w.Body, tt.status, tt.want)
+		}
+	}
+}
+
+// TestNew_History: what is compared where one or both revisions are left out,
+// and what cannot be done.
+func TestNew_History(t *testing.T) {
+	h := New(&state{})
+	for _, tt := range []struct {
+		method, target string
+		status         int
+		want           string
+	}{
+		{"GET", "/config/history", 200, "2         0001-01-01 00:00:00  bbb   in force           rollback to 1  0          +Service default/web\n"},
+		{"GET", "/config/history", 200, "3 was refused:\nf.yaml:1: error: bad\n"},
+		{"GET", "/config/history?format=json", 200, `"inForce": true`},
+		{"GET", "/config/diff", 200, "Service default/web added (f:1)\n  +kind: Service\n"},
+		{"GET", "/config/diff?format=json", 200, `"from": 1`},
+		{"GET", "/config/diff?from=3&format=json", 200, `"to": 2`},
+		{"GET", "/config/diff?from=x", 400, "from=x: write the number of a revision"},
+		{"GET", "/config/diff?to=9", 404, "no such revision"},
+		{"GET", "/config/rollback?to=1", 405, ""},
+		{"POST", "/config/rollback", 400, "to=REVISION is missing"},
+		{"POST", "/config/rollback?to=2", 409, "is what is in force"},
+		{"POST", "/config/rollback?to=1", 200, "revision 4 is in force, the configuration of revision 1"},
+	} {
+		if w := ask(h, tt.method, tt.target, nil); w.Code != tt.status || !strings.Contains(w.Body.String(), tt.want) {
+			t.Errorf("%s %s: %d %q, want %d and %q", tt.method, tt.target, w.Code, w.Body, tt.status, tt.want)
 		}
 	}
 }

@@ -29,6 +29,8 @@ var (
 	snapshotDesc  = prometheus.NewDesc("isthmus_snapshot_number", "Number of the snapshot in force, counted from 1 since the start.", nil, nil)
 	ageDesc       = prometheus.NewDesc("isthmus_snapshot_age_seconds", "Time since the snapshot in force was made.", nil, nil)
 	reloadDesc    = prometheus.NewDesc("isthmus_config_in_force", "1 if the files are in force as they are now, 0 if an earlier state of them is.", nil, nil)
+	revisionDesc  = prometheus.NewDesc("isthmus_config_revision", "Revision of the configuration in force, as isthmus config history numbers them.", nil, nil)
+	rollbackDesc  = prometheus.NewDesc("isthmus_config_rolled_back", "1 if an earlier revision was brought back and holds, 0 if the files do.", nil, nil)
 	warningsDesc  = prometheus.NewDesc("isthmus_config_warnings", "Warnings of the configuration.", nil, nil)
 	membersDesc   = prometheus.NewDesc("isthmus_gossip_members", "Gossip members by state.", []string{"state"}, nil)
 	endpointsDesc = prometheus.NewDesc("isthmus_endpoints", "Endpoints by cluster, and whether they may get traffic.", []string{"cluster", "healthy"}, nil)
@@ -40,7 +42,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{readyDesc, snapshotDesc, ageDesc, reloadDesc, warningsDesc, membersDesc, endpointsDesc, endsDesc, usableDesc, renewedDesc, probesDesc} {
+	for _, d := range []*prometheus.Desc{readyDesc, snapshotDesc, ageDesc, reloadDesc, revisionDesc, rollbackDesc, warningsDesc, membersDesc, endpointsDesc, endsDesc, usableDesc, renewedDesc, probesDesc} {
 		out <- d
 	}
 }
@@ -54,7 +56,9 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	gauge(readyDesc, number(s.Ready))
 	gauge(snapshotDesc, float64(s.Snapshot.Number))
 	gauge(ageDesc, s.Snapshot.Age)
-	gauge(reloadDesc, number(s.Snapshot.Error == ""))
+	gauge(reloadDesc, number(s.Snapshot.Error == "" && s.Snapshot.Rollback == 0))
+	gauge(revisionDesc, float64(s.Snapshot.Revision))
+	gauge(rollbackDesc, number(s.Snapshot.Rollback != 0))
 	gauge(warningsDesc, float64(s.Warnings))
 
 	for _, p := range c.state.Probes() {

@@ -20,6 +20,7 @@ import (
 	"encoding/hex"
 	"fmt"
 
+	"isthmus/history"
 	"isthmus/mesh"
 )
 
@@ -27,6 +28,10 @@ import (
 type Result struct {
 	Config   *mesh.Config
 	Findings []Finding // sorted by place
+
+	Files     []File             // that were read
+	Resources []history.Resource // that they declare, as far as Isthmus reads them
+	Secrets   int                // of kind Secret, which it does not read
 }
 
 // HasErrors reports whether the set must not be used.
@@ -73,7 +78,7 @@ func Read(files []File, node *mesh.Node) *Result {
 	}
 	rd.config.Hash = hex.EncodeToString(hash.Sum(nil))[:12]
 	rd.check(node)
-	return &Result{Config: rd.config, Findings: sortFindings(rd.findings)}
+	return &Result{Config: rd.config, Findings: sortFindings(rd.findings), Files: files, Resources: rd.resources, Secrets: rd.secrets}
 }
 
 // reader gathers what the documents of all files say.
@@ -81,6 +86,9 @@ type reader struct {
 	config   *mesh.Config
 	findings []Finding
 	seen     map[string]mesh.Source // kind namespace/name -> where it stands
+
+	resources []history.Resource
+	secrets   int
 
 	issues       bool // certificates are what is read for
 	certificates []*mesh.Certificate

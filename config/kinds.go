@@ -90,6 +90,7 @@ func (d *document) read() {
 		return
 	}
 	d.reader.seen[key] = mesh.Source{File: d.file, Line: d.line}
+	d.note()
 	k.read(d)
 }
 

@@ -154,6 +154,9 @@ func (r *reader) readNode(file string, n *yaml.Node) {
 		d.error("metadata.name", "is missing")
 		return
 	}
+	if d.kind == "Secret" {
+		d.reader.secrets++
+	}
 	d.read()
 }
 

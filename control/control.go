@@ -21,6 +21,7 @@ import (
 	"isthmus/config"
 	"isthmus/gossip"
 	"isthmus/health"
+	"isthmus/history"
 	"isthmus/mesh"
 )
 
@@ -44,6 +45,8 @@ type Options struct {
 
 	ResolvConf, Hosts string // of DNS; default: those of the system
 
+	History *history.Store // of the configuration; nil: one in memory
+
 	Remote  RemoteProbes
 	MeshTLS func() (*stdtls.Config, error) // how other proxies are asked by mTLS; nil if Node has no identity
 
@@ -59,6 +62,9 @@ type Status struct {
 		Hash   string  `json:"hash"`
 		Age    float64 `json:"age"` // seconds
 		Error  string  `json:"error"`
+
+		Revision uint64 `json:"revision"` // of the configuration; see package history
+		Rollback uint64 `json:"rollback"` // the revision that was brought back; 0: the files are in force
 	} `json:"snapshot"`
 	Warnings  int `json:"warnings"`
 	Endpoints struct {
@@ -78,6 +84,8 @@ type Controller struct {
 	done    chan struct{}
 	cancel  context.CancelFunc
 
+	history *history.Store
+
 	// What the goroutine works on.
 	config *mesh.Config
 
@@ -86,8 +94,9 @@ type Controller struct {
 	unused   error // why the files, as they are now, are not in force
 	refused  error // why the latest snapshot of the files in force was not taken in
 	warnings int
-	reload   bool // the files are to be read again
-	denied   bool // the data plane has refused them, so they are tried again; only run looks
+	reload   bool      // the files are to be read again
+	asked    *rollback // to be made; nil: none
+	denied   bool      // the data plane has refused them, so they are tried again; only run looks
 	draining bool
 }
 
@@ -103,19 +112,23 @@ func New(o Options) (*Controller, error) {
 	}
 	c := &Controller{
 		options: o, log: o.Logger,
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), done: make(chan struct{}), history: o.History,
 	}
-	cfg, err := c.load()
-	if err != nil {
-		return nil, err
+	if c.history == nil {
+		c.history, _ = history.Open("", c.log) // in memory, nothing can fail
 	}
-	c.config = cfg
+	first := c.begin()
+	if first.err != nil {
+		return nil, first.err
+	}
+	c.config = first.config
 	c.dns = newResolver(o.ResolvConf, o.Hosts, c.Wake)
 	c.probes = newProbes(o, c.Wake)
 	if err := c.update(); err != nil {
 		c.closeSources()
 		return nil, err
 	}
+	c.accept(first)
 	return c, nil
 }
 
@@ -210,26 +223,39 @@ const tryAgain = 5 * time.Second
 // is false if the data plane has refused what the files say.
 func (c *Controller) step() bool {
 	c.mu.Lock()
-	reload := c.reload || c.denied
-	c.reload = false
+	reload, asked := c.reload || c.denied, c.asked
+	c.reload, c.asked = false, nil
 	c.mu.Unlock()
 	before := c.config
-	if reload {
-		switch cfg, err := c.load(); {
-		case err != nil:
-			c.note(&c.unused, err)
-		case cfg.Hash == before.Hash: // touched, or put back as they were
-			c.note(&c.unused, nil)
-		default:
-			c.config = cfg
+	var next *loaded
+	switch {
+	case asked != nil:
+		if next = c.revive(asked.number); next.err != nil {
+			asked.done <- next.err
+			next = nil
 		}
+	case reload:
+		next = c.loadChanged()
+	}
+	if next != nil {
+		c.config = next.config
 	}
 	err := c.update()
-	c.denied = err != nil && c.config != before
-	if c.config != before {
-		c.note(&c.unused, err)
+	c.denied = err != nil && next != nil && asked == nil
+	if next != nil {
+		if asked == nil || err == nil {
+			c.note(&c.unused, err)
+		}
 		if err != nil {
+			c.refuse(next, err)
 			c.config = before
+		} else {
+			c.accept(next)
+		}
+		if asked != nil {
+			asked.done <- err
+		}
+		if err != nil {
 			err = c.update()
 		}
 	}
@@ -251,9 +277,33 @@ func (c *Controller) note(reason *error, err error) {
 // maxReported bounds how many findings an error tells of.
 const maxReported = 20
 
+// loaded is a configuration that was read, and what is kept of it.
+type loaded struct {
+	config    *mesh.Config
+	files     []history.File // nil: they cannot be kept
+	resources []history.Resource
+	warnings  int
+	err       error // why it must not be used
+
+	origin history.Origin
+	of     uint64 // of FromRollback
+}
+
 // load reads the files. An error lists what is wrong, a line each.
-func (c *Controller) load() (*mesh.Config, error) {
-	r := config.Load(c.options.Paths, c.options.Node)
+func (c *Controller) load() *loaded {
+	return c.take(config.Load(c.options.Paths, c.options.Node), history.FromFiles)
+}
+
+// take makes use of what was read.
+func (c *Controller) take(r *config.Result, origin history.Origin) *loaded {
+	l := &loaded{config: r.Config, resources: r.Resources, warnings: r.Count(config.Warning), origin: origin}
+	files := make([]history.File, len(r.Files))
+	for i, f := range r.Files {
+		files[i] = history.File(f)
+	}
+	if files, n, ok := history.Redact(files); ok && n == r.Secrets {
+		l.files = files
+	}
 	var errs []error
 	for _, f := range r.Findings {
 		if f.Severity == config.Error {
@@ -263,13 +313,8 @@ func (c *Controller) load() (*mesh.Config, error) {
 	if n := len(errs); n > maxReported {
 		errs = append(errs[:maxReported], fmt.Errorf("and %d more: isthmus validate lists all", n-maxReported))
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
-	}
-	c.mu.Lock()
-	c.warnings = r.Count(config.Warning)
-	c.mu.Unlock()
-	return r.Config, nil
+	l.err = errors.Join(errs...)
+	return l
 }
 
 // update publishes a snapshot of what is known now, if it differs from the one
@@ -375,6 +420,10 @@ func (c *Controller) Status() Status {
 	s.Snapshot.Age = time.Since(c.snapshot.Time).Seconds()
 	if err := cmp.Or(c.unused, c.refused); err != nil {
 		s.Snapshot.Error = err.Error()
+	}
+	s.Snapshot.Revision = c.history.Current().Number
+	if h := c.history.Hold(); h.Origin == history.FromRollback {
+		s.Snapshot.Rollback = h.Revision
 	}
 	s.Warnings = c.warnings
 	for _, e := range c.snapshot.Registry.All() {

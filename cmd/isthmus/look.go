@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,20 +21,7 @@ func look[T any](use, short, path string, text func(io.Writer, T)) *cobra.Comman
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			body, err := q.ask(path)
-			if err != nil {
-				return err
-			}
-			if q.output == "json" {
-				_, err := cmd.OutOrStdout().Write(body)
-				return err
-			}
-			var v T
-			if err := json.Unmarshal(body, &v); err != nil {
-				return fmt.Errorf("%s%s: not the answer of an isthmus: %w", q.url, path, err)
-			}
-			text(cmd.OutOrStdout(), v)
-			return nil
+			return show(cmd, &q, http.MethodGet, path, text)
 		},
 	}
 	q.flags(cmd)

@@ -64,7 +64,7 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(
 		newRunCommand(), newValidateCommand(), newExplainCommand(), newDemoCommand(),
-		newStatusCommand(), newEndpointsCommand(), newMembersCommand(), newRoutesCommand(), newWhyCommand(),
+		newStatusCommand(), newEndpointsCommand(), newMembersCommand(), newRoutesCommand(), newWhyCommand(), newConfigCommand(),
 		newCertsCommand(), newKeygenCommand(), newVersionCommand(),
 	)
 	return root

@@ -27,6 +27,7 @@ import (
 	"isthmus/config"
 	"isthmus/control"
 	"isthmus/gossip"
+	"isthmus/history"
 	"isthmus/mesh"
 	"isthmus/proxy"
 	"isthmus/telemetry"
@@ -108,6 +109,7 @@ type server struct {
 	store     *tls.Store
 	keys      *auth.Keys
 	accessLog *accesslog.Log
+	history   *history.Store
 	admin     []*http.Server
 	listening map[string]string
 	cancel    context.CancelFunc // of what follows files
@@ -132,11 +134,7 @@ func (s *server) build(paths []string) (err error) {
 		return err
 	}
 	s.store = tls.NewStore(b.CredentialDir, log)
-	keySets := auth.KeysOptions{Logger: log}
-	if b.StateDir != "" {
-		keySets.Dir = filepath.Join(b.StateDir, "keysets")
-	}
-	s.keys = auth.NewKeys(keySets)
+	s.keys = auth.NewKeys(auth.KeysOptions{Logger: log, Dir: stateIn(b.StateDir, "keysets")})
 	keys, err := readKeys(b.Gossip.Keys)
 	if err != nil {
 		return err
@@ -153,9 +151,13 @@ func (s *server) build(paths []string) (err error) {
 	if err != nil {
 		return err
 	}
+	s.history, err = history.Open(stateIn(b.StateDir, "history"), log)
+	if err != nil {
+		return err
+	}
 	s.control, err = control.New(control.Options{
 		Node: s.node, Paths: paths, Announce: b.Gossip.Announce, Inbound: b.Listeners.Inbound,
-		Publish: s.proxy.Publish, Logger: log, Remote: control.RemoteProbes(b.Probes.Remote), MeshTLS: s.probeTLS,
+		Publish: s.proxy.Publish, History: s.history, Logger: log, Remote: control.RemoteProbes(b.Probes.Remote), MeshTLS: s.probeTLS,
 	})
 	if err != nil {
 		return err
@@ -188,6 +190,14 @@ func (s *server) build(paths []string) (err error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(admin.NewCollector(s), telemetry.Collector(s.proxy.Requests), telemetry.ConnectionsCollector(s.proxy.Connections), telemetry.PoliciesCollector(s.proxy.PolicyMatches), telemetry.LogCollector(s.accessLog.Lines), s.proxy.Mirrors(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics))
+}
+
+// stateIn is a folder of the stateDir; "" if there is none.
+func stateIn(dir, name string) string {
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join(dir, name)
 }
 
 // loadIdentity reads who this proxy is, and puts that into node; nil if it has no

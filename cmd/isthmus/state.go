@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"time"
 
 	"isthmus/admin"
+	"isthmus/history"
 	"isthmus/mesh"
 	"isthmus/proxy"
 	"isthmus/telemetry"
@@ -16,7 +18,7 @@ func (s *server) Status() admin.Status {
 	c := s.control.Status()
 	out := admin.Status{
 		Ready: c.Ready, Reason: c.Reason, Node: s.node.Member(), Version: version().Version,
-		Snapshot:  admin.Snapshot{Number: c.Snapshot.Number, Hash: c.Snapshot.Hash, Age: c.Snapshot.Age, Error: c.Snapshot.Error},
+		Snapshot:  admin.Snapshot{Number: c.Snapshot.Number, Hash: c.Snapshot.Hash, Age: c.Snapshot.Age, Error: c.Snapshot.Error, Revision: c.Snapshot.Revision, Rollback: c.Snapshot.Rollback},
 		Warnings:  c.Warnings,
 		Endpoints: c.Endpoints.Total, EndpointsReady: c.Endpoints.Ready,
 		Listeners: s.proxy.Addresses(),
@@ -142,6 +144,17 @@ func (s *server) Why(id string) []telemetry.Trouble { return s.proxy.Why(id) }
 
 // Troubles implements admin.State.
 func (s *server) Troubles(n int) []telemetry.Trouble { return s.proxy.Troubles(n) }
+
+// History implements admin.State.
+func (s *server) History() []history.Revision { return s.history.List() }
+
+// Diff implements admin.State.
+func (s *server) Diff(from, to uint64) (*history.Difference, error) { return s.history.Diff(from, to) }
+
+// Rollback implements admin.State.
+func (s *server) Rollback(ctx context.Context, to uint64) (history.Revision, error) {
+	return s.control.Rollback(ctx, to)
+}
 
 // Reload implements admin.State.
 func (s *server) Reload() { s.control.Reload() }

@@ -1,0 +1,143 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"isthmus/config"
+	"isthmus/history"
+)
+
+// rollback is one that an operator has asked for.
+type rollback struct {
+	number uint64
+	done   chan error // of room for one
+}
+
+// rollbackTimeout bounds how long one waits for its turn.
+const rollbackTimeout = 30 * time.Second
+
+// Rollback brings a revision of the configuration back. It holds until the files
+// change again, over a restart too where the history is on disk.
+func (c *Controller) Rollback(ctx context.Context, number uint64) (history.Revision, error) {
+	r, _, _, err := c.history.Content(number)
+	switch {
+	case err != nil:
+		return history.Revision{}, err
+	case r.Refused():
+		return history.Revision{}, fmt.Errorf("revision %d was never in force: %s", number, r.Error)
+	case r.Hash == c.history.Current().Hash:
+		return history.Revision{}, fmt.Errorf("revision %d is what is in force", number)
+	}
+	ctx, cancel := context.WithTimeout(ctx, rollbackTimeout)
+	defer cancel()
+	ask := &rollback{number, make(chan error, 1)}
+	c.mu.Lock()
+	busy := c.asked != nil
+	if !busy {
+		c.asked = ask
+	}
+	c.mu.Unlock()
+	if busy {
+		return history.Revision{}, fmt.Errorf("another rollback is under way")
+	}
+	c.Wake()
+	select {
+	case err := <-ask.done:
+		if err != nil {
+			return history.Revision{}, err
+		}
+		return c.history.Current(), nil
+	case <-ctx.Done():
+		return history.Revision{}, fmt.Errorf("roll back to revision %d: %w", number, ctx.Err())
+	}
+}
+
+// begin reads what the process starts with: the files, or the revision that was
+// brought back before the restart against these same files.
+func (c *Controller) begin() *loaded {
+	l := c.load()
+	h := c.history.Hold()
+	if h.Revision == 0 {
+		return l
+	}
+	if h.Against == l.config.Hash {
+		back := c.revive(h.Revision)
+		if back.err == nil {
+			c.log.Warn("a rollback holds: the files are not in force until they change", "revision", h.Revision)
+			return back
+		}
+		c.log.Error("what was rolled back to cannot be used, the files are", "revision", h.Revision, "error", back.err)
+	}
+	c.history.SetHold(history.Hold{})
+	return l
+}
+
+// revive reads a revision anew.
+func (c *Controller) revive(number uint64) *loaded {
+	r, files, _, err := c.history.Content(number)
+	if err != nil {
+		return &loaded{err: err}
+	}
+	texts := make([]config.File, len(files))
+	for i, f := range files {
+		texts[i] = config.File(f)
+	}
+	l := c.take(config.Read(texts, c.options.Node), history.FromRollback)
+	l.config.Hash, l.of = r.Hash, number // of the files as they were, with what is not kept of them
+	return l
+}
+
+// loadChanged reads the files again. Nil: nothing new is to be published.
+func (c *Controller) loadChanged() *loaded {
+	l := c.load()
+	switch h := c.history.Hold(); {
+	case h.Revision != 0 && h.Against == l.config.Hash:
+		c.note(&c.unused, nil) // not for an error: somebody wants it so
+		return nil
+	case l.err != nil:
+		c.note(&c.unused, l.err)
+		c.refuse(l, l.err)
+		return nil
+	case l.config.Hash == c.config.Hash: // touched, or put back as they were
+		c.note(&c.unused, nil)
+		c.history.SetHold(history.Hold{})
+		return nil
+	}
+	return l
+}
+
+// accept keeps what has come into force.
+func (c *Controller) accept(l *loaded) {
+	hold := history.Hold{}
+	if l.origin == history.FromRollback {
+		hold = history.Hold{Revision: l.of, Origin: l.origin, Against: c.filesHash()}
+	}
+	c.mu.Lock()
+	c.warnings = l.warnings
+	snapshot := c.snapshot.Number
+	c.mu.Unlock()
+	if c.history.Current().Hash != l.config.Hash {
+		r := c.history.Add(history.Revision{Hash: l.config.Hash, Time: time.Now(), Origin: l.origin, Of: l.of, Snapshot: snapshot}, l.files, l.resources)
+		c.log.Info("configuration in force", "revision", r.Number, "hash", r.Hash, "origin", string(r.Origin), "of", r.Of,
+			"added", len(r.Changes.Added), "removed", len(r.Changes.Removed), "changed", len(r.Changes.Changed))
+	}
+	c.history.SetHold(hold)
+}
+
+// filesHash is that of the files as they are.
+func (c *Controller) filesHash() string {
+	if h := c.history.Hold(); h.Revision != 0 {
+		return h.Against // they have not changed, or the hold would be over
+	}
+	return config.Load(c.options.Paths, c.options.Node).Config.Hash
+}
+
+// refuse keeps what was not taken in, once.
+func (c *Controller) refuse(l *loaded, err error) {
+	if list := c.history.List(); len(list) > 0 && list[0].Hash == l.config.Hash && list[0].Error == err.Error() {
+		return
+	}
+	c.history.Add(history.Revision{Hash: l.config.Hash, Time: time.Now(), Origin: l.origin, Of: l.of, Error: err.Error()}, l.files, l.resources)
+}

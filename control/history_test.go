@@ -1,0 +1,195 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"isthmus/history"
+)
+
+// rollBack asks for a rollback and takes the steps for it.
+func rollBack(t *testing.T, c *Controller, number uint64) error {
+	t.Helper()
+	out := make(chan error, 1)
+	go func() { // ends with the steps below
+		_, err := c.Rollback(context.Background(), number)
+		out <- err
+	}()
+	for {
+		select {
+		case err := <-out:
+			return err
+		case <-c.wake:
+			c.step()
+		}
+	}
+}
+
+// catchUp takes the steps that are due.
+func catchUp(c *Controller) {
+	for {
+		select {
+		case <-c.wake:
+			c.step()
+		default:
+			return
+		}
+	}
+}
+
+func renamed(name string) string {
+	return strings.Replace(webService, "name: web}", "name: "+name+"}", 1)
+}
+
+func onDisk(t *testing.T, dir string) func(*Options) {
+	return func(o *Options) {
+		s, err := history.Open(dir, o.Logger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.History = s
+	}
+}
+
+// TestController_History: what was accepted and what was refused are both kept,
+// each once, with what changed.
+func TestController_History(t *testing.T) {
+	c, use, _, file := still(t, "none", webService)
+	change := func(text string) {
+		write(t, file, text)
+		c.Reload()
+		catchUp(c)
+	}
+	change(broken)
+	change(broken + "\n") // refused as well, with other content
+	c.Reload()
+	catchUp(c) // read again, and no other
+	change(renamed("api"))
+	use.mu.Lock()
+	use.refuse = errors.New("a port is in use")
+	use.mu.Unlock()
+	change(renamed("more"))
+	c.step() // tried again
+	use.mu.Lock()
+	use.refuse = nil
+	use.mu.Unlock()
+	c.step()
+
+	list := c.history.List()
+	var got []string
+	for _, r := range list {
+		changes := ""
+		for _, l := range [][]history.Resource{r.Changes.Removed, r.Changes.Added} {
+			for _, x := range l {
+				changes += " " + x.Name
+			}
+		}
+		got = append(got, strings.TrimSpace(strings.SplitN(r.Error+"\n", "\n", 2)[0])+changes)
+	}
+	if len(list) != 6 || !list[0].InForce || !strings.HasSuffix(got[0], " api more") || got[1] != "a port is in use api more" || got[2] != " web api" ||
+		!strings.Contains(got[3], "mesh.yaml:4") || !strings.Contains(got[4], "mesh.yaml:4") {
+		t.Errorf("%q", got)
+	}
+	if s := c.Status().Snapshot; s.Revision != list[0].Number || s.Rollback != 0 {
+		t.Errorf("status %+v", s)
+	}
+}
+
+// TestController_Rollback: it holds until the files change, over touched files
+// and restarts, and gives way to what is new.
+func TestController_Rollback(t *testing.T) {
+	dir := t.TempDir()
+	c, use, _, file := still(t, "none", webService, onDisk(t, dir))
+	name := func() string { return use.snapshot().Config.Services[0].Name }
+	first := c.Status().Snapshot.Hash
+	write(t, file, renamed("api"))
+	c.Reload()
+	catchUp(c)
+	if name() != "api" {
+		t.Fatalf("%s in force, want api", name())
+	}
+	for number, want := range map[uint64]string{2: "is what is in force", 9: "no such revision"} {
+		if err := rollBack(t, c, number); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("to %d: %v, want %q", number, err, want)
+		}
+	}
+	if err := rollBack(t, c, 1); err != nil {
+		t.Fatal(err)
+	}
+	check := func(when, want string, rollback uint64) {
+		t.Helper()
+		if s := c.Status().Snapshot; name() != want || s.Rollback != rollback || s.Error != "" {
+			t.Errorf("%s: %s in force, status %+v; want %s, rollback %d", when, name(), s, want, rollback)
+		}
+	}
+	check("rolled back", "web", 1)
+	if h := c.Status().Snapshot.Hash; h != first {
+		t.Errorf("hash %s, want that of the revision, %s", h, first)
+	}
+	c.Reload()
+	catchUp(c)
+	check("read again", "web", 1)
+
+	again := func() {
+		t.Helper()
+		o := c.options
+		onDisk(t, dir)(&o)
+		next, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(next.closeSources)
+		c = next
+	}
+	again()
+	check("started again", "web", 1)
+	write(t, file, broken)
+	c.Reload()
+	catchUp(c)
+	if s := c.Status().Snapshot; name() != "web" || s.Rollback != 1 || s.Error == "" {
+		t.Errorf("broken files: %s in force, status %+v", name(), s)
+	}
+	write(t, file, renamed("more"))
+	c.Reload()
+	catchUp(c)
+	check("changed", "more", 0)
+	again()
+	check("started again", "more", 0)
+	if n := c.Status().Snapshot.Revision; n != 5 {
+		t.Errorf("revision %d, want 5: two of files, one brought back, one refused, and this", n)
+	}
+
+	use.mu.Lock()
+	use.refuse = errors.New("a port is in use")
+	use.mu.Unlock()
+	if err := rollBack(t, c, 1); err == nil || err.Error() != "a port is in use" {
+		t.Errorf("a rollback that the data plane refuses: %v", err)
+	}
+	use.mu.Lock()
+	use.refuse = nil
+	use.mu.Unlock()
+	c.step()
+	check("not rolled back", "more", 0)
+}
+
+// TestController_Secrets: a Secret among the files is not kept.
+func TestController_Secrets(t *testing.T) {
+	c, _, _, _ := still(t, "none", webService+"---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2}\n")
+	_, files, resources, err := c.history.Content(1)
+	if err != nil || len(files) != 1 || len(resources) != 1 || strings.Contains(string(files[0].Data), "hunter2") {
+		t.Errorf("kept %q, %v, %v", files, resources, err)
+	}
+	for name, text := range map[string]string{
+		"in a List": "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {password: hunter2}}\n",
+		"disguised": "apiVersion: v1\nkind: \"\\u0053ecret\"\nmetadata: {name: s}\nstringData: {password: hunter2}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _, _, _ := still(t, "none", webService+"---\n"+text)
+			if r := c.history.List()[0]; r.Kept || !r.InForce {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}

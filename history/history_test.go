@@ -1,0 +1,232 @@
+package history
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func resource(name string, hash uint64) Resource {
+	return Resource{Kind: "Service", Namespace: "default", Name: name, File: "f.yaml", Line: 1, Hash: hash}
+}
+
+func open(t *testing.T, dir string) *Store {
+	t.Helper()
+	s, err := Open(dir, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func add(s *Store, hash, text string, refused bool, list ...Resource) Revision {
+	r := Revision{Hash: hash, Origin: FromFiles}
+	if refused {
+		r.Error = "bad"
+	}
+	return s.Add(r, []File{{"f.yaml", []byte(text)}}, list)
+}
+
+// TestStore_Keeps: what was added is there, with what changed against what was in
+// force, also after a restart where there is a folder.
+func TestStore_Keeps(t *testing.T) {
+	for name, dir := range map[string]string{"in memory": "", "on disk": filepath.Join(t.TempDir(), "state", "history")} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, dir)
+			if s.Current().Number != 0 || len(s.List()) != 0 {
+				t.Error("it is not empty")
+			}
+			add(s, "aaa", "one", false, resource("a", 1), resource("b", 1))
+			add(s, "bad", "two", true, resource("a", 2))
+			r := add(s, "bbb", "three", false, resource("c", 1), resource("a", 3))
+			if got := fmt.Sprint(r.Changes.Added, r.Changes.Removed, r.Changes.Changed); got != "[Service default/c] [Service default/b] [Service default/a]" {
+				t.Errorf("changes %s", got)
+			}
+			s.SetHold(Hold{Revision: 1, Origin: FromRollback, Against: "bbb"})
+			if dir != "" {
+				if err := os.WriteFile(filepath.Join(dir, "00000009.revision"), []byte("torn"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				s = open(t, dir)
+			}
+			list := s.List()
+			if len(list) != 3 || list[0].Number != 3 || !list[0].InForce || list[1].InForce || !list[1].Refused() || !list[2].Kept || s.Current().Hash != "bbb" {
+				t.Fatalf("list %+v", list)
+			}
+			if h := s.Hold(); h.Revision != 1 || h.Against != "bbb" {
+				t.Errorf("hold %+v", h)
+			}
+			_, files, resources, err := s.Content(2)
+			if err != nil || len(files) != 1 || string(files[0].Data) != "two" || len(resources) != 1 {
+				t.Errorf("content %v %v %v", files, resources, err)
+			}
+			if _, _, _, err := s.Content(7); !errors.Is(err, ErrUnknown) {
+				t.Errorf("an unknown revision: %v", err)
+			}
+			if r := add(s, "ccc", "four", false); r.Number != 4 {
+				t.Errorf("number %d, want 4", r.Number)
+			}
+		})
+	}
+}
+
+// TestStore_Bounds: the oldest texts go first, what is in force never; mistakes
+// push out only mistakes.
+func TestStore_Bounds(t *testing.T) {
+	for name, dir := range map[string]string{"in memory": "", "on disk": t.TempDir()} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, dir)
+			s.most = 64 << 10
+			noise := func(n int) string {
+				b := make([]byte, n)
+				for i := range b {
+					b[i] = byte(rand.N(256))
+				}
+				return string(b)
+			}
+			add(s, "good", noise(4<<10), false)
+			for i := range maxRefused + 20 {
+				add(s, fmt.Sprint(i), noise(2<<10), true)
+			}
+			list := s.List()
+			if n := len(list); n != maxRefused+1 || list[n-1].Hash != "good" || !list[n-1].InForce || !list[n-1].Kept || list[n-2].Kept || !list[0].Kept {
+				t.Errorf("%d kept, the last %+v, then %+v", n, list[n-1], list[n-2])
+			}
+			add(s, "huge", noise(60<<10), false)
+			if r := s.List()[0]; r.Kept || !r.InForce {
+				t.Errorf("a huge one: %+v", r)
+			}
+			for i := range maxRevisions + 10 {
+				add(s, fmt.Sprint("next", i), noise(100), false)
+			}
+			if n := len(s.List()); n != maxRevisions {
+				t.Errorf("%d revisions, want %d", n, maxRevisions)
+			}
+			if dir != "" {
+				names, _ := os.ReadDir(dir)
+				size := int64(0)
+				for _, n := range names {
+					info, _ := n.Info()
+					size += info.Size()
+				}
+				if len(names) != maxRevisions || size > 2*int64(s.most) {
+					t.Errorf("%d files of %d bytes", len(names), size)
+				}
+				if again := open(t, dir).List(); !slices.EqualFunc(again, s.List(), func(a, b Revision) bool { return a.Number == b.Number && a.Kept == b.Kept }) {
+					t.Error("it reads otherwise than it was written")
+				}
+			}
+		})
+	}
+}
+
+func TestRedact(t *testing.T) {
+	const service = "kind: Service\nmetadata: {name: a}\n"
+	for _, tt := range []struct {
+		name, text, want string
+		n                int
+		ok               bool
+	}{
+		{"none", service, service, 0, true},
+		{"between others", service + "---\napiVersion: v1\nkind: Secret\ndata: {a: b}\n---\n" + service, service + "---\n\n\n\n---\n" + service, 1, true},
+		{"at first, with a comment", "kind: Secret # mine\nstringData:\n  key: value\n---\n" + service, "\n\n\n---\n" + service, 1, true},
+		{"quoted", "\"kind\": \"Secret\"\ndata: {}", "\n", 1, true},
+		{"JSON", `{"apiVersion": "v1", "kind": "Secret", "data": {"a": "b"}}` + "\n", "\n", 1, true},
+		{"in a List", "kind: List\nitems:\n- kind: Secret\n  data: {}\n", "", 0, false},
+		{"other kinds that begin so", "kind: SecretProviderClass\n", "kind: SecretProviderClass\n", 0, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, n, ok := Redact([]File{{"f", []byte(tt.text)}})
+			if ok != tt.ok || n != tt.n {
+				t.Fatalf("%d, %v; want %d, %v", n, ok, tt.n, tt.ok)
+			}
+			if ok && string(got[0].Data) != tt.want {
+				t.Errorf("got %q, want %q", got[0].Data, tt.want)
+			}
+		})
+	}
+}
+
+func FuzzRedact(f *testing.F) {
+	f.Add("kind: Service\n---\nkind: Secret\ndata: {a: b}\n---\nkind: X\n")
+	f.Add(`{"kind": "Secret"}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		got, _, ok := Redact([]File{{"f", []byte(text)}})
+		if !ok {
+			return
+		}
+		if a, b := strings.Count(text, "\n"), strings.Count(string(got[0].Data), "\n"); a != b {
+			t.Errorf("%d lines became %d", a, b)
+		}
+		if secret.Match(got[0].Data) {
+			t.Errorf("a Secret is left in %q", got[0].Data)
+		}
+	})
+}
+
+// TestStore_Diff: by resources, and within each by lines.
+func TestStore_Diff(t *testing.T) {
+	s := open(t, "")
+	at := func(name string, line int, hash uint64) Resource {
+		r := resource(name, hash)
+		r.Line = line
+		return r
+	}
+	add(s, "a", "kind: A\nx: 1\n---\nkind: B\ny: 1\nz: 2\n---\nkind: C\n", false, at("a", 1, 1), at("b", 4, 1), at("c", 8, 1))
+	add(s, "b", "kind: D\n---\nkind: A\nx: 1\n---\nkind: B\ny: 2\nz: 2\n", false, at("d", 1, 1), at("a", 3, 1), at("b", 6, 2))
+	d, err := s.Diff(1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []TextChange{
+		{"Service default/b", "f.yaml:6", []string{" kind: B", "-y: 1", "+y: 2", " z: 2"}},
+		{"Service default/d", "f.yaml:1", []string{"+kind: D"}},
+		{"Service default/c", "f.yaml:8", []string{"-kind: C"}},
+	}
+	if !slices.EqualFunc(d.Lines, want, func(a, b TextChange) bool {
+		return a.Resource == b.Resource && a.Source == b.Source && slices.Equal(a.Lines, b.Lines)
+	}) {
+		t.Errorf("got  %q\nwant %q", d.Lines, want)
+	}
+	if _, err := s.Diff(1, 9); !errors.Is(err, ErrUnknown) {
+		t.Errorf("an unknown revision: %v", err)
+	}
+}
+
+// TestDiffLines holds that both texts can be read out of a difference.
+func TestDiffLines(t *testing.T) {
+	for range 200 {
+		side := func() (out []string) {
+			for range rand.N(12) {
+				out = append(out, string(rune('a'+rand.N(4))))
+			}
+			return out
+		}
+		a, b := side(), side()
+		var left, right []string
+		for _, l := range diffMiddle(a, b) {
+			if l[0] != '+' {
+				left = append(left, l[1:])
+			}
+			if l[0] != '-' {
+				right = append(right, l[1:])
+			}
+		}
+		if !slices.Equal(left, a) || !slices.Equal(right, b) {
+			t.Fatalf("%q and %q: %q", a, b, diffMiddle(a, b))
+		}
+	}
+	long := strings.Split(strings.Repeat("x\n", 100)+"y", "\n")
+	got := diffLines(long, append(slices.Clone(long[:100]), "z"))
+	if want := []string{" x", " x", " x", "-y", "+z"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
