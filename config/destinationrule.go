@@ -186,6 +186,25 @@ func (d *document) connectionPool(p *networking.ConnectionPoolSettings, path str
 		out.MaxRequestsPerCon = count(h.MaxRequestsPerConnection, "http.maxRequestsPerConnection")
 		out.MaxRetries = count(h.MaxRetries, "http.maxRetries")
 		out.IdleTimeout = h.IdleTimeout.AsDuration()
+		out.UpgradeHTTP2 = h.H2UpgradePolicy == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE
+		out.UseClientProtocol = h.UseClientProtocol
+		out.MaxStreams = count(h.MaxConcurrentStreams, "http.maxConcurrentStreams")
+		if k := h.Http2KeepAlive; k != nil {
+			out.HTTP2KeepAlive = d.http2KeepAlive(k, path+".http.http2KeepAlive")
+		}
+	}
+	return out
+}
+
+// http2KeepAlive reads both of its times: neither has a default (Istio:
+// ValidateConnectionPool).
+func (d *document) http2KeepAlive(k *networking.ConnectionPoolSettings_HTTPSettings_ConnectionKeepalive, path string) *mesh.HTTP2KeepAlive {
+	out := &mesh.HTTP2KeepAlive{Interval: k.Interval.AsDuration(), Timeout: k.Timeout.AsDuration()}
+	if out.Interval <= 0 {
+		d.error(path+".interval", "is wanted: after how much silence to ask whether the other end is there, 30s say")
+	}
+	if out.Timeout <= 0 {
+		d.error(path+".timeout", "is wanted: how long the answer may take, 10s say")
 	}
 	return out
 }

@@ -17,11 +17,6 @@ var noEffect = map[string]string{
 	"TrafficPolicy.tunnel":        "connections are made directly",
 	"TrafficPolicy.proxyProtocol": "no PROXY header is sent",
 
-	"HTTPSettings.h2UpgradePolicy":      "upstreams are spoken to in HTTP/1.1",
-	"HTTPSettings.useClientProtocol":    "upstreams are spoken to in HTTP/1.1",
-	"HTTPSettings.maxConcurrentStreams": "upstreams are spoken to in HTTP/1.1",
-	"HTTPSettings.http2KeepAlive":       "upstreams are spoken to in HTTP/1.1",
-
 	"EnvoyExternalAuthorizationHttpProvider.clearRouteCache": "the route is found before the service is asked",
 	"EnvoyExternalAuthorizationGrpcProvider.clearRouteCache": "the route is found before the service is asked",
 

@@ -81,12 +81,17 @@ func AppendAuthority(dst, authority []byte) []byte {
 	return appendPlain(append(dst, literalPlain|indexAuthority), authority)
 }
 
-// AppendPath writes :path.
-func AppendPath(dst, path []byte) []byte {
-	if len(path) == 1 && path[0] == '/' {
-		return append(dst, 0x80|indexPath)
+// AppendPath writes :path, with its query if it has one.
+func AppendPath(dst, path, query []byte, hasQuery bool) []byte {
+	if !hasQuery {
+		if len(path) == 1 && path[0] == '/' {
+			return append(dst, 0x80|indexPath)
+		}
+		return appendPlain(append(dst, literalPlain|indexPath), path)
 	}
-	return appendPlain(append(dst, literalPlain|indexPath), path)
+	dst = appendInt(append(dst, literalPlain|indexPath, 0), 7, len(path)+1+len(query))
+	dst = append(append(dst, path...), '?')
+	return append(dst, query...)
 }
 
 // AppendProtocol writes :protocol (RFC 8441 4).

@@ -13,7 +13,7 @@ func Example() {
 	block := http2.AppendMethod(nil, []byte("GET"))
 	block = http2.AppendScheme(block, []byte("https"))
 	block = http2.AppendAuthority(block, []byte("users.example"))
-	block = http2.AppendPath(block, []byte("/users?id=1"))
+	block = http2.AppendPath(block, []byte("/users"), []byte("id=1"), true)
 	block = http2.AppendField(block, []byte("Cookie"), []byte("a=1"))
 	block = http2.AppendField(block, []byte("Cookie"), []byte("b=2"))
 

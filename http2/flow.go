@@ -77,6 +77,15 @@ func (w *recvWindow) grow(size uint32) uint32 {
 	return w.update()
 }
 
+// widen is what a larger SETTINGS_INITIAL_WINDOW_SIZE of ours does at the peer,
+// without an update.
+func (w *recvWindow) widen(size uint32) {
+	if more := int64(size) - w.size; more > 0 {
+		w.size += more
+		w.left += more
+	}
+}
+
 // update gives back all that has been read.
 func (w *recvWindow) update() uint32 {
 	n := w.read

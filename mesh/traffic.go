@@ -159,8 +159,19 @@ type ConnectionPool struct {
 	IdleTimeout       time.Duration
 	MaxDuration       time.Duration  // tcp.maxConnectionDuration: a connection is closed after it
 	TCPIdleTimeout    *time.Duration // tcp.idleTimeout: of relayed connections; nil: 1 h, 0: none
-	Source            Source
+
+	UpgradeHTTP2      bool   // h2UpgradePolicy UPGRADE: requests go over HTTP/2 to a port of HTTP
+	UseClientProtocol bool   // they go over what the client speaks
+	MaxStreams        uint32 // maxConcurrentStreams: requests at a time over one connection of HTTP/2
+	HTTP2KeepAlive    *HTTP2KeepAlive
+
+	Source Source
 }
+
+// HTTP2KeepAlive is connectionPool.http.http2KeepAlive: a PING goes out when
+// nothing has come for Interval, and the connection ends when it is not answered
+// within Timeout.
+type HTTP2KeepAlive struct{ Interval, Timeout time.Duration }
 
 // TCPKeepAlive is connectionPool.tcp.tcpKeepalive; zero fields are the
 // operating system's.

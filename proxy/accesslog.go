@@ -134,10 +134,8 @@ func (x *exchange) keepReply() {
 }
 
 // keepTrailers keeps those that come with the end of the body.
-func (x *exchange) keepTrailers() {
-	if list := x.replyChunks.Trailers(); len(list) > 0 {
-		x.keepFields(&http1.Header{Fields: list})
-	}
+func (x *exchange) keepTrailers(list []http1.Field) {
+	x.keepFields(&http1.Header{Fields: list})
 }
 
 func (x *exchange) keepFields(h *http1.Header) {

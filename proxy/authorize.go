@@ -179,11 +179,13 @@ func (c *conn) authorizeConnection(t *table, vh *virtualHost) Kind {
 
 // describe fills in what a connection says of its requests.
 func (c *conn) describe(q *auth.Request, needs auth.Needs, port uint32) {
-	if c.judged == nil {
+	judged := c.judged.Load()
+	if judged == nil {
 		peer := auth.PeerOf(c.identity)
-		c.judged = &peer
+		judged = &peer
+		c.judged.Store(judged)
 	}
-	*q = auth.Request{Peer: c.judged, Source: c.address, Remote: c.address, Port: port, SNI: c.serverName}
+	*q = auth.Request{Peer: judged, Source: c.address, Remote: c.address, Port: port, SNI: c.serverName}
 	if c.kind == gateway {
 		q.Port = c.port
 	}

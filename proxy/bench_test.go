@@ -87,7 +87,7 @@ func BenchmarkExchange(b *testing.B) {
 // BenchmarkRouteMatch finds a host and a route among rules of the usual kinds.
 func BenchmarkRouteMatch(b *testing.B) {
 	p := serve(b, Options{}, rules)
-	x := &exchange{conn: &conn{proxy: p, kind: outbound}, table: p.table.Load()}
+	x := &exchange{conn: &conn{client: &client{proxy: p, kind: outbound}}, table: p.table.Load()}
 	raw := []byte("GET /users/1 HTTP/1.1\r\nHost: rules.test\r\nAccept: */*\r\nX-In: 1\r\n\r\n")
 	if _, err := x.req.Parse(raw, http1.Limits{}); err != nil {
 		b.Fatal(err)

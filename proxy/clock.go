@@ -23,22 +23,22 @@ func sooner(a, b instant) instant {
 
 func (t instant) time() time.Time { return epoch.Add(time.Duration(t)) }
 
-// date is a Date field, and the second in which it was made.
+// date is a Date field's value, and the second in which it was made.
 type date struct {
 	second instant
-	line   []byte
+	value  []byte
 }
 
 var lastDate atomic.Pointer[date]
 
-// appendDate appends the Date field of a reply that has none: who passes one on
+// dateOf returns the value of Date for a reply that has none: who passes one on
 // has to say when it came (RFC 9110 6.6.1). t is about now.
-func appendDate(dst []byte, t instant) []byte {
+func dateOf(t instant) []byte {
 	second := t / instant(time.Second)
 	d := lastDate.Load()
 	if d == nil || d.second != second {
-		d = &date{second, time.Now().UTC().AppendFormat(nil, "date: Mon, 02 Jan 2006 15:04:05 GMT\r\n")}
+		d = &date{second, time.Now().UTC().AppendFormat(nil, "Mon, 02 Jan 2006 15:04:05 GMT")}
 		lastDate.Store(d)
 	}
-	return append(dst, d.line...)
+	return d.value
 }

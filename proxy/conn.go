@@ -13,11 +13,25 @@ import (
 	"isthmus/http1"
 	"isthmus/mesh"
 	"isthmus/sni"
+	"isthmus/tls"
 )
 
-// conn is one downstream connection.
+// conn is one downstream connection, or one stream of a connection that speaks
+// HTTP/2.
 type conn struct {
 	*stream
+	*client
+
+	last    instant     // about when the reply before was sent; 0 before the first
+	waiting atomic.Bool // between two requests
+	aborted bool        // a reply broke off: end with a reset
+
+	shared atomic.Bool // it speaks HTTP/2: its reader is waiting always
+}
+
+// client is what is known of whoever is at the other end of a downstream
+// connection. All streams of one share it.
+type client struct {
 	proxy    *Proxy
 	patience *patience
 	listener *listener
@@ -29,29 +43,26 @@ type conn struct {
 
 	localAddr netip.AddrPort // see local
 
-	serverName string     // that TLS was terminated for; "" where the client named none
-	https      bool       // TLS was terminated
-	clientCert []byte     // of a client that has shown one, as in x-forwarded-client-cert
-	identity   string     // the SPIFFE ID of a client that has proved it; "": nobody knows who it is
-	judged     *auth.Peer // the same, as policies name it; nil before the first that asks
+	serverName string // that TLS was terminated for; "" where the client named none
+	https      bool   // TLS was terminated
+	clientCert []byte // of a client that has shown one, as in x-forwarded-client-cert
+	identity   string // the SPIFFE ID of a client that has proved it; "": nobody knows who it is
+
+	judged atomic.Pointer[auth.Peer] // the same, as policies name it; nil before the first that asks
 
 	// What the server name of a connection between proxies is for; nil: it does not
 	// say.
 	destinationHost []byte
 	destinationPort uint32
-
-	last    instant     // about when the reply before was sent; 0 before the first
-	waiting atomic.Bool // between two requests
-	aborted bool        // a reply broke off: end with a reset
 }
 
 func newConn(l *listener, fd int, peer netip.AddrPort) *conn {
 	p := &l.proxy.patience[l.kind]
-	return &conn{
-		stream: acceptedStream(fd, p.write), proxy: l.proxy, patience: p,
+	return &conn{stream: acceptedStream(fd, p.write), client: &client{
+		proxy: l.proxy, patience: p,
 		listener: l, kind: l.kind, port: l.port, peer: peer.Addr().String(), address: peer.Addr().Unmap(),
 		remote: netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()),
-	}
+	}}
 }
 
 // lingerTimeout is how long we go on reading from a client that we have
@@ -78,6 +89,10 @@ func (c *conn) serve() {
 		if c.last == 0 && c.secure == nil {
 			more, again := c.begin()
 			if !more {
+				break
+			}
+			if c.secure != nil && tls.IsHTTP2(c.secure.ConnectionState().NegotiatedProtocol) || c.secure == nil && c.speaksHTTP2() {
+				c.serveHTTP2()
 				break
 			}
 			if again {
@@ -197,6 +212,9 @@ func (c *conn) readHead(x *exchange) (Kind, int) {
 	for {
 		n, err := x.req.Parse(c.in.bytes(), http1.Limits{})
 		if err != nil {
+			if c.last == 0 && brokenPreface(c.in.bytes()) {
+				return ClientGone, 0
+			}
 			status := 400
 			var bad *http1.Error
 			if errors.As(err, &bad) {

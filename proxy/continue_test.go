@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// client is one connection of a client that looks at what it gets before it
+// testClient is one connection of a client that looks at what it gets before it
 // goes on.
-type client struct {
+type testClient struct {
 	net.Conn
 	t *testing.T
 	r *bufio.Reader
 }
 
-func dial(t *testing.T, address string) *client {
+func dial(t *testing.T, address string) *testClient {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
 	if err != nil {
@@ -25,10 +25,10 @@ func dial(t *testing.T, address string) *client {
 	}
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(20 * time.Second))
-	return &client{c, t, bufio.NewReader(c)}
+	return &testClient{c, t, bufio.NewReader(c)}
 }
 
-func (c *client) send(text string) {
+func (c *testClient) send(text string) {
 	c.t.Helper()
 	if _, err := io.WriteString(c, text); err != nil {
 		c.t.Fatal(err)
@@ -36,7 +36,7 @@ func (c *client) send(text string) {
 }
 
 // head reads a head and checks its status.
-func (c *client) head(want string) string {
+func (c *testClient) head(want string) string {
 	c.t.Helper()
 	head, err := readHead(c.r)
 	if err != nil || status(head) != want {

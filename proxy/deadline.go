@@ -71,20 +71,21 @@ func grpcTimeout(b []byte) (instant, bool) {
 
 // appendDeadline tells the upstream how long we wait: all proxies in
 // x-envoy-expected-rq-timeout-ms, and gRPC in its own words.
-func (x *exchange) appendDeadline(out []byte, deadline instant, grpc bool) []byte {
+func (x *exchange) appendDeadline(out []byte, to headFormat, deadline instant, grpc bool) []byte {
 	if deadline == 0 {
 		return out
 	}
 	left := max(1, (deadline-x.clock)/instant(time.Millisecond))
-	out = append(out, "\r\nx-envoy-expected-rq-timeout-ms: "...)
-	out = strconv.AppendInt(out, int64(left), 10)
+	out = to.number(out, nameExpectedTime, int64(left))
 	if grpc {
-		out = append(out, "\r\ngrpc-timeout: "...)
+		var room [24]byte
+		value := room[:0]
 		if left > 99_999_999 { // eight digits
-			out = append(strconv.AppendInt(out, int64(left/1000), 10), 'S')
+			value = append(strconv.AppendInt(value, int64(left/1000), 10), 'S')
 		} else {
-			out = append(strconv.AppendInt(out, int64(left), 10), 'm')
+			value = append(strconv.AppendInt(value, int64(left), 10), 'm')
 		}
+		out = to.field(out, nameGRPCTimeout, value)
 	}
 	return out
 }

@@ -17,9 +17,11 @@ const (
 	NoHealthy
 	ConnectFailure
 	ConnectTimeout
-	LinkDown   // the endpoint's cluster is known to be out of reach
-	Stalled    // the upstream's host no longer acknowledges what was sent
-	Terminated // the upstream ended the connection before its reply was whole
+	LinkDown    // the endpoint's cluster is known to be out of reach
+	Stalled     // the upstream's host no longer acknowledges what was sent
+	Terminated  // the upstream ended the connection before its reply was whole
+	RemoteReset // the upstream ended the stream before its reply was whole
+	Refused     // the upstream says that it has not looked at the request
 	BadReply
 	Overflow
 	Timeout
@@ -64,6 +66,8 @@ var answers = [...]answer{
 	LinkDown:        {detail: "upstream_reset_before_response_started{connection_failure}", flag: "UF", status: 503, body: connectError + "connection failure", unsent: true},
 	Stalled:         {detail: "upstream_reset_before_response_started{connection_termination}", flag: "UC", status: 503, body: connectError + "connection termination"},
 	Terminated:      {detail: "upstream_reset_before_response_started{connection_termination}", flag: "UC", status: 503, body: connectError + "connection termination"},
+	RemoteReset:     {detail: "upstream_reset_before_response_started{remote_reset}", flag: "UR", status: 503, body: connectError + "remote reset"},
+	Refused:         {detail: "upstream_reset_before_response_started{remote_refused_stream_reset}", flag: "UR", status: 503, body: connectError + "remote refused stream reset", unsent: true},
 	BadReply:        {detail: "upstream_reset_before_response_started{protocol_error}", flag: "UPE", status: 502, body: connectError + "protocol error"},
 	Overflow:        {detail: "upstream_reset_before_response_started{overflow}", flag: "UO", status: 503, body: connectError + "overflow", unsent: true},
 	Timeout:         {detail: "upstream_response_timeout", flag: "UT", status: 504, body: "upstream request timeout"},

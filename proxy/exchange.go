@@ -28,6 +28,9 @@ type exchange struct {
 	req     http1.Request
 	res     http1.Response
 	out     []byte // the message being built, head first
+	headLen int    // how much of out is the head of a reply that has not gone out
+	value   []byte // of a field being put together
+	cookies []byte // of a request over HTTP/2, joined
 	interim []byte // a 1xx reply, beside a request in out that is still being sent
 	start   instant
 	clock   instant // about now: when bytes came last

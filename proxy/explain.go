@@ -169,10 +169,10 @@ func (p *Proxy) imagine(t *table, q explain.Question) (*exchange, *url.URL, erro
 	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
 		return nil, nil, fmt.Errorf("%q is no URL of a request: write http://HOST/PATH or https://HOST/PATH", q.URL)
 	}
-	c := &conn{
-		stream: &stream{fd: -1}, proxy: p, address: q.Address, peer: q.Address.String(),
+	c := &conn{stream: &stream{fd: -1}, client: &client{
+		proxy: p, address: q.Address, peer: q.Address.String(),
 		https: u.Scheme == "https", serverName: strings.ToLower(u.Hostname()), identity: q.Caller,
-	}
+	}}
 	if !c.https {
 		c.serverName = ""
 	}

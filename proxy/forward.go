@@ -250,9 +250,12 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, dead
 	}
 	if kind != NoError {
 		x.stopPump(c)
+		if kind == Stalled && c.shared != nil {
+			c.member.shared.abandon(c.shared)
+		}
 		c.discard()
 		if x.faultOfUpstream(kind) {
-			u.tracker.Failed(c.member.record)
+			u.tracker.Failed(x.member.record)
 		}
 		return kind
 	}
@@ -262,6 +265,9 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, dead
 // dropReply takes a reply that is not wanted off a connection, if it has come
 // whole, and reports whether the connection may carry another exchange.
 func (x *exchange) dropReply(c *upstreamConn) bool {
+	if c.h2 != nil {
+		return true // the stream ends, and no more
+	}
 	n := int64(0)
 	if x.res.Framing == http1.Length {
 		n = x.res.ContentLength
@@ -276,7 +282,7 @@ func (x *exchange) dropReply(c *upstreamConn) bool {
 // faultOfUpstream reports whether a failure speaks against the endpoint.
 func (x *exchange) faultOfUpstream(k Kind) bool {
 	switch k {
-	case Terminated, BadReply, Timeout, TryTimeout:
+	case Terminated, RemoteReset, BadReply, Timeout, TryTimeout:
 		return true
 	}
 	return false
@@ -285,15 +291,18 @@ func (x *exchange) faultOfUpstream(k Kind) bool {
 // send writes head and body, or leaves them to the first read of the reply. A
 // body that was not read whole is sent on by a second goroutine from here on.
 func (x *exchange) send(c *upstreamConn, d *destination, deadline instant) Kind {
-	x.buildRequest(c.member, d, deadline)
+	x.buildRequest(c.format(), c.scheme(), c.member, d, deadline)
+	if c.h2 != nil {
+		return x.sendStream(c)
+	}
 	if x.body.whole || x.body.empty() {
-		if len(x.body.data) > 0 {
+		if !x.body.empty() {
 			x.out = x.appendWholeBody(x.out)
 		}
 		c.ask(x.out)
 		return NoError
 	}
-	if x.body.framing == http1.Chunked && len(x.body.data) > 0 {
+	if x.body.framing != http1.Length && len(x.body.data) > 0 {
 		x.out = http1.AppendChunkHeader(x.out, len(x.body.data))
 		x.out = append(x.out, x.body.data...)
 		x.out = append(x.out, "\r\n"...)
@@ -310,13 +319,16 @@ func (x *exchange) send(c *upstreamConn, d *destination, deadline instant) Kind 
 }
 
 func (x *exchange) appendWholeBody(dst []byte) []byte {
-	if x.body.framing == http1.Length || len(x.requestChunks.Trailers()) == 0 {
+	trailers := x.requestTrailers()
+	if x.body.framing == http1.Length || len(trailers) == 0 {
 		return append(dst, x.body.data...)
 	}
-	dst = http1.AppendChunkHeader(dst, len(x.body.data))
-	dst = append(dst, x.body.data...)
-	dst = append(dst, "\r\n"...)
-	return http1.AppendLastChunk(dst, x.requestChunks.Trailers())
+	if len(x.body.data) > 0 {
+		dst = http1.AppendChunkHeader(dst, len(x.body.data))
+		dst = append(dst, x.body.data...)
+		dst = append(dst, "\r\n"...)
+	}
+	return http1.AppendLastChunk(dst, trailers)
 }
 
 // repeatable reports whether the whole request can be sent once more: nothing

@@ -15,6 +15,9 @@ import (
 // any more. Whether one that has ended its side can is being found out from
 // then on.
 func (s *stream) gone() (gone bool) {
+	if s.h2 != nil {
+		return s.h2.Err() != nil
+	}
 	err := s.control(func(fd uintptr) { gone = s.hungUp(fd) })
 	return gone || err != nil
 }
@@ -22,6 +25,9 @@ func (s *stream) gone() (gone bool) {
 // lookOut waits until a moment. errTimeout: it has come. Any other error: the
 // peer has gone before.
 func (s *stream) lookOut(until instant) error {
+	if s.h2 != nil {
+		return streamError(s.h2.LookOut(until.time()))
+	}
 	if s.raw == nil {
 		if err := s.register(); err != nil {
 			return err

@@ -113,11 +113,11 @@ func (x *exchange) inboundHost() (*virtualHost, Kind) {
 	}
 	switch t.modeOf(vh) {
 	case mesh.MTLSStrict:
-		if c.secure == nil {
+		if !c.overTLS() {
 			return nil, PlainText
 		}
 	case mesh.MTLSDisable:
-		if c.secure != nil && !x.isProbe() {
+		if c.overTLS() && !x.isProbe() {
 			return nil, PlainText
 		}
 	}

@@ -173,7 +173,7 @@ func (l *listener) interruptIdle() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.conns {
-		if c.waiting.Load() {
+		if c.waiting.Load() || c.shared.Load() {
 			c.interrupt()
 		}
 	}

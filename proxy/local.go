@@ -72,41 +72,39 @@ func (x *exchange) local(status int, body []byte, fields ...string) {
 		x.keep = false
 	}
 	x.status, x.clock = status, now()
-	out := http1.AppendStatusLine(x.out[:0], status, []byte(http1.StatusText(status)))
+	to := x.conn.format()
+	out := to.status(x.out[:0], status, nil)
 	if len(body) > 0 && !slices.Contains(fields, "content-type") {
-		out = append(out, "content-type: text/plain\r\n"...)
+		out = to.field(out, nameContentType, valuePlain)
 	}
 	if status >= 200 && status != 204 && status != 304 {
-		out = append(out, "content-length: "...)
-		out = strconv.AppendInt(out, int64(len(body)), 10)
-		out = append(out, "\r\n"...)
+		out = to.number(out, nameContentLength, int64(len(body)))
 	}
 	for i := 0; i < len(fields); i += 2 {
-		out = http1.AppendField(out, []byte(fields[i]), []byte(fields[i+1]))
+		out = to.text(out, []byte(fields[i]), fields[i+1])
 	}
 	if x.route != nil && x.route.cors != nil {
 		for _, f := range x.crossOrigin(x.route.cors, nil) {
-			out = http1.AppendField(out, f.Name, f.Value)
+			out = to.field(out, f.Name, f.Value)
 		}
 	}
 	if x.overloaded {
-		out = append(out, "x-envoy-overloaded: true\r\n"...)
+		out = to.field(out, nameOverloaded, valueTrue)
 	}
 	if status >= 400 || x.kind != NoError {
 		out = http1.AppendField(out, []byte("x-request-id"), x.requestIDText())
 	}
 	if x.unsent {
-		out = append(out, "x-isthmus-unsent: true\r\n"...)
+		out = to.field(out, nameUnsent, valueTrue)
 	}
-	out = appendDate(out, x.clock)
-	out = append(x.appendConnection(out), "\r\n"...)
-	x.tally.replyHead, x.tally.replyBody = len(out), 0
+	out = to.field(out, nameDate, dateOf(x.clock))
+	x.endHead(out, to)
+	x.tally.replyBody = 0
 	if string(x.req.Method) != "HEAD" && status != 204 && status != 304 {
-		out = append(out, body...)
+		x.out = append(x.out, body...)
 		x.tally.replyBody = int64(len(body))
 	}
-	x.out = out
-	if x.flush() != NoError {
+	if x.flush(true) != NoError {
 		x.keep = false
 	}
 }

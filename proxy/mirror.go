@@ -94,10 +94,7 @@ func (x *exchange) deliverCopy() {
 func (x *exchange) copyFor(to *route) *exchange {
 	x.requestID()
 	c := exchanges.Get().(*exchange)
-	c.conn = &conn{
-		stream: sinkStream(), proxy: x.conn.proxy, patience: x.conn.patience,
-		listener: x.conn.listener, kind: x.conn.kind, peer: x.conn.peer, https: x.conn.https, clientCert: x.conn.clientCert,
-	}
+	c.conn = &conn{stream: sinkStream(), client: x.conn.client}
 	c.table, c.host, c.matched, c.route = x.table, x.host, x.matched, to
 	c.start = now()
 	c.clock, c.deadline = c.start, c.start+to.timeout

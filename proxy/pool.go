@@ -12,10 +12,12 @@ import (
 )
 
 // upstreamConn is a connection to an endpoint. It is leased to one exchange at
-// a time and put back only when both bodies of that exchange were complete.
+// a time and put back only when both bodies of that exchange were complete. Of
+// one that speaks HTTP/2, a stream is leased.
 type upstreamConn struct {
 	*stream
 	member *member
+	shared *sharedConn // of a stream: the connection
 	local  netip.AddrPort
 	uses   uint32 // requests sent so far
 	opened instant
@@ -94,6 +96,10 @@ func (p *connPool) sweep(idleTimeout instant) {
 
 // release puts a connection back, or ends it where it may not be used again.
 func (u *upstream) release(c *upstreamConn, t instant) {
+	if c.shared != nil {
+		c.discard()
+		return
+	}
 	if u.maxRequests != 0 && c.uses >= u.maxRequests || u.maxDuration != 0 && t-c.opened >= u.maxDuration {
 		c.discard()
 		return
@@ -107,16 +113,24 @@ func (u *upstream) release(c *upstreamConn, t instant) {
 	u.live.queue.wake()
 }
 
-// discard ends a connection and makes room for another one.
+// discard ends a connection and makes room for another one. Of one that speaks
+// HTTP/2, it ends the stream.
 func (c *upstreamConn) discard() {
+	if c.shared != nil {
+		m := c.member
+		m.shared.put(c)
+		m.live.queue.wake()
+		return
+	}
 	c.close()
 	c.member.live.queue.leave()
 }
 
 // dial opens a connection, whose place in the queue the caller has taken,
 // within a time and before a deadline. Nothing has been sent when it fails. What
-// it shows of the endpoint and of the way to its cluster is noted.
-func (u *upstream) dial(m *member, within, deadline instant) (*upstreamConn, *Error) {
+// it shows of the endpoint and of the way to its cluster is noted. TLS is told
+// what will be spoken.
+func (u *upstream) dial(m *member, within, deadline instant, speaks headFormat) (*upstreamConn, *Error) {
 	fail := func(k Kind, cause error) (*upstreamConn, *Error) {
 		u.live.queue.leave()
 		return nil, &Error{Kind: k, Upstream: u.key.String(), Endpoint: m.address, Cause: cause}
@@ -140,7 +154,7 @@ func (u *upstream) dial(m *member, within, deadline instant) (*upstreamConn, *Er
 		if err == nil {
 			permit.Connected()
 			if m.tls != nil {
-				if err := m.tls.shake(s, sooner(start+within, deadline)); err != nil {
+				if err := m.tls.shake(s, speaks, sooner(start+within, deadline)); err != nil {
 					s.close()
 					u.tracker.ConnectFailed(m.record)
 					u.live.complain(u, m, err)
@@ -197,11 +211,16 @@ func (m *member) dialAhead(within instant) bool {
 		return true // a request whose turn it is will see
 	}
 	u.live.queue.open.Add(1)
-	c, err := u.dial(m, min(within, u.connectTimeout), 0)
-	if err != nil {
+	speaks := headFormat(u.speaks == speaksHTTP2)
+	c, err := u.dial(m, min(within, u.connectTimeout), 0, speaks)
+	switch {
+	case err != nil:
 		return false
+	case speaks == asHTTP2:
+		u.share(c)
+	default:
+		u.release(c, now())
 	}
-	u.release(c, now())
 	return true
 }
 

@@ -72,6 +72,7 @@ type Proxy struct {
 	draining atomic.Bool
 	reached  sync.Map // upstreamKey -> *reach, of targets that others have asked for
 
+	workers   workers
 	mirroring mirroring
 	slow      time.Duration // Options.Slow
 	memory    memory        // of troubles
@@ -259,11 +260,13 @@ func (p *Proxy) sweep() {
 		for _, u := range upstreams {
 			for _, m := range u.members {
 				m.pool.sweep(u.idleTimeout)
+				m.shared.sweep(u.idleTimeout)
 			}
 		}
 		if t := p.table.Load(); t != nil {
 			t.readCredentials(upstreams)
 		}
+		p.workers.trim()
 	}
 }
 
@@ -329,6 +332,7 @@ func (p *Proxy) Close() error {
 	}
 	p.closed = true
 	close(p.sweeping)
+	p.workers.close()
 	for name := range p.listeners {
 		p.closeListener(name)
 	}

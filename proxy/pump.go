@@ -13,6 +13,7 @@ type pumping struct {
 	active    bool         // the goroutine runs; only the exchange's goroutine looks
 	begun     atomic.Bool  // bytes have been taken from the client that nobody keeps
 	continued atomic.Int64 // an instant: when the client was sent the 100 that it had waited for; 0: it was not
+	rest      []byte       // of what is held of the body: what has to be sent first
 	stop      atomic.Bool
 	last      atomic.Bool // the end of the body has come and is being written
 	outcome   chan Kind   // one value, when the goroutine has ended
@@ -43,10 +44,24 @@ func (x *exchange) startPump(c *upstreamConn) Kind {
 // body has been sent, either side fails, or stop is set and the client's stream
 // interrupted.
 func (x *exchange) pump(c *upstreamConn) Kind {
+	p := &x.pumping
+	if c.h2 != nil && (len(p.rest) > 0 || x.body.whole) {
+		// What was read of the body, and had no room at once.
+		last := x.body.whole && len(x.requestTrailers()) == 0
+		if last {
+			p.last.Store(true)
+		}
+		if c.writeBody(p.rest, last, now()) != nil {
+			return Terminated
+		}
+		if x.body.whole {
+			return x.endBody(c, x.requestTrailers())
+		}
+	}
 	if x.body.framing == http1.Length {
 		return x.pumpLength(c)
 	}
-	return x.pumpChunked(c)
+	return x.pumpOpen(c)
 }
 
 // pumpLength sends the rest of a body of known length. Much of it is moved
@@ -55,7 +70,7 @@ func (x *exchange) pumpLength(c *upstreamConn) Kind {
 	left := x.body.length - int64(len(x.body.data))
 	in := &x.conn.in
 	var p *pipe
-	if left > spliceFrom && c.secure == nil && x.conn.secure == nil {
+	if left > spliceFrom && c.plain() && x.conn.plain() {
 		if p = takePipe(); p != nil {
 			defer p.release()
 		}
@@ -83,7 +98,7 @@ func (x *exchange) pumpLength(c *upstreamConn) Kind {
 		}
 		var err error
 		if in.len() > 0 {
-			err = c.write(in.data[in.r:in.r+int(n)], now())
+			err = c.writeBody(in.data[in.r:in.r+int(n)], left == 0, now())
 			in.r += int(n)
 		} else {
 			err = c.writePipe(p, now())
@@ -95,56 +110,101 @@ func (x *exchange) pumpLength(c *upstreamConn) Kind {
 	return NoError
 }
 
-// pumpChunked sends the rest of a chunked body, encoded anew: a chunk for what
-// comes at a time.
-func (x *exchange) pumpChunked(c *upstreamConn) Kind {
+// pumpOpen sends the rest of a body whose end is found as it comes: a chunk, or
+// a frame, for what comes at a time.
+func (x *exchange) pumpOpen(c *upstreamConn) Kind {
 	in := &x.conn.in
 	sent := int64(len(x.body.data))
-	var frames []byte
+	var out []byte
 	for {
-		frames = frames[:0]
-		done := false
 		if in.len() > 0 {
 			x.pumping.begun.Store(true)
 		}
-		for in.len() > 0 && !done {
-			data, n, last, err := x.requestChunks.Next(in.bytes())
-			if err != nil {
-				return BadRequest
-			}
-			in.r += n
-			sent += int64(len(data))
-			x.tally.pumped += int64(len(data))
-			if most := x.conn.patience.maxBody; most != 0 && sent > most {
-				return BodyTooLarge
-			}
-			if len(data) > 0 {
-				frames = http1.AppendChunkHeader(frames, len(data))
-				frames = append(frames, data...)
-				frames = append(frames, "\r\n"...)
-			}
-			if done = last; done {
-				x.tally.received = now()
-				frames = http1.AppendLastChunk(frames, x.requestChunks.Trailers())
-				x.pumping.last.Store(true)
-			}
-			if n == 0 {
-				break
-			}
+		var n int
+		var done bool
+		var kind Kind
+		if out, n, done, kind = x.takeBody(out[:0], c.format()); kind != NoError {
+			return kind
 		}
-		if len(frames) > 0 && c.write(frames, now()) != nil {
-			return Terminated
+		sent += int64(n)
+		x.tally.pumped += int64(n)
+		if most := x.conn.patience.maxBody; most != 0 && sent > most {
+			return BodyTooLarge
 		}
 		if done {
-			return NoError
+			x.tally.received = now()
+			x.pumping.last.Store(true)
+			return x.sendLast(c, out)
+		}
+		if len(out) > 0 && c.writeBody(out, false, now()) != nil {
+			return Terminated
 		}
 		if in.len() == 0 {
 			in.r, in.w = 0, 0
 		}
-		if kind := x.fillBody(nil, 0); kind != NoError {
+		if x.conn.h2 != nil && x.conn.ended {
+			continue
+		}
+		if kind := x.fillBody(nil, 0); kind != NoError && !x.conn.ended {
 			return kind
 		}
 	}
+}
+
+// takeBody appends what has come of the body as the upstream wants it: in
+// chunks, or as it is. n bytes of it are the body's; done says that these are the
+// last.
+func (x *exchange) takeBody(out []byte, to headFormat) (_ []byte, n int, done bool, _ Kind) {
+	in := &x.conn.in
+	chunk := func(data []byte) {
+		n += len(data)
+		if to == asHTTP2 {
+			out = append(out, data...)
+		} else if len(data) > 0 {
+			out = http1.AppendChunkHeader(out, len(data))
+			out = append(out, data...)
+			out = append(out, "\r\n"...)
+		}
+	}
+	if x.conn.h2 != nil {
+		chunk(in.bytes())
+		in.r = in.w
+		return out, n, x.conn.h2.Ended(), NoError
+	}
+	for in.len() > 0 && !done {
+		data, size, last, err := x.requestChunks.Next(in.bytes())
+		if err != nil {
+			return out, n, false, BadRequest
+		}
+		in.r += size
+		chunk(data)
+		done = last
+		if size == 0 {
+			break
+		}
+	}
+	return out, n, done, NoError
+}
+
+// sendLast sends the end of the body, with what of it is left.
+func (x *exchange) sendLast(c *upstreamConn, out []byte) Kind {
+	trailers := x.requestTrailers()
+	if c.h2 == nil {
+		out = http1.AppendLastChunk(out, trailers)
+	}
+	if c.writeBody(out, len(trailers) == 0, now()) != nil {
+		return Terminated
+	}
+	return x.endBody(c, trailers)
+}
+
+// endBody ends a body with trailers, if there are any and the upstream has not
+// got them yet.
+func (x *exchange) endBody(c *upstreamConn, trailers []http1.Field) Kind {
+	if c.h2 != nil && len(trailers) > 0 && c.h2.SendTrailers(appendTrailers(nil, trailers), c.writeLimit(now())) != nil {
+		return Terminated
+	}
+	return NoError
 }
 
 // stopPump ends the goroutine that sends the body, if there is one, and
@@ -174,7 +234,7 @@ func (x *exchange) stopPump(c *upstreamConn) bool {
 	x.pumping.stop.Store(true)
 	x.conn.interrupt()
 	for {
-		c.conn.SetWriteDeadline(epoch) // again, where the goroutine sets its own at the same moment
+		c.stopWriting() // again, where the goroutine sets its own limit at the same moment
 		select {
 		case <-x.pumping.outcome:
 			return false

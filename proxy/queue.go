@@ -23,6 +23,9 @@ type connQueue struct {
 // upstream's limits allow, waiting in line if they do not. fresh refuses kept
 // ones. t is about now. Nobody waits for a client who has gone.
 func (u *upstream) lease(m *member, client *stream, t, deadline instant, fresh bool) (*upstreamConn, *Error) {
+	if u.multiplexes(client) {
+		return u.leaseStream(m, client, t, deadline)
+	}
 	q := &u.live.queue
 	limit := u.limits.connections
 	if !fresh && (limit == 0 || q.waiting.Load() == 0) {
@@ -32,7 +35,7 @@ func (u *upstream) lease(m *member, client *stream, t, deadline instant, fresh b
 	}
 	if limit == 0 {
 		q.open.Add(1)
-		return u.dial(m, u.connectTimeout, deadline)
+		return u.dial(m, u.connectTimeout, deadline, asHTTP1)
 	}
 	for place := -1; ; place = 0 {
 		turn, err := q.enter(u, place)
@@ -40,7 +43,7 @@ func (u *upstream) lease(m *member, client *stream, t, deadline instant, fresh b
 			return nil, err
 		}
 		if turn == nil {
-			return u.dial(m, u.connectTimeout, deadline)
+			return u.dial(m, u.connectTimeout, deadline, asHTTP1)
 		}
 		if kind := q.await(turn, deadline, client); kind != NoError {
 			return nil, &Error{Kind: kind, Upstream: u.key.String()}

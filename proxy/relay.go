@@ -288,7 +288,7 @@ func (s *relaySession) forward(from, to *stream, count func(int), fromKind, toKi
 			count(n)
 			s.moved()
 			from.in.r, from.in.w = 0, 0
-			if full && from.secure == nil && to.secure == nil {
+			if full && from.plain() && to.plain() {
 				fromErr, toErr := s.pour(from, to, count)
 				switch {
 				case fromErr != nil:

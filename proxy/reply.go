@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"slices"
-	"strconv"
 	"time"
 
 	"isthmus/http1"
@@ -19,27 +18,12 @@ const clientCheck = instant(time.Second)
 
 // readReply reads the head of the final reply. deadline is that of this try.
 func (x *exchange) readReply(c *upstreamConn, deadline instant) Kind {
-	x.res.Reset()
 	interim := 0
 	for {
-		n, err := x.res.Parse(c.in.bytes(), http1.Limits{}, x.req.Method)
-		switch {
-		case err != nil:
-			x.trail.cause = err
-			return BadReply
-		case n == 0:
-			if c.in.w == len(c.in.data) && c.in.data != nil {
-				c.in.compact()
-				if c.in.w == len(c.in.data) && !c.in.grow() {
-					return BadReply
-				}
-			}
-			if kind := x.fillReply(c, deadline, nil, 0); kind != NoError {
-				return kind
-			}
-			continue
+		x.res.Reset()
+		if kind := x.readReplyHead(c, deadline); kind != NoError {
+			return kind
 		}
-		c.in.r += n
 		if x.res.Status >= 200 {
 			return NoError
 		}
@@ -52,7 +36,33 @@ func (x *exchange) readReply(c *upstreamConn, deadline instant) Kind {
 		if kind := x.passInterim(); kind != NoError {
 			return kind
 		}
-		x.res.Reset()
+	}
+}
+
+// readReplyHead reads one head, of an interim reply or the final one.
+func (x *exchange) readReplyHead(c *upstreamConn, deadline instant) Kind {
+	if c.h2 != nil {
+		return x.readStreamHead(c, deadline)
+	}
+	for {
+		n, err := x.res.Parse(c.in.bytes(), http1.Limits{}, x.req.Method)
+		switch {
+		case err != nil:
+			x.trail.cause = err
+			return BadReply
+		case n > 0:
+			c.in.r += n
+			return NoError
+		}
+		if c.in.w == len(c.in.data) && c.in.data != nil {
+			c.in.compact()
+			if c.in.w == len(c.in.data) && !c.in.grow() {
+				return BadReply
+			}
+		}
+		if kind := x.fillReply(c, deadline, nil, 0); kind != NoError {
+			return kind
+		}
 	}
 }
 
@@ -62,14 +72,15 @@ func (x *exchange) passInterim() Kind {
 	if x.res.Status == 100 && !x.body.awaited || x.req.Minor == 0 {
 		return NoError
 	}
-	out := http1.AppendStatusLine(x.interim[:0], x.res.Status, x.res.Reason)
+	to := x.conn.format()
+	out := to.status(x.interim[:0], x.res.Status, x.res.Reason)
 	for i := range x.res.Fields {
 		if f := &x.res.Fields[i]; !hopByHop(f.ID) {
-			out = http1.AppendField(out, f.Name, f.Value)
+			out = to.field(out, f.Name, f.Value)
 		}
 	}
-	x.interim = append(out, "\r\n"...)
-	if x.conn.write(x.interim, x.clock) != nil {
+	x.interim = to.end(out)
+	if x.conn.writeHead(x.interim, x.clock) != nil {
 		return ClientGone
 	}
 	if x.res.Status == 100 && x.pumping.active {
@@ -141,22 +152,24 @@ func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64
 // upstream connection back if both bodies were complete.
 func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 	x.status = x.res.Status
-	reusable := !x.res.Close && x.res.Framing != http1.UntilClose
-	chunked := x.res.Framing == http1.Chunked || x.res.Framing == http1.UntilClose
+	reusable := c.h2 != nil || !x.res.Close && x.res.Framing != http1.UntilClose
+	chunked := x.conn.h2 == nil && (x.res.Framing == http1.Chunked || x.res.Framing == http1.UntilClose)
 	if chunked && x.req.Minor == 0 {
 		x.keep, chunked = false, false // HTTP/1.0 reads to the end of the connection
 	}
 	x.buildReply(d, chunked)
 
 	kind := NoError
-	switch x.res.Framing {
-	case http1.NoBody:
-		kind = x.flush()
-	case http1.Length:
+	switch {
+	case x.res.Framing == http1.NoBody:
+		kind = x.flush(true)
+	case c.h2 != nil:
+		kind = x.deliverStream(c, chunked)
+	case x.res.Framing == http1.Length:
 		kind = x.deliverLength(c)
-	case http1.Chunked:
+	case x.res.Framing == http1.Chunked:
 		kind = x.deliverChunked(c, chunked)
-	case http1.UntilClose:
+	case x.res.Framing == http1.UntilClose:
 		kind = x.deliverUntilClose(c, chunked)
 	}
 	sent := x.stopPump(c)
@@ -167,7 +180,7 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 	}
 	if kind != NoError {
 		if kind == Terminated || kind == BadReply || kind == Timeout {
-			u.tracker.Failed(c.member.record)
+			u.tracker.Failed(x.member.record)
 		}
 		if !x.replying {
 			return kind // the client has seen nothing of it
@@ -180,14 +193,32 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 	return NoError
 }
 
-// flush writes out what has been built.
-func (x *exchange) flush() Kind {
+// flush writes out what has been built. end says that the reply ends with it,
+// which HTTP/2 wants to know.
+func (x *exchange) flush(end bool) Kind {
+	if x.conn.h2 != nil {
+		return x.flushStream(end)
+	}
 	x.replying = true
-	if x.conn.write(x.out, x.clock) != nil {
+	if len(x.out) > 0 && x.conn.write(x.out, x.clock) != nil {
 		return ClientGone
 	}
 	x.out = x.out[:0]
 	return NoError
+}
+
+// finish ends the body, with its trailers if its reader may have any.
+func (x *exchange) finish(chunked bool, trailers []http1.Field) Kind {
+	if len(trailers) > 0 {
+		x.keepTrailers(trailers)
+	}
+	switch {
+	case chunked:
+		x.out = http1.AppendLastChunk(x.out, trailers)
+	case x.conn.h2 != nil && len(trailers) > 0:
+		return x.finishStream(trailers)
+	}
+	return x.flush(true)
 }
 
 // deliverLength copies a body of known length. Its beginning leaves with the
@@ -199,10 +230,10 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 	x.out = append(x.out, c.in.data[c.in.r:c.in.r+int(n)]...)
 	c.in.r += int(n)
 	left -= n
-	if kind := x.flush(); kind != NoError {
+	if kind := x.flush(left == 0); kind != NoError {
 		return kind
 	}
-	if left > spliceFrom && c.secure == nil && x.conn.secure == nil {
+	if left > spliceFrom && c.plain() && x.conn.plain() {
 		if p := takePipe(); p != nil {
 			c.in.release()
 			kind := x.splice(c, p, left)
@@ -220,12 +251,12 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 			return kind
 		}
 		n := min(int64(c.in.len()), left)
-		if x.conn.write(c.in.data[:n], x.clock) != nil {
-			return ClientGone
-		}
 		c.in.r += int(n)
 		left -= n
 		x.tally.replyBody += n
+		if x.conn.writeBody(c.in.data[:n], left == 0, x.clock) != nil {
+			return ClientGone
+		}
 	}
 	return NoError
 }
@@ -266,18 +297,12 @@ func (x *exchange) deliverChunked(c *upstreamConn, chunked bool) Kind {
 			}
 		}
 		if done {
-			x.keepTrailers()
-		}
-		if done && chunked {
-			x.out = http1.AppendLastChunk(x.out, x.replyChunks.Trailers())
+			return x.finish(chunked, x.replyChunks.Trailers())
 		}
 		if len(x.out) > 0 {
-			if kind := x.flush(); kind != NoError {
+			if kind := x.flush(false); kind != NoError {
 				return kind
 			}
-		}
-		if done {
-			return NoError
 		}
 		if c.in.len() == 0 {
 			c.in.r, c.in.w = 0, 0
@@ -294,17 +319,13 @@ func (x *exchange) deliverUntilClose(c *upstreamConn, chunked bool) Kind {
 		x.appendChunk(c.in.bytes(), chunked)
 		c.in.r, c.in.w = 0, 0
 		if len(x.out) > 0 {
-			if kind := x.flush(); kind != NoError {
+			if kind := x.flush(false); kind != NoError {
 				return kind
 			}
 		}
 		kind := x.fillReply(c, x.deadline, nil, 0)
 		if kind == Terminated && c.ended {
-			if chunked {
-				x.out = http1.AppendLastChunk(x.out, nil)
-				return x.flush()
-			}
-			return NoError
+			return x.finish(chunked, nil)
 		}
 		if kind != NoError {
 			return kind
@@ -340,7 +361,8 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 	if x.added.Set != nil || x.added.Add != nil {
 		fields = applyOps(slices.Clone(fields), &x.added)
 	}
-	out := http1.AppendStatusLine(x.out[:0], x.res.Status, x.res.Reason)
+	to := x.conn.format()
+	out := to.status(x.out[:0], x.res.Status, x.res.Reason)
 	dated := false
 	for i := range fields {
 		f := &fields[i]
@@ -349,41 +371,42 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 			x.conn.kind == gateway && f.ID == http1.Unknown && ownWord(f.Name) {
 			continue
 		}
-		out = http1.AppendField(out, f.Name, f.Value)
+		out = to.field(out, f.Name, f.Value)
 	}
 	switch {
 	case chunked:
-		out = append(out, "transfer-encoding: chunked\r\n"...)
+		out = to.field(out, nameTransfer, valueChunked)
 	case x.res.ContentLength >= 0 && x.res.Status >= 200 && x.res.Status != 204:
 		// With a body, or in the place of one for HEAD and 304.
-		out = append(out, "content-length: "...)
-		out = strconv.AppendInt(out, x.res.ContentLength, 10)
-		out = append(out, "\r\n"...)
+		out = to.number(out, nameContentLength, x.res.ContentLength)
 	}
 	if x.cookie != nil {
-		out = http1.AppendField(out, []byte("set-cookie"), x.cookie)
+		out = to.field(out, nameSetCookie, x.cookie)
 	}
 	if !dated {
-		out = appendDate(out, x.clock)
+		out = to.field(out, nameDate, dateOf(x.clock))
 	}
-	x.out = append(x.appendConnection(out), "\r\n"...)
-	x.tally.replyHead = len(x.out)
+	x.endHead(out, to)
 	x.keepReply()
 }
 
-// appendConnection tells the client whether the connection is kept, where the
-// version does not say it already.
-func (x *exchange) appendConnection(out []byte) []byte {
-	if x.conn.proxy.draining.Load() {
-		x.keep = false
+// endHead ends the head of a reply. HTTP/1.1 tells the client whether the
+// connection is kept, where the version does not say it already.
+func (x *exchange) endHead(out []byte, to headFormat) {
+	if to == asHTTP1 {
+		if x.conn.proxy.draining.Load() {
+			x.keep = false
+		}
+		switch {
+		case !x.keep:
+			out = to.field(out, nameConnection, valueClose)
+		case x.req.Minor == 0:
+			out = to.field(out, nameConnection, valueKeepAlive)
+		}
 	}
-	switch {
-	case !x.keep:
-		return append(out, "connection: close\r\n"...)
-	case x.req.Minor == 0:
-		return append(out, "connection: keep-alive\r\n"...)
-	}
-	return out
+	x.out = to.end(out)
+	x.headLen = len(x.out)
+	x.tally.replyHead = x.headLen
 }
 
 // changeReply applies header rules to a copy of the reply's fields: the

@@ -4,16 +4,14 @@ import (
 	"bytes"
 	"encoding/hex"
 	"math/rand/v2"
-	"strconv"
 
 	"isthmus/http1"
 	"isthmus/mesh"
 )
 
-// buildRequest writes the head that goes to the upstream into x.out. Nothing
-// of the framing that was received is sent on; identity and forwarding fields
-// are taken off first and ours put on last.
-func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
+// buildRequest writes the head that goes to the upstream into x.out. Nothing of the framing that was received is sent on;
+// identity and forwarding fields are taken off first and ours put on last.
+func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *destination, deadline instant) {
 	fields, authority := x.req.Fields, x.req.Authority
 	if x.req.Hop {
 		x.req.StripHopByHop()
@@ -30,17 +28,7 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 		}
 	}
 
-	out := append(x.out[:0], x.req.Method...)
-	out = append(out, ' ')
-	out = append(out, path...)
-	if x.req.HasQuery {
-		out = append(out, '?')
-		out = append(out, x.req.Query...)
-	}
-	out = append(out, " HTTP/1.1\r\nhost: "...)
-	out = append(out, authority...)
-	out = append(out, "\r\n"...)
-
+	out := to.request(x.out[:0], &x.req, path, authority, scheme)
 	var forwarded, proto, id, attempt, cert []byte
 	edge, grpc := x.conn.kind == gateway, false
 	for i := range fields {
@@ -95,55 +83,56 @@ func (x *exchange) buildRequest(m *member, d *destination, deadline instant) {
 				continue
 			}
 		}
-		out = http1.AppendField(out, f.Name, f.Value)
+		out = to.field(out, f.Name, f.Value)
 	}
 
-	out = append(out, "x-forwarded-for: "...)
+	value := append(x.value[:0], forwarded...)
 	if len(forwarded) > 0 {
-		out = append(out, forwarded...)
-		out = append(out, ", "...)
+		value = append(value, ", "...)
 	}
-	out = append(out, x.conn.peer...)
+	value = append(value, x.conn.peer...)
+	out = to.field(out, nameForwardedFor, value)
 	if proto == nil || edge && x.conn.proxy.trusted == 0 {
 		proto = x.scheme()
 	}
-	out = append(out, "\r\nx-forwarded-proto: "...)
-	out = append(out, proto...)
+	out = to.field(out, nameProto, proto)
 	if id == nil {
-		out = append(out, "\r\nx-request-id: "...)
-		out = append(out, x.requestID()...)
+		out = to.field(out, nameRequestID, x.requestID())
 	}
-	out = append(out, "\r\nx-envoy-attempt-count: "...)
 	if attempt != nil { // the tries are the calling proxy's
-		out = append(out, attempt...)
+		out = to.field(out, nameAttempt, attempt)
 	} else {
-		out = strconv.AppendInt(out, int64(x.attempts), 10)
+		out = to.number(out, nameAttempt, int64(x.attempts))
 	}
 	if x.conn.clientCert != nil {
-		out = append(out, "\r\nx-forwarded-client-cert: "...)
+		value = value[:0]
 		if cert != nil {
-			out = append(append(out, cert...), ',')
+			value = append(append(value, cert...), ',')
 		}
-		out = append(out, x.conn.clientCert...)
+		value = append(value, x.conn.clientCert...)
+		out = to.field(out, nameClientCert, value)
 	}
-	out = x.appendDeadline(out, deadline, grpc)
-	if m.destination != "" {
-		out = append(out, "\r\nx-isthmus-destination: "...)
-		out = append(out, m.destination...)
+	x.value = value
+	out = x.appendDeadline(out, to, deadline, grpc)
+	if d := m.destination; d != "" {
+		out = to.text(out, nameDestination, d)
+	}
+	if x.req.Trailers && to == asHTTP2 {
+		out = to.field(out, nameTE, valueTrailers) // gRPC wants to see it
 	}
 	switch b := &x.body; {
 	case b.framing == http1.NoBody:
 	case b.framing == http1.Length:
-		out = appendLength(out, b.length)
-	case b.whole && len(x.requestChunks.Trailers()) == 0:
-		out = appendLength(out, int64(len(b.data)))
-	default:
-		out = append(out, "\r\ntransfer-encoding: chunked"...)
+		out = to.number(out, nameContentLength, b.length)
+	case b.whole && len(x.requestTrailers()) == 0:
+		out = to.number(out, nameContentLength, int64(len(b.data)))
+	case to == asHTTP1:
+		out = to.field(out, nameTransfer, valueChunked)
 	}
 	if x.body.awaited {
-		out = append(out, "\r\nexpect: 100-continue"...)
+		out = to.field(out, nameExpect, valueContinue)
 	}
-	x.out = append(out, "\r\n\r\n"...)
+	x.out = to.end(out)
 }
 
 // appendList puts two values of a list together.
@@ -152,10 +141,6 @@ func appendList(a, b []byte) []byte {
 		return b
 	}
 	return bytes.Join([][]byte{a, b}, []byte(","))
-}
-
-func appendLength(out []byte, n int64) []byte {
-	return strconv.AppendInt(append(out, "\r\ncontent-length: "...), n, 10)
 }
 
 // reserved reports whether a field from outside the mesh speaks a language

@@ -56,8 +56,31 @@ func (b *requestBody) open(x *exchange) Kind {
 		return NoError
 	case b.framing == http1.Chunked:
 		return b.openChunked(x)
+	case b.framing == http1.UntilClose:
+		return b.openStream(x)
 	}
 	return b.openLength(x)
+}
+
+// openStream takes what has come of a body over HTTP/2 that has told no length;
+// see openChunked.
+func (b *requestBody) openStream(x *exchange) Kind {
+	c := x.conn
+	for !c.h2.Ended() && c.in.len() < replayLimit {
+		if n, _ := c.poll(); n == 0 {
+			break
+		}
+	}
+	if most := c.patience.maxBody; most != 0 && int64(c.in.len()) > most {
+		return BodyTooLarge
+	}
+	b.whole = c.h2.Ended()
+	b.data = c.in.bytes()
+	c.in.r = c.in.w
+	if !b.whole {
+		b.kept = c.setAside()
+	}
+	return NoError
 }
 
 func (b *requestBody) openLength(x *exchange) Kind {

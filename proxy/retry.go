@@ -36,7 +36,7 @@ func (p *retryPlan) again(x *exchange, u *upstream, k Kind) bool {
 	// another endpoint whatever the policy says.
 	unsent := answers[k].unsent
 	switch {
-	case unsent && p.failovers < maxFailovers, (k == Terminated || k == Stalled) && x.idempotent() && p.failovers == 0:
+	case unsent && p.failovers < maxFailovers, (k == Terminated || k == RemoteReset || k == Stalled) && x.idempotent() && p.failovers == 0:
 		p.failovers++
 		p.silent = p.silent || k == Stalled || k == ConnectTimeout
 		return true
@@ -75,7 +75,9 @@ func (p *retryPlan) covers(x *exchange, k Kind) bool {
 	switch k {
 	case ConnectFailure, ConnectTimeout, LinkDown:
 		return on&(mesh.RetryConnectFailure|mesh.RetryGatewayError|mesh.Retry5xx|mesh.RetryReset|mesh.RetryResetBeforeRequest) != 0
-	case Terminated, Stalled, BadReply, TryTimeout:
+	case Refused:
+		return on&(mesh.RetryRefusedStream|mesh.RetryReset|mesh.RetryResetBeforeRequest|mesh.RetryGatewayError|mesh.Retry5xx) != 0
+	case Terminated, RemoteReset, Stalled, BadReply, TryTimeout:
 		if on&(mesh.RetryReset|mesh.RetryGatewayError|mesh.Retry5xx) != 0 {
 			return p.policy.Explicit || x.idempotent()
 		}

@@ -43,7 +43,7 @@ func TestRouteIndex_FindsWhatALookThroughFinds(t *testing.T) {
 			}
 		}
 		index := newRouteIndex(routes)
-		x := &exchange{conn: &conn{}, req: http1.Request{Path: []byte(path.Draw(t, "request")), Method: []byte(rapid.SampledFrom([]string{"GET", "PUT"}).Draw(t, "verb"))}}
+		x := &exchange{conn: &conn{client: &client{}}, req: http1.Request{Path: []byte(path.Draw(t, "request")), Method: []byte(rapid.SampledFrom([]string{"GET", "PUT"}).Draw(t, "verb"))}}
 		want := (&virtualHost{routes: routes}).find(x)
 		wantMatch := x.matched
 		if got := index.find(routes, x); got != want || got != nil && x.matched != wantMatch {
@@ -60,7 +60,7 @@ func BenchmarkRouteMatch10000(b *testing.B) {
 	}
 	routes[len(routes)-1] = &route{}
 	vh := newVirtualHost("s.test", 80, routes)
-	x := &exchange{conn: &conn{}, req: http1.Request{Path: []byte("/1k"), Method: []byte("GET")}}
+	x := &exchange{conn: &conn{client: &client{}}, req: http1.Request{Path: []byte("/1k"), Method: []byte("GET")}}
 	b.ReportAllocs()
 	for b.Loop() {
 		if vh.find(x) == nil {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"isthmus/http2"
 )
 
 // stream is one TCP connection with the bytes read from it. It is used by one
@@ -32,6 +34,11 @@ type stream struct {
 
 	secure   *stdtls.Conn // nil: the bytes are as they come
 	farewell bool         // the last that TLS has to say is being written
+
+	// A stream of a connection that speaks HTTP/2 has no socket of its own: under
+	// is the connection, and what is read here is a body.
+	h2    *http2.Stream
+	under *stream
 
 	asking asking
 	rest   []byte // of a request that fill has to send
@@ -105,6 +112,9 @@ var (
 // register makes the connection known to the runtime, so that it can be waited
 // for.
 func (s *stream) register() error {
+	if s.h2 != nil {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.dead {
@@ -131,7 +141,10 @@ func (s *stream) fill() (int, error) {
 	if s.in.data != nil && s.in.w == len(s.in.data) {
 		s.in.compact()
 	}
-	if s.secure != nil {
+	switch {
+	case s.h2 != nil:
+		return s.fillStream()
+	case s.secure != nil:
 		return s.fillSecure()
 	}
 	if s.raw == nil {
@@ -239,6 +252,10 @@ func (s *stream) arm() {
 // interrupt ends a read under way or the next one, from another goroutine:
 // fill returns errInterrupted, once.
 func (s *stream) interrupt() {
+	if s.h2 != nil {
+		s.h2.Interrupt()
+		return
+	}
 	s.interrupted.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -376,6 +393,9 @@ func (s *stream) tryWrite(fd uintptr) bool {
 // control calls fn with the connection's descriptor. What fn calls must not
 // block.
 func (s *stream) control(fn func(fd uintptr)) error {
+	if s.under != nil {
+		return s.under.control(fn)
+	}
 	if s.raw == nil {
 		fn(uintptr(s.fd))
 		return nil
@@ -428,8 +448,13 @@ func (s *stream) closeWrite() {
 
 // close ends the connection and gives its buffer back.
 func (s *stream) close() {
-	s.endTLS()
 	s.in.release()
+	if s.h2 != nil {
+		s.h2.Close()
+		s.h2 = nil
+		return
+	}
+	s.endTLS()
 	if s.raw == nil && s.conn == nil {
 		rawClose(s.fd)
 		return
@@ -440,6 +465,11 @@ func (s *stream) close() {
 // abort ends the connection with a reset, so that the peer cannot take what
 // it has got for the whole.
 func (s *stream) abort() {
+	if s.h2 != nil {
+		s.h2.Reset(http2.CodeInternal)
+		s.close()
+		return
+	}
 	s.control(resetOnClose)
 	s.secure = nil // nothing more is said
 	s.close()

@@ -83,7 +83,7 @@ func (c *tlsClient) makeConfig(credential *tls.Credential) *stdtls.Config {
 		ServerName:                  t.SNI,
 		MinVersion:                  stdtls.VersionTLS12,
 		CipherSuites:                tls.Suites(),
-		NextProtos:                  []string{"http/1.1"},
+		NextProtos:                  []string{tls.ALPNHTTP1},
 		ClientSessionCache:          c.sessions,
 		DynamicRecordSizingDisabled: true, // a request is one record, and one write, where it fits
 		InsecureSkipVerify:          t.SkipVerify || len(t.SubjectAltNames) > 0,
@@ -134,10 +134,14 @@ func (c *tlsClient) verifyServer(state *stdtls.ConnectionState, credential *tls.
 }
 
 // shake makes a connection that was dialled speak TLS.
-func (c *tlsClient) shake(s *stream, limit instant) error {
+func (c *tlsClient) shake(s *stream, speaks headFormat, limit instant) error {
 	config, err := c.clientConfig()
 	if err != nil {
 		return err
+	}
+	if speaks == asHTTP2 {
+		config = config.Clone() // once for a connection that many requests share
+		config.NextProtos = []string{tls.ALPNHTTP2}
 	}
 	return s.connectTLS(config, limit)
 }

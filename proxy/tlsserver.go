@@ -177,7 +177,7 @@ func (s *terminator) makeConfig(list []*tls.Credential, roots *tls.Credential) *
 		MinVersion:                  max(t.MinVersion, stdtls.VersionTLS12),
 		MaxVersion:                  t.MaxVersion,
 		CipherSuites:                t.CipherSuites,
-		NextProtos:                  []string{"http/1.1"},
+		NextProtos:                  []string{tls.ALPNHTTP2, tls.ALPNHTTP1},
 		DynamicRecordSizingDisabled: true, // a reply is one record, and one write, where it fits
 		ClientCAs:                   roots.Roots,
 	}

@@ -74,11 +74,13 @@ type upstream struct {
 	tracker *health.Tracker
 	live    *live
 
+	speaks         speaks
 	connectTimeout instant
 	idleTimeout    instant
 	maxRequests    uint32  // per connection; 0: no limit
 	maxDuration    instant // of a connection, after which it carries no more requests; 0: no limit
 	keepAlive      *mesh.TCPKeepAlive
+	keepAliveHTTP2 *mesh.HTTP2KeepAlive
 	limits         limits
 	retries        breaker.Limits
 	relayIdle      instant          // of relayed connections; 0: none
@@ -91,6 +93,7 @@ type upstream struct {
 // limits of connectionPool; 0 means none.
 type limits struct {
 	connections, pending, requests int32
+	streams                        int // at a time over one connection
 }
 
 // live is what an upstream counts over all snapshots.
@@ -130,6 +133,7 @@ type member struct {
 	record  *health.Record
 	address netip.AddrPort
 	pool    connPool
+	shared  sharedPool
 	link    *link // nil: the endpoint is in the own cluster
 
 	upstream atomic.Pointer[upstream] // of the current snapshot
@@ -182,6 +186,7 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 	u.maxRequests = pool.MaxRequestsPerCon
 	u.maxDuration = instant(pool.MaxDuration)
 	u.keepAlive = pool.KeepAlive
+	u.speaks, u.keepAliveHTTP2 = protocolOf(t.key, endpoints, pool), pool.HTTP2KeepAlive
 	u.relayIdle = instant(relayIdleDefault)
 	if idle := pool.TCPIdleTimeout; idle != nil {
 		u.relayIdle = instant(*idle)
@@ -190,6 +195,7 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 		connections: int32(pool.MaxConnections),
 		pending:     int32(pool.MaxPending),
 		requests:    int32(pool.MaxRequests),
+		streams:     int(pool.MaxStreams),
 	}
 	// A connection is never used for what another policy asks for.
 	sameTLS := old == nil || old.policy.TLS.Same(policy.TLS)
@@ -313,6 +319,7 @@ func newMember(e *mesh.Endpoint, w wire, l *live, way *link) *member {
 func (m *member) close() {
 	m.host.Close()
 	m.pool.close()
+	m.shared.close()
 }
 
 func samePointers(a, b []*mesh.Endpoint) bool {

@@ -61,7 +61,7 @@ func (t *trouble) because() (string, []string) {
 			return first + ": none is known for " + strings.Join(orNone(t.targets), ", "), nil
 		}
 		return first, append(tries, t.nobody...)
-	case ConnectFailure, ConnectTimeout, LinkDown, Stalled, Terminated, BadReply:
+	case ConnectFailure, ConnectTimeout, LinkDown, Stalled, Terminated, RemoteReset, Refused, BadReply:
 		return kindWords[t.kind] + t.noMore(), tries
 	case Overflow:
 		first := "the upstream had as many requests or connections under way as its connectionPool allows"
@@ -104,6 +104,8 @@ var kindWords = map[Kind]string{
 	LinkDown:       "the endpoint's cluster cannot be reached",
 	Stalled:        "the endpoint's host no longer acknowledged what it was sent",
 	Terminated:     "the endpoint ended the connection before its reply was whole",
+	RemoteReset:    "the endpoint reset the request before its reply was whole",
+	Refused:        "the endpoint refused to look at the request",
 	BadReply:       "the endpoint's reply is not HTTP as the RFC has it",
 	BadRequest:     "the request is not one that everybody would read alike",
 	RateLimited:    "a rate limit has no room for it",

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"golang.org/x/sys/unix"
 
 	"isthmus/telemetry"
@@ -78,6 +79,8 @@ func TestWhy_Answers(t *testing.T) {
 	ending := upstreamServer(t, func(string, *bufio.Reader, net.Conn) bool { return false })
 	garbage := replying(t, "NOT HTTP\r\n\r\n")
 	good := replying(t, okReply)
+	resetting := framerServer(t, func(f *http2.Framer, h *http2.HeadersFrame) { f.WriteRSTStream(h.StreamID, http2.ErrCodeInternal) })
+	refusing := framerServer(t, func(f *http2.Framer, h *http2.HeadersFrame) { f.WriteRSTStream(h.StreamID, http2.ErrCodeRefusedStream) })
 	dead := deadAddress(t)
 	p := serve(t, Options{Downstream: Downstream{HeadTimeout: 100 * time.Millisecond, MaxBody: 100}}, entry("s.test", good.address)+
 		virtualService("s.test", "{match: [{uri: {prefix: /ok}}], route: [{destination: {host: s.test}}]}\n  - {match: [{uri: {prefix: /direct}}], directResponse: {status: 503, body: {string: off}}}")+
@@ -85,6 +88,7 @@ func TestWhy_Answers(t *testing.T) {
 		"apiVersion: v1\nkind: Service\nmetadata: {name: empty}\nspec: {selector: {app: nobody}, ports: [{name: http, port: 80}]}\n---\n"+
 		entry("dead.test", dead)+
 		entry("deaf.test", deafAddress(t))+destinationRule("deaf.test", "connectionPool: {tcp: {connectTimeout: 30ms}}")+
+		overHTTP2(entry("reset.test", resetting)+entry("refused.test", refusing))+
 		entry("ending.test", ending.address)+entry("garbage.test", garbage.address)+
 		entry("silent.test", silent.address)+virtualService("silent.test", "{timeout: 30ms, name: quick, route: [{destination: {host: silent.test}}]}")+
 		entry("try.test", silent.address)+virtualService("try.test", "{retries: {attempts: 1, perTryTimeout: 30ms, retryOn: connect-failure}, route: [{destination: {host: try.test}}]}")+
@@ -114,6 +118,8 @@ func TestWhy_Answers(t *testing.T) {
 		{ConnectFailure, "refused", get("dead.test"), `the client got 503 UF because no connection to an endpoint could be made; \d tries .*try 1, ` + dead + ` in c1, .*connection refused`},
 		{ConnectTimeout, "deaf", get("deaf.test"), `the client got 503 UF because an endpoint did not answer when it was connected to.*try 1.*i/o timeout`},
 		{Terminated, "ended", "POST / HTTP/1.1\r\nHost: ending.test\r\nContent-Length: 0\r\n\r\n", `the client got 503 UC because the endpoint ended the connection before its reply was whole.*try 1, ` + ending.address + `.*EOF`},
+		{RemoteReset, "reset", get("reset.test"), `the client got 503 UR because the endpoint reset the request.*try 1.*INTERNAL_ERROR`},
+		{Refused, "refused", get("refused.test"), `the client got 503 UR because the endpoint refused to look at the request; \d tries`},
 		{BadReply, "garbage", get("garbage.test"), `the client got 502 UPE because the endpoint's reply is not HTTP.*malformed HTTP/1 message`},
 		{Overflow, "full", get("full.test"), `the client got 503 UO because the upstream had as many requests or connections under way as its connectionPool allows \(test.yaml:\d+\)`},
 		{Timeout, "route", get("silent.test"), `the client got 504 UT because the rule quick \(test.yaml:\d+\) gives it 30ms.*try 1`},

@@ -17,7 +17,7 @@ type wire struct {
 	mode     wireMode
 	name     string // SNI
 	named    bool   // it says what a connection is for
-	protocol string // that follows, by ALPN
+	relay    bool   // bytes are passed on, rather than requests
 	expected tls.Expected
 }
 
@@ -50,10 +50,7 @@ func (c *compiler) wires(k upstreamKey, v *mesh.View, endpoints []*mesh.Endpoint
 		case t == nil && !c.wantsMTLS(v, e):
 			continue
 		}
-		w := wire{mode: wireMesh, protocol: tls.ProtocolHTTP}
-		if k.relay {
-			w.protocol = tls.ProtocolTCP
-		}
+		w := wire{mode: wireMesh, relay: k.relay}
 		w.expected = expectedOf(v, e, accounts, names, c.node.RootNamespace)
 		if t != nil && t.SNI != "" {
 			w.name = t.SNI
@@ -180,7 +177,7 @@ func expectedOf(v *mesh.View, e *mesh.Endpoint, accounts, names, rootNamespace s
 
 // handshaker makes a connection that was dialled speak TLS.
 type handshaker interface {
-	shake(s *stream, limit instant) error
+	shake(s *stream, speaks headFormat, limit instant) error
 }
 
 // meshClient is how one endpoint is spoken to by mTLS. It lives as long as the
@@ -188,7 +185,18 @@ type handshaker interface {
 type meshClient struct {
 	own     *tls.Own
 	wire    wire
-	current atomic.Pointer[meshConfig]
+	current [2]atomic.Pointer[meshConfig] // for HTTP/1.1, or what is relayed, and for HTTP/2
+}
+
+// protocol is what follows TLS, by ALPN.
+func (w *wire) protocol(speaks headFormat) string {
+	switch {
+	case w.relay:
+		return tls.ProtocolTCP
+	case speaks == asHTTP2:
+		return tls.ProtocolHTTP2
+	}
+	return tls.ProtocolHTTP
 }
 
 // meshConfig is the configuration for the identity as it is.
@@ -199,16 +207,20 @@ type meshConfig struct {
 
 var errNoIdentity = errors.New("mTLS is asked for, and this proxy has no certificate")
 
-func (c *meshClient) shake(s *stream, limit instant) error {
+func (c *meshClient) shake(s *stream, speaks headFormat, limit instant) error {
 	id := c.own.Identity()
 	if id == nil {
 		return errNoIdentity
 	}
-	now := c.current.Load()
+	current := &c.current[0]
+	if speaks == asHTTP2 {
+		current = &c.current[1]
+	}
+	now := current.Load()
 	if now == nil || now.identity != id {
 		w := &c.wire
-		now = &meshConfig{id, id.Client(w.name, w.protocol, w.expected, stdtls.NewLRUClientSessionCache(1))}
-		c.current.Store(now)
+		now = &meshConfig{id, id.Client(w.name, w.protocol(speaks), w.expected, stdtls.NewLRUClientSessionCache(1))}
+		current.Store(now)
 	}
 	return s.connectTLS(now.config, limit)
 }

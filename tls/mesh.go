@@ -12,11 +12,21 @@ import (
 )
 
 // What follows TLS between proxies, by ALPN: requests, or the bytes of a
-// connection that is passed on (Istio: istio-http/1.1, istio).
+// connection that is passed on (Istio: istio-http/1.1, istio-h2, istio).
 const (
-	ProtocolHTTP = "istio-http/1.1"
-	ProtocolTCP  = "istio"
+	ProtocolHTTP  = "istio-http/1.1"
+	ProtocolHTTP2 = "istio-h2"
+	ProtocolTCP   = "istio"
 )
+
+// What follows TLS elsewhere (RFC 7301 6, RFC 9113 3.1).
+const (
+	ALPNHTTP1 = "http/1.1"
+	ALPNHTTP2 = "h2"
+)
+
+// IsHTTP2 reports whether a protocol, by ALPN, is HTTP/2.
+func IsHTTP2(protocol string) bool { return protocol == ALPNHTTP2 || protocol == ProtocolHTTP2 }
 
 // Suites are those of TLS 1.2 that are spoken where nobody chooses: forward
 // secret, with authenticated encryption. Go would speak two with CBC as well.
@@ -38,7 +48,7 @@ func (id *Identity) Server() *stdtls.Config {
 	c := &stdtls.Config{
 		Certificates:                []stdtls.Certificate{id.Certificate},
 		ClientAuth:                  stdtls.RequireAnyClientCert, // judged by VerifyConnection
-		NextProtos:                  []string{ProtocolHTTP, ProtocolTCP, "http/1.1"},
+		NextProtos:                  []string{ProtocolHTTP2, ProtocolHTTP, ProtocolTCP, ALPNHTTP2, ALPNHTTP1},
 		MinVersion:                  stdtls.VersionTLS12,
 		CipherSuites:                Suites(),
 		DynamicRecordSizingDisabled: true, // a reply is one record, and one write, where it fits

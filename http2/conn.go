@@ -1,0 +1,480 @@
+package http2
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"isthmus/http1"
+)
+
+// Options say what one end of a connection allows the other.
+type Options struct {
+	// MaxStreams is how many streams the peer may have open at a time; default
+	// 100, as RFC 9113 5.1.2 has it for a least.
+	MaxStreams uint32
+
+	// Window is how many bytes of a body may come ahead of whoever reads it;
+	// default 64 KiB. A server cannot have less than 65535: that is what clients send
+	// before they hear of it. It grows up to MaxWindow with what the way there holds;
+	// default 4 MiB, as much as 40 ms at 800 Mbit/s.
+	Window, MaxWindow int
+
+	// DropUnderscores drops trailers with a "_" in their names; see
+	// [http1.Header.Underscore].
+	DropUnderscores bool
+}
+
+const (
+	defaultMaxStreams = 100
+	defaultWindow     = 64 << 10
+	defaultMaxWindow  = 4 << 20
+
+	// protocolWindow is every window before anybody has said anything (RFC 9113
+	// 6.9.2).
+	protocolWindow = 65535
+
+	// maxFrame is the largest frame that we take and send: what every peer has to
+	// take (RFC 9113 4.2).
+	maxFrame = 16 << 10
+
+	// maxHeaderBlock bounds a header block as it comes. Huffman's code saves three
+	// eighths at the most, so one of a list within the limit is never much larger;
+	// CVE-2024-27316 is what no bound costs.
+	maxHeaderBlock = 64 << 10
+
+	// connWindow is how much of all bodies together may have come and wait to be
+	// read. What is within it is granted anew as it comes, so that a body that
+	// nobody reads cannot hold up the others.
+	connWindow = 4 << 20
+)
+
+func (o Options) orDefault() Options {
+	if o.MaxStreams == 0 {
+		o.MaxStreams = defaultMaxStreams
+	}
+	if o.Window == 0 {
+		o.Window = defaultWindow
+	}
+	if o.MaxWindow == 0 {
+		o.MaxWindow = defaultMaxWindow
+	}
+	return o
+}
+
+// Conn is one end of a connection. Receive and Next are for one goroutine, the
+// reader, and Flush for one, the flusher; all else is for any.
+type Conn struct {
+	options Options
+	server  bool
+
+	// The reader's alone.
+	decoder  *Decoder
+	preface  bool   // the client's has come
+	settled  bool   // the peer's first SETTINGS have come
+	block    []byte // of a header block that comes in several frames
+	expected uint32 // the stream that it is for; 0: none is coming
+	ending   bool   // it ends its stream
+	fault    error  // what is wrong with it besides
+	fresh    []*Stream
+	taken    int // of fresh
+
+	mu      sync.Mutex // guards what is below, and what streams say it does
+	out     []byte     // frames to be sent; borrowed while there are any
+	writing bool       // the flusher has others under way
+	ready   sync.Cond  // for the flusher: there are some, or it is over
+	waiting []*Stream  // for room in out, or for the connection's window
+
+	streams   map[uint32]*Stream
+	last      uint32 // the highest stream of the client's
+	active    int    // streams that somebody serves: a reset gives no place for another (CVE-2023-44487)
+	send      sendWindow
+	recv      recvWindow
+	unread    int // bytes of all bodies that have come and were not read
+	withheld  int // of the connection's window, while unread is too much
+	estimator bdpEstimator
+	nuisance  glitches  // what the peer has done that costs it nothing and us much
+	heard     time.Time // when bytes came last
+	probing   bool      // the answer to Probe has not come
+	window    uint32    // a new stream's, for the peer to send
+
+	peerWindow  uint32 // a new stream's, for us to send
+	peerStreams uint32 // how many the peer lets us open
+	peerTable   bool   // the peer has made its decoder's table smaller: we have none
+	extended    bool   // the peer takes extended CONNECT (RFC 8441)
+
+	resets  [64]uint32 // streams that we have reset of late, of which frames may be under way
+	resetAt int
+
+	leaving bool   // GOAWAY went out: no stream above limit is served
+	limit   uint32 // see leaving
+	refused bool   // GOAWAY came: open no more streams
+	err     error  // why the connection is over
+}
+
+// NewServer makes a server's end, whose SETTINGS are to be flushed.
+func NewServer(o Options) *Conn {
+	o.Window = max(o.Window, defaultWindow)
+	c := newConn(o, true)
+	c.out = AppendSettings(c.borrow(),
+		Setting{ID: SettingMaxConcurrentStreams, Value: c.options.MaxStreams},
+		Setting{ID: SettingInitialWindowSize, Value: uint32(c.options.Window)},
+		Setting{ID: SettingMaxHeaderListSize, Value: uint32(http1.DefaultLimits.HeadBytes)},
+		Setting{ID: SettingEnableConnectProtocol, Value: 1},
+	)
+	c.widen()
+	return c
+}
+
+// NewClient makes a client's end, whose preface is to be flushed.
+func NewClient(o Options) *Conn {
+	c := newConn(o, false)
+	c.preface = true
+	c.out = AppendSettings(append(c.borrow(), Preface...),
+		Setting{ID: SettingEnablePush, Value: 0},
+		Setting{ID: SettingInitialWindowSize, Value: uint32(c.options.Window)},
+		Setting{ID: SettingMaxHeaderListSize, Value: uint32(http1.DefaultLimits.HeadBytes)},
+	)
+	c.widen()
+	return c
+}
+
+func newConn(o Options, server bool) *Conn {
+	o = o.orDefault()
+	c := &Conn{
+		options: o, server: server, decoder: NewDecoder(headerTable),
+		streams: map[uint32]*Stream{}, send: newSendWindow(protocolWindow), recv: newRecvWindow(protocolWindow),
+		window: uint32(o.Window), peerWindow: protocolWindow, peerStreams: defaultMaxStreams,
+		estimator: newBDPEstimator(uint32(o.Window)),
+	}
+	c.ready.L = &c.mu
+	return c
+}
+
+// headerTable is the size of the peer's dynamic table, which our decoder
+// mirrors; the protocol's default.
+const headerTable = 4096
+
+// widen grants the connection's whole window.
+func (c *Conn) widen() {
+	c.out = AppendWindowUpdate(c.out, 0, c.recv.grow(connWindow))
+}
+
+var (
+	// ErrTimeout is the end of a wait whose limit has passed.
+	ErrTimeout = errors.New("deadline exceeded")
+
+	// ErrInterrupted is the end of a wait that [Stream.Interrupt] broke off.
+	ErrInterrupted = errors.New("interrupted")
+
+	// ErrWait says that nothing has come yet.
+	ErrWait = errors.New("nothing to read yet")
+
+	// ErrUnprocessed is the end of a request of which the server has said that it
+	// has not looked at it (RFC 9113 8.7), or that was never sent.
+	ErrUnprocessed = errors.New("not processed by the server")
+
+	// ErrClosed is the end of a connection that nobody has found a fault with.
+	ErrClosed = errors.New("connection closed")
+)
+
+// ResetError is a stream's end by RST_STREAM.
+type ResetError struct {
+	Code   ErrCode
+	ByPeer bool
+}
+
+func (e ResetError) Error() string { return "stream reset: " + e.Code.String() }
+
+// Receive takes whole frames off the bytes that have come, and returns how many
+// bytes these are; the rest is to be given again, with what comes behind it. An
+// error ends the connection: what the peer is told is left for the flusher.
+func (c *Conn) Receive(b []byte) (n int, err error) {
+	c.mu.Lock()
+	c.heard = time.Now()
+	c.mu.Unlock()
+	if !c.preface {
+		if !c.takePreface(b) {
+			return 0, c.fail(&ConnError{CodeProtocol, "not the preface of HTTP/2"})
+		}
+		if !c.preface {
+			return 0, nil
+		}
+		n = len(Preface)
+	}
+	for len(b)-n >= frameHeaderLen {
+		h := ParseFrameHeader(b[n:])
+		if h.Length > maxFrame {
+			return n, c.fail(errFrameLarge)
+		}
+		end := n + frameHeaderLen + int(h.Length)
+		if end > len(b) {
+			break
+		}
+		if err := c.take(h, b[n+frameHeaderLen:end]); err != nil {
+			return end, c.fail(err)
+		}
+		n = end
+	}
+	return n, nil
+}
+
+// takePreface looks for the client's preface, and reports whether what has come
+// may be one.
+func (c *Conn) takePreface(b []byte) bool {
+	m := min(len(b), len(Preface))
+	if string(b[:m]) != Preface[:m] {
+		return false
+	}
+	c.preface = m == len(Preface)
+	return true
+}
+
+// take takes one frame. A *StreamError ends its stream only.
+func (c *Conn) take(h FrameHeader, p []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.inOrder(h); err != nil {
+		return err
+	}
+	err := h.Check(maxFrame)
+	if err == nil {
+		err = c.dispatch(h, p)
+	}
+	var s *StreamError
+	if errors.As(err, &s) {
+		c.resetLocked(h.Stream, s.Code)
+		return c.annoyed(glitchProvoked)
+	}
+	return err
+}
+
+// dispatch gives a frame to whoever takes its type. The caller of all those holds
+// mu.
+func (c *Conn) dispatch(h FrameHeader, p []byte) (err error) {
+	switch h.Type {
+	case FrameData:
+		err = c.takeData(h, p)
+	case FrameHeaders:
+		err = c.takeHeaders(h, p)
+	case FrameContinuation:
+		err = c.takeContinuation(h, p)
+	case FramePriority:
+		err = c.takePriority(h, p)
+	case FrameReset:
+		err = c.takeReset(h, p)
+	case FrameSettings:
+		err = c.takeSettings(h, p)
+	case FramePing:
+		err = c.takePing(h, p)
+	case FrameGoAway:
+		err = c.takeGoAway(h, p)
+	case FrameWindowUpdate:
+		err = c.takeWindowUpdate(h, p)
+	default:
+		// Frames of unknown types are ignored (5.5).
+		err = c.annoyed(glitchUnknown)
+	}
+	return err
+}
+
+// inOrder holds that SETTINGS come first (RFC 9113 3.4), and that nothing comes
+// between the parts of a header block (4.3).
+func (c *Conn) inOrder(h FrameHeader) error {
+	if !c.settled {
+		if h.Type != FrameSettings || h.Flags.Has(FlagAck) {
+			return &ConnError{CodeProtocol, "the first frame is not SETTINGS"}
+		}
+		c.settled = true
+	}
+	if c.expected != 0 && (h.Type != FrameContinuation || h.Stream != c.expected) {
+		return &ConnError{CodeProtocol, "a frame within a header block"}
+	}
+	if c.expected == 0 && h.Type == FrameContinuation {
+		return &ConnError{CodeProtocol, "CONTINUATION without a header block"}
+	}
+	return nil
+}
+
+// annoyed counts a nuisance. Too many end the connection (FAULTS: rapid reset,
+// floods).
+func (c *Conn) annoyed(g glitch) error {
+	if c.nuisance.add(g, c.heard) {
+		return errTiresome
+	}
+	return nil
+}
+
+var errTiresome = &ConnError{CodeEnhanceYourCalm, "too_much_for_nothing"}
+
+// fail ends the connection with the error's code.
+func (c *Conn) fail(err error) error {
+	code := CodeInternal
+	var e *ConnError
+	if errors.As(err, &e) {
+		code = e.Code
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.out = AppendGoAway(c.room(), c.last, code, err.Error())
+		c.end(err)
+	}
+	return err
+}
+
+// Close ends the connection: its socket is no good any more, or nobody wants it.
+// Frames under way are still flushed.
+func (c *Conn) Close(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil || err == io.EOF {
+		err = ErrClosed
+	}
+	c.end(err)
+}
+
+// end ends all streams and wakes everybody. The caller holds mu.
+func (c *Conn) end(err error) {
+	if c.err == nil {
+		c.err = err
+	}
+	for _, s := range c.streams {
+		if s.err == nil && !(s.remoteEnd && s.localEnd) {
+			s.err = c.err
+		}
+		s.readable.signal()
+		s.writable.signal()
+	}
+	c.ready.Signal()
+}
+
+// Err returns why the connection is over; nil while it is not.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Next returns a stream that the client has opened in what Receive was last
+// given, nil when there are no more. Whoever takes one has to close it.
+func (c *Conn) Next() *Stream {
+	if c.taken == len(c.fresh) {
+		clear(c.fresh)
+		c.fresh, c.taken = c.fresh[:0], 0
+		return nil
+	}
+	c.taken++
+	return c.fresh[c.taken-1]
+}
+
+// Active returns how many streams are open.
+func (c *Conn) Active() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.active
+}
+
+// Idle reports whether nothing is under way.
+func (c *Conn) Idle() bool { return c.Active() == 0 }
+
+// TakesMore reports whether the server looks at more requests.
+func (c *Conn) TakesMore() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err == nil && !c.refused && !c.leaving && c.last < maxStreamID-1
+}
+
+// Open returns a stream for a request, or nil if as many are open as the server
+// allows, or most, unless that is 0. [Stream.Send] and [Stream.Start] open it.
+func (c *Conn) Open(most int) *Stream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if most == 0 || uint32(most) > c.peerStreams {
+		most = int(min(c.peerStreams, maxStreamID))
+	}
+	if c.active >= most {
+		return nil
+	}
+	c.active++
+	return takeStream(c, 0)
+}
+
+// open gives a client's stream its number, in the order in which heads are sent.
+// The caller holds mu.
+func (c *Conn) openLocked(s *Stream) error {
+	if c.err != nil || c.refused || c.last >= maxStreamID-1 {
+		return ErrUnprocessed
+	}
+	s.id = c.last + 2
+	if c.last == 0 {
+		s.id = 1
+	}
+	c.last = s.id
+	s.send, s.recv = newSendWindow(c.peerWindow), newRecvWindow(c.window)
+	c.streams[s.id] = s
+	return nil
+}
+
+// Leave says that no more streams are served, and is the beginning of the end:
+// once those are over that the client has sent before it hears of it, and no
+// others can come, Flush returns. A client leaves at once (RFC 9113 6.8).
+func (c *Conn) Leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.leaving || c.err != nil {
+		return
+	}
+	c.leaving = true
+	if !c.server {
+		c.out = AppendGoAway(c.room(), 0, CodeNo, "")
+		return
+	}
+	c.limit = maxStreamID
+	c.out = AppendGoAway(c.room(), maxStreamID, CodeNo, "")
+	c.out = AppendPing(c.out, false, pingLeave)
+}
+
+// LeaveNow serves no streams but those that have come.
+func (c *Conn) LeaveNow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leaveNow()
+}
+
+// leaveNow does so. The caller holds mu.
+func (c *Conn) leaveNow() {
+	if c.leaving && c.limit > c.last && c.err == nil {
+		c.limit = c.last
+		c.out = AppendGoAway(c.room(), c.last, CodeNo, "")
+	}
+}
+
+// left reports whether nothing more can come. The caller holds mu.
+func (c *Conn) left() bool {
+	return c.server && c.leaving && c.limit <= c.last && c.active == 0
+}
+
+// Probe asks the peer whether it is there. It reports false if the answer to
+// the last time has not come yet.
+func (c *Conn) Probe() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.probing {
+		return false
+	}
+	c.probing = true
+	c.out = AppendPing(c.room(), false, pingProbe)
+	return true
+}
+
+// Probing reports whether an answer is awaited.
+func (c *Conn) Probing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.probing
+}
+
+// Pending reports whether a frame, or a header block, has come in part.
+func (c *Conn) Pending() bool { return c.expected != 0 }

@@ -1,0 +1,354 @@
+package http2
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"pgregory.net/rapid"
+
+	"isthmus/http1"
+)
+
+// ends is a client's and a server's end, joined by pipes.
+type ends struct {
+	client, server *Conn
+	serve          func(s *Stream) // on a goroutine of its own
+	wait           sync.WaitGroup
+	heard          chan struct{} // of capacity 1: one of them has heard something
+}
+
+// join joins two ends. What the pipes carry comes in pieces of any size.
+func join(client, server Options, serve func(*Stream)) *ends {
+	e := &ends{client: NewClient(client), server: NewServer(server), serve: serve, heard: make(chan struct{}, 1)}
+	there, back := newPipe(), newPipe()
+	e.run(e.client, back, there)
+	e.run(e.server, there, back)
+	return e
+}
+
+func (e *ends) run(c *Conn, in, out *pipe) {
+	e.wait.Add(2)
+	go func() { // ends with close
+		defer e.wait.Done()
+		c.Flush(func(p []byte) error { _, err := out.Write(p); return err })
+		out.Close()
+	}()
+	go func() { // ends with the other side
+		defer e.wait.Done()
+		var buf []byte
+		piece := make([]byte, 7001)
+		for {
+			n, err := in.Read(piece)
+			buf = append(buf, piece[:n]...)
+			m, fault := c.Receive(buf)
+			buf = buf[m:]
+			select {
+			case e.heard <- struct{}{}:
+			default:
+			}
+			for s := c.Next(); s != nil; s = c.Next() {
+				e.wait.Add(1)
+				go func() { // ends with the request
+					defer e.wait.Done()
+					e.serve(s)
+					s.Close()
+				}()
+			}
+			if fault != nil || err != nil {
+				c.Close(errors.Join(fault, err))
+				return
+			}
+		}
+	}()
+}
+
+// close ends both, and waits until all that they have begun is over.
+func (e *ends) close() {
+	e.client.Close(nil)
+	e.server.Close(nil)
+	e.wait.Wait()
+}
+
+// pipe is a buffer that is written to and read from.
+type pipe struct {
+	mu     sync.Mutex // guards what is below
+	more   sync.Cond
+	buf    bytes.Buffer
+	closed bool
+}
+
+func newPipe() *pipe {
+	p := &pipe{}
+	p.more.L = &p.mu
+	return p
+}
+
+func (p *pipe) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return 0, io.ErrClosedPipe
+	}
+	p.more.Signal()
+	return p.buf.Write(b)
+}
+
+func (p *pipe) Read(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.buf.Len() == 0 && !p.closed {
+		p.more.Wait()
+	}
+	return p.buf.Read(b)
+}
+
+func (p *pipe) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	p.more.Broadcast()
+}
+
+func requestBlock() []byte {
+	b := AppendMethod(nil, []byte("POST"))
+	b = AppendScheme(b, []byte("http"))
+	b = AppendAuthority(b, []byte("s.test"))
+	return AppendPath(b, []byte("/"), nil, false)
+}
+
+// readAll reads a body to its end.
+func readAll(s *Stream) ([]byte, error) {
+	var out []byte
+	piece := make([]byte, 3000)
+	for {
+		n, err := s.Read(piece)
+		out = append(out, piece[:n]...)
+		switch err {
+		case nil:
+		case io.EOF:
+			return out, nil
+		case ErrWait:
+			if err := s.Wait(time.Now().Add(10 * time.Second)); err != nil {
+				return out, err
+			}
+		default:
+			return out, err
+		}
+	}
+}
+
+// readReply reads the final head of a reply, its body and its trailers.
+func readReply(s *Stream) (status string, body []byte, trailers []http1.Field, err error) {
+	for {
+		if fields, _, ok := s.Head(); ok {
+			status = string(fields[0].Value)
+			break
+		}
+		if err := s.Wait(time.Now().Add(10 * time.Second)); err != nil {
+			return "", nil, nil, err
+		}
+	}
+	body, err = readAll(s)
+	return status, body, s.Trailers(), err
+}
+
+// TestConn_Echo: many requests at a time, of bodies of all sizes, whole or in
+// pieces, with trailers and without, come back as they went, whatever the
+// windows are.
+func TestConn_Echo(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		window := rapid.SampledFrom([]int{1, 100, 16 << 10, 64 << 10}).Draw(t, "window")
+		e := join(Options{Window: window}, Options{Window: window}, func(s *Stream) {
+			body, err := readAll(s)
+			if err != nil {
+				return
+			}
+			limit := time.Now().Add(10 * time.Second)
+			block := AppendStatus(nil, 200)
+			if trailers := s.Trailers(); len(trailers) > 0 {
+				s.Send(block, body, false, limit)
+				s.SendTrailers(AppendField(nil, trailers[0].Name, trailers[0].Value), limit)
+				return
+			}
+			s.Send(block, body, true, limit)
+		})
+		defer e.close()
+		var wait sync.WaitGroup
+		most := 200_000
+		if window < 1000 {
+			most = 300
+		}
+		for range rapid.IntRange(1, 20).Draw(t, "requests") {
+			body := bytes.Repeat([]byte{rapid.Byte().Draw(t, "byte")}, rapid.IntRange(0, most).Draw(t, "size"))
+			trailer := rapid.Bool().Draw(t, "trailer")
+			piece := rapid.IntRange(most/20, most/2).Draw(t, "piece")
+			wait.Go(func() { // ends with the reply
+				s := e.client.Open(0)
+				if s == nil {
+					t.Errorf("no stream to be had")
+					return
+				}
+				defer s.Close()
+				limit := time.Now().Add(10 * time.Second)
+				left := body
+				if err := s.Send(requestBlock(), nil, false, limit); err != nil {
+					t.Errorf("send: %v", err)
+				}
+				for len(left) > 0 {
+					n := min(piece, len(left))
+					if err := s.Write(left[:n], !trailer && n == len(left), limit); err != nil {
+						t.Errorf("write: %v", err)
+						return
+					}
+					left = left[n:]
+				}
+				if trailer {
+					s.SendTrailers(AppendField(nil, []byte("x-last"), []byte("word")), limit)
+				} else if len(body) == 0 {
+					s.Write(nil, true, limit)
+				}
+				status, got, trailers, err := readReply(s)
+				if err != nil || status != "200" || !bytes.Equal(got, body) || trailer != (len(trailers) == 1) {
+					t.Errorf("status %q, %d bytes, trailers %v, error %v; want 200, %d bytes, a trailer: %v", status, len(got), trailers, err, len(body), trailer)
+				}
+			})
+		}
+		wait.Wait()
+	})
+}
+
+// TestConn_SlowReaderHoldsUpNobody: a body that nobody reads leaves the others
+// their windows.
+func TestConn_SlowReaderHoldsUpNobody(t *testing.T) {
+	const size = 3 * connWindow
+	stuck := make(chan struct{})
+	e := join(Options{}, Options{}, func(s *Stream) {
+		if fields, _, _ := s.Request(); string(fields[0].Value) == "GET" {
+			<-stuck
+			return
+		}
+		body, _ := readAll(s)
+		s.Send(AppendStatus(nil, 200), body[:1], true, time.Time{})
+	})
+	defer e.close()
+	for range 20 {
+		s := e.client.Open(0)
+		defer s.Close()
+		block := AppendPath(AppendAuthority(AppendScheme(AppendMethod(nil, []byte("GET")), []byte("http")), []byte("s.test")), []byte("/"), nil, false)
+		s.Start(block, make([]byte, defaultWindow), false)
+	}
+	s := e.client.Open(0)
+	defer s.Close()
+	sent := make(chan error)
+	go func() { sent <- s.Send(requestBlock(), make([]byte, size), true, time.Time{}) }() // ends when all is on its way
+	if status, _, _, err := readReply(s); status != "200" {
+		t.Errorf("status %q, error %v", status, err)
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	close(stuck)
+}
+
+// TestConn_Leave: requests that have come before GOAWAY are served, the others
+// are known to be unprocessed, and the connection ends by itself.
+func TestConn_Leave(t *testing.T) {
+	arrived, release := make(chan struct{}), make(chan struct{})
+	e := join(Options{}, Options{}, func(s *Stream) {
+		arrived <- struct{}{}
+		<-release
+		s.Send(AppendStatus(nil, 204), nil, true, time.Time{})
+	})
+	s := e.client.Open(0)
+	late := e.client.Open(0)
+	s.Start(requestBlock(), nil, true)
+	<-arrived
+	e.server.Leave()
+	for e.client.TakesMore() {
+		<-e.heard
+	}
+	if _, err := late.Start(requestBlock(), nil, true); err != ErrUnprocessed {
+		t.Errorf("a request behind GOAWAY: %v, want ErrUnprocessed", err)
+	}
+	late.Close()
+	close(release)
+	if status, _, _, err := readReply(s); status != "204" {
+		t.Errorf("status %q, error %v", status, err)
+	}
+	s.Close()
+	e.wait.Wait() // both ends end by themselves
+}
+
+// FuzzConn: no sequence of frames breaks the server's end, makes it keep more than
+// it should, or say what is not HTTP/2.
+func FuzzConn(f *testing.F) {
+	var seed bytes.Buffer
+	framer := http2.NewFramer(&seed, nil)
+	framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: requestBlock(), EndHeaders: true})
+	framer.WriteData(1, false, []byte("body"))
+	framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: AppendField(nil, []byte("a"), []byte("b")), EndHeaders: true, EndStream: true})
+	f.Add(bytes.Clone(seed.Bytes()))
+	seed.Reset()
+	framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: requestBlock()})
+	framer.WriteContinuation(1, true, nil)
+	framer.WriteRSTStream(1, http2.ErrCodeCancel)
+	framer.WritePing(false, [8]byte{})
+	framer.WriteWindowUpdate(0, 5)
+	framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	framer.WritePriority(3, http2.PriorityParam{})
+	framer.WriteGoAway(1, 0, nil)
+	f.Add(bytes.Clone(seed.Bytes()))
+	f.Fuzz(func(t *testing.T, frames []byte) {
+		c := NewServer(Options{MaxStreams: 3})
+		input := AppendSettings([]byte(Preface))
+		input = append(input, frames...)
+		var said bytes.Buffer
+		var open []*Stream
+		for from := 0; from < len(input); {
+			n, err := c.Receive(input[from:min(len(input), from+len(input)/2+20)])
+			for s := c.Next(); s != nil; s = c.Next() {
+				open = append(open, s)
+			}
+			for _, s := range open {
+				fields, end, _ := s.Request()
+				var r http1.Request
+				ReadRequest(&r, fields, nil, end)
+				if s.Read(make([]byte, 10)); s.Ended() {
+					s.Send(AppendStatus(nil, 200), []byte("ok"), true, time.Now())
+				}
+			}
+			if len(open) > 2 {
+				open[0].Close()
+				open = open[1:]
+			}
+			said.Write(c.out)
+			c.out = nil
+			if from += n; err != nil || n == 0 {
+				break
+			}
+		}
+		if c.unread > connWindow || len(c.streams) > 3 {
+			t.Errorf("%d bytes and %d streams are kept", c.unread, len(c.streams))
+		}
+		for _, s := range open {
+			s.Close()
+		}
+		if c.active != 0 || c.unread != 0 {
+			t.Errorf("at the end %d streams are open and %d bytes unread", c.active, c.unread)
+		}
+		said.Write(c.out)
+		reader := http2.NewFramer(nil, &said)
+		for {
+			if _, err := reader.ReadFrame(); err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatalf("what was said is not HTTP/2: %v", err)
+			}
+		}
+	})
+}

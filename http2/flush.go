@@ -1,0 +1,92 @@
+package http2
+
+import (
+	"runtime"
+	"sync"
+)
+
+// What is to be sent is gathered in one buffer. Workers append their frames to
+// it and go on; the flusher writes what there is, and while it writes, the next
+// frames gather in another one. It yields once before it writes: workers that
+// are about to append do so first, and several replies leave in one write.
+
+const (
+	// outSize is how much may be gathered before those who send bodies have to
+	// wait; one large write.
+	outSize = 64 << 10
+
+	// outLimit bounds what the reader adds by itself, acknowledgements of a peer
+	// that sends PING and SETTINGS and does not read (CVE-2019-9512, -9515).
+	outLimit = 4 * outSize
+)
+
+var outs = sync.Pool{New: func() any { return new([outSize]byte) }}
+
+// borrow returns an empty buffer.
+func (c *Conn) borrow() []byte { return outs.Get().(*[outSize]byte)[:0] }
+
+// room returns what is to be sent, to be appended to, and has the flusher see to
+// it. The caller holds mu.
+func (c *Conn) room() []byte {
+	if c.out == nil {
+		c.out = c.borrow()
+		if !c.writing {
+			c.ready.Signal()
+		}
+	}
+	return c.out
+}
+
+// giveBack keeps a buffer for others, unless it has had to grow.
+func giveBack(b []byte) {
+	if cap(b) == outSize {
+		outs.Put((*[outSize]byte)(b[:outSize]))
+	}
+}
+
+// Flush hands what is to be sent to write until the connection is over, or
+// write fails, which ends it. write must not keep the bytes. Each call of write
+// takes as long as the peer makes it.
+func (c *Conn) Flush(write func(p []byte) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		c.writing = false
+		for c.out == nil && c.err == nil && !c.left() {
+			c.ready.Wait()
+		}
+		if c.out == nil {
+			return c.err
+		}
+		c.writing = true
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+		out := c.out
+		c.out = nil
+		c.roomMade()
+		c.mu.Unlock()
+		err := write(out)
+		giveBack(out)
+		c.mu.Lock()
+		if err != nil {
+			c.end(err)
+			giveBack(c.out)
+			c.out = nil
+			return err
+		}
+	}
+}
+
+// roomMade wakes those who wait for room in the buffer. The caller holds mu.
+func (c *Conn) roomMade() {
+	for i, s := range c.waiting {
+		s.writable.signal()
+		c.waiting[i] = nil
+	}
+	c.waiting = c.waiting[:0]
+}
+
+// flooded reports whether the peer makes us say more than it reads. The caller
+// holds mu.
+func (c *Conn) flooded() bool { return len(c.out) > outLimit }

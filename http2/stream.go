@@ -1,0 +1,438 @@
+package http2
+
+import (
+	"io"
+	"sync"
+	"time"
+
+	"isthmus/http1"
+)
+
+// Stream is one request and its reply. One goroutine at a time may read, and one
+// write; Interrupt and Err are for any. Whoever has it calls Close at the end,
+// after which it is another's.
+type Stream struct {
+	conn *Conn
+
+	id       uint32        // of a client's: 0 before the head is sent
+	arena    []byte        // names and values of fields
+	fields   []http1.Field // all that have come, heads and trailers; written by the reader
+	tooLarge bool          // the head has more of them than we take
+
+	// Guarded by conn.mu.
+	send      sendWindow
+	recv      recvWindow
+	queue     queue
+	counted   bool  // the body has a length:
+	length    int64 // what is missing of it
+	heads     []head
+	headDone  bool // the reply's final head has come
+	trailers  []http1.Field
+	remoteEnd bool      // the peer has ended its side
+	localEnd  bool      // we have ours
+	opened    time.Time // a client's stream: when its head came
+	replied   bool      // something has been sent
+	unwanted  bool      // the server wants no more of the request
+	err       error     // why it is over before its time
+	stopRead  bool      // see Interrupt
+	stopWrite bool
+
+	readable, writable waiter
+}
+
+// head is one that waits for its reader.
+type head struct {
+	fields []http1.Field
+	end    bool
+}
+
+// tableSizeZero tells a decoder that we use no dynamic table (RFC 7541 6.3).
+const tableSizeZero = 0x20
+
+var streams = sync.Pool{New: func() any { return &Stream{readable: newWaiter(), writable: newWaiter()} }}
+
+func takeStream(c *Conn, id uint32) *Stream {
+	s := streams.Get().(*Stream)
+	s.conn, s.id = c, id
+	return s
+}
+
+// recycle gives a stream's memory back.
+func (s *Stream) recycle() {
+	s.queue.clear()
+	arena, fields, heads := s.arena, s.fields, s.heads
+	if cap(arena) > maxFrame {
+		arena = nil // one enormous head shall not be kept for ever
+	}
+	clear(fields)
+	clear(heads)
+	*s = Stream{arena: arena[:0], fields: fields[:0], heads: heads[:0], queue: queue{chunks: s.queue.chunks[:0]}, readable: s.readable, writable: s.writable}
+	streams.Put(s)
+}
+
+// Request returns the fields of a request's head, pseudo fields and all, and
+// whether the request ends with it. They hold until Close. large says that there
+// were more than we take: the rest was left out.
+func (s *Stream) Request() (fields []http1.Field, end, large bool) {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.fields, s.remoteEnd && s.queue.len() == 0 && s.trailers == nil, s.tooLarge
+}
+
+// ExpectLength holds the body to a length (RFC 9113 8.1.1). It is for servers,
+// before anything is read.
+func (s *Stream) ExpectLength(n int64) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	came := int64(s.queue.len())
+	if came > n || s.remoteEnd && came < n {
+		c.resetLocked(s.id, CodeProtocol)
+		return s.err
+	}
+	s.counted, s.length = true, n-came
+	return nil
+}
+
+// expectLength does so for a reply. The caller holds conn.mu.
+func (s *Stream) expectLength(fields []http1.Field) {
+	for i := range fields {
+		if fields[i].ID == http1.ContentLength {
+			if n, ok := http1.ParseLength(fields[i].Value); ok {
+				s.counted, s.length = true, n
+			}
+			return
+		}
+	}
+}
+
+// Head returns the next head of a reply, interim or final, and whether the reply
+// ends with it; ok is false if none has come. Fields hold until Close.
+func (s *Stream) Head() (fields []http1.Field, end, ok bool) {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	if len(s.heads) == 0 {
+		return nil, false, false
+	}
+	h := s.heads[0]
+	s.heads = append(s.heads[:0], s.heads[1:]...)
+	return h.fields, h.end, true
+}
+
+// Read reads what has come of the body. [ErrWait]: nothing has. [io.EOF]: that
+// was all, and the trailers have come, if there are any.
+func (s *Stream) Read(p []byte) (n int, err error) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n = s.queue.read(p)
+	switch {
+	case n > 0:
+		c.unread -= n
+		c.grantStream(s, n)
+		if c.withheld > 0 {
+			c.grant(0)
+		}
+		return n, nil
+	case s.err != nil:
+		return 0, s.err
+	case s.remoteEnd:
+		return 0, io.EOF
+	}
+	return 0, ErrWait
+}
+
+// Ended reports whether Read has returned all that there is.
+func (s *Stream) Ended() bool {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.remoteEnd && s.queue.len() == 0
+}
+
+// Trailers returns the fields that came behind the body, once Read has returned
+// io.EOF or Ended says so. They hold until Close.
+func (s *Stream) Trailers() []http1.Field {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.trailers
+}
+
+// Wait waits until there is something to read, a head, or the end.
+// [ErrTimeout]: limit came before. [ErrInterrupted]: Interrupt did. A zero limit
+// never comes.
+func (s *Stream) Wait(limit time.Time) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case s.stopRead:
+			s.stopRead = false
+			return ErrInterrupted
+		case s.queue.len() > 0 || len(s.heads) > 0 || s.remoteEnd:
+			return nil
+		case s.err != nil:
+			return s.err
+		}
+		c.mu.Unlock()
+		err := s.readable.wait(limit)
+		c.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// LookOut waits until the stream is over before its time, and returns why, or
+// [ErrTimeout] at limit.
+func (s *Stream) LookOut(limit time.Time) error {
+	for {
+		if err := s.Err(); err != nil {
+			return err
+		}
+		if err := s.readable.wait(limit); err != nil {
+			return err
+		}
+	}
+}
+
+// Err returns why the stream is over before its time; nil while it is not.
+func (s *Stream) Err() error {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.err
+}
+
+// Interrupt ends a wait for something to read under way, or the next one.
+func (s *Stream) Interrupt() {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	s.stopRead = true
+	s.readable.signal()
+}
+
+// InterruptWrite ends a Write under way, and all that follow.
+func (s *Stream) InterruptWrite() {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	s.stopWrite = true
+	s.writable.signal()
+}
+
+// Send sends a head, made by the Append functions, and data behind it, which may
+// be all of the body if end says so. A client's stream is opened by it:
+// [ErrUnprocessed] if the connection takes no more.
+func (s *Stream) Send(block, data []byte, end bool, limit time.Time) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := s.room(limit); err != nil {
+		return err
+	}
+	if s.id == 0 {
+		if err := c.openLocked(s); err != nil {
+			return err
+		}
+	}
+	s.replied = true
+	s.head(block, end && len(data) == 0)
+	return s.write(data, end, limit)
+}
+
+// Write sends a part of the body, the last one if end says so. It returns when
+// all of it is on its way to the socket: the peer's windows let it be, and there
+// is room.
+func (s *Stream) Write(data []byte, end bool, limit time.Time) error {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.write(data, end, limit)
+}
+
+// SendTrailers ends the body with a block of trailers.
+func (s *Stream) SendTrailers(block []byte, limit time.Time) error {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	if err := s.room(limit); err != nil {
+		return err
+	}
+	s.head(block, true)
+	return nil
+}
+
+// Start opens a client's stream with a head and as much of data as can be sent at
+// once, which it returns. It never waits. See Send.
+func (s *Stream) Start(block, data []byte, end bool) (n int, err error) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.openLocked(s); err != nil {
+		return 0, err
+	}
+	s.head(block, end && len(data) == 0)
+	for n < len(data) && len(c.out) < outSize {
+		m := s.frame(data[n:], end)
+		if m == 0 {
+			break
+		}
+		n += m
+	}
+	return n, nil
+}
+
+// HeadWaits reports whether a head has come that Head has not returned.
+func (s *Stream) HeadWaits() bool {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return len(s.heads) > 0
+}
+
+// Fault ends the stream for what its head is, as if the connection had found out.
+func (s *Stream) Fault(err *StreamError) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.reset(err.Code)
+	c.nuisance.add(glitchProvoked, c.heard) // too much of it ends the connection with its next frame
+}
+
+// head appends a header block. The caller holds conn.mu.
+func (s *Stream) head(block []byte, end bool) {
+	c := s.conn
+	out := c.room()
+	start := len(out)
+	out = BeginHeaders(out)
+	if c.peerTable {
+		out = append(out, tableSizeZero)
+		c.peerTable = false
+	}
+	c.out = EndHeaders(append(out, block...), start, s.id, end, maxFrame)
+	if end {
+		s.localEnd = true
+		s.over()
+	}
+}
+
+// room waits until there is room for frames. The caller holds conn.mu.
+func (s *Stream) room(limit time.Time) error {
+	c := s.conn
+	for {
+		switch {
+		case s.err != nil:
+			return s.err
+		case s.unwanted:
+			return ResetError{CodeNo, true}
+		case s.stopWrite:
+			return ErrInterrupted
+		case len(c.out) < outSize:
+			return nil
+		}
+		if err := s.pause(limit); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits until writing may go on. The caller holds conn.mu.
+func (s *Stream) pause(limit time.Time) error {
+	c := s.conn
+	c.waiting = append(c.waiting, s)
+	c.mu.Unlock()
+	err := s.writable.wait(limit)
+	c.mu.Lock()
+	for i, w := range c.waiting { // unless it was woken from there
+		if w == s {
+			c.waiting = append(c.waiting[:i], c.waiting[i+1:]...)
+			break
+		}
+	}
+	return err
+}
+
+// write appends DATA frames, as many as the windows and the room allow at a
+// time, a frame a turn so that others get theirs. The caller holds conn.mu.
+func (s *Stream) write(data []byte, end bool, limit time.Time) error {
+	for len(data) > 0 || end && !s.localEnd {
+		if err := s.room(limit); err != nil {
+			return err
+		}
+		n := s.frame(data, end)
+		if n == 0 && len(data) > 0 {
+			if err := s.pause(limit); err != nil {
+				return err
+			}
+		}
+		data = data[n:]
+	}
+	return nil
+}
+
+// frame appends a DATA frame of as much of data as the windows let go, and
+// returns how much that is. The caller holds conn.mu.
+func (s *Stream) frame(data []byte, end bool) int {
+	c := s.conn
+	want := min(len(data), maxFrame)
+	n := c.send.take(want)
+	if m := s.send.take(n); m < n {
+		c.send.put(n - m)
+		n = m
+	}
+	switch {
+	case n == 0 && want > 0:
+		return 0
+	case n == want && n > 0:
+		c.nuisance.add(workData, c.heard)
+	}
+	last := end && n == len(data)
+	c.out = append(AppendDataHeader(c.room(), s.id, last, n), data[:n]...)
+	if last {
+		s.localEnd = true
+		s.over()
+	}
+	return n
+}
+
+// over forgets a stream that both sides have ended. The caller holds conn.mu.
+func (s *Stream) over() {
+	if s.localEnd && s.remoteEnd {
+		s.conn.nuisance.add(workRequest, s.conn.heard)
+		s.conn.remove(s)
+	}
+}
+
+// Reset ends the stream before its time.
+func (s *Stream) Reset(code ErrCode) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.reset(code)
+}
+
+func (s *Stream) reset(code ErrCode) {
+	if s.id != 0 && s.err == nil && !(s.localEnd && s.remoteEnd) {
+		s.conn.resetLocked(s.id, code)
+	}
+}
+
+// Close is the last that is done with a stream. What the peer has not ended is
+// reset: with NO_ERROR by a server whose reply is whole (RFC 9113 8.1), else
+// with CANCEL.
+func (s *Stream) Close() {
+	c := s.conn
+	c.mu.Lock()
+	code := CodeCancel
+	if c.server && s.localEnd {
+		code = CodeNo
+	}
+	s.reset(code)
+	c.remove(s)
+	c.unread -= s.queue.len()
+	if c.withheld > 0 && c.err == nil {
+		c.grant(0)
+	}
+	c.active--
+	if c.left() {
+		c.ready.Signal()
+	}
+	c.mu.Unlock()
+	s.recycle()
+}

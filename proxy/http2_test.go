@@ -1,0 +1,264 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// h2Client is a client that speaks HTTP/2 in plain text to a listener, over
+// connections of its own.
+func h2Client(t testing.TB, p *Proxy, listener string) *http.Client {
+	tr := &http.Transport{DisableCompression: true, Protocols: new(http.Protocols), DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", p.address(listener))
+	}}
+	tr.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, Timeout: 20 * time.Second}
+}
+
+// h1Client is one that speaks HTTP/1.1.
+func h1Client(t testing.TB, p *Proxy, listener string) *http.Client {
+	tr := &http.Transport{DisableCompression: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", p.address(listener))
+	}}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, Timeout: 20 * time.Second}
+}
+
+// h2Upstream is a server that speaks HTTP/1.1 and, in plain text, HTTP/2.
+func h2Upstream(t testing.TB, handle http.HandlerFunc) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: handle, Protocols: new(http.Protocols)}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	go s.Serve(l) // ends when the server is closed
+	t.Cleanup(func() { s.Close() })
+	return l.Addr().String()
+}
+
+// framerServer is a server that is told frame by frame what to do: handle is
+// called for the head of each request.
+func framerServer(t testing.TB, handle func(*http2.Framer, *http2.HeadersFrame)) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() { // ends when l is closed
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // ends with the connection
+				defer c.Close()
+				io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+				f := http2.NewFramer(c, c)
+				f.WriteSettings()
+				for {
+					frame, err := f.ReadFrame()
+					if err != nil {
+						return
+					}
+					switch frame := frame.(type) {
+					case *http2.SettingsFrame:
+						if !frame.IsAck() {
+							f.WriteSettingsAck()
+						}
+					case *http2.HeadersFrame:
+						handle(f, frame)
+					}
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// overHTTP2 makes a port one of HTTP/2.
+func overHTTP2(yaml string) string {
+	return strings.ReplaceAll(yaml, "{number: 80, name: http, protocol: HTTP}", "{number: 80, name: http, protocol: HTTP2}")
+}
+
+// combinations runs a test with each protocol on either side.
+func combinations(t *testing.T, handle http.HandlerFunc, test func(t *testing.T, c *http.Client)) {
+	for _, up := range []string{"HTTP/1.1", "HTTP/2"} {
+		yaml := entry("s.test", h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("x-proto", r.Proto)
+			handle(w, r)
+		}))
+		if up == "HTTP/2" {
+			yaml = overHTTP2(yaml)
+		}
+		p := serve(t, Options{}, yaml)
+		for down, c := range map[string]*http.Client{"HTTP/1.1": h1Client(t, p, "outbound"), "HTTP/2": h2Client(t, p, "outbound")} {
+			t.Run(down+" to "+up, func(t *testing.T) { test(t, c) })
+		}
+	}
+}
+
+// TestHTTP2_Combinations: what goes in comes out, whichever protocol is spoken
+// on either side.
+func TestHTTP2_Combinations(t *testing.T) {
+	big := bytes.Repeat([]byte("0123456789abcdef"), 20_000)
+	combinations(t, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		switch r.URL.Path {
+		case "/echo":
+			w.Header().Set("x-cookie", r.Header.Get("cookie"))
+			w.Header().Set("x-te", r.Header.Get("te"))
+			w.Header().Set("x-host", r.Host)
+			w.Header().Set("x-query", r.URL.RawQuery)
+			w.Write(body)
+		case "/length":
+			w.Header().Set("content-length", fmt.Sprint(len(body)))
+			w.Write(body)
+		case "/trailers":
+			for _, k := range slices.Sorted(maps.Keys(r.Trailer)) {
+				w.Header().Add("x-trailer", k+"="+r.Trailer.Get(k))
+			}
+			w.Header().Set("trailer", "x-sum")
+			w.Write(body)
+			w.Header().Set("x-sum", fmt.Sprint(len(body)))
+		case "/hints":
+			w.Header().Set("link", "</a>")
+			w.WriteHeader(103)
+			w.WriteHeader(204)
+		}
+	}, func(t *testing.T, c *http.Client) {
+		do := func(r *http.Request) (*http.Response, []byte) {
+			t.Helper()
+			res, err := c.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			body, err := io.ReadAll(res.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return res, body
+		}
+		for _, path := range []string{"/echo", "/length"} {
+			for _, sent := range [][]byte{nil, []byte("small"), big} {
+				for _, known := range []bool{true, false} {
+					var r *http.Request
+					if known {
+						r, _ = http.NewRequest("POST", "http://s.test"+path+"?q=1", bytes.NewReader(sent))
+					} else {
+						r, _ = http.NewRequest("POST", "http://s.test"+path+"?q=1", io.MultiReader(bytes.NewReader(sent)))
+					}
+					r.Header.Add("cookie", "a=1; b=2")
+					res, body := do(r)
+					if res.StatusCode != 200 || !bytes.Equal(body, sent) {
+						t.Fatalf("%s, %d bytes, known %v: status %d, %d bytes came back", path, len(sent), known, res.StatusCode, len(body))
+					}
+					if path == "/echo" && (res.Header.Get("x-cookie") != "a=1; b=2" || res.Header.Get("x-host") != "s.test" || res.Header.Get("x-query") != "q=1") {
+						t.Errorf("the upstream saw %v", res.Header)
+					}
+				}
+			}
+		}
+		r, _ := http.NewRequest("POST", "http://s.test/trailers", io.MultiReader(bytes.NewReader(big)))
+		r.Trailer = http.Header{"X-Last": {"word"}}
+		res, body := do(r)
+		if !bytes.Equal(body, big) || res.Trailer.Get("x-sum") != fmt.Sprint(len(big)) || res.Header.Get("x-trailer") != "X-Last=word" {
+			t.Errorf("trailers: %d bytes, trailer %v, the upstream saw %q", len(body), res.Trailer, res.Header.Get("x-trailer"))
+		}
+		r, _ = http.NewRequest("HEAD", "http://s.test/length", nil)
+		if res, body := do(r); res.StatusCode != 200 || len(body) > 0 {
+			t.Errorf("HEAD: status %d, %d bytes", res.StatusCode, len(body))
+		}
+		r, _ = http.NewRequest("GET", "http://s.test/hints", nil)
+		if res, _ := do(r); res.StatusCode != 204 {
+			t.Errorf("behind a 103: status %d, want 204", res.StatusCode)
+		}
+	})
+}
+
+// TestHTTP2_Shared: requests to one endpoint share a connection, up to what the
+// server allows.
+func TestHTTP2_Shared(t *testing.T) {
+	var mu sync.Mutex
+	conns := map[string]bool{}
+	arrived, leave := make(chan struct{}), make(chan struct{})
+	p := serve(t, Options{}, overHTTP2(entry("s.test", h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		conns[r.RemoteAddr] = true
+		mu.Unlock()
+		arrived <- struct{}{}
+		<-leave
+	}))))
+	c := h2Client(t, p, "outbound")
+	done := make(chan error)
+	for range 50 {
+		go func() { // ends with the reply
+			res, err := c.Get("http://s.test/")
+			if err == nil {
+				res.Body.Close()
+			}
+			done <- err
+		}()
+	}
+	for range 50 {
+		<-arrived
+	}
+	close(leave)
+	for range 50 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if len(conns) != 1 {
+		t.Errorf("50 requests at a time took %d connections, want 1", len(conns))
+	}
+}
+
+// TestHTTP2_GoAway: a server that ends its connections after some requests costs
+// nobody a reply.
+func TestHTTP2_GoAway(t *testing.T) {
+	var mu sync.Mutex
+	requests := map[string]int{} // by connection
+	address := h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if requests[r.RemoteAddr]++; requests[r.RemoteAddr]%5 == 0 {
+			w.Header().Set("connection", "close") // which net/http makes a GOAWAY
+		}
+		io.Copy(w, r.Body)
+	})
+	p := serve(t, Options{}, overHTTP2(entry("s.test", address)))
+	c := h2Client(t, p, "outbound")
+	for i := range 200 {
+		res, err := c.Post("http://s.test/", "text/plain", strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		if res.Body.Close(); res.StatusCode != 200 {
+			t.Fatalf("request %d: %s", i, res.Status)
+		}
+	}
+	if len(requests) < 30 {
+		t.Errorf("200 requests took %d connections of 5 each", len(requests))
+	}
+}

@@ -1,0 +1,302 @@
+package proxy
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+
+	"isthmus/http2"
+	"isthmus/mesh"
+)
+
+// speaks is the protocol in which an upstream is spoken to.
+type speaks uint8
+
+const (
+	speaksHTTP1 speaks = iota
+	speaksHTTP2
+	speaksAsClient // whatever the client does
+)
+
+// protocolOf finds the protocol of an upstream: by its port's, by
+// h2UpgradePolicy and useClientProtocol (Istio: buildUpstreamClusterHttpSettings).
+// Where the port does not say, the client's will do, as Istio has it.
+func protocolOf(k upstreamKey, endpoints []*mesh.Endpoint, pool *mesh.ConnectionPool) speaks {
+	port := mesh.ProtocolUnknown
+	if len(endpoints) > 0 {
+		port = endpoints[0].Port.Protocol
+	}
+	switch {
+	case k.relay:
+		return speaksHTTP1 // it is not asked
+	case port == mesh.ProtocolHTTP2 || port == mesh.ProtocolGRPC:
+		return speaksHTTP2
+	case pool.UseClientProtocol:
+		return speaksAsClient
+	case pool.UpgradeHTTP2 && !k.inbound:
+		return speaksHTTP2
+	case port == mesh.ProtocolUnknown:
+		return speaksAsClient
+	}
+	return speaksHTTP1
+}
+
+// multiplexes reports whether a request of a client goes over HTTP/2.
+func (u *upstream) multiplexes(client *stream) bool {
+	return u.speaks == speaksHTTP2 || u.speaks == speaksAsClient && client.h2 != nil
+}
+
+// sharedConn is a connection to an endpoint that carries many requests at a time.
+type sharedConn struct {
+	*stream
+	h2     *http2.Conn
+	member *member
+	opened instant
+	local  netip.AddrPort
+
+	// Guarded by the pool's mu.
+	uses    uint32
+	since   instant // when the last request was over
+	retired bool    // it gets no more
+}
+
+// sharedPool are the connections of one member that speak HTTP/2.
+type sharedPool struct {
+	mu      sync.Mutex // guards what is below
+	conns   []*sharedConn
+	dialing chan struct{} // closed when the dial under way has ended; nil: none is
+	closed  bool
+}
+
+var upstreamStreams = sync.Pool{New: func() any { return &upstreamConn{stream: &stream{}} }}
+
+// take leases a stream of a connection that has room for one; nil if none has.
+func (p *sharedPool) take(u *upstream, t instant) *upstreamConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := 0; i < len(p.conns); {
+		s := p.conns[i]
+		old := u.maxDuration != 0 && t-s.opened >= u.maxDuration || u.maxRequests != 0 && s.uses >= u.maxRequests
+		if old || !s.h2.TakesMore() {
+			p.retire(s)
+			continue
+		}
+		if h := s.h2.Open(u.limits.streams); h != nil {
+			c := upstreamStreams.Get().(*upstreamConn)
+			c.lend(h, s.stream, stallTimeout)
+			c.member, c.shared, c.local, c.opened, c.reused = s.member, s, s.local, s.opened, s.uses > 0
+			s.uses++
+			return c
+		}
+		i++
+	}
+	return nil
+}
+
+// retire takes a connection out: it ends with the last of its requests. The
+// caller holds mu.
+func (p *sharedPool) retire(s *sharedConn) {
+	if i := slices.Index(p.conns, s); i >= 0 {
+		p.conns = slices.Delete(p.conns, i, i+1)
+	}
+	s.retired = true
+	if s.h2.Idle() {
+		s.end()
+	}
+}
+
+// end ends a connection on which nothing is under way.
+func (s *sharedConn) end() {
+	s.h2.Leave()
+	s.h2.Close(nil)
+	s.interrupt()
+}
+
+// put gives back a stream that is over.
+func (p *sharedPool) put(c *upstreamConn) {
+	s := c.shared
+	c.close()
+	*c = upstreamConn{stream: c.stream}
+	upstreamStreams.Put(c)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.since = now()
+	if s.retired && s.h2.Idle() {
+		s.end()
+	}
+}
+
+// abandon retires a connection whose other end does not answer.
+func (p *sharedPool) abandon(s *sharedConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retire(s)
+}
+
+// sweep ends connections that have been idle for longer than idleTimeout.
+func (p *sharedPool) sweep(idleTimeout instant) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := now()
+	for _, s := range slices.Clone(p.conns) {
+		if s.h2.Idle() && t-s.since > idleTimeout {
+			p.retire(s)
+		}
+	}
+}
+
+// close retires all of them.
+func (p *sharedPool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, s := range slices.Clone(p.conns) {
+		p.retire(s)
+	}
+}
+
+// add keeps a new connection.
+func (p *sharedPool) add(s *sharedConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.since = now()
+	if p.closed {
+		p.retire(s)
+		return
+	}
+	p.conns = append(p.conns, s)
+}
+
+// dialTurn returns the dial under way to be waited for, or nil to who has to dial.
+func (p *sharedPool) dialTurn() chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dialing != nil {
+		return p.dialing
+	}
+	p.dialing = make(chan struct{})
+	return nil
+}
+
+// dialed wakes those who wait for a dial.
+func (p *sharedPool) dialed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.dialing)
+	p.dialing = nil
+}
+
+// leaseStream gets a stream to a member: of a connection that is open, or of a
+// new one. One request at a time opens a connection; the others see what becomes
+// of it.
+func (u *upstream) leaseStream(m *member, client *stream, t, deadline instant) (*upstreamConn, *Error) {
+	for {
+		if c := m.shared.take(u, t); c != nil {
+			return c, nil
+		}
+		if turn := m.shared.dialTurn(); turn != nil {
+			if kind := u.live.queue.await(turn, deadline, client); kind != NoError {
+				return nil, &Error{Kind: kind, Upstream: u.key.String()}
+			}
+			t = now()
+			continue
+		}
+		err := u.dialShared(m, client, deadline)
+		m.shared.dialed()
+		if err != nil {
+			return nil, err
+		}
+		t = now()
+	}
+}
+
+// dialShared opens a connection, in its turn if the upstream's connections are
+// limited, and keeps it.
+func (u *upstream) dialShared(m *member, client *stream, deadline instant) *Error {
+	q := &u.live.queue
+	if u.limits.connections == 0 {
+		q.open.Add(1)
+	} else {
+		for place := -1; ; place = 0 {
+			turn, err := q.enter(u, place)
+			if err != nil {
+				return err
+			}
+			if turn == nil {
+				break
+			}
+			if kind := q.await(turn, deadline, client); kind != NoError {
+				return &Error{Kind: kind, Upstream: u.key.String()}
+			}
+		}
+	}
+	c, err := u.dial(m, u.connectTimeout, deadline, asHTTP2)
+	if err != nil {
+		return err
+	}
+	u.share(c)
+	return nil
+}
+
+// share makes a connection carry many requests at a time.
+func (u *upstream) share(c *upstreamConn) {
+	s := &sharedConn{stream: c.stream, h2: http2.NewClient(http2.Options{}), member: c.member, opened: c.opened, local: c.local}
+	c.member.shared.add(s)
+	go s.serve(u.keepAliveHTTP2)
+}
+
+// serve reads what comes until the connection is over; a goroutine of its own,
+// which ends with it, writes. [upstream.share] starts it.
+func (s *sharedConn) serve(keep *mesh.HTTP2KeepAlive) {
+	s.large = true
+	flushed := make(chan struct{})
+	go func() {
+		s.h2.Flush(func(p []byte) error { return s.write(p, now()) })
+		close(flushed)
+		s.interrupt()
+	}()
+	s.h2.Close(s.read(keep, flushed))
+	<-flushed
+	p := &s.member.shared
+	p.mu.Lock()
+	p.retire(s)
+	p.mu.Unlock()
+	s.stream.close()
+	s.member.live.queue.leave()
+}
+
+// read reads until the connection is over, and returns why.
+func (s *sharedConn) read(keep *mesh.HTTP2KeepAlive, flushed <-chan struct{}) error {
+	for {
+		if s.in.len() > 0 {
+			n, err := s.h2.Receive(s.in.bytes())
+			s.in.r += n
+			if err != nil {
+				return err
+			}
+		}
+		s.limit = 0
+		if keep != nil {
+			wait := keep.Interval
+			if s.h2.Probing() {
+				wait = keep.Timeout
+			}
+			s.limit = now() + instant(wait)
+		}
+		switch _, err := s.fill(); err {
+		case nil:
+		case errTimeout:
+			if !s.h2.Probe() {
+				return errTimeout // there was no answer to the one before
+			}
+		case errInterrupted:
+			select {
+			case <-flushed:
+				return nil
+			default:
+			}
+		default:
+			return err
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package proxy
+
+import (
+	"log/slog"
+	"runtime/debug"
+	"sync"
+
+	"isthmus/http1"
+	"isthmus/http2"
+)
+
+// A request over HTTP/2 is carried by a worker: a goroutine that waits for the
+// next one when it is done, so that a stream costs no new goroutine, nor its
+// stack to be grown anew.
+
+// workers are those that wait. The youngest is at the end, so that what is not
+// needed any more grows old at the front.
+type workers struct {
+	mu     sync.Mutex // guards what is below
+	idle   []*worker
+	least  int // how few have waited since the last trim
+	closed bool
+}
+
+// worker is one of them. It has all that an exchange over HTTP/2 needs instead
+// of a connection.
+type worker struct {
+	of   *workers
+	next chan job // of capacity 1; closed: there are no more
+	conn conn
+}
+
+// job is a stream to be served.
+type job struct {
+	client *client
+	under  *stream
+	h2     *http2.Stream
+}
+
+// serve has a worker serve a stream. It does not wait.
+func (p *workers) serve(j job) {
+	p.mu.Lock()
+	var w *worker
+	if n := len(p.idle); n > 0 {
+		w = p.idle[n-1]
+		p.idle[n-1] = nil
+		p.idle = p.idle[:n-1]
+		p.least = min(p.least, n-1)
+	}
+	p.mu.Unlock()
+	if w == nil {
+		w = &worker{of: p, next: make(chan job, 1)}
+		w.conn.stream = &stream{}
+		go w.run()
+	}
+	w.next <- j
+}
+
+// run serves streams until nobody has needed the worker for a while.
+func (w *worker) run() {
+	for j := range w.next {
+		w.serve(j)
+		w.of.mu.Lock()
+		closed := w.of.closed
+		if !closed {
+			w.of.idle = append(w.of.idle, w)
+		}
+		w.of.mu.Unlock()
+		if closed {
+			return
+		}
+	}
+}
+
+// trim ends workers that nobody has needed since the last call.
+func (p *workers) trim() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := min(p.least, len(p.idle))
+	for _, w := range p.idle[:n] {
+		close(w.next)
+	}
+	p.idle = append(p.idle[:0], p.idle[n:]...)
+	p.least = len(p.idle)
+}
+
+// close ends all that wait, and the others when they are done.
+func (p *workers) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, w := range p.idle {
+		close(w.next)
+	}
+	p.idle = nil
+}
+
+// serve carries one exchange over a stream.
+func (w *worker) serve(j job) {
+	c := &w.conn
+	c.client, c.last, c.aborted = j.client, 0, false
+	c.stream.lend(j.h2, j.under, j.client.patience.write)
+	defer c.close()
+	defer c.recoverStream()
+	x := exchanges.Get().(*exchange)
+	x.conn = c
+	if kind, status := c.readStream(x); kind != NoError {
+		if kind != ClientGone {
+			x.refuseHead(kind, status)
+		}
+	} else if c.kind == inbound && x.isProbe() {
+		x.serveProbe()
+	} else {
+		x.serve()
+	}
+	x.release()
+	if c.aborted {
+		j.h2.Reset(http2.CodeInternal)
+	}
+}
+
+// readStream reads a request's head; see readHead.
+func (c *conn) readStream(x *exchange) (Kind, int) {
+	fields, end, large := c.h2.Request()
+	x.req.Reset()
+	if large {
+		return BadRequest, 431
+	}
+	var err error
+	x.cookies, err = http2.ReadRequest(&x.req, fields, x.cookies[:0], end)
+	switch err := err.(type) {
+	case *http1.Error:
+		x.trail.cause = err
+		return BadRequest, err.Status
+	case *http2.StreamError:
+		c.h2.Fault(err)
+		return ClientGone, 0
+	}
+	switch {
+	case string(x.req.Method) == "CONNECT":
+		return BadRequest, 405
+	case x.req.Underscore && c.kind == gateway:
+		return BadRequest, 400
+	case x.req.Framing == http1.Length && c.h2.ExpectLength(x.req.ContentLength) != nil:
+		return ClientGone, 0
+	}
+	return NoError, 0
+}
+
+// recoverStream keeps one broken request from taking the others along.
+func (c *conn) recoverStream() {
+	if r := recover(); r != nil {
+		c.proxy.log.Error("panic while serving a request", "listener", c.listener.name, "peer", c.peer, "panic", r, slog.String("stack", string(debug.Stack())))
+		c.h2.Reset(http2.CodeInternal)
+	}
+}
