@@ -16,6 +16,7 @@ const (
 	messageRecord = 'R' // a record
 	messageNote   = 'N' // "owner has version n": a record too large for a packet
 	messageAsk    = 'A' // "send me your record": the asker's name and address
+	messageDigest = 'D' // a digest
 )
 
 // maxPacket is how large a message may be to go by UDP: memberlist's packets
@@ -47,8 +48,14 @@ func (d delegate) NotifyMsg(b []byte) {
 	}
 }
 
+// GetBroadcasts fills a packet with records, and what room they leave with
+// digests.
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
-	return d.queue.GetBroadcasts(overhead, limit)
+	out := d.queue.GetBroadcasts(overhead, limit)
+	for _, b := range out {
+		limit -= overhead + len(b)
+	}
+	return append(out, d.digestQueue.GetBroadcasts(overhead, limit)...)
 }
 
 func (d delegate) LocalState(join bool) []byte {
@@ -233,6 +240,8 @@ func (g *Gossip) handle(b []byte) {
 		g.handleNote(body, b)
 	case messageAsk:
 		g.reply(string(body))
+	case messageDigest:
+		g.handleDigest(body, b)
 	default:
 		g.dropped.Add(1)
 	}

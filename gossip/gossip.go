@@ -46,6 +46,10 @@ type Options struct {
 	Logger    *slog.Logger
 	OnChange  func() // called after every change, by any goroutine; must not block
 
+	// Digest says how this proxy is; gossip fills in whose it is. Nil: the others
+	// are told nothing.
+	Digest func() Digest
+
 	// Fast shortens all intervals, for tests on one machine.
 	Fast bool
 }
@@ -57,11 +61,13 @@ type Gossip struct {
 	log     *slog.Logger
 	list    *memberlist.Memberlist
 	keyring *memberlist.Keyring
-	queue   memberlist.TransmitLimitedQueue
+	queue   memberlist.TransmitLimitedQueue // of records
 	inbox   chan []byte
 	dropped atomic.Uint64 // messages that were malformed or too many
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
+
+	digestQueue memberlist.TransmitLimitedQueue // gets the room that records leave
 
 	mu      sync.Mutex // guards what is below
 	own     *record
@@ -69,6 +75,7 @@ type Gossip struct {
 	members map[string]*member
 	wanted  map[string]uint64    // the newest version that was heard of, by owner
 	asked   map[string]time.Time // when a record was last asked for, by owner
+	digests map[string]*heard    // the latest, by owner; only of members
 }
 
 type member struct {
@@ -107,6 +114,7 @@ func Start(o Options) (*Gossip, error) {
 		members: map[string]*member{},
 		wanted:  map[string]uint64{},
 		asked:   map[string]time.Time{},
+		digests: map[string]*heard{},
 		// A version from the clock is higher than any of an earlier life.
 		own: &record{Owner: o.Node.Member(), Cluster: o.Node.Cluster, Version: uint64(time.Now().UnixNano())},
 	}
@@ -115,6 +123,7 @@ func Start(o Options) (*Gossip, error) {
 		return nil, err
 	}
 	g.queue = memberlist.TransmitLimitedQueue{NumNodes: g.alive, RetransmitMult: c.RetransmitMult}
+	g.digestQueue = memberlist.TransmitLimitedQueue{NumNodes: g.alive, RetransmitMult: digestRetransmits}
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel = cancel
 	if g.list, err = memberlist.Create(c); err != nil {
@@ -126,6 +135,9 @@ func Start(o Options) (*Gossip, error) {
 	}
 	g.done.Go(func() { g.receive(ctx) })
 	g.done.Go(func() { g.join(ctx) })
+	if o.Digest != nil {
+		g.done.Go(func() { g.tellDigests(ctx) })
+	}
 	return g, nil
 }
 

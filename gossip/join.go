@@ -108,6 +108,7 @@ func (g *Gossip) forget() {
 			delete(g.records, name)
 			delete(g.asked, name)
 			delete(g.wanted, name)
+			delete(g.digests, name)
 		}
 	}
 }

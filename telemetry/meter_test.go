@@ -1,0 +1,77 @@
+package telemetry
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+// TestMeter_Rates: what was counted within the window, divided by its length.
+func TestMeter_Rates(t *testing.T) {
+	web := NewRequests(Labels{Reporter: "source", SourceApp: "client", DestinationService: "web.test", DestinationCluster: "c1"})
+	subset := NewRequests(Labels{Reporter: "source", DestinationService: "web.test", DestinationCluster: "c1"})
+	quiet := NewRequests(Labels{Reporter: "source", DestinationService: "quiet.test"})
+	list := []*Requests{web, subset, quiet}
+	m := NewMeter(func() []*Requests { return list })
+	start := time.Unix(1_000_000, 0)
+	quiet.Record(200, NoFlag, time.Millisecond)
+	web.Record(200, NoFlag, time.Hour) // before anybody looked
+	m.read(start)
+	if m.Rates() != nil {
+		t.Error("rates of a single reading")
+	}
+	for range 98 {
+		web.Record(200, NoFlag, 7*time.Millisecond)
+	}
+	web.Record(503, "UH", 7*time.Millisecond)
+	subset.Record(0, "UC", 7*time.Millisecond)
+	subset.Record(0, clientGone, 7*time.Millisecond)
+	subset.Record(404, "NR", 700*time.Millisecond)
+	m.read(start.Add(2 * time.Second))
+	got := m.Rates()
+	if len(got) != 1 || got[0].DestinationService != "web.test" || got[0].SourceApp != "" {
+		t.Fatalf("got %+v, want web.test alone", got)
+	}
+	if r := got[0]; r.Requests != 51 || r.Errors != 1 {
+		t.Errorf("%v requests, %v errors a second; want 51, 1", r.Requests, r.Errors)
+	}
+	// 101 of 102 lie between 5 and 10 ms.
+	if r := got[0]; math.Abs(r.P50-(5+5*51.0/101)) > 1e-9 || math.Abs(r.P99-(5+5*100.98/101)) > 1e-9 {
+		t.Errorf("p50 %v, p99 %v", r.P50, r.P99)
+	}
+	if h := m.History(); len(h) != 1 || h[0].Requests != 51 || h[0].Errors != 1 {
+		t.Errorf("history %+v", h)
+	}
+
+	// Counters that begin again, as those of an upstream that was gone, are no
+	// negative rate.
+	list = []*Requests{NewRequests(web.labels)}
+	list[0].Record(200, NoFlag, time.Millisecond)
+	m.read(start.Add(4 * time.Second))
+	if got := m.Rates(); len(got) != 1 || got[0].Requests != 0.25 {
+		t.Errorf("after a restart of counters: %+v, want a quarter of a request a second", got)
+	}
+	for i := range 2 * meterHistory {
+		m.read(start.Add(time.Duration(6+2*i) * time.Second))
+	}
+	if got := m.Rates(); got != nil {
+		t.Errorf("long after: %+v", got)
+	}
+	if n := len(m.History()); n != meterHistory || len(m.samples) != meterWindow+1 {
+		t.Errorf("%d points, %d samples kept", n, len(m.samples))
+	}
+}
+
+func TestSum_Quantile(t *testing.T) {
+	beyond := sum{}
+	beyond.buckets[len(bounds)] = 3
+	for _, tt := range []struct {
+		name string
+		sum  sum
+		want float64
+	}{{"nothing", sum{}, 0}, {"behind the last bound", beyond, bounds[len(bounds)-1]}} {
+		if got := tt.sum.quantile(0.5); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
