@@ -10,13 +10,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"html"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -51,6 +51,8 @@ type Member struct {
 	Address  string `json:"address"`
 	State    string `json:"state"`
 	Version  string `json:"version"`
+
+	Digest *Digest `json:"digest,omitempty"` // nil: none has come lately
 }
 
 // Route is a route as it is shown.
@@ -122,10 +124,10 @@ type Snapshot struct {
 
 // Certificate is how one is that the proxy shows, or lives by.
 type Certificate struct {
-	Name    string    // "identity", "root" for the one that vouches for it, or the file
-	Ends    time.Time // zero: there never was one that can be used
-	Usable  bool      // its files as they are now
-	Reloads uint64    // of the identity
+	Name    string    `json:"name"`              // "identity", "root" for the one that vouches for it, or the file
+	Ends    time.Time `json:"ends,omitzero"`     // zero: there never was one that can be used
+	Usable  bool      `json:"usable"`            // its files as they are now
+	Reloads uint64    `json:"reloads,omitempty"` // of the identity
 }
 
 // State is what admin shows, and what it can set off.
@@ -133,6 +135,8 @@ type State interface {
 	Status() Status
 	Endpoints() []Endpoint
 	Members() []Member
+	Own() Digest     // of this proxy, all flows included
+	Recent() []Point // how requests went over the last minutes, the oldest first
 	Routes() []Route
 	Hosts() []Host
 	Probes() []ProbeCount
@@ -152,27 +156,41 @@ type State interface {
 // New returns the handler of the admin listener.
 func New(s State) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { index(w, s.Status()) })
+	console(mux)
 	mux.HandleFunc("GET /ready", ready(s))
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		st := s.Status()
 		reply(w, r, st, func(o io.Writer) { WriteStatus(o, st) })
 	})
-	mux.HandleFunc("GET /endpoints", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /mesh", func(w http.ResponseWriter, r *http.Request) {
+		m := look(s)
+		reply(w, r, m, func(o io.Writer) { WriteMesh(o, m) })
+	})
+	mux.HandleFunc("GET /services", list(func(q url.Values) []Service {
+		list := filter(servicesOf(members(s, s.Status()), s.Endpoints()), q, (*Service).texts)
+		sortServices(list, q.Get("sort"))
+		return list
+	}, WriteServices))
+	mux.HandleFunc("GET /endpoints", list(func(q url.Values) []Endpoint {
 		list := slices.DeleteFunc(s.Endpoints(), func(e Endpoint) bool {
-			q := r.URL.Query()
-			return q.Has("service") && e.Service != q.Get("service") || q.Has("cluster") && e.Cluster != q.Get("cluster")
+			return q.Has("service") && e.Service != q.Get("service") || q.Has("cluster") && e.Cluster != q.Get("cluster") ||
+				q.Has("healthy") && q.Get("healthy") != strconv.FormatBool(e.Healthy)
 		})
-		reply(w, r, list, func(o io.Writer) { WriteEndpoints(o, list) })
-	})
-	mux.HandleFunc("GET /members", func(w http.ResponseWriter, r *http.Request) {
+		return filter(list, q, (*Endpoint).texts)
+	}, WriteEndpoints))
+	mux.HandleFunc("GET /members", list(func(q url.Values) []Member {
 		list := s.Members()
-		reply(w, r, list, func(o io.Writer) { WriteMembers(o, list) })
-	})
-	mux.HandleFunc("GET /routes", func(w http.ResponseWriter, r *http.Request) {
-		list := s.Routes()
-		reply(w, r, list, func(o io.Writer) { WriteRoutes(o, list) })
-	})
+		if q.Has("digest") {
+			list = members(s, s.Status())
+		}
+		return filter(list, q, (*Member).texts)
+	}, WriteMembers))
+	mux.HandleFunc("GET /routes", list(func(q url.Values) []Route {
+		return filter(s.Routes(), q, (*Route).texts)
+	}, WriteRoutes))
+	mux.HandleFunc("GET /certificates", list(func(url.Values) []Certificate {
+		return append([]Certificate{}, s.Certificates()...)
+	}, WriteCertificates))
 	mux.HandleFunc("GET /clusters", func(w http.ResponseWriter, r *http.Request) {
 		list := s.Hosts()
 		reply(w, r, list, func(o io.Writer) { writeClusters(o, list) })
@@ -215,8 +233,21 @@ func ready(s State) http.HandlerFunc {
 	}
 }
 
-// guard refuses what a foreign web page has made a browser send: a POST with
-// an Origin, and any request for a name that is not this machine's (DNS
+// list makes the page of a list, or of a part of it: see [part].
+func list[T any](get func(url.Values) []T, text func(io.Writer, []T)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		some, err := part(w, q, get(q))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		reply(w, r, some, func(o io.Writer) { text(o, some) })
+	}
+}
+
+// guard refuses what a foreign web page has made a browser send: a POST of
+// another origin, and any request for a name that is not this machine's (DNS
 // rebinding).
 func guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -225,11 +256,12 @@ func guard(next http.Handler) http.Handler {
 			host = h
 		}
 		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
 		switch {
 		case err != nil && host != "localhost" && host != "":
 			http.Error(w, "the admin listener answers to an IP address or localhost only", http.StatusForbidden)
-		case r.Method != http.MethodGet && r.Header.Get("Origin") != "":
-			http.Error(w, "requests of web pages are refused", http.StatusForbidden)
+		case r.Method != http.MethodGet && (origin != "" && origin != "http://"+r.Host || site != "" && site != "same-origin" && site != "none"):
+			http.Error(w, "requests of other web pages are refused", http.StatusForbidden)
 		default:
 			next.ServeHTTP(w, r)
 		}
@@ -250,18 +282,6 @@ func writeJSON(w http.ResponseWriter, v any) {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	enc.Encode(v)
-}
-
-func index(w io.Writer, s Status) {
-	fmt.Fprintf(w, "<!doctype html><meta charset=utf-8><title>Isthmus %s</title><style>body{font:16px/1.5 system-ui;margin:3em auto;max-width:42em;padding:0 1em;color-scheme:light dark}pre{white-space:pre-wrap}</style><h1>Isthmus</h1><pre>", html.EscapeString(s.Node))
-	var b strings.Builder
-	WriteStatus(&b, s)
-	io.WriteString(w, html.EscapeString(b.String()))
-	io.WriteString(w, "</pre><ul>")
-	for _, p := range []string{"status", "endpoints", "members", "routes", "clusters", "why", "config/history", "config_dump", "ready"} {
-		fmt.Fprintf(w, `<li><a href="/%s">%s</a> (<a href="/%s?format=json">JSON</a>)`, p, p, p)
-	}
-	io.WriteString(w, "</ul>")
 }
 
 // WriteStatus writes a status for people.
@@ -350,6 +370,26 @@ func WriteRoutes(w io.Writer, list []Route) {
 			dests = []string{r.Name}
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", r.Listener, r.Host, r.Match, strings.Join(dests, ", "), dash(r.Source))
+	}
+	t.Flush()
+}
+
+// WriteCertificates writes certificates for people.
+func WriteCertificates(w io.Writer, list []Certificate) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "CERTIFICATE\tENDS\tIN FORCE")
+	for _, c := range list {
+		inForce := "as its files are"
+		if !c.Usable {
+			inForce = "an earlier one: its files cannot be used"
+		}
+		ends := "-"
+		if !c.Ends.IsZero() {
+			ends = c.Ends.UTC().Format(time.RFC3339)
+		} else {
+			inForce = "none: its files cannot be used"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Name, ends, inForce)
 	}
 	t.Flush()
 }

@@ -32,6 +32,10 @@ func (s *state) Endpoints() []Endpoint {
 	}
 }
 func (s *state) Members() []Member { return []Member{{Name: "c1/n/x", State: "alive"}} }
+func (s *state) Own() Digest {
+	return Digest{Ready: true, Hash: "h", Flows: []Flow{{Cluster: "c1", Traffic: Traffic{Requests: 2, P50: 1, P99: 9}}}}
+}
+func (s *state) Recent() []Point { return nil }
 func (s *state) Routes() []Route {
 	return []Route{{Listener: "outbound", Host: "a", Destinations: []Destination{{Host: "a", Port: 80, Percent: 70, Known: true}}, Source: "f:1"}}
 }

@@ -110,9 +110,10 @@ type server struct {
 	keys      *auth.Keys
 	accessLog *accesslog.Log
 	history   *history.Store
+	meter     *telemetry.Meter
 	admin     []*http.Server
 	listening map[string]string
-	cancel    context.CancelFunc // of what follows files
+	cancel    context.CancelFunc // of what follows files, and of the meter
 	quit      chan struct{}
 	quitOnce  sync.Once
 }
@@ -155,6 +156,7 @@ func (s *server) build(paths []string) (err error) {
 	if err != nil {
 		return err
 	}
+	s.meter = telemetry.NewMeter(s.proxy.Requests)
 	s.control, err = control.New(control.Options{
 		Node: s.node, Paths: paths, Announce: b.Gossip.Announce, Inbound: b.Listeners.Inbound,
 		Publish: s.proxy.Publish, History: s.history, Logger: log, Remote: control.RemoteProbes(b.Probes.Remote), MeshTLS: s.probeTLS,
@@ -166,7 +168,7 @@ func (s *server) build(paths []string) (err error) {
 	if b.Gossip.Bind != "" {
 		s.gossip, err = gossip.Start(gossip.Options{
 			Node: s.node, Version: version().Version, Bind: b.Gossip.Bind, Advertise: b.Gossip.Advertise, Join: b.Gossip.Join,
-			Keys: keys, Logger: log, OnChange: s.control.Wake,
+			Keys: keys, Logger: log, OnChange: s.control.Wake, Digest: s.digest,
 		})
 		if err != nil {
 			return err
@@ -178,6 +180,7 @@ func (s *server) build(paths []string) (err error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
+	go s.meter.Run(ctx)
 	if s.identity != nil {
 		go s.identity.Follow(ctx, log)
 	}

@@ -83,8 +83,12 @@ func (s *server) Endpoints() []admin.Endpoint {
 func (s *server) Members() []admin.Member {
 	out := []admin.Member{}
 	if s.gossip != nil {
+		digests := s.gossip.Digests()
 		for _, m := range s.gossip.Members() {
-			out = append(out, admin.Member(m))
+			told, ok := digests[m.Name]
+			out = append(out, admin.Member{
+				Name: m.Name, Cluster: m.Cluster, Locality: m.Locality, Address: m.Address, State: m.State, Version: m.Version, Digest: toldBy(told, ok),
+			})
 		}
 	}
 	return out

@@ -1,0 +1,156 @@
+// The pages that are a search and a long list.
+import { h, keep } from "./dom.js";
+import { age, count, level, millis, rate, success } from "./format.js";
+import { list } from "./list.js";
+
+const state = (kind, text) => h("span", { class: "state " + kind }, text);
+const short = (hash) => (hash ? hash.slice(0, 8) : "–");
+
+const traffic = [
+  { name: "requests/s", width: "84px", num: true, min: 560, sort: "requests", cell: (r) => (r.requests ? rate(r.requests) : "–") },
+  { name: "success", width: "76px", num: true, sort: "errors", cell: (r) => h("span", { class: level(r) }, success(r)) },
+  { name: "p50", width: "66px", num: true, min: 980, cell: (r) => (r.requests ? millis(r.p50) : "–") },
+  { name: "p99", width: "66px", num: true, min: 760, sort: "p99", cell: (r) => (r.requests ? millis(r.p99) : "–") },
+];
+const unsorted = traffic.map(({ sort, ...column }) => column);
+
+function health(r) {
+  if (r.endpoints === 0) return state("off", "none known");
+  if (r.healthy === r.endpoints) return state("good", count(r.endpoints, "endpoint"));
+  return state(r.healthy ? "warn" : "bad", `${r.healthy} of ${count(r.endpoints, "endpoint")}`);
+}
+
+const destination = (d) => {
+  const name = d.host + ":" + d.port + (d.subset ? " " + d.subset : "");
+  if (!d.known) return name + " unknown";
+  return `${name}${d.standby ? " standby" : d.percent < 100 ? ` ${Math.round(d.percent)} %` : ""} (${d.usable}/${d.endpoints})`;
+};
+
+export const lists = {
+  services: {
+    path: "/services", search: "a service, a cluster", empty: "No service is known yet.", sortable: true,
+    key: (r) => r.name,
+    link: (r) => [h("a", { href: "#/endpoints?service=" + encodeURIComponent(r.name) }, "Its endpoints"), " · ", h("a", { href: "#/routes?q=" + encodeURIComponent(r.name.split(".")[0]) }, "its routes")],
+    columns: [
+      { name: "service", width: "minmax(150px, 2.2fr)", sort: "name", cell: (r) => r.name },
+      { name: "endpoints", width: "minmax(120px, 1fr)", cell: health },
+      { name: "by cluster", width: "minmax(140px, 2fr)", min: 900, cell: (r) => h("span", { class: "tags" }, r.clusters.filter((c) => c.endpoints).map((c) => h("span", { class: "tag " + (c.healthy === 0 ? "bad" : c.healthy < c.endpoints ? "warn" : "good") }, `${c.cluster} ${c.healthy < c.endpoints ? c.healthy + "/" : ""}${c.endpoints}`))) },
+      ...traffic,
+    ],
+  },
+  endpoints: {
+    path: "/endpoints", search: "a service, an address, a cluster, a reason, label=value", empty: "No endpoint is known yet.",
+    toggle: { name: "only those that cannot serve", query: { healthy: "false" } },
+    key: (r) => r.address,
+    columns: [
+      { name: "service", width: "minmax(130px, 2fr)", cell: (r) => r.service + ":" + r.port },
+      { name: "address", width: "minmax(120px, 1.2fr)", mono: true, cell: (r) => r.address },
+      { name: "cluster", width: "minmax(80px, 1fr)", min: 620, cell: (r) => r.cluster },
+      { name: "locality", width: "minmax(90px, 1.3fr)", min: 1080, cell: (r) => r.locality || "–" },
+      { name: "health", width: "minmax(90px, 2.4fr)", cell: (r) => (r.healthy ? state("good", "serves") : h("span", { class: "state bad", title: r.reason }, r.reason)) },
+      { name: "from", width: "74px", min: 820, cell: (r) => r.source },
+      { name: "age", width: "56px", num: true, min: 720, cell: (r) => age(r.age) },
+    ],
+  },
+  routes: {
+    path: "/routes", search: "a host, a path, a destination, a file", empty: "There is no route.",
+    key: (r) => r.host,
+    columns: [
+      { name: "listener", width: "minmax(76px, .6fr)", min: 620, cell: (r) => r.listener },
+      { name: "host", width: "minmax(140px, 2.6fr)", cell: (r) => r.host },
+      { name: "match", width: "minmax(90px, 1.6fr)", min: 860, cell: (r) => r.match || "all" },
+      { name: "to", width: "minmax(140px, 3fr)", cell: (r) => h("span", { class: r.destinations.some((d) => !d.known || (!d.usable && !d.standby)) ? "warn" : null, title: r.destinations.map(destination).join("\n") }, r.destinations.map(destination).join(", ") || r.name) },
+      { name: "from", width: "minmax(90px, 1.2fr)", min: 1080, mono: true, cell: (r) => (r.source ? h("span", { title: r.source }, r.source.split("/").at(-1)) : h("span", { class: "dim" }, "every service")) },
+    ],
+  },
+  members: {
+    path: "/members", query: { digest: "1" }, search: "a name, a cluster, a state, a configuration", empty: "This proxy does not gossip.",
+    key: (r) => r.name,
+    columns: [
+      { name: "member", width: "minmax(150px, 2fr)", cell: (r) => r.name },
+      { name: "state", width: "minmax(96px, 1.1fr)", cell: memberState },
+      { name: "address", width: "minmax(120px, 1fr)", mono: true, min: 1080, cell: (r) => r.address || "–" },
+      { name: "configuration", width: "minmax(110px, 1fr)", mono: true, min: 620, cell: (r) => (r.digest ? short(r.digest.hash) : "–") },
+      { name: "certificate", width: "84px", min: 980, cell: certificate },
+      ...unsorted.map((c) => ({ ...c, cell: (r) => c.cell(total(r.digest)) })),
+      { name: "version", width: "minmax(70px, .6fr)", min: 1180, cell: (r) => r.version || "–" },
+    ],
+  },
+  certificates: {
+    path: "/certificates", empty: "This proxy has no certificate.",
+    key: (r) => r.name,
+    columns: [
+      { name: "certificate", width: "minmax(140px, 2fr)", cell: (r) => r.name },
+      { name: "ends", width: "minmax(150px, 1.2fr)", cell: ends },
+      { name: "", width: "minmax(150px, 1fr)", min: 760, cell: (r) => (r.ends ? new Date(r.ends).toLocaleString() : "–") },
+      { name: "in force", width: "minmax(140px, 2fr)", cell: (r) => (r.usable ? "as its files are" : !r.ends ? h("span", { class: "bad" }, "none: its files cannot be used") : h("span", { class: "warn" }, "an earlier one: its files cannot be used")) },
+    ],
+  },
+};
+
+function memberState(r) {
+  const d = r.digest;
+  if (r.state !== "alive") return state(r.state === "dead" ? "bad" : "off", r.state);
+  if (!d) return state("off", "alive, says nothing");
+  if (d.refused) return state("warn", "its files are refused");
+  return d.ready ? state("good", "ready") : state("warn", "not ready");
+}
+
+function ends(r) {
+  if (!r.ends) return state("bad", "cannot be used");
+  const left = (new Date(r.ends) - Date.now()) / 1000;
+  return state(left < 3600 ? "bad" : left < 6 * 3600 ? "warn" : "good", left < 0 ? age(-left) + " ago" : "in " + age(left));
+}
+
+function certificate(r) {
+  if (!r.digest?.certificateEnds) return "–";
+  const left = r.digest.certificateEnds - Date.now() / 1000;
+  return h("span", { class: left < 3600 ? "bad" : left < 6 * 3600 ? "warn" : null }, left < 0 ? "has ended" : age(left));
+}
+
+function total(d) {
+  const t = { requests: 0, errors: 0, p50: 0, p99: 0 };
+  for (const f of d?.flows ?? []) {
+    if (f.service && !f.inbound) continue;
+    const all = t.requests + f.requests;
+    if (all) t.p50 = (t.p50 * t.requests + f.p50 * f.requests) / all;
+    t.requests = all; t.errors += f.errors; t.p99 = Math.max(t.p99, f.p99);
+  }
+  return t;
+}
+
+// listPage makes the page: go changes the address, and with it the query.
+export function listPage(kind, { go, open }) {
+  const of = lists[kind];
+  let query = {};
+  const amount = h("span", { class: "dim", role: "status" });
+  const search = of.search && h("input", { type: "search", placeholder: "Search: " + of.search, "aria-label": "Search", spellcheck: "false", autocomplete: "off" });
+  const toggle = of.toggle && h("input", { type: "checkbox" });
+  const narrowed = h("button", { type: "button", hidden: true });
+  const rows = list({ ...of, open: (r, title) => open(r, title, of.link?.(r)) });
+  const root = h("div", {}, h("div", { class: "tools" }, search, toggle && h("label", {}, toggle, of.toggle.name), narrowed, amount), rows.root);
+
+  rows.onTotal = (n) => keep(amount, n.toLocaleString("en").replaceAll(",", " "));
+  rows.onSort = (sort) => go({ ...query, sort });
+  let timer;
+  search?.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => go({ ...query, q: search.value }), 150);
+  });
+  toggle?.addEventListener("change", () => go({ ...query, ...Object.fromEntries(Object.entries(of.toggle.query).map(([k, v]) => [k, toggle.checked ? v : ""])) }));
+  narrowed.addEventListener("click", () => go({ ...query, service: "" }));
+
+  return {
+    root, search, list: rows,
+    show(next) {
+      query = next;
+      if (search && search.value !== (query.q ?? "")) search.value = query.q ?? "";
+      if (toggle) toggle.checked = Object.entries(of.toggle.query).every(([k, v]) => query[k] === v);
+      narrowed.hidden = !query.service;
+      keep(narrowed, `only ${query.service}  ✕`);
+      rows.ask({ ...query, ...of.query });
+    },
+    update: () => rows.refresh(),
+    resize: () => rows.resize(),
+  };
+}
