@@ -78,7 +78,7 @@ func look(s State) Mesh {
 		}
 		d := member.Digest
 		if member.Name == st.Node {
-			c.Own, m.Own = true, d.total()
+			c.Own, m.Own = true, d.Total()
 		}
 		if d == nil {
 			continue

@@ -53,16 +53,12 @@ func problems(m *Mesh, members []Member, services []Service, certificates []Cert
 		serviceProblems(&services[i], add)
 	}
 	for _, l := range m.Links {
-		if share := l.failing(); share >= failing && l.Requests >= fewRequests {
-			to, severity := l.To, warning
-			if share >= failingBadly {
-				severity = critical
-			}
-			if to == "" {
+		if severity := Level(l.Traffic); severity != "" && l.Requests >= fewRequests {
+			if l.To == "" {
 				add(severity, "services", "", "from %s, %s requests a second reach no endpoint", l.From, FormatRate(l.Errors))
 				continue
 			}
-			add(severity, "mesh", "", "from %s to %s, %.1f %% of requests fail", l.From, to, 100*share)
+			add(severity, "mesh", "", "from %s to %s, %.1f %% of requests fail", l.From, l.To, 100*l.failing())
 		}
 	}
 	memberProblems(st.Node, members, add)
@@ -104,12 +100,8 @@ func serviceProblems(s *Service, add func(severity, page, search, format string,
 			add(warning, "endpoints", s.Name+" "+c.Cluster, "%s: %d of %s in %s cannot serve: %s", s.Name, c.Endpoints-c.Healthy, count(c.Endpoints, "endpoint"), c.Cluster, c.Reason)
 		}
 	}
-	if share := s.failing(); share >= failing && s.Requests >= fewRequests {
-		severity := warning
-		if share >= failingBadly {
-			severity = critical
-		}
-		add(severity, "services", s.Name, "%s: %.1f %% of requests fail", s.Name, 100*share)
+	if severity := Level(s.Traffic); severity != "" && s.Requests >= fewRequests {
+		add(severity, "services", s.Name, "%s: %.1f %% of requests fail", s.Name, 100*s.failing())
 	}
 }
 

@@ -30,6 +30,17 @@ func (t *Traffic) failing() float64 {
 	return t.Errors / t.Requests
 }
 
+// Level says how bad it is that so many fail: "critical", "warning" or "".
+func Level(t Traffic) string {
+	switch share := t.failing(); {
+	case share >= failingBadly:
+		return critical
+	case share >= failing:
+		return warning
+	}
+	return ""
+}
+
 // Flow is the traffic of one service to one cluster, as one proxy sees it.
 type Flow struct {
 	Service string `json:"service"` // "": all that the proxy sends to the cluster
@@ -49,8 +60,8 @@ type Digest struct {
 	Flows           []Flow  `json:"flows"`
 }
 
-// total is all that a proxy has done: for its application, and else for others.
-func (d *Digest) total() (t Traffic) {
+// Total is all that a proxy has done: for its application, and else for others.
+func (d *Digest) Total() (t Traffic) {
 	for _, f := range d.Flows {
 		if f.Service == "" || f.Inbound {
 			t.Add(f.Traffic)

@@ -1,0 +1,382 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"isthmus/admin"
+)
+
+// What is before and behind the rows of a page: title, pages, an empty line,
+// the table's head; an empty line, keys.
+const topFrame = 6
+
+// rows is how many rows of a table find room.
+func (t *topState) rows() int { return max(1, t.height-topFrame) }
+
+// The colours of top.
+const (
+	plain = ""
+	bold  = "1"
+	faint = "2"
+	red   = "31"
+	amber = "33"
+	green = "32"
+	bars  = "7" // inverse
+)
+
+// cell is a part of a line.
+type cell struct {
+	text, colour string
+	right        bool
+}
+
+func text(s string) cell              { return cell{text: printable(s)} }
+func in(colour, s string) cell        { return cell{text: printable(s), colour: colour} }
+func figure(s string) cell            { return cell{text: s, right: true} }
+func (c cell) coloured(k string) cell { c.colour = k; return c }
+
+// printable replaces what would steer the terminal: names come from other
+// machines.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// frame is the whole screen.
+func (t *topState) frame() string {
+	var b strings.Builder
+	b.WriteString("\x1b[H")
+	lines := t.lines()
+	for i := range t.height {
+		line := ""
+		if i < len(lines) {
+			line = lines[i]
+		}
+		if i > 0 {
+			b.WriteString("\r\n")
+		}
+		b.WriteString(line + "\x1b[K")
+	}
+	return b.String()
+}
+
+// lines are those of the screen, from its top.
+func (t *topState) lines() []string {
+	st := &t.mesh.Status
+	state := in(green, "ready")
+	if !st.Ready {
+		state = in(red, "not ready: "+st.Reason)
+	}
+	if t.err != nil {
+		state = in(red, strings.SplitN(t.err.Error(), "\n", 2)[0])
+	}
+	own := t.mesh.Own
+	out := []string{t.line([]cell{
+		in(bold, "isthmus "+st.Node), state,
+		text(fmt.Sprintf("snapshot %d", st.Snapshot.Number)),
+		text(fmt.Sprintf("here %s/s, %s", admin.FormatRate(own.Requests), admin.FormatSuccess(own))),
+		t.problemCount(),
+	}, "  "), t.tabs(), ""}
+	switch t.page {
+	case topMesh:
+		all := t.meshLines()
+		out = append(out, all[min(t.first, len(all)):min(t.first+t.rows()+1, len(all))]...)
+	case topServices:
+		out = append(out, t.table(serviceHead, t.serviceRows())...)
+	case topEndpoints:
+		out = append(out, t.table(endpointHead, t.endpointRows())...)
+	case topMembers:
+		out = append(out, t.table(memberHead, t.memberRows())...)
+	}
+	if len(out) > t.height-1 {
+		out = out[:max(0, t.height-1)]
+	}
+	for len(out) < t.height-1 {
+		out = append(out, "")
+	}
+	return append(out, t.foot())
+}
+
+func (t *topState) problemCount() cell {
+	switch n := len(t.mesh.Problems); {
+	case n == 0:
+		return in(faint, "nothing is wrong")
+	case t.mesh.Problems[0].Severity == "critical":
+		return in(red, fmt.Sprintf("%d wrong", n))
+	default:
+		return in(amber, fmt.Sprintf("%d to look at", n))
+	}
+}
+
+func (t *topState) tabs() string {
+	cells := make([]cell, topPages)
+	for i, name := range topNames {
+		cells[i] = text(fmt.Sprintf(" %d %s ", i+1, name))
+		if i == t.page {
+			cells[i].colour = bars
+			if !t.colour {
+				cells[i].text = fmt.Sprintf("[%d %s]", i+1, name)
+			}
+		}
+	}
+	return t.line(cells, " ")
+}
+
+func (t *topState) foot() string {
+	if t.typing || t.search != "" {
+		cursor := ""
+		if t.typing {
+			cursor = "_"
+		}
+		return t.line([]cell{text("/" + t.search + cursor), in(faint, "Enter keeps it, Esc ends it")}, "  ")
+	}
+	keys := "q ends  Tab page  ↑↓ move"
+	switch t.page {
+	case topServices:
+		by := topSorts[t.sort]
+		if by == "" {
+			by = "what needs somebody"
+		}
+		keys += "  / search  s sort (by " + by + ")"
+	case topEndpoints:
+		keys += "  / search  u those that cannot serve"
+		if t.unwell {
+			keys += " (only these)"
+		}
+	case topMembers:
+		keys += "  / search"
+	}
+	if t.first > 0 {
+		keys += "  from row " + strconv.Itoa(t.first+1)
+	}
+	return t.line([]cell{in(faint, keys)}, "")
+}
+
+// meshLines are all of the first page.
+func (t *topState) meshLines() []string {
+	var out []string
+	for _, p := range t.mesh.Problems {
+		mark := in(amber, "▲")
+		if p.Severity == "critical" {
+			mark = in(red, "■")
+		}
+		out = append(out, t.line([]cell{mark, text(p.Text)}, " "))
+	}
+	if len(out) > 0 {
+		out = append(out, "")
+	}
+	var clusters, links [][]cell
+	for _, c := range t.mesh.Clusters {
+		health := figure(fmt.Sprintf("%d/%d", c.Healthy, c.Endpoints))
+		if c.Healthy < c.Endpoints {
+			health = health.coloured(amber)
+		}
+		if c.Healthy == 0 && c.Endpoints > 0 {
+			health = health.coloured(red)
+		}
+		proxies := figure(fmt.Sprintf("%d/%d", c.Ready, c.Proxies))
+		if c.Ready < c.Proxies || c.Dead > 0 {
+			proxies = proxies.coloured(amber)
+		}
+		dead := figure(strconv.Itoa(c.Dead))
+		if c.Dead > 0 {
+			dead = dead.coloured(red)
+		}
+		clusters = append(clusters, append([]cell{text(c.Name), proxies, dead, figure(strconv.Itoa(c.Services)), health}, traffic(c.Traffic)...))
+	}
+	for _, l := range t.mesh.Links {
+		to := text(l.To)
+		if l.To == "" {
+			to = in(faint, "no endpoint")
+		}
+		links = append(links, append([]cell{text(l.From), to}, traffic(l.Traffic)...))
+	}
+	out = append(out, t.table(append([]cell{text("CLUSTER"), figure("READY"), figure("DEAD"), figure("SERVICES"), figure("HEALTHY")}, trafficHead...), clusters)...)
+	if len(links) > 0 {
+		out = append(out, "")
+		out = append(out, t.table(append([]cell{text("FROM"), text("TO")}, trafficHead...), links)...)
+	}
+	return out
+}
+
+var (
+	trafficHead  = []cell{figure("REQUESTS/S"), figure("SUCCESS"), figure("P50"), figure("P99")}
+	serviceHead  = append([]cell{text("SERVICE"), figure("HEALTHY"), text("CLUSTERS")}, trafficHead...)
+	endpointHead = []cell{text("SERVICE"), text("ADDRESS"), text("CLUSTER"), text("HEALTH"), text("FROM"), figure("AGE")}
+	memberHead   = append([]cell{text("MEMBER"), text("STATE"), text("CONFIGURATION"), text("CERTIFICATE")}, trafficHead...)
+)
+
+func traffic(n admin.Traffic) []cell {
+	if n.Requests == 0 {
+		return []cell{in(faint, "-").toRight(), in(faint, "-").toRight(), in(faint, "-").toRight(), in(faint, "-").toRight()}
+	}
+	success := figure(admin.FormatSuccess(n))
+	switch admin.Level(n) {
+	case "critical":
+		success = success.coloured(red)
+	case "warning":
+		success = success.coloured(amber)
+	}
+	return []cell{figure(admin.FormatRate(n.Requests)), success, figure(admin.FormatMillis(n.P50)), figure(admin.FormatMillis(n.P99))}
+}
+
+func (c cell) toRight() cell { c.right = true; return c }
+
+func (t *topState) serviceRows() (out [][]cell) {
+	for _, s := range t.services {
+		health := figure(fmt.Sprintf("%d/%d", s.Healthy, s.Endpoints))
+		switch {
+		case s.Endpoints > 0 && s.Healthy == 0:
+			health = health.coloured(red)
+		case s.Healthy < s.Endpoints:
+			health = health.coloured(amber)
+		}
+		var clusters []string
+		for _, c := range s.Clusters {
+			if c.Endpoints > 0 {
+				clusters = append(clusters, fmt.Sprintf("%s %d/%d", c.Cluster, c.Healthy, c.Endpoints))
+			}
+		}
+		out = append(out, append([]cell{text(s.Name), health, text(strings.Join(clusters, ", "))}, traffic(s.Traffic)...))
+	}
+	return out
+}
+
+func (t *topState) endpointRows() (out [][]cell) {
+	for _, e := range t.endpoints {
+		health := in(green, "serves")
+		if !e.Healthy {
+			health = in(red, e.Reason)
+		}
+		out = append(out, []cell{
+			text(fmt.Sprintf("%s:%d", e.Service, e.Port)), text(e.Address), text(e.Cluster), health, text(e.Source),
+			figure((time.Duration(e.Age) * time.Second).String()),
+		})
+	}
+	return out
+}
+
+func (t *topState) memberRows() (out [][]cell) {
+	for _, m := range t.members {
+		state, hash, ends, n := in(green, "ready"), "-", "-", admin.Traffic{}
+		d := m.Digest
+		switch {
+		case m.State == "dead":
+			state = in(red, m.State)
+		case m.State != "alive":
+			state = in(faint, m.State)
+		case d == nil:
+			state = in(faint, "alive, says nothing")
+		case d.Refused:
+			state = in(amber, "its files are refused")
+		case !d.Ready:
+			state = in(amber, "not ready")
+		}
+		if d != nil {
+			hash, n = d.Hash[:min(8, len(d.Hash))], d.Total()
+			if d.CertificateEnds != 0 {
+				ends = time.Until(time.Unix(d.CertificateEnds, 0)).Truncate(time.Minute).String()
+				ends = strings.TrimSuffix(ends, "0s")
+			}
+		}
+		out = append(out, append([]cell{text(m.Name), state, text(hash), text(ends)}, traffic(n)...))
+	}
+	return out
+}
+
+// table lays rows out below their head. Where there is too little room, the
+// widest columns of text give way.
+func (t *topState) table(head []cell, rows [][]cell) []string {
+	widths := make([]int, len(head))
+	for _, row := range append([][]cell{head}, rows...) {
+		for i, c := range row {
+			widths[i] = max(widths[i], len([]rune(c.text)))
+		}
+	}
+	const gap = 2
+	for all := sum(widths) + gap*(len(widths)-1); all > t.width; all-- {
+		widest := -1
+		for i, w := range widths {
+			if !head[i].right && w > minColumn && (widest < 0 || w > widths[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			break
+		}
+		widths[widest]--
+	}
+	lay := func(row []cell) string {
+		cells := make([]cell, len(row))
+		for i, c := range row {
+			c.text = fit(c.text, widths[i], c.right)
+			cells[i] = c
+		}
+		return t.line(cells, strings.Repeat(" ", gap))
+	}
+	faded := make([]cell, len(head))
+	for i, c := range head {
+		faded[i] = c.coloured(faint)
+	}
+	out := []string{lay(faded)}
+	for _, row := range rows {
+		out = append(out, lay(row))
+	}
+	return out
+}
+
+// minColumn is how narrow a column of text may become.
+const minColumn = 8
+
+func sum(list []int) (n int) {
+	for _, v := range list {
+		n += v
+	}
+	return n
+}
+
+// fit makes a text exactly so wide.
+func fit(s string, width int, right bool) string {
+	r := []rune(s)
+	switch n := width - len(r); {
+	case n < 0 && width > 0:
+		return string(r[:width-1]) + "…"
+	case right:
+		return strings.Repeat(" ", max(0, n)) + s
+	default:
+		return s + strings.Repeat(" ", max(0, n))
+	}
+}
+
+// line puts cells beside each other, as far as the screen goes.
+func (t *topState) line(cells []cell, gap string) string {
+	var b strings.Builder
+	left := t.width
+	for i, c := range cells {
+		r := []rune(c.text)
+		if i > 0 {
+			r = append([]rune(gap), r...)
+		}
+		if len(r) > left {
+			r = r[:max(0, left)]
+		}
+		left -= len(r)
+		text := string(r)
+		if c.colour != plain && t.colour && len(r) > 0 {
+			lead := ""
+			if i > 0 {
+				lead, text = text[:min(len(gap), len(text))], text[min(len(gap), len(text)):]
+			}
+			text = lead + "\x1b[" + c.colour + "m" + text + "\x1b[0m"
+		}
+		b.WriteString(text)
+	}
+	return b.String()
+}
