@@ -43,9 +43,9 @@ func readAuthorizationPolicy(d *document) {
 	switch {
 	case len(out.Rules) > 0:
 	case out.Action == mesh.ActionAllow:
-		d.info("rules", "are missing: an ALLOW policy without any allows nothing, so that everything is refused which no other one allows")
+		d.find(Info, ISM0022, "rules", "are missing: an ALLOW policy without any allows nothing, so that everything is refused which no other one allows")
 	default:
-		d.warning("rules", "are missing: a policy without any matches nothing, so it has no effect; rules: [{}] matches everything")
+		d.find(Warning, ISM0022, "rules", "are missing: a policy without any matches nothing, so it has no effect; rules: [{}] matches everything")
 	}
 	d.reader.config.AuthorizationPolicies = append(d.reader.config.AuthorizationPolicies, out)
 	d.reader.authorization = append(d.reader.authorization, located[*mesh.AuthorizationPolicy]{out, d})
@@ -270,10 +270,10 @@ func (c *checker) checkAuthorization(node *mesh.Node) {
 	for _, l := range c.authorization {
 		p := l.value
 		if p.Action == mesh.ActionCustom && p.Provider != "" && !slices.ContainsFunc(c.config.AuthorizationProviders, func(o *mesh.AuthorizationProvider) bool { return o.Name == p.Provider }) {
-			l.doc.error("provider.name", fmt.Sprintf("there is no %q among extensionProviders of the mesh configuration (ConfigMap istio, key mesh)", p.Provider))
+			l.doc.find(Error, IST0101, "provider.name", fmt.Sprintf("there is no %q among extensionProviders of the mesh configuration (ConfigMap istio, key mesh)", p.Provider))
 		}
 		tokens := slices.ContainsFunc(c.config.RequestAuthentications, func(r *mesh.RequestAuthentication) bool {
-			return (r.Namespace == p.Namespace || r.Namespace == node.RootNamespace || p.Namespace == node.RootNamespace) && labelsOverlap(r.Selector, p.Selector)
+			return (r.Namespace == p.Namespace || r.Namespace == node.RootNamespace || p.Namespace == node.RootNamespace) && c.forSame(r.Selector, p.Selector)
 		})
 		for i, r := range p.Rules {
 			c.checkSources(l.doc, r, fmt.Sprintf("rules[%d]", i))
@@ -285,7 +285,7 @@ func (c *checker) checkAuthorization(node *mesh.Node) {
 				if p.Action == mesh.ActionAllow {
 					effect += ", and everything is refused that no other policy allows"
 				}
-				l.doc.warning(fmt.Sprintf("rules[%d].%s", i, at), "asks for a token, and no RequestAuthentication is for the workloads that this policy selects, so no token is ever read there: "+effect+"; write a RequestAuthentication with the same selector")
+				l.doc.find(Warning, ISM0020, fmt.Sprintf("rules[%d].%s", i, at), "asks for a token, and no RequestAuthentication is for the workloads that this policy selects, so no token is ever read there: "+effect+"; write a RequestAuthentication with the same selector")
 			}
 		}
 	}
@@ -322,7 +322,7 @@ func (c *checker) checkSources(d *document, r *mesh.AuthorizationRule, path stri
 				return !ok || !slices.Contains(o.Namespaces.In, id.Namespace)
 			})
 			if within {
-				d.warning(fmt.Sprintf("%s.from[%d]", path, i), fmt.Sprintf("changes nothing: sources are alternatives, and from[%d] lets in the whole namespace; put both into one source to ask for both", j))
+				d.find(Warning, ISM0021, fmt.Sprintf("%s.from[%d]", path, i), fmt.Sprintf("changes nothing: sources are alternatives, and from[%d] lets in the whole namespace; put both into one source to ask for both", j))
 			}
 		}
 	}

@@ -48,15 +48,15 @@ func (d *document) certificate() {
 	d.reader.certificates = append(d.reader.certificates, c)
 	for _, name := range c.DNSNames {
 		if suffix, ok := strings.CutPrefix(name, "*."); ok && aboveServices(suffix) {
-			d.info("dnsNames", fmt.Sprintf("%q fits no service, whose names are longer: in a certificate * stands for one label (RFC 6125), in Istio's hosts for any number", name))
+			d.find(Info, ISM0023, "dnsNames", fmt.Sprintf("%q fits no service, whose names are longer: in a certificate * stands for one label (RFC 6125), in Istio's hosts for any number", name))
 		}
 	}
 	switch identities := c.Identities(); {
 	case c.Authority:
 	case identities == 0:
-		d.info("uris", "has no SPIFFE ID (spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT): the certificate may serve at a gateway, but cannot be a proxy's identity in the mesh")
+		d.find(Info, ISM0024, "uris", "has no SPIFFE ID (spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT): the certificate may serve at a gateway, but cannot be a proxy's identity in the mesh")
 	case identities > 1:
-		d.warning("uris", "has several SPIFFE IDs: an identity is the only one of a certificate, so this cannot be one")
+		d.find(Warning, ISM0024, "uris", "has several SPIFFE IDs: an identity is the only one of a certificate, so this cannot be one")
 	}
 }
 

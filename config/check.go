@@ -20,12 +20,20 @@ func (r *reader) check(node *mesh.Node) {
 		rules:    mesh.NewRules(node, everywhere(r.config.DestinationRules)),
 		services: map[string]*mesh.Service{},
 		gateways: map[string]*mesh.Gateway{},
+		entries:  map[string][]*mesh.Service{},
 	}
 	for _, s := range r.config.Services {
 		if !s.IsEntry() {
 			c.services[s.Key()] = s
 		}
+		for _, h := range s.Hosts {
+			if c.entries[h] == nil && strings.HasPrefix(h, "*") {
+				c.patterns = append(c.patterns, h)
+			}
+			c.entries[h] = append(c.entries[h], s)
+		}
 	}
+	c.bearers = c.newBearers()
 	for _, g := range r.config.Gateways {
 		c.gateways[g.Namespace+"/"+g.Name] = g
 	}
@@ -41,6 +49,7 @@ func (r *reader) check(node *mesh.Node) {
 	c.checkPeerAuthentications(node, judged)
 	c.checkClientTLS(node, judged)
 	c.checkAuthorization(node)
+	c.lint(node)
 }
 
 // everywhere takes rules as if they were exported to everybody: a route may be
@@ -60,6 +69,12 @@ type checker struct {
 	rules    *mesh.Rules
 	services map[string]*mesh.Service // Kubernetes Services by "name.namespace"
 	gateways map[string]*mesh.Gateway
+	known    *mesh.Registry             // of what files say alone
+	entries  map[string][]*mesh.Service // ServiceEntries by their hosts
+	patterns []string                   // those of the hosts that are wildcards
+
+	bearers   *bearers
+	suggested int // names that were compared with others
 }
 
 // ports returns the ports that files give a host; known is false if no file
@@ -74,12 +89,21 @@ func (c *checker) ports(host string) (ports []mesh.Port, known bool) {
 			ports, known = append(ports, s.Ports...), true
 		}
 	}
-	for _, s := range c.config.Services {
-		if slices.ContainsFunc(s.Hosts, func(h string) bool { return mesh.MatchHost(h, host) }) {
-			ports, known = append(ports, s.Ports...), true
-		}
+	for _, s := range c.entriesOf(host) {
+		ports, known = append(ports, s.Ports...), true
 	}
 	return ports, known
+}
+
+// entriesOf returns the ServiceEntries that bear a host.
+func (c *checker) entriesOf(host string) []*mesh.Service {
+	out := c.entries[host]
+	for _, p := range c.patterns {
+		if p != host && mesh.MatchHost(p, host) {
+			out = slices.Concat(out, c.entries[p])
+		}
+	}
+	return out
 }
 
 func (c *checker) checkEntries() {
@@ -91,11 +115,11 @@ func (c *checker) checkEntries() {
 				first[h] = s
 				continue
 			}
-			c.say(Info, s.Meta, "hosts", fmt.Sprintf("%q has another ServiceEntry, %s/%s in %s: the endpoints of both serve it", h, before.Namespace, before.Name, before.Source))
+			c.find(Info, ISM0010, s.Meta, "hosts", fmt.Sprintf("%q has another ServiceEntry, %s/%s in %s: the endpoints of both serve it", h, before.Namespace, before.Name, before.Source))
 			for _, p := range s.Ports {
 				for _, o := range before.Ports {
 					if p.Number == o.Number && p.Protocol != o.Protocol {
-						c.say(Warning, s.Meta, "ports", fmt.Sprintf("port %d is %s here and %s in %s (IST0177)", p.Number, p.Protocol, o.Protocol, before.Source))
+						c.find(Warning, IST0177, s.Meta, "ports", fmt.Sprintf("port %d is %s here and %s in %s", p.Number, p.Protocol, o.Protocol, before.Source))
 					}
 				}
 			}
@@ -104,8 +128,13 @@ func (c *checker) checkEntries() {
 }
 
 func (r *reader) say(s Severity, m mesh.Meta, field, message string) {
+	r.find(s, "", m, field, message)
+}
+
+// find notes a finding with a code of its own.
+func (r *reader) find(s Severity, c Code, m mesh.Meta, field, message string) {
 	r.findings = append(r.findings, Finding{
-		File: m.Source.File, Line: m.Source.Line, Severity: s, Kind: m.Kind, Namespace: m.Namespace, Name: m.Name, Field: field, Message: message,
+		File: m.Source.File, Line: m.Source.Line, Severity: s, Kind: m.Kind, Namespace: m.Namespace, Name: m.Name, Field: field, Message: message, Code: c,
 	})
 }
 
@@ -118,13 +147,13 @@ func (c *checker) checkGateways() {
 	for _, g := range c.config.Gateways {
 		for _, s := range g.Servers {
 			if o, p := c.besideTCP(g, &s); o != nil {
-				c.say(Warning, at(g.Meta, s.Source), "servers", fmt.Sprintf("has no effect: port %d is of protocol %s in Gateway %s/%s in %s, and a port either looks at what comes or passes it on as TCP; take another port", s.Port.Number, p, o.Namespace, o.Name, o.Source))
+				c.find(Warning, ISM0011, at(g.Meta, s.Source), "servers", fmt.Sprintf("has no effect: port %d is of protocol %s in Gateway %s/%s in %s, and a port either looks at what comes or passes it on as TCP; take another port", s.Port.Number, p, o.Namespace, o.Name, o.Source))
 				continue
 			}
 			for _, h := range s.Hosts {
 				k := key{s.Port.Number, h.Namespace + "/" + h.Host}
 				if o := first[k]; o != nil && (o == g || labelsOverlap(o.Selector, g.Selector)) {
-					c.say(Warning, at(g.Meta, s.Source), "servers", fmt.Sprintf("host %q on port %d is served by Gateway %s/%s in %s too (IST0145); their routes are put together", h.Host, s.Port.Number, o.Namespace, o.Name, o.Source))
+					c.find(Warning, IST0145, at(g.Meta, s.Source), "servers", fmt.Sprintf("host %q on port %d is served by Gateway %s/%s in %s too; their routes are put together", h.Host, s.Port.Number, o.Namespace, o.Name, o.Source))
 					continue
 				}
 				first[k] = g
@@ -196,7 +225,7 @@ func (c *checker) checkDelegates() {
 	}
 	for _, l := range c.virtualServices {
 		if len(l.value.Hosts) == 0 && !used[l.value] {
-			l.doc.warning("hosts", "is missing and no other VirtualService delegates here, so it has no effect")
+			l.doc.find(Warning, ISM0012, "hosts", "is missing and no other VirtualService delegates here, so it has no effect")
 		}
 	}
 }
@@ -243,19 +272,19 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 		}
 		gw := c.gateways[g]
 		if gw == nil {
-			d.error("gateways", fmt.Sprintf("there is no Gateway %s (IST0101)", g))
+			d.find(Error, IST0101, "gateways", fmt.Sprintf("there is no Gateway %s", g))
 			continue
 		}
 		for i, h := range v.Hosts {
 			if !servesHost(gw, v, h) {
-				d.warning(fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q is no host of Gateway %s (IST0132)", h, g))
+				d.find(Warning, IST0132, fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q is no host of Gateway %s", h, g))
 			}
 		}
 	}
 	for i, r := range v.HTTP {
 		path := fmt.Sprintf("http[%d]", i)
 		if i < len(v.HTTP)-1 && len(r.Match) == 0 {
-			d.warning(path, "matches everything, so the rules after it are never reached (IST0130)")
+			d.find(Warning, IST0130, path, "matches everything, so the rules after it are never reached")
 		}
 		for j, dest := range r.Route {
 			c.checkDestination(v, d, r, dest, fmt.Sprintf("%s.route[%d]", path, j))
@@ -269,7 +298,7 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 		c.checkTCPRoute(d, r, path, mesh.ProtocolTLS, mesh.ProtocolHTTPS)
 		for j, m := range r.Match {
 			if len(m.DestinationSubnets) > 0 && slices.Contains(gatewaysOf(v, &m), mesh.MeshGateway) {
-				d.warning(fmt.Sprintf("%s.match[%d].destinationSubnets", path, j), "never holds on a sidecar: connections are not captured, so every one is made to the sidecar's own address; leave it out, or bind the match to a Gateway")
+				d.find(Warning, ISM0013, fmt.Sprintf("%s.match[%d].destinationSubnets", path, j), "never holds on a sidecar: connections are not captured, so every one is made to the sidecar's own address; leave it out, or bind the match to a Gateway")
 			}
 		}
 	}
@@ -281,7 +310,7 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 			if forOthers {
 				where += " on sidecars"
 			}
-			d.warning(path, where+": a sidecar that captures no connections cannot tell which of them an application means; bind the route to a Gateway alone, or name the host by tls.match.sniHosts")
+			d.find(Warning, ISM0013, path, where+": a sidecar that captures no connections cannot tell which of them an application means; bind the route to a Gateway alone, or name the host by tls.match.sniHosts")
 		}
 	}
 }
@@ -315,7 +344,7 @@ func (c *checker) checkTCPRoute(d *document, r *mesh.TCPRoute, path string, prot
 		ports, known := c.ports(dest.Host)
 		view := mesh.View{Ports: ports}
 		if _, ok := view.RelayPort(dest.Port, protocols...); known && dest.Port == 0 && !ok && len(ports) > 0 {
-			d.error(at+".port", fmt.Sprintf("is missing: %s has several ports, and not one of protocol %v (IST0112)", dest.Host, protocols[0]))
+			d.find(Error, IST0112, at+".port", fmt.Sprintf("is missing: %s has several ports, and not one of protocol %v", dest.Host, protocols[0]))
 			continue
 		}
 		if dest.Port == 0 {
@@ -351,18 +380,46 @@ func (c *checker) checkTarget(d *document, dest mesh.Destination, at string) {
 	ports, known := c.ports(dest.Host)
 	switch {
 	case !known:
-		d.warning(at+".host", fmt.Sprintf("no file defines %q: gossip may bring it, until then requests get 503 NC", dest.Host))
+		d.find(Warning, ISM0014, at+".host", fmt.Sprintf("no file defines %q%s: gossip may bring it, until then requests get 503 NC", dest.Host, c.suggestHost(dest.Host)))
 	case dest.Port != 0 && !slices.ContainsFunc(ports, func(p mesh.Port) bool { return p.Number == dest.Port }):
-		d.error(at+".port.number", fmt.Sprintf("%s has no port %d (IST0101)", dest.Host, dest.Port))
+		d.find(Error, IST0101, at+".port.number", fmt.Sprintf("%s has no port %d", dest.Host, dest.Port))
 	case dest.Port == 0:
 		view := mesh.View{Ports: ports}
 		if _, ok := view.Port(0); !ok && len(ports) > 0 {
-			d.error(at+".port", fmt.Sprintf("is missing: %s has several ports and none is 80 (IST0112)", dest.Host))
+			d.find(Error, IST0112, at+".port", fmt.Sprintf("is missing: %s has several ports and none is 80", dest.Host))
 		}
 	}
 	if dest.Subset != "" {
 		c.checkSubset(d, dest, at)
 	}
+}
+
+// suggestions bounds how many hosts that nobody knows are compared with those
+// that somebody does, and with how many: each costs microseconds.
+const (
+	suggestions    = 100
+	suggestedHosts = 1000
+)
+
+// suggestHost returns ` (did you mean "x"?)` if a service has nearly the name.
+func (c *checker) suggestHost(host string) string {
+	if c.suggested++; c.suggested > suggestions {
+		return ""
+	}
+	svc, suffix, isService := mesh.ServiceOf(host)
+	var names []string
+	for _, s := range c.config.Services {
+		switch {
+		case len(names) >= suggestedHosts:
+		case s.IsEntry():
+			names = append(names, s.Hosts...)
+		case isService && suffix == "global":
+			names = append(names, s.Key()+".global")
+		case isService && svc != s.Key():
+			names = append(names, strings.Replace(host, svc, s.Key(), 1))
+		}
+	}
+	return suggest(host, names)
 }
 
 // checkSubset looks a subset up as the proxy will.
@@ -375,29 +432,36 @@ func (c *checker) checkSubset(d *document, dest mesh.Destination, path string) {
 				continue
 			}
 			if rule.Host != dest.Host {
-				d.info(path+".subset", fmt.Sprintf("%q is defined for %s in %s and found there, since both are names of one service", dest.Subset, rule.Host, s.Source))
+				d.find(Info, ISM0015, path+".subset", fmt.Sprintf("%q is defined for %s in %s and found there, since both are names of one service", dest.Subset, rule.Host, s.Source))
 			}
 			return
 		}
 	}
-	d.error(path+".subset", fmt.Sprintf("no DestinationRule defines subset %q for %s or another name of the service (IST0101)", dest.Subset, dest.Host))
+	var names []string
+	for _, rule := range c.rules.Candidates(dest.Host, namespace) {
+		for _, s := range rule.Subsets {
+			names = append(names, s.Name)
+		}
+	}
+	d.find(Error, IST0101, path+".subset", fmt.Sprintf("no DestinationRule defines subset %q%s for %s or another name of the service", dest.Subset, suggest(dest.Subset, names), dest.Host))
 }
 
 func (c *checker) sayStandby(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.RouteDestination, path string) {
-	standby := false
 	if v.Standby != nil {
-		standby = *v.Standby
-	} else if svc, _, ok := mesh.ServiceOf(dest.Host); ok {
+		return // its author has said so
+	}
+	standby := false
+	if svc, _, ok := mesh.ServiceOf(dest.Host); ok {
 		standby = slices.ContainsFunc(r.Route, func(o mesh.RouteDestination) bool {
 			other, _, ok := mesh.ServiceOf(o.Host)
 			return ok && o.Weight > 0 && other == svc && o.Host != dest.Host
 		})
 	}
 	if standby {
-		d.info(path+".weight", "0 makes a standby: it serves when no destination of positive weight can")
+		d.find(Info, ISM0016, path+".weight", "0 makes a standby: it serves when no destination of positive weight can")
 		return
 	}
-	d.info(path+".weight", `0 means no traffic, ever; the annotation isthmus.io/standby: "true" would make it a standby`)
+	d.find(Info, ISM0016, path+".weight", `0 means no traffic, ever; the annotation isthmus.io/standby: "true" would make it a standby`)
 }
 
 // checkSharedHosts names the hosts that several VirtualServices route on one
@@ -409,7 +473,7 @@ func (c *checker) checkSharedHosts() {
 			for i, h := range l.value.Hosts {
 				k := g + " " + h
 				if o := first[k]; o != nil {
-					l.doc.warning(fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q has another VirtualService on %q, %s/%s in %s (IST0109): their rules are put together in order of file and line, those without a match last", h, g, o.Namespace, o.Name, o.Source))
+					l.doc.find(Warning, IST0109, fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q has another VirtualService on %q, %s/%s in %s: their rules are put together in order of file and line, those without a match last", h, g, o.Namespace, o.Name, o.Source))
 					continue
 				}
 				first[k] = l.value
@@ -421,11 +485,13 @@ func (c *checker) checkSharedHosts() {
 // checkConflicts names the policies that several DestinationRules give one
 // host.
 func (c *checker) checkConflicts() {
-	for i, a := range c.destinationRules {
-		for _, b := range c.destinationRules[i+1:] {
-			if a.value.Host != b.value.Host || a.value.Namespace != b.value.Namespace {
-				continue
-			}
+	type place struct{ namespace, host string }
+	before := map[place][]located[*mesh.DestinationRule]{}
+	for _, b := range c.destinationRules {
+		k := place{b.value.Namespace, b.value.Host}
+		same := before[k]
+		before[k] = append(same, b)
+		for _, a := range same {
 			winner, loser := a, b
 			if b.value.Source.Before(a.value.Source) {
 				winner, loser = b, a
@@ -443,16 +509,16 @@ func (c *checker) checkConflicts() {
 				{"tls", w.TLS != nil && l.TLS != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.TLS.Source }},
 			} {
 				if block.both {
-					loser.doc.warning("trafficPolicy."+block.name, fmt.Sprintf("%s sets it for %s too and wins, being first by file and line; this one has no effect", block.from(w), a.value.Host))
+					loser.doc.find(Warning, ISM0017, "trafficPolicy."+block.name, fmt.Sprintf("%s sets it for %s too and wins, being first by file and line; this one has no effect", block.from(w), a.value.Host))
 				}
 			}
 			if winner.value != loser.value {
-				loser.doc.info("host", fmt.Sprintf("%s has another DestinationRule, %s in %s: their blocks are put together", a.value.Host, winner.value.Name, winner.value.Source))
+				loser.doc.find(Info, ISM0018, "host", fmt.Sprintf("%s has another DestinationRule, %s in %s: their blocks are put together", a.value.Host, winner.value.Name, winner.value.Source))
 			}
 			for _, s := range winner.value.Subsets {
 				for k, t := range loser.value.Subsets {
 					if s.Name == t.Name {
-						loser.doc.warning(fmt.Sprintf("subsets[%d].name", k), fmt.Sprintf("%q is defined in %s too, which wins", s.Name, s.Source))
+						loser.doc.find(Warning, ISM0017, fmt.Sprintf("subsets[%d].name", k), fmt.Sprintf("%q is defined in %s too, which wins", s.Name, s.Source))
 					}
 				}
 			}

@@ -97,6 +97,7 @@ type reader struct {
 	destinationRules []located[*mesh.DestinationRule]
 	peers            []located[*mesh.PeerAuthentication]
 	authorization    []located[*mesh.AuthorizationPolicy]
+	monitors         []monitor
 }
 
 // located keeps a mesh value with its document, so that checks of the whole

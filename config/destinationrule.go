@@ -152,7 +152,7 @@ func (c *checker) checkClientTLS(node *mesh.Node, judged bool) {
 			}
 			for _, level := range levels {
 				if t := level.TLS; t != nil && t.Mode == mesh.TLSIstioMutual {
-					c.say(Warning, at(l.value.Meta, t.Source), "tls.mode", "ISTIO_MUTUAL shows this proxy's certificate, and it has none: its requests get 503 until certificates of the bootstrap file names them")
+					c.find(Warning, ISM0027, at(l.value.Meta, t.Source), "tls.mode", "ISTIO_MUTUAL shows this proxy's certificate, and it has none: its requests get 503 until certificates of the bootstrap file names them")
 				}
 			}
 		}
@@ -254,7 +254,7 @@ func (d *document) outlierDetection(o *networking.OutlierDetection, path string)
 		d.warning(path+".consecutiveErrors", "has no effect, in Istio neither: write consecutive5xxErrors or consecutiveGatewayErrors")
 	}
 	if g := out.ConsecutiveGatewayErrors; g > 0 && out.Consecutive5xx > 0 && g >= out.Consecutive5xx {
-		d.info(path+".consecutiveGatewayErrors", fmt.Sprintf("%d changes nothing: consecutive5xxErrors ejects at %d already", g, out.Consecutive5xx))
+		d.find(Info, ISM0029, path+".consecutiveGatewayErrors", fmt.Sprintf("%d changes nothing: consecutive5xxErrors ejects at %d already", g, out.Consecutive5xx))
 	}
 	return out
 }

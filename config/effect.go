@@ -40,6 +40,6 @@ func (d *document) noteEffect(m protoreflect.MessageDescriptor, fd protoreflect.
 	name := string(m.FullName())
 	name = name[strings.LastIndexByte(name, '.')+1:] + "." + fd.JSONName()
 	if r := noEffect[name]; r != "" {
-		d.say(Warning, line, path, "has no effect yet: "+r)
+		d.mark(Warning, ISM0003, line, path, "has no effect yet: "+r)
 	}
 }

@@ -27,7 +27,7 @@ func readEnvoyFilter(d *document) {
 			d.localRateLimit(&f, p, value, path)
 			continue
 		}
-		d.warning(path, strings.TrimSpace("unsupported patch "+p.ApplyTo.String()+" "+typeURL)+": it has no effect yet")
+		d.find(Warning, ISM0004, path, strings.TrimSpace("unsupported patch "+p.ApplyTo.String()+" "+typeURL)+": it has no effect yet")
 	}
 }
 
@@ -86,7 +86,7 @@ func (d *document) localRateLimit(f *networking.EnvoyFilter, p *networking.Envoy
 	}
 	bucket := get(value, "token_bucket").GetStructValue()
 	if bucket == nil {
-		d.warning(path, "the local rate limit has no token_bucket, so it limits nothing")
+		d.find(Warning, ISM0026, path, "the local rate limit has no token_bucket, so it limits nothing")
 		return
 	}
 	out.MaxTokens = d.count(get(bucket, "max_tokens"), path, "token_bucket.max_tokens")
@@ -107,10 +107,10 @@ func (d *document) localRateLimit(f *networking.EnvoyFilter, p *networking.Envoy
 	if v := get(value, "filter_enforced"); v != nil {
 		out.Enforced = d.fraction(v, path, "filter_enforced")
 	} else {
-		d.info(path, "the local rate limit has no filter_enforced: Envoy would only count, Isthmus enforces it for all requests")
+		d.find(Info, ISM0025, path, "the local rate limit has no filter_enforced: Envoy would only count, Isthmus enforces it for all requests")
 	}
 	if get(value, "filter_enabled") == nil {
-		d.warning(path, "the local rate limit has no filter_enabled, which means 0 %: it limits nothing")
+		d.find(Warning, ISM0026, path, "the local rate limit has no filter_enabled, which means 0 %: it limits nothing")
 	}
 	d.reader.config.LocalRateLimits = append(d.reader.config.LocalRateLimits, out)
 }

@@ -49,7 +49,7 @@ func (d *document) faultDelay(out *mesh.Fault, f *networking.HTTPFaultInjection_
 		d.warning(path+".percent", "is deprecated: write percentage: {value: N}")
 		out.DelayShare = d.share(&networking.Percent{Value: float64(old)}, path+".percent")
 	default:
-		d.warning(path+".percentage", "is missing, which means 0 %: no request is delayed")
+		d.find(Warning, ISM0031, path+".percentage", "is missing, which means 0 %: no request is delayed")
 	}
 }
 
@@ -74,7 +74,7 @@ func (d *document) faultAbort(out *mesh.Fault, f *networking.HTTPFaultInjection_
 		return
 	}
 	if f.Percentage == nil {
-		d.warning(path+".percentage", "is missing, which means 0 %: no request is aborted")
+		d.find(Warning, ISM0031, path+".percentage", "is missing, which means 0 %: no request is aborted")
 		return
 	}
 	out.AbortShare = d.share(f.Percentage, path+".percentage")

@@ -34,10 +34,11 @@ type Finding struct {
 	Name      string   `json:"name"`
 	Field     string   `json:"field"`
 	Message   string   `json:"message"`
+	Code      Code     `json:"code"` // see docs/findings
 }
 
-// String returns "FILE:LINE: error: KIND NAMESPACE/NAME: field.path: message",
-// without the parts that are empty.
+// String returns "FILE:LINE: error: KIND NAMESPACE/NAME: field.path: message
+// (CODE)", without the parts that are empty.
 func (f Finding) String() string {
 	var b strings.Builder
 	if f.File != "" {
@@ -59,10 +60,20 @@ func (f Finding) String() string {
 		b.WriteString(f.Field + ": ")
 	}
 	b.WriteString(f.Message)
+	if f.Code != "" {
+		b.WriteString(" (" + string(f.Code) + ")")
+	}
 	return b.String()
 }
 
+// sortFindings sorts by place, leaves each out that is there twice, and gives
+// those that have none the code of their severity.
 func sortFindings(list []Finding) []Finding {
+	for i := range list {
+		if list[i].Code == "" {
+			list[i].Code = [...]Code{IST0106, ISM0001, ISM0002}[list[i].Severity]
+		}
+	}
 	slices.SortStableFunc(list, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.Message, b.Message))
 	})

@@ -61,10 +61,13 @@ func (d *document) read() {
 	}
 	if who, ok := operators[group]; ok {
 		if !d.reader.issues {
-			d.info("", who)
+			d.find(Info, ISM0005, "", who)
 		}
-		if d.kind == "Certificate" {
+		switch d.kind {
+		case "Certificate":
 			d.certificate()
+		case "ServiceMonitor":
+			d.readMonitor()
 		}
 		return
 	}
@@ -77,12 +80,12 @@ func (d *document) read() {
 			names = append(names, n)
 		}
 		slices.Sort(names)
-		d.warning("", fmt.Sprintf("%s %s is not read by Isthmus%s", d.apiVersion, d.kind, suggest(d.kind, names)))
+		d.find(Warning, ISM0006, "", fmt.Sprintf("%s %s is not read by Isthmus%s", d.apiVersion, d.kind, suggest(d.kind, names)))
 		return
 	case group != k.group:
-		d.warning("apiVersion", fmt.Sprintf("%s belongs to %s, not %s; read all the same", d.kind, k.group, group))
+		d.find(Warning, ISM0007, "apiVersion", fmt.Sprintf("%s belongs to %s, not %s; read all the same", d.kind, k.group, group))
 	case !slices.Contains(versions[group], version):
-		d.warning("apiVersion", fmt.Sprintf("version %q is unknown; read as %s/%s", version, group, versions[group][0]))
+		d.find(Warning, ISM0007, "apiVersion", fmt.Sprintf("version %q is unknown; read as %s/%s", version, group, versions[group][0]))
 	}
 	key := d.kind + " " + d.namespace + "/" + d.name
 	if before, ok := d.reader.seen[key]; ok {

@@ -20,7 +20,7 @@ func readPeerAuthentication(d *document) {
 		}
 	}
 	if len(out.Ports) > 0 && len(out.Selector) == 0 {
-		d.warning("portLevelMtls", "has no effect without a selector: ports are a workload's")
+		d.find(Warning, ISM0028, "portLevelMtls", "has no effect without a selector: ports are a workload's")
 	}
 	d.reader.config.PeerAuthentications = append(d.reader.config.PeerAuthentications, out)
 	d.reader.peers = append(d.reader.peers, located[*mesh.PeerAuthentication]{out, d})
@@ -47,7 +47,7 @@ func (c *checker) checkPeerAuthentications(node *mesh.Node, judged bool) {
 		p := l.value
 		k := level{p.Namespace, fmt.Sprint(p.Selector)}
 		if o := first[k]; o != nil {
-			l.doc.warning("selector", fmt.Sprintf("%s in %s is for the same workloads and wins, being first by file and line; this one has no effect", o.Name, o.Source))
+			l.doc.find(Warning, ISM0017, "selector", fmt.Sprintf("%s in %s is for the same workloads and wins, being first by file and line; this one has no effect", o.Name, o.Source))
 			continue
 		}
 		first[k] = p
@@ -58,7 +58,7 @@ func (c *checker) checkPeerAuthentications(node *mesh.Node, judged bool) {
 	mode := mesh.PeerModeOf(c.config.PeerAuthentications, node.RootNamespace, node.Namespace, node.Labels)
 	for _, l := range c.peers {
 		if mode.Strict(l.value.Source) {
-			l.doc.error("mtls.mode", "STRICT holds for this proxy, which has no certificate: name cert, key and ca in certificates of the bootstrap file (isthmus certs issue makes them)")
+			l.doc.find(Error, ISM0027, "mtls.mode", "STRICT holds for this proxy, which has no certificate: name cert, key and ca in certificates of the bootstrap file (isthmus certs issue makes them)")
 		}
 	}
 }

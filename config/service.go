@@ -130,7 +130,7 @@ func readService(d *document) {
 	case len(out.Ports) == 0:
 		d.warning("spec.ports", "without a port the service gets no traffic")
 	case len(out.Selector) == 0:
-		d.info("spec.selector", "selects nothing: its endpoints come from EndpointSlices and from gossip")
+		d.find(Info, ISM0019, "spec.selector", "selects nothing: its endpoints come from EndpointSlices and from gossip")
 	}
 	d.reader.config.Services = append(d.reader.config.Services, out)
 }
@@ -213,6 +213,7 @@ func readConfigMap(d *document) {
 	}
 	for key, text := range c.Data {
 		if strings.Contains(text, "tracing:") {
+			d.lintTracing(text, "data."+key)
 			d.warning("data."+key, "tracing has no effect yet: no spans are sent")
 			return
 		}
@@ -350,7 +351,7 @@ func readWorkloadEntry(d *document) {
 		w.Labels = d.labels
 	}
 	if _, err := netip.ParseAddr(w.Address); err != nil {
-		d.warning("address", "only services with resolution DNS can use a host name; a Service that selects it gets no endpoint")
+		d.find(Warning, ISM0019, "address", "only services with resolution DNS can use a host name; a Service that selects it gets no endpoint")
 	}
 	d.reader.config.Workloads = append(d.reader.config.Workloads, w)
 }

@@ -394,9 +394,6 @@ func (d *document) retries(r *networking.HTTPRetry, path string) *mesh.Retries {
 			}
 			out.On |= on
 		}
-		if out.On&(mesh.Retry5xx|mesh.RetryGatewayError|mesh.RetryReset) != 0 || len(out.Codes) > 0 {
-			d.warning(path+".retryOn", fmt.Sprintf("%q repeats requests of every method that may have been carried out already, POST too", r.RetryOn))
-		}
 	}
 	return out
 }

@@ -239,8 +239,23 @@ func (d *document) info(path, message string)    { d.say(Info, d.lineOf(path), p
 func (d *document) errorAt(line int, path, message string) { d.say(Error, line, path, message) }
 
 func (d *document) say(s Severity, line int, path, message string) {
+	d.mark(s, "", line, path, message)
+}
+
+// find notes a finding with a code of its own.
+func (d *document) find(s Severity, c Code, path, message string) {
+	d.mark(s, c, d.lineOf(path), path, message)
+}
+
+func (d *document) mark(s Severity, c Code, line int, path, message string) {
 	d.reader.findings = append(d.reader.findings, Finding{
 		File: d.file, Line: line, Severity: s, Kind: d.kind, Namespace: d.namespace, Name: d.name,
-		Field: path, Message: message,
+		Field: path, Message: message, Code: c,
 	})
+}
+
+// has reports whether the file says something of a field.
+func (d *document) has(path string) bool {
+	_, ok := d.places[path]
+	return ok
 }

@@ -19,14 +19,17 @@ func newValidateCommand() *cobra.Command {
 	var bootstrap, output string
 	var strict bool
 	cmd := &cobra.Command{
-		Use:   "validate [--bootstrap FILE] [-o text|json] [--strict] PATH...",
+		Use:   "validate [--bootstrap FILE] [-o text|json|sarif] [--strict] PATH...",
 		Short: "Say what is wrong with a configuration, and what will not do what it seems to",
 		Long: `Reads files and folders as "isthmus run" would, and opens no port.
+Each finding ends with a code; docs/findings has a page for it.
 Exit status: 0 without an error (with --strict: without a warning either), 1 with findings, 2 for wrong usage.`,
 		Args: usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
+			if output != "sarif" {
+				if err := checkOutput(output); err != nil {
+					return err
+				}
 			}
 			var node *mesh.Node
 			var unusable error // certificates of the bootstrap file
@@ -61,12 +64,15 @@ Exit status: 0 without an error (with --strict: without a warning either), 1 wit
 		},
 	}
 	cmd.Flags().StringVar(&bootstrap, "bootstrap", "", "bootstrap `FILE` of the proxy that is to run with it")
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, json, or sarif for code review")
 	cmd.Flags().BoolVar(&strict, "strict", false, "warnings fail, too")
 	return cmd
 }
 
 func printFindings(w io.Writer, r *config.Result, output string) error {
+	if output == "sarif" {
+		return printSARIF(w, r.Findings)
+	}
 	if output == "json" {
 		list := r.Findings
 		if list == nil {

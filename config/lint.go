@@ -1,0 +1,35 @@
+package config
+
+import (
+	"time"
+
+	"isthmus/mesh"
+)
+
+// lint says what a set that can be used does otherwise than its author may
+// think: what works here although it would not elsewhere, arithmetic that does
+// not come out, rules that are never reached, what is about nobody.
+func (c *checker) lint(node *mesh.Node) {
+	c.known = mesh.NewRegistry(mesh.Known{Node: node, Config: c.config, Now: time.Unix(0, 0)})
+	for _, l := range c.destinationRules {
+		c.lintDestinationRule(l.value, l.doc)
+	}
+	c.lintWildcards()
+	for _, l := range c.virtualServices {
+		c.lintVirtualService(l.value, l.doc)
+	}
+	c.lintReach()
+	c.lintServices()
+	c.lintWorkloads(node)
+	c.lintPolicies(node)
+	c.lintMonitors()
+}
+
+// policyBlocks are the places of a DestinationRule where a policy stands.
+func policyBlocks(d *mesh.DestinationRule) map[string]*mesh.TrafficPolicy {
+	out := map[string]*mesh.TrafficPolicy{"trafficPolicy": &d.Policy}
+	for i := range d.Subsets {
+		out[index("subsets", i)+".trafficPolicy"] = &d.Subsets[i].Policy
+	}
+	return out
+}

@@ -1,0 +1,317 @@
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// readFolder reads a folder of deploy/examples, its files by their base names.
+func readFolder(t testing.TB, folder string) []File {
+	t.Helper()
+	names, err := filepath.Glob("../deploy/examples/" + folder + "/*.yaml")
+	if err != nil || len(names) == 0 {
+		t.Fatal(err, len(names))
+	}
+	var files []File
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, File{filepath.Base(name), data})
+	}
+	return files
+}
+
+// TestLint_Traps: of each thing in the example that does something else in Istio
+// than its author meant, something is said at its line.
+func TestLint_Traps(t *testing.T) {
+	findings := Read(readFolder(t, "multicluster"), nil).Findings
+	for _, trap := range []struct {
+		what string
+		at   string
+		code Code
+	}{
+		{"1: the local rate limit has no filter_enforced", "08-rate-limits.yaml:20", ISM0025},
+		{"2: the global rate limit has no action", "08-rate-limits.yaml:42", ""},
+		{"3: 0.1 is 0.1 %", "05-failover.yaml:24", ISM0040},
+		{"4: weight 0 is no backup", "05-failover.yaml:15", ISM0016},
+		{"5: retries stay in the destination drawn", "04-latency-routing.yaml:40", ISM0041},
+		{"5: likewise", "05-failover.yaml:49", ISM0041},
+		{"6: 10 % of a few endpoints is none", "09-circuit-breakers.yaml:20", ISM0042},
+		{"6: 10 % is the default", "04-latency-routing.yaml:20", ISM0042},
+		{"7: gateway errors are errors 5xx", "09-circuit-breakers.yaml:43", ISM0029},
+		{"8: minHealthPercent is never reached", "09-circuit-breakers.yaml:47", ISM0043},
+		{"9: two rules for one host", "09-circuit-breakers.yaml:27", ISM0018},
+		{"9: both set outlierDetection", "09-circuit-breakers.yaml:41", ISM0017},
+		{"10: *.global beside exact rules", "06-encryption.yaml:16", ISM0044},
+		{"11: the rule is for another name than routes send to", "09-circuit-breakers.yaml:6", ISM0045},
+		{"12: the subset is defined for another name", "03-geo-routing.yaml:41", ISM0015},
+		{"13: endpoints bear no label region", "03-geo-routing.yaml:56", ISM0046},
+		{"13: likewise", "03-geo-routing.yaml:59", ISM0046},
+		{"14: localities without outlierDetection", "01-service-registration.yaml:17", ISM0047},
+		{"15: 30 ms for a connect", "09-circuit-breakers.yaml:11", ISM0048},
+		{"15: 50 ms for a connect", "09-circuit-breakers.yaml:32", ISM0048},
+		{"16: 5 s for three tries of 2 s", "05-failover.yaml:16", ISM0049},
+		{"17: no timeout", "05-failover.yaml:49", ISM0050},
+		{"17: 5xx repeats POST", "05-failover.yaml:52", ISM0030},
+		{"18: maxRetries is no number of attempts", "09-circuit-breakers.yaml:15", ISM0051},
+		{"19: ten requests on a connection", "09-circuit-breakers.yaml:14", ISM0052},
+		{"20: claims without a token", "07-authentication-authorization.yaml:34", ISM0020},
+		{"21: sources are alternatives", "07-authentication-authorization.yaml:25", ISM0021},
+		{"22: *.global covers no service", "06-encryption.yaml:37", ISM0023},
+		{"22: no SPIFFE ID", "06-encryption.yaml:26", ISM0024},
+		{"23: a monitor of Mixer", "10-monitoring.yaml:35", ISM0057},
+		{"23: every request is traced", "11-tracing.yaml:25", ISM0058},
+		{"24: the entry's port wins", "02-health-checks.yaml:15", ISM0053},
+		{"24: STRICT holds for it", "02-health-checks.yaml:15", ISM0055},
+		{"24: no namespace is default", "03-geo-routing.yaml:16", ISM0054},
+		{"25: no registry knows the host", "04-latency-routing.yaml:31", ISM0056},
+		{"25: likewise", "05-failover.yaml:7", ISM0056},
+		{"25: likewise", "05-failover.yaml:33", ISM0056},
+		{"26: a request without a token passes", "07-authentication-authorization.yaml:1", ISM0061},
+	} {
+		found := slices.ContainsFunc(findings, func(f Finding) bool {
+			return fmt.Sprintf("%s:%d", f.File, f.Line) == trap.at && cmp.Or(trap.code, f.Code) == f.Code
+		})
+		if !found {
+			t.Errorf("%s: nothing (%s) is said at %s", trap.what, trap.code, trap.at)
+		}
+	}
+	if t.Failed() {
+		for _, f := range findings {
+			t.Log(f)
+		}
+	}
+}
+
+// TestLint_Corrected: the corrected example has no finding at all, and every
+// mistake that is made in it is found.
+func TestLint_Corrected(t *testing.T) {
+	files := readFolder(t, "corrected")
+	for _, f := range Read(files, nil).Findings {
+		t.Errorf("unexpected: %s", f)
+	}
+	for _, m := range []struct {
+		name, file, old, new string
+		want                 Code
+	}{
+		// Dropped.
+		{"a Service", "01", "  name: inventory-service\n", "  name: other-service\n", ISM0014},
+		{"a host of the ServiceEntry", "01", "  - catalog-service.production.global\n", "", ISM0056},
+		{"the label of a workload's proxy", "02", "    security.istio.io/tlsMode: istio # a proxy is before it\n", "", ""},
+		{"a subset", "03", "  - name: us-west\n    labels:\n      topology.kubernetes.io/region: us-west1\n", "", IST0101},
+		{"a Gateway's host", "03", `    - "*.example.com"`, `    - "*.example.org"`, IST0132},
+		{"the namespace of a VirtualService", "03", "  name: geo-based-routing\n  namespace: production\n", "  name: geo-based-routing\n", IST0101},
+		{"outlierDetection's percentage", "04", "      maxEjectionPercent: 90\n", "", ISM0042},
+		{"tls of an exact rule", "04", "    tls:\n      mode: ISTIO_MUTUAL\n---", "---", ISM0044},
+		{"a time-out beside retries", "04", "    timeout: 9s\n", "", ISM0050},
+		{"the standby annotation", "05", "    isthmus.io/standby: \"true\" # what has weight 0 serves when nothing else can\n", "    a: b\n", ISM0016},
+		{"the method of what is repeated", "05", "  - match:\n    - method:\n        exact: GET\n    route:", "  - route:", ISM0030},
+		{"fixedDelay's percentage", "05", "        percentage:\n          value: 10\n", "", ISM0031},
+		{"the token rules of a service", "07", "      app: user-service\n  jwtRules", "      app: order-service\n  jwtRules", ISM0020},
+		{"the policy that asks for tokens", "07", "        requestPrincipals: [\"*\"]\n", "        namespaces: [\"*\"]\n", ISM0061},
+		{"filter_enforced", "08", "          filter_enforced:\n            default_value:\n              numerator: 100\n              denominator: HUNDRED\n", "", ISM0025},
+
+		// Misspelt.
+		{"a kind", "03", "kind: Gateway", "kind: Gatway", ISM0006},
+		{"a field", "03", "  gateways:", "  gateway:", IST0106},
+		{"a destination", "05", "host: catalog-service.production.svc.cluster.premium", "host: catalog-servise.production.svc.cluster.premium", ISM0014},
+		{"a subset's name", "03", "        subset: us-west\n", "        subset: us-wets\n", IST0101},
+		{"a gateway's name", "03", "  - geo-routing-gateway\n", "  - geo-routing-gatway\n", IST0101},
+		{"a workload's label", "02", "  labels:\n    app: order-service\n    version", "  labels:\n    app: order-servise\n    version", ISM0059},
+		{"a policy's selector", "07", "      app: user-service\n  rules", "      app: user-servise\n  rules", ISM0060},
+		{"a rate limit's selector", "08", "      app: user-service", "      app: user-servise", ISM0060},
+		{"a condition of retries", "05", "retryOn: gateway-error", "retryOn: gatway-error", IST0106},
+		{"a region", "03", "topology.kubernetes.io/region: us-west1", "region: us-west1", ISM0046},
+		{"an API group", "06", "apiVersion: networking.istio.io/v1", "apiVersion: security.istio.io/v1", ISM0007},
+
+		// Contradicting.
+		{"one more rule for the host", "09", "  host: payment-service.production.global", "  host: order-service.production.global", ISM0017},
+		{"a rule for another name", "09", "  host: payment-service.production.global", "  host: inventory-service.production.global", ISM0045},
+		{"one more VirtualService for the host", "05", "  - catalog-service.production.global", "  - inventory-service.production.global", IST0109},
+		{"a time-out below the tries", "04", "    timeout: 9s", "    timeout: 5s", ISM0049},
+		{"a try beyond the time-out", "04", "      perTryTimeout: 2s", "      perTryTimeout: 20s", ISM0049},
+		{"a rule behind one that takes all", "03", "  - match:\n    - headers:\n        geo-location:\n          exact: \"us-west\"\n", "  - match:\n    - headers:\n        geo-location:\n          exact: \"us-central\"\n", IST0130},
+		{"distribute that adds up to 90", "04", "            \"us-west1/*\": 20\n        - from", "            \"us-west1/*\": 10\n        - from", IST0106},
+		{"gateway errors as many as errors", "04", "consecutiveGatewayErrors: 3", "consecutiveGatewayErrors: 5", ISM0029},
+		{"minHealthPercent out of reach", "04", "maxEjectionPercent: 90", "maxEjectionPercent: 60", ISM0043},
+		{"a port of its own", "02", "  address: 10.10.10.10\n", "  address: 10.10.10.10\n  ports:\n    http: 80\n", ISM0053},
+		{"a fraction for a percentage", "05", "          value: 10\n", "          value: 0.1\n", ISM0040},
+		{"a short connect time-out", "09", "connectTimeout: 1s", "connectTimeout: 30ms", ISM0048},
+		{"attempts as maxRetries", "09", "        http1MaxPendingRequests: 1000\n", "        maxRetries: 3\n", ISM0051},
+		{"connections of ten requests", "09", "        http1MaxPendingRequests: 1000\n", "        maxRequestsPerConnection: 10\n", ISM0052},
+		{"a port's settings that erase the others", "09", "    tls:\n      mode: ISTIO_MUTUAL\n", "    portLevelSettings:\n    - port: {number: 80}\n      tls:\n        mode: ISTIO_MUTUAL\n", ISM0062},
+		{"settings of a port that is not there", "09", "    tls:\n      mode: ISTIO_MUTUAL\n", "    tls:\n      mode: ISTIO_MUTUAL\n    portLevelSettings:\n    - port: {number: 8080}\n      tls:\n        mode: ISTIO_MUTUAL\n", ISM0063},
+		{"sources as alternatives", "07", `        namespaces: ["production", "istio-system"]`, "        principals: [\"cluster.local/ns/production/sa/x\"]\n    - source:\n        namespaces: [\"production\"]", ISM0021},
+		{"a split with retries", "05", "      weight: 10\n    timeout: 5s", "      weight: 10\n    timeout: 9s\n    retries: {attempts: 1, perTryTimeout: 1s, retryOn: connect-failure}", ISM0041},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			changed := slices.Clone(files)
+			for i := range changed {
+				if !strings.HasPrefix(changed[i].Name, m.file) {
+					continue
+				}
+				if !bytes.Contains(changed[i].Data, []byte(m.old)) {
+					t.Fatalf("%s has no %q", changed[i].Name, m.old)
+				}
+				changed[i].Data = bytes.Replace(changed[i].Data, []byte(m.old), []byte(m.new), 1)
+			}
+			findings := Read(changed, nil).Findings
+			if m.want == "" {
+				if len(findings) > 0 {
+					t.Errorf("unexpected: %v", findings) // its service account says it, too
+				}
+				return
+			}
+			if !slices.ContainsFunc(findings, func(f Finding) bool { return f.Code == m.want }) {
+				t.Errorf("no finding %s among %v", m.want, findings)
+			}
+		})
+	}
+}
+
+// TestLint_Order: a rule behind one that takes all it would match is named, and
+// no other.
+func TestLint_Order(t *testing.T) {
+	for _, tt := range []struct {
+		name, first, second string
+		dead                bool
+	}{
+		{"the same", "uri: {exact: /a}", "uri: {exact: /a}", true},
+		{"within a prefix", "uri: {prefix: /a}", "uri: {exact: /a/b}", true},
+		{"a longer prefix", "uri: {prefix: /a}", "uri: {prefix: /a/b}", true},
+		{"a shorter prefix", "uri: {prefix: /a/b}", "uri: {prefix: /a}", false},
+		{"an exact path that a regex matches", `uri: {regex: "/[ab]"}`, "uri: {exact: /a}", false}, // found by an index of paths that regexes are not in
+		{"one more condition", "uri: {prefix: /a}", "uri: {prefix: /a}, method: {exact: GET}", true},
+		{"one condition less", "uri: {prefix: /a}, method: {exact: GET}", "uri: {prefix: /a}", false},
+		{"a header, any value", "headers: {x: {}}", "headers: {x: {exact: y}}", true},
+		{"another header", "headers: {x: {exact: y}}", "headers: {z: {exact: y}}", false},
+		{"without a header", "withoutHeaders: {x: {}}", "withoutHeaders: {x: {}}, uri: {prefix: /}", true},
+		{"without another", "withoutHeaders: {x: {}}", "uri: {prefix: /}", false},
+		{"case", "uri: {prefix: /a}", "uri: {prefix: /a}, ignoreUriCase: true", false},
+		{"any case", "uri: {prefix: /a}, ignoreUriCase: true", "uri: {prefix: /a}", true},
+		{"a port", "uri: {prefix: /a}, port: 80", "uri: {prefix: /a}", false},
+		{"labels", "uri: {prefix: /a}, sourceLabels: {a: b}", "uri: {prefix: /a}, sourceLabels: {a: b, c: d}", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			text := fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec:\n  hosts: [a.test]\n  http:\n  - match: [{%s}]\n    directResponse: {status: 201}\n  - match: [{%s}]\n    directResponse: {status: 202}\n", tt.first, tt.second)
+			r := Read([]File{{"v.yaml", []byte(text)}}, nil)
+			dead := slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Code == IST0130 && f.Field == "http[1]" })
+			if dead != tt.dead || r.HasErrors() {
+				t.Errorf("findings %v, want the second rule dead: %v", r.Findings, tt.dead)
+			}
+		})
+	}
+}
+
+// TestCodes_HavePages: every code has a page under its title, and the list of
+// them is whole.
+func TestCodes_HavePages(t *testing.T) {
+	const folder = "../docs/findings/"
+	list := "# What validate says\n\n`isthmus validate` ends each line with a code. Those that begin with IST are those of `istioctl analyze` for the same thing.\n\n| code | |\n| --- | --- |\n"
+	want := map[string]bool{"README.md": true}
+	codes := slices.Clone(Codes)
+	slices.SortFunc(codes, func(a, b CodeTitle) int { return cmp.Compare(a.Code, b.Code) })
+	for _, c := range codes {
+		name := string(c.Code) + ".md"
+		if want[name] {
+			t.Errorf("%s is there twice", c.Code)
+		}
+		want[name] = true
+		list += fmt.Sprintf("| [%s](%s) | %s |\n", c.Code, name, c.Title)
+		page, err := os.ReadFile(folder + name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if title := fmt.Sprintf("# %s: %s\n", c.Code, c.Title); !strings.HasPrefix(string(page), title) || !strings.Contains(string(page), "\n## What to write\n") {
+			t.Errorf("%s does not begin with %q, or says not what to write", name, title)
+		}
+	}
+	files, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !want[f.Name()] {
+			t.Errorf("%s is the page of no code", f.Name())
+		}
+	}
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		if err := os.WriteFile(folder+"README.md", []byte(list), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(folder + "README.md"); err != nil || string(got) != list {
+		t.Errorf("%sREADME.md is not the list of all codes (UPDATE_GOLDEN=1 rewrites it): %v", folder, err)
+	}
+	known := func(c Code) bool {
+		return slices.ContainsFunc(Codes, func(o CodeTitle) bool { return o.Code == c })
+	}
+	for _, f := range Read(readFolder(t, "multicluster"), nil).Findings {
+		if !known(f.Code) {
+			t.Errorf("%s has the unknown code %q", f, f.Code)
+		}
+	}
+}
+
+// largeSet makes some n resources as a mesh of many teams has them.
+func largeSet(n int) []File {
+	var b bytes.Buffer
+	for i := range n / 5 {
+		ns := fmt.Sprintf("ns%d", i%50)
+		fmt.Fprintf(&b, `apiVersion: v1
+kind: Service
+metadata: {name: s%[1]d, namespace: %[2]s}
+spec: {selector: {app: s%[1]d}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: w%[1]d, namespace: %[2]s}
+spec: {address: 10.%[3]d.%[4]d.1, labels: {app: s%[1]d}, locality: r1/z1, serviceAccount: s%[1]d}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v%[1]d, namespace: %[2]s}
+spec:
+  hosts: [s%[1]d.%[2]s.svc.cluster.local]
+  http:
+  - match: [{uri: {prefix: /a}, headers: {x: {exact: y}}}]
+    route: [{destination: {host: s%[1]d.%[2]s.svc.cluster.local, subset: v1}}]
+  - route: [{destination: {host: s%[1]d}}]
+    timeout: 10s
+    retries: {attempts: 2, perTryTimeout: 2s, retryOn: connect-failure}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: d%[1]d, namespace: %[2]s}
+spec: {host: s%[1]d.%[2]s.svc.cluster.local, trafficPolicy: {outlierDetection: {maxEjectionPercent: 100}}, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: a%[1]d, namespace: %[2]s}
+spec: {selector: {matchLabels: {app: s%[1]d}}, rules: [{from: [{source: {namespaces: [%[2]s]}}]}]}
+---
+`, i, ns, i/256, i%256)
+	}
+	return []File{{"large.yaml", b.Bytes()}}
+}
+
+// BenchmarkRead is what 10,000 resources cost.
+func BenchmarkRead(b *testing.B) {
+	files := largeSet(10_000)
+	if r := Read(files, nil); len(r.Findings) > 0 {
+		b.Fatal(r.Findings[0])
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		Read(files, nil)
+	}
+}

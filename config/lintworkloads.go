@@ -1,0 +1,196 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"isthmus/mesh"
+)
+
+// lintServices says how the localities of a ServiceEntry's endpoints count.
+func (c *checker) lintServices() {
+	for _, s := range c.config.Services {
+		places := map[mesh.Locality]bool{}
+		for _, w := range s.Endpoints {
+			if w.Locality != (mesh.Locality{}) {
+				places[w.Locality] = true
+			}
+		}
+		if len(places) < 2 || s.Resolution == mesh.ResolveDNSRoundRobin {
+			continue
+		}
+		outliers := false
+		for _, h := range s.Hosts {
+			for _, p := range s.Ports {
+				outliers = outliers || c.rules.Find(h, s.Namespace, p.Number, "").OutlierDetection != nil
+			}
+		}
+		if !outliers {
+			c.find(Info, ISM0047, s.Meta, "endpoints", "the nearest locality that can serve is preferred, and failures to connect move traffic to the next; in Istio that needs outlierDetection in a DestinationRule, and all localities would be used alike")
+		}
+	}
+}
+
+// lintWorkloads looks at WorkloadEntries.
+func (c *checker) lintWorkloads(node *mesh.Node) {
+	byPair := selectors{}
+	for _, s := range c.config.Services {
+		for k, v := range s.Selector {
+			byPair[[3]string{s.Namespace, k, v}] = append(byPair[[3]string{s.Namespace, k, v}], s)
+			break // whoever fits bears any one pair
+		}
+	}
+	for _, w := range c.config.Workloads {
+		if w.Service != "" || w.Kind != "WorkloadEntry" {
+			continue
+		}
+		selected := false
+		for _, s := range byPair.of(w) {
+			selected = true
+			for _, p := range s.Ports {
+				if own := w.Ports[p.Name]; own != 0 && own != mesh.TargetPort(p, nil) {
+					c.find(Info, ISM0053, w.Meta, "ports."+p.Name, fmt.Sprintf("%d wins over the targetPort %d of Service %s (%s)", own, mesh.TargetPort(p, nil), s.Name, s.Source))
+				}
+			}
+		}
+		if !selected {
+			c.find(Warning, ISM0059, w.Meta, "labels", fmt.Sprintf("no Service or ServiceEntry of namespace %s selects it, so it gets no traffic: check its labels against their selectors", w.Namespace))
+			continue
+		}
+		c.lintMTLS(node, w)
+	}
+}
+
+// selectors are Services by namespace and one pair that they select.
+type selectors map[[3]string][]*mesh.Service
+
+// of returns the Services that select a workload, in order of their source.
+func (s selectors) of(w *mesh.Workload) (out []*mesh.Service) {
+	for k, v := range w.Labels {
+		for _, svc := range s[[3]string{w.Namespace, k, v}] {
+			if mesh.MatchLabels(svc.Selector, w.Labels) {
+				out = append(out, svc)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *mesh.Service) int {
+		if a.Source.Before(b.Source) {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+// lintMTLS names workloads that are spoken to by mTLS although nothing says that
+// a proxy is there.
+func (c *checker) lintMTLS(node *mesh.Node, w *mesh.Workload) {
+	if w.Labels["security.istio.io/tlsMode"] == "istio" || w.ServiceAccount != "" {
+		return
+	}
+	m := mesh.PeerModeOf(c.config.PeerAuthentications, node.RootNamespace, w.Namespace, w.Labels)
+	if m.StrictEverywhere() {
+		c.find(Warning, ISM0055, w.Meta, "labels", fmt.Sprintf("is spoken to by mTLS, since PeerAuthentication in %s says STRICT for it, and nothing says that a proxy is there: without one every request to it fails; write the label security.istio.io/tlsMode: istio, or a PeerAuthentication for it", m.Source))
+	}
+}
+
+// bearers are the labels of workloads that files know, by each pair of them.
+type bearers struct {
+	byPair map[string][]map[string]string            // "key=value" -> labels
+	values map[string]map[string]map[string]struct{} // namespace, "" for all -> key -> value
+}
+
+// newBearers gathers what selectors of Services and Gateways ask for, and what
+// entries and groups say.
+func (c *checker) newBearers() *bearers {
+	out := &bearers{byPair: map[string][]map[string]string{}, values: map[string]map[string]map[string]struct{}{}}
+	add := func(ns string, labels map[string]string) {
+		for k, v := range labels {
+			out.byPair[k+"="+v] = append(out.byPair[k+"="+v], labels)
+			for _, n := range []string{"", ns} {
+				if out.values[n] == nil {
+					out.values[n] = map[string]map[string]struct{}{}
+				}
+				if out.values[n][k] == nil {
+					out.values[n][k] = map[string]struct{}{}
+				}
+				out.values[n][k][v] = struct{}{}
+			}
+		}
+	}
+	for _, s := range c.config.Services {
+		add(s.Namespace, s.Selector)
+	}
+	for _, w := range c.config.Workloads {
+		add(w.Namespace, w.Labels)
+	}
+	for _, g := range c.config.WorkloadGroups {
+		add(g.Namespace, g.GroupLabels)
+	}
+	for _, g := range c.config.Gateways {
+		add(g.Namespace, g.Selector)
+	}
+	return out
+}
+
+// forSame reports whether two policies may be for one workload: by their
+// selectors, and unless one of them is known to mean others.
+func (c *checker) forSame(a, b map[string]string) bool {
+	if !labelsOverlap(a, b) {
+		return false
+	}
+	if len(a) == 0 || len(b) == 0 {
+		return true
+	}
+	for k, v := range a {
+		if b[k] == v {
+			return true
+		}
+	}
+	selected := func(selector, besides map[string]string) (some, both bool) {
+		for k, v := range selector {
+			for _, w := range c.bearers.byPair[k+"="+v] {
+				if mesh.MatchLabels(selector, w) {
+					some = true
+					if mesh.MatchLabels(besides, w) {
+						return true, true
+					}
+				}
+			}
+			break // whoever fits bears any one pair
+		}
+		return some, false
+	}
+	one, both := selected(a, b)
+	if both {
+		return true
+	}
+	other, _ := selected(b, a)
+	return !one || !other // each is for somebody else
+}
+
+// nobody says which label of a selector no workload can bear that files know, and
+// what it may have been meant to be; "" if one may.
+func (c *checker) nobody(selector map[string]string, namespace string, root bool) (label, hint string) {
+	from := namespace
+	if root {
+		from = ""
+	}
+	// Files do not say which labels the proxies of a Gateway bear besides.
+	edge := root || slices.ContainsFunc(c.config.Gateways, func(g *mesh.Gateway) bool { return g.Namespace == namespace })
+	for k, v := range selector {
+		known := c.bearers.values[from][k]
+		if _, ok := known[v]; ok || len(known) == 0 {
+			continue
+		}
+		hint := ""
+		if c.suggested++; c.suggested <= suggestions && len(known) <= suggestedHosts {
+			hint = suggest(v, slices.Sorted(maps.Keys(known)))
+		}
+		if hint != "" || !edge {
+			return k + "=" + v, hint
+		}
+	}
+	return "", ""
+}
