@@ -44,6 +44,9 @@ netns: build ## links cut, clusters killed, under load; needs Linux and root; wr
 rotate: ## 50 rotations of leaf and root certificates under load, on two clusters (4 minutes)
 	ISTHMUS_ROTATIONS=50 $(GO) test -timeout 15m -count 1 -v -run TestSecurity_Rotation ./cmd/isthmus | grep -v '^=== '
 
+testssl: ## testssl.sh against a gateway; needs that (half a minute)
+	ISTHMUS_TESTSSL="$$(command -v testssl.sh || command -v testssl)" $(GO) test -count 1 -v -run TestSecurity_Testssl ./cmd/isthmus | grep -v '^=== '
+
 fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 	@set -e; for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
 	  for t in $$(grep -oE '^func Fuzz[A-Za-z0-9_]+' $$f | cut -d' ' -f2); do \
@@ -54,4 +57,4 @@ fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 clean: ## what the targets have made
 	rm -rf bin
 
-.PHONY: help build demo test check fmt vet bench bench-peers netns rotate fuzz clean
+.PHONY: help build demo test check fmt vet bench bench-peers netns rotate testssl fuzz clean

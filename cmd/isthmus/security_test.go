@@ -179,6 +179,38 @@ spec:
 			t.Errorf("%s: %d %q, want %d", tt.name, status, body, tt.want)
 		}
 	}
+
+	// Its two sources are alternatives, so that the namespace alone is enough.
+	own, err := tls.OpenAuthority(filepath.Join(m.dir, "certificates"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for account, want := range map[string]int{"production/user-service-sa": 200, "production/other": 200, "staging/user-service-sa": 403} {
+		namespace, name, _ := strings.Cut(account, "/")
+		if _, err := own.Issue(tls.Request{ID: "spiffe://cluster.local/ns/" + namespace + "/sa/" + name, TTL: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		c, err := stdtls.LoadX509KeyPair(filepath.Join(m.dir, "certificates", "tls.crt"), filepath.Join(m.dir, "certificates", "tls.key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &stdtls.Config{
+			InsecureSkipVerify: true, Certificates: []stdtls.Certificate{c}, ServerName: mesh.DestinationSNI(80, "", "user-service.production.svc.cluster.local"),
+		}}}
+		req, err := http.NewRequest("GET", "https://"+at+"/api/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+good)
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("%s: %d, want %d", account, res.StatusCode, want)
+		}
+	}
 }
 
 // TestSecurity_Rotation: leaf and root are renewed under load, and no request
