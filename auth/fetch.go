@@ -32,12 +32,19 @@ const (
 )
 
 // newClient makes a client that nobody can keep waiting or fill up. Proxies are
-// those of the environment.
-func newClient() *http.Client {
+// those of the environment. dial connects; nil: as the system does.
+func newClient(dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Client {
+	if dial == nil {
+		dial = (&net.Dialer{}).DialContext
+	}
 	return &http.Client{
 		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+			Proxy: http.ProxyFromEnvironment,
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+				defer cancel()
+				return dial(ctx, network, address)
+			},
 			TLSHandshakeTimeout:    5 * time.Second,
 			ResponseHeaderTimeout:  10 * time.Second,
 			MaxResponseHeaderBytes: 64 << 10,

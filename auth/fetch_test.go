@@ -70,7 +70,7 @@ func TestFetch_Server(t *testing.T) {
 
 // trusting returns the package's own client, with the server's certificate.
 func trusting(s *httptest.Server) *http.Client {
-	c := newClient()
+	c := newClient(nil)
 	c.Transport.(*http.Transport).TLSClientConfig = s.Client().Transport.(*http.Transport).TLSClientConfig
 	return c
 }
@@ -123,7 +123,7 @@ func TestFetch_Client(t *testing.T) {
 		{"huge", trusting(server), server.URL + "/huge", "more than 1048576 bytes"},
 		{"cut", trusting(server), server.URL + "/cut", "unexpected EOF"},
 		{"huge header", trusting(server), server.URL + "/header", ""},
-		{"certificate nobody knows", newClient(), server.URL + "/good", "certificate"},
+		{"certificate nobody knows", newClient(nil), server.URL + "/good", "certificate"},
 		{"nobody there", trusting(server), "http://127.0.0.1:1/", "refused"},
 		{"no URL", trusting(server), "::", "missing protocol scheme"},
 		{"no host", trusting(server), "http:///x", "no URL of http"},

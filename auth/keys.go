@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,9 +17,10 @@ import (
 
 // KeysOptions say how key sets are fetched and kept.
 type KeysOptions struct {
-	Dir    string       // a folder for them, made if need be; "": nothing on disk
-	Client *http.Client // default: one with limits of its own; see newClient
-	Logger *slog.Logger // default: none
+	Dir    string                                                               // a folder for them, made if need be; "": nothing on disk
+	Client *http.Client                                                         // default: one with limits of its own; see newClient
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error) // of the default client; nil: as the system does
+	Logger *slog.Logger                                                         // default: none
 }
 
 // Keys keeps the key sets of issuers, in memory and, where there is a folder for
@@ -53,7 +55,7 @@ func NewKeys(o KeysOptions) *Keys {
 		sources: map[string]*keySource{},
 	}
 	if k.client == nil {
-		k.client = newClient()
+		k.client = newClient(o.Dial)
 	}
 	if k.logger == nil {
 		k.logger = slog.New(slog.DiscardHandler)

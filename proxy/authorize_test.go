@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -22,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"isthmus/auth"
 	"isthmus/mesh"
 	"isthmus/tls"
 )
@@ -207,6 +209,35 @@ func TestAuthorize_KeysOutage(t *testing.T) {
 	other := "GET / HTTP/1.1\r\nHost: web.prod\r\nAuthorization: Bearer " + i.token(map[string]any{"n": 2}) + "\r\n\r\n"
 	if got := exchangeRaw(t, callee.address("inbound"), other, whole(1)); status(got) != "200" {
 		t.Errorf("after an outage: %q", got)
+	}
+}
+
+// TestAuthorize_KeysOfTheMesh: an issuer behind another proxy, under a name that
+// only the mesh knows, is asked by mTLS.
+func TestAuthorize_KeysOfTheMesh(t *testing.T) {
+	tr, i := newTrust(t), newTokenIssuer(t)
+	web := tr.identity("prod", "web")
+	issuer := sidecarOfWeb(t, tr.identity("prod", "web"), strings.TrimPrefix(i.URL, "http://"), peerAuthentication("prod", "STRICT"))
+	o := proxyOf("prod", "api", web)
+	o.Inbound = "127.0.0.1:0"
+	var p *Proxy
+	published := make(chan struct{})
+	o.Keys = auth.NewKeys(auth.KeysOptions{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		<-published
+		return p.Dial(ctx, network, address)
+	}})
+	defer o.Keys.Close()
+	application := replying(t, okReply)
+	p = serve(t, o, strings.NewReplacer("name: web", "name: api", "app: web", "app: api").Replace(webService(application.address))+`
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: prod}
+spec: {jwtRules: [{issuer: "`+i.URL+`", jwksUri: "http://web.prod.global/keys"}]}
+`, webAt(issuer, web.Identity().ID))
+	close(published)
+	request := "GET / HTTP/1.1\r\nHost: api.prod\r\nAuthorization: Bearer " + i.token(map[string]any{}) + "\r\n\r\n"
+	if got := exchangeRaw(t, p.address("inbound"), request, whole(1)); status(got) != "200" {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -14,6 +14,28 @@ import (
 	isthmustls "isthmus/tls"
 )
 
+// Dial connects to an address, "host:port", that the proxy itself asks: to an
+// endpoint of the mesh, by mTLS if it speaks that, where the mesh has one, else as
+// the system does. It waits for the first snapshot.
+func (p *Proxy) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	select {
+	case <-p.begun:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(service, 10, 16)
+	reg := p.table.Load().snapshot.Registry
+	if v, ok := reg.View(host); err == nil && ok && !external(v) && len(reg.Endpoints(v, uint32(port))) > 0 {
+		return p.dialHelper(host, uint32(port))(ctx)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, network, address)
+}
+
 // dialHelper returns what connects to a service that the proxy itself asks, by
 // its host name: an endpoint of the mesh, by mTLS if it speaks that; else
 // whatever DNS says. host may be "namespace/host".

@@ -89,6 +89,7 @@ type Proxy struct {
 
 	sweeping  chan struct{} // closed by Close; ends the sweeper
 	published chan struct{} // has the sweeper look at what a new table shows
+	begun     chan struct{} // closed by the first Publish: there is a table
 }
 
 // New makes a proxy and opens its outbound and inbound listeners. Connections
@@ -127,6 +128,7 @@ func newProxy(o Options) *Proxy {
 		upstreams: map[upstreamKey]*upstream{},
 		sweeping:  make(chan struct{}),
 		published: make(chan struct{}, 1),
+		begun:     make(chan struct{}),
 		keys:      o.Keys,
 		refusals:  tellLimiter(refusalsTold),
 		audits:    tellLimiter(auditsTold),
@@ -180,11 +182,15 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	access, gone := p.compileAccess(s)
 	t.access = access
 	p.carryOver(t)
-	if old := p.table.Load(); old != nil {
+	old := p.table.Load()
+	if old != nil {
 		t.keepBuckets(old)
 		t.keepTerminators(old)
 	}
 	p.table.Store(t)
+	if old == nil {
+		close(p.begun)
+	}
 	select {
 	case p.published <- struct{}{}:
 	default: // the sweeper will see the newest

@@ -135,7 +135,10 @@ func (s *server) build(paths []string) (err error) {
 		return err
 	}
 	s.store = tls.NewStore(b.CredentialDir, log)
-	s.keys = auth.NewKeys(auth.KeysOptions{Logger: log, Dir: stateIn(b.StateDir, "keysets")})
+	s.keys = auth.NewKeys(auth.KeysOptions{
+		Logger: log, Dir: stateIn(b.StateDir, "keysets"),
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) { return s.proxy.Dial(ctx, network, address) },
+	})
 	keys, err := readKeys(b.Gossip.Keys)
 	if err != nil {
 		return err
