@@ -11,18 +11,18 @@ import (
 )
 
 // tlsClient is how an upstream is spoken to over TLS (DestinationRule tls, modes
-// SIMPLE and MUTUAL). It lives as long as its policy, and with it the sessions
-// that new connections resume.
+// SIMPLE and MUTUAL). It lives as long as its policy.
 type tlsClient struct {
 	settings *mesh.ClientTLS
 	store    *tls.Store
 	host     string // of the upstream
-	sessions stdtls.ClientSessionCache
 
 	current atomic.Pointer[clientConfig]
 }
 
-// clientConfig is the configuration for a credential as it is.
+// clientConfig is the configuration for a credential as it is, with the sessions
+// that new connections resume: with one of another credential, the server would
+// take us for who we were.
 type clientConfig struct {
 	credential *tls.Credential // nil: there is none
 	config     *stdtls.Config
@@ -37,7 +37,7 @@ func newTLSClient(t *mesh.ClientTLS, store *tls.Store, host string) *tlsClient {
 	if t == nil || t.Mode == mesh.TLSDisable {
 		return nil
 	}
-	return &tlsClient{settings: t, store: store, host: host, sessions: stdtls.NewLRUClientSessionCache(sessionsKept)}
+	return &tlsClient{settings: t, store: store, host: host}
 }
 
 // clientConfig returns the configuration for a handshake.
@@ -84,7 +84,7 @@ func (c *tlsClient) makeConfig(credential *tls.Credential) *stdtls.Config {
 		MinVersion:                  stdtls.VersionTLS12,
 		CipherSuites:                tls.Suites(),
 		NextProtos:                  []string{tls.ALPNHTTP1},
-		ClientSessionCache:          c.sessions,
+		ClientSessionCache:          stdtls.NewLRUClientSessionCache(sessionsKept),
 		DynamicRecordSizingDisabled: true, // a request is one record, and one write, where it fits
 		InsecureSkipVerify:          t.SkipVerify || len(t.SubjectAltNames) > 0,
 	}

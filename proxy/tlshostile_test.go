@@ -103,6 +103,32 @@ spec:
 	}
 }
 
+// TestTLS_SessionOfAnotherCertificate: row 60: who has got another certificate is
+// known by that, and not by a session of before.
+func TestTLS_SessionOfAnotherCertificate(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("up", "up.test")
+	i.credential("me")
+	up := secureUpstream(t, &stdtls.Config{Certificates: []stdtls.Certificate{i.pair("up")}, ClientAuth: stdtls.RequireAndVerifyClientCert, ClientCAs: i.roots("me")})
+	file := func(name string) string { return i.dir + "/" + name }
+	rule := overTLSRule("mode: MUTUAL, caCertificates: " + file("up/ca.crt") + ", clientCertificate: " + file("me/tls.crt") + ", privateKey: " + file("me/tls.key"))
+	// Each connection carries one request, so that the next one is new.
+	p := serve(t, Options{Credentials: tls.NewStore(i.dir, nil)}, entry("up.test", up.address)+
+		strings.Replace(rule, "trafficPolicy: {", "trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}, ", 1))
+	ask := func() string { return exchangeRaw(t, p.address("outbound"), get("up.test"), whole(1)) }
+	if got := ask(); !strings.Contains(got, "x-client: me\r\n") {
+		t.Fatalf("at first: %q", got)
+	}
+	a, err := tls.OpenAuthority(file("me"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Issue(tls.Request{CommonName: "another", TTL: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the other certificate", until(func() bool { return strings.Contains(ask(), "x-client: another\r\n") }))
+}
+
 // TestTLS_Renegotiation: row 62: nobody shakes hands twice. openssl does so on "R".
 func TestTLS_Renegotiation(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")

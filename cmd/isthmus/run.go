@@ -137,7 +137,9 @@ func (s *server) build(paths []string) (err error) {
 	s.store = tls.NewStore(b.CredentialDir, log)
 	s.keys = auth.NewKeys(auth.KeysOptions{
 		Logger: log, Dir: stateIn(b.StateDir, "keysets"),
-		Dial: func(ctx context.Context, network, address string) (net.Conn, error) { return s.proxy.Dial(ctx, network, address) },
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return s.proxy.Dial(ctx, network, address)
+		},
 	})
 	keys, err := readKeys(b.Gossip.Keys)
 	if err != nil {
