@@ -92,7 +92,7 @@ func (x *exchange) local(status int, body []byte, fields ...string) {
 		out = to.field(out, nameOverloaded, valueTrue)
 	}
 	if status >= 400 || x.kind != NoError {
-		out = http1.AppendField(out, []byte("x-request-id"), x.requestIDText())
+		out = to.field(out, nameRequestID, x.requestIDText())
 	}
 	if x.unsent {
 		out = to.field(out, nameUnsent, valueTrue)
