@@ -122,6 +122,19 @@ type Snapshot struct {
 	Rollback uint64 `json:"rollback"` // the revision that was brought back; 0: the files are in force
 }
 
+// Finding is one thing to say about the configuration in force, as "isthmus
+// validate" does.
+type Finding struct {
+	File      string `json:"file"`
+	Line      int    `json:"line"`
+	Severity  string `json:"severity"`
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	Field     string `json:"field"`
+	Message   string `json:"message"`
+}
+
 // Certificate is how one is that the proxy shows, or lives by.
 type Certificate struct {
 	Name    string    `json:"name"`              // "identity", "root" for the one that vouches for it, or the file
@@ -144,6 +157,7 @@ type State interface {
 	ConfigDump() any
 	Why(id string) []telemetry.Trouble  // the requests with an id that failed or were slow
 	Troubles(n int) []telemetry.Trouble // the latest of all
+	Findings() []Finding
 	Explain(url.Values) (*explain.Explanation, error)
 	History() []history.Revision // the latest first
 	Diff(from, to uint64) (*history.Difference, error)
@@ -167,7 +181,7 @@ func New(s State) http.Handler {
 		reply(w, r, m, func(o io.Writer) { WriteMesh(o, m) })
 	})
 	mux.HandleFunc("GET /services", list(func(q url.Values) []Service {
-		list := filter(servicesOf(members(s, s.Status()), s.Endpoints()), q, (*Service).texts)
+		list := filter(servicesOf(members(s, s.Status()), s.Endpoints()), q, serviceTexts)
 		sortServices(list, q.Get("sort"))
 		return list
 	}, WriteServices))
@@ -176,17 +190,17 @@ func New(s State) http.Handler {
 			return q.Has("service") && e.Service != q.Get("service") || q.Has("cluster") && e.Cluster != q.Get("cluster") ||
 				q.Has("healthy") && q.Get("healthy") != strconv.FormatBool(e.Healthy)
 		})
-		return filter(list, q, (*Endpoint).texts)
+		return filter(list, q, endpointTexts)
 	}, WriteEndpoints))
 	mux.HandleFunc("GET /members", list(func(q url.Values) []Member {
 		list := s.Members()
 		if q.Has("digest") {
 			list = members(s, s.Status())
 		}
-		return filter(list, q, (*Member).texts)
+		return filter(list, q, memberTexts)
 	}, WriteMembers))
 	mux.HandleFunc("GET /routes", list(func(q url.Values) []Route {
-		return filter(s.Routes(), q, (*Route).texts)
+		return filter(s.Routes(), q, routeTexts)
 	}, WriteRoutes))
 	mux.HandleFunc("GET /certificates", list(func(url.Values) []Certificate {
 		return append([]Certificate{}, s.Certificates()...)
@@ -196,6 +210,9 @@ func New(s State) http.Handler {
 		reply(w, r, list, func(o io.Writer) { writeClusters(o, list) })
 	})
 	mux.HandleFunc("GET /why", why(s))
+	mux.HandleFunc("GET /config/findings", list(func(q url.Values) []Finding {
+		return filter(s.Findings(), q, findingTexts)
+	}, WriteFindings))
 	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
 		e, err := s.Explain(r.URL.Query())
 		if err != nil {
@@ -392,6 +409,17 @@ func WriteCertificates(w io.Writer, list []Certificate) {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Name, ends, inForce)
 	}
 	t.Flush()
+}
+
+// WriteFindings writes findings for people, a line each.
+func WriteFindings(w io.Writer, list []Finding) {
+	for _, f := range list {
+		parts := []string{fmt.Sprintf("%s:%d", f.File, f.Line), f.Severity, f.Kind, f.Field, f.Message}
+		if f.Name != "" {
+			parts[2] += " " + f.Namespace + "/" + f.Name
+		}
+		fmt.Fprintln(w, strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": "))
+	}
 }
 
 func destination(d Destination) string {

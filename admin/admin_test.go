@@ -36,6 +36,9 @@ func (s *state) Own() Digest {
 	return Digest{Ready: true, Hash: "h", Flows: []Flow{{Cluster: "c1", Traffic: Traffic{Requests: 2, P50: 1, P99: 9}}}}
 }
 func (s *state) Recent() []Point { return nil }
+func (s *state) Findings() []Finding {
+	return []Finding{{File: "a.yaml", Line: 3, Severity: "warning", Kind: "VirtualService", Name: "v", Message: "odd"}}
+}
 func (s *state) Routes() []Route {
 	return []Route{{Listener: "outbound", Host: "a", Destinations: []Destination{{Host: "a", Port: 80, Percent: 70, Known: true}}, Source: "f:1"}}
 }

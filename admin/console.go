@@ -52,5 +52,8 @@ func pages(s State) []string {
 	if len(s.Certificates()) > 0 {
 		list = append(list, "certificates")
 	}
+	if len(s.Troubles(1)) > 0 {
+		list = append(list, "failures")
+	}
 	return append(list, "configuration")
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -142,5 +143,18 @@ func BenchmarkLook(b *testing.B) {
 	}
 	for b.Loop() {
 		look(w)
+	}
+}
+
+// BenchmarkFilter is a search in a large mesh.
+func BenchmarkFilter(b *testing.B) {
+	var all []Endpoint
+	for i := range 10_000 {
+		all = append(all, Endpoint{Service: fmt.Sprintf("s%03d.n", i/20), Address: "10.0.0.1:80", Cluster: "us-central", Owner: "us-central/n/x", Labels: map[string]string{"app": "web", "version": "v1"}})
+	}
+	list := make([]Endpoint, len(all))
+	for b.Loop() {
+		copy(list, all)
+		filter(list, url.Values{"q": {"app=web 10.0.0 -s777"}}, endpointTexts)
 	}
 }

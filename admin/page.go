@@ -1,38 +1,59 @@
 package admin
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
+
+	"isthmus/telemetry"
 )
 
 // maxPage bounds what one request for a part of a list gets.
 const maxPage = 1000
 
 // filter keeps of a list what has every word of ?q= in one of its texts, in
-// any case, and no word that follows a minus sign.
-func filter[T any](list []T, q url.Values, text func(*T) []string) []T {
-	words := strings.Fields(strings.ToLower(q.Get("q")))
-	if len(words) == 0 {
+// any case of ASCII, and no word that follows a minus sign. text appends the
+// texts of one, as [texts] does.
+func filter[T any](list []T, q url.Values, text func([]byte, *T) []byte) []T {
+	var with, without [][]byte
+	for _, w := range bytes.Fields(texts(nil, q.Get("q"))) {
+		if no, ok := bytes.CutPrefix(w, []byte("-")); ok && len(no) > 0 {
+			without = append(without, no)
+		} else {
+			with = append(with, w)
+		}
+	}
+	if len(with)+len(without) == 0 {
 		return list
 	}
+	var all []byte // ten thousand share it
 	return slices.DeleteFunc(list, func(v T) bool {
-		all := strings.ToLower(strings.Join(text(&v), "\x00"))
-		for _, w := range words {
-			without, no := strings.CutPrefix(w, "-")
-			if no && without != "" {
-				if strings.Contains(all, without) {
-					return true
-				}
-			} else if !strings.Contains(all, w) {
-				return true
-			}
-		}
-		return false
+		all = text(all[:0], &v)
+		in := func(w []byte) bool { return bytes.Contains(all, w) }
+		return slices.ContainsFunc(without, in) || !every(with, in)
 	})
+}
+
+func every(words [][]byte, in func([]byte) bool) bool {
+	return !slices.ContainsFunc(words, func(w []byte) bool { return !in(w) })
+}
+
+// texts appends texts in lower case, a line each.
+func texts(b []byte, list ...string) []byte {
+	for _, s := range list {
+		for i := range len(s) {
+			c := s[i]
+			if 'A' <= c && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			b = append(b, c)
+		}
+		b = append(b, '\n')
+	}
+	return b
 }
 
 // part takes ?offset= and ?limit= of a list, and tells in X-Total-Count how
@@ -57,44 +78,65 @@ func part[T any](w http.ResponseWriter, q url.Values, list []T) ([]T, error) {
 	return list[from:to], nil
 }
 
-func (e *Endpoint) texts() []string {
+func endpointTexts(b []byte, e *Endpoint) []byte {
 	health := "healthy"
 	if !e.Healthy {
 		health = "unhealthy"
 	}
-	t := []string{e.Service, e.Address, e.Cluster, e.Locality, health, e.Reason, e.Source, e.Owner, e.Identity}
+	b = texts(b, e.Service, e.Address, e.Cluster, e.Locality, health, e.Reason, e.Source, e.Owner, e.Identity)
 	for k, v := range e.Labels {
-		t = append(t, k+"="+v)
+		b = texts(b, k)
+		b[len(b)-1] = '='
+		b = texts(b, v)
 	}
-	return t
+	return b
 }
 
-func (m *Member) texts() []string {
-	t := []string{m.Name, m.Cluster, m.Locality, m.Address, m.State, m.Version}
+func memberTexts(b []byte, m *Member) []byte {
+	b = texts(b, m.Name, m.Cluster, m.Locality, m.Address, m.State, m.Version)
 	if d := m.Digest; d != nil {
-		t = append(t, d.Hash)
+		b = texts(b, d.Hash)
 		if d.Refused {
-			t = append(t, "refused")
+			b = texts(b, "refused")
 		}
 		if !d.Ready {
-			t = append(t, "not ready")
+			b = texts(b, "not ready")
 		}
 	}
-	return t
+	return b
 }
 
-func (r *Route) texts() []string {
-	t := []string{r.Listener, r.Host, r.Name, r.Match, r.Source}
+func routeTexts(b []byte, r *Route) []byte {
+	b = texts(b, r.Listener, r.Host, r.Name, r.Match, r.Source)
 	for _, d := range r.Destinations {
-		t = append(t, d.Host, d.Subset)
+		b = texts(b, d.Host, d.Subset)
 	}
-	return t
+	return b
 }
 
-func (s *Service) texts() []string {
-	t := []string{s.Name, s.Reason}
+func serviceTexts(b []byte, s *Service) []byte {
+	b = texts(b, s.Name, s.Reason)
 	for _, c := range s.Clusters {
-		t = append(t, c.Cluster)
+		b = texts(b, c.Cluster)
 	}
-	return t
+	return b
+}
+
+func findingTexts(b []byte, f *Finding) []byte {
+	return texts(b, f.File, f.Severity, f.Kind, f.Namespace, f.Name, f.Field, f.Message)
+}
+
+func troubleTexts(b []byte, t *telemetry.Trouble) []byte {
+	b = texts(b, t.ID, strconv.Itoa(t.Status), t.Flags, t.Detail, t.Method, t.Authority, t.Path, t.Listener, t.Peer, t.Identity)
+	b = texts(b, t.Why...)
+	if t.Route != nil {
+		b = texts(b, t.Route.Host, t.Route.Name, t.Route.Source)
+	}
+	if t.Refusal != nil {
+		b = texts(b, t.Refusal.Policy, t.Refusal.Source)
+	}
+	for _, a := range t.Attempts {
+		b = texts(b, a.Upstream, a.Endpoint, a.Cluster)
+	}
+	return b
 }

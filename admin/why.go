@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -25,6 +26,10 @@ func why(s State) http.HandlerFunc {
 		if id := q.Get("id"); id != "" {
 			list := s.Why(id)
 			reply(w, r, list, func(o io.Writer) { WriteWhy(o, id, list) })
+			return
+		}
+		if q.Has("offset") || q.Has("q") {
+			list(func(q url.Values) []telemetry.Trouble { return filter(s.Troubles(maxTroubles), q, troubleTexts) }, WriteTroubles)(w, r)
 			return
 		}
 		n := defaultTroubles

@@ -93,6 +93,7 @@ type Controller struct {
 	snapshot *mesh.Snapshot
 	unused   error // why the files, as they are now, are not in force
 	refused  error // why the latest snapshot of the files in force was not taken in
+	findings []config.Finding // of the configuration in force; never changed
 	warnings int
 	reload   bool      // the files are to be read again
 	asked    *rollback // to be made; nil: none
@@ -282,6 +283,7 @@ type loaded struct {
 	config    *mesh.Config
 	files     []history.File // nil: they cannot be kept
 	resources []history.Resource
+	findings  []config.Finding
 	warnings  int
 	err       error // why it must not be used
 
@@ -296,7 +298,7 @@ func (c *Controller) load() *loaded {
 
 // take makes use of what was read.
 func (c *Controller) take(r *config.Result, origin history.Origin) *loaded {
-	l := &loaded{config: r.Config, resources: r.Resources, warnings: r.Count(config.Warning), origin: origin}
+	l := &loaded{config: r.Config, resources: r.Resources, findings: r.Findings, warnings: r.Count(config.Warning), origin: origin}
 	files := make([]history.File, len(r.Files))
 	for i, f := range r.Files {
 		files[i] = history.File(f)
@@ -404,6 +406,14 @@ func (c *Controller) Snapshot() *mesh.Snapshot {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.snapshot
+}
+
+// Findings returns what there is to say of the configuration in force. The
+// slice must not be changed.
+func (c *Controller) Findings() []config.Finding {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.findings
 }
 
 // Status returns the current state.

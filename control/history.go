@@ -115,7 +115,7 @@ func (c *Controller) accept(l *loaded) {
 		hold = history.Hold{Revision: l.of, Origin: l.origin, Against: c.filesHash()}
 	}
 	c.mu.Lock()
-	c.warnings = l.warnings
+	c.findings, c.warnings = l.findings, l.warnings
 	snapshot := c.snapshot.Number
 	c.mu.Unlock()
 	if c.history.Current().Hash != l.config.Hash {

@@ -76,6 +76,18 @@ export const lists = {
       { name: "version", width: "minmax(70px, .6fr)", min: 1180, cell: (r) => r.version || "–" },
     ],
   },
+  failures: {
+    path: "/why", search: "an id, a host, a path, a status, a flag, an address, a word of why", empty: "No request has failed, was refused or was slow.",
+    key: (r) => (r.status || "no answer") + " " + r.method + " " + r.authority + r.path,
+    detail: why,
+    columns: [
+      { name: "when", width: "72px", cell: (r) => h("span", { title: r.time }, new Date(r.time).toLocaleTimeString([], { hour12: false })) },
+      { name: "status", width: "88px", cell: (r) => h("span", { class: r.status >= 500 || r.status === 0 ? "bad" : "warn" }, r.status || "none", r.flags !== "-" && h("span", { class: "dim" }, " " + r.flags)) },
+      { name: "request", width: "minmax(150px, 2fr)", cell: (r) => r.method + " " + r.authority + r.path },
+      { name: "why", width: "minmax(150px, 4fr)", min: 620, cell: (r) => r.why.slice(1).join("; ") || r.why[0] },
+      { name: "took", width: "64px", num: true, min: 820, cell: (r) => millis(1000 * r.duration) },
+    ],
+  },
   certificates: {
     path: "/certificates", empty: "This proxy has no certificate.",
     key: (r) => r.name,
@@ -87,6 +99,16 @@ export const lists = {
     ],
   },
 };
+
+// why tells the story of a request that failed, before all that is known of it.
+function why(r) {
+  const line = (a) => `${a.endpoint} in ${a.cluster || "–"}, after ${millis(1000 * a.began)} for ${millis(1000 * a.took)}: ${[a.status, a.failure, a.cause].filter(Boolean).join(", ")}`;
+  return [
+    h("p", {}, h("b", {}, r.why[0])), h("ul", {}, r.why.slice(1).map((w) => h("li", {}, w))),
+    r.attempts.length > 0 && [h("h3", {}, "Tries"), h("ol", {}, r.attempts.map((a) => h("li", {}, line(a))))],
+    h("p", {}, "Ask the other proxies on its way, too: ", h("code", {}, "isthmus why " + r.id)),
+  ];
+}
 
 function memberState(r) {
   const d = r.digest;
@@ -127,7 +149,7 @@ export function listPage(kind, { go, open }) {
   const search = of.search && h("input", { type: "search", placeholder: "Search: " + of.search, "aria-label": "Search", spellcheck: "false", autocomplete: "off" });
   const toggle = of.toggle && h("input", { type: "checkbox" });
   const narrowed = h("button", { type: "button", hidden: true });
-  const rows = list({ ...of, open: (r, title) => open(r, title, of.link?.(r)) });
+  const rows = list({ ...of, open: (r, title) => open(r, title, of.link?.(r) ?? of.detail?.(r)) });
   const root = h("div", {}, h("div", { class: "tools" }, search, toggle && h("label", {}, toggle, of.toggle.name), narrowed, amount), rows.root);
 
   rows.onTotal = (n) => keep(amount, n.toLocaleString("en").replaceAll(",", " "));

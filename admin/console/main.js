@@ -25,7 +25,7 @@ function go(path, query = {}, replace = false) {
 }
 
 function make(path) {
-  if (path === "configuration") return configurationPage();
+  if (path === "configuration") return configurationPage({ open });
   if (lists[path]) return listPage(path, { go: (query) => go(path, query, true), open });
   return meshPage();
 }
@@ -88,7 +88,8 @@ function away() {
 
 // All about one row.
 function open(row, title, links) {
-  keep(detail, h("div", { class: "top" }, h("b", {}, title), h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: close }, "✕")), links && h("p", {}, links), facts(row));
+  keep(detail, h("div", { class: "top" }, h("b", {}, title), h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: close }, "✕")), links && h("div", { class: "story" }, links), row && facts(row));
+  detail.scrollTop = 0;
   detail.hidden = false;
 }
 

@@ -160,6 +160,17 @@ func (s *server) Rollback(ctx context.Context, to uint64) (history.Revision, err
 	return s.control.Rollback(ctx, to)
 }
 
+// Findings implements admin.State.
+func (s *server) Findings() []admin.Finding {
+	out := []admin.Finding{}
+	for _, f := range s.control.Findings() {
+		out = append(out, admin.Finding{
+			File: f.File, Line: f.Line, Severity: f.Severity.String(), Kind: f.Kind, Namespace: f.Namespace, Name: f.Name, Field: f.Field, Message: f.Message,
+		})
+	}
+	return out
+}
+
 // Reload implements admin.State.
 func (s *server) Reload() { s.control.Reload() }
 
