@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -120,9 +121,18 @@ func TestLook_Problems(t *testing.T) {
 		{"files refused", func(w *world) { w.status.Snapshot.Error = "a.yaml:3: error\nand more" }, []string{"critical: the files have changed and are not used: a.yaml:3: error"}},
 		{"nobody can serve", func(w *world) {
 			w.endpoints = append(w.endpoints, Endpoint{Service: "x.n", Cluster: "c1", Reason: "ejected"})
-		}, []string{"critical: x.n: none of 1 endpoint can serve: ejected"}},
-		{"one cluster cannot serve", func(w *world) { w.endpoints[3].Healthy, w.endpoints[3].Reason = false, "gone" }, []string{"warning: web.n: none of 1 endpoint in c2 can serve, others do: gone"}},
+		}, []string{"critical: x.n: the only endpoint cannot serve: ejected"}},
+		{"one cluster cannot serve", func(w *world) { w.endpoints[3].Healthy, w.endpoints[3].Reason = false, "gone" }, []string{"warning: web.n: the only endpoint in c2 cannot serve, others can: gone"}},
 		{"one of two", func(w *world) { w.endpoints[1].Healthy, w.endpoints[1].Reason = false, "gone" }, []string{"warning: web.n: 1 of 2 endpoints in c1 cannot serve: gone"}},
+		{"none of several", func(w *world) {
+			w.endpoints = append(w.endpoints, Endpoint{Service: "x.n", Cluster: "c1", Reason: "ejected"}, Endpoint{Service: "x.n", Cluster: "c1"})
+		}, []string{"critical: x.n: none of 2 endpoints can serve: ejected"}},
+		{"a cluster's part of many services", func(w *world) {
+			for i := range 40 {
+				name := fmt.Sprintf("s%02d.n", i)
+				w.endpoints = append(w.endpoints, Endpoint{Service: name, Cluster: "c1", Healthy: true}, Endpoint{Service: name, Cluster: "c2", Reason: "gone"})
+			}
+		}, []string{"warning: 40 services have no endpoint in c2 that can serve, others can: s00.n, s01.n, s02.n and 37 more"}},
 		{"a link fails", func(w *world) { w.own.Flows = []Flow{flow("", "c2", 9, 1)} }, []string{"critical: from c1 to c2, 10.0 % of requests fail"}},
 		{"a link fails a little", func(w *world) { w.own.Flows = []Flow{flow("", "c2", 99, 2)} }, []string{"warning: from c1 to c2, 2.0 % of requests fail"}},
 		{"a service fails", func(w *world) { w.own.Flows = []Flow{flow("web.n", "c2", 96, 50)} }, []string{"critical: web.n: 50.0 % of requests fail"}},

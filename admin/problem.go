@@ -49,9 +49,7 @@ func problems(m *Mesh, members []Member, services []Service, certificates []Cert
 		first, _, _ := strings.Cut(st.Snapshot.Error, "\n")
 		add(critical, "configuration", "", "the files have changed and are not used: %s", first)
 	}
-	for i := range services {
-		serviceProblems(&services[i], add)
-	}
+	serviceProblems(services, add)
 	for _, l := range m.Links {
 		if severity := Level(l.Traffic); severity != "" && l.Requests >= fewRequests {
 			if l.To == "" {
@@ -88,20 +86,70 @@ func bySoon(left time.Duration) string {
 	return warning
 }
 
-func serviceProblems(s *Service, add func(severity, page, search, format string, args ...any)) {
-	if s.Endpoints > 0 && s.Healthy == 0 {
-		add(critical, "endpoints", s.Name, "%s: none of %s can serve: %s", s.Name, count(s.Endpoints, "endpoint"), s.Reason)
-		return
+// serviceProblems says which services lack endpoints, and whose requests fail.
+// Many that ail alike are one line: a cluster that dies takes part of every
+// service along.
+func serviceProblems(services []Service, add func(severity, page, search, format string, args ...any)) {
+	type ailment struct {
+		cluster string // "": in all
+		all     bool   // of the endpoints there
 	}
-	for _, c := range s.Clusters {
-		if c.Endpoints > 0 && c.Healthy == 0 {
-			add(warning, "endpoints", s.Name+" "+c.Cluster, "%s: none of %s in %s can serve, others do: %s", s.Name, count(c.Endpoints, "endpoint"), c.Cluster, c.Reason)
-		} else if c.Healthy < c.Endpoints {
-			add(warning, "endpoints", s.Name+" "+c.Cluster, "%s: %d of %s in %s cannot serve: %s", s.Name, c.Endpoints-c.Healthy, count(c.Endpoints, "endpoint"), c.Cluster, c.Reason)
+	var order []ailment
+	ill := map[ailment][]*Service{}
+	note := func(a ailment, s *Service) {
+		if ill[a] == nil {
+			order = append(order, a)
+		}
+		ill[a] = append(ill[a], s)
+	}
+	for i := range services {
+		s := &services[i]
+		if s.Endpoints > 0 && s.Healthy == 0 {
+			note(ailment{all: true}, s)
+			continue
+		}
+		for _, c := range s.Clusters {
+			if c.Healthy < c.Endpoints {
+				note(ailment{c.Cluster, c.Healthy == 0}, s)
+			}
+		}
+		if severity := Level(s.Traffic); severity != "" && s.Requests >= fewRequests {
+			add(severity, "services", s.Name, "%s: %.1f %% of requests fail", s.Name, 100*s.failing())
 		}
 	}
-	if severity := Level(s.Traffic); severity != "" && s.Requests >= fewRequests {
-		add(severity, "services", s.Name, "%s: %.1f %% of requests fail", s.Name, 100*s.failing())
+	for _, a := range order {
+		list := ill[a]
+		severity, in, others := warning, " in "+a.cluster, ", others can"
+		if a.cluster == "" {
+			severity, in, others = critical, "", ""
+		}
+		if len(list) > namedAtMost {
+			names := make([]string, len(list))
+			for i, s := range list {
+				names[i] = s.Name
+			}
+			what := "endpoints" + in + " that cannot serve"
+			if a.all {
+				what = "no endpoint" + in + " that can serve" + others
+			}
+			add(severity, "services", a.cluster, "%d services have %s: %s", len(list), what, some(names))
+			continue
+		}
+		for _, s := range list {
+			n, bad, reason := s.Endpoints, s.Endpoints-s.Healthy, s.Reason
+			if i := slices.IndexFunc(s.Clusters, func(c ServiceCluster) bool { return c.Cluster == a.cluster }); a.cluster != "" {
+				n, bad, reason = s.Clusters[i].Endpoints, s.Clusters[i].Endpoints-s.Clusters[i].Healthy, s.Clusters[i].Reason
+			}
+			search := strings.TrimSpace(s.Name + " " + a.cluster)
+			switch {
+			case !a.all:
+				add(severity, "endpoints", search, "%s: %d of %d endpoints%s cannot serve: %s", s.Name, bad, n, in, reason)
+			case n == 1:
+				add(severity, "endpoints", search, "%s: the only endpoint%s cannot serve%s: %s", s.Name, in, others, reason)
+			default:
+				add(severity, "endpoints", search, "%s: none of %d endpoints%s can serve%s: %s", s.Name, n, in, others, reason)
+			}
+		}
 	}
 }
 

@@ -1,7 +1,7 @@
 // Numbers as people read them; admin/mesh.go and "isthmus top" write them alike.
 
 export function rate(n) {
-  if (n >= 99.95) return n.toFixed(0).replace(/\B(?=(\d{3})+$)/g, " ");
+  if (n >= 99.95) return n.toFixed(0).replace(/\B(?=(\d{3})+$)/g, "\u2009");
   return n.toFixed(n >= 9.995 ? 1 : 2);
 }
 
@@ -32,4 +32,6 @@ export function level(t) {
   return share >= 0.05 ? "bad" : share >= 0.01 ? "warn" : "";
 }
 
-export const count = (n, noun) => n === 1 ? "1 " + noun : n.toLocaleString("en").replaceAll(",", " ") + " " + noun.replace(/y$/, "ie") + "s";
+export const amount = (n) => n.toLocaleString("en").replaceAll(",", "\u2009");
+
+export const count = (n, noun) => n === 1 ? "1 " + noun : amount(n) + " " + noun.replace(/y$/, "ie") + "s";

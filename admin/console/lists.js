@@ -1,6 +1,6 @@
 // The pages that are a search and a long list.
 import { h, keep } from "./dom.js";
-import { age, count, level, millis, rate, success } from "./format.js";
+import { age, amount, count, level, millis, rate, success } from "./format.js";
 import { list } from "./list.js";
 
 const state = (kind, text) => h("span", { class: "state " + kind }, text);
@@ -17,7 +17,7 @@ const unsorted = traffic.map(({ sort, ...column }) => column);
 function health(r) {
   if (r.endpoints === 0) return state("off", "none known");
   if (r.healthy === r.endpoints) return state("good", count(r.endpoints, "endpoint"));
-  return state(r.healthy ? "warn" : "bad", `${r.healthy} of ${count(r.endpoints, "endpoint")}`);
+  return state(r.healthy ? "warn" : "bad", `${amount(r.healthy)} of ${count(r.endpoints, "endpoint")}`);
 }
 
 const destination = (d) => {
@@ -30,11 +30,11 @@ export const lists = {
   services: {
     path: "/services", search: "a service, a cluster", empty: "No service is known yet.", sortable: true,
     key: (r) => r.name,
-    link: (r) => [h("a", { href: "#/endpoints?service=" + encodeURIComponent(r.name) }, "Its endpoints"), " · ", h("a", { href: "#/routes?q=" + encodeURIComponent(r.name.split(".")[0]) }, "its routes")],
+    story: (r) => [h("a", { href: "#/endpoints?service=" + encodeURIComponent(r.name) }, "Its endpoints"), " · ", h("a", { href: "#/routes?q=" + encodeURIComponent(r.name.split(".")[0]) }, "its routes")],
     columns: [
       { name: "service", width: "minmax(150px, 2.2fr)", sort: "name", cell: (r) => r.name },
       { name: "endpoints", width: "minmax(120px, 1fr)", cell: health },
-      { name: "by cluster", width: "minmax(140px, 2fr)", min: 900, cell: (r) => h("span", { class: "tags" }, r.clusters.filter((c) => c.endpoints).map((c) => h("span", { class: "tag " + (c.healthy === 0 ? "bad" : c.healthy < c.endpoints ? "warn" : "good") }, `${c.cluster} ${c.healthy < c.endpoints ? c.healthy + "/" : ""}${c.endpoints}`))) },
+      { name: "by cluster", width: "minmax(140px, 2fr)", min: 900, cell: (r) => h("span", { class: "tags" }, r.clusters.filter((c) => c.endpoints).sort((a, b) => (a.healthy === a.endpoints) - (b.healthy === b.endpoints)).map((c) => h("span", { class: "tag " + (c.healthy === 0 ? "bad" : c.healthy < c.endpoints ? "warn" : "good") }, `${c.cluster} ${c.healthy < c.endpoints ? c.healthy + "/" : ""}${c.endpoints}`))) },
       ...traffic,
     ],
   },
@@ -72,14 +72,14 @@ export const lists = {
       { name: "address", width: "minmax(120px, 1fr)", mono: true, min: 1080, cell: (r) => r.address || "–" },
       { name: "configuration", width: "minmax(110px, 1fr)", mono: true, min: 620, cell: (r) => (r.digest ? short(r.digest.hash) : "–") },
       { name: "certificate", width: "84px", min: 980, cell: certificate },
-      ...unsorted.map((c) => ({ ...c, cell: (r) => c.cell(total(r.digest)) })),
+      ...unsorted.map((c) => ({ ...c, cell: (r) => c.cell(totalOf(r.digest)) })),
       { name: "version", width: "minmax(70px, .6fr)", min: 1180, cell: (r) => r.version || "–" },
     ],
   },
   failures: {
     path: "/why", search: "an id, a host, a path, a status, a flag, an address, a word of why", empty: "No request has failed, was refused or was slow.",
     key: (r) => (r.status || "no answer") + " " + r.method + " " + r.authority + r.path,
-    detail: why,
+    story: why, told: ["why", "attempts"],
     columns: [
       { name: "when", width: "72px", cell: (r) => h("span", { title: r.time }, new Date(r.time).toLocaleTimeString([], { hour12: false })) },
       { name: "status", width: "88px", cell: (r) => h("span", { class: r.status >= 500 || r.status === 0 ? "bad" : "warn" }, r.status || "none", r.flags !== "-" && h("span", { class: "dim" }, " " + r.flags)) },
@@ -130,7 +130,7 @@ function certificate(r) {
   return h("span", { class: left < 3600 ? "bad" : left < 6 * 3600 ? "warn" : null }, left < 0 ? "has ended" : age(left));
 }
 
-function total(d) {
+function totalOf(d) {
   const t = { requests: 0, errors: 0, p50: 0, p99: 0 };
   for (const f of d?.flows ?? []) {
     if (f.service && !f.inbound) continue;
@@ -145,14 +145,14 @@ function total(d) {
 export function listPage(kind, { go, open }) {
   const of = lists[kind];
   let query = {};
-  const amount = h("span", { class: "dim", role: "status" });
+  const total = h("span", { class: "dim", role: "status" });
   const search = of.search && h("input", { type: "search", placeholder: "Search: " + of.search, "aria-label": "Search", spellcheck: "false", autocomplete: "off" });
   const toggle = of.toggle && h("input", { type: "checkbox" });
   const narrowed = h("button", { type: "button", hidden: true });
-  const rows = list({ ...of, open: (r, title) => open(r, title, of.link?.(r) ?? of.detail?.(r)) });
-  const root = h("div", {}, h("div", { class: "tools" }, search, toggle && h("label", {}, toggle, of.toggle.name), narrowed, amount), rows.root);
+  const rows = list({ ...of, open: (r, title) => open(r, title, of.story?.(r), of.told) });
+  const root = h("div", {}, h("div", { class: "tools" }, search, toggle && h("label", {}, toggle, of.toggle.name), narrowed, total), rows.root);
 
-  rows.onTotal = (n) => keep(amount, n.toLocaleString("en").replaceAll(",", " "));
+  rows.onTotal = (n) => keep(total, amount(n));
   rows.onSort = (sort) => go({ ...query, sort });
   let timer;
   search?.addEventListener("input", () => {

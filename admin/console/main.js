@@ -2,7 +2,7 @@
 import { ask } from "./ask.js";
 import { configurationPage } from "./configuration.js";
 import { h, keep } from "./dom.js";
-import { age } from "./format.js";
+import { age, amount, millis } from "./format.js";
 import { listPage, lists } from "./lists.js";
 import { badge, meshPage } from "./mesh.js";
 
@@ -71,7 +71,7 @@ function draw() {
 }
 
 function tabs() {
-  const number = { mesh: badge(mesh), endpoints: { text: String(mesh.status.endpoints) }, members: mesh.status.members ? { text: String(mesh.status.members) } : null };
+  const number = { mesh: badge(mesh), endpoints: { text: amount(mesh.status.endpoints) }, members: mesh.status.members ? { text: String(mesh.status.members) } : null };
   keep(byId("tabs"), mesh.pages.map((p, i) => {
     const n = number[p];
     return h("a", { href: "#/" + p, "aria-current": p === name ? "page" : null, title: `${i + 1}` }, p[0].toUpperCase() + p.slice(1), n && h("span", { class: "n " + (n.kind ?? ""), title: n.title }, n.text));
@@ -87,19 +87,22 @@ function away() {
 }
 
 // All about one row.
-function open(row, title, links) {
-  keep(detail, h("div", { class: "top" }, h("b", {}, title), h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: close }, "✕")), links && h("div", { class: "story" }, links), row && facts(row));
+function open(row, title, story, told = []) {
+  keep(detail, h("div", { class: "top" }, h("b", {}, title), h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: close }, "✕")), story && h("div", { class: "story" }, story), row && facts(Object.fromEntries(Object.entries(row).filter(([k]) => !told.includes(k)))));
   detail.scrollTop = 0;
   detail.hidden = false;
 }
 
 function close() { detail.hidden = true; }
 
-// facts shows whatever JSON says.
+// facts shows whatever JSON says. Times are in seconds there, of traffic in
+// milliseconds.
+const times = { age, duration: (n) => millis(1000 * n), waited: (n) => millis(1000 * n), p50: millis, p99: millis, certificateEnds: (n) => new Date(1000 * n).toLocaleString() };
+
 function facts(v) {
   if (Array.isArray(v)) return v.length ? v.map((x) => (typeof x === "object" ? facts(x) : [String(x), h("br")])) : "none";
   if (v === null || typeof v !== "object") return v === "" ? "–" : typeof v === "number" ? String(Math.round(v * 1000) / 1000) : String(v);
-  return h("dl", { class: "facts" }, Object.entries(v).map(([k, x]) => [h("dt", {}, k), h("dd", {}, facts(x))]));
+  return h("dl", { class: "facts" }, Object.entries(v).map(([k, x]) => [h("dt", {}, k), h("dd", {}, times[k] && typeof x === "number" ? times[k](x) : facts(x))]));
 }
 
 // Light and dark.
@@ -117,7 +120,7 @@ addEventListener("keydown", (e) => {
   if (e.ctrlKey || e.metaKey || e.altKey || byId("keys").open) return;
   const typing = e.target.matches("input");
   if (e.key === "Escape") {
-    if (typing) e.target.blur(); else close();
+    if (typing) { e.preventDefault(); e.target.blur(); } else close();
     return;
   }
   if (typing && !["ArrowDown", "ArrowUp", "Enter"].includes(e.key)) return;

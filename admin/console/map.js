@@ -1,6 +1,6 @@
 // The mesh as a picture: clusters, and what they send to each other.
 import { h, s } from "./dom.js";
-import { count, level, millis, rate, success } from "./format.js";
+import { amount, count, level, millis, rate, success } from "./format.js";
 
 const cardWidth = 196, cardHeight = 98;
 const mapAtMost = 7; // more clusters are easier to read as a matrix
@@ -41,7 +41,7 @@ function places(clusters, width) {
     const inset = Math.max(cardWidth / 2 + 10, width * 0.2);
     return { height: cardHeight + 20, at: [inset, width - inset].map((x) => ({ x, y: cardHeight / 2 + 6 })) };
   }
-  const height = n <= 4 ? 400 : 520;
+  const height = n <= 4 ? 360 : n === 5 ? 420 : 500;
   const rx = Math.min(width / 2 - cardWidth / 2 - 10, 430), ry = height / 2 - cardHeight / 2 - 14;
   return {
     height, at: clusters.map((_, i) => {
@@ -90,16 +90,16 @@ function label({ link, kind, x, y, down }) {
 
 function card(c, at, own) {
   const x = at.x - cardWidth / 2, y = at.y - cardHeight / 2, inner = cardWidth - 28;
-  const none = c.endpoints > 0 && c.healthy === 0, gone = c.proxies === 0;
+  const none = c.endpoints > 0 && c.healthy === 0, gone = c.proxies === 0 && c.dead > 0;
   const share = c.endpoints ? c.healthy / c.endpoints : 0;
   const kind = none ? "none" : share < 1 ? "some" : "good";
-  const proxies = gone ? "no proxy lives" : count(c.proxies, "proxy") + (c.dead ? `, ${c.dead} dead` : "");
+  const proxies = gone ? "no proxy lives" : c.proxies === 0 ? "no proxy is known" : count(c.proxies, "proxy") + (c.dead ? `, ${c.dead} dead` : "");
   return s("a", { href: "#/endpoints?q=" + encodeURIComponent(c.name), class: ["card", c.own && "own", (none || gone) && "bad", gone && "gone"].filter(Boolean).join(" "), "aria-label": c.name },
     s("rect", { class: "body", x, y, width: cardWidth, height: cardHeight, rx: 9 }),
     s("text", { class: "name", x: x + 14, y: y + 24 }, c.name.length > 22 ? c.name.slice(0, 21) + "…" : c.name),
     c.own && s("text", { class: "small", x: x + cardWidth - 14, y: y + 24, "text-anchor": "end" }, "here"),
     s("text", { class: "small" + (gone || c.dead ? " bad" : ""), x: x + 14, y: y + 42 }, proxies),
-    s("text", { class: "small", x: x + 14, y: y + 59 }, `${c.healthy} of ${count(c.endpoints, "endpoint")}`),
+    s("text", { class: "small", x: x + 14, y: y + 59 }, (c.healthy < c.endpoints ? amount(c.healthy) + " of " : "") + count(c.endpoints, "endpoint")),
     s("rect", { class: "bar-ground", x: x + 14, y: y + 67, width: inner, height: 4, rx: 2 }),
     c.healthy > 0 && s("rect", { class: "bar-" + kind, x: x + 14, y: y + 67, width: inner * share, height: 4, rx: 2 }),
     s("text", { class: "small", x: x + 14, y: y + 86 }, own ? `within ${rate(own.requests)}/s · ${success(own)}` : c.traffic.requests ? `gets ${rate(c.traffic.requests)}/s` : "no requests"),
