@@ -91,8 +91,8 @@ type Controller struct {
 
 	mu       sync.Mutex // guards what is below
 	snapshot *mesh.Snapshot
-	unused   error // why the files, as they are now, are not in force
-	refused  error // why the latest snapshot of the files in force was not taken in
+	unused   error            // why the files, as they are now, are not in force
+	refused  error            // why the latest snapshot of the files in force was not taken in
 	findings []config.Finding // of the configuration in force; never changed
 	warnings int
 	reload   bool      // the files are to be read again
