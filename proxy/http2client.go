@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -265,6 +266,9 @@ func (s *sharedConn) serve(keep *mesh.HTTP2KeepAlive) {
 	s.member.live.queue.leave()
 }
 
+// errSilent is the end of a connection whose other end has not answered a PING.
+var errSilent = errors.New("no answer to a PING (http2KeepAlive)")
+
 // read reads until the connection is over, and returns why.
 func (s *sharedConn) read(keep *mesh.HTTP2KeepAlive, flushed <-chan struct{}) error {
 	for {
@@ -287,7 +291,7 @@ func (s *sharedConn) read(keep *mesh.HTTP2KeepAlive, flushed <-chan struct{}) er
 		case nil:
 		case errTimeout:
 			if !s.h2.Probe() {
-				return errTimeout // there was no answer to the one before
+				return errSilent
 			}
 		case errInterrupted:
 			select {

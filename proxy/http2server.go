@@ -115,7 +115,7 @@ func (c *conn) readFrames(h *http2.Conn, flushed <-chan struct{}) error {
 		}
 		switch {
 		case err == errTimeout && (c.in.len() > 0 || h.Pending()):
-			return errTimeout // a frame that never becomes whole
+			return errPartial
 		case leaving != 0 && (err == errTimeout || now() > leaving+leaveTime):
 			h.LeaveNow() // the client takes its time with the answer to our PING
 		case leaving == 0 && (c.proxy.draining.Load() || err == errTimeout && h.Idle()):
@@ -124,6 +124,9 @@ func (c *conn) readFrames(h *http2.Conn, flushed <-chan struct{}) error {
 		}
 	}
 }
+
+// errPartial is the end of a connection on which a frame does not become whole.
+var errPartial = errors.New("a frame has come in part")
 
 // leaveTime is how long requests may be under way that a client has sent before
 // it has read that it should send no more.

@@ -1,0 +1,263 @@
+package proxy
+
+import (
+	"context"
+	stdtls "crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"isthmus/mesh"
+)
+
+// TestHTTP2_WhoSpeaksIt: an upstream is spoken to in the protocol of its port, or
+// as the DestinationRule says.
+func TestHTTP2_WhoSpeaksIt(t *testing.T) {
+	address := h2Upstream(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) })
+	for _, tt := range []struct {
+		name, port, policy string
+		h1, h2             string // what the upstream sees of a client that speaks it
+	}{
+		{"HTTP", "HTTP", "", "HTTP/1.1", "HTTP/1.1"},
+		{"HTTP2", "HTTP2", "", "HTTP/2.0", "HTTP/2.0"},
+		{"GRPC", "GRPC", "", "HTTP/2.0", "HTTP/2.0"},
+		{"UPGRADE", "HTTP", "h2UpgradePolicy: UPGRADE", "HTTP/2.0", "HTTP/2.0"},
+		{"DO_NOT_UPGRADE", "HTTP", "h2UpgradePolicy: DO_NOT_UPGRADE", "HTTP/1.1", "HTTP/1.1"},
+		{"useClientProtocol", "HTTP", "useClientProtocol: true", "HTTP/1.1", "HTTP/2.0"},
+		{"both", "HTTP", "useClientProtocol: true, h2UpgradePolicy: UPGRADE", "HTTP/1.1", "HTTP/2.0"},
+		{"useClientProtocol at a port of HTTP2", "HTTP2", "useClientProtocol: true", "HTTP/2.0", "HTTP/2.0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			yaml := strings.ReplaceAll(entry("s.test", address), "protocol: HTTP}", "protocol: "+tt.port+"}")
+			if tt.policy != "" {
+				yaml += destinationRule("s.test", "connectionPool: {http: {"+tt.policy+"}}")
+			}
+			p := serve(t, Options{}, yaml)
+			for want, c := range map[string]*http.Client{tt.h1: h1Client(t, p, "outbound"), tt.h2: h2Client(t, p, "outbound")} {
+				if tt.h1 == tt.h2 {
+					want = tt.h1
+				}
+				res, err := c.Get("http://s.test/")
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, _ := io.ReadAll(res.Body)
+				if res.Body.Close(); string(got) != want {
+					t.Errorf("the upstream saw %s, want %s", got, want)
+				}
+			}
+		})
+	}
+}
+
+// TestHTTP2_MaxConcurrentStreams: a connection carries as many requests at a time
+// as the policy allows, and another one carries the rest.
+func TestHTTP2_MaxConcurrentStreams(t *testing.T) {
+	var mu sync.Mutex
+	conns := map[string]int{}
+	arrived, leave := make(chan struct{}), make(chan struct{})
+	address := h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		conns[r.RemoteAddr]++
+		mu.Unlock()
+		arrived <- struct{}{}
+		<-leave
+	})
+	p := serve(t, Options{}, overHTTP2(entry("s.test", address))+destinationRule("s.test", "connectionPool: {http: {maxConcurrentStreams: 2}}"))
+	c := h2Client(t, p, "outbound")
+	var done sync.WaitGroup
+	for range 6 {
+		done.Go(func() {
+			res, err := c.Get("http://s.test/")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			res.Body.Close()
+		})
+	}
+	for range 6 {
+		<-arrived
+	}
+	close(leave)
+	done.Wait()
+	if len(conns) != 3 {
+		t.Errorf("6 requests went over %v", conns)
+	}
+}
+
+// TestHTTP2_KeepAlive: a connection whose other end does not answer a PING is
+// given up, and the request on it ends.
+func TestHTTP2_KeepAlive(t *testing.T) {
+	address := framerServer(t, func(*http2.Framer, *http2.HeadersFrame) {}) // which leaves PINGs unanswered
+	p := serve(t, Options{}, overHTTP2(entry("s.test", address))+destinationRule("s.test", "connectionPool: {http: {http2KeepAlive: {interval: 20ms, timeout: 20ms}}}"))
+	got := exchangeRaw(t, p.address("outbound"), "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 0\r\n\r\n", whole(1))
+	if !strings.Contains(got, "connection termination") {
+		t.Errorf("answered %q", got)
+	}
+}
+
+// TestHTTP2_Drain: clients are told to go elsewhere, what is under way is
+// finished, and then the connection ends.
+func TestHTTP2_Drain(t *testing.T) {
+	arrived, leave := make(chan struct{}), make(chan struct{})
+	p := serve(t, Options{}, entry("s.test", h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-leave
+		io.WriteString(w, "whole")
+	})))
+	r := dialRaw(t, p.address("outbound"))
+	r.ask(1, true)
+	r.out.Flush()
+	<-arrived
+	drained := make(chan error, 1)
+	go func() { drained <- p.Drain(context.Background()) }() // ends with the last connection
+	last := uint32(0)
+	r.until(func(f http2.Frame) bool {
+		switch f := f.(type) {
+		case *http2.PingFrame:
+			r.WritePing(true, f.Data)
+			r.out.Flush()
+		case *http2.GoAwayFrame:
+			last = f.LastStreamID
+		}
+		return last == 1
+	})
+	close(leave)
+	if got := r.status(1); got != "200" {
+		t.Errorf("the request under way was answered %q", got)
+	}
+	if code, told := r.ended(); told {
+		t.Errorf("the connection ended with %v", code)
+	}
+	if err := await(t, "the drain", drained); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHTTP2_StalledClient: a client that grants no window holds up nobody, and
+// its stream is reset in time.
+func TestHTTP2_StalledClient(t *testing.T) {
+	big := "HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + strings.Repeat("x", 300_000)
+	p := serve(t, Options{Downstream: Downstream{StallTimeout: 100 * time.Millisecond}}, entry("s.test", replying(t, big).address)+entry("small.test", replying(t, okReply).address))
+	r := dialRaw(t, p.address("outbound"))
+	r.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+	r.ask(1, true)
+	r.ask(3, true, "bare", ":method", "GET", ":scheme", "http", ":authority", "small.test", ":path", "/")
+	if got := r.status(3); got != "200" {
+		t.Errorf("beside a stalled stream: %q", got)
+	}
+	f := r.until(func(f http2.Frame) bool { _, reset := f.(*http2.RSTStreamFrame); return reset && f.Header().StreamID == 1 })
+	if f == nil {
+		t.Error("the connection ended with the stalled stream")
+	}
+	r.ask(5, true, "bare", ":method", "HEAD", ":scheme", "http", ":authority", "small.test", ":path", "/")
+	if got := r.status(5); got != "200" {
+		t.Errorf("behind a stalled stream: %q", got)
+	}
+}
+
+// TestHTTP2_HalfAHead: a frame that does not become whole ends its connection.
+func TestHTTP2_HalfAHead(t *testing.T) {
+	p := serve(t, Options{Downstream: Downstream{HeadTimeout: 50 * time.Millisecond}}, entry("s.test", replying(t, okReply).address))
+	for name, send := range map[string]func(r *rawClient){
+		"preface": func(*rawClient) {},
+		"frame":   func(r *rawClient) { r.out.Write([]byte{0, 0, 10, 1, 5, 0, 0, 0, 1, 'x'}) },
+		"block": func(r *rawClient) {
+			r.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: r.block()})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := net.Dial("tcp", p.address("outbound"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(20 * time.Second))
+			if name == "preface" {
+				io.WriteString(c, http2.ClientPreface[:10])
+				io.ReadAll(c) // its end
+				return
+			}
+			r := dialRaw(t, p.address("outbound"))
+			send(r)
+			r.ended()
+		})
+	}
+}
+
+// TestHTTP2_OverTLS: at a gateway, ALPN picks the protocol.
+func TestHTTP2_OverTLS(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("a", "a.test")
+	up := replying(t, okReply)
+	p := serveSecure(t, i.dir, entry("up.test", up.address)+secureGateway(server("a.test", "mode: SIMPLE, credentialName: a"), "a.test"))
+	for _, want := range []int{1, 2} {
+		tr := &http.Transport{
+			TLSClientConfig: &stdtls.Config{RootCAs: i.roots("a")}, ForceAttemptHTTP2: want == 2,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return net.Dial("tcp", p.address("gateway:80"))
+			},
+		}
+		c := &http.Client{Transport: tr, Timeout: 20 * time.Second}
+		for range 3 {
+			res, err := c.Get("https://a.test/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, res.Body)
+			if res.Body.Close(); res.ProtoMajor != want || res.StatusCode != 200 {
+				t.Errorf("%s %s, want HTTP/%d", res.Proto, res.Status, want)
+			}
+		}
+		tr.CloseIdleConnections()
+	}
+}
+
+// TestHTTP2_BetweenProxies: two proxies with certificates speak HTTP/2 over mTLS
+// for a port of HTTP2, and the callee knows who calls.
+func TestHTTP2_BetweenProxies(t *testing.T) {
+	tr := newTrust(t)
+	frontend, web := tr.identity("shop", "frontend"), tr.identity("prod", "web")
+	var mu sync.Mutex
+	seen := map[string]int{}
+	application := h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen[r.Proto+" "+r.RemoteAddr]++
+		io.WriteString(w, r.Header.Get("x-forwarded-client-cert"))
+	})
+	callee := serve(t, func() Options { o := proxyOf("prod", "web", web); o.Inbound = "127.0.0.1:0"; return o }(),
+		strings.ReplaceAll(webService(application), "{name: http,", "{name: http2,")+peerAuthentication("istio-system", "STRICT"))
+	e := webAt(callee, web.Identity().ID)
+	e.Port.Protocol = mesh.ProtocolHTTP2
+	caller := serve(t, proxyOf("shop", "frontend", frontend), "", e)
+	for name, c := range map[string]*http.Client{"HTTP/1.1": h1Client(t, caller, "outbound"), "HTTP/2": h2Client(t, caller, "outbound")} {
+		for range 5 {
+			res, err := c.Get("http://" + webHost + "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(res.Body)
+			if res.Body.Close(); res.StatusCode != 200 || !strings.Contains(string(body), "URI=spiffe://cluster.local/ns/shop/sa/frontend") {
+				t.Errorf("%s: %s %q", name, res.Status, body)
+			}
+		}
+	}
+	if len(seen) != 1 || !strings.HasPrefix(fmt.Sprint(seen), "map[HTTP/2.0 ") {
+		t.Errorf("the application saw %v, want one connection of HTTP/2", seen)
+	}
+	callee.mu.Lock()
+	conns := len(callee.listeners["inbound"].conns)
+	callee.mu.Unlock()
+	if conns != 1 {
+		t.Errorf("the callee has %d connections, want 1", conns)
+	}
+}
