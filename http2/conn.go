@@ -242,8 +242,7 @@ func (c *Conn) take(h FrameHeader, p []byte) error {
 	if err == nil {
 		err = c.dispatch(h, p)
 	}
-	var s *StreamError
-	if errors.As(err, &s) {
+	if s, ok := err.(*StreamError); ok {
 		c.resetLocked(h.Stream, s.Code)
 		return c.annoyed(glitchProvoked)
 	}
@@ -311,8 +310,7 @@ var errTiresome = &ConnError{CodeEnhanceYourCalm, "too_much_for_nothing"}
 // fail ends the connection with the error's code.
 func (c *Conn) fail(err error) error {
 	code := CodeInternal
-	var e *ConnError
-	if errors.As(err, &e) {
+	if e, ok := err.(*ConnError); ok {
 		code = e.Code
 	}
 	c.mu.Lock()

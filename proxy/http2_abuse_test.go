@@ -246,7 +246,9 @@ func TestHTTP2_Malformed(t *testing.T) {
 		{"pseudo field behind others", reset, func(r *rawClient) {
 			r.ask(1, true, "bare", ":method", "GET", ":scheme", "http", "x", "y", ":path", "/", ":authority", "s.test")
 		}},
-		{"no :path", reset, func(r *rawClient) { r.ask(1, true, "bare", ":method", "GET", ":scheme", "http", ":authority", "s.test") }},
+		{"no :path", reset, func(r *rawClient) {
+			r.ask(1, true, "bare", ":method", "GET", ":scheme", "http", ":authority", "s.test")
+		}},
 		{"unknown pseudo field", reset, func(r *rawClient) {
 			r.ask(1, true, "bare", ":method", "GET", ":scheme", "http", ":path", "/", ":authority", "s.test", ":x", "y")
 		}},

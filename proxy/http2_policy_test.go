@@ -154,7 +154,10 @@ func TestHTTP2_StalledClient(t *testing.T) {
 	if got := r.status(3); got != "200" {
 		t.Errorf("beside a stalled stream: %q", got)
 	}
-	f := r.until(func(f http2.Frame) bool { _, reset := f.(*http2.RSTStreamFrame); return reset && f.Header().StreamID == 1 })
+	f := r.until(func(f http2.Frame) bool {
+		_, reset := f.(*http2.RSTStreamFrame)
+		return reset && f.Header().StreamID == 1
+	})
 	if f == nil {
 		t.Error("the connection ended with the stalled stream")
 	}
@@ -255,8 +258,11 @@ func TestHTTP2_BetweenProxies(t *testing.T) {
 		t.Errorf("the application saw %v, want one connection of HTTP/2", seen)
 	}
 	callee.mu.Lock()
-	conns := len(callee.listeners["inbound"].conns)
+	inbound := callee.listeners["inbound"]
 	callee.mu.Unlock()
+	inbound.mu.Lock()
+	conns := len(inbound.conns)
+	inbound.mu.Unlock()
 	if conns != 1 {
 		t.Errorf("the callee has %d connections, want 1", conns)
 	}
