@@ -7,6 +7,19 @@
 // [Decoder] is the one thing with a state, that of one connection's direction.
 // In the steady state it allocates nothing.
 //
+// Above it, [Conn] is one end of a connection without its socket. Whoever owns
+// that has two goroutines: one gives what has come to [Conn.Receive], which sorts
+// it to streams, one has [Conn.Flush] hand over what there is to be sent. A
+// [Stream] is one request and its reply, for a goroutine of its own, or for one
+// that reads and one that writes.
+//
+//	reader     Receive ──► streams ──► Request, Head, Read
+//	workers    Send, Write ──► frames, gathered
+//	flusher    Flush ──► the socket, many frames in one write
+//
+// All that a peer can make us hold is bounded: streams, header lists, windows,
+// frames to be sent, and how often it may be a nuisance.
+//
 // What is wrong is told by its type: a [ConnError] ends the connection, a
 // [StreamError] the stream that the frame or message belongs to, and an
 // [http1.Error] is a request that can be answered.
