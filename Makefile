@@ -47,6 +47,11 @@ rotate: ## 50 rotations of leaf and root certificates under load, on two cluster
 testssl: ## testssl.sh against a gateway; needs that (half a minute)
 	ISTHMUS_TESTSSL="$$(command -v testssl.sh || command -v testssl)" $(GO) test -count 1 -v -run TestSecurity_Testssl ./cmd/isthmus | grep -v '^=== '
 
+rules-test: ## the alert rules, each fired and over; needs promtool
+	promtool check rules deploy/prometheus/rules.yaml
+	promtool check config deploy/prometheus/prometheus.yaml
+	promtool test rules deploy/prometheus/rules_test.yaml
+
 fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 	@set -e; for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
 	  for t in $$(grep -oE '^func Fuzz[A-Za-z0-9_]+' $$f | cut -d' ' -f2); do \
@@ -57,4 +62,4 @@ fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 clean: ## what the targets have made
 	rm -rf bin
 
-.PHONY: help build demo test check fmt vet bench bench-peers netns rotate testssl fuzz clean
+.PHONY: help build demo test check fmt vet bench bench-peers netns rotate testssl rules-test fuzz clean
