@@ -47,6 +47,10 @@ rotate: ## 50 rotations of leaf and root certificates under load, on two cluster
 testssl: ## testssl.sh against a gateway; needs that (half a minute)
 	ISTHMUS_TESTSSL="$$(command -v testssl.sh || command -v testssl)" $(GO) test -count 1 -v -run TestSecurity_Testssl ./cmd/isthmus | grep -v '^=== '
 
+console-test: build ## the console in headless Chromium, pictures in bin/console; needs Node, npm and /usr/bin/chromium
+	mkdir -p bin/console && cp bench/console/package.json bench/console/console.mjs bin/console/
+	cd bin/console && npm install --no-audit --no-fund --silent && node console.mjs ../isthmus .
+
 rules-test: ## the alert rules, each fired and over; needs promtool
 	promtool check rules deploy/prometheus/rules.yaml
 	promtool check config deploy/prometheus/prometheus.yaml
@@ -62,4 +66,4 @@ fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 clean: ## what the targets have made
 	rm -rf bin
 
-.PHONY: help build demo test check fmt vet bench bench-peers netns rotate testssl rules-test fuzz clean
+.PHONY: help build demo test check fmt vet bench bench-peers netns rotate testssl rules-test console-test fuzz clean
