@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 missing=()
-for tool in haproxy:haproxy nginx:nginx-light wrk:wrk taskset:util-linux; do
+for tool in haproxy:haproxy nginx:nginx-light wrk:wrk taskset:util-linux h2load:nghttp2-client; do
   command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
 done
 if ((${#missing[@]})); then

@@ -89,6 +89,24 @@ var allCases = []benchCase{
 		figures: closedLoop(ratio(1.1)), run: saturated(keep, 1),
 	},
 	{
+		name: "h2c", title: "HTTP/2 in plain text to HTTP/1.1, 8 connections with 32 requests each, 1 KiB", base: "haproxy", who: overHTTP2,
+		figures: closedLoop(ratio(1.2)), run: shared("/1k"),
+	},
+	{
+		name: "h2", title: "HTTP/2 over TLS to HTTP/1.1, likewise", base: "haproxy", who: overHTTP2AndTLS,
+		figures: closedLoop(ratio(1.2)), run: shared("/1k"),
+	},
+	{
+		name: "h2rate", title: "HTTP/2 in plain text to HTTP/1.1, 16,000 requests a second, 1 KiB", base: "haproxy", who: overHTTP2,
+		about:   "Over 8 connections, at most 32 requests at a time each. net/http's proxy cannot do as many.",
+		figures: []figure{{"cpu", "CPU µs a request", 1, goal0}, {"p50", "p50 µs", 0, goal0}, {"p99", "p99 µs", 0, ratio(1)}, {"rps", "requests a second", 0, goal0}},
+		run:     steady("/1k", 16_000),
+	},
+	{
+		name: "grpc", title: "Calls of gRPC, HTTP/2 on both sides, 8 connections with 32 calls each, 100 bytes", base: "net/http", who: callingGRPC,
+		figures: closedLoop(ratio(0.3)), run: shared(grpcPath),
+	},
+	{
 		name: "64k", title: "Replies of 64 KiB, 16 connections", base: "haproxy", who: everybody,
 		figures: perMiB(ratio(0.95)), run: saturated(load{path: "/64k", connections: 16}, 1),
 	},

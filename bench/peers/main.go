@@ -31,6 +31,11 @@ func main() {
 	seconds := flag.Int("seconds", 4, "how long each time; [rate] takes 8 at least")
 	out := flag.String("out", "", "Markdown file for the report, as well; its chart goes beside it, as .svg")
 	serve := flag.String("serve", "", "be the upstream, at this address (started by the measurement itself)")
+	serveGRPC := flag.String("serve-grpc", "", "be the upstream of calls, at this address (started by the measurement itself)")
+	reverse := flag.String("reverse", "", "be net/http's reverse proxy, at this address (started by the measurement itself)")
+	to := flag.String("upstream", "", "URL that -reverse sends to")
+	certificate := flag.String("certificate", "", "file of -reverse's certificate and key")
+	grpc := flag.Bool("grpc", false, "-reverse sends on in HTTP/2")
 	generate := flag.Int("generate", 0, "send so many requests a second to -target (started by the measurement itself)")
 	slow := flag.Int("slow", 0, "hold so many half sent requests open at -target (started by the measurement itself)")
 	target := flag.String("target", "", "address for -generate and -slow")
@@ -43,6 +48,10 @@ func main() {
 	switch {
 	case *serve != "":
 		err = upstream(*serve)
+	case *serveGRPC != "":
+		err = grpcUpstream(*serveGRPC)
+	case *reverse != "":
+		err = serveReverse(*reverse, *to, *certificate, *grpc)
 	case *generate > 0:
 		err = generateLoad(*target, *generate, *seconds)
 	case *slow > 0:

@@ -23,7 +23,7 @@ type bench struct {
 	peers           []peer
 	self            string // this program, which is upstream and load too
 	dir             string
-	upstream        int // its port
+	upstream, grpc  int // its ports, for HTTP/1.1 and for calls of gRPC
 }
 
 // target is a peer that runs.
@@ -73,17 +73,25 @@ func (b *bench) measure(cases []benchCase) (results, error) {
 	if err := os.Chmod(b.dir, 0o755); err != nil { // nginx's worker is another user
 		return nil, err
 	}
-	ports, err := freePorts(1)
+	ports, err := freePorts(2)
 	if err != nil {
 		return nil, err
 	}
-	b.upstream = ports[0]
+	b.upstream, b.grpc = ports[0], ports[1]
 	up, err := start(loadCPU, filepath.Join(b.dir, "upstream.log"), []string{b.self, "-serve", fmt.Sprintf("0.0.0.0:%d", b.upstream)})
 	if err != nil {
 		return nil, err
 	}
 	defer up.stop()
 	if err := up.waitFor(b.ctx, b.upstream); err != nil {
+		return nil, err
+	}
+	calls, err := start(loadCPU, filepath.Join(b.dir, "grpc.log"), []string{b.self, "-serve-grpc", localAddress(b.grpc)})
+	if err != nil {
+		return nil, err
+	}
+	defer calls.stop()
+	if err := calls.waitFor(b.ctx, b.grpc); err != nil {
 		return nil, err
 	}
 	res := results{}
@@ -138,7 +146,7 @@ func (b *bench) with(p peer, path string, work func(t target) error) error {
 		if err != nil {
 			return err
 		}
-		s := site{home: filepath.Join(b.dir, strings.Fields(p.name)[0]), port: ports[0], metrics: ports[1], upstream: b.upstream}
+		s := site{home: filepath.Join(b.dir, strings.ReplaceAll(strings.Fields(p.name)[0], "/", "-")), port: ports[0], metrics: ports[1], upstream: b.upstream, grpc: b.grpc}
 		if t, err = b.launch(p, s); err != nil {
 			return err
 		}
@@ -182,7 +190,12 @@ func (b *bench) launch(p peer, s site) (target, error) {
 func (b *bench) checkReply(t target, p peer, path string) error {
 	var err error
 	for range 50 {
-		if err = askOnce(t.url(path), bodies[path], p.direct); err == nil {
+		if p.h2 {
+			err = askHTTP2Once(localAddress(t.port), path, p.tls)
+		} else {
+			err = askOnce(t.url(path), bodies[path], p.direct)
+		}
+		if err == nil {
 			return nil
 		}
 		if stopped := b.sleep(100 * time.Millisecond); stopped != nil {

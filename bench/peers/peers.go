@@ -12,13 +12,14 @@ import (
 type site struct {
 	home                    string
 	port, metrics, upstream int
+	grpc                    int // the upstream that speaks HTTP/2
 }
 
 // fill writes the site into a configuration.
 func (s site) fill(text string) string {
 	return strings.NewReplacer(
 		"@HOME@", s.home, "@PORT@", strconv.Itoa(s.port),
-		"@METRICS@", strconv.Itoa(s.metrics), "@UPSTREAM@", strconv.Itoa(s.upstream),
+		"@METRICS@", strconv.Itoa(s.metrics), "@UPSTREAM@", strconv.Itoa(s.upstream), "@GRPC@", strconv.Itoa(s.grpc),
 	).Replace(text)
 }
 
@@ -30,6 +31,7 @@ type peer struct {
 	args    func(s site) []string // command that runs it in the foreground
 	direct  bool                  // no proxy at all: the load asks the upstream
 	tls     bool                  // the load speaks TLS
+	h2      bool                  // the load speaks HTTP/2
 }
 
 // direct is what proxies are compared with where latency counts.

@@ -30,6 +30,24 @@ func TestParseWrk(t *testing.T) {
 	}
 }
 
+const h2loadSaid = `starting benchmark...
+finished in 2.00s, 41469.50 req/s, 46.11MB/s
+requests: 82950 total, 82970 started, 82939 done, 82939 succeeded, 1 failed, 2 errored, 3 timeout
+status codes: 82939 2xx, 0 3xx, 0 4xx, 0 5xx
+`
+
+func TestParseH2load(t *testing.T) {
+	got, err := parseH2load(h2loadSaid)
+	if want := (wrkResult{requests: 82939, lost: 6, rps: 41469.5}); err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	for _, bad := range []string{"", strings.Replace(h2loadSaid, " 0 5xx", " 1 5xx", 1), strings.Replace(h2loadSaid, "82939 succeeded", "0 succeeded", 1)} {
+		if _, err := parseH2load(bad); err == nil {
+			t.Errorf("no error for %q", bad)
+		}
+	}
+}
+
 // TestExchange has the generator talk to the upstream, at every size.
 func TestExchange(t *testing.T) {
 	for path, size := range bodies {
