@@ -115,6 +115,12 @@ var allCases = []benchCase{
 		figures: perMiB(ratio(0.55)), run: saturated(load{path: "/1m", connections: 16}, 1),
 	},
 	{
+		name: "h2rss", title: "Resident memory with 1,000 connections of HTTP/2", base: "haproxy", who: callingGRPC,
+		about:   "Without a request, and with ten calls of gRPC each that nobody answers: 10,000 streams.",
+		figures: []figure{{"conns", "MiB without a request", 1, goal0}, {"streams", "MiB with 10,000 calls that wait", 1, goal0}},
+		run:     (*bench).streamMemory,
+	},
+	{
 		name: "rss", title: "Resident memory", base: "haproxy", who: everybody,
 		about: "Of all processes of a proxy, pages that they share counted once (Pss). A slow connection has sent half of a request's head, and then nothing.",
 		figures: []figure{

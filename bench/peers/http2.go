@@ -191,6 +191,10 @@ var grpcMessage = append([]byte{0, 0, 0, 0, 100}, strings.Repeat("x", 100)...)
 // grpcUpstream answers calls with the message that they bring.
 func grpcUpstream(address string) error {
 	s := &http.Server{Addr: address, Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == holdPath {
+			<-r.Context().Done()
+			return
+		}
 		w.Header().Set("Content-Type", "application/grpc")
 		w.Header().Set("X-Powered-By", "bench")
 		w.Header().Set("Trailer", "Grpc-Status")

@@ -38,6 +38,7 @@ func main() {
 	grpc := flag.Bool("grpc", false, "-reverse sends on in HTTP/2")
 	generate := flag.Int("generate", 0, "send so many requests a second to -target (started by the measurement itself)")
 	slow := flag.Int("slow", 0, "hold so many half sent requests open at -target (started by the measurement itself)")
+	streams := flag.Int("streams", -1, "-slow holds so many calls on each connection, of HTTP/2, instead (started by the measurement itself)")
 	target := flag.String("target", "", "address for -generate and -slow")
 	flag.Parse()
 	// However it ends, what it has started ends with it: nginx's workers would
@@ -54,6 +55,8 @@ func main() {
 		err = serveReverse(*reverse, *to, *certificate, *grpc)
 	case *generate > 0:
 		err = generateLoad(*target, *generate, *seconds)
+	case *slow > 0 && *streams >= 0:
+		err = holdStreams(*target, *slow, *streams)
 	case *slow > 0:
 		err = holdSlow(*target, *slow)
 	default:

@@ -21,7 +21,7 @@ func (b *bench) memory(p peer) (values, error) {
 		return nil, err
 	}
 	err = b.with(p, "/1k", func(t target) (err error) {
-		v["slow"], err = b.slowMemory(t, slow)
+		v["slow"], err = b.heldMemory(t, slow, slow)
 		return err
 	})
 	return v, err
