@@ -56,6 +56,9 @@ rules-test: ## the alert rules, each fired and over; needs promtool
 	promtool check config deploy/prometheus/prometheus.yaml
 	promtool test rules deploy/prometheus/rules_test.yaml
 
+alerts: ## each alert fires and is over, by a real Prometheus; needs prometheus (some minutes)
+	ISTHMUS_PROMETHEUS="$$(command -v prometheus)" $(GO) test -timeout 30m -count 1 -v -run TestAlerts ./cmd/isthmus | grep -v '^=== '
+
 fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 	@set -e; for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
 	  for t in $$(grep -oE '^func Fuzz[A-Za-z0-9_]+' $$f | cut -d' ' -f2); do \
@@ -66,4 +69,4 @@ fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 clean: ## what the targets have made
 	rm -rf bin
 
-.PHONY: help build demo test check fmt vet bench bench-peers netns rotate testssl rules-test console-test fuzz clean
+.PHONY: help build demo test check fmt vet bench bench-peers netns rotate testssl rules-test console-test alerts fuzz clean
