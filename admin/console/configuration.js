@@ -53,7 +53,7 @@ export function configurationPage({ open }) {
     const facts = [
       ["proxy", st.node], ["version", st.version], ["state", st.ready ? "ready" : "not ready: " + st.reason],
       ["snapshot", `${st.snapshot.number}, ${age(st.snapshot.age)} old`], ["configuration", h("span", { class: "mono" }, st.snapshot.hash)],
-      ["warnings", st.warnings ? count(st.warnings, "warning") + ": isthmus validate lists them" : "none"],
+      ["warnings", st.warnings ? count(st.warnings, "warning") + ", below" : "none"],
       ["endpoints", `${st.endpointsReady} of ${st.endpoints} ready`], ["members", st.members],
       st.identity && ["identity", [h("span", { class: "mono" }, st.identity), ` until ${new Date(st.identityEnds).toLocaleString()}`]],
       ...Object.entries(st.listeners).sort().map(([name, address]) => [name, h("span", { class: "mono" }, address)]),
