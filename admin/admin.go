@@ -274,6 +274,7 @@ func guard(next http.Handler) http.Handler {
 		}
 		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
 		origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
+		w.Header().Set("X-Content-Type-Options", "nosniff") // texts of others are no page
 		switch {
 		case err != nil && host != "localhost" && host != "":
 			http.Error(w, "the admin listener answers to an IP address or localhost only", http.StatusForbidden)
