@@ -21,6 +21,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"isthmus/explain"
 	"isthmus/history"
 	"isthmus/telemetry"
@@ -154,6 +156,7 @@ type State interface {
 	Hosts() []Host
 	Probes() []ProbeCount
 	Certificates() []Certificate
+	Gossip() *Gossip // nil: there is none
 	ConfigDump() any
 	Why(id string) []telemetry.Trouble  // the requests with an id that failed or were slow
 	Troubles(n int) []telemetry.Trouble // the latest of all
@@ -167,10 +170,11 @@ type State interface {
 	Quit()
 }
 
-// New returns the handler of the admin listener.
-func New(s State) http.Handler {
+// New returns the handler of the admin listener. g is what the metrics page shows.
+func New(s State, g prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	console(mux)
+	addMetrics(mux, g)
 	mux.HandleFunc("GET /ready", ready(s))
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		st := s.Status()

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"isthmus/explain"
 	"isthmus/history"
 	"isthmus/telemetry"
@@ -44,6 +46,10 @@ func (s *state) Routes() []Route {
 }
 func (s *state) Certificates() []Certificate {
 	return []Certificate{{Name: "identity", Ends: time.Unix(1_900_000_000, 0), Usable: true, Reloads: 2}, {Name: "web/tls.crt", Ends: time.Unix(1, 0)}, {Name: "none/tls.crt"}}
+}
+
+func (s *state) Gossip() *Gossip {
+	return &Gossip{Records: 3, Behind: 1, Dropped: 4, Clusters: map[string]Distance{"c2": {RoundTrip: 40 * time.Millisecond, Age: time.Second}}}
 }
 
 func (s *state) Probes() []ProbeCount {
@@ -103,7 +109,7 @@ func ask(h http.Handler, method, target string, change func(*http.Request)) *htt
 
 // TestNew_JSON holds the keys that scripts rely on.
 func TestNew_JSON(t *testing.T) {
-	h := New(&state{})
+	h := New(&state{}, prometheus.NewRegistry())
 	for path, keys := range map[string][]string{
 		"/endpoints": {"service", "address", "cluster", "locality", "healthy", "source", "owner", "weight", "labels", "identity", "age"},
 		"/members":   {"name", "cluster", "locality", "address", "state", "version"},
@@ -146,7 +152,7 @@ func TestNew_Ready(t *testing.T) {
 	for _, h := range []struct {
 		handler http.Handler
 		path    string
-	}{{New(s), "/ready"}, {Probes(s), "/healthz/ready"}} {
+	}{{New(s, prometheus.NewRegistry()), "/ready"}, {Probes(s), "/healthz/ready"}} {
 		s.status.Ready = false
 		if w := ask(h.handler, "GET", h.path, nil); w.Code != 503 || !strings.Contains(w.Body.String(), "draining") {
 			t.Errorf("%s while draining: %d %s", h.path, w.Code, w.Body)
@@ -161,7 +167,7 @@ func TestNew_Ready(t *testing.T) {
 // TestNew_Acts: only POST does something, and not for a web page.
 func TestNew_Acts(t *testing.T) {
 	s := &state{}
-	h := New(s)
+	h := New(s, prometheus.NewRegistry())
 	for _, tt := range []struct {
 		method, path string
 		change       func(*http.Request)
@@ -186,7 +192,7 @@ func TestNew_Acts(t *testing.T) {
 
 // TestNew_Pages: every link of the first page leads somewhere.
 func TestNew_Pages(t *testing.T) {
-	h := New(&state{})
+	h := New(&state{}, prometheus.NewRegistry())
 	page := ask(h, "GET", "/", nil).Body.String()
 	for _, path := range []string{"/status", "/endpoints", "/members", "/routes", "/clusters", "/config_dump"} {
 		if !strings.Contains(page, `href="`+path+`"`) {
@@ -200,7 +206,7 @@ func TestNew_Pages(t *testing.T) {
 
 // TestNew_Why: one request by its id, the latest without, and what is no number.
 func TestNew_Why(t *testing.T) {
-	h := New(&state{})
+	h := New(&state{}, prometheus.NewRegistry())
 	for _, tt := range []struct {
 		target string
 		status int
@@ -223,7 +229,7 @@ func TestNew_Why(t *testing.T) {
 // TestNew_History: what is compared where one or both revisions are left out,
 // and what cannot be done.
 func TestNew_History(t *testing.T) {
-	h := New(&state{})
+	h := New(&state{}, prometheus.NewRegistry())
 	for _, tt := range []struct {
 		method, target string
 		status         int

@@ -1,7 +1,9 @@
 package admin
 
 import (
+	"math"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -11,11 +13,35 @@ import (
 // [Probes], and what g gathers at /metrics and /stats/prometheus.
 func Metrics(s State, g prometheus.Gatherer) http.Handler {
 	mux := Probes(s)
-	page := promhttp.HandlerFor(g, promhttp.HandlerOpts{})
-	mux.Handle("GET /metrics", page)
-	mux.Handle("GET /stats/prometheus", page)
+	addMetrics(mux, g)
 	return mux
 }
+
+// maxScrapes is how many may gather at a time: each holds the page in memory.
+const maxScrapes = 4
+
+// addMetrics adds the page of the metrics. Whoever asks for OpenMetrics gets
+// exemplars with it. It is not compressed: that would cost more than all the rest
+// of it.
+func addMetrics(mux *http.ServeMux, g prometheus.Gatherer) {
+	page := promhttp.HandlerFor(g, promhttp.HandlerOpts{EnableOpenMetrics: true, DisableCompression: true, MaxRequestsInFlight: maxScrapes})
+	mux.Handle("GET /metrics", page)
+	mux.Handle("GET /stats/prometheus", page)
+}
+
+// draining is the reason of a proxy that is about to end.
+const draining = "draining"
+
+// Gossip is what a proxy knows of gossip itself.
+type Gossip struct {
+	Records, Behind, Queued int
+	Dropped                 uint64
+	Health                  int
+	Clusters                map[string]Distance
+}
+
+// Distance is how far a cluster is, and how long ago it was heard of.
+type Distance struct{ RoundTrip, Age time.Duration }
 
 // Collector shows the state of a proxy as metrics, read when they are
 // gathered.
@@ -37,12 +63,25 @@ var (
 	endsDesc      = prometheus.NewDesc("isthmus_certificate_expiration_timestamp_seconds", "When a certificate, or the first of its chain, ends: that of the proxy's identity, the root that vouches for it, and the files of credentials in use.", []string{"certificate"}, nil)
 	usableDesc    = prometheus.NewDesc("isthmus_certificate_in_force", "1 if a certificate is in force as its files have it now, 0 if an earlier one is, or none.", []string{"certificate"}, nil)
 	renewedDesc   = prometheus.NewDesc("isthmus_identity_reloads_total", "How often the proxy's own certificate was read anew.", nil, nil)
-	probesDesc    = prometheus.NewDesc("isthmus_probes_total", "Probes by whom they looked at, and their results.", []string{"of", "result"}, nil)
+	buildDesc     = prometheus.NewDesc("isthmus_build_info", "1, for the version of the program.", []string{"version"}, nil)
+	recordsDesc   = prometheus.NewDesc("isthmus_gossip_records", "Members of whose endpoints there is a record.", nil, nil)
+	behindDesc    = prometheus.NewDesc("isthmus_gossip_records_behind", "Records of which a newer version was heard of and has not come yet: 0 when gossip has converged.", nil, nil)
+	queuedDesc    = prometheus.NewDesc("isthmus_gossip_queued_broadcasts", "Broadcasts to be sent.", nil, nil)
+	droppedDesc   = prometheus.NewDesc("isthmus_gossip_dropped_messages_total", "Messages that were malformed or too many.", nil, nil)
+	healthDesc    = prometheus.NewDesc("isthmus_gossip_health_score", "How slow this member is at gossip, as memberlist has it: 0 is well.", nil, nil)
+	gossipRTTDesc = prometheus.NewDesc("isthmus_gossip_rtt_seconds", "Round trip to a member of a cluster, by the last probe.", []string{"cluster"}, nil)
+	heardDesc     = prometheus.NewDesc("isthmus_gossip_last_heard_age_seconds", "Time since a member of a cluster last answered a probe.", []string{"cluster"}, nil)
+
+	liveDesc     = prometheus.NewDesc("envoy_server_live", "1 if the proxy is not draining.", nil, nil)
+	stateDesc    = prometheus.NewDesc("envoy_server_state", "0 live, 1 draining, 2 not yet ready.", nil, nil)
+	daysLeftDesc = prometheus.NewDesc("envoy_server_days_until_first_cert_expiring", "Days until the first certificate ends.", nil, nil)
+
+	probesDesc = prometheus.NewDesc("isthmus_probes_total", "Probes by whom they looked at, and their results.", []string{"of", "result"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{readyDesc, snapshotDesc, ageDesc, reloadDesc, revisionDesc, rollbackDesc, warningsDesc, membersDesc, endpointsDesc, endsDesc, usableDesc, renewedDesc, probesDesc} {
+	for _, d := range []*prometheus.Desc{readyDesc, snapshotDesc, ageDesc, reloadDesc, revisionDesc, rollbackDesc, warningsDesc, membersDesc, endpointsDesc, endsDesc, usableDesc, renewedDesc, buildDesc, recordsDesc, behindDesc, queuedDesc, droppedDesc, healthDesc, gossipRTTDesc, heardDesc, liveDesc, stateDesc, daysLeftDesc, probesDesc} {
 		out <- d
 	}
 }
@@ -61,10 +100,26 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	gauge(rollbackDesc, number(s.Snapshot.Rollback != 0))
 	gauge(warningsDesc, float64(s.Warnings))
 
+	gauge(buildDesc, 1, s.Version)
+	gauge(liveDesc, number(s.Reason != draining))
+	switch {
+	case s.Ready:
+		gauge(stateDesc, 0)
+	case s.Reason == draining:
+		gauge(stateDesc, 1)
+	default:
+		gauge(stateDesc, 2)
+	}
+	c.collectGossip(out)
+
 	for _, p := range c.state.Probes() {
 		out <- prometheus.MustNewConstMetric(probesDesc, prometheus.CounterValue, float64(p.Count), p.Of, p.Result)
 	}
+	first := time.Time{}
 	for _, cert := range c.state.Certificates() {
+		if first.IsZero() || cert.Ends.Before(first) {
+			first = cert.Ends
+		}
 		if !cert.Ends.IsZero() {
 			gauge(endsDesc, float64(cert.Ends.Unix()), cert.Name)
 		}
@@ -72,6 +127,9 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 		if cert.Name == "identity" {
 			out <- prometheus.MustNewConstMetric(renewedDesc, prometheus.CounterValue, float64(cert.Reloads))
 		}
+	}
+	if !first.IsZero() {
+		gauge(daysLeftDesc, math.Floor(max(time.Until(first), 0).Hours()/24))
 	}
 	members := map[string]int{"alive": 0, "dead": 0, "left": 0}
 	for _, m := range c.state.Members() {
@@ -97,6 +155,22 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 			healthy = "true"
 		}
 		gauge(endpointsDesc, float64(n), g.cluster, healthy)
+	}
+}
+
+// collectGossip shows what gossip knows of itself.
+func (c *Collector) collectGossip(out chan<- prometheus.Metric) {
+	g := c.state.Gossip()
+	if g == nil {
+		return
+	}
+	for d, v := range map[*prometheus.Desc]int{recordsDesc: g.Records, behindDesc: g.Behind, queuedDesc: g.Queued, healthDesc: g.Health} {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v))
+	}
+	out <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(g.Dropped))
+	for cluster, d := range g.Clusters {
+		out <- prometheus.MustNewConstMetric(gossipRTTDesc, prometheus.GaugeValue, d.RoundTrip.Seconds(), cluster)
+		out <- prometheus.MustNewConstMetric(heardDesc, prometheus.GaugeValue, d.Age.Seconds(), cluster)
 	}
 }
 

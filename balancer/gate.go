@@ -29,6 +29,9 @@ func (g *Gate) Shut(shut bool) {
 	}
 }
 
+// IsShut reports whether none of the hosts behind the gate gets traffic.
+func (g *Gate) IsShut() bool { return !g.open() }
+
 func (g *Gate) open() bool { return g == nil || !g.shut.Load() }
 
 func (g *Gate) watch(counter *atomic.Uint64) {

@@ -120,7 +120,8 @@ func (d delegate) AckPayload() []byte {
 	return binary.BigEndian.AppendUint64(nil, d.own.Version)
 }
 
-func (d delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, payload []byte) {
+func (d delegate) NotifyPingComplete(n *memberlist.Node, roundTrip time.Duration, payload []byte) {
+	d.measured(n.Name, roundTrip)
 	if len(payload) != 8 {
 		return
 	}

@@ -76,6 +76,8 @@ type Gossip struct {
 	wanted  map[string]uint64    // the newest version that was heard of, by owner
 	asked   map[string]time.Time // when a record was last asked for, by owner
 	digests map[string]*heard    // the latest, by owner; only of members
+
+	distances map[string]Distance // by cluster
 }
 
 type member struct {
@@ -115,6 +117,8 @@ func Start(o Options) (*Gossip, error) {
 		wanted:  map[string]uint64{},
 		asked:   map[string]time.Time{},
 		digests: map[string]*heard{},
+
+		distances: map[string]Distance{},
 		// A version from the clock is higher than any of an earlier life.
 		own: &record{Owner: o.Node.Member(), Cluster: o.Node.Cluster, Version: uint64(time.Now().UnixNano())},
 	}

@@ -55,6 +55,7 @@ func NewRecord(t Target) *Record { return &Record{target: t} }
 type Tracker struct {
 	policy  *mesh.OutlierDetection // nil: connects only
 	ejected *atomic.Int32          // hosts ejected now, by replies
+	counts  *counts
 	hosts   int
 }
 
@@ -62,9 +63,9 @@ type Tracker struct {
 // the upstream's tracker of the snapshot before, whose count goes on; nil for
 // none.
 func NewTracker(policy *mesh.OutlierDetection, hosts int, before *Tracker) *Tracker {
-	t := &Tracker{policy: policy, hosts: hosts, ejected: new(atomic.Int32)}
+	t := &Tracker{policy: policy, hosts: hosts, ejected: new(atomic.Int32), counts: new(counts)}
 	if before != nil {
-		t.ejected = before.ejected
+		t.ejected, t.counts = before.ejected, before.counts
 	}
 	return t
 }
@@ -186,14 +187,27 @@ func (t *Tracker) eject(r *Record, reason string) {
 	}
 	t.uncount(r)
 	if !t.mayEject() {
+		t.counts.refused.Add(1)
 		return
 	}
+	t.counts.ejections.Add(1)
 	r.timesEjected++
 	r.counted = true
 	base := t.policy.BaseEjectionTime
 	d := min(base*time.Duration(r.timesEjected), max(maxEjection, base))
 	r.ejectedUntil, r.lastDecrement = now.Add(d), now.Add(d)
 	r.target.Eject(reason, d, true)
+}
+
+// counts are a tracker's over all snapshots.
+type counts struct {
+	ejections, refused atomic.Uint64
+}
+
+// Ejections returns how many hosts are ejected now, by replies, how often any
+// was, and how often maxEjectionPercent forbade it.
+func (t *Tracker) Ejections() (now int, ejections, refused uint64) {
+	return int(t.ejected.Load()), t.counts.ejections.Load(), t.counts.refused.Load()
 }
 
 // mayEject takes a place among the hosts that may be out at once:

@@ -31,6 +31,7 @@ const (
 	XForwardedClientCert
 	XRequestID
 	IsthmusDestination   // x-isthmus-destination: what a request between proxies is for
+	IsthmusSource        // x-isthmus-source: whose proxy has opened the connection
 	IsthmusUnsent        // x-isthmus-unsent: the other proxy could not reach its application
 	IsthmusProbe         // x-isthmus-probe: can the destination be served?
 	EnvoyAttemptCount    // x-envoy-attempt-count
@@ -67,6 +68,7 @@ var fieldNames = [...]string{
 	XForwardedClientCert: "x-forwarded-client-cert",
 	XRequestID:           "x-request-id",
 	IsthmusDestination:   "x-isthmus-destination",
+	IsthmusSource:        "x-isthmus-source",
 	IsthmusUnsent:        "x-isthmus-unsent",
 	IsthmusProbe:         "x-isthmus-probe",
 	EnvoyAttemptCount:    "x-envoy-attempt-count",

@@ -20,6 +20,7 @@ type tally struct {
 	replyHead int     // bytes of the reply's head
 	replyBody int64
 	asked     instant // when the request was sent, the last time
+	grpc      grpcOutcome
 	upstream  netip.AddrPort
 }
 
@@ -61,14 +62,14 @@ func (x *exchange) log(r *accesslog.Rule, flag string, took time.Duration) {
 		Received: accesslog.Unknown, FirstByte: accesslog.Unknown, ServiceTime: accesslog.Unknown,
 		Method: x.req.Method, Path: x.req.Path, Query: x.req.Query, HasQuery: x.req.HasQuery, Authority: x.req.Authority, Scheme: x.scheme(),
 		Request: &x.req.Header, Reply: &x.replyKept,
-		Status: x.status, Flags: flag, Details: x.details(), GRPCStatus: accesslog.Unknown,
+		Status: x.status, Flags: flag, Details: x.details(), GRPCStatus: max(x.tally.grpcStatus(), accesslog.Unknown),
 		RequestBody: x.requestBody(), ReplyBody: x.tally.replyBody,
 		Attempts: x.attempts, Local: c.local(), Remote: c.remote, ServerName: c.serverName, Peer: c.identity, MTLS: c.identity != "",
 		UpstreamLocal: x.tally.upstream,
 	}
-	e.RequestBytes, e.ReplyBytes = e.RequestBody+int64(x.tally.head), e.ReplyBody+int64(x.tally.replyHead)
+	e.RequestBytes, e.ReplyBytes = e.RequestBody+x.requestHead(), e.ReplyBody+int64(x.tally.replyHead)
 	if len(x.req.Method) > 0 {
-		e.Protocol = protocols[min(int(x.req.Minor), 1)]
+		e.Protocol = x.protocol()
 	}
 	if id, ok := x.req.Get(http1.XRequestID); ok {
 		e.RequestID = id
@@ -99,7 +100,29 @@ func (x *exchange) log(r *accesslog.Rule, flag string, took time.Duration) {
 	*e = accesslog.Entry{}
 }
 
-var protocols = [...]string{"HTTP/1.0", "HTTP/1.1"}
+// protocol is what the request came in.
+func (x *exchange) protocol() string {
+	switch {
+	case x.conn.h2 != nil:
+		return "HTTP/2"
+	case x.req.Minor == 0:
+		return "HTTP/1.0"
+	}
+	return "HTTP/1.1"
+}
+
+// requestHead is how many bytes the request's head had; in HTTP/2, before it was
+// compressed.
+func (x *exchange) requestHead() int64 {
+	if x.tally.head != 0 || x.conn.h2 == nil {
+		return int64(x.tally.head)
+	}
+	n := len(x.req.Method) + len(x.req.Path) + len(x.req.Query) + len(x.req.Authority)
+	for i := range x.req.Fields {
+		n += len(x.req.Fields[i].Name) + len(x.req.Fields[i].Value)
+	}
+	return int64(n)
+}
 
 // requestBody is how many bytes of the request's body have come.
 func (x *exchange) requestBody() int64 { return int64(len(x.body.data)) + x.tally.pumped }
@@ -130,11 +153,18 @@ func policyName(p *mesh.AuthorizationPolicy, rule int, near bool) string {
 // buffer is gone when the exchange is over.
 func (x *exchange) keepReply() {
 	x.replyKept.Fields, x.kept = x.replyKept.Fields[:0], x.kept[:0]
+	x.noteGRPC(x.res.Fields)
 	x.keepFields(&x.res.Header)
 }
 
 // keepTrailers keeps those that come with the end of the body.
 func (x *exchange) keepTrailers(list []http1.Field) {
+	if len(list) == 0 {
+		return
+	}
+	if x.tally.grpc != 0 {
+		x.noteGRPC(list)
+	}
 	x.keepFields(&http1.Header{Fields: list})
 }
 

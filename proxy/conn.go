@@ -42,6 +42,7 @@ type client struct {
 	remote   netip.AddrPort // the same, with its port
 
 	localAddr netip.AddrPort // see local
+	caller    atomic.Pointer[caller]
 
 	serverName string // that TLS was terminated for; "" where the client named none
 	https      bool   // TLS was terminated

@@ -64,15 +64,16 @@ type exchange struct {
 	overloaded, unsent bool // what a reply of our own says besides
 	limited            int  // the status of a rate limit's refusal
 
-	attempts int              // tries so far
-	member   *member          // of the last one
-	tried    []*balancer.Host // hosts that the request was sent to, or that refused
-	counted  *live            // the upstream among whose requests this one is
-	retrying *breaker.Budget  // from which this try is
-	unwanted bool             // the reply is one that the retry policy calls a failure
-	movable  bool             // to another endpoint, if this one no longer answers
-	cookie   []byte           // Set-Cookie of the reply, for consistent hashing
-	scratch  [256]byte
+	attempts  int              // tries so far
+	member    *member          // of the last one
+	tried     []*balancer.Host // hosts that the request was sent to, or that refused
+	counted   *live            // the upstream among whose requests this one is
+	retrying  *breaker.Budget  // from which this try is
+	unwanted  bool             // the reply is one that the retry policy calls a failure
+	introduce bool             // this try is the first of a connection to another proxy
+	movable   bool             // to another endpoint, if this one no longer answers
+	cookie    []byte           // Set-Cookie of the reply, for consistent hashing
+	scratch   [256]byte
 
 	trail     trail // what it met, for Why
 	tally     tally

@@ -146,6 +146,7 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	if active, limit := x.enter(u.live), u.limits.requests; limit != 0 && active > limit {
 		return Overflow
 	}
+	u.live.stats.Tries.Add(1)
 	if u.begun != nil && x.attempts == 1 {
 		u.begun.Add()
 	}
@@ -227,6 +228,7 @@ func (x *exchange) deadlineKind(k Kind) Kind {
 // connection is put back or ended on every way out.
 func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, deadline instant, plan *retryPlan) Kind {
 	c.uses++
+	x.introduce = c.member.wire.mode == wireMesh && (c.shared == nil && c.uses == 1 || c.shared != nil && !c.reused)
 	x.movable = c.member.link != nil && plan.failovers == 0 && x.idempotent() && x.repeatable() && x.elsewhere(u)
 	sent := x.clock
 	kind := x.send(c, d, deadline)
@@ -240,6 +242,7 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, dead
 	x.movable = false
 	if kind == NoError {
 		x.trail.replied = x.clock
+		u.live.stats.Replied(x.res.Status)
 		x.tally.asked, x.tally.upstream = sent, c.local
 		u.set.Observe(c.member.host, time.Duration(x.clock-sent))
 		kind = x.judge(c, u, plan)

@@ -94,6 +94,7 @@ var (
 	nameProto         = []byte("x-forwarded-proto")
 	nameRequestID     = []byte("x-request-id")
 	nameSetCookie     = []byte("set-cookie")
+	nameSource        = []byte("x-isthmus-source")
 	nameTE            = []byte("te")
 	nameTransfer      = []byte("transfer-encoding")
 	nameUnsent        = []byte("x-isthmus-unsent")

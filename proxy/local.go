@@ -100,6 +100,11 @@ func (x *exchange) local(status int, body []byte, fields ...string) {
 	out = to.field(out, nameDate, dateOf(x.clock))
 	x.endHead(out, to)
 	x.tally.replyBody = 0
+	for i := 0; i < len(fields); i += 2 {
+		if fields[i] == grpcStatusName {
+			x.noteGRPC([]http1.Field{{Name: []byte(fields[i]), Value: []byte(fields[i+1])}})
+		}
+	}
 	if string(x.req.Method) != "HEAD" && status != 204 && status != 304 {
 		x.out = append(x.out, body...)
 		x.tally.replyBody = int64(len(body))

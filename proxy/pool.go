@@ -153,13 +153,18 @@ func (u *upstream) dial(m *member, within, deadline instant, speaks headFormat) 
 		s, err := newStream(conn)
 		if err == nil {
 			permit.Connected()
+			u.live.stats.Connects.Add(1)
 			if m.tls != nil {
 				if err := m.tls.shake(s, speaks, sooner(start+within, deadline)); err != nil {
 					s.close()
 					u.tracker.ConnectFailed(m.record)
 					u.live.complain(u, m, err)
+					m.countDial(u, ConnectFailure, true)
 					return fail(ConnectFailure, err)
 				}
+			}
+			if m.wire.mode == wireMesh {
+				m.shown(s.peerIdentity())
 			}
 			if m.link != nil {
 				s.limitUnacknowledged()
@@ -184,6 +189,7 @@ func (u *upstream) dial(m *member, within, deadline instant, speaks headFormat) 
 		}
 	}
 	permit.Failed()
+	m.countDial(u, kind, false)
 	u.tracker.ConnectFailed(m.record)
 	if kind == ConnectTimeout {
 		m.dials.Swap(newDials()).giveUp()

@@ -51,6 +51,8 @@ type Options struct {
 	AccessLog         *accesslog.Log    // where lines of exchanges go; nil: nowhere
 	Logger            *slog.Logger      // default: slog.Default()
 
+	stores *stores // made by New
+
 	// draw returns a number below n, for shares of requests. Nil: at random;
 	// tests bring dice of their own.
 	draw func(n uint32) uint32
@@ -58,13 +60,14 @@ type Options struct {
 
 // Proxy is the data plane. Its methods may be called by any goroutine.
 type Proxy struct {
-	options  Options
-	node     *mesh.Node
-	trusted  int
-	patience [3]patience            // by listenerKind
-	unrouted [3]*telemetry.Requests // likewise: to nobody that is known
-	answered [3]*telemetry.Requests // likewise: by routes that answer by themselves
-	log      *slog.Logger
+	options      Options
+	node         *mesh.Node
+	trusted      int
+	patience     [3]patience // by listenerKind
+	introduction []byte
+	unrouted     [3]*telemetry.Requests // likewise: to nobody that is known
+	answered     [3]*telemetry.Requests // likewise: by routes that answer by themselves
+	log          *slog.Logger
 
 	unroutedConns [3]*telemetry.Connections // likewise: relayed to nobody
 
@@ -133,15 +136,23 @@ func newProxy(o Options) *Proxy {
 		refusals:  tellLimiter(refusalsTold),
 		audits:    tellLimiter(auditsTold),
 		slow:      cmp.Or(o.Slow, math.MaxInt64),
+
+		introduction: introduction(o.Node),
 	}
 	if p.keys == nil {
 		p.keys = auth.NewKeys(auth.KeysOptions{Logger: o.Logger})
 	}
+	p.options.stores = &stores{
+		requests:    telemetry.NewStore(telemetry.NewRequests, p.requestsInUse),
+		connections: telemetry.NewStore(telemetry.NewConnections, p.connectionsInUse),
+		links:       telemetry.NewLinks(telemetry.Place{Cluster: o.Node.Cluster, Locality: o.Node.Locality.String()}),
+	}
+	s := p.options.stores
 	for kind := range p.patience {
 		p.patience[kind] = o.Downstream.patience(listenerKind(kind))
-		p.unrouted[kind] = telemetry.NewRequests(nobodyLabels(o.Node, listenerKind(kind), "BlackHoleCluster"))
-		p.unroutedConns[kind] = telemetry.NewConnections(nobodyLabels(o.Node, listenerKind(kind), "BlackHoleCluster"))
-		p.answered[kind] = telemetry.NewRequests(nobodyLabels(o.Node, listenerKind(kind), ""))
+		p.unrouted[kind] = s.requests.Of(nobodyLabels(o.Node, listenerKind(kind), "BlackHoleCluster"))
+		p.unroutedConns[kind] = s.connections.Of(nobodyLabels(o.Node, listenerKind(kind), "BlackHoleCluster"))
+		p.answered[kind] = s.requests.Of(nobodyLabels(o.Node, listenerKind(kind), ""))
 	}
 	return p
 }
@@ -267,6 +278,9 @@ func (p *Proxy) sweep() {
 			for _, m := range u.members {
 				m.pool.sweep(u.idleTimeout)
 				m.shared.sweep(u.idleTimeout)
+				if m.link != nil {
+					m.measure()
+				}
 			}
 		}
 		if t := p.table.Load(); t != nil {

@@ -1,12 +1,10 @@
 package proxy
 
 import (
-	"slices"
-	"strings"
-	"sync"
+	"strconv"
 	"time"
 
-	"isthmus/mesh"
+	"isthmus/http1"
 	"isthmus/telemetry"
 )
 
@@ -14,7 +12,14 @@ import (
 // told of it.
 func (x *exchange) record() {
 	flag, took := x.flag(), time.Duration(x.clock-x.start)
-	x.counters().Record(x.status, flag, took)
+	e := telemetry.Exchange{
+		Status: x.status, Flag: flag, GRPC: x.tally.grpcStatus(), Took: took,
+		RequestBytes: x.requestHead() + x.requestBody(), ReplyBytes: int64(x.tally.replyHead) + x.tally.replyBody,
+	}
+	x.counters().Record(&e)
+	if x.member != nil && x.member.traffic != nil {
+		x.recordLink(&e)
+	}
 	if x.troubled() {
 		x.remember()
 	}
@@ -40,118 +45,65 @@ func delayedFlag(flag string) string {
 	return "DI," + flag
 }
 
-// counters finds where the exchange is counted: with the endpoint's cluster it
-// went to last, else with the upstream that it was for, else with the routes
-// that answer by themselves, else with what belongs nowhere.
+// counters finds where the exchange is counted: with the endpoint it went to
+// last, else with the upstream that it was for, else with the routes that answer
+// by themselves, else with what belongs nowhere.
 func (x *exchange) counters() *telemetry.Requests {
-	if x.member != nil {
-		return x.member.requests
-	}
-	if x.route != nil && len(x.route.destinations) > 0 {
-		return x.upstream(x.route.destinations[0].target).live.counters.of("")
-	}
-	if x.route != nil {
+	switch {
+	case x.member != nil && (x.conn.kind != inbound || x.conn.identity == "" || !x.member.live.inbound):
+		return x.member.requests.Load()
+	case x.member != nil:
+		return x.calledBy(x.member.live)
+	case x.route != nil && len(x.route.destinations) > 0:
+		l := x.upstream(x.route.destinations[0].target).live
+		if l.inbound && x.conn.kind == inbound && x.conn.identity != "" {
+			return x.calledBy(l)
+		}
+		return l.unreached
+	case x.route != nil:
 		return x.conn.proxy.answered[x.conn.kind]
 	}
 	return x.conn.proxy.unrouted[x.conn.kind]
 }
 
-// counters are those of one upstream, by the cluster of the endpoints.
-type counters[T any] struct {
-	labels telemetry.Labels
-	make   func(telemetry.Labels) *T
-
-	mu        *sync.Mutex // guards byCluster
-	byCluster map[string]*T
-}
-
-func newCounters[T any](l telemetry.Labels, make func(telemetry.Labels) *T) counters[T] {
-	return counters[T]{l, make, &sync.Mutex{}, map[string]*T{}}
-}
-
-// of returns the counters for a cluster, "" where no endpoint was reached.
-func (c *counters[T]) of(cluster string) *T {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	r := c.byCluster[cluster]
-	if r == nil {
-		l := c.labels
-		l.DestinationCluster = cluster
-		r = c.make(l)
-		c.byCluster[cluster] = r
+// recordLink counts what has gone to the place of the last endpoint.
+func (x *exchange) recordLink(e *telemetry.Exchange) {
+	status, waited := 0, time.Duration(0)
+	if x.kind == NoError && x.trail.replied != 0 {
+		status, waited = x.status, time.Duration(x.trail.replied-x.tally.asked)
 	}
-	return r
+	x.member.traffic.Reply(status, waited, e.RequestBytes, e.ReplyBytes)
 }
 
-// all appends every counter to list.
-func (c *counters[T]) all(list []*T) []*T {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, r := range c.byCluster {
-		list = append(list, r)
+// grpcOutcome is the status of an exchange of gRPC: 0, it is none; 1, there is no
+// status; else the status and 2.
+type grpcOutcome uint8
+
+func (t *tally) grpcStatus() int {
+	switch t.grpc {
+	case 0:
+		return telemetry.NoGRPC
+	case 1:
+		return telemetry.GRPCNoStatus
 	}
-	return list
+	return int(t.grpc) - 2
 }
 
-// Requests returns the counters of all upstreams in use, for
-// [telemetry.Collector].
-func (p *Proxy) Requests() []*telemetry.Requests {
-	list := slices.Concat(p.unrouted[:], p.answered[:])
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, u := range p.upstreams {
-		list = u.live.counters.all(list)
+// noteGRPC notes the status of gRPC that a header or trailer bears.
+func (x *exchange) noteGRPC(fields []http1.Field) {
+	if x.tally.grpc == 0 {
+		if !x.grpc() {
+			return
+		}
+		x.tally.grpc = 1
 	}
-	return list
+	for i := range fields {
+		if f := &fields[i]; equalFold(f.Name, grpcStatusName) {
+			if n, err := strconv.ParseUint(string(f.Value), 10, 8); err == nil && n < 100 {
+				x.tally.grpc = grpcOutcome(n) + 2
+			}
+		}
+	}
 }
 
-// Connections returns the counters of relayed connections of all upstreams in
-// use, for [telemetry.ConnectionsCollector].
-func (p *Proxy) Connections() []*telemetry.Connections {
-	list := slices.Clone(p.unroutedConns[:])
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, u := range p.upstreams {
-		list = u.live.connections.all(list)
-	}
-	return list
-}
-
-// requestLabels are the labels of requests to a host, as this node reports
-// them. Who called is known of the own application alone.
-func requestLabels(n *mesh.Node, k upstreamKey) telemetry.Labels {
-	l := telemetry.Labels{Reporter: "source", DestinationService: k.host}
-	service, _, ok := mesh.ServiceOf(k.host)
-	if k.inbound {
-		service, ok = k.host, true
-		l.Reporter, l.DestinationService = "destination", k.host+".svc."+mesh.LocalDomain
-	}
-	if ok {
-		l.DestinationName, l.DestinationNamespace, _ = strings.Cut(service, ".")
-	} else {
-		l.DestinationName = k.host
-	}
-	if l.Reporter == "source" {
-		fromNode(&l, n)
-	}
-	return l
-}
-
-// fromNode says that the node's application, or the gateway that the node is,
-// has called.
-func fromNode(l *telemetry.Labels, n *mesh.Node) {
-	l.SourceWorkload, l.SourceNamespace, l.SourceCluster = n.Name, n.Namespace, n.Cluster
-	l.SourceApp, l.SourceVersion = n.Labels["app"], n.Labels["version"]
-}
-
-// nobodyLabels are those of requests that are for no upstream: under Istio's
-// name for nobody that is known, or for a destination that does not matter.
-func nobodyLabels(n *mesh.Node, kind listenerKind, name string) telemetry.Labels {
-	l := telemetry.Labels{Reporter: "source", DestinationName: name}
-	if kind == inbound {
-		l.Reporter = "destination"
-		return l
-	}
-	fromNode(&l, n)
-	return l
-}
+const grpcStatusName = "grpc-status"

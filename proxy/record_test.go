@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"isthmus/telemetry"
 )
 
 // counted returns the proxy's request counters as "labels value", for the
@@ -19,7 +17,7 @@ import (
 func counted(t *testing.T, p *Proxy, names ...string) []string {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
-	reg.MustRegister(telemetry.Collector(p.Requests))
+	reg.MustRegister(p.Requests())
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -94,8 +92,72 @@ spec:
 	if !slices.Equal(got, want) {
 		t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	publish(t, p, entry("s.test", up.address))
-	if left := counted(t, p, "destination_service"); len(left) != 5 {
-		t.Errorf("after the others have gone: %q", left)
+}
+
+// eventuallyCounted waits until the counters are as wanted: a request is counted a
+// moment after its client has the reply.
+func eventuallyCounted(t *testing.T, p *Proxy, want []string, names ...string) {
+	t.Helper()
+	var got []string
+	for range 5000 {
+		if got = counted(t, p, names...); slices.Equal(got, want) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+}
+
+// TestRecord_Parties: both proxies know both ends, as certificates prove them and
+// as the proxies say of themselves; the application sees nothing of that.
+func TestRecord_Parties(t *testing.T) {
+	tr := newTrust(t)
+	application := replying(t, okReply)
+	callee := sidecarOfWeb(t, tr.identity("prod", "web"), application.address, "")
+	id := "spiffe://cluster.local/ns/prod/sa/web"
+	o := proxyOf("shop", "frontend", tr.identity("shop", "frontend"))
+	o.Node.Name = "frontend-7d9f8b6c5-x2x9k"
+	e := webAt(callee, id)
+	e.Owner, e.Labels = "c2/prod/web-0", map[string]string{"app": "web", "version": "v2"}
+	caller := serve(t, o, webService(application.address), e)
+	for range 3 {
+		exchangeRaw(t, caller.address("outbound"), get(webHost), whole(1))
+	}
+	exchangeRaw(t, callee.address("inbound"), "GET / HTTP/1.1\r\nHost: "+webHost+"\r\nX-Isthmus-Source: app=liar\r\n\r\n", whole(1))
+
+	names := []string{
+		"reporter", "source_workload", "source_workload_namespace", "source_principal", "source_app", "source_cluster",
+		"destination_workload", "destination_workload_namespace", "destination_principal", "destination_app", "destination_version", "destination_canonical_revision", "destination_cluster", "connection_security_policy",
+	}
+	line := func(values map[string]string, n int) string {
+		var out []string
+		for _, name := range names {
+			out = append(out, values[name])
+		}
+		return fmt.Sprint(strings.Join(out, " "), " ", n)
+	}
+	source := map[string]string{
+		"reporter": "source", "source_workload": "frontend", "source_workload_namespace": "shop", "source_principal": "spiffe://cluster.local/ns/shop/sa/frontend", "source_app": "frontend", "source_cluster": "c1",
+		"destination_workload": "web", "destination_workload_namespace": "prod", "destination_principal": id, "destination_app": "web", "destination_version": "v2", "destination_canonical_revision": "v2", "destination_cluster": "c2",
+		"connection_security_policy": "unknown",
+	}
+	eventuallyCounted(t, caller, []string{line(source, 3)}, names...)
+	destination := map[string]string{
+		"reporter": "destination", "source_workload": "frontend", "source_workload_namespace": "shop", "source_principal": "spiffe://cluster.local/ns/shop/sa/frontend", "source_app": "frontend", "source_cluster": "c1",
+		"destination_workload": "n1", "destination_workload_namespace": "prod", "destination_principal": id, "destination_app": "web", "destination_version": "unknown", "destination_canonical_revision": "latest", "destination_cluster": "c1",
+		"connection_security_policy": "mutual_tls",
+	}
+	unproved := map[string]string{
+		"reporter": "destination", "source_workload": "unknown", "source_workload_namespace": "unknown", "source_principal": "unknown", "source_app": "unknown", "source_cluster": "unknown",
+		"destination_workload": "n1", "destination_workload_namespace": "prod", "destination_principal": "unknown", "destination_app": "web", "destination_version": "unknown", "destination_canonical_revision": "latest", "destination_cluster": "c1",
+		"connection_security_policy": "none",
+	}
+	want := []string{line(destination, 3), line(unproved, 1)}
+	slices.Sort(want)
+	eventuallyCounted(t, callee, want, names...)
+	application.mu.Lock()
+	defer application.mu.Unlock()
+	if all := strings.ToLower(strings.Join(application.heads, "")); len(application.heads) != 4 || strings.Contains(all, "isthmus-source") {
+		t.Errorf("the application saw %q", application.heads)
 	}
 }

@@ -159,7 +159,7 @@ func (c *conn) relay(t *table, r *tcpRoute) Kind {
 	if kind != NoError {
 		counts := c.proxy.unroutedConns[c.kind]
 		if len(r.route.destinations) > 0 {
-			counts = x.upstream(r.route.destinations[0].target).live.connections.of("")
+			counts = x.upstream(r.route.destinations[0].target).live.unreachedRelays
 		}
 		counts.Open()
 		counts.Close(answers[kind].flag)
@@ -168,7 +168,7 @@ func (c *conn) relay(t *table, r *tcpRoute) Kind {
 	m := x.member
 	m.host.Begin()
 	defer m.host.End()
-	s := &relaySession{client: c, upstream: up, counts: u.live.connections.of(m.host.Endpoint().Cluster), idle: u.relayIdle}
+	s := &relaySession{client: c, upstream: up, counts: c.relaysOf(m), idle: u.relayIdle}
 	s.counts.Open()
 	kind = s.run(u.maxDuration)
 	s.counts.Close(answers[kind].flag)

@@ -22,7 +22,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"isthmus/mesh"
-	"isthmus/telemetry"
 )
 
 // certificate is one that every name may use.
@@ -111,7 +110,7 @@ func greeting(t testing.TB, address, name string) (string, error) {
 func relayed(t *testing.T, p *Proxy) string {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
-	reg.MustRegister(telemetry.ConnectionsCollector(p.Connections))
+	reg.MustRegister(p.Connections())
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -36,7 +36,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 		switch f.ID {
 		case http1.Host, http1.ContentLength, http1.TransferEncoding, http1.Connection, http1.KeepAlive,
 			http1.ProxyConnection, http1.Upgrade, http1.TE, http1.Expect,
-			http1.IsthmusDestination, http1.IsthmusProbe, http1.EnvoyUpstreamTimeout:
+			http1.IsthmusDestination, http1.IsthmusSource, http1.IsthmusProbe, http1.EnvoyUpstreamTimeout:
 			continue
 		case http1.XForwardedClientCert:
 			// Whoever has proved to be one of the mesh's proxies is believed.
@@ -119,6 +119,9 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 	}
 	if x.req.Trailers && to == asHTTP2 {
 		out = to.field(out, nameTE, valueTrailers) // gRPC wants to see it
+	}
+	if x.introduce {
+		out = to.field(out, nameSource, x.conn.proxy.introduction)
 	}
 	switch b := &x.body; {
 	case b.framing == http1.NoBody:

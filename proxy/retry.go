@@ -38,6 +38,7 @@ func (p *retryPlan) again(x *exchange, u *upstream, k Kind) bool {
 	switch {
 	case unsent && p.failovers < maxFailovers, (k == Terminated || k == RemoteReset || k == Stalled) && x.idempotent() && p.failovers == 0:
 		p.failovers++
+		x.member.live.stats.Failovers.Add(1)
 		p.silent = p.silent || k == Stalled || k == ConnectTimeout
 		return true
 	}
@@ -122,8 +123,10 @@ func (p *retryPlan) take(x *exchange, u *upstream) bool {
 		base = max(base, u.begun.Count())
 	}
 	if !u.live.budget.Begin(u.retries, base) {
+		u.live.stats.RetriesRefused.Add(1)
 		return false
 	}
+	u.live.stats.Retries.Add(1)
 	x.retrying = &u.live.budget
 	p.left--
 	return true
@@ -133,6 +136,9 @@ func (p *retryPlan) take(x *exchange, u *upstream) bool {
 func (x *exchange) endRetry(succeeded bool) {
 	if x.retrying != nil {
 		x.retrying.End(succeeded)
+		if succeeded && x.member != nil {
+			x.member.live.stats.RetriesSucceeded.Add(1)
+		}
 		x.retrying = nil
 	}
 }

@@ -31,6 +31,7 @@ func (x *exchange) failed(k Kind) {
 		f.status, f.cause = x.res.Status, nil
 	}
 	x.trail.failed = append(x.trail.failed, f)
+	x.member.live.countFailure(k)
 	x.trail.cause, x.trail.replied = nil, 0
 	x.clock = f.ended
 }

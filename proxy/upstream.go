@@ -101,9 +101,14 @@ type live struct {
 	requests atomic.Int32 // under way
 	budget   breaker.Budget
 	queue    connQueue
-	counters counters[telemetry.Requests]
+	stats    telemetry.Upstream
 
-	connections counters[telemetry.Connections] // relayed
+	stores          *stores
+	labels          telemetry.Labels
+	inbound         bool                // it is the application beside this proxy
+	identity        string              // of this proxy
+	unreached       *telemetry.Requests // of those that reached no endpoint
+	unreachedRelays *telemetry.Connections
 
 	name       string // of the upstream's key
 	log        *slog.Logger
@@ -148,7 +153,10 @@ type member struct {
 	// "" if the application itself is there, or the server name does.
 	destination string
 	live        *live
-	requests    *telemetry.Requests // of the endpoint's cluster
+	requests    atomic.Pointer[telemetry.Requests]
+	relays      atomic.Pointer[telemetry.Connections]
+	principal   atomic.Pointer[string] // that the endpoint has shown last
+	traffic     *telemetry.Link        // nil: the application is here
 }
 
 // Istio's defaults (DestinationRule connectionPool).
@@ -165,12 +173,12 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 		return old
 	}
 	node, endpoints, policy := o.Node, r.endpoints, &r.policy
-	u := &upstream{key: t.key, resolved: r, caller: caller, live: &live{name: t.key.String(), log: o.Logger}}
+	u := &upstream{key: t.key, resolved: r, caller: caller, live: &live{name: t.key.String(), log: o.Logger, stores: o.stores, inbound: t.key.inbound, identity: node.Identity}}
 	byAddress := map[mesh.EndpointKey]*member{}
 	if old == nil {
-		labels := requestLabels(node, t.key)
-		u.live.counters = newCounters(labels, telemetry.NewRequests)
-		u.live.connections = newCounters(labels, telemetry.NewConnections)
+		l := u.live
+		l.labels = labelsOf(node, t.key)
+		l.unreached, l.unreachedRelays = o.stores.requests.Of(l.labels), o.stores.connections.Of(l.labels)
 	} else {
 		u.live = old.live
 		for _, m := range old.members {
@@ -305,7 +313,11 @@ func retryLimits(b *mesh.RetryBudget, most int32) breaker.Limits {
 
 func newMember(e *mesh.Endpoint, w wire, l *live, way *link) *member {
 	host := balancer.NewHost(e, way.hostGate())
-	m := &member{host: host, record: health.NewRecord(host), address: e.Address, wire: w, link: way, live: l, requests: l.counters.of(e.Cluster)}
+	m := &member{host: host, record: health.NewRecord(host), address: e.Address, wire: w, link: way, live: l}
+	if !l.inbound {
+		m.traffic = l.stores.links.To(telemetry.Place{Cluster: e.Cluster, Locality: e.Locality.String()})
+	}
+	m.countAs("")
 	host.Look(m.look)
 	m.dials.Store(newDials())
 	if e.Via && !w.named {
@@ -313,6 +325,25 @@ func newMember(e *mesh.Endpoint, w wire, l *live, way *link) *member {
 		m.destination = service + ":" + strconv.FormatUint(uint64(port), 10)
 	}
 	return m
+}
+
+// countAs makes exchanges with the endpoint count as those with the owner of a
+// certificate; "" if it has shown none.
+func (m *member) countAs(principal string) {
+	l := m.live.labels
+	if !m.live.inbound {
+		l.Destination = partyOfEndpoint(m.host.Endpoint())
+		l.Destination.Principal = principal
+	}
+	m.requests.Store(m.live.stores.requests.Of(l))
+	m.relays.Store(m.live.stores.connections.Of(l))
+}
+
+// shown notes who an endpoint has proved to be.
+func (m *member) shown(principal string) {
+	if before := m.principal.Swap(&principal); before == nil || *before != principal {
+		m.countAs(principal)
+	}
 }
 
 // close ends the connections of a member that is gone.

@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -15,6 +14,7 @@ type Connections struct {
 	labels         Labels
 	opened         atomic.Uint64
 	sent, received atomic.Uint64
+	gone           atomic.Bool // the store has forgotten it
 
 	mu     sync.Mutex // guards closed
 	closed map[string]uint64
@@ -41,61 +41,45 @@ func (c *Connections) Close(flag string) {
 	c.closed[flag]++
 }
 
-// tcpLabelNames are those of Istio's metrics of TCP.
-var tcpLabelNames = append(slices.Clone(commonLabelNames), "response_flags")
+func (c *Connections) forget() { c.gone.Store(true) }
 
-var (
-	openedDesc   = prometheus.NewDesc("istio_tcp_connections_opened_total", "Connections passed on as they come, by who called whom.", tcpLabelNames, nil)
-	closedDesc   = prometheus.NewDesc("istio_tcp_connections_closed_total", "Those that have ended, and how.", tcpLabelNames, nil)
-	sentDesc     = prometheus.NewDesc("istio_tcp_sent_bytes_total", "Bytes to clients on such connections.", tcpLabelNames, nil)
-	receivedDesc = prometheus.NewDesc("istio_tcp_received_bytes_total", "Bytes from clients on such connections.", tcpLabelNames, nil)
-)
-
-// ConnectionsCollector shows counters as metrics; see [Collector].
-func ConnectionsCollector(list func() []*Connections) prometheus.Collector {
-	return connectionsCollector{list}
+// total changes with whatever happens to the connections.
+func (c *Connections) total() uint64 {
+	n := c.opened.Load() + c.sent.Load() + c.received.Load()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, closed := range c.closed {
+		n += closed
+	}
+	return n
 }
 
-type connectionsCollector struct{ list func() []*Connections }
+var (
+	openedDesc   = prometheus.NewDesc("istio_tcp_connections_opened_total", "Connections passed on as they come, by who called whom.", labelNames, nil)
+	closedDesc   = prometheus.NewDesc("istio_tcp_connections_closed_total", "Those that have ended, and how.", labelNames, nil)
+	sentDesc     = prometheus.NewDesc("istio_tcp_sent_bytes_total", "Bytes to clients on such connections.", labelNames, nil)
+	receivedDesc = prometheus.NewDesc("istio_tcp_received_bytes_total", "Bytes from clients on such connections.", labelNames, nil)
+)
 
-// Describe implements prometheus.Collector.
-func (c connectionsCollector) Describe(out chan<- *prometheus.Desc) {
+func (*Connections) describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{openedDesc, closedDesc, sentDesc, receivedDesc} {
 		out <- d
 	}
 }
 
-// Collect implements prometheus.Collector.
-func (c connectionsCollector) Collect(out chan<- prometheus.Metric) {
-	type key struct {
-		desc   *prometheus.Desc
-		labels string
+// collect shows the counters.
+func (c *Connections) collect(out chan<- prometheus.Metric) {
+	opened := c.opened.Load()
+	if opened == 0 {
+		return
 	}
-	sums, values := map[key]uint64{}, map[string][]string{}
-	var order []key
-	add := func(desc *prometheus.Desc, n uint64, v []string) {
-		k := key{desc, joined(v)}
-		if _, ok := sums[k]; !ok {
-			order, values[k.labels] = append(order, k), v
-		}
-		sums[k] += n
-	}
-	for _, conns := range c.list() {
-		opened := conns.opened.Load()
-		if opened == 0 {
-			continue
-		}
-		v := conns.labels.values("tcp", NoFlag)
-		add(openedDesc, opened, v)
-		add(sentDesc, conns.sent.Load(), v)
-		add(receivedDesc, conns.received.Load(), v)
-		conns.mu.Lock()
-		for flag, n := range conns.closed {
-			add(closedDesc, n, conns.labels.values("tcp", flag))
-		}
-		conns.mu.Unlock()
-	}
-	for _, k := range order {
-		out <- prometheus.MustNewConstMetric(k.desc, prometheus.CounterValue, float64(sums[k]), values[k.labels]...)
+	v := c.labels.values("tcp", NoFlag)
+	out <- counter(openedDesc, float64(opened), v...)
+	out <- counter(sentDesc, float64(c.sent.Load()), v...)
+	out <- counter(receivedDesc, float64(c.received.Load()), v...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for flag, n := range c.closed {
+		out <- counter(closedDesc, float64(n), c.labels.values("tcp", flag)...)
 	}
 }

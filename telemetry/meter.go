@@ -53,7 +53,7 @@ type sum struct {
 	buckets          [len(bounds) + 1]uint64
 }
 
-// NewMeter makes a meter of counters; see [Collector] for list.
+// NewMeter makes a meter of counters; list returns them, as [Store.List] does.
 func NewMeter(list func() []*Requests) *Meter { return &Meter{list: list} }
 
 // Run reads the counters until ctx ends.
@@ -73,17 +73,17 @@ func (m *Meter) Run(ctx context.Context) {
 func (m *Meter) read(at time.Time) {
 	s := sample{at: at, sums: map[Labels]*sum{}}
 	for _, r := range m.list() {
-		r.each(func(status int, flag string, counted *series) {
+		r.each(func(o outcome, counted *series) {
 			l := Labels{
 				Reporter: r.labels.Reporter, DestinationService: r.labels.DestinationService, DestinationName: r.labels.DestinationName,
-				DestinationNamespace: r.labels.DestinationNamespace, DestinationCluster: r.labels.DestinationCluster,
+				DestinationNamespace: r.labels.DestinationNamespace, Destination: Party{Cluster: r.labels.Destination.Cluster},
 			}
 			c := s.sums[l]
 			if c == nil {
 				c = &sum{}
 				s.sums[l] = c
 			}
-			failed := status >= 500 || status == 0 && flag != clientGone
+			failed := o.status >= 500 || o.status == 0 && o.flag != clientGone
 			c.add(counted, failed)
 			s.total.add(counted, failed)
 		})
@@ -143,7 +143,7 @@ func (m *Meter) Rates() []Rate {
 }
 
 func (r *Rate) key() []string {
-	return []string{r.DestinationService, r.DestinationCluster, r.Reporter}
+	return []string{r.DestinationService, r.Destination.Cluster, r.Reporter}
 }
 
 // History returns how requests went over the last minutes, the oldest first.
@@ -154,8 +154,8 @@ func (m *Meter) History() []Point {
 }
 
 func (s *sum) add(c *series, failed bool) {
-	for i := range c.buckets {
-		n := c.buckets[i].Load()
+	for i := range c.took.buckets {
+		n := c.took.buckets[i].Load()
 		s.buckets[i] += n
 		s.requests += n
 		if failed {

@@ -8,28 +8,28 @@ import (
 
 // TestMeter_Rates: what was counted within the window, divided by its length.
 func TestMeter_Rates(t *testing.T) {
-	web := NewRequests(Labels{Reporter: "source", SourceApp: "client", DestinationService: "web.test", DestinationCluster: "c1"})
-	subset := NewRequests(Labels{Reporter: "source", DestinationService: "web.test", DestinationCluster: "c1"})
+	web := NewRequests(Labels{Reporter: "source", Source: Party{App: "client"}, DestinationService: "web.test", Destination: Party{Cluster: "c1"}})
+	subset := NewRequests(Labels{Reporter: "source", DestinationService: "web.test", Destination: Party{Cluster: "c1"}})
 	quiet := NewRequests(Labels{Reporter: "source", DestinationService: "quiet.test"})
 	list := []*Requests{web, subset, quiet}
 	m := NewMeter(func() []*Requests { return list })
 	start := time.Unix(1_000_000, 0)
-	quiet.Record(200, NoFlag, time.Millisecond)
-	web.Record(200, NoFlag, time.Hour) // before anybody looked
+	quiet.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: NoGRPC, Took: time.Millisecond})
+	web.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: NoGRPC, Took: time.Hour}) // before anybody looked
 	m.read(start)
 	if m.Rates() != nil {
 		t.Error("rates of a single reading")
 	}
 	for range 98 {
-		web.Record(200, NoFlag, 7*time.Millisecond)
+		web.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: NoGRPC, Took: 7 * time.Millisecond})
 	}
-	web.Record(503, "UH", 7*time.Millisecond)
-	subset.Record(0, "UC", 7*time.Millisecond)
-	subset.Record(0, clientGone, 7*time.Millisecond)
-	subset.Record(404, "NR", 700*time.Millisecond)
+	web.Record(&Exchange{Status: 503, Flag: "UH", GRPC: NoGRPC, Took: 7 * time.Millisecond})
+	subset.Record(&Exchange{Status: 0, Flag: "UC", GRPC: NoGRPC, Took: 7 * time.Millisecond})
+	subset.Record(&Exchange{Status: 0, Flag: clientGone, GRPC: NoGRPC, Took: 7 * time.Millisecond})
+	subset.Record(&Exchange{Status: 404, Flag: "NR", GRPC: NoGRPC, Took: 700 * time.Millisecond})
 	m.read(start.Add(2 * time.Second))
 	got := m.Rates()
-	if len(got) != 1 || got[0].DestinationService != "web.test" || got[0].SourceApp != "" {
+	if len(got) != 1 || got[0].DestinationService != "web.test" || got[0].Source.App != "" {
 		t.Fatalf("got %+v, want web.test alone", got)
 	}
 	if r := got[0]; r.Requests != 51 || r.Errors != 1 {
@@ -46,7 +46,7 @@ func TestMeter_Rates(t *testing.T) {
 	// Counters that begin again, as those of an upstream that was gone, are no
 	// negative rate.
 	list = []*Requests{NewRequests(web.labels)}
-	list[0].Record(200, NoFlag, time.Millisecond)
+	list[0].Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: NoGRPC, Took: time.Millisecond})
 	m.read(start.Add(4 * time.Second))
 	if got := m.Rates(); len(got) != 1 || got[0].Requests != 0.25 {
 		t.Errorf("after a restart of counters: %+v, want a quarter of a request a second", got)

@@ -1,63 +1,236 @@
 package telemetry
 
 import (
+	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/expfmt"
 )
 
-// TestCollector adds up what bears the same labels and tells the rest apart.
-func TestCollector(t *testing.T) {
-	a := NewRequests(Labels{Reporter: "source", SourceApp: "client", DestinationService: "s.test", DestinationCluster: "c1"})
-	b := NewRequests(Labels{Reporter: "source", SourceApp: "client", DestinationService: "s.test", DestinationCluster: "c1"})
-	a.Record(200, NoFlag, 3*time.Millisecond)
-	a.Record(200, NoFlag, 500*time.Microsecond)
-	b.Record(200, NoFlag, 2*time.Hour)
-	b.Record(503, "UH", 0)
-	b.Record(0, "DC", 0)
-	const labels = `connection_security_policy="unknown",destination_cluster="c1",destination_service="s.test",destination_service_name="unknown",destination_service_namespace="unknown",reporter="source",request_protocol="http",response_code="%s",response_flags="%f",source_app="client",source_cluster="unknown",source_version="unknown",source_workload="unknown",source_workload_namespace="unknown"`
-	with := func(status, flag string) string {
-		return strings.NewReplacer("%s", status, "%f", flag).Replace(labels)
+// labels are those of exchanges between two services.
+var labels = Labels{
+	Reporter:           "source",
+	Source:             Party{Workload: "client", Namespace: "a", App: "client", Cluster: "c1"},
+	Destination:        Party{Workload: "s", Namespace: "b", Principal: "spiffe://td/ns/b/sa/s", Cluster: "c2"},
+	DestinationService: "s.b.global", DestinationName: "s", DestinationNamespace: "b",
+}
+
+const shownLabels = `connection_security_policy="unknown",destination_app="unknown",destination_canonical_revision="unknown",destination_canonical_service="unknown",destination_cluster="c2",destination_principal="spiffe://td/ns/b/sa/s",destination_service="s.b.global",destination_service_name="s",destination_service_namespace="b",destination_version="unknown",destination_workload="s",destination_workload_namespace="b",grpc_response_status="%g",reporter="source",request_protocol="%p",response_code="%s",response_flags="%f",source_app="client",source_canonical_revision="unknown",source_canonical_service="unknown",source_cluster="c1",source_principal="unknown",source_version="unknown",source_workload="client",source_workload_namespace="a"`
+
+func shown(status, flag, protocol, grpc string) string {
+	return strings.NewReplacer("%s", status, "%f", flag, "%p", protocol, "%g", grpc).Replace(shownLabels)
+}
+
+func plain(status int, took time.Duration) *Exchange {
+	return &Exchange{Status: status, Flag: NoFlag, GRPC: NoGRPC, Took: took, RequestBytes: 100, ReplyBytes: 2000}
+}
+
+func newStore() *Store[Requests, *Requests] {
+	return NewStore(NewRequests, func() []*Requests { return nil })
+}
+
+// TestRequests counts under Istio's names and labels, and together what bears the
+// same.
+func TestRequests(t *testing.T) {
+	s := newStore()
+	a, b := s.Of(labels), s.Of(labels)
+	a.Record(plain(200, 3*time.Millisecond))
+	a.Record(plain(200, 500*time.Microsecond))
+	b.Record(plain(200, 2*time.Hour))
+	b.Record(&Exchange{Status: 503, Flag: "UH", GRPC: NoGRPC})
+	b.Record(&Exchange{Status: 0, Flag: "DC", GRPC: NoGRPC})
+	b.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: 14})
+	b.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: GRPCNoStatus})
+	want := "# HELP istio_requests_total Requests by who called whom and what became of them.\n# TYPE istio_requests_total counter\n"
+	for _, line := range []string{
+		shown("0", "DC", "http", "") + "} 1", shown("200", "-", "http", "") + "} 3", shown("200", "-", "grpc", "") + "} 1",
+		shown("200", "-", "grpc", "14") + "} 1", shown("503", "UH", "http", "") + "} 1",
+	} {
+		want += "istio_requests_total{" + line + "\n"
 	}
-	want := `# HELP istio_requests_total Requests by who called whom and what became of them.
-# TYPE istio_requests_total counter
-istio_requests_total{` + with("0", "DC") + `} 1
-istio_requests_total{` + with("200", "-") + `} 3
-istio_requests_total{` + with("503", "UH") + `} 1
-`
-	c := Collector(func() []*Requests { return []*Requests{a, b} })
-	if err := testutil.CollectAndCompare(c, strings.NewReader(want), "istio_requests_total"); err != nil {
+	if err := testutil.CollectAndCompare(s, strings.NewReader(want), "istio_requests_total"); err != nil {
 		t.Error(err)
 	}
-	all, err := testutil.CollectAndFormat(c, expfmt.TypeTextPlain, "istio_request_duration_milliseconds")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range []string{
-		`bucket{` + with("200", "-") + `,le="0.5"} 1`, `bucket{` + with("200", "-") + `,le="1"} 1`, `bucket{` + with("200", "-") + `,le="5"} 2`,
-		`bucket{` + with("200", "-") + `,le="+Inf"} 3`, `sum{` + with("200", "-") + `} 7.2000035e+06`,
+	for name, lines := range map[string][]string{
+		"istio_request_duration_milliseconds": {`,le="0.5"} 1`, `,le="1"} 1`, `,le="5"} 2`, `,le="+Inf"} 3`, `} 7.2000035e+06`},
+		"istio_request_bytes":                 {`,le="50"} 0`, `,le="100"} 3`, `} 300`},
+		"istio_response_bytes":                {`,le="1000"} 0`, `,le="2500"} 3`, `} 6000`},
 	} {
-		if !strings.Contains(string(all), line) {
-			t.Errorf("no %s in\n%s", line, all)
+		all, err := testutil.CollectAndFormat(s, expfmt.TypeTextPlain, name)
+		if err != nil {
+			t.Fatal(err)
 		}
+		for _, line := range lines {
+			if !strings.Contains(string(all), shown("200", "-", "http", "")+line+"\n") {
+				t.Errorf("%s: no %s in\n%s", name, line, all)
+			}
+		}
+	}
+}
+
+// TestRequests_Exemplar: whoever asks for OpenMetrics is told of a trace.
+func TestRequests_Exemplar(t *testing.T) {
+	s := newStore()
+	e := plain(200, 3*time.Millisecond)
+	e.Trace = [16]byte{0xab, 15: 1}
+	s.Of(labels).Record(e)
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(s)
+	req := httptest.NewRequest("GET", "/", nil)
+	req.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(r, promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP(w, req)
+	want := `,le="5.0"} 1 # {trace_id="ab000000000000000000000000000001"} 3.0 `
+	if !strings.Contains(w.Body.String(), want) {
+		t.Errorf("no %s in\n%s", want, w.Body)
+	}
+}
+
+// TestStore_Forgets: counters that nobody holds and nobody counts in are shown for
+// a while and then gone; whoever still has one is told.
+func TestStore_Forgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var held []*Requests
+		s := NewStore(NewRequests, func() []*Requests { return held })
+		other := labels
+		other.Destination.Workload = "other"
+		a, b := s.Of(labels), s.Of(other)
+		held = []*Requests{a}
+		a.Record(plain(200, 0))
+		b.Record(plain(200, 0))
+		count := func(want int) {
+			t.Helper()
+			if n := testutil.CollectAndCount(s, "istio_requests_total"); n != want {
+				t.Errorf("%d series, want %d", n, want)
+			}
+		}
+		count(2)
+		time.Sleep(keptFor)
+		count(2)
+		b.Record(plain(200, 0)) // it is not gone yet
+		count(2)
+		time.Sleep(keptFor + time.Second)
+		count(1)
+		if a.Gone() || !b.Gone() || s.Of(labels) != a || s.Of(other) == b {
+			t.Error("the wrong ones are gone")
+		}
+	})
+}
+
+// TestStore_Bounded: too many labels count together, and are told of.
+func TestStore_Bounded(t *testing.T) {
+	s := newStore()
+	for i := range maxLabels + 10 {
+		l := labels
+		l.Destination.Workload = fmt.Sprint(i)
+		s.Of(l)
+	}
+	if n := len(s.byLabels); n != maxLabels || s.Overflowed() != 10 {
+		t.Errorf("%d combinations, %d on top", n, s.Overflowed())
+	}
+	l := labels
+	l.Destination.Workload = "one more"
+	s.Of(l).Record(plain(200, 0))
+	all, err := testutil.CollectAndFormat(s, expfmt.TypeTextPlain, "istio_requests_total")
+	if err != nil || !strings.Contains(string(all), `destination_workload="unknown"`) {
+		t.Errorf("%v\n%s", err, all)
 	}
 }
 
 // TestRecord_AllocatesNothing once a series is there.
 func TestRecord_AllocatesNothing(t *testing.T) {
-	r := NewRequests(Labels{})
-	if n := testing.AllocsPerRun(100, func() { r.Record(200, NoFlag, time.Millisecond) }); n != 0 {
+	r, e := NewRequests(Labels{}), plain(200, time.Millisecond)
+	if n := testing.AllocsPerRun(100, func() { r.Record(e) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
+// page is what a scrape shows of a collector.
+func page(t *testing.T, c prometheus.Collector) string {
+	t.Helper()
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(c)
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(r, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	if w.Code != 200 {
+		t.Fatal(w.Body)
+	}
+	return w.Body.String()
+}
+
+func TestLinks(t *testing.T) {
+	l := NewLinks(Place{"c1", "r1/z1"})
+	k := l.To(Place{"c2", "r2/z2"})
+	k.Reply(200, 40*time.Millisecond, 100, 2000)
+	k.Reply(503, time.Millisecond, 100, 50)
+	k.Reply(0, 0, 100, 0)
+	k.Silent.Add(2)
+	k.RoundTrip(40 * time.Millisecond)
+	const to = `destination_cluster="c2",destination_locality="r2/z2",`
+	const from = `source_cluster="c1",source_locality="r1/z1"} `
+	all := page(t, l)
+	for _, line := range []string{
+		"isthmus_link_requests_total{" + to + `outcome="success",` + from + "1", "isthmus_link_requests_total{" + to + `outcome="error",` + from + "1",
+		"isthmus_link_requests_total{" + to + `outcome="lost",` + from + "1", "isthmus_link_sent_bytes_total{" + to + from + "300", "isthmus_link_received_bytes_total{" + to + from + "2050",
+		"isthmus_link_connect_failures_total{" + to + `reason="timeout",` + from + "2", "isthmus_link_rtt_seconds{" + to + from + "0.04", "isthmus_link_latency_milliseconds_count{" + to + from + "2",
+	} {
+		if !strings.Contains(all, line+"\n") {
+			t.Errorf("no %s in\n%s", line, all)
+		}
+	}
+}
+
+func TestUpstreams(t *testing.T) {
+	u := &Upstream{}
+	u.Tries.Add(3)
+	u.Replied(200)
+	u.Replied(503)
+	u.ConnectTimeouts.Add(1)
+	c := UpstreamsCollector(func() []UpstreamState {
+		return []UpstreamState{{Name: "outbound|80||s", Counters: u, Hosts: 3, Healthy: 2, Ejected: 1, Ejections: 4, ConnectionsOpen: true}}
+	})
+	all := page(t, c)
+	for _, line := range []string{
+		"upstream_rq_total{%} 3", `upstream_rq_xx{%,envoy_response_code_class="5"} 1`, "membership_total{%} 3", "membership_healthy{%} 2", "outlier_detection_ejections_active{%} 1",
+		"outlier_detection_ejections_enforced_total{%} 4", "upstream_cx_connect_fail{%} 1", "circuit_breakers_default_cx_open{%} 1", "lb_healthy_panic{%} 0",
+	} {
+		line = "envoy_cluster_" + strings.ReplaceAll(line, "%", `envoy_cluster_name="outbound|80||s"`)
+		if !strings.Contains(all, line+"\n") {
+			t.Errorf("no %s in\n%s", line, all)
+		}
+	}
+}
+
 func BenchmarkRecord(b *testing.B) {
-	r := NewRequests(Labels{})
+	r, e := NewRequests(Labels{}), plain(200, time.Millisecond)
 	b.ReportAllocs()
 	for b.Loop() {
-		r.Record(200, NoFlag, time.Millisecond)
+		r.Record(e)
+	}
+}
+
+// BenchmarkScrape gathers 150 combinations of labels: some 10,000 lines.
+func BenchmarkScrape(b *testing.B) {
+	s := newStore()
+	for i := range 150 {
+		l := labels
+		l.Destination.Workload = fmt.Sprint(i)
+		s.Of(l).Record(plain(200, time.Millisecond))
+	}
+	r := prometheus.NewRegistry()
+	r.MustRegister(s)
+	h := promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+	b.ReportAllocs()
+	for b.Loop() {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		b.ReportMetric(float64(strings.Count(w.Body.String(), "\n")), "lines")
 	}
 }

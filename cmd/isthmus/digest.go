@@ -37,7 +37,7 @@ func (s *server) Own() admin.Digest {
 			service += "." + r.DestinationNamespace
 		}
 		inbound := r.Reporter == "destination"
-		cluster := r.DestinationCluster
+		cluster := r.Destination.Cluster
 		if inbound {
 			cluster = s.node.Cluster
 		} else {

@@ -3,8 +3,13 @@ package main
 import (
 	"cmp"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
 	"isthmus/accesslog"
+	"isthmus/admin"
 	"isthmus/config"
+	"isthmus/telemetry"
 )
 
 // newAccessLog makes the log that the bootstrap file describes, or the one that
@@ -21,4 +26,18 @@ func newAccessLog(c config.AccessLog) (*accesslog.Log, error) {
 		}
 	}
 	return accesslog.New(o), nil
+}
+
+// metrics gathers all that there is to be counted.
+func (s *server) metrics() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	p := s.proxy
+	r.MustRegister(
+		admin.NewCollector(s),
+		p.Requests(), p.Connections(), p.Links(), telemetry.UpstreamsCollector(p.Upstreams),
+		telemetry.PoliciesCollector(p.PolicyMatches), p.Mirrors(), telemetry.LogCollector(s.accessLog.Lines),
+		telemetry.OverflowCollector(func() uint64 { return p.Requests().Overflowed() + p.Connections().Overflowed() }),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return r
 }

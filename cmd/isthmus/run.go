@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
 	"isthmus/accesslog"
@@ -161,7 +159,7 @@ func (s *server) build(paths []string) (err error) {
 	if err != nil {
 		return err
 	}
-	s.meter = telemetry.NewMeter(s.proxy.Requests)
+	s.meter = telemetry.NewMeter(s.proxy.Requests().List)
 	s.control, err = control.New(control.Options{
 		Node: s.node, Paths: paths, Announce: b.Gossip.Announce, Inbound: b.Listeners.Inbound,
 		Publish: s.proxy.Publish, History: s.history, Logger: log, Remote: control.RemoteProbes(b.Probes.Remote), MeshTLS: s.probeTLS,
@@ -192,11 +190,10 @@ func (s *server) build(paths []string) (err error) {
 	if err := s.followKeys(ctx, b.Gossip.Keys); err != nil {
 		return err
 	}
-	if err := s.serve("admin", b.Listeners.Admin, admin.New(s)); err != nil {
+	metrics := s.metrics()
+	if err := s.serve("admin", b.Listeners.Admin, admin.New(s, metrics)); err != nil {
 		return err
 	}
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(admin.NewCollector(s), telemetry.Collector(s.proxy.Requests), telemetry.ConnectionsCollector(s.proxy.Connections), telemetry.PoliciesCollector(s.proxy.PolicyMatches), telemetry.LogCollector(s.accessLog.Lines), s.proxy.Mirrors(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics))
 }
 

@@ -50,6 +50,19 @@ func (s *server) Certificates() []admin.Certificate {
 	return out
 }
 
+// Gossip implements admin.State.
+func (s *server) Gossip() *admin.Gossip {
+	if s.gossip == nil {
+		return nil
+	}
+	st := s.gossip.Stats()
+	out := &admin.Gossip{Records: st.Records, Behind: st.Behind, Queued: st.Queued, Dropped: st.Dropped, Health: st.Health, Clusters: map[string]admin.Distance{}}
+	for cluster, d := range st.Clusters {
+		out.Clusters[cluster] = admin.Distance{RoundTrip: d.RoundTrip, Age: time.Since(d.Heard)}
+	}
+	return out
+}
+
 // Endpoints implements admin.State: what the snapshot says, and what the proxy
 // has found out by itself, which outranks it.
 func (s *server) Endpoints() []admin.Endpoint {
