@@ -129,7 +129,7 @@ func (a *AccessLog) IsOn() bool { return a.Path != "" || a.Format != "" }
 
 // Tracing is the section tracing.
 type Tracing struct {
-	Sampling float64 `yaml:"sampling"`
+	Sampling float64 `yaml:"sampling"` // percent; notSaid: nothing here says so
 	Zipkin   struct {
 		Address string `yaml:"address"`
 	} `yaml:"zipkin"`
@@ -137,6 +137,9 @@ type Tracing struct {
 		Endpoint string `yaml:"endpoint"`
 	} `yaml:"otlp"`
 }
+
+// notSaid is a sampling that the file does not give.
+const notSaid = -1
 
 // Why is the section why: what is remembered of requests for "isthmus why".
 type Why struct {
@@ -164,6 +167,7 @@ func defaults() *Bootstrap {
 		Drain:   Drain{Timeout: 30 * time.Second},
 
 		AccessLog: AccessLog{Sampling: 100},
+		Tracing:   Tracing{Sampling: notSaid},
 	}
 }
 
@@ -407,6 +411,9 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 	if err := l.completeAccessLog(&b.AccessLog); err != nil {
 		return err
 	}
+	if err := l.completeTracing(&b.Tracing); err != nil {
+		return err
+	}
 	dir := filepath.Dir(l.path)
 	for _, p := range []*string{&b.AccessLog.Path, &b.Certificates.Cert, &b.Certificates.Key, &b.Certificates.CA, &b.CredentialDir, &b.RateLimits.Config, &b.StateDir} {
 		*p = relativeTo(dir, *p)
@@ -466,7 +473,6 @@ func (l *bootstrapLoader) warnNoEffect(b *Bootstrap) {
 	}{
 		{"rateLimits", b.RateLimits != RateLimits{}, "nothing is limited"},
 		{"clusters", len(b.Clusters) > 0, "nothing uses them"},
-		{"tracing", b.Tracing != Tracing{}, "no spans are sent"},
 	} {
 		if f.set {
 			err := l.fail(f.field, "has no effect yet: %s", f.what)

@@ -96,6 +96,9 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 		{"\naccessLog: {format: '%REQ%'}", ":2: accessLog.format: "},
 		{"accessLog: {path: a, filter: 'response.code'}", "accessLog.filter: the expression is a number"},
 		{"accessLog: {path: a, sampling: 101}", "accessLog.sampling: 101 is no percentage"},
+		{"tracing: {sampling: -2}", "tracing.sampling: -2 is no percentage"},
+		{"\ntracing: {otlp: {endpoint: 'ftp://a'}}", ":2: tracing.otlp.endpoint: "},
+		{"tracing: {zipkin: {address: 'a:b'}}", "tracing.zipkin.address: "},
 		{"node: {name: a, name: b}", "given twice"},
 		{"node: [", "not YAML"},
 		{"node: {name: \"${NOT_THERE}\"}", "the environment has no variable NOT_THERE"},
@@ -111,12 +114,12 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 }
 
 func TestLoadBootstrap_Warns(t *testing.T) {
-	_, warnings, err := LoadBootstrap(bootstrapFile(t, "accessLog: {format: json}\ntracing: {sampling: 1}"), []string{"ISTHMUS_NODE_CLUSTR=x"})
+	_, warnings, err := LoadBootstrap(bootstrapFile(t, "tracing: {sampling: 1}\naccessLog: {filter: response.code > 400}"), []string{"ISTHMUS_NODE_CLUSTR=x"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	all := strings.Join(warnings, "\n")
-	for _, want := range []string{":2: tracing: has no effect yet", "ISTHMUS_NODE_CLUSTR names no field of the bootstrap file (did you mean \"ISTHMUS_NODE_CLUSTER\"?)"} {
+	for _, want := range []string{":2: accessLog.filter: has no effect", "ISTHMUS_NODE_CLUSTR names no field of the bootstrap file (did you mean \"ISTHMUS_NODE_CLUSTER\"?)"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("warnings\n%s\nwant %q", all, want)
 		}

@@ -47,6 +47,7 @@ func (r *reader) check(node *mesh.Node) {
 	c.checkConflicts()
 	c.checkProbes(node)
 	c.checkPeerAuthentications(node, judged)
+	c.checkTelemetries()
 	c.checkClientTLS(node, judged)
 	c.checkAuthorization(node)
 	c.lint(node)

@@ -50,6 +50,7 @@ func TestEffect_NoFieldIsIgnored(t *testing.T) {
 		&networking.Sidecar{}, &networking.Gateway{}, &networking.ServiceEntry{},
 		&telemetry.Telemetry{}, &security.PeerAuthentication{}, &security.RequestAuthentication{}, &security.AuthorizationPolicy{},
 		&mesh.MeshConfig_ExtensionProvider_EnvoyExternalAuthorizationHttpProvider{}, &mesh.MeshConfig_ExtensionProvider_EnvoyExternalAuthorizationGrpcProvider{},
+		&mesh.MeshConfig_ExtensionProvider_ZipkinTracingProvider{}, &mesh.MeshConfig_ExtensionProvider_OpenTelemetryTracingProvider{},
 	} {
 		walk(m.ProtoReflect().Descriptor())
 	}

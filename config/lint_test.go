@@ -68,7 +68,7 @@ func TestLint_Traps(t *testing.T) {
 		{"22: *.global covers no service", "06-encryption.yaml:37", ISM0023},
 		{"22: no SPIFFE ID", "06-encryption.yaml:26", ISM0024},
 		{"23: a monitor of Mixer", "10-monitoring.yaml:35", ISM0057},
-		{"23: every request is traced", "11-tracing.yaml:25", ISM0058},
+		{"23: every request is traced", "11-tracing.yaml:28", ISM0058},
 		{"24: the entry's port wins", "02-health-checks.yaml:15", ISM0053},
 		{"24: STRICT holds for it", "02-health-checks.yaml:15", ISM0055},
 		{"24: no namespace is default", "03-geo-routing.yaml:16", ISM0054},

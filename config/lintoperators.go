@@ -60,14 +60,3 @@ func (c *checker) lintMonitors() {
 		m.doc.find(Warning, ISM0057, "spec.selector.matchLabels", fmt.Sprintf("no Service of namespace %s in these files bears %s%s: nothing of this mesh is scraped for it; Isthmus serves /metrics at the port of listeners.metrics (15020)", strings.Join(m.namespaces, ", "), labelText(m.selector), hint))
 	}
 }
-
-// lintTracing says how much is traced by a ConfigMap that sets sampling.
-func (d *document) lintTracing(text, path string) {
-	var root yaml.Node
-	if yaml.Unmarshal([]byte(text), &root) != nil || len(root.Content) == 0 {
-		return
-	}
-	if sampling := scalar(child(child(root.Content[0], "tracing"), "sampling")); sampling == "100" {
-		d.find(Info, ISM0058, path, "sampling: 100 is every request (Istio's default is 1): each costs a span on both sides; write 1 to 10 where there is much traffic")
-	}
-}

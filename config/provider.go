@@ -16,41 +16,59 @@ import (
 const meshConfigKey = "mesh"
 
 // meshConfig reads what is used of the mesh configuration: the authorization
-// services that it names, and how paths are normalised. The text is YAML within
+// services and collectors that it names, how exchanges are traced, and how paths
+// are normalised. It reports whether there is any of that. The text is YAML within
 // YAML: line is where it begins.
-func (d *document) meshConfig(text string, line int) {
+func (d *document) meshConfig(text string, line int) (used bool) {
 	var root yaml.Node
 	path := "data." + meshConfigKey
 	if err := yaml.Unmarshal([]byte(text), &root); err != nil {
 		d.error(path, "is not YAML: "+err.Error())
-		return
+		return true
 	}
 	if len(root.Content) == 0 {
-		return
+		return false
 	}
 	shift(&root, line)
 	if n := child(root.Content[0], "pathNormalization"); n != nil {
+		used = true
 		var p meshconfig.MeshConfig_ProxyPathNormalization
 		d.places[path+".pathNormalization"] = n.Line
 		d.message(n, p.ProtoReflect(), path+".pathNormalization")
 		d.pathNormalization(&p, path+".pathNormalization.normalization")
 	}
+	if n := child(root.Content[0], "defaultConfig"); n != nil {
+		if n = child(n, "tracing"); n != nil {
+			used = true
+			d.tracingConfig(n, path+".defaultConfig.tracing")
+		}
+	}
+	if n := child(root.Content[0], "defaultProviders"); n != nil {
+		var p meshconfig.MeshConfig_DefaultProviders
+		d.message(n, p.ProtoReflect(), path+".defaultProviders")
+		d.reader.config.DefaultCollectors = p.Tracing
+	}
 	list := child(root.Content[0], "extensionProviders")
 	if list == nil {
-		return
+		return used
 	}
 	for i, item := range list.Content {
 		at := fmt.Sprintf("%s.extensionProviders[%d]", path, i)
-		if child(item, "envoyExtAuthzHttp") == nil && child(item, "envoyExtAuthzGrpc") == nil {
+		collector := child(item, "zipkin") != nil || child(item, "opentelemetry") != nil
+		if child(item, "envoyExtAuthzHttp") == nil && child(item, "envoyExtAuthzGrpc") == nil && !collector {
 			continue
 		}
+		used = true
 		var p meshconfig.MeshConfig_ExtensionProvider
 		d.places[at] = item.Line
 		d.message(item, p.ProtoReflect(), at)
-		if out := d.authorizationProvider(&p, at); out != nil {
+		if collector {
+			d.traceProvider(&p, at)
+		} else if out := d.authorizationProvider(&p, at); out != nil {
 			d.reader.config.AuthorizationProviders = append(d.reader.config.AuthorizationProviders, out)
 		}
 	}
+	return used
 }
 
 func (d *document) pathNormalization(p *meshconfig.MeshConfig_ProxyPathNormalization, path string) {

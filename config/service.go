@@ -204,19 +204,17 @@ func readConfigMap(d *document) {
 	if !d.decodeKubernetes(&c) {
 		return
 	}
+	read := false
 	if text, ok := c.Data[meshConfigKey]; ok {
-		before := len(d.reader.config.AuthorizationProviders)
-		d.meshConfig(text, child(child(d.root, "data"), meshConfigKey).Line)
-		if len(d.reader.config.AuthorizationProviders) > before || d.reader.config.PathNormalization != mesh.PathsBase {
-			return
-		}
+		read = d.meshConfig(text, child(child(d.root, "data"), meshConfigKey).Line)
 	}
 	for key, text := range c.Data {
-		if strings.Contains(text, "tracing:") {
-			d.lintTracing(text, "data."+key)
-			d.warning("data."+key, "tracing has no effect yet: no spans are sent")
-			return
+		if key != meshConfigKey && strings.Contains(text, "tracing") {
+			read = d.tracingText(key, text) || read
 		}
+	}
+	if read {
+		return
 	}
 	d.info("", "holds nothing that Isthmus reads")
 }

@@ -27,6 +27,9 @@ func readTelemetry(d *document) {
 	for i, a := range t.AccessLogging {
 		out.Logging = append(out.Logging, d.loggingRule(a, fmt.Sprintf("accessLogging[%d]", i)))
 	}
+	for i, r := range t.Tracing {
+		out.Tracing = append(out.Tracing, d.tracingRule(r, fmt.Sprintf("tracing[%d]", i)))
+	}
 	d.reader.config.Telemetries = append(d.reader.config.Telemetries, out)
 }
 

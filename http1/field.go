@@ -49,6 +49,12 @@ const (
 	Server
 	Via
 	Traceparent
+	B3             // b3
+	B3TraceID      // x-b3-traceid
+	B3SpanID       // x-b3-spanid
+	B3ParentSpanID // x-b3-parentspanid
+	B3Sampled      // x-b3-sampled
+	B3Flags        // x-b3-flags
 )
 
 var fieldNames = [...]string{
@@ -86,6 +92,12 @@ var fieldNames = [...]string{
 	Server:               "server",
 	Via:                  "via",
 	Traceparent:          "traceparent",
+	B3:                   "b3",
+	B3TraceID:            "x-b3-traceid",
+	B3SpanID:             "x-b3-spanid",
+	B3ParentSpanID:       "x-b3-parentspanid",
+	B3Sampled:            "x-b3-sampled",
+	B3Flags:              "x-b3-flags",
 }
 
 // String returns the name in lower case, "" for Unknown.

@@ -70,7 +70,10 @@ type Config struct {
 	AuthorizationProviders []*AuthorizationProvider
 	PathNormalization      PathNormalization
 
-	Telemetries []*Telemetry
+	Telemetries       []*Telemetry
+	Tracing           Tracing      // of the mesh; the bootstrap file's wins
+	Collectors        []*Collector // that Telemetry resources name
+	DefaultCollectors []string     // of those that none names
 }
 
 // Node is what the bootstrap file says of this one proxy.

@@ -31,12 +31,39 @@ type LoggingRule struct {
 // more general rule has it.
 type TracingRule struct {
 	Sides       Sides
+	Collector   string   // its name; "": whatever there is
 	Sampling    *float64 // percent of those about which no caller has decided
 	Disabled    *bool    // no spans are sent, and the callers' decision is passed on
 	Untouched   *bool    // the request's trace context is passed on as it has come
 	Tags        []TraceTag
 	NoIstioTags *bool
 	Source      Source
+}
+
+// Tracing says where spans go, and how many there are.
+type Tracing struct {
+	Sampling   *float64    // percent of exchanges about which no caller has decided; nil: not said
+	Collectors []Collector // each gets all; empty: not said
+}
+
+// TraceProtocol is how spans are sent.
+type TraceProtocol uint8
+
+// The protocols.
+const (
+	OTLPHTTP TraceProtocol = iota
+	OTLPGRPC
+	Zipkin
+)
+
+// Collector is where spans are sent to. Values are comparable.
+type Collector struct {
+	Name     string // by which Telemetry resources know it; "": the mesh's
+	Protocol TraceProtocol
+	Host     string // a host of the mesh, or of DNS
+	Port     uint32
+	Path     string // ""; the protocol's
+	TLS      bool
 }
 
 // TraceTag is a tag that spans bear.
@@ -109,6 +136,9 @@ func TracingOf(list []*Telemetry, side Sides) (out *TracingRule) {
 			}
 			if out == nil {
 				out = &TracingRule{}
+			}
+			if r.Collector != "" {
+				out.Collector = r.Collector
 			}
 			if r.Sampling != nil {
 				out.Sampling = r.Sampling

@@ -76,6 +76,7 @@ func (x *exchange) log(r *accesslog.Rule, flag string, took time.Duration) {
 	} else if x.hasID {
 		e.RequestID = x.id[:]
 	}
+	e.Trace = x.traced.context.Trace
 	if cause := x.trail.why(); cause != nil {
 		e.Failure = cause.Error()
 	}

@@ -22,6 +22,11 @@ func TestExchange_AllocatesNothingLogged(t *testing.T) {
 	}
 }
 
+// TestExchange_AllocatesNothingUnsampled: nor if traces are told of others.
+func TestExchange_AllocatesNothingUnsampled(t *testing.T) {
+	testExchangeAllocates(t, Options{Tracing: newZipkin(t).tracing(0)})
+}
+
 func testExchangeAllocates(t *testing.T, o Options) {
 	t.Helper()
 	p := serve(t, o, entry("s.test", plainServer(t, okReply))+plainYAML)

@@ -84,6 +84,19 @@ func BenchmarkExchange(b *testing.B) {
 	}
 }
 
+// BenchmarkExchange_Observed is the same with an access log and traces of one in a
+// hundred.
+func BenchmarkExchange_Observed(b *testing.B) {
+	log, _ := newLog(b, "json", true)
+	p := serve(b, Options{AccessLog: log, Tracing: newZipkin(b).tracing(1)}, entry("s.test", plainServer(b, okReply))+plainYAML)
+	send := plainClient(b, p.address("outbound"), plainRequest)
+	send()
+	b.ReportAllocs()
+	for b.Loop() {
+		send()
+	}
+}
+
 // BenchmarkRouteMatch finds a host and a route among rules of the usual kinds.
 func BenchmarkRouteMatch(b *testing.B) {
 	p := serve(b, Options{}, rules)

@@ -283,7 +283,7 @@ func (c *conn) linger() {
 func (x *exchange) release() {
 	x.body.kept.recycle()
 	out, fields, tried := x.out[:0], x.fields[:0], x.tried[:0]
-	x.tally, x.replyKept.Fields = tally{}, x.replyKept.Fields[:0]
+	x.tally, x.traced, x.replyKept.Fields = tally{}, traced{}, x.replyKept.Fields[:0]
 	clear(tried[:cap(tried)])
 	if cap(out) > 2*largeBufferSize {
 		out = nil // one enormous head shall not be kept for ever

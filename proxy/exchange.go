@@ -76,6 +76,7 @@ type exchange struct {
 	scratch   [256]byte
 
 	trail     trail // what it met, for Why
+	traced    traced
 	tally     tally
 	replyKept http1.Header     // fields of the reply that the access log asks for
 	kept      []byte           // their values
@@ -93,6 +94,9 @@ func (x *exchange) serve() {
 	x.clock = x.start
 	x.table = x.conn.proxy.table.Load()
 	x.keep = !x.req.Close
+	if r := x.table.tracing[x.conn.kind]; r != nil {
+		x.beginTrace(r)
+	}
 
 	err := x.decide()
 	if err == NoError {

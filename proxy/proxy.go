@@ -33,6 +33,7 @@ import (
 	"isthmus/mesh"
 	"isthmus/telemetry"
 	"isthmus/tls"
+	"isthmus/tracing"
 )
 
 // Options say what a proxy is and where it listens.
@@ -49,6 +50,7 @@ type Options struct {
 	Through           bool              // the inbound listener serves the other services of the own cluster too
 	Slow              time.Duration     // a request that waits longer for its reply is remembered; 0: none is
 	AccessLog         *accesslog.Log    // where lines of exchanges go; nil: nowhere
+	Tracing           mesh.Tracing      // what holds where Telemetry resources say nothing
 	Logger            *slog.Logger      // default: slog.Default()
 
 	stores *stores // made by New
@@ -77,6 +79,7 @@ type Proxy struct {
 
 	workers   workers
 	mirroring mirroring
+	spans     tracing.Counts
 	slow      time.Duration // Options.Slow
 	memory    memory        // of troubles
 	keys      *auth.Keys
@@ -87,7 +90,8 @@ type Proxy struct {
 	mu        sync.Mutex // guards what is below
 	listeners map[string]*listener
 	upstreams map[upstreamKey]*upstream // those in use, by key, of the table that is current
-	askers    map[string]*auth.Asker    // of authorization services, by all that their providers say
+	exporters map[mesh.Collector]*tracing.Exporter
+	askers    map[string]*auth.Asker // of authorization services, by all that their providers say
 	closed    bool
 
 	sweeping  chan struct{} // closed by Close; ends the sweeper
@@ -191,7 +195,8 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 		return err
 	}
 	access, gone := p.compileAccess(s)
-	t.access = access
+	rules, silent := p.compileTracing(s)
+	t.access, t.tracing = access, rules
 	p.carryOver(t)
 	old := p.table.Load()
 	if old != nil {
@@ -209,6 +214,9 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	p.keys.Retain(t.tokens())
 	for _, a := range gone {
 		go a.Close() // which waits for the requests of the table before
+	}
+	for _, e := range silent {
+		go e.Close()
 	}
 	p.forgetReach(t)
 	p.closeGateways(s)
@@ -363,6 +371,9 @@ func (p *Proxy) Close() error {
 	}
 	for _, a := range p.askers {
 		a.Close()
+	}
+	for _, e := range p.exporters {
+		e.Close()
 	}
 	if p.options.Keys == nil {
 		p.keys.Close()

@@ -16,12 +16,16 @@ func (x *exchange) record() {
 		Status: x.status, Flag: flag, GRPC: x.tally.grpcStatus(), Took: took,
 		RequestBytes: x.requestHead() + x.requestBody(), ReplyBytes: int64(x.tally.replyHead) + x.tally.replyBody,
 	}
+	e.Trace = x.traced.exemplar()
 	x.counters().Record(&e)
 	if x.member != nil && x.member.traffic != nil {
 		x.recordLink(&e)
 	}
 	if x.troubled() {
 		x.remember()
+	}
+	if x.traced.sampled() {
+		x.tell(flag, took)
 	}
 	if r := x.table.logging[x.conn.kind]; r != nil {
 		x.log(r, flag, took)

@@ -78,6 +78,10 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 			continue
 		case http1.XRequestID:
 			id = f.Value
+		case http1.Traceparent, http1.B3, http1.B3TraceID, http1.B3SpanID, http1.B3ParentSpanID, http1.B3Sampled, http1.B3Flags:
+			if x.traced.formats != 0 {
+				continue
+			}
 		case http1.Unknown:
 			if edge && (reserved(f.Name) || x.conn.proxy.trusted == 0 && forwarding(f.Name)) {
 				continue
@@ -119,6 +123,9 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 	}
 	if x.req.Trailers && to == asHTTP2 {
 		out = to.field(out, nameTE, valueTrailers) // gRPC wants to see it
+	}
+	if x.traced.formats != 0 {
+		out = x.appendTrace(out, to)
 	}
 	if x.introduce {
 		out = to.field(out, nameSource, x.conn.proxy.introduction)

@@ -21,6 +21,7 @@ type table struct {
 	inbound  *inboundTable
 	targets  map[upstreamKey]*target
 	limits   [3][]limit         // by listenerKind
+	tracing  [3]*traceRule      // likewise; nil: nothing is traced
 	logging  [3]*accesslog.Rule // likewise; nil: nothing is logged
 	access   *access            // nil: no policies are for this proxy
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"isthmus/balancer"
+	"isthmus/tracing"
 )
 
 // trail is what an exchange notes on its way for [Proxy.Why]. One that goes well
@@ -22,11 +23,12 @@ type failedTry struct {
 	kind         Kind
 	status       int // of a reply that was thrown away
 	cause        error
+	span         tracing.SpanID
 }
 
 // failed notes that the try under way has failed.
 func (x *exchange) failed(k Kind) {
-	f := failedTry{member: x.member, began: x.trail.began, ended: now(), kind: k, cause: x.trail.cause}
+	f := failedTry{member: x.member, began: x.trail.began, ended: now(), kind: k, cause: x.trail.cause, span: x.traced.try}
 	if k == retriableStatus {
 		f.status, f.cause = x.res.Status, nil
 	}

@@ -69,6 +69,12 @@ var allCases = []benchCase{
 		figures: closedLoop(ratio(1.03)), run: saturated(keep, 1),
 	},
 	{
+		name: "observed", title: "The same with an access log and traces", base: "isthmus",
+		about:   "Isthmus alone, beside itself without: a line of JSON for each request in a file, traces of one in a hundred to a Zipkin. Metrics count in both.",
+		who:     func(all []peer) []peer { return []peer{all[0], observed(all[0])} },
+		figures: closedLoop(ratio(1.1)), run: saturated(keep, 1),
+	},
+	{
 		name: "rate", title: "2,000 requests a second, 16 connections, 1 KiB", base: "haproxy",
 		about: "Open loop, with random gaps: latency counts from the moment when a request was due. Added is what is more than direct, the load straight to the upstream.",
 		who:   func(all []peer) []peer { return append([]peer{direct}, all...) },

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -33,14 +34,20 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// startMesh runs the two clusters of the demonstration with the built binary.
-func startMesh(t *testing.T) *demoMesh {
+// startMesh runs the two clusters of the demonstration with the built binary. more
+// is for every bootstrap file.
+func startMesh(t *testing.T, more ...string) *demoMesh {
 	t.Helper()
 	m, err := newDemoMesh(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.program = program
+	for _, n := range m.nodes {
+		if err := os.WriteFile(m.bootstrapFile(n), []byte(m.bootstrap(n)+strings.Join(more, "")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	t.Cleanup(func() {
 		m.stop()
 		if t.Failed() {

@@ -35,7 +35,7 @@ func (s *server) metrics() *prometheus.Registry {
 	r.MustRegister(
 		admin.NewCollector(s),
 		p.Requests(), p.Connections(), p.Links(), telemetry.UpstreamsCollector(p.Upstreams),
-		telemetry.PoliciesCollector(p.PolicyMatches), p.Mirrors(), telemetry.LogCollector(s.accessLog.Lines),
+		telemetry.PoliciesCollector(p.PolicyMatches), p.Mirrors(), telemetry.LogCollector(s.accessLog.Lines), telemetry.SpansCollector(p.Spans),
 		telemetry.OverflowCollector(func() uint64 { return p.Requests().Overflowed() + p.Connections().Overflowed() }),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

@@ -150,7 +150,7 @@ func (s *server) build(paths []string) (err error) {
 		Node: s.node, Outbound: b.Listeners.Outbound, Inbound: b.Listeners.Inbound,
 		Identity: s.identity, Credentials: s.store, Keys: s.keys,
 		GatewayBind: b.Listeners.Gateway.Bind, GatewayPorts: b.Listeners.Gateway.Ports,
-		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Slow: b.Why.Slow, AccessLog: s.accessLog, Logger: log,
+		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Slow: b.Why.Slow, AccessLog: s.accessLog, Tracing: b.Tracing.Mesh(), Logger: log,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,91 @@
+package config
+
+import (
+	"testing"
+
+	"isthmus/mesh"
+)
+
+func TestParseCollector(t *testing.T) {
+	for _, tt := range []struct {
+		in       string
+		protocol mesh.TraceProtocol
+		want     mesh.Collector // no host: it is refused
+	}{
+		{"zipkin.istio-system:9411", mesh.Zipkin, mesh.Collector{Protocol: mesh.Zipkin, Host: "zipkin.istio-system", Port: 9411}},
+		{"zipkin", mesh.Zipkin, mesh.Collector{Protocol: mesh.Zipkin, Host: "zipkin", Port: 9411}},
+		{"https://zipkin.example/api/v2/spans", mesh.Zipkin, mesh.Collector{Protocol: mesh.Zipkin, Host: "zipkin.example", Port: 443, Path: "/api/v2/spans", TLS: true}},
+		{"grpc://zipkin:1", mesh.Zipkin, mesh.Collector{}},
+		{"http://127.0.0.1:4318", mesh.OTLPHTTP, mesh.Collector{Host: "127.0.0.1", Port: 4318}},
+		{"http://collector/", mesh.OTLPHTTP, mesh.Collector{Host: "collector", Port: 4318}},
+		{"http://[::1]:4318/v1/traces", mesh.OTLPHTTP, mesh.Collector{Host: "::1", Port: 4318, Path: "/v1/traces"}},
+		{"grpc://collector", mesh.OTLPHTTP, mesh.Collector{Protocol: mesh.OTLPGRPC, Host: "collector", Port: 4317}},
+		{"grpc://collector/path", mesh.OTLPHTTP, mesh.Collector{}},
+		{"http://a:b@collector", mesh.OTLPHTTP, mesh.Collector{}},
+		{"http://collector:99999", mesh.OTLPHTTP, mesh.Collector{}},
+		{"http://collector?x", mesh.OTLPHTTP, mesh.Collector{}},
+		{"", mesh.OTLPHTTP, mesh.Collector{}},
+	} {
+		usual := uint32(4318)
+		if tt.protocol == mesh.Zipkin {
+			usual = 9411
+		}
+		got, err := parseCollector(tt.in, tt.protocol, usual)
+		if (err != nil) != (tt.want.Host == "") || err == nil && got != tt.want {
+			t.Errorf("%q: %+v, %v; want %+v", tt.in, got, err, tt.want)
+		}
+	}
+}
+
+// TestRead_Tracing: the ConfigMap of the example, Istio's mesh configuration, and
+// a Telemetry resource.
+func TestRead_Tracing(t *testing.T) {
+	r := Read([]File{{"a.yaml", []byte(`apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    defaultProviders: {tracing: [otel]}
+    defaultConfig:
+      tracing: {sampling: 5, zipkin: {address: "zipkin:9411"}}
+    extensionProviders:
+    - name: otel
+      opentelemetry: {service: ns/collector.observability.svc.cluster.local, port: 4317}
+    - name: http
+      opentelemetry: {service: collector, port: 4318, http: {path: /v1/traces}}
+    - name: zip
+      zipkin: {service: zipkin.istio-system.svc.cluster.local, port: 9411}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: t}
+spec:
+  tracing:
+  - match: {mode: SERVER}
+    providers: [{name: zip}]
+    randomSamplingPercentage: 0.5
+    customTags: {b: {literal: {value: x}}, a: {header: {name: X-Tenant, defaultValue: none}}}
+  - providers: [{name: nope}]
+`)}}, nil)
+	if r.Count(Error) > 0 || r.Count(Warning) != 1 {
+		t.Fatal(r.Findings)
+	}
+	c := r.Config
+	if c.Tracing.Sampling == nil || *c.Tracing.Sampling != 5 || len(c.Tracing.Collectors) != 1 || c.Tracing.Collectors[0].Host != "zipkin" || len(c.DefaultCollectors) != 1 {
+		t.Errorf("%+v", c.Tracing)
+	}
+	want := []mesh.Collector{
+		{Name: "otel", Protocol: mesh.OTLPGRPC, Host: "collector.observability.svc.cluster.local", Port: 4317},
+		{Name: "http", Protocol: mesh.OTLPHTTP, Host: "collector", Port: 4318, Path: "/v1/traces"},
+		{Name: "zip", Protocol: mesh.Zipkin, Host: "zipkin.istio-system.svc.cluster.local", Port: 9411},
+	}
+	for i := range want {
+		if len(c.Collectors) != len(want) || *c.Collectors[i] != want[i] {
+			t.Fatalf("collectors %+v", c.Collectors)
+		}
+	}
+	rule := c.Telemetries[0].Tracing[0]
+	if rule.Sides != mesh.ServerSide || *rule.Sampling != 0.5 || rule.Collector != "zip" || len(rule.Tags) != 2 || rule.Tags[0] != (mesh.TraceTag{Name: "a", Header: "x-tenant", Default: "none"}) {
+		t.Errorf("%+v", rule)
+	}
+}

@@ -1,0 +1,263 @@
+package tracing
+
+import (
+	"bytes"
+	"encoding/hex"
+
+	"isthmus/http1"
+)
+
+// Decision is whether a trace is sampled.
+type Decision uint8
+
+// The decisions. Undecided: nobody before us has said.
+const (
+	Undecided Decision = iota
+	NotSampled
+	Sampled
+)
+
+// Formats are the languages in which a trace's context is written.
+type Formats uint8
+
+// The formats.
+const (
+	W3C      Formats = 1 << iota // traceparent
+	B3Single                     // b3
+	B3Multi                      // x-b3-traceid and others
+)
+
+// Context is what a request says of the trace that it belongs to.
+type Context struct {
+	Trace    TraceID
+	Span     SpanID // of the caller
+	Decision Decision
+	Debug    bool    // B3: sampled whatever others think
+	Short    bool    // B3: the trace's ID had 64 bits
+	Formats  Formats // that were found
+}
+
+// Read finds the context in a request's fields. The first of traceparent, b3 and
+// x-b3-traceid that can be read says it. What cannot be read is as if it was not
+// there (W3C Trace Context 3.2.2.2).
+func Read(fields []http1.Field) (c Context) {
+	var parent, single []byte
+	var multi multiFields
+	for i := range fields {
+		f := &fields[i]
+		switch f.ID {
+		case http1.Traceparent:
+			parent = f.Value
+			c.Formats |= W3C
+		case http1.B3:
+			single = f.Value
+			c.Formats |= B3Single
+		case http1.B3TraceID:
+			multi.trace = f.Value
+			c.Formats |= B3Multi
+		case http1.B3SpanID:
+			multi.span = f.Value
+			c.Formats |= B3Multi
+		case http1.B3Sampled:
+			multi.sampled = f.Value
+			c.Formats |= B3Multi
+		case http1.B3Flags:
+			multi.flags = f.Value
+			c.Formats |= B3Multi
+		case http1.B3ParentSpanID:
+			c.Formats |= B3Multi
+		}
+	}
+	if c.Formats == 0 {
+		return c
+	}
+	if parent != nil && c.readParent(parent) || single != nil && c.readSingle(single) {
+		return c
+	}
+	c.readMulti(&multi)
+	return c
+}
+
+// readParent reads traceparent: version-trace-span-flags.
+func (c *Context) readParent(v []byte) bool {
+	const length = 55 // of version 00; later ones may have more behind it
+	if len(v) < length || v[2] != '-' || v[35] != '-' || v[52] != '-' || len(v) > length && (v[length] != '-' || string(v[:2]) == "00") {
+		return false
+	}
+	var version, flags [1]byte
+	var trace TraceID
+	var span SpanID
+	if !unhex(version[:], v[:2]) || version[0] == 0xff || !unhex(trace[:], v[3:35]) || !unhex(span[:], v[36:52]) || !unhex(flags[:], v[53:55]) || trace == (TraceID{}) || span == (SpanID{}) {
+		return false
+	}
+	c.Trace, c.Span, c.Decision = trace, span, NotSampled
+	if flags[0]&1 != 0 {
+		c.Decision = Sampled
+	}
+	return true
+}
+
+// readSingle reads b3: trace-span-decision-parent, of which the last two may be
+// missing, or the decision alone.
+func (c *Context) readSingle(v []byte) bool {
+	if len(v) == 1 {
+		return c.decide(v)
+	}
+	var trace TraceID
+	i := bytes.IndexByte(v, '-')
+	if i < 0 || !c.readTrace(&trace, v[:i]) {
+		return false
+	}
+	v = v[i+1:]
+	if len(v) < 16 || len(v) > 16 && v[16] != '-' {
+		return false
+	}
+	var span SpanID
+	if !unhex(span[:], v[:16]) || span == (SpanID{}) {
+		return false
+	}
+	if len(v) > 17 {
+		decision, _, _ := bytes.Cut(v[17:], []byte("-"))
+		if !c.decide(decision) {
+			return false
+		}
+	}
+	c.Trace, c.Span = trace, span
+	return true
+}
+
+// multiFields are B3's, one by one.
+type multiFields struct{ trace, span, sampled, flags []byte }
+
+func (c *Context) readMulti(m *multiFields) {
+	var trace TraceID
+	var span SpanID
+	if m.trace != nil && c.readTrace(&trace, m.trace) && len(m.span) == 16 && unhex(span[:], m.span) && span != (SpanID{}) {
+		c.Trace, c.Span = trace, span
+	}
+	if m.sampled != nil {
+		c.decide(m.sampled)
+	}
+	if len(m.flags) == 1 && m.flags[0] == '1' {
+		c.decide([]byte("d"))
+	}
+}
+
+// readTrace reads the ID of a trace, of 128 bits or 64.
+func (c *Context) readTrace(id *TraceID, v []byte) bool {
+	c.Short = len(v) == 16
+	switch {
+	case c.Short && unhex(id[8:], v), len(v) == 32 && unhex(id[:], v):
+		return *id != TraceID{}
+	}
+	return false
+}
+
+// decide reads B3's decision.
+func (c *Context) decide(v []byte) bool {
+	switch string(v) {
+	case "1", "true":
+		c.Decision = Sampled
+	case "0", "false":
+		c.Decision = NotSampled
+	case "d":
+		c.Decision, c.Debug = Sampled, true
+	default:
+		return false
+	}
+	return true
+}
+
+// unhex reads digits, the letters among which are small (W3C) or, of old clients
+// of B3, capital.
+func unhex(dst, src []byte) bool {
+	_, err := hex.Decode(dst, src)
+	return err == nil
+}
+
+// Field is one of those that carry a context.
+type Field uint8
+
+// The fields that are written.
+const (
+	Traceparent Field = iota
+	B3
+	B3TraceID
+	B3SpanID
+	B3ParentSpanID
+	B3Sampled
+	B3Flags
+	numFields
+)
+
+// names are those of the fields.
+var names = [numFields][]byte{
+	[]byte("traceparent"), []byte("b3"), []byte("x-b3-traceid"), []byte("x-b3-spanid"), []byte("x-b3-parentspanid"), []byte("x-b3-sampled"), []byte("x-b3-flags"),
+}
+
+// Name is the field's.
+func (f Field) Name() []byte { return names[f] }
+
+// List returns which fields say the context in some formats, in their order. A
+// span without a parent has no field for it.
+func (c *Context) List(dst []Field, formats Formats, parent SpanID) []Field {
+	if formats&W3C != 0 {
+		dst = append(dst, Traceparent)
+	}
+	if formats&B3Single != 0 {
+		dst = append(dst, B3)
+	}
+	if formats&B3Multi == 0 {
+		return dst
+	}
+	dst = append(dst, B3TraceID, B3SpanID)
+	if parent != (SpanID{}) {
+		dst = append(dst, B3ParentSpanID)
+	}
+	if c.Debug {
+		return append(dst, B3Flags)
+	}
+	return append(dst, B3Sampled)
+}
+
+// AppendValue writes what a field says to the next process: span is the one that
+// sends, parent its own.
+func (c *Context) AppendValue(dst []byte, f Field, span, parent SpanID) []byte {
+	sampled := byte('0')
+	if c.Decision == Sampled {
+		sampled = '1'
+	}
+	switch f {
+	case Traceparent:
+		dst = hex.AppendEncode(append(dst, "00-"...), c.Trace[:])
+		dst = hex.AppendEncode(append(dst, '-'), span[:])
+		return append(dst, '-', '0', sampled)
+	case B3:
+		dst = hex.AppendEncode(append(c.appendTrace(dst), '-'), span[:])
+		if c.Debug {
+			sampled = 'd'
+		}
+		dst = append(dst, '-', sampled)
+		if parent != (SpanID{}) {
+			dst = hex.AppendEncode(append(dst, '-'), parent[:])
+		}
+		return dst
+	case B3TraceID:
+		return c.appendTrace(dst)
+	case B3SpanID:
+		return hex.AppendEncode(dst, span[:])
+	case B3ParentSpanID:
+		return hex.AppendEncode(dst, parent[:])
+	case B3Sampled:
+		return append(dst, sampled)
+	}
+	return append(dst, '1') // B3Flags
+}
+
+// appendTrace writes the ID as long as it came.
+func (c *Context) appendTrace(dst []byte) []byte {
+	if c.Short {
+		return hex.AppendEncode(dst, c.Trace[8:])
+	}
+	return hex.AppendEncode(dst, c.Trace[:])
+}

@@ -1,0 +1,268 @@
+package tracing
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"isthmus/rpc"
+)
+
+// collector is one that does what a test wants.
+type collector struct {
+	mu     sync.Mutex
+	spans  int
+	sends  int
+	broken bool
+	silent bool
+}
+
+func (c *collector) send(ctx context.Context, spans []*Span) error {
+	c.mu.Lock()
+	silent := c.silent
+	c.sends++
+	c.mu.Unlock()
+	if silent {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken {
+		return errors.New("out of order")
+	}
+	c.spans += len(spans)
+	return nil
+}
+
+func (c *collector) close() {}
+
+func (c *collector) set(broken, silent bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.broken, c.silent = broken, silent
+}
+
+func (c *collector) got() (spans, sends int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.spans, c.sends
+}
+
+func exporterTo(c *collector) *Exporter {
+	return newExporter(Options{Logger: slog.New(slog.DiscardHandler)}, &Counts{}, c)
+}
+
+func exchange(n int) []*Span { return make([]*Span, n) }
+
+// TestExporter_Gathers: spans are sent together.
+func TestExporter_Gathers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &collector{}
+		e := exporterTo(c)
+		for range 10 {
+			e.Offer(exchange(2))
+		}
+		time.Sleep(sendEvery / 2)
+		if spans, _ := c.got(); spans != 0 {
+			t.Errorf("%d spans at once", spans)
+		}
+		time.Sleep(sendEvery)
+		if spans, sends := c.got(); spans != 20 || sends != 1 {
+			t.Errorf("%d spans in %d, want 20 in 1", spans, sends)
+		}
+		for range sendFrom {
+			e.Offer(exchange(1))
+		}
+		synctest.Wait()
+		if spans, sends := c.got(); spans != 20+sendFrom || sends != 2 {
+			t.Errorf("%d spans in %d", spans, sends)
+		}
+		e.Offer(exchange(3))
+		e.Close()
+		if spans, _ := c.got(); spans != 23+sendFrom {
+			t.Errorf("%d spans at the end", spans)
+		}
+		e.Offer(exchange(1))
+		if sent, lost := e.counts.Sent.Load(), e.counts.Lost.Load(); sent != 23+sendFrom || lost != 1 {
+			t.Errorf("%d sent, %d lost", sent, lost)
+		}
+	})
+}
+
+// TestExporter_CollectorDown: nobody waits, little is tried, what is lost is
+// counted, and it goes on when the collector is back.
+func TestExporter_CollectorDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &collector{broken: true}
+		e := exporterTo(c)
+		began := time.Now()
+		for range 60 {
+			for range 100 {
+				e.Offer(exchange(1))
+			}
+			time.Sleep(time.Second)
+		}
+		if waited := time.Since(began); waited != time.Minute {
+			t.Errorf("a minute took %v", waited)
+		}
+		if _, sends := c.got(); sends > 10 {
+			t.Errorf("tried %d times in a minute", sends)
+		}
+		c.set(false, false)
+		time.Sleep(2 * longestPause)
+		if spans, _ := c.got(); spans == 0 {
+			t.Error("nothing is sent after the collector came back")
+		}
+		e.Close()
+		spans, _ := c.got()
+		if lost := e.counts.Lost.Load(); spans+int(lost) != 6000 {
+			t.Errorf("%d sent and %d lost of 6000", spans, lost)
+		}
+	})
+}
+
+// TestExporter_CollectorSilent: Close does not wait for one that does not answer.
+func TestExporter_CollectorSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &collector{silent: true}
+		e := exporterTo(c)
+		e.Offer(exchange(1))
+		time.Sleep(2 * sendEvery)
+		began := time.Now()
+		e.Close()
+		if waited := time.Since(began); waited > closeWithin {
+			t.Errorf("Close took %v", waited)
+		}
+		if lost := e.counts.Lost.Load(); lost != 1 {
+			t.Errorf("%d lost", lost)
+		}
+	})
+}
+
+func someSpan() *Span {
+	return &Span{
+		Trace: TraceID{0x4b, 15: 0x36}, ID: own, Parent: SpanID{8}, Kind: Server, Name: "web.prod:80/*", State: "a=b",
+		Start: time.Unix(1700000000, 123000), End: time.Unix(1700000000, 5123000), Failed: true, Tags: []Tag{{"component", "proxy"}, {"http.status_code", "503"}},
+	}
+}
+
+var someResource = Resource{Service: "web.prod", Address: "10.0.0.1", Tags: []Tag{{"node_id", "n1"}}}
+
+// TestSenders: each protocol brings what it should to where it should.
+func TestSenders(t *testing.T) {
+	type request struct {
+		path, mediaType string
+		body            []byte
+	}
+	requests := make(chan request, 1)
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		requests <- request{r.URL.Path, r.Header.Get("Content-Type"), b}
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	defer page.Close()
+	server := rpc.NewServer(map[string]rpc.Method{"/opentelemetry.proto.collector.trace.v1.TraceService/Export": func(m []byte) ([]byte, error) {
+		requests <- request{"", "", bytes.Clone(m)}
+		return nil, nil
+	}})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go server.Serve(l) // ends with server.Close
+	defer server.Close()
+	for _, tt := range []struct {
+		name            string
+		protocol        Protocol
+		address         string
+		path, mediaType string
+	}{
+		{"otlp over http", OTLPHTTP, page.Listener.Addr().String(), "/v1/traces", "application/x-protobuf"},
+		{"otlp over grpc", OTLPGRPC, l.Addr().String(), "", ""},
+		{"zipkin", Zipkin, page.Listener.Addr().String(), "/api/v2/spans", "application/json"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var counts Counts
+			e := NewExporter(Options{
+				Protocol: tt.protocol, Authority: "collector:1", Resource: someResource, Logger: slog.New(slog.DiscardHandler),
+				Dial: func(ctx context.Context) (net.Conn, error) {
+					return new(net.Dialer).DialContext(ctx, "tcp", tt.address)
+				},
+			}, &counts)
+			e.Offer([]*Span{someSpan()})
+			e.Close()
+			r := <-requests
+			if r.path != tt.path || r.mediaType != tt.mediaType || counts.Sent.Load() != 1 {
+				t.Errorf("%s %s, %d sent", r.path, r.mediaType, counts.Sent.Load())
+			}
+			if tt.protocol != Zipkin && !bytes.Equal(r.body, otlpRequest(&someResource, []*Span{someSpan()})) {
+				t.Errorf("%x", r.body)
+			}
+		})
+	}
+}
+
+func TestZipkinJSON(t *testing.T) {
+	var got []map[string]any
+	if err := json.Unmarshal(zipkinJSON(&someResource, []*Span{someSpan()}), &got); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := json.Marshal(got[0])
+	want := `{"duration":5000,"id":"0102030405060708","kind":"SERVER","localEndpoint":{"ipv4":"10.0.0.1","serviceName":"web.prod"},"name":"web.prod:80/*","parentId":"0800000000000000",` +
+		`"tags":{"component":"proxy","error":"true","http.status_code":"503"},"timestamp":1700000000000123,"traceId":"4b000000000000000000000000000036"}`
+	if string(b) != want {
+		t.Errorf("got  %s\nwant %s", b, want)
+	}
+}
+
+// TestOTLPRequest walks the message by the numbers of the protocol's fields.
+func TestOTLPRequest(t *testing.T) {
+	texts := map[string]string{}
+	var walk func(path string, b []byte)
+	nested := map[string]bool{"/1": true, "/1/1": true, "/1/1/1": true, "/1/1/1/2": true, "/1/2": true, "/1/2/1": true, "/1/2/2": true, "/1/2/2/9": true, "/1/2/2/9/2": true, "/1/2/2/15": true}
+	walk = func(path string, b []byte) {
+		err := rpc.EachField(b, func(field protowire.Number, b []byte) error {
+			at := path + "/" + strconv.Itoa(int(field))
+			if nested[at] {
+				walk(at, b)
+			} else {
+				texts[at] += string(b) + ";"
+			}
+			return nil
+		}, func(field protowire.Number, v uint64) {
+			texts[path+"/"+strconv.Itoa(int(field))] = strconv.Itoa(int(v))
+		})
+		if err != nil {
+			t.Fatal(path, err)
+		}
+	}
+	walk("", otlpRequest(&someResource, []*Span{someSpan()}))
+	s := someSpan()
+	for at, want := range map[string]string{
+		"/1/1/1/1": "service.name;node_id;", "/1/1/1/2/1": "web.prod;n1;", "/1/2/1/1": "isthmus;",
+		"/1/2/2/1": string(s.Trace[:]) + ";", "/1/2/2/2": string(s.ID[:]) + ";", "/1/2/2/3": "a=b;", "/1/2/2/4": string(s.Parent[:]) + ";", "/1/2/2/5": "web.prod:80/*;", "/1/2/2/6": "2",
+		"/1/2/2/9/1": "component;http.status_code;", "/1/2/2/9/2/1": "proxy;503;", "/1/2/2/15/3": "2",
+	} {
+		if texts[at] != want {
+			t.Errorf("%s: %q, want %q", at, texts[at], want)
+		}
+	}
+	if strings.Contains(texts["/1/2/2/7"], ";") {
+		t.Error("the start is no number")
+	}
+}
