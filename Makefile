@@ -47,11 +47,20 @@ rotate: ## 50 rotations of leaf and root certificates under load, on two cluster
 testssl: ## testssl.sh against a gateway; needs that (half a minute)
 	ISTHMUS_TESTSSL="$$(command -v testssl.sh || command -v testssl)" $(GO) test -count 1 -v -run TestSecurity_Testssl ./cmd/isthmus | grep -v '^=== '
 
-conformance-metrics: ## metrics in a real Prometheus, traces in a real collector; installs both (root, Debian; 3 minutes)
-	bench/conformance.sh
+console-test: build ## the console in headless Chromium, pictures in bin/console; needs Node, npm and /usr/bin/chromium
+	mkdir -p bin/console && cp bench/console/package.json bench/console/console.mjs bin/console/
+	cd bin/console && npm install --no-audit --no-fund --silent && node console.mjs ../isthmus .
+
+rules-test: ## the alert rules, each fired and over; needs promtool
+	promtool check rules deploy/prometheus/rules.yaml
+	promtool check config deploy/prometheus/prometheus.yaml
+	promtool test rules deploy/prometheus/rules_test.yaml
 
 alerts: ## each alert fires and is over, by a real Prometheus; needs prometheus (some minutes)
 	ISTHMUS_PROMETHEUS="$$(command -v prometheus)" $(GO) test -timeout 30m -count 1 -v -run TestAlerts ./cmd/isthmus | grep -v '^=== '
+
+conformance-metrics: ## metrics in a real Prometheus, traces in a real collector; installs both (root, Debian; 3 minutes)
+	bench/conformance.sh
 
 fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 	@set -e; for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
@@ -63,8 +72,4 @@ fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 clean: ## what the targets have made
 	rm -rf bin
 
-<<<<<<< HEAD
-.PHONY: help build demo test check fmt vet bench bench-peers netns rotate testssl rules-test console-test alerts fuzz clean
-=======
-.PHONY: help build demo test check fmt vet bench bench-peers netns rotate testssl conformance-metrics fuzz clean
->>>>>>> a6eea7e (tracing: spans of exchanges and of their tries)
+.PHONY: help build demo test check fmt vet bench bench-peers netns rotate testssl rules-test console-test alerts conformance-metrics fuzz clean

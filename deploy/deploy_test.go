@@ -1,0 +1,202 @@
+package deploy
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+var update = flag.Bool("update", false, "write what follows from other files")
+
+type rules struct {
+	Groups []struct {
+		Name  string
+		Rules []struct {
+			Alert, Record, Expr string
+			Labels, Annotations map[string]string
+		}
+	}
+}
+
+func readRules(t *testing.T) (r rules) {
+	t.Helper()
+	text, err := os.ReadFile("prometheus/rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestRules_Runbooks: each alert has a grade and a page, and each page an alert
+// and its grade.
+func TestRules_Runbooks(t *testing.T) {
+	const pages = "../docs/runbooks"
+	index, err := os.ReadFile(filepath.Join(pages, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"README.md"}
+	tested, err := os.ReadFile("prometheus/rules_test.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range readRules(t).Groups {
+		for _, r := range g.Rules {
+			if r.Alert == "" {
+				continue
+			}
+			want = append(want, r.Alert+".md")
+			grade := r.Labels["severity"]
+			if !slices.Contains([]string{"P1", "P2", "P3", "P4"}, grade) {
+				t.Errorf("%s has severity %q", r.Alert, grade)
+			}
+			if r.Annotations["runbook_url"] != "docs/runbooks/"+r.Alert+".md" || r.Annotations["summary"] == "" {
+				t.Errorf("%s has annotations %v", r.Alert, r.Annotations)
+			}
+			page, err := os.ReadFile(filepath.Join(pages, r.Alert+".md"))
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			for _, part := range []string{"# " + r.Alert + " (" + grade + ")\n", "\n## What it means\n", "\n## What to look at\n", "\n## What to do\n"} {
+				if !bytes.Contains(page, []byte(part)) {
+					t.Errorf("the page of %s lacks %q", r.Alert, part)
+				}
+			}
+			if line := "| [" + r.Alert + "](" + r.Alert + ".md) | " + grade + " |"; !bytes.Contains(index, []byte(line)) {
+				t.Errorf("the list of runbooks lacks %q", line)
+			}
+			if !bytes.Contains(tested, []byte("- name: "+r.Alert+"\n")) {
+				t.Errorf("nothing tests %s", r.Alert)
+			}
+		}
+	}
+	files, err := os.ReadDir(pages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !slices.Contains(want, f.Name()) {
+			t.Errorf("%s is the page of no alert", f.Name())
+		}
+	}
+}
+
+// TestPrometheusRule: the operator's resource has the rules of the file.
+func TestPrometheusRule(t *testing.T) {
+	const file = "kubernetes/prometheusrule.yaml"
+	text, err := os.ReadFile("prometheus/rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, groups, _ := strings.Cut(string(text), "\ngroups:")
+	head, _, ok := strings.Cut(string(got), "\nspec:\n")
+	if !ok {
+		t.Fatal("no spec")
+	}
+	var want strings.Builder
+	want.WriteString(head + "\nspec:\n")
+	for line := range strings.Lines("groups:" + groups) {
+		if strings.TrimSpace(line) != "" {
+			want.WriteString("  ")
+		}
+		want.WriteString(line)
+	}
+	if want.String() == string(got) {
+		return
+	}
+	if !*update {
+		t.Fatalf("%s is not what follows from rules.yaml: run go test ./deploy -update", file)
+	}
+	if err := os.WriteFile(file, []byte(want.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDashboards: what Grafana reads is whole.
+func TestDashboards(t *testing.T) {
+	files, err := filepath.Glob("grafana/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var board struct {
+			UID, Title string
+			Panels     []struct {
+				ID          int
+				Type, Title string
+				GridPos     struct{ X, Y, W, H int }
+				Targets     []struct{ Expr string }
+			}
+		}
+		if err := json.Unmarshal(text, &board); err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		ids := map[int]bool{}
+		for _, p := range board.Panels {
+			if ids[p.ID] || p.Title == "" || p.GridPos.X+p.GridPos.W > 24 {
+				t.Errorf("%s: panel %d %q is there twice, has no title or sticks out", file, p.ID, p.Title)
+			}
+			ids[p.ID] = true
+			if p.Type != "row" && len(p.Targets) == 0 {
+				t.Errorf("%s: panel %q asks for nothing", file, p.Title)
+			}
+		}
+		if board.UID == "" || len(board.Panels) == 0 {
+			t.Errorf("%s: %+v", file, board)
+		}
+	}
+}
+
+// TestManifests: every manifest can be read, and is of a kind.
+func TestManifests(t *testing.T) {
+	err := filepath.WalkDir("kubernetes", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		for dec := yaml.NewDecoder(f); ; {
+			var m struct {
+				APIVersion string `yaml:"apiVersion"`
+				Kind       string
+				Metadata   struct{ Name, Namespace string }
+			}
+			if err := dec.Decode(&m); err != nil {
+				if err.Error() != "EOF" {
+					t.Errorf("%s: %v", path, err)
+				}
+				return nil
+			}
+			if m.APIVersion == "" || m.Kind == "" || m.Metadata.Name == "" || m.Metadata.Namespace == "" {
+				t.Errorf("%s: %+v", path, m)
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
