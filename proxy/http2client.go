@@ -65,8 +65,14 @@ type sharedConn struct {
 type sharedPool struct {
 	mu      sync.Mutex // guards what is below
 	conns   []*sharedConn
-	dialing chan struct{} // closed when the dial under way has ended; nil: none is
+	dialing *sharedDial // under way; nil: none is
 	closed  bool
+}
+
+// sharedDial is a connection being opened, for all who find none with room.
+type sharedDial struct {
+	done chan struct{} // closed when it has ended
+	err  *Error        // of the endpoint's: nobody need try again; written before done is closed
 }
 
 var upstreamStreams = sync.Pool{New: func() any { return &upstreamConn{stream: &stream{}} }}
@@ -169,21 +175,22 @@ func (p *sharedPool) add(s *sharedConn) {
 }
 
 // dialTurn returns the dial under way to be waited for, or nil to who has to dial.
-func (p *sharedPool) dialTurn() chan struct{} {
+func (p *sharedPool) dialTurn() *sharedDial {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.dialing != nil {
 		return p.dialing
 	}
-	p.dialing = make(chan struct{})
+	p.dialing = &sharedDial{done: make(chan struct{})}
 	return nil
 }
 
-// dialed wakes those who wait for a dial.
-func (p *sharedPool) dialed() {
+// dialed tells those who wait for a dial what has become of it.
+func (p *sharedPool) dialed(err *Error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	close(p.dialing)
+	p.dialing.err = err
+	close(p.dialing.done)
 	p.dialing = nil
 }
 
@@ -195,15 +202,23 @@ func (u *upstream) leaseStream(m *member, client *stream, t, deadline instant) (
 		if c := m.shared.take(u, t); c != nil {
 			return c, nil
 		}
-		if turn := m.shared.dialTurn(); turn != nil {
-			if kind := u.live.queue.await(turn, deadline, client); kind != NoError {
+		if d := m.shared.dialTurn(); d != nil {
+			if kind := u.live.queue.await(d.done, deadline, client); kind != NoError {
 				return nil, &Error{Kind: kind, Upstream: u.key.String()}
+			}
+			if d.err != nil {
+				return nil, d.err
 			}
 			t = now()
 			continue
 		}
+		start := now()
 		err := u.dialShared(m, client, deadline)
-		m.shared.dialed()
+		if hurried := deadline != 0 && deadline < start+u.connectTimeout; err != nil && (hurried || !answers[err.Kind].unsent || err.Kind == Overflow) {
+			m.shared.dialed(nil) // it says more of this request than of the endpoint
+		} else {
+			m.shared.dialed(err)
+		}
 		if err != nil {
 			return nil, err
 		}
