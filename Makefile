@@ -41,6 +41,9 @@ netns: build ## links cut, clusters killed, under load; needs Linux and root; wr
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/netns ./bench/netns
 	bin/netns $(NETNS)
 
+websocket: build ## WebSockets through the binary as without it, by npm's ws; needs Node.js (1 minute)
+	cd bench/websocket && npm ci --no-audit --no-fund && node suite.js ../../bin/isthmus
+
 rotate: ## 50 rotations of leaf and root certificates under load, on two clusters (4 minutes)
 	ISTHMUS_ROTATIONS=50 $(GO) test -timeout 15m -count 1 -v -run TestSecurity_Rotation ./cmd/isthmus | grep -v '^=== '
 
@@ -72,4 +75,4 @@ fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 clean: ## what the targets have made
 	rm -rf bin
 
-.PHONY: help build demo test check fmt vet bench bench-peers netns rotate testssl rules-test console-test alerts conformance-metrics fuzz clean
+.PHONY: help build demo test check fmt vet bench bench-peers netns websocket rotate testssl rules-test console-test alerts conformance-metrics fuzz clean

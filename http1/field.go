@@ -49,12 +49,14 @@ const (
 	Server
 	Via
 	Traceparent
-	B3             // b3
-	B3TraceID      // x-b3-traceid
-	B3SpanID       // x-b3-spanid
-	B3ParentSpanID // x-b3-parentspanid
-	B3Sampled      // x-b3-sampled
-	B3Flags        // x-b3-flags
+	B3              // b3
+	B3TraceID       // x-b3-traceid
+	B3SpanID        // x-b3-spanid
+	B3ParentSpanID  // x-b3-parentspanid
+	B3Sampled       // x-b3-sampled
+	B3Flags         // x-b3-flags
+	WebSocketKey    // sec-websocket-key
+	WebSocketAccept // sec-websocket-accept
 )
 
 var fieldNames = [...]string{
@@ -98,6 +100,8 @@ var fieldNames = [...]string{
 	B3ParentSpanID:       "x-b3-parentspanid",
 	B3Sampled:            "x-b3-sampled",
 	B3Flags:              "x-b3-flags",
+	WebSocketKey:         "sec-websocket-key",
+	WebSocketAccept:      "sec-websocket-accept",
 }
 
 // String returns the name in lower case, "" for Unknown.

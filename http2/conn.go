@@ -104,6 +104,8 @@ type Conn struct {
 	peerTable   bool   // the peer has made its decoder's table smaller: we have none
 	extended    bool   // the peer takes extended CONNECT (RFC 8441)
 
+	introduced chan struct{} // a client's: closed when the server's first SETTINGS have come, or will not
+
 	resets  [64]uint32 // streams that we have reset of late, of which frames may be under way
 	resetAt int
 
@@ -130,7 +132,7 @@ func NewServer(o Options) *Conn {
 // NewClient makes a client's end, whose preface is to be flushed.
 func NewClient(o Options) *Conn {
 	c := newConn(o, false)
-	c.preface = true
+	c.preface, c.introduced = true, make(chan struct{})
 	c.out = AppendSettings(append(c.borrow(), Preface...),
 		Setting{ID: SettingEnablePush, Value: 0},
 		Setting{ID: SettingInitialWindowSize, Value: uint32(c.options.Window)},
@@ -345,7 +347,20 @@ func (c *Conn) end(err error) {
 		s.readable.signal()
 		s.writable.signal()
 	}
+	c.introduce()
 	c.ready.Signal()
+}
+
+// introduce wakes those who wait for the server's first SETTINGS. The caller holds
+// mu.
+func (c *Conn) introduce() {
+	if c.introduced != nil {
+		select {
+		case <-c.introduced:
+		default:
+			close(c.introduced)
+		}
+	}
 }
 
 // Err returns why the connection is over; nil while it is not.
@@ -413,6 +428,21 @@ func (c *Conn) openLocked(s *Stream) error {
 	s.send, s.recv = newSendWindow(c.peerWindow), newRecvWindow(c.window)
 	c.streams[s.id] = s
 	return nil
+}
+
+// TakesConnect reports whether the server takes extended CONNECT (RFC 8441), which
+// it says with its first SETTINGS. [ErrTimeout]: they have not come before limit.
+func (c *Conn) TakesConnect(limit time.Time) (bool, error) {
+	timer := time.NewTimer(time.Until(limit))
+	defer timer.Stop()
+	select {
+	case <-c.introduced:
+	case <-timer.C:
+		return false, ErrTimeout
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.extended, c.err
 }
 
 // Leave says that no more streams are served, and is the beginning of the end:

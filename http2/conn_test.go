@@ -352,3 +352,29 @@ func FuzzConn(f *testing.F) {
 		}
 	})
 }
+
+// TestConn_TakesConnect: whether a server takes extended CONNECT is known when its
+// SETTINGS have come, and nobody waits for those without end.
+func TestConn_TakesConnect(t *testing.T) {
+	e := join(Options{}, Options{}, func(*Stream) {})
+	if takes, err := e.client.TakesConnect(time.Now().Add(20 * time.Second)); !takes || err != nil {
+		t.Errorf("of our server: %v, %v", takes, err)
+	}
+	e.close()
+	c := NewClient(Options{})
+	if _, err := c.TakesConnect(time.Now()); err != ErrTimeout {
+		t.Errorf("of one that says nothing: %v", err)
+	}
+	frames := AppendSettingsAck(AppendSettings(nil))
+	if _, err := c.Receive(frames[:frameHeaderLen]); err != nil {
+		t.Fatal(err)
+	}
+	if takes, err := c.TakesConnect(time.Now().Add(20 * time.Second)); takes || err != nil {
+		t.Errorf("of one that does not: %v, %v", takes, err)
+	}
+	c = NewClient(Options{})
+	c.Close(nil)
+	if _, err := c.TakesConnect(time.Now().Add(20 * time.Second)); err != ErrClosed {
+		t.Errorf("of one that has gone: %v", err)
+	}
+}

@@ -337,6 +337,7 @@ func (c *Conn) takeSettings(h FrameHeader, p []byte) error {
 			c.extended = v == 1
 		}
 	}
+	c.introduce()
 	c.out = AppendSettingsAck(c.room())
 	return c.annoyed(glitchSettings)
 }

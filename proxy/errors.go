@@ -22,6 +22,7 @@ const (
 	Terminated  // the upstream ended the connection before its reply was whole
 	RemoteReset // the upstream ended the stream before its reply was whole
 	Refused     // the upstream says that it has not looked at the request
+	NoUpgrade   // the upstream does not take the upgrade over what it speaks
 	BadReply
 	Overflow
 	Timeout
@@ -68,6 +69,7 @@ var answers = [...]answer{
 	Terminated:      {detail: "upstream_reset_before_response_started{connection_termination}", flag: "UC", status: 503, body: connectError + "connection termination"},
 	RemoteReset:     {detail: "upstream_reset_before_response_started{remote_reset}", flag: "UR", status: 503, body: connectError + "remote reset"},
 	Refused:         {detail: "upstream_reset_before_response_started{remote_refused_stream_reset}", flag: "UR", status: 503, body: connectError + "remote refused stream reset", unsent: true},
+	NoUpgrade:       {detail: "upgrade_failed", flag: "UPE", status: 502, body: connectError + "upgrade failed"},
 	BadReply:        {detail: "upstream_reset_before_response_started{protocol_error}", flag: "UPE", status: 502, body: connectError + "protocol error"},
 	Overflow:        {detail: "upstream_reset_before_response_started{overflow}", flag: "UO", status: 503, body: connectError + "overflow", unsent: true},
 	Timeout:         {detail: "upstream_response_timeout", flag: "UT", status: 504, body: "upstream request timeout"},

@@ -43,6 +43,7 @@ type exchange struct {
 	route   *route
 	matched *requestMatch // the condition by which route was found
 	host    *virtualHost
+	upgrade upgrade
 	body    requestBody
 	pumping pumping
 	fields  []http1.Field // a changed copy of the request's, for header rules
@@ -98,7 +99,13 @@ func (x *exchange) serve() {
 		x.beginTrace(r)
 	}
 
-	err := x.decide()
+	err := NoError
+	if x.req.Upgrade != nil {
+		err = x.readUpgrade()
+	}
+	if err == NoError {
+		err = x.decide()
+	}
 	if err == NoError {
 		err = x.admit()
 	}
@@ -113,7 +120,7 @@ func (x *exchange) serve() {
 	case a.direct != nil:
 		x.answer(a.direct.Status, a.direct.Body)
 	case a.fault == nil || x.inject(a.fault):
-		if a.mirrors != nil {
+		if a.mirrors != nil && x.upgrade.protocol == nil {
 			x.mirror(a.mirrors)
 		}
 		x.forward()

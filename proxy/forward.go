@@ -154,7 +154,7 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	defer m.host.End()
 
 	for fresh := false; ; {
-		c, err := u.lease(m, x.conn.stream, x.clock, deadline, fresh)
+		c, err := x.lease(u, m, deadline, fresh)
 		if err != nil {
 			x.trail.cause = err.Cause
 			if err.Kind == ConnectTimeout && x.deadline != 0 && now() >= x.deadline {
@@ -341,8 +341,11 @@ func (x *exchange) repeatable() bool {
 }
 
 // idempotent reports whether doing the request twice is the same as doing it
-// once (RFC 9110 9.2.2).
+// once (RFC 9110 9.2.2). A GET that begins something else is none of the kind.
 func (x *exchange) idempotent() bool {
+	if x.upgrade.protocol != nil {
+		return false
+	}
 	switch string(x.req.Method) {
 	case "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE":
 		return true

@@ -19,10 +19,15 @@ const (
 // format is how the other end of a stream wants heads.
 func (s *stream) format() headFormat { return headFormat(s.h2 != nil) }
 
-// request begins the head of a request. scheme is for HTTP/2, which says it.
-func (f headFormat) request(dst []byte, req *http1.Request, path, authority, scheme []byte) []byte {
+// request begins the head of a request. scheme and the protocol of an upgrade are
+// for HTTP/2, which says them here.
+func (f headFormat) request(dst []byte, req *http1.Request, path, authority, scheme, protocol []byte) []byte {
 	if f == asHTTP2 {
-		dst = http2.AppendMethod(dst, req.Method)
+		if protocol != nil {
+			dst = http2.AppendProtocol(http2.AppendMethod(dst, methodConnect), protocol)
+		} else {
+			dst = http2.AppendMethod(dst, req.Method)
+		}
 		dst = http2.AppendScheme(dst, scheme)
 		dst = http2.AppendAuthority(dst, authority)
 		return http2.AppendPath(dst, path, req.Query, req.HasQuery)
@@ -79,25 +84,28 @@ func (f headFormat) end(dst []byte) []byte {
 
 // Names of fields that are written.
 var (
-	nameAttempt       = []byte("x-envoy-attempt-count")
-	nameClientCert    = []byte("x-forwarded-client-cert")
-	nameConnection    = []byte("connection")
-	nameContentLength = []byte("content-length")
-	nameContentType   = []byte("content-type")
-	nameDate          = []byte("date")
-	nameDestination   = []byte("x-isthmus-destination")
-	nameExpect        = []byte("expect")
-	nameExpectedTime  = []byte("x-envoy-expected-rq-timeout-ms")
-	nameForwardedFor  = []byte("x-forwarded-for")
-	nameGRPCTimeout   = []byte("grpc-timeout")
-	nameOverloaded    = []byte("x-envoy-overloaded")
-	nameProto         = []byte("x-forwarded-proto")
-	nameRequestID     = []byte("x-request-id")
-	nameSetCookie     = []byte("set-cookie")
-	nameSource        = []byte("x-isthmus-source")
-	nameTE            = []byte("te")
-	nameTransfer      = []byte("transfer-encoding")
-	nameUnsent        = []byte("x-isthmus-unsent")
+	nameAttempt         = []byte("x-envoy-attempt-count")
+	nameClientCert      = []byte("x-forwarded-client-cert")
+	nameConnection      = []byte("connection")
+	nameContentLength   = []byte("content-length")
+	nameContentType     = []byte("content-type")
+	nameDate            = []byte("date")
+	nameDestination     = []byte("x-isthmus-destination")
+	nameExpect          = []byte("expect")
+	nameExpectedTime    = []byte("x-envoy-expected-rq-timeout-ms")
+	nameForwardedFor    = []byte("x-forwarded-for")
+	nameGRPCTimeout     = []byte("grpc-timeout")
+	nameOverloaded      = []byte("x-envoy-overloaded")
+	nameProto           = []byte("x-forwarded-proto")
+	nameRequestID       = []byte("x-request-id")
+	nameSetCookie       = []byte("set-cookie")
+	nameSource          = []byte("x-isthmus-source")
+	nameTE              = []byte("te")
+	nameTransfer        = []byte("transfer-encoding")
+	nameUnsent          = []byte("x-isthmus-unsent")
+	nameUpgrade         = []byte("upgrade")
+	nameWebSocketAccept = []byte("sec-websocket-accept")
+	nameWebSocketKey    = []byte("sec-websocket-key")
 
 	valueChunked   = []byte("chunked")
 	valueClose     = []byte("close")

@@ -23,10 +23,7 @@ const (
 // h2UpgradePolicy and useClientProtocol (Istio: buildUpstreamClusterHttpSettings).
 // Where the port does not say, the client's will do, as Istio has it.
 func protocolOf(k upstreamKey, endpoints []*mesh.Endpoint, pool *mesh.ConnectionPool) speaks {
-	port := mesh.ProtocolUnknown
-	if len(endpoints) > 0 {
-		port = endpoints[0].Port.Protocol
-	}
+	port := portProtocol(endpoints)
 	switch {
 	case k.relay:
 		return speaksHTTP1 // it is not asked
@@ -40,6 +37,21 @@ func protocolOf(k upstreamKey, endpoints []*mesh.Endpoint, pool *mesh.Connection
 		return speaksAsClient
 	}
 	return speaksHTTP1
+}
+
+// portProtocol is what the port of an upstream says that it speaks.
+func portProtocol(endpoints []*mesh.Endpoint) mesh.Protocol {
+	if len(endpoints) == 0 {
+		return mesh.ProtocolUnknown
+	}
+	return endpoints[0].Port.Protocol
+}
+
+// mayHTTP1 reports whether an upstream that is spoken to in HTTP/2 may be in
+// HTTP/1.1, too: for upgrades it does not take otherwise.
+func mayHTTP1(endpoints []*mesh.Endpoint, pool *mesh.ConnectionPool) bool {
+	port := portProtocol(endpoints)
+	return port != mesh.ProtocolHTTP2 && port != mesh.ProtocolGRPC && !pool.UseClientProtocol
 }
 
 // multiplexes reports whether a request of a client goes over HTTP/2.

@@ -89,7 +89,7 @@ func (s *stream) writeHead(head []byte, t instant) error {
 // writeBody sends a part of a body. last says that there is no more.
 func (s *stream) writeBody(p []byte, last bool, t instant) error {
 	if s.h2 != nil {
-		return s.h2.Write(p, last, s.writeLimit(t))
+		return streamError(s.h2.Write(p, last, s.writeLimit(t)))
 	}
 	return s.write(p, t)
 }
@@ -148,7 +148,7 @@ func (x *exchange) sendStream(c *upstreamConn) Kind {
 	if whole {
 		trailers = x.requestTrailers()
 	}
-	n, err := c.h2.Start(x.out, b.data, whole && len(trailers) == 0)
+	n, err := c.h2.Start(x.out, b.data, whole && len(trailers) == 0 && x.upgrade.protocol == nil)
 	switch {
 	case errors.Is(err, http2.ErrUnprocessed):
 		return stale

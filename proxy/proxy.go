@@ -77,15 +77,16 @@ type Proxy struct {
 	draining atomic.Bool
 	reached  sync.Map // upstreamKey -> *reach, of targets that others have asked for
 
-	workers   workers
-	mirroring mirroring
-	spans     tracing.Counts
-	slow      time.Duration // Options.Slow
-	memory    memory        // of troubles
-	keys      *auth.Keys
-	tallies   tallies
-	refusals  *rate.Limiter // of what the log tells of them
-	audits    *rate.Limiter // likewise
+	workers    workers
+	websockets webSockets
+	mirroring  mirroring
+	spans      tracing.Counts
+	slow       time.Duration // Options.Slow
+	memory     memory        // of troubles
+	keys       *auth.Keys
+	tallies    tallies
+	refusals   *rate.Limiter // of what the log tells of them
+	audits     *rate.Limiter // likewise
 
 	mu        sync.Mutex // guards what is below
 	listeners map[string]*listener
@@ -315,7 +316,8 @@ func (p *Proxy) Addresses() map[string]string {
 
 // Drain ends the connections that are idle and waits for the others: each is
 // told with its next reply. Connections that are being made are still served,
-// once; after two seconds no more are accepted. It returns ctx's error if that
+// once; after two seconds no more are accepted. WebSockets are closed shortly
+// before ctx's deadline, or at once if it has none. It returns ctx's error if that
 // comes first.
 func (p *Proxy) Drain(ctx context.Context) error {
 	p.draining.Store(true)
@@ -326,6 +328,14 @@ func (p *Proxy) Drain(ctx context.Context) error {
 		l.acceptPending()
 	}
 	p.mu.Unlock()
+	var parting <-chan time.Time // nil: the drain takes as long as it takes
+	if end, ok := ctx.Deadline(); ok {
+		timer := time.NewTimer(time.Until(end) - farewell(time.Until(end)))
+		defer timer.Stop()
+		parting = timer.C
+	} else {
+		p.websockets.leave()
+	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for closed, end := false, now()+2*acceptDelay; ; {
@@ -345,6 +355,8 @@ func (p *Proxy) Drain(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%d connections still under way: %w", left, ctx.Err())
+		case <-parting:
+			p.websockets.leave()
 		case <-tick.C:
 		}
 	}

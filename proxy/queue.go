@@ -26,6 +26,11 @@ func (u *upstream) lease(m *member, client *stream, t, deadline instant, fresh b
 	if u.multiplexes(client) {
 		return u.leaseStream(m, client, t, deadline)
 	}
+	return u.leaseWhole(m, client, t, deadline, fresh)
+}
+
+// leaseWhole does so over HTTP/1.1, whatever the upstream is spoken to by usually.
+func (u *upstream) leaseWhole(m *member, client *stream, t, deadline instant, fresh bool) (*upstreamConn, *Error) {
 	q := &u.live.queue
 	limit := u.limits.connections
 	if !fresh && (limit == 0 || q.waiting.Load() == 0) {

@@ -24,6 +24,9 @@ func (x *exchange) readReply(c *upstreamConn, deadline instant) Kind {
 		if kind := x.readReplyHead(c, deadline); kind != NoError {
 			return kind
 		}
+		if x.switches(c) {
+			return x.agree(c)
+		}
 		if x.res.Status >= 200 {
 			return NoError
 		}
@@ -151,6 +154,9 @@ func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64
 // deliver sends the reply whose head has been read to the client, and puts the
 // upstream connection back if both bodies were complete.
 func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
+	if x.upgrade.agreed {
+		return x.tunnel(c, d, u)
+	}
 	x.status = x.res.Status
 	reusable := c.h2 != nil || !x.res.Close && x.res.Framing != http1.UntilClose
 	chunked := x.conn.h2 == nil && (x.res.Framing == http1.Chunked || x.res.Framing == http1.UntilClose)
@@ -367,7 +373,7 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 	for i := range fields {
 		f := &fields[i]
 		dated = dated || f.ID == http1.Date
-		if hopByHop(f.ID) || f.ID == http1.IsthmusUnsent || x.res.Hop && x.res.Listed(f.Name) ||
+		if hopByHop(f.ID) || f.ID == http1.IsthmusUnsent || f.ID == http1.WebSocketAccept && x.upgrade.websocket || x.res.Hop && x.res.Listed(f.Name) ||
 			x.conn.kind == gateway && f.ID == http1.Unknown && ownWord(f.Name) {
 			continue
 		}
@@ -394,10 +400,12 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 // connection is kept, where the version does not say it already.
 func (x *exchange) endHead(out []byte, to headFormat) {
 	if to == asHTTP1 {
-		if x.conn.proxy.draining.Load() {
+		if x.conn.proxy.draining.Load() || x.upgrade.protocol != nil && x.overtaken() {
 			x.keep = false
 		}
 		switch {
+		case x.upgrade.agreed:
+			out = x.appendSwitch(out)
 		case !x.keep:
 			out = to.field(out, nameConnection, valueClose)
 		case x.req.Minor == 0:

@@ -28,7 +28,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 		}
 	}
 
-	out := to.request(x.out[:0], &x.req, path, authority, scheme)
+	out := to.request(x.out[:0], &x.req, path, authority, scheme, x.upgrade.protocol)
 	var forwarded, proto, id, attempt, cert []byte
 	edge, grpc := x.conn.kind == gateway, false
 	for i := range fields {
@@ -38,6 +38,10 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 			http1.ProxyConnection, http1.Upgrade, http1.TE, http1.Expect,
 			http1.IsthmusDestination, http1.IsthmusSource, http1.IsthmusProbe, http1.EnvoyUpstreamTimeout:
 			continue
+		case http1.WebSocketKey:
+			if x.upgrade.websocket {
+				continue
+			}
 		case http1.XForwardedClientCert:
 			// Whoever has proved to be one of the mesh's proxies is believed.
 			if x.conn.kind == inbound && x.conn.identity != "" {
@@ -120,6 +124,9 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 	out = x.appendDeadline(out, to, deadline, grpc)
 	if d := m.destination; d != "" {
 		out = to.text(out, nameDestination, d)
+	}
+	if x.upgrade.protocol != nil && to == asHTTP1 {
+		out = x.appendOffer(out)
 	}
 	if x.req.Trailers && to == asHTTP2 {
 		out = to.field(out, nameTE, valueTrailers) // gRPC wants to see it

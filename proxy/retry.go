@@ -80,7 +80,7 @@ func (p *retryPlan) covers(x *exchange, k Kind) bool {
 		return on&(mesh.RetryRefusedStream|mesh.RetryReset|mesh.RetryResetBeforeRequest|mesh.RetryGatewayError|mesh.Retry5xx) != 0
 	case Terminated, RemoteReset, Stalled, BadReply, TryTimeout:
 		if on&(mesh.RetryReset|mesh.RetryGatewayError|mesh.Retry5xx) != 0 {
-			return p.policy.Explicit || x.idempotent()
+			return p.repeats(x)
 		}
 	}
 	return false
@@ -93,7 +93,12 @@ func (p *retryPlan) wants(x *exchange, status int) bool {
 		return false
 	}
 	x.unwanted = true
-	return p.left > 0 && x.repeatable() && (p.policy.Explicit || x.idempotent())
+	return p.left > 0 && x.repeatable() && p.repeats(x)
+}
+
+// repeats reports whether what was sent may be sent once more: an upgrade never.
+func (p *retryPlan) repeats(x *exchange) bool {
+	return x.idempotent() || p.policy.Explicit && x.upgrade.protocol == nil
 }
 
 // names reports whether the policy calls a reply of this status a failure.

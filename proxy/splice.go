@@ -85,11 +85,11 @@ func (s *stream) fillPipe(p *pipe, n int64) error {
 	return err
 }
 
-// tryPipe moves what has come into an empty pipe without waiting; n is 0 if
-// nothing has, or nothing will.
-func (s *stream) tryPipe(p *pipe) (n int, err error) {
+// tryPipe moves what has come into an empty pipe without waiting, most bytes of it
+// at the most; n is 0 if nothing has, or nothing will.
+func (s *stream) tryPipe(p *pipe, most int) (n int, err error) {
 	var errno syscall.Errno
-	err = s.control(func(fd uintptr) { p.held, errno = rawSplice(fd, uintptr(p.w), pipeSize) })
+	err = s.control(func(fd uintptr) { p.held, errno = rawSplice(fd, uintptr(p.w), most) })
 	if err == nil && errno != 0 && errno != syscall.EAGAIN {
 		err = errno
 	}

@@ -268,6 +268,10 @@ func (s *stream) interrupt() {
 // will, gets an error. With a reset, the peer cannot take what it has got for
 // the whole.
 func (s *stream) kill(reset bool) {
+	if s.h2 != nil {
+		s.h2.Reset(http2.CodeCancel)
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dead = true
@@ -442,6 +446,10 @@ const (
 
 // closeWrite ends our side in order.
 func (s *stream) closeWrite() {
+	if s.h2 != nil {
+		s.h2.Write(nil, true, s.writeLimit(now()))
+		return
+	}
 	s.endTLS()
 	s.control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_WR) })
 }

@@ -104,7 +104,7 @@ func TestStrict_Replies(t *testing.T) {
 			p := strictProxy(t, up.address)
 			sent := 0
 			for _, request := range []string{
-				asGet(), asPost("abc", "Content-Length: 3"), asGet("Connection: upgrade", "Upgrade: websocket"), asGet("Connection: close"),
+				asGet(), asPost("abc", "Content-Length: 3"), asGet("Connection: upgrade", "Upgrade: foo"), asWebSocket(), asGet("Connection: close"),
 			} {
 				final := func(s string) bool { return strings.HasSuffix(s, "reset reason: protocol error") }
 				got := exchangeRaw(t, p.address("outbound"), request, final)

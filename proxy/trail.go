@@ -80,9 +80,10 @@ func (t *trail) forget() {
 	}
 }
 
-// troubled reports whether the exchange, which is over, may be one to remember.
+// troubled reports whether the exchange, which is over, may be one to remember. How
+// a client ends a tunnel is its own business.
 func (x *exchange) troubled() bool {
-	return x.kind != NoError || x.status >= 400 || x.trail.waited(x) > x.conn.proxy.slow
+	return x.kind != NoError && (!x.upgrade.agreed || x.kind == Terminated) || x.status >= 400 || x.trail.waited(x) > x.conn.proxy.slow
 }
 
 // waited is how long the client waited for the reply to begin; for as long as the

@@ -75,6 +75,7 @@ type upstream struct {
 	live    *live
 
 	speaks         speaks
+	alsoHTTP1      bool // where that is not HTTP/1.1, it may be
 	connectTimeout instant
 	idleTimeout    instant
 	maxRequests    uint32  // per connection; 0: no limit
@@ -84,6 +85,7 @@ type upstream struct {
 	limits         limits
 	retries        breaker.Limits
 	relayIdle      instant          // of relayed connections; 0: none
+	tunnelIdle     instant          // of what upgrades have begun; likewise
 	begun          *breaker.Window  // of requests, for retryBudget.budgetInterval; nil: those under way count
 	tls            *tlsClient       // of the policy; nil: it asks for none
 	hash           *mesh.HashPolicy // nil: requests belong nowhere
@@ -195,9 +197,10 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 	u.maxDuration = instant(pool.MaxDuration)
 	u.keepAlive = pool.KeepAlive
 	u.speaks, u.keepAliveHTTP2 = protocolOf(t.key, endpoints, pool), pool.HTTP2KeepAlive
-	u.relayIdle = instant(relayIdleDefault)
+	u.alsoHTTP1 = mayHTTP1(endpoints, pool)
+	u.relayIdle, u.tunnelIdle = instant(relayIdleDefault), u.idleTimeout
 	if idle := pool.TCPIdleTimeout; idle != nil {
-		u.relayIdle = instant(*idle)
+		u.relayIdle, u.tunnelIdle = instant(*idle), instant(*idle)
 	}
 	u.limits = limits{
 		connections: int32(pool.MaxConnections),

@@ -61,7 +61,7 @@ func (t *trouble) because() (string, []string) {
 			return first + ": none is known for " + strings.Join(orNone(t.targets), ", "), nil
 		}
 		return first, append(tries, t.nobody...)
-	case ConnectFailure, ConnectTimeout, LinkDown, Stalled, Terminated, RemoteReset, Refused, BadReply:
+	case ConnectFailure, ConnectTimeout, LinkDown, Stalled, Terminated, RemoteReset, Refused, NoUpgrade, BadReply:
 		return kindWords[t.kind] + t.noMore(), tries
 	case Overflow:
 		first := "the upstream had as many requests or connections under way as its connectionPool allows"
@@ -106,6 +106,7 @@ var kindWords = map[Kind]string{
 	Terminated:     "the endpoint ended the connection before its reply was whole",
 	RemoteReset:    "the endpoint reset the request before its reply was whole",
 	Refused:        "the endpoint refused to look at the request",
+	NoUpgrade:      "the endpoint does not take what the request asks for in the place of HTTP",
 	BadReply:       "the endpoint's reply is not HTTP as the RFC has it",
 	BadRequest:     "the request is not one that everybody would read alike",
 	RateLimited:    "a rate limit has no room for it",

@@ -121,6 +121,7 @@ func TestWhy_Answers(t *testing.T) {
 		{RemoteReset, "reset", get("reset.test"), `the client got 503 UR because the endpoint reset the request.*try 1.*INTERNAL_ERROR`},
 		{Refused, "refused", get("refused.test"), `the client got 503 UR because the endpoint refused to look at the request; \d tries`},
 		{BadReply, "garbage", get("garbage.test"), `the client got 502 UPE because the endpoint's reply is not HTTP.*malformed HTTP/1 message`},
+		{NoUpgrade, "websocket", strings.Replace(asWebSocket(), "s.test", "reset.test", 1), `the client got 502 UPE because the endpoint does not take what the request asks for in the place of HTTP.*RFC 8441`},
 		{Overflow, "full", get("full.test"), `the client got 503 UO because the upstream had as many requests or connections under way as its connectionPool allows \(test.yaml:\d+\)`},
 		{Timeout, "route", get("silent.test"), `the client got 504 UT because the rule quick \(test.yaml:\d+\) gives it 30ms.*try 1`},
 		{Timeout, "caller", "GET / HTTP/1.1\r\nHost: try.test\r\ngrpc-timeout: 5m\r\n\r\n", `504 UT because its caller waits 5ms for it`},

@@ -136,9 +136,12 @@ func (c *conn) readStream(x *exchange) (Kind, int) {
 		c.h2.Fault(err)
 		return ClientGone, 0
 	}
+	if string(x.req.Method) == "CONNECT" {
+		if kind, status := x.readConnect(end); kind != NoError {
+			return kind, status
+		}
+	}
 	switch {
-	case string(x.req.Method) == "CONNECT":
-		return BadRequest, 405
 	case x.req.Underscore && c.kind == gateway:
 		return BadRequest, 400
 	case x.req.Framing == http1.Length && c.h2.ExpectLength(x.req.ContentLength) != nil:
