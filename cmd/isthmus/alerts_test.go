@@ -101,7 +101,7 @@ func TestAlerts(t *testing.T) {
 			mends: func(t *testing.T) { w.callee.kill(); w.callee.start(t, program) },
 		},
 		{
-			name: "no room for the log", alerts: []string{"IsthmusAccessLogLost"},
+			name: "no room for the log, and nobody takes spans", alerts: []string{"IsthmusAccessLogLost", "IsthmusSpansLost"},
 			breaks: func(t *testing.T) {
 				w.caller.kill()
 				w.caller.log = "/dev/full"
@@ -312,7 +312,7 @@ func (p *alertProxy) start(t *testing.T, program string) {
 	t.Helper()
 	log := ""
 	if p.log != "" {
-		log = "accessLog: {path: " + p.log + ", format: text}\n"
+		log = "accessLog: {path: " + p.log + ", format: text}\ntracing: {sampling: 100, zipkin: {address: \"127.0.0.1:1\"}}\n"
 	}
 	p.w.write(t, p.name+".yaml", fmt.Sprintf(`node: {name: %[1]s, address: 127.0.0.1, cluster: %[2]s, namespace: prod, serviceAccount: %[1]s, labels: {app: %[1]s}}
 listeners: {outbound: %[3]q, inbound: %[4]q, admin: %[5]q, metrics: %[6]q}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.yaml.in/yaml/v3"
+
+	"isthmus/config"
+)
+
+// TestMonitoring_NamesExist: every metric that alerts and dashboards of deploy
+// ask for is one that a proxy shows, or that the rules record.
+func TestMonitoring_NamesExist(t *testing.T) {
+	b, _, err := config.LoadBootstrap("", []string{
+		"ISTHMUS_LISTENERS_OUTBOUND=127.0.0.1:0", "ISTHMUS_LISTENERS_INBOUND=", "ISTHMUS_LISTENERS_ADMIN=", "ISTHMUS_LISTENERS_METRICS=", "ISTHMUS_GOSSIP_BIND=",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := start(b, []string{t.TempDir()}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	known := map[string]bool{"up": true} // Prometheus' own
+	descs := make(chan *prometheus.Desc)
+	go func() { // ends with what there is to describe
+		s.metrics().Describe(descs)
+		close(descs)
+	}()
+	name := regexp.MustCompile(`fqName: "([^"]+)"`)
+	for d := range descs {
+		known[name.FindStringSubmatch(d.String())[1]] = true
+	}
+
+	asked := map[string][]string{} // by place
+	var rules struct {
+		Groups []struct {
+			Rules []struct{ Record, Alert, Expr string }
+		}
+	}
+	text, err := os.ReadFile("../../deploy/prometheus/rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(text, &rules); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range rules.Groups {
+		for _, r := range g.Rules {
+			if r.Record != "" {
+				known[r.Record] = true
+			}
+			asked["rules.yaml "+r.Alert+r.Record] = append(asked[r.Alert], r.Expr)
+		}
+	}
+	boards, err := filepath.Glob("../../deploy/grafana/*.json")
+	if err != nil || len(boards) == 0 {
+		t.Fatal(err, boards)
+	}
+	for _, file := range boards {
+		var board struct {
+			Panels []struct {
+				Title   string
+				Targets []struct{ Expr string }
+			}
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(text, &board); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range board.Panels {
+			for _, q := range p.Targets {
+				asked[filepath.Base(file)+" "+p.Title] = append(asked[filepath.Base(file)+" "+p.Title], q.Expr)
+			}
+		}
+	}
+	metric := regexp.MustCompile(`\b(?:istio|isthmus|envoy_cluster|envoy_server|process|go)[_:][a-z0-9_:]+`)
+	quoted := regexp.MustCompile(`"[^"]*"|\b(?:by|without|on|ignoring) ?\([^)]*\)`)
+	n := 0
+	for place, list := range asked {
+		for _, expr := range list {
+			for _, m := range metric.FindAllString(quoted.ReplaceAllString(expr, ""), -1) {
+				n++
+				if m == "envoy_cluster_name" || known[m] {
+					continue
+				}
+				base := m
+				for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+					base = strings.TrimSuffix(base, suffix)
+				}
+				if !known[base] {
+					t.Errorf("%s asks for %s, which nobody shows", place, m)
+				}
+			}
+		}
+	}
+	if n < 50 {
+		t.Errorf("only %d names found", n)
+	}
+}
