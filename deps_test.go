@@ -13,7 +13,7 @@ import (
 // own only, never a neighbour.
 var floors = [][]string{
 	{"http1"}, // the message model, on which the other protocol stands
-	{"mesh", "history", "http2", "sni", "ratelimit", "breaker", "telemetry", "accesslog", "explain", "rpc", "deploy"},
+	{"mesh", "history", "canary", "http2", "sni", "ratelimit", "breaker", "telemetry", "accesslog", "explain", "rpc", "deploy"},
 	{"balancer", "health", "config", "gossip", "admin", "tls", "auth", "tracing"},
 	{"proxy", "control"},
 	{"cmd/isthmus", "bench/peers", "bench/netns"},

@@ -102,6 +102,7 @@ type Status struct {
 	Node     string   `json:"node"`
 	Version  string   `json:"version"`
 	Snapshot Snapshot `json:"snapshot"`
+	Canary   string   `json:"canary,omitempty"` // of a candidate configuration, in a few words
 	Warnings int      `json:"warnings"`
 
 	Endpoints      int               `json:"endpoints"`
@@ -165,6 +166,8 @@ type State interface {
 	History() []history.Revision // the latest first
 	Diff(from, to uint64) (*history.Difference, error)
 	Rollback(ctx context.Context, to uint64) (history.Revision, error)
+	Canary() Canary
+	Steer(do string) error // a candidate: promote, return or retry
 	Reload()
 	Drain()
 	Quit()
@@ -226,6 +229,7 @@ func New(s State, g prometheus.Gatherer) http.Handler {
 		reply(w, r, e, func(o io.Writer) { explain.Write(o, e) })
 	})
 	serveHistory(mux, s)
+	serveCanary(mux, s)
 	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, s.ConfigDump()) })
 	for path, act := range map[string]func(){"/drain": s.Drain, "/quitquitquit": s.Quit, "/reload": s.Reload} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
@@ -322,6 +326,9 @@ func WriteStatus(w io.Writer, s Status) {
 	}
 	if s.Identity != "" {
 		fmt.Fprintf(t, "identity\t%s\tuntil %s\n", s.Identity, s.IdentityEnds)
+	}
+	if s.Canary != "" {
+		fmt.Fprintf(t, "candidate\t%s\t\n", s.Canary)
 	}
 	t.Flush()
 	if s.Snapshot.Rollback != 0 {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"isthmus/canary"
 	"isthmus/explain"
 	"isthmus/history"
 	"isthmus/telemetry"
@@ -92,6 +93,21 @@ func (s *state) Rollback(_ context.Context, to uint64) (history.Revision, error)
 	}
 	s.did = append(s.did, "rollback")
 	return history.Revision{Number: 4, Of: to}, nil
+}
+func (s *state) Canary() Canary {
+	var a canary.Arm
+	a.Count(canary.Failed, 0)
+	return Canary{
+		State: canary.Partial, Hash: "ddd", Percent: 10, Stage: 2, Stages: 3, Age: 61, Changes: history.Compare(nil, nil), Candidate: NewSide(a.Counts()),
+		Compare: canary.Compare{Compared: 9, Different: 3, Differences: []canary.Difference{{Kind: "destination", Current: "a", Candidate: "b", Example: "GET x/", Count: 3}}},
+	}
+}
+func (s *state) Steer(do string) error {
+	if do != "return" {
+		return errors.New("write promote, return or retry")
+	}
+	s.did = append(s.did, do)
+	return nil
 }
 func (s *state) Reload() { s.did = append(s.did, "reload") }
 func (s *state) Drain()  { s.did = append(s.did, "drain") }
@@ -247,6 +263,28 @@ func TestNew_History(t *testing.T) {
 		{"POST", "/config/rollback", 400, "to=REVISION is missing"},
 		{"POST", "/config/rollback?to=2", 409, "is what is in force"},
 		{"POST", "/config/rollback?to=1", 200, "revision 4 is in force, the configuration of revision 1"},
+	} {
+		if w := ask(h, tt.method, tt.target, nil); w.Code != tt.status || !strings.Contains(w.Body.String(), tt.want) {
+			t.Errorf("%s %s: %d %q, want %d and %q", tt.method, tt.target, w.Code, w.Body, tt.status, tt.want)
+		}
+	}
+}
+
+// TestNew_Canary: what is shown of a candidate, and what may be asked of it.
+func TestNew_Canary(t *testing.T) {
+	h := New(&state{}, prometheus.NewRegistry())
+	for _, tt := range []struct {
+		method, target string
+		status         int
+		want           string
+	}{
+		{"GET", "/config/canary", 200, "ddd, 10 % of the requests for 61s: 1, of which 1 failed and 0 were refused"},
+		{"GET", "/config/canary", 200, "3      destination  a        b          -       GET x/"},
+		{"GET", "/config/canary?format=json", 200, `"compared": 9`},
+		{"GET", "/config/canary?format=json", 200, `"failed": 1`},
+		{"GET", "/config/canary?format=json", 200, `"p90": 0`},
+		{"POST", "/config/canary", 409, "write promote"},
+		{"POST", "/config/canary?do=return", 200, "candidate"},
 	} {
 		if w := ask(h, tt.method, tt.target, nil); w.Code != tt.status || !strings.Contains(w.Body.String(), tt.want) {
 			t.Errorf("%s %s: %d %q, want %d and %q", tt.method, tt.target, w.Code, w.Body, tt.status, tt.want)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"isthmus/canary"
 )
 
 // Metrics returns the handler of the metrics listener: the health checks of
@@ -57,6 +59,10 @@ var (
 	reloadDesc    = prometheus.NewDesc("isthmus_config_in_force", "1 if the files are in force as they are now, 0 if an earlier state of them is.", nil, nil)
 	revisionDesc  = prometheus.NewDesc("isthmus_config_revision", "Revision of the configuration in force, as isthmus config history numbers them.", nil, nil)
 	rollbackDesc  = prometheus.NewDesc("isthmus_config_rolled_back", "1 if an earlier revision was brought back and holds, 0 if the files do.", nil, nil)
+	canaryDesc    = prometheus.NewDesc("isthmus_canary_state", "1 of the state in which the candidate configuration is.", []string{"state"}, nil)
+	canaryPctDesc = prometheus.NewDesc("isthmus_canary_percent", "Percent of the requests that the candidate configuration decides.", nil, nil)
+	canaryRqDesc  = prometheus.NewDesc("isthmus_canary_requests", "Requests in this stage of a trial by who decided them, and what became of them.", []string{"decided_by", "outcome"}, nil)
+	canaryCmpDesc = prometheus.NewDesc("isthmus_canary_compared", "Requests of a trial whose decisions were compared, by whether they are alike.", []string{"alike"}, nil)
 	warningsDesc  = prometheus.NewDesc("isthmus_config_warnings", "Warnings of the configuration.", nil, nil)
 	membersDesc   = prometheus.NewDesc("isthmus_gossip_members", "Gossip members by state.", []string{"state"}, nil)
 	endpointsDesc = prometheus.NewDesc("isthmus_endpoints", "Endpoints by cluster, and whether they may get traffic.", []string{"cluster", "healthy"}, nil)
@@ -81,7 +87,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{readyDesc, snapshotDesc, ageDesc, reloadDesc, revisionDesc, rollbackDesc, warningsDesc, membersDesc, endpointsDesc, endsDesc, usableDesc, renewedDesc, buildDesc, recordsDesc, behindDesc, queuedDesc, droppedDesc, healthDesc, gossipRTTDesc, heardDesc, liveDesc, stateDesc, daysLeftDesc, probesDesc} {
+	for _, d := range []*prometheus.Desc{readyDesc, snapshotDesc, ageDesc, reloadDesc, revisionDesc, rollbackDesc, canaryDesc, canaryPctDesc, canaryRqDesc, canaryCmpDesc, warningsDesc, membersDesc, endpointsDesc, endsDesc, usableDesc, renewedDesc, buildDesc, recordsDesc, behindDesc, queuedDesc, droppedDesc, healthDesc, gossipRTTDesc, heardDesc, liveDesc, stateDesc, daysLeftDesc, probesDesc} {
 		out <- d
 	}
 }
@@ -98,6 +104,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	gauge(reloadDesc, number(s.Snapshot.Error == "" && s.Snapshot.Rollback == 0))
 	gauge(revisionDesc, float64(s.Snapshot.Revision))
 	gauge(rollbackDesc, number(s.Snapshot.Rollback != 0))
+	c.collectCanary(gauge)
 	gauge(warningsDesc, float64(s.Warnings))
 
 	gauge(buildDesc, 1, s.Version)
@@ -172,6 +179,25 @@ func (c *Collector) collectGossip(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(gossipRTTDesc, prometheus.GaugeValue, d.RoundTrip.Seconds(), cluster)
 		out <- prometheus.MustNewConstMetric(heardDesc, prometheus.GaugeValue, d.Age.Seconds(), cluster)
 	}
+}
+
+// collectCanary shows how a trial goes, if there is one.
+func (c *Collector) collectCanary(gauge func(*prometheus.Desc, float64, ...string)) {
+	t := c.state.Canary()
+	for _, s := range []canary.State{canary.Waiting, canary.Shadow, canary.Partial, canary.Returned, canary.Promoted, canary.Rejected} {
+		gauge(canaryDesc, number(t.State == s), string(s))
+	}
+	gauge(canaryPctDesc, t.Percent)
+	if t.State == canary.None {
+		return
+	}
+	for by, side := range map[string]Side{"candidate": t.Candidate, "current": t.Current} {
+		gauge(canaryRqDesc, float64(side.Requests-side.Failed-side.Refused), by, "served")
+		gauge(canaryRqDesc, float64(side.Failed), by, "failed")
+		gauge(canaryRqDesc, float64(side.Refused), by, "refused")
+	}
+	gauge(canaryCmpDesc, float64(t.Compared-t.Different), "true")
+	gauge(canaryCmpDesc, float64(t.Different), "false")
 }
 
 func number(b bool) float64 {

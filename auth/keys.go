@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -77,14 +78,16 @@ func (k *Keys) Close() {
 	k.client.CloseIdleConnections()
 }
 
-// Retain is called when t becomes current: its key sets, and no others, are
-// fetched from then on. A nil t has none.
-func (k *Keys) Retain(t *Tokens) {
+// Retain is called when lists become current: their key sets, and no others, are
+// fetched from then on. A nil one has none.
+func (k *Keys) Retain(lists ...*Tokens) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var used map[string]*keySource
-	if t != nil {
-		used = t.sources
+	used := map[string]*keySource{}
+	for _, t := range lists {
+		if t != nil {
+			maps.Copy(used, t.sources)
+		}
 	}
 	for id, s := range k.sources {
 		if used[id] != s {

@@ -40,6 +40,7 @@ type Bootstrap struct {
 	Clusters           map[string]string `yaml:"clusters"`
 	AccessLog          AccessLog         `yaml:"accessLog"`
 	Tracing            Tracing           `yaml:"tracing"`
+	Canary             Canary            `yaml:"canary"`
 	Why                Why               `yaml:"why"`
 	Drain              Drain             `yaml:"drain"`
 }
@@ -141,6 +142,27 @@ type Tracing struct {
 // notSaid is a sampling that the file does not give.
 const notSaid = -1
 
+// Canary is the section canary: a configuration that is tried beside the one in
+// force. Its fields are those of canary.Plan.
+type Canary struct {
+	Paths    []string      `yaml:"paths"`
+	Shadow   time.Duration `yaml:"shadow"`
+	Sample   float64       `yaml:"sample"`
+	Steps    []float64     `yaml:"steps"`
+	Step     time.Duration `yaml:"step"`
+	Requests int           `yaml:"requests"`
+	Sticky   string        `yaml:"sticky"`
+	Proxies  float64       `yaml:"proxies"`
+	Guard    CanaryGuard   `yaml:"guard"`
+}
+
+// CanaryGuard is the section canary.guard.
+type CanaryGuard struct {
+	Failed  float64 `yaml:"failed"`
+	Refused float64 `yaml:"refused"`
+	Slower  float64 `yaml:"slower"`
+}
+
 // Why is the section why: what is remembered of requests for "isthmus why".
 type Why struct {
 	Slow time.Duration `yaml:"slow"` // one that waits longer for its reply is remembered, too; 0: none is
@@ -163,6 +185,7 @@ func defaults() *Bootstrap {
 		Capture: "none",
 		Gossip:  Gossip{Announce: "own"},
 		Probes:  Probes{Remote: RemoteProbes{Interval: 5 * time.Second, Timeout: time.Second}},
+		Canary:  defaultCanary(),
 		Why:     Why{Slow: time.Second},
 		Drain:   Drain{Timeout: 30 * time.Second},
 
@@ -393,6 +416,9 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 	} else if r.Timeout <= 0 {
 		return l.fail("probes.remote.timeout", "must be more than 0")
 	}
+	if err := l.checkCanary(&b.Canary); err != nil {
+		return err
+	}
 	if b.NumTrustedProxies < 0 {
 		return l.fail("numTrustedProxies", "must not be negative")
 	}
@@ -417,6 +443,9 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 	dir := filepath.Dir(l.path)
 	for _, p := range []*string{&b.AccessLog.Path, &b.Certificates.Cert, &b.Certificates.Key, &b.Certificates.CA, &b.CredentialDir, &b.RateLimits.Config, &b.StateDir} {
 		*p = relativeTo(dir, *p)
+	}
+	for i := range b.Canary.Paths {
+		b.Canary.Paths[i] = relativeTo(dir, b.Canary.Paths[i])
 	}
 	for i := range b.Gossip.Keys {
 		b.Gossip.Keys[i] = relativeTo(dir, b.Gossip.Keys[i])

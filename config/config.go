@@ -18,7 +18,11 @@ package config
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"slices"
 
 	"isthmus/history"
 	"isthmus/mesh"
@@ -29,7 +33,7 @@ type Result struct {
 	Config   *mesh.Config
 	Findings []Finding // sorted by place
 
-	Files     []File             // that were read
+	Layers    [][]File           // that were read
 	Resources []history.Resource // that they declare, as far as Isthmus reads them
 	Secrets   int                // of kind Secret, which it does not read
 }
@@ -67,18 +71,51 @@ func Load(paths []string, node *mesh.Node) *Result {
 	return r
 }
 
+// LoadCandidate reads what [Load] would read from paths, with the resources of the
+// candidate in the place of those of the same kind and name. One that bears the
+// annotation isthmus.io/removed: "true" only takes the other's place. A path of the
+// candidate that is not there is an empty one; without any resource in them the
+// result is nil.
+func LoadCandidate(paths, candidate []string, node *mesh.Node) *Result {
+	var there []string
+	for _, p := range candidate {
+		if _, err := os.Stat(p); !errors.Is(err, fs.ErrNotExist) {
+			there = append(there, p)
+		}
+	}
+	if len(there) == 0 {
+		return nil
+	}
+	over, unread := collect(there)
+	if len(over) == 0 && !slices.ContainsFunc(unread, func(f Finding) bool { return f.Severity == Error }) {
+		return nil
+	}
+	files, findings := collect(paths)
+	r := ReadLayers(node, files, over)
+	r.Findings = sortFindings(slices.Concat(findings, unread, r.Findings))
+	return r
+}
+
 // Read reads texts; see [Load].
-func Read(files []File, node *mesh.Node) *Result {
+func Read(files []File, node *mesh.Node) *Result { return ReadLayers(node, files) }
+
+// ReadLayers reads texts in layers: where two declare a resource of one kind and
+// name, that of the later layer is the one that there is.
+func ReadLayers(node *mesh.Node, layers ...[]File) *Result {
 	rd := &reader{config: &mesh.Config{}, seen: map[string]mesh.Source{}}
 	hash := sha256.New()
-	for _, f := range files {
-		fmt.Fprintf(hash, "%s %d\n", f.Name, len(f.Data))
-		hash.Write(f.Data)
-		rd.readFile(f)
+	rd.layers = layersOf(layers)
+	for i, files := range layers {
+		rd.layer = i
+		for _, f := range files {
+			fmt.Fprintf(hash, "%s %d\n", f.Name, len(f.Data))
+			hash.Write(f.Data)
+			rd.readFile(f)
+		}
 	}
 	rd.config.Hash = hex.EncodeToString(hash.Sum(nil))[:12]
 	rd.check(node)
-	return &Result{Config: rd.config, Findings: sortFindings(rd.findings), Files: files, Resources: rd.resources, Secrets: rd.secrets}
+	return &Result{Config: rd.config, Findings: sortFindings(rd.findings), Layers: layers, Resources: rd.resources, Secrets: rd.secrets}
 }
 
 // reader gathers what the documents of all files say.
@@ -88,6 +125,9 @@ type reader struct {
 	seen     map[string]mesh.Source // kind namespace/name -> where it stands
 
 	resources []history.Resource
+	layers    map[string]int // of resources, the highest, if it is not 0
+	layer     int            // that is being read
+	scanning  bool           // layers are what is read for
 	secrets   int
 
 	issues       bool // certificates are what is read for

@@ -47,6 +47,8 @@ type Options struct {
 
 	History *history.Store // of the configuration; nil: one in memory
 
+	Candidates Candidates // that are tried beside it
+
 	Remote  RemoteProbes
 	MeshTLS func() (*stdtls.Config, error) // how other proxies are asked by mTLS; nil if Node has no identity
 
@@ -97,6 +99,7 @@ type Controller struct {
 	warnings int
 	reload   bool      // the files are to be read again
 	asked    *rollback // to be made; nil: none
+	trial    *trial    // of a candidate; nil: there is none. Only run changes it
 	denied   bool      // the data plane has refused them, so they are tried again; only run looks
 	draining bool
 }
@@ -130,6 +133,7 @@ func New(o Options) (*Controller, error) {
 		return nil, err
 	}
 	c.accept(first)
+	c.readCandidate()
 	return c, nil
 }
 
@@ -137,7 +141,7 @@ func New(o Options) (*Controller, error) {
 // ends with Close.
 func (c *Controller) Start(g Gossip) error {
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := config.Watch(ctx, c.options.Paths, c.Reload); err != nil {
+	if err := config.Watch(ctx, slices.Concat(c.options.Paths, c.options.Candidates.Paths), c.Reload); err != nil {
 		cancel()
 		return fmt.Errorf("watch the configuration: %w", err)
 	}
@@ -192,11 +196,21 @@ func (c *Controller) run(ctx context.Context) {
 	defer tick.Stop()
 	again := time.NewTimer(tryAgain)
 	again.Stop() // until something is refused
+	var look <-chan time.Time
+	if len(c.options.Candidates.Paths) > 0 {
+		t := time.NewTicker(trialLook)
+		defer t.Stop()
+		look = t.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-look:
+			if !c.judge() {
+				continue
+			}
 		case <-again.C:
 		case <-c.wake:
 		}
@@ -237,30 +251,38 @@ func (c *Controller) step() bool {
 		}
 	case reload:
 		next = c.loadChanged()
+	default:
+		next = c.promoted()
 	}
 	if next != nil {
 		c.config = next.config
 	}
 	err := c.update()
-	c.denied = err != nil && next != nil && asked == nil
+	c.denied = err != nil && next != nil && next.origin == history.FromFiles
 	if next != nil {
-		if asked == nil || err == nil {
+		if c.denied || err == nil {
 			c.note(&c.unused, err)
 		}
-		if err != nil {
-			c.refuse(next, err)
-			c.config = before
-		} else {
+		switch {
+		case err == nil:
 			c.accept(next)
+		case next.origin == history.FromPromotion:
+			c.cannotPromote(err)
+		default:
+			c.refuse(next, err)
 		}
 		if asked != nil {
 			asked.done <- err
 		}
 		if err != nil {
+			c.config = before
 			err = c.update()
 		}
 	}
 	c.note(&c.refused, err)
+	if reload || asked != nil {
+		c.readCandidate()
+	}
 	return !c.denied
 }
 
@@ -299,9 +321,11 @@ func (c *Controller) load() *loaded {
 // take makes use of what was read.
 func (c *Controller) take(r *config.Result, origin history.Origin) *loaded {
 	l := &loaded{config: r.Config, resources: r.Resources, findings: r.Findings, warnings: r.Count(config.Warning), origin: origin}
-	files := make([]history.File, len(r.Files))
-	for i, f := range r.Files {
-		files[i] = history.File(f)
+	var files []history.File
+	for i, layer := range r.Layers {
+		for _, f := range layer {
+			files = append(files, history.File{Name: f.Name, Data: f.Data, Layer: i})
+		}
 	}
 	if files, n, ok := history.Redact(files); ok && n == r.Secrets {
 		l.files = files
@@ -341,14 +365,19 @@ func (c *Controller) update() error {
 		known.Unreachable = c.probes.unreachable(last.Registry)
 	}
 	reg := mesh.NewRegistry(known)
-	c.dns.watch(reg.Unresolved())
-	if last != nil && last.Config == c.config && sameEndpoints(last.Registry, reg) && reflect.DeepEqual(last.Application, application) {
+	unresolved := reg.Unresolved()
+	candidate := c.candidate(known, reg)
+	if candidate != nil {
+		unresolved = slices.Concat(unresolved, candidate.Registry.Unresolved())
+	}
+	c.dns.watch(unresolved)
+	if last != nil && last.Config == c.config && sameEndpoints(last.Registry, reg) && reflect.DeepEqual(last.Application, application) && sameCandidate(last.Candidate, candidate) {
 		c.probes.watch(workloads, suspects, reg)
 		return nil
 	}
 	s := &mesh.Snapshot{
 		Number: 1, Time: now, Node: c.options.Node, Config: c.config, Registry: reg, Rules: mesh.NewRules(c.options.Node, c.config.DestinationRules),
-		Application: application,
+		Application: application, Candidate: candidate,
 	}
 	if last != nil {
 		s.Number = last.Number + 1

@@ -62,10 +62,11 @@ func (c *Controller) begin() *loaded {
 	if h.Revision == 0 {
 		return l
 	}
-	if h.Against == l.config.Hash {
+	if c.holds(h, l) {
 		back := c.revive(h.Revision)
 		if back.err == nil {
-			c.log.Warn("a rollback holds: the files are not in force until they change", "revision", h.Revision)
+			back.origin = h.Origin
+			c.log.Warn("the files are not in force until they change: an earlier revision, or a promoted one, holds", "revision", h.Revision, "origin", string(h.Origin))
 			return back
 		}
 		c.log.Error("what was rolled back to cannot be used, the files are", "revision", h.Revision, "error", back.err)
@@ -80,11 +81,14 @@ func (c *Controller) revive(number uint64) *loaded {
 	if err != nil {
 		return &loaded{err: err}
 	}
-	texts := make([]config.File, len(files))
-	for i, f := range files {
-		texts[i] = config.File(f)
+	var layers [][]config.File
+	for _, f := range files {
+		for len(layers) <= f.Layer {
+			layers = append(layers, nil)
+		}
+		layers[f.Layer] = append(layers[f.Layer], config.File{Name: f.Name, Data: f.Data})
 	}
-	l := c.take(config.Read(texts, c.options.Node), history.FromRollback)
+	l := c.take(config.ReadLayers(c.options.Node, layers...), history.FromRollback)
 	l.config.Hash, l.of = r.Hash, number // of the files as they were, with what is not kept of them
 	return l
 }
@@ -93,7 +97,7 @@ func (c *Controller) revive(number uint64) *loaded {
 func (c *Controller) loadChanged() *loaded {
 	l := c.load()
 	switch h := c.history.Hold(); {
-	case h.Revision != 0 && h.Against == l.config.Hash:
+	case c.holds(h, l):
 		c.note(&c.unused, nil) // not for an error: somebody wants it so
 		return nil
 	case l.err != nil:
@@ -110,9 +114,14 @@ func (c *Controller) loadChanged() *loaded {
 
 // accept keeps what has come into force.
 func (c *Controller) accept(l *loaded) {
-	hold := history.Hold{}
-	if l.origin == history.FromRollback {
-		hold = history.Hold{Revision: l.of, Origin: l.origin, Against: c.filesHash()}
+	hold := history.Hold{Origin: l.origin}
+	switch l.origin {
+	case history.FromRollback:
+		hold.Revision, hold.Against = l.of, c.filesHash()
+	case history.FromPromotion:
+		hold.Against = l.config.Hash
+	default:
+		hold = history.Hold{}
 	}
 	c.mu.Lock()
 	c.findings, c.warnings = l.findings, l.warnings
@@ -123,12 +132,28 @@ func (c *Controller) accept(l *loaded) {
 		c.log.Info("configuration in force", "revision", r.Number, "hash", r.Hash, "origin", string(r.Origin), "of", r.Of,
 			"added", len(r.Changes.Added), "removed", len(r.Changes.Removed), "changed", len(r.Changes.Changed))
 	}
+	if l.origin == history.FromPromotion {
+		hold.Revision = c.history.Current().Number
+	}
 	c.history.SetHold(hold)
+}
+
+// holds reports whether a revision that was brought into force against the files
+// is to stay: they are as they were. A promoted candidate is against its own, too.
+func (c *Controller) holds(h history.Hold, files *loaded) bool {
+	switch {
+	case h.Revision == 0:
+		return false
+	case h.Origin == history.FromPromotion:
+		r := config.LoadCandidate(c.options.Paths, c.options.Candidates.Paths, c.options.Node)
+		return r != nil && r.Config.Hash == h.Against
+	}
+	return h.Against == files.config.Hash
 }
 
 // filesHash is that of the files as they are.
 func (c *Controller) filesHash() string {
-	if h := c.history.Hold(); h.Revision != 0 {
+	if h := c.history.Hold(); h.Revision != 0 && h.Origin == history.FromRollback {
 		return h.Against // they have not changed, or the hold would be over
 	}
 	return config.Load(c.options.Paths, c.options.Node).Config.Hash

@@ -18,6 +18,10 @@ import (
 type File struct {
 	Name string `json:"name"`
 	Data []byte `json:"data"`
+
+	// Layer says whose resources count where two files declare the same: those of
+	// the higher layer.
+	Layer int `json:"layer,omitempty"`
 }
 
 // Resource is one declared thing, and where it stands.

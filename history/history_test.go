@@ -32,7 +32,7 @@ func add(s *Store, hash, text string, refused bool, list ...Resource) Revision {
 	if refused {
 		r.Error = "bad"
 	}
-	return s.Add(r, []File{{"f.yaml", []byte(text)}}, list)
+	return s.Add(r, []File{{Name: "f.yaml", Data: []byte(text)}}, list)
 }
 
 // TestStore_Keeps: what was added is there, with what changed against what was in
@@ -144,7 +144,7 @@ func TestRedact(t *testing.T) {
 		{"other kinds that begin so", "kind: SecretProviderClass\n", "kind: SecretProviderClass\n", 0, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, n, ok := Redact([]File{{"f", []byte(tt.text)}})
+			got, n, ok := Redact([]File{{Name: "f", Data: []byte(tt.text)}})
 			if ok != tt.ok || n != tt.n {
 				t.Fatalf("%d, %v; want %d, %v", n, ok, tt.n, tt.ok)
 			}
@@ -159,7 +159,7 @@ func FuzzRedact(f *testing.F) {
 	f.Add("kind: Service\n---\nkind: Secret\ndata: {a: b}\n---\nkind: X\n")
 	f.Add(`{"kind": "Secret"}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		got, _, ok := Redact([]File{{"f", []byte(text)}})
+		got, _, ok := Redact([]File{{Name: "f", Data: []byte(text)}})
 		if !ok {
 			return
 		}

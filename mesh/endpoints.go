@@ -243,21 +243,30 @@ func (b *endpointBuilder) add(e Endpoint) {
 // puts the old value in the place of an equal new one: who holds a pointer can
 // see that nothing has changed.
 func (b *endpointBuilder) keepAges() {
-	before := map[EndpointKey]*Endpoint{}
-	if b.known.Previous != nil {
-		for _, e := range b.known.Previous.endpoints {
-			before[e.Key()] = e
+	since := map[EndpointKey]*Endpoint{}
+	var before []map[EndpointKey]*Endpoint
+	for _, r := range []*Registry{b.known.Beside, b.known.Previous} {
+		if r == nil {
+			continue
 		}
+		known := map[EndpointKey]*Endpoint{}
+		for _, e := range r.endpoints {
+			known[e.Key()], since[e.Key()] = e, e
+		}
+		before = append(before, known)
 	}
 	for i, e := range b.endpoints {
-		old := before[e.Key()]
+		old := since[e.Key()]
 		if old != nil && old.Owner == e.Owner {
 			e.Since = old.Since
 		} else if e.Since.IsZero() {
 			e.Since = b.known.Now
 		}
-		if old != nil && old.Equal(e) {
-			b.endpoints[i] = old
+		for _, known := range before {
+			if old := known[e.Key()]; old != nil && old.Equal(e) {
+				b.endpoints[i] = old
+				break
+			}
 		}
 	}
 }

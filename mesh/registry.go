@@ -40,6 +40,7 @@ type Known struct {
 	Addresses map[string][]netip.Addr // DNS: the last good answer for each name
 	Probed    map[*Workload]Health    // of the configuration's workloads, those that are probed
 	Previous  *Registry               // whose endpoints keep their age; may be nil
+	Beside    *Registry               // that of another configuration, whose endpoints are shared; may be nil
 
 	// Unreachable says of endpoints why this proxy's own probes cannot reach them.
 	Unreachable map[EndpointKey]string

@@ -15,4 +15,6 @@ type Snapshot struct {
 	// Application is what probes have found out of the application beside the
 	// node; nil if it is not probed.
 	Application *Health
+
+	Candidate *Candidate // nil: none is on trial
 }

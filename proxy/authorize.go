@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -28,16 +29,16 @@ type access struct {
 }
 
 // compileAccess makes what a snapshot asks for. Key sets, verified tokens and
-// connections to authorization services live on. The caller holds mu.
-func (p *Proxy) compileAccess(s *mesh.Snapshot) (a *access, gone []*auth.Asker) {
+// connections to authorization services live on; the latter are entered in kept.
+// The caller holds mu.
+func (p *Proxy) compileAccess(s *mesh.Snapshot, kept map[string]*auth.Asker) *access {
 	policies := mesh.AuthorizationOf(s.Node, s.Config.AuthorizationPolicies)
-	a = &access{
+	a := &access{
 		tokens: auth.NewTokens(mesh.TokenRulesOf(s.Node, s.Config.RequestAuthentications), p.keys),
 		rules:  auth.NewRules(policies, append([]string{s.Node.TrustDomain}, s.Node.TrustAliases...), p.tallies.of),
 		askers: map[string]*auth.Asker{},
 	}
 	a.needs = a.rules.Needs()
-	kept := map[string]*auth.Asker{}
 	for _, provider := range s.Config.AuthorizationProviders {
 		if !slices.ContainsFunc(policies, func(p *mesh.AuthorizationPolicy) bool { return p.Provider == provider.Name }) || a.askers[provider.Name] != nil {
 			continue
@@ -45,22 +46,28 @@ func (p *Proxy) compileAccess(s *mesh.Snapshot) (a *access, gone []*auth.Asker) 
 		same := *provider
 		same.Source = mesh.Source{}
 		k := fmt.Sprintf("%+v", same)
-		asker := p.askers[k]
+		asker := cmp.Or(kept[k], p.askers[k])
 		if asker == nil {
 			asker = auth.NewAsker(provider, p.dialHelper(provider.Service, provider.Port))
 		}
 		kept[k], a.askers[provider.Name] = asker, asker
 	}
+	if a.tokens == nil && a.rules == nil {
+		return nil
+	}
+	return a
+}
+
+// keepAskers has these as those in use, and returns the others. The caller holds
+// mu.
+func (p *Proxy) keepAskers(kept map[string]*auth.Asker) (gone []*auth.Asker) {
 	for k, asker := range p.askers {
 		if kept[k] == nil {
 			gone = append(gone, asker)
 		}
 	}
 	p.askers = kept
-	if a.tokens == nil && a.rules == nil {
-		a = nil
-	}
-	return a, gone
+	return gone
 }
 
 // tallies count what policies have matched, for as long as the proxy runs.

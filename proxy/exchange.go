@@ -94,6 +94,9 @@ func (x *exchange) serve() {
 	x.start = now()
 	x.clock = x.start
 	x.table = x.conn.proxy.table.Load()
+	if x.table.trial != nil {
+		x.pin(x.table.trial)
+	}
 	x.keep = !x.req.Close
 	if r := x.table.tracing[x.conn.kind]; r != nil {
 		x.beginTrace(r)

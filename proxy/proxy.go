@@ -88,12 +88,14 @@ type Proxy struct {
 	refusals   *rate.Limiter // of what the log tells of them
 	audits     *rate.Limiter // likewise
 
-	mu        sync.Mutex // guards what is below
-	listeners map[string]*listener
-	upstreams map[upstreamKey]*upstream // those in use, by key, of the table that is current
-	exporters map[mesh.Collector]*tracing.Exporter
-	askers    map[string]*auth.Asker // of authorization services, by all that their providers say
-	closed    bool
+	mu          sync.Mutex // guards what is below
+	listeners   map[string]*listener
+	upstreams   map[upstreamKey]*upstream // those in use, by key, of the table that is current
+	candidates  map[upstreamKey]*upstream // those that a candidate alone has in use
+	trialCounts *trialCounts              // of the last candidate; nil: there was none
+	exporters   map[mesh.Collector]*tracing.Exporter
+	askers      map[string]*auth.Asker // of authorization services, by all that their providers say
+	closed      bool
 
 	sweeping  chan struct{} // closed by Close; ends the sweeper
 	published chan struct{} // has the sweeper look at what a new table shows
@@ -173,7 +175,9 @@ func NewIdle(o Options, s *mesh.Snapshot) *Proxy {
 	t := compile(s, p.options)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t.access, _ = p.compileAccess(s)
+	askers := map[string]*auth.Asker{}
+	t.access = p.compileAccess(s, askers)
+	p.keepAskers(askers)
 	p.table.Store(t)
 	return p
 }
@@ -182,7 +186,7 @@ func NewIdle(o Options, s *mesh.Snapshot) *Proxy {
 // lets requests have it. On an error nothing changes: requests go on with the
 // snapshot before.
 func (p *Proxy) Publish(s *mesh.Snapshot) error {
-	t := compile(s, p.options)
+	t, candidate := compile(s, p.options), compileTrial(s, p.options)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -195,14 +199,27 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 		}
 		return err
 	}
-	access, gone := p.compileAccess(s)
+	askers := map[string]*auth.Asker{}
+	t.access = p.compileAccess(s, askers)
+	if candidate != nil {
+		candidate.access = p.compileAccess(candidate.snapshot, askers)
+	} else {
+		p.endTrial(t)
+	}
+	gone := p.keepAskers(askers)
 	rules, silent := p.compileTracing(s)
-	t.access, t.tracing = access, rules
+	t.tracing = rules
+	if candidate != nil {
+		candidate.tracing = rules
+	}
 	p.carryOver(t)
 	old := p.table.Load()
 	if old != nil {
 		t.keepBuckets(old)
 		t.keepTerminators(old)
+	}
+	if candidate != nil {
+		p.try(t, candidate)
 	}
 	p.table.Store(t)
 	if old == nil {
@@ -212,7 +229,7 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	case p.published <- struct{}{}:
 	default: // the sweeper will see the newest
 	}
-	p.keys.Retain(t.tokens())
+	p.keys.Retain(t.tokens(), candidate.tokens())
 	for _, a := range gone {
 		go a.Close() // which waits for the requests of the table before
 	}
@@ -239,9 +256,7 @@ func (p *Proxy) carryOver(t *table) {
 			kept[k] = u
 			continue
 		}
-		for _, m := range old.members {
-			m.close()
-		}
+		old.close()
 	}
 	p.upstreams = kept
 }
@@ -252,6 +267,9 @@ func (p *Proxy) makeUpstream(of *table, t *target) *upstream {
 	defer p.mu.Unlock()
 	if u := t.upstream.Load(); u != nil {
 		return u
+	}
+	if of.candidate {
+		return p.makeCandidate(of, t)
 	}
 	u := newUpstream(t, &p.options, of.caller, p.upstreams[t.key])
 	t.upstream.Store(u)
@@ -278,10 +296,7 @@ func (p *Proxy) sweep() {
 		case <-tick.C:
 		}
 		p.mu.Lock()
-		upstreams := make([]*upstream, 0, len(p.upstreams))
-		for _, u := range p.upstreams {
-			upstreams = append(upstreams, u)
-		}
+		upstreams := p.inUse()
 		p.mu.Unlock()
 		for _, u := range upstreams {
 			for _, m := range u.members {
@@ -376,10 +391,8 @@ func (p *Proxy) Close() error {
 	for name := range p.listeners {
 		p.closeListener(name)
 	}
-	for _, u := range p.upstreams {
-		for _, m := range u.members {
-			m.close()
-		}
+	for _, u := range p.inUse() {
+		u.close()
 	}
 	for _, a := range p.askers {
 		a.Close()

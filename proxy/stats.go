@@ -28,7 +28,7 @@ func (p *Proxy) requestsInUse() []*telemetry.Requests {
 	list := append(p.unrouted[:len(p.unrouted):len(p.unrouted)], p.answered[:]...)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, u := range p.upstreams {
+	for _, u := range p.inUse() {
 		list = append(list, u.live.unreached)
 		for _, m := range u.members {
 			list = append(list, m.requests.Load())
@@ -42,7 +42,7 @@ func (p *Proxy) connectionsInUse() []*telemetry.Connections {
 	list := p.unroutedConns[:len(p.unroutedConns):len(p.unroutedConns)]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, u := range p.upstreams {
+	for _, u := range p.inUse() {
 		list = append(list, u.live.unreachedRelays)
 		for _, m := range u.members {
 			list = append(list, m.relays.Load())

@@ -6,6 +6,7 @@ import (
 	"isthmus/accesslog"
 	"isthmus/auth"
 	"isthmus/balancer"
+	"isthmus/canary"
 	"isthmus/mesh"
 )
 
@@ -26,11 +27,16 @@ type table struct {
 	access   *access            // nil: no policies are for this proxy
 
 	terminating []*tlsServer // those of gateways
+
+	trial     *trial      // a candidate's beside this one; nil: none
+	candidate bool        // it is that of a candidate
+	arm       *canary.Arm // counts the requests that it decides; nil: nobody wants to know
 }
 
-// tokens are those that requests may come with; nil if none are read.
+// tokens are those that requests may come with; nil if none are read, or there is
+// no table.
 func (t *table) tokens() *auth.Tokens {
-	if t.access == nil {
+	if t == nil || t.access == nil {
 		return nil
 	}
 	return t.access.tokens

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,7 @@ func newConfigCommand() *cobra.Command {
 	}
 	cmd.AddCommand(
 		look("history", "List the configurations that were accepted, and those that were refused", "/config/history", admin.WriteHistory),
-		newDiffCommand(), newRollbackCommand(),
+		newDiffCommand(), newRollbackCommand(), newCanaryCommand(),
 	)
 	return cmd
 }
@@ -61,6 +62,26 @@ func newRollbackCommand() *cobra.Command {
 				return err
 			}
 			return show(cmd, &q, http.MethodPost, "/config/rollback?to="+args[0], admin.WriteRollback)
+		},
+	}
+	q.flags(cmd)
+	return cmd
+}
+
+func newCanaryCommand() *cobra.Command {
+	var q question
+	cmd := &cobra.Command{
+		Use:   "canary [promote|return|retry]",
+		Short: "Show how a candidate configuration is doing, or decide about it",
+		Args:  usage(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return show(cmd, &q, http.MethodGet, "/config/canary", admin.WriteCanary)
+			}
+			if !slices.Contains([]string{"promote", "return", "retry"}, args[0]) {
+				return usageError{fmt.Errorf("%q: write promote, return or retry", args[0])}
+			}
+			return show(cmd, &q, http.MethodPost, "/config/canary?do="+args[0], admin.WriteCanary)
 		},
 	}
 	q.flags(cmd)

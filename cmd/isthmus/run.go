@@ -34,7 +34,7 @@ import (
 
 func newRunCommand() *cobra.Command {
 	var bootstrap, level string
-	var paths []string
+	var paths, candidate []string
 	cmd := &cobra.Command{
 		Use:   "run [--bootstrap FILE] --config PATH...",
 		Short: "Run the proxy",
@@ -55,6 +55,12 @@ func newRunCommand() *cobra.Command {
 			for _, w := range warnings {
 				log.Warn(w)
 			}
+			if len(candidate) > 0 {
+				b.Canary.Paths = candidate
+			}
+			if err := config.CheckCandidate(paths, b.Canary.Paths); err != nil {
+				return usageError{err}
+			}
 			raiseFileLimit(log)
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
@@ -69,6 +75,7 @@ func newRunCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&bootstrap, "bootstrap", "", "`FILE` that says what this proxy is")
 	cmd.Flags().StringArrayVar(&paths, "config", nil, "file or folder of resources, `PATH`; may be given several times")
+	cmd.Flags().StringArrayVar(&candidate, "canary", nil, "file or folder of resources to be tried beside, `PATH`; in the place of canary.paths of the bootstrap file")
 	cmd.Flags().StringVar(&level, "log-level", os.Getenv("ISTHMUS_LOG_LEVEL"), "debug, info, warn or error")
 	return cmd
 }
@@ -162,7 +169,8 @@ func (s *server) build(paths []string) (err error) {
 	s.meter = telemetry.NewMeter(s.proxy.Requests().List)
 	s.control, err = control.New(control.Options{
 		Node: s.node, Paths: paths, Announce: b.Gossip.Announce, Inbound: b.Listeners.Inbound,
-		Publish: s.proxy.Publish, History: s.history, Logger: log, Remote: control.RemoteProbes(b.Probes.Remote), MeshTLS: s.probeTLS,
+		Publish: s.proxy.Publish, History: s.history,
+		Candidates: control.Candidates{Paths: b.Canary.Paths, Plan: b.Canary.Plan(), Counted: s.proxy.Canary}, Logger: log, Remote: control.RemoteProbes(b.Probes.Remote), MeshTLS: s.probeTLS,
 	})
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"isthmus/admin"
+	"isthmus/canary"
 	"isthmus/history"
 	"isthmus/mesh"
 	"isthmus/proxy"
@@ -22,6 +23,9 @@ func (s *server) Status() admin.Status {
 		Warnings:  c.Warnings,
 		Endpoints: c.Endpoints.Total, EndpointsReady: c.Endpoints.Ready,
 		Listeners: s.proxy.Addresses(),
+	}
+	if t := s.Canary(); t.State != canary.None {
+		out.Canary = t.String()
 	}
 	for name, a := range s.listening {
 		out.Listeners[name] = a
@@ -183,6 +187,22 @@ func (s *server) Findings() []admin.Finding {
 	}
 	return out
 }
+
+// Canary implements admin.State.
+func (s *server) Canary() admin.Canary {
+	c := s.control.Candidate()
+	out := admin.Canary{
+		State: c.State, Hash: c.Hash, Why: c.Why, Percent: c.Percent, Stage: c.Stage, Stages: c.Stages, Changes: c.Changes,
+		Candidate: admin.NewSide(c.Candidate), Current: admin.NewSide(c.Current), Compare: c.Seen,
+	}
+	if c.State != canary.None {
+		out.Age = time.Since(c.Since).Seconds()
+	}
+	return out
+}
+
+// Steer implements admin.State.
+func (s *server) Steer(do string) error { return s.control.Steer(do) }
 
 // Reload implements admin.State.
 func (s *server) Reload() { s.control.Reload() }

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"isthmus/admin"
+	"isthmus/canary"
+	"isthmus/history"
+)
+
+// running is the built binary with a folder of configuration.
+type running struct {
+	dir, outbound, admin string
+}
+
+// runProxy starts it. bootstrap is appended to what says who it is, files are
+// relative to its folder, and the configuration is what lies in mesh.
+func runProxy(t *testing.T, bootstrap string, files map[string]string, args ...string) *running {
+	t.Helper()
+	var ports [2]int
+	if err := freePorts([]*int{&ports[0], &ports[1]}); err != nil {
+		t.Fatal(err)
+	}
+	r := &running{t.TempDir(), fmt.Sprintf("127.0.0.1:%d", ports[0]), fmt.Sprintf("127.0.0.1:%d", ports[1])}
+	r.write(t, "node.yaml", fmt.Sprintf("node: {name: n, address: 127.0.0.1}\nlisteners: {outbound: %q, inbound: \"\", admin: %q, metrics: \"\"}\n%s", r.outbound, r.admin, bootstrap))
+	for name, text := range files {
+		r.write(t, name, text)
+	}
+	var log strings.Builder
+	cmd := exec.Command(program, append([]string{"run", "--bootstrap", "node.yaml", "--config", "mesh"}, args...)...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = r.dir, &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGKILL)
+		cmd.Wait()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+	eventually(t, "the proxy is ready", func() bool {
+		status, _ := page("http://"+r.admin+"/ready", "")
+		return status == 200
+	})
+	return r
+}
+
+func (r *running) write(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join(r.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fetch reads a page of the admin listener as JSON.
+func fetch[T any](t *testing.T, r *running, method, path string) (v T) {
+	t.Helper()
+	q := question{url: "http://" + r.admin, output: "json"}
+	body, err := q.send(method, path)
+	if err == nil {
+		err = json.Unmarshal(body, &v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// pour sends requests at a rate until stop is closed, by a few connections, and
+// returns when all have been answered. The number of each is told to send.
+func pour(rate int, stop <-chan struct{}, send func(client *http.Client, n int)) {
+	const senders = 8
+	var all sync.WaitGroup
+	var next atomic.Int64
+	for range senders {
+		all.Go(func() {
+			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}, Timeout: 20 * time.Second}
+			defer client.CloseIdleConnections()
+			tick := time.NewTicker(time.Second * senders / time.Duration(rate))
+			defer tick.Stop()
+			for {
+				select {
+				case <-stop:
+					return
+				case <-tick.C:
+					send(client, int(next.Add(1)))
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// versioned is a service of two subsets, each an endpoint that tells its version.
+func versioned(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec:\n  hosts: [s.test]\n  location: MESH_INTERNAL\n  resolution: STATIC\n  ports: [{number: 80, name: http, protocol: HTTP}]\n  endpoints:\n")
+	for _, version := range []string{"even", "odd"} {
+		up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, version) }))
+		t.Cleanup(up.Close)
+		host, port, err := net.SplitHostPort(up.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "  - {address: %s, ports: {http: %s}, labels: {version: %s}}\n", host, port, version)
+	}
+	return b.String()
+}
+
+// TestReload_UnderLoad: a hundred configurations one after the other, every
+// fifth of them bad, under a thousand requests a second. None fails, and none
+// sees the one half of a set and the other half of another: the rule that says
+// its number in the reply, the rule's destination, and the subset of it in
+// another file always belong together.
+func TestReload_UnderLoad(t *testing.T) {
+	service := versioned(t)
+	generation := func(n int) (route, rule string) {
+		version := []string{"even", "odd"}[n%2]
+		route = fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s}\nspec:\n  hosts: [s.test]\n  http: [{route: [{destination: {host: s.test, subset: g%d}}], headers: {response: {set: {x-generation: '%d'}}}}]\n", n, n)
+		rule = fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: s}\nspec: {host: s.test, subsets: [{name: g%d, labels: {version: %s}}]}\n", n, version)
+		return route, rule
+	}
+	route, rule := generation(0)
+	p := runProxy(t, "", map[string]string{"mesh/service.yaml": service, "mesh/route.yaml": route, "mesh/rule.yaml": rule})
+
+	stop := make(chan struct{})
+	var sent atomic.Int64
+	var mu sync.Mutex // guards failures and seen
+	var failures []string
+	seen := map[string]bool{}
+	done := make(chan struct{})
+	go func() { // ends with stop
+		defer close(done)
+		pour(1000, stop, func(client *http.Client, n int) {
+			sent.Add(1)
+			req, _ := http.NewRequest("GET", "http://"+p.outbound+"/", nil)
+			req.Host = "s.test"
+			what := ""
+			res, err := client.Do(req)
+			generation := ""
+			if err != nil {
+				what = err.Error()
+			} else {
+				body, err := io.ReadAll(res.Body)
+				res.Body.Close()
+				generation = res.Header.Get("X-Generation")
+				var number int
+				fmt.Sscan(generation, &number)
+				if want := []string{"even", "odd"}[number%2]; err != nil || res.StatusCode != 200 || string(body) != want {
+					what = fmt.Sprintf("%d %q of generation %s, %v", res.StatusCode, body, generation, err)
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if seen[generation] = true; what != "" {
+				failures = append(failures, what)
+			}
+		})
+	}()
+	reload := func() {
+		q := question{url: "http://" + p.admin, output: "json"}
+		if _, err := q.send("POST", "/reload"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := 1; n <= 100; n++ {
+		route, rule := generation(n)
+		bad := n%5 == 0
+		switch n % 10 {
+		case 0:
+			route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s}\nspec: {hosts: [s.test], http: [{rout"
+		case 5:
+			_, rule = generation(n + 1) // which does not define the route's subset
+		}
+		before := fetch[[]history.Revision](t, p, "GET", "/config/history")[0].Number
+		p.write(t, "mesh/route.yaml", route)
+		p.write(t, "mesh/rule.yaml", rule)
+		reload()
+		eventually(t, fmt.Sprintf("generation %d", n), func() bool {
+			if bad {
+				last := fetch[[]history.Revision](t, p, "GET", "/config/history")[0]
+				return last.Number > before && last.Refused()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			return seen[fmt.Sprint(n)]
+		})
+	}
+	close(stop)
+	<-done
+	t.Logf("%d requests over %d generations, %d failed", sent.Load(), len(seen), len(failures))
+	if len(failures) > 0 {
+		t.Errorf("%d of %d requests failed, the first: %s", len(failures), sent.Load(), failures[0])
+	}
+	if len(seen) != 81 {
+		t.Errorf("%d generations were seen, want the first and the 80 good ones", len(seen))
+	}
+}
+
+// TestCanary_TakenBack: a candidate by which a tenth of the requests goes nowhere
+// is taken back by itself; the damage is that of the requests that it got until
+// then, and none comes after.
+func TestCanary_TakenBack(t *testing.T) {
+	service := versioned(t)
+	const rules = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s}\nspec:\n  hosts: [s.test]\n  http:\n"
+	p := runProxy(t, "canary: {paths: [candidate], shadow: 0s, steps: [10], step: 1h}\n", map[string]string{
+		"mesh/service.yaml": service, "mesh/route.yaml": rules + "  - route: [{destination: {host: s.test}}]\n",
+	})
+	stop := make(chan struct{})
+	var sent, failed atomic.Int64
+	done := make(chan struct{})
+	go func() { // ends with stop
+		defer close(done)
+		pour(1000, stop, func(client *http.Client, n int) {
+			path := "/"
+			if n%10 == 0 {
+				path = "/tenth"
+			}
+			req, _ := http.NewRequest("GET", "http://"+p.outbound+path, nil)
+			req.Host = "s.test"
+			res, err := client.Do(req)
+			if err == nil {
+				io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+			}
+			if sent.Add(1); err != nil || res.StatusCode != 200 {
+				failed.Add(1)
+			}
+		})
+	}()
+	state := func() admin.Canary { return fetch[admin.Canary](t, p, "GET", "/config/canary") }
+	eventually(t, "load", func() bool { return sent.Load() > 500 })
+	if failed.Load() != 0 {
+		t.Fatalf("%d requests failed before there was a candidate", failed.Load())
+	}
+	begin := time.Now()
+	p.write(t, "candidate/route.yaml", rules+"  - {match: [{uri: {prefix: /tenth}}], route: [{destination: {host: nowhere.test}}]}\n  - route: [{destination: {host: s.test}}]\n")
+	eventually(t, "the candidate is taken back", func() bool { return state().State == canary.Returned })
+	took, damage := time.Since(begin), failed.Load()
+	after := sent.Load()
+	eventually(t, "more load", func() bool { return sent.Load() > after+2000 })
+	close(stop)
+	<-done
+	c := state()
+	t.Logf("taken back after %v, %s; %d of %d requests failed", took.Round(10*time.Millisecond), c.Why, damage, after)
+	if damage == 0 || damage > after/50 {
+		t.Errorf("%d of %d requests failed, want some, and at most one of fifty", damage, after)
+	}
+	if late := failed.Load() - damage; late > 8 { // one for each sender may have been under way
+		t.Errorf("%d requests failed after it was taken back", late)
+	}
+	if r := fetch[[]history.Revision](t, p, "GET", "/config/history")[0]; r.Origin != history.FromCandidate || r.Error != c.Why {
+		t.Errorf("the history has %+v", r)
+	}
+}
+
+// TestCanary_Promoted: a good one goes by all stages and is in force in the end,
+// without a failed request.
+func TestCanary_Promoted(t *testing.T) {
+	service := versioned(t)
+	p := runProxy(t, "canary: {shadow: 100ms, sample: 50, steps: [10, 50], step: 100ms, requests: 20}\nstateDir: state\n", map[string]string{
+		"mesh/service.yaml": service,
+		"mesh/route.yaml":   "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: s}\nspec: {host: s.test, subsets: [{name: even, labels: {version: even}}, {name: odd, labels: {version: odd}}]}\n---\n" + to("even"),
+		"new/route.yaml":    to("odd"),
+	}, "--canary", "new")
+	stop, done := make(chan struct{}), make(chan struct{})
+	var odd, even, failed atomic.Int64
+	go func() { // ends with stop
+		defer close(done)
+		pour(500, stop, func(client *http.Client, n int) {
+			req, _ := http.NewRequest("GET", "http://"+p.outbound+"/", nil)
+			req.Host = "s.test"
+			res, err := client.Do(req)
+			if err != nil {
+				failed.Add(1)
+				return
+			}
+			body, _ := io.ReadAll(res.Body)
+			res.Body.Close()
+			switch string(body) {
+			case "odd":
+				odd.Add(1)
+			case "even":
+				even.Add(1)
+			default:
+				failed.Add(1)
+			}
+		})
+	}()
+	eventually(t, "the candidate is in force", func() bool {
+		return fetch[[]history.Revision](t, p, "GET", "/config/history")[0].Origin == history.FromPromotion
+	})
+	before := even.Load()
+	at := odd.Load()
+	eventually(t, "more load", func() bool { return odd.Load() > at+500 })
+	close(stop)
+	<-done
+	if late := even.Load() - before; late > 8 || failed.Load() > 0 || before == 0 {
+		t.Errorf("%d requests to what was in force before, %d after the promotion; %d failed", before, late, failed.Load())
+	}
+	c := fetch[admin.Canary](t, p, "GET", "/config/canary")
+	if c.Compared == 0 || len(c.Differences) != 1 || c.Differences[0].Kind != "destination" {
+		t.Errorf("compared %+v", c.Compare)
+	}
+	if out, err := exec.Command(program, "config", "canary", "--admin", "http://"+p.admin).CombinedOutput(); err != nil || !strings.Contains(string(out), "promoted: it is in force until the files change") {
+		t.Errorf("%s, %v", out, err)
+	}
+}
+
+// to is a VirtualService that sends to a subset.
+func to(subset string) string {
+	return "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s}\nspec: {hosts: [s.test], http: [{route: [{destination: {host: s.test, subset: " + subset + "}}]}]}\n"
+}

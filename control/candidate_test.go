@@ -1,0 +1,207 @@
+package control
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"isthmus/canary"
+	"isthmus/history"
+)
+
+// counting is a data plane that has counted what a test says.
+type counting struct{ bad atomic.Bool }
+
+func (c *counting) counts() (candidate, current canary.Counts, seen canary.Compare) {
+	var a, b canary.Arm
+	for range 100 {
+		b.Count(canary.Served, time.Millisecond)
+		if c.bad.Load() {
+			a.Count(canary.Failed, 0)
+		} else {
+			a.Count(canary.Served, time.Millisecond)
+		}
+	}
+	return a.Counts(), b.Counts(), canary.Compare{}
+}
+
+// tried is a controller with a folder for a candidate, and what has come of it.
+type tried struct {
+	*Controller
+	t         *testing.T
+	use       *consumer
+	counted   *counting
+	file      string // of the configuration
+	candidate string // of the candidate
+	dir       string // of the history
+}
+
+func withCandidate(t *testing.T, change func(*canary.Plan)) *tried {
+	out := &tried{t: t, counted: &counting{}, candidate: filepath.Join(t.TempDir(), "c.yaml"), dir: t.TempDir()}
+	plan := canary.Plan{Steps: []float64{50}, Step: time.Nanosecond, Proxies: 100, Guard: canary.DefaultGuard}
+	if change != nil {
+		change(&plan)
+	}
+	out.Controller, out.use, _, out.file = still(t, "none", webService, func(o *Options) {
+		o.Candidates = Candidates{Paths: []string{filepath.Dir(out.candidate)}, Plan: plan, Counted: out.counted.counts}
+	}, onDisk(t, out.dir))
+	return out
+}
+
+// put writes a file, "" removes it, and takes the steps that follow.
+func (c *tried) put(file, text string) {
+	c.t.Helper()
+	if text == "" {
+		if err := os.Remove(file); err != nil {
+			c.t.Fatal(err)
+		}
+	} else {
+		write(c.t, file, text)
+	}
+	c.Reload()
+	catchUp(c.Controller)
+}
+
+// look judges once, and takes the steps that follow.
+func (c *tried) look() {
+	if c.judge() {
+		c.step()
+		catchUp(c.Controller)
+	}
+}
+
+// again starts with what the process before has left.
+func (c *tried) again() {
+	c.t.Helper()
+	o := c.options
+	onDisk(c.t, c.dir)(&o)
+	next, err := New(o)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(next.closeSources)
+	c.Controller = next
+	catchUp(next)
+}
+
+func (c *tried) want(when string, state canary.State, inForce, candidate string) {
+	c.t.Helper()
+	s := c.use.snapshot()
+	tries := ""
+	if s.Candidate != nil {
+		tries = s.Candidate.Config.Services[0].Name
+	}
+	if got := c.Candidate(); got.State != state || s.Config.Services[0].Name != inForce || tries != candidate {
+		c.t.Errorf("%s: %s (%s), %s in force, %q on trial; want %s, %s, %q", when, got.State, got.Why, s.Config.Services[0].Name, tries, state, inForce, candidate)
+	}
+}
+
+// other is a candidate by which web goes and another service comes.
+func other(name string) string {
+	return strings.Replace(webService, "name: web}", "name: web, annotations: {isthmus.io/removed: 'true'}}", 1) + "---\n" + renamed(name)
+}
+
+// TestController_CandidateReturns: one that is worse decides nothing any longer,
+// over a restart too, until it is another one or somebody asks for it.
+func TestController_CandidateReturns(t *testing.T) {
+	c := withCandidate(t, nil)
+	c.want("without one", canary.None, "web", "")
+	c.counted.bad.Store(true)
+	c.put(c.candidate, other("api"))
+	c.want("new", canary.Partial, "web", "api")
+	c.look()
+	c.want("worse", canary.Returned, "web", "")
+	if why := c.Candidate().Why; !strings.HasPrefix(why, "taken back at 50 % of the requests: 100 % (100 of 100) of its requests failed") {
+		t.Errorf("why %q", why)
+	}
+	if r := c.history.List()[0]; r.Origin != history.FromCandidate || !r.Refused() || !c.history.List()[1].InForce {
+		t.Errorf("the history has %+v", r)
+	}
+	c.again()
+	c.want("started again", canary.Returned, "web", "")
+	if err := c.Steer("promote"); err == nil {
+		t.Error("one that was taken back can be promoted")
+	}
+	if err := c.Steer("retry"); err != nil {
+		t.Error(err)
+	}
+	catchUp(c.Controller)
+	c.want("tried again", canary.Partial, "web", "api")
+	if err := c.Steer("return"); err != nil {
+		t.Error(err)
+	}
+	catchUp(c.Controller)
+	c.want("by hand", canary.Returned, "web", "")
+	c.put(c.candidate, other("more"))
+	c.want("another one", canary.Partial, "web", "more")
+	c.put(c.candidate, "kind: [")
+	c.want("a broken one", canary.Rejected, "web", "")
+	if s := c.Status().Snapshot; s.Error != "" {
+		t.Errorf("a broken candidate is an error of what is in force: %s", s.Error)
+	}
+	c.put(c.candidate, webService)
+	c.want("one that says the same", canary.None, "web", "")
+	c.put(c.candidate, other("more"))
+	c.put(c.file, broken)
+	c.want("beside broken files", canary.None, "web", "")
+	c.put(c.file, webService+"# new\n")
+	c.want("over new files", canary.Partial, "web", "more")
+	c.put(c.candidate, "")
+	c.want("gone", canary.None, "web", "")
+}
+
+// TestController_CandidatePromoted: one that is not worse comes into force, and
+// stays so until either's files change.
+func TestController_CandidatePromoted(t *testing.T) {
+	c := withCandidate(t, func(p *canary.Plan) { p.Shadow = time.Nanosecond })
+	c.put(c.candidate, other("api"))
+	c.want("new", canary.Shadow, "web", "api")
+	c.look()
+	c.want("after the shadow", canary.Partial, "web", "api")
+	c.look()
+	c.want("not worse", canary.Promoted, "api", "")
+	if r := c.history.Current(); r.Origin != history.FromPromotion || !r.Kept {
+		t.Errorf("the history has %+v", r)
+	}
+	c.Reload()
+	catchUp(c.Controller)
+	c.want("read again", canary.Promoted, "api", "")
+	c.again()
+	c.want("started again", canary.Promoted, "api", "")
+
+	if err := rollBack(t, c.Controller, 1); err != nil {
+		t.Fatal(err)
+	}
+	c.want("rolled back", canary.None, "web", "")
+	c.again()
+	c.want("rolled back, started again", canary.None, "web", "")
+	c.put(c.file, webService+"# new\n")
+	c.want("over new files", canary.Shadow, "web", "api")
+	if err := c.Steer("promote"); err != nil {
+		t.Error(err)
+	}
+	catchUp(c.Controller)
+	c.want("by hand", canary.Promoted, "api", "")
+	c.put(c.file, renamed("api"))
+	c.put(c.candidate, "")
+	c.want("moved into the configuration", canary.None, "api", "")
+
+	c.put(c.candidate, renamed("more"))
+	c.look()
+	c.use.mu.Lock()
+	c.use.refuse, c.use.acceptHash = errors.New("a port is in use"), c.config.Hash
+	c.use.mu.Unlock()
+	c.look()
+	c.want("what cannot be published", canary.Returned, "api", "")
+}
+
+// TestController_CandidateProxies: some proxies try, the others wait.
+func TestController_CandidateProxies(t *testing.T) {
+	c := withCandidate(t, func(p *canary.Plan) { p.Proxies = 0 })
+	c.put(c.candidate, other("api"))
+	c.want("none takes part", canary.Waiting, "web", "")
+}

@@ -1,0 +1,14 @@
+package mesh
+
+// Candidate is a configuration on trial beside the one in force: what requests
+// would meet, and some of them do.
+type Candidate struct {
+	Config   *Config
+	Registry *Registry
+	Rules    *Rules
+
+	Stage  int      // of the trial; with each, counts begin anew
+	Share  Fraction // of requests that the candidate decides
+	Sample Fraction // of the other requests whose decisions are compared
+	Sticky string   // header by whose value a request belongs to one side, in lower case
+}
