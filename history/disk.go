@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,9 +16,9 @@ import (
 	"strings"
 )
 
-// A revision is a file: a line of JSON, the Revision, and then the content,
-// JSON too, by gzip. It is written beside its place and moved there, so that
-// there is never half of one.
+// A revision is a file: a line of JSON, the Revision, and then the content by
+// gzip, in gob. It is written beside its place and moved there, so that there is
+// never half of one.
 
 // suffix is that of a revision's file.
 const suffix = ".revision"
@@ -42,7 +43,7 @@ func (s *Store) write(e *entry, c *content, keep bool) error {
 	}
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
-	if err := json.NewEncoder(z).Encode(c); err != nil {
+	if err := gob.NewEncoder(z).Encode(c); err != nil {
 		return err
 	}
 	if err := z.Close(); err != nil {
@@ -93,13 +94,22 @@ func (s *Store) content(e *entry) (*content, error) {
 		}
 		_, body, _ = bytes.Cut(data, []byte("\n"))
 	}
-	z, err := gzip.NewReader(bytes.NewReader(body))
+	c, err := unfold(body)
 	if err != nil {
 		return nil, fmt.Errorf("revision %d: %w", e.Number, err)
 	}
+	return c, nil
+}
+
+// unfold reads a content.
+func unfold(body []byte) (*content, error) {
+	z, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
 	var c content
-	if err := json.NewDecoder(io.LimitReader(z, maxContent)).Decode(&c); err != nil {
-		return nil, fmt.Errorf("revision %d: %w", e.Number, err)
+	if err := gob.NewDecoder(io.LimitReader(z, maxContent)).Decode(&c); err != nil {
+		return nil, err
 	}
 	return &c, nil
 }

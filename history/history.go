@@ -16,12 +16,12 @@ import (
 
 // File is a named text of a configuration.
 type File struct {
-	Name string `json:"name"`
-	Data []byte `json:"data"`
+	Name string
+	Data []byte
 
 	// Layer says whose resources count where two files declare the same: those of
 	// the higher layer.
-	Layer int `json:"layer,omitempty"`
+	Layer int
 }
 
 // Resource is one declared thing, and where it stands.

@@ -230,3 +230,66 @@ func TestDiffLines(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// TestStore_Size: what a set of ten thousand resources takes.
+func TestStore_Size(t *testing.T) {
+	s := open(t, "")
+	var text strings.Builder
+	var list []Resource
+	for i := range 10_000 {
+		fmt.Fprintf(&text, "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: service-%d, namespace: team-%d}\nspec:\n  hosts: [service-%d.team-%d.svc.cluster.local]\n  http: [{route: [{destination: {host: service-%d}}], timeout: 5s}]\n---\n", i, i%50, i, i%50, i)
+		r := resource(fmt.Sprint("service-", i), rand.Uint64())
+		r.Line = 7 * i
+		list = append(list, r)
+	}
+	add(s, "a", text.String(), false, list...)
+	t.Logf("%d KiB for %d KiB of text", s.list[0].size>>10, text.Len()>>10)
+	if n := s.list[0].size; n > 400<<10 {
+		t.Errorf("%d KiB for %d KiB of text", n>>10, text.Len()>>10)
+	}
+	if _, files, resources, err := s.Content(1); err != nil || string(files[0].Data) != text.String() || !slices.Equal(resources, list) {
+		t.Errorf("read otherwise: %v", err)
+	}
+}
+
+// FuzzUnfold: whatever a file holds is content or an error.
+func FuzzUnfold(f *testing.F) {
+	s, err := Open("", quiet)
+	if err != nil {
+		f.Fatal(err)
+	}
+	add(s, "a", "kind: A\n", false, resource("a", 1))
+	good := s.list[0].data
+	f.Add(good)
+	f.Add(good[:len(good)/2])
+	f.Add([]byte("kind: A"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if c, err := unfold(data); (c == nil) == (err == nil) {
+			t.Errorf("%v, %v", c, err)
+		}
+	})
+}
+
+// TestOpen_Torn: what is no revision is left out.
+func TestOpen_Torn(t *testing.T) {
+	dir := t.TempDir()
+	add(open(t, dir), "a", "kind: A\n", false)
+	for name, text := range map[string]string{
+		"00000002.revision": "", "00000003.revision": "{", "00000004.revision": "{\"number\": 9}\n", "00000005.revision": "{\"number\": 5}\ntorn",
+		"00000006.revision.new": "{}", "hold.json": "{",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := open(t, dir)
+	if list := s.List(); len(list) != 2 || list[0].Number != 5 || list[1].Number != 1 {
+		t.Errorf("%+v", list)
+	}
+	if _, _, _, err := s.Content(5); err == nil {
+		t.Error("torn texts are none")
+	}
+	if r := add(s, "b", "kind: B\n", false, resource("b", 1)); r.Number != 6 || r.Changes.More != 1 {
+		t.Errorf("%+v", r)
+	}
+}

@@ -38,8 +38,8 @@ type entry struct {
 
 // content is what a revision consists of.
 type content struct {
-	Files     []File     `json:"files"`
-	Resources []Resource `json:"resources"`
+	Files     []File
+	Resources []Resource
 }
 
 // Hold says that a revision is in force although the files say something else.
