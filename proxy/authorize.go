@@ -257,7 +257,9 @@ func parseAddress(text string) netip.Addr {
 func (x *exchange) consult() Kind {
 	a, kind := x.table.access, NoError
 	a.rules.Custom(&x.subject, func(p *mesh.AuthorizationPolicy) bool {
-		kind = x.consultOne(a.askers[p.Provider])
+		if kind = x.consultOne(a.askers[p.Provider]); kind == Denied {
+			x.trail.cause = &deniedError{p, x.verdict.Status, x.trail.cause}
+		}
 		return kind == NoError
 	})
 	x.clock = now()

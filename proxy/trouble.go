@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"cmp"
-	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -53,7 +51,7 @@ type trouble struct {
 	tries   []keptTry
 	cause   error
 	nobody  []string
-	refused error // *auth.Refusal, *auth.TokenError, *limitError, or of an authorization service
+	refused error // *auth.Refusal, *auth.TokenError, *limitError or *deniedError
 	slow    time.Duration
 }
 
@@ -186,15 +184,11 @@ func (x *exchange) refusedBy() error {
 		return x.refusal
 	case Unauthorized:
 		return x.badToken
-	case Denied:
-		return cmp.Or(x.trail.cause, error(errDenied))
-	case RateLimited:
+	case Denied, RateLimited:
 		return x.trail.cause
 	}
 	return nil
 }
-
-var errDenied = errors.New("an authorization service has said no")
 
 // size is about how many bytes of memory a trouble takes.
 func (t *trouble) size() int {
@@ -356,8 +350,8 @@ func (t *trouble) refusal() *telemetry.Refusal {
 		out.By = "token"
 	case *limitError:
 		out.By, out.Policy, out.Source = "rate limit", r.rule.Meta.String(), r.rule.Source.String()
-	default:
-		out.By = "authorization service"
+	case *deniedError:
+		out.By, out.Policy, out.Source = "authorization service", r.policy.Meta.String(), r.policy.Source.String()
 	}
 	return out
 }

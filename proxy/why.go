@@ -16,6 +16,22 @@ func (e *limitError) Error() string {
 	return fmt.Sprintf("%s (%s): %d requests at once, then %d every %v, were used up", r.Meta, r.Source, r.MaxTokens, r.TokensPerFill, r.FillInterval)
 }
 
+// deniedError says which authorization service has refused a request, or could
+// not be asked.
+type deniedError struct {
+	policy *mesh.AuthorizationPolicy
+	status int
+	cause  error // nil: it has said no
+}
+
+func (e *deniedError) Error() string {
+	says := fmt.Sprintf("%s (%s) asks provider %s, which ", e.policy.Meta, e.policy.Source, e.policy.Provider)
+	if e.cause != nil {
+		return says + "could not be asked: " + e.cause.Error()
+	}
+	return says + fmt.Sprintf("answered %d", e.status)
+}
+
 // why tells, in words, what the client got and then one cause after the other.
 func (t *trouble) why() []string {
 	first, rest := t.because()
@@ -112,7 +128,7 @@ var kindWords = map[Kind]string{
 	RateLimited:    "a rate limit has no room for it",
 	Unauthorized:   "its token is not to be believed",
 	Forbidden:      "a policy says no",
-	Denied:         "a policy asks a service, and that one says no",
+	Denied:         "an authorization service does not let it pass",
 	PlainText:      "it came in plain text where mTLS is asked for, or the other way round",
 	Timeout:        "time was up",
 	TryTimeout:     "the time of this try was up",

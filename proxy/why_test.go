@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -148,10 +150,10 @@ func TestWhy_Answers(t *testing.T) {
 		})
 	}
 	// What takes more to come about has tests of its own, or words at least.
-	for _, k := range []Kind{RateLimited, Misdirected, Unauthorized, Forbidden} {
-		told[k] = true // TestWhy_Refused
+	for _, k := range []Kind{RateLimited, Misdirected, Unauthorized, Forbidden, Denied} {
+		told[k] = true // TestWhy_Refused, TestWhy_Denied
 	}
-	for _, k := range []Kind{LinkDown, Stalled, Denied} {
+	for _, k := range []Kind{LinkDown, Stalled} {
 		told[k] = true
 		if why := (&trouble{kind: k, status: answers[k].status, flag: answers[k].flag}).why(); kindWords[k] == "" || !strings.Contains(why[0], kindWords[k]) {
 			t.Errorf("%v: %q", k, why)
@@ -285,5 +287,39 @@ func TestRing_Bounds(t *testing.T) {
 	}
 	if n := len(r.appendTo(nil, func(*trouble) bool { return true })); n > 10 || n == 0 {
 		t.Errorf("%d large ones kept in %d bytes", n, r.bytes)
+	}
+}
+
+// TestWhy_Denied: an authorization service that says no, and one that cannot be
+// asked.
+func TestWhy_Denied(t *testing.T) {
+	tr := newTrust(t)
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+	defer service.Close()
+	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	callee := sidecarOfWeb(t, tr.identity("prod", "web"), replying(t, okReply).address, fmt.Sprintf(`
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: tickets
+      envoyExtAuthzHttp: {service: %q, port: %s, timeout: 5s}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask, namespace: prod}
+spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
+`, host, port))
+	for _, want := range []string{
+		`^the client got 401 UAEX because an authorization service does not let it pass: AuthorizationPolicy prod/ask \(test.yaml:\d+\) asks provider tickets, which answered 401$`,
+		`^the client got 403 UAEX because .* provider tickets, which could not be asked: .*refused`,
+	} {
+		got := askWhy(t, callee, exchangeRaw(t, callee.address("inbound"), get("web.prod"), whole(1)))
+		if r := got.Refusal; !regexp.MustCompile(want).MatchString(got.Why[0]) || r == nil || r.By != "authorization service" || r.Policy != "AuthorizationPolicy prod/ask" {
+			t.Errorf("got  %s by %+v\nwant %s", got.Why[0], r, want)
+		}
+		service.Close()
 	}
 }
