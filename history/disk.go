@@ -49,9 +49,9 @@ func (s *Store) write(e *entry, c *content, keep bool) error {
 	if err := z.Close(); err != nil {
 		return err
 	}
-	if b.Len() > s.most/4 {
+	if b.Len() > s.most.bytes/4 {
 		s.write(e, nil, false)
-		return fmt.Errorf("it takes %d bytes, compressed; at most %d are kept", b.Len(), s.most/4)
+		return fmt.Errorf("it takes %d bytes, compressed; at most %d are kept", b.Len(), s.most.bytes/4)
 	}
 	e.Kept, e.size, e.data = true, b.Len(), b.Bytes()
 	if s.dir == "" {

@@ -84,7 +84,8 @@ func TestStore_Bounds(t *testing.T) {
 	for name, dir := range map[string]string{"in memory": "", "on disk": t.TempDir()} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, dir)
-			s.most = 64 << 10
+			const revisions, refused = 20, 8
+			s.most = bounds{revisions, refused, 16 << 10}
 			noise := func(n int) string {
 				b := make([]byte, n)
 				for i := range b {
@@ -92,23 +93,23 @@ func TestStore_Bounds(t *testing.T) {
 				}
 				return string(b)
 			}
-			add(s, "good", noise(4<<10), false)
-			for i := range maxRefused + 20 {
-				add(s, fmt.Sprint(i), noise(2<<10), true)
+			add(s, "good", noise(1<<10), false)
+			for i := range refused + 5 {
+				add(s, fmt.Sprint(i), noise(3<<10), true)
 			}
 			list := s.List()
-			if n := len(list); n != maxRefused+1 || list[n-1].Hash != "good" || !list[n-1].InForce || !list[n-1].Kept || list[n-2].Kept || !list[0].Kept {
+			if n := len(list); n != refused+1 || list[n-1].Hash != "good" || !list[n-1].InForce || !list[n-1].Kept || list[n-2].Kept || !list[0].Kept {
 				t.Errorf("%d kept, the last %+v, then %+v", n, list[n-1], list[n-2])
 			}
-			add(s, "huge", noise(60<<10), false)
+			add(s, "huge", noise(15<<10), false)
 			if r := s.List()[0]; r.Kept || !r.InForce {
 				t.Errorf("a huge one: %+v", r)
 			}
-			for i := range maxRevisions + 10 {
+			for i := range revisions + 5 {
 				add(s, fmt.Sprint("next", i), noise(100), false)
 			}
-			if n := len(s.List()); n != maxRevisions {
-				t.Errorf("%d revisions, want %d", n, maxRevisions)
+			if n := len(s.List()); n != revisions {
+				t.Errorf("%d revisions, want %d", n, revisions)
 			}
 			if dir != "" {
 				names, _ := os.ReadDir(dir)
@@ -117,7 +118,7 @@ func TestStore_Bounds(t *testing.T) {
 					info, _ := n.Info()
 					size += info.Size()
 				}
-				if len(names) != maxRevisions || size > 2*int64(s.most) {
+				if len(names) != revisions || size > 2*int64(s.most.bytes) {
 					t.Errorf("%d files of %d bytes", len(names), size)
 				}
 				if again := open(t, dir).List(); !slices.EqualFunc(again, s.List(), func(a, b Revision) bool { return a.Number == b.Number && a.Kept == b.Kept }) {

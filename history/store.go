@@ -17,11 +17,14 @@ const (
 	maxInMemory  = 8 << 20  // likewise, without a folder
 )
 
+// bounds of one store.
+type bounds struct{ revisions, refused, bytes int }
+
 // Store keeps revisions. Its methods may be called by any goroutine.
 type Store struct {
 	dir  string // "": in memory
 	log  *slog.Logger
-	most int // bytes of texts
+	most bounds
 
 	mu   sync.Mutex // guards what is below
 	list []*entry   // by number
@@ -52,11 +55,11 @@ type Hold struct {
 // Open opens a store in a folder, which is made if need be; "": one in memory.
 // What cannot be read of it is left out, and said in the log.
 func Open(dir string, log *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir, log: log, most: maxInMemory, next: 1}
+	s := &Store{dir: dir, log: log, most: bounds{maxRevisions, maxRefused, maxInMemory}, next: 1}
 	if dir == "" {
 		return s, nil
 	}
-	s.most = maxOnDisk
+	s.most.bytes = maxOnDisk
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the configuration's history: %w", err)
 	}
@@ -107,19 +110,19 @@ func (s *Store) forget() {
 	current, bytes, refused := s.inForce(), 0, 0
 	for _, e := range slices.Backward(s.list) {
 		if e.Refused() {
-			if refused++; refused > maxRefused {
+			if refused++; refused > s.most.refused {
 				s.remove(e)
 				e.Number = 0
 				continue
 			}
 		}
-		if bytes += e.size; bytes > s.most && e != current {
+		if bytes += e.size; bytes > s.most.bytes && e != current {
 			bytes -= e.size
 			s.drop(e)
 		}
 	}
 	s.list = slices.DeleteFunc(s.list, func(e *entry) bool { return e.Number == 0 })
-	for len(s.list) > maxRevisions {
+	for len(s.list) > s.most.revisions {
 		i := 0
 		if s.list[i] == current {
 			i++
