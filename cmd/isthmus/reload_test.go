@@ -60,13 +60,19 @@ func runProxy(t *testing.T, bootstrap string, files map[string]string, args ...s
 	return r
 }
 
+// write puts a file in its place as a whole, as ConfigMaps and editors do: of one
+// that is cut off first, a reader may see the beginning, or nothing.
 func (r *running) write(t *testing.T, name, text string) {
 	t.Helper()
 	path := filepath.Join(r.dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+	whole := filepath.Join(filepath.Dir(path), ".new")
+	if err := os.WriteFile(whole, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(whole, path); err != nil {
 		t.Fatal(err)
 	}
 }
