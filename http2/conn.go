@@ -84,6 +84,7 @@ type Conn struct {
 	out     []byte     // frames to be sent; borrowed while there are any
 	writing bool       // the flusher has others under way
 	ready   sync.Cond  // for the flusher: there are some, or it is over
+	slow    bool       // the flusher's last write took long
 	waiting []*Stream  // for room in out, or for the connection's window
 
 	streams   map[uint32]*Stream

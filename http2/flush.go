@@ -3,6 +3,7 @@ package http2
 import (
 	"runtime"
 	"sync"
+	"time"
 )
 
 // What is to be sent is gathered in one buffer. Workers append their frames to
@@ -11,9 +12,22 @@ import (
 // are about to append do so first, and several replies leave in one write.
 
 const (
-	// outSize is how much may be gathered before those who send bodies have to
-	// wait; one large write.
+	// outSize is how much may be gathered; one large write.
 	outSize = 64 << 10
+
+	// bodyRoom and shortRoom are how much may be gathered before those have to wait
+	// who send much, and little: a frame fits behind either. What is short is at
+	// most a quarter of a frame, which heads and small replies are: they need not
+	// wait for their turn behind large ones.
+	bodyRoom  = shortRoom - maxFrame - frameHeaderLen
+	shortRoom = outSize - maxFrame - frameHeaderLen
+	short     = maxFrame / 4
+
+	// slowWrite is how long a write may take before the socket counts as slow. Where
+	// it is, what has been gathered is what a small reply waits behind, and saving
+	// calls is no use: a frame is gathered at a time. 64 KiB in a millisecond are half
+	// a gigabit a second.
+	slowWrite = time.Millisecond
 
 	// outLimit bounds what the reader adds by itself, acknowledgements of a peer
 	// that sends PING and SETTINGS and does not read (CVE-2019-9512, -9515).
@@ -35,6 +49,18 @@ func (c *Conn) room() []byte {
 		}
 	}
 	return c.out
+}
+
+// most is how much may have been gathered when n bytes more are to be. The caller
+// holds mu.
+func (c *Conn) most(n int) int {
+	switch {
+	case n <= short:
+		return shortRoom
+	case c.slow:
+		return maxFrame
+	}
+	return bodyRoom
 }
 
 // giveBack keeps a buffer for others, unless it has had to grow.
@@ -66,9 +92,14 @@ func (c *Conn) Flush(write func(p []byte) error) error {
 		c.out = nil
 		c.roomMade()
 		c.mu.Unlock()
+		begun, n := time.Now(), len(out)
 		err := write(out)
+		took := time.Since(begun)
 		giveBack(out)
 		c.mu.Lock()
+		if took > slowWrite || n >= maxFrame { // few bytes that go at once say nothing
+			c.slow = took > slowWrite
+		}
 		if err != nil {
 			c.end(err)
 			giveBack(c.out)

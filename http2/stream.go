@@ -226,7 +226,7 @@ func (s *Stream) Send(block, data []byte, end bool, limit time.Time) error {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := s.room(limit); err != nil {
+	if err := s.room(0, limit); err != nil {
 		return err
 	}
 	if s.id == 0 {
@@ -252,7 +252,7 @@ func (s *Stream) Write(data []byte, end bool, limit time.Time) error {
 func (s *Stream) SendTrailers(block []byte, limit time.Time) error {
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
-	if err := s.room(limit); err != nil {
+	if err := s.room(0, limit); err != nil {
 		return err
 	}
 	s.head(block, true)
@@ -269,7 +269,7 @@ func (s *Stream) Start(block, data []byte, end bool) (n int, err error) {
 		return 0, err
 	}
 	s.head(block, end && len(data) == 0)
-	for n < len(data) && len(c.out) < outSize {
+	for n < len(data) && len(c.out) < c.most(len(data)) {
 		m := s.frame(data[n:], end)
 		if m == 0 {
 			break
@@ -312,8 +312,9 @@ func (s *Stream) head(block []byte, end bool) {
 	}
 }
 
-// room waits until there is room for frames. The caller holds conn.mu.
-func (s *Stream) room(limit time.Time) error {
+// room waits until there is room for frames of n bytes, or the first of them. The
+// caller holds conn.mu.
+func (s *Stream) room(n int, limit time.Time) error {
 	c := s.conn
 	for {
 		switch {
@@ -323,7 +324,7 @@ func (s *Stream) room(limit time.Time) error {
 			return ResetError{CodeNo, true}
 		case s.stopWrite:
 			return ErrInterrupted
-		case len(c.out) < outSize:
+		case len(c.out) < c.most(n):
 			return nil
 		}
 		if err := s.pause(limit); err != nil {
@@ -349,19 +350,20 @@ func (s *Stream) pause(limit time.Time) error {
 }
 
 // write appends DATA frames, as many as the windows and the room allow at a
-// time, a frame a turn so that others get theirs. The caller holds conn.mu.
+// time: when there is no more room, it is others' turn. The caller holds conn.mu.
 func (s *Stream) write(data []byte, end bool, limit time.Time) error {
+	all := len(data)
 	for len(data) > 0 || end && !s.localEnd {
-		if err := s.room(limit); err != nil {
+		if err := s.room(all, limit); err != nil {
 			return err
 		}
 		n := s.frame(data, end)
+		data = data[n:]
 		if n == 0 && len(data) > 0 {
 			if err := s.pause(limit); err != nil {
 				return err
 			}
 		}
-		data = data[n:]
 	}
 	return nil
 }
