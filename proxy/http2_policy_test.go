@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/sys/unix"
 
 	"isthmus/mesh"
 )
@@ -164,6 +165,47 @@ func TestHTTP2_StalledClient(t *testing.T) {
 	r.ask(5, true, "bare", ":method", "HEAD", ":scheme", "http", ":authority", "small.test", ":path", "/")
 	if got := r.status(5); got != "200" {
 		t.Errorf("behind a stalled stream: %q", got)
+	}
+}
+
+// TestHTTP2_Unsent: the kernel keeps little of what it cannot send yet, to clients
+// and to upstreams.
+func TestHTTP2_Unsent(t *testing.T) {
+	p := serve(t, Options{}, overHTTP2(entry("s.test", h2Upstream(t, func(http.ResponseWriter, *http.Request) {}))))
+	res, err := h2Client(t, p, "outbound").Get("http://s.test/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	streams := map[string]*stream{}
+	l := p.listeners["outbound"]
+	l.mu.Lock()
+	for c := range l.conns {
+		if c.shared.Load() {
+			streams["the client's"] = c.stream
+		}
+	}
+	l.mu.Unlock()
+	p.mu.Lock()
+	for _, u := range p.upstreams {
+		for _, m := range u.members {
+			m.shared.mu.Lock()
+			for _, c := range m.shared.conns {
+				streams["the upstream's"] = c.stream
+			}
+			m.shared.mu.Unlock()
+		}
+	}
+	p.mu.Unlock()
+	if len(streams) != 2 {
+		t.Errorf("connections: %v, want two", streams)
+	}
+	for whose, s := range streams {
+		var got int
+		s.control(func(fd uintptr) { got, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT) })
+		if err != nil || got != unsent {
+			t.Errorf("%s: TCP_NOTSENT_LOWAT is %d, %v; want %d", whose, got, err, unsent)
+		}
 	}
 }
 

@@ -277,6 +277,7 @@ func (u *upstream) share(c *upstreamConn) {
 // which ends with it, writes. [upstream.share] starts it.
 func (s *sharedConn) serve(keep *mesh.HTTP2KeepAlive) {
 	s.large = true
+	s.keepShort()
 	flushed := make(chan struct{})
 	go func() {
 		s.h2.Flush(func(p []byte) error { return s.write(p, now()) })

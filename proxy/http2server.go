@@ -55,6 +55,7 @@ func (c *conn) serveHTTP2() {
 	if c.register() != nil {
 		return
 	}
+	c.keepShort()
 	h := http2.NewServer(o)
 	c.shared.Store(true)
 	c.local() // which its streams ask for
