@@ -41,6 +41,10 @@ netns: build ## links cut, clusters killed, under load; needs Linux and root; wr
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/netns ./bench/netns
 	bin/netns $(NETNS)
 
+distance: build ## HTTP/1.1 and HTTP/2 over a long line; needs Linux and root; writes docs/distance-measured.md (3 minutes)
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/netns ./bench/netns
+	bin/netns -distance -seconds 10 -out docs/distance-measured.md
+
 websocket: build ## WebSockets through the binary as without it, by npm's ws; needs Node.js (1 minute)
 	cd bench/websocket && npm ci --no-audit --no-fund && node suite.js ../../bin/isthmus
 
@@ -75,4 +79,4 @@ fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 clean: ## what the targets have made
 	rm -rf bin
 
-.PHONY: help build demo test check fmt vet bench bench-peers netns websocket rotate testssl rules-test console-test alerts conformance-metrics fuzz clean
+.PHONY: help build demo test check fmt vet bench bench-peers netns distance websocket rotate testssl rules-test console-test alerts conformance-metrics fuzz clean

@@ -44,10 +44,11 @@ type knobs struct {
 // counts are what a sample service has seen since it was last told anything.
 type counts struct {
 	Requests      int
-	Under         int // requests that wait now
-	Connections   int // on which requests came
-	MostOnOne     int // requests on one connection
-	FewestOnEnded int // requests on a connection that has ended: the fewest; 0 if none has
+	Under         int   // requests that wait now
+	Connections   int   // on which requests came
+	MostOnOne     int   // requests on one connection
+	FewestOnEnded int   // requests on a connection that has ended: the fewest; 0 if none has
+	Received      int64 // bytes of requests' bodies
 }
 
 // sample is one sample service.
@@ -59,6 +60,7 @@ type sample struct {
 	released chan struct{} // closed when Hold goes
 	requests int
 	under    int
+	received int64
 	uses     map[net.Conn]int
 	ended    map[net.Conn]bool
 }
@@ -96,7 +98,7 @@ func (s *sample) set(k knobs) {
 		s.released = make(chan struct{})
 	}
 	s.knobs = k
-	s.requests, s.uses, s.ended = 0, map[net.Conn]int{}, map[net.Conn]bool{}
+	s.requests, s.received, s.uses, s.ended = 0, 0, map[net.Conn]int{}, map[net.Conn]bool{}
 }
 
 // ServeHTTP answers who and where it is.
@@ -108,7 +110,7 @@ func (s *sample) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.uses[conn]++
 	k, released := s.knobs, s.released
 	s.mu.Unlock()
-	io.Copy(io.Discard, r.Body)
+	io.Copy(receiver{s}, r.Body)
 	if k.Hold {
 		select {
 		case <-released:
@@ -121,6 +123,9 @@ func (s *sample) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.under--
 	s.mu.Unlock()
+	if n, err := strconv.Atoi(r.Header.Get(sizeHeader)); err == nil {
+		k.Size = n
+	}
 	if k.Size == 0 {
 		k.Size = 16
 	}
@@ -129,7 +134,25 @@ func (s *sample) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if k.Status != 0 {
 		w.WriteHeader(k.Status)
 	}
-	w.Write(bytes.Repeat([]byte("."), k.Size))
+	for part := bytes.Repeat([]byte("."), min(k.Size, 64<<10)); k.Size > 0; k.Size -= len(part) {
+		part = part[:min(len(part), k.Size)]
+		if _, err := w.Write(part); err != nil {
+			return
+		}
+	}
+}
+
+// sizeHeader is the header of a request that asks for a body of another size.
+const sizeHeader = "x-size"
+
+// receiver counts what comes of bodies.
+type receiver struct{ *sample }
+
+func (r receiver) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.received += int64(len(p))
+	return len(p), nil
 }
 
 // follow notes which connections have ended.
@@ -152,7 +175,7 @@ func (s *sample) change(w http.ResponseWriter, r *http.Request) {
 
 func (s *sample) show(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
-	c := counts{Requests: s.requests, Under: s.under, Connections: len(s.uses)}
+	c := counts{Requests: s.requests, Under: s.under, Connections: len(s.uses), Received: s.received}
 	for conn, n := range s.uses {
 		c.MostOnOne = max(c.MostOnOne, n)
 		if s.ended[conn] && (c.FewestOnEnded == 0 || n < c.FewestOnEnded) {

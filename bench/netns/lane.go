@@ -11,6 +11,9 @@ type condition struct {
 	delay time.Duration // from one end to the other
 	loss  float64       // share of packets lost at random, 0 to 1
 	cut   bool          // every packet is lost, and nobody is told
+
+	rate   int           // bytes a second that the line carries; 0: as many as come
+	buffer time.Duration // how long a packet may wait for the line; what would wait longer is lost
 }
 
 // laneCapacity is how many packets may be under way in one direction. Five
@@ -27,7 +30,8 @@ type lane struct {
 	mu    sync.Mutex // guards what is below
 	now   condition
 	queue []queued
-	lost  int // packets lost so far, by chance, cut or overflow
+	free  time.Time // when the line has carried all that was admitted, if it has a rate
+	lost  int       // packets lost so far, by chance, cut or overflow
 }
 
 type queued struct {
@@ -55,7 +59,19 @@ func (l *lane) admit(now time.Time, packet []byte) bool {
 		l.lost++
 		return false
 	}
-	due := now.Add(l.now.delay)
+	leaves := now
+	if l.now.rate > 0 {
+		if l.free.After(now) {
+			leaves = l.free
+		}
+		if leaves.Sub(now) > l.now.buffer {
+			l.lost++
+			return false
+		}
+		leaves = leaves.Add(time.Duration(len(packet)) * time.Second / time.Duration(l.now.rate))
+		l.free = leaves
+	}
+	due := leaves.Add(l.now.delay)
 	if n := len(l.queue); n > 0 && due.Before(l.queue[n-1].due) {
 		due = l.queue[n-1].due // the delay has just shrunk: no packet overtakes
 	}

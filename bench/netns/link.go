@@ -90,7 +90,9 @@ func openTUN(n *namespace, name string) (*os.File, error) {
 // device that goes down loses its routes.
 func (l *link) up() error {
 	for _, e := range l.ends {
-		if err := e.cluster.ns.ip("link", "set", e.device, "up"); err != nil {
+		// The kernel keeps 500 packets for who reads slowly; what is lost shall be
+		// lost by the lanes.
+		if err := e.cluster.ns.ip("link", "set", e.device, "txqueuelen", fmt.Sprint(laneCapacity), "up"); err != nil {
 			return err
 		}
 		if err := e.cluster.ns.ip("route", "replace", e.subnet, "dev", e.device); err != nil {

@@ -26,7 +26,7 @@ import (
 type options struct {
 	isthmus, scenarios, out string
 	rate, seconds           int
-	keep                    bool
+	keep, distance          bool
 }
 
 func main() {
@@ -38,6 +38,7 @@ func main() {
 	flag.IntVar(&o.seconds, "seconds", 8, "how long to watch after an event")
 	flag.StringVar(&o.out, "out", "", "Markdown file for the report, as well")
 	flag.BoolVar(&o.keep, "keep", false, "leave the last scenario's clusters running, to look at, until interrupted")
+	flag.BoolVar(&o.distance, "distance", false, "measure what protocols make of a long line, instead of scenarios")
 	app := flag.String("app", "", "be the application of this pod (started by the program itself)")
 	guarded := flag.String("guard", "", "clean up after the program and this folder of it (started by the program itself)")
 	flag.Parse()
@@ -98,6 +99,9 @@ func (o options) inWorld(ctx context.Context, dir string, list []scenario) (err 
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 	r := &runner{ctx: ctx, world: w, rate: o.rate, window: time.Duration(o.seconds) * time.Second}
+	if o.distance {
+		return o.distances(r)
+	}
 	rep := report{command: o.command(), rate: o.rate}
 	good := true
 	for _, s := range list {
@@ -128,6 +132,9 @@ func (o options) inWorld(ctx context.Context, dir string, list []scenario) (err 
 // command is how to run the same again.
 func (o options) command() string {
 	s := fmt.Sprintf("bin/netns -rate %d -seconds %d", o.rate, o.seconds)
+	if o.distance {
+		s = fmt.Sprintf("bin/netns -distance -seconds %d", o.seconds)
+	}
 	if o.scenarios != strings.Join(scenarioNames(), ",") {
 		s += " -scenario " + o.scenarios
 	}
