@@ -95,6 +95,7 @@ func TestTracing_Spans(t *testing.T) {
 	for up.requests() < 1 || failures(p) == 0 {
 		exchangeRaw(t, p.address("outbound"), "GET /a?secret=1 HTTP/1.1\r\nHost: s.test\r\nUser-Agent: test\r\nTraceparent: 00-"+someTrace+"-"+someSpan+"-01\r\nTracestate: a=b\r\n\r\n", whole(1))
 	}
+	awaitGone(p)
 	p.Close()
 	var whole, tries []zipkinSpan
 	for _, s := range z.wait(t, 3) {
@@ -231,6 +232,7 @@ func TestTracing_ThroughTwoProxies(t *testing.T) {
 	exchangeRaw(t, caller.address("outbound"), get(webHost), whole(1))
 	awaitGone(caller)
 	caller.Close()
+	awaitGone(callee)
 	callee.Close()
 	spans := z.wait(t, 4)
 	parent := ""
