@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
-	"runtime"
 	"testing"
 
 	"isthmus/http2"
@@ -116,30 +115,6 @@ func replyingStreams(t testing.TB) string {
 		}
 	}()
 	return l.Addr().String()
-}
-
-// TestHTTP2_AllocatesNothing: nor does a plain exchange over HTTP/2 on either
-// side, and none of them starts a goroutine.
-func TestHTTP2_AllocatesNothing(t *testing.T) {
-	for name, yaml := range map[string]string{
-		"to HTTP/1.1": entry("s.test", plainServer(t, okReply)) + plainYAML,
-		"to HTTP/2":   overHTTP2(entry("s.test", replyingStreams(t))) + plainYAML,
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := serve(t, Options{}, yaml)
-			send := plainStreams(t, p.address("outbound"), 1)
-			for range 200 {
-				send() // opens the upstream's connection, starts the worker, fills pools
-			}
-			goroutines := runtime.NumGoroutine()
-			if n := testing.AllocsPerRun(5000, send); n != 0 {
-				t.Errorf("%v allocations for an exchange, want none", n)
-			}
-			if n := runtime.NumGoroutine(); n > goroutines {
-				t.Errorf("%d goroutines after 5000 exchanges, %d before", n, goroutines)
-			}
-		})
-	}
 }
 
 // BenchmarkExchangeHTTP2 is 32 exchanges at a time over one connection.
