@@ -13,8 +13,8 @@ import (
 // own only, never a neighbour.
 var floors = [][]string{
 	{"http1"}, // the message model, on which the other protocol stands
-	{"mesh", "history", "canary", "http2", "sni", "ratelimit", "breaker", "telemetry", "accesslog", "explain", "rpc", "deploy"},
-	{"balancer", "health", "config", "gossip", "admin", "tls", "auth", "tracing"},
+	{"mesh", "history", "canary", "http2", "sni", "breaker", "telemetry", "accesslog", "explain", "rpc", "deploy"},
+	{"balancer", "health", "config", "gossip", "admin", "tls", "auth", "ratelimit", "tracing"},
 	{"proxy", "control"},
 	{"cmd/isthmus", "bench/peers", "bench/netns"},
 }
@@ -37,8 +37,10 @@ var neverIn = map[string][]string{
 	"proxy": {"net/http"}, // the request path is ours
 	"http1": {"net/http"},
 	"http2": {"net/http", "golang.org/x/net/http2"}, // which imports it
-	// 6 MiB of memory in every proxy, where two small messages are what is wanted.
-	"auth": {"google.golang.org/grpc", "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"},
+	// 6 MiB of memory in every proxy, where a few small messages are what is wanted.
+	"auth":      {"google.golang.org/grpc", "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"},
+	"rpc":       {"google.golang.org/grpc"},
+	"ratelimit": {"google.golang.org/grpc", "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"},
 }
 
 // TestFloors holds the structure that docs/architecture.md describes.

@@ -154,6 +154,7 @@ type State interface {
 	Own() Digest     // of this proxy, all flows included
 	Recent() []Point // how requests went over the last minutes, the oldest first
 	Routes() []Route
+	Limits() []Limit
 	Hosts() []Host
 	Probes() []ProbeCount
 	Certificates() []Certificate
@@ -209,6 +210,9 @@ func New(s State, g prometheus.Gatherer) http.Handler {
 	mux.HandleFunc("GET /routes", list(func(q url.Values) []Route {
 		return filter(s.Routes(), q, routeTexts)
 	}, WriteRoutes))
+	mux.HandleFunc("GET /limits", list(func(q url.Values) []Limit {
+		return filter(s.Limits(), q, limitText)
+	}, WriteLimits))
 	mux.HandleFunc("GET /certificates", list(func(url.Values) []Certificate {
 		return append([]Certificate{}, s.Certificates()...)
 	}, WriteCertificates))

@@ -45,6 +45,13 @@ func (s *state) Findings() []Finding {
 func (s *state) Routes() []Route {
 	return []Route{{Listener: "outbound", Host: "a", Destinations: []Destination{{Host: "a", Port: 80, Percent: 70, Known: true}}, Source: "f:1"}}
 }
+func (s *state) Limits() []Limit {
+	left := 7.5
+	return []Limit{
+		{Name: "EnvoyFilter a/b", Kind: "local", Source: "f:2", Listeners: []string{"inbound"}, Buckets: []Bucket{{Limit: 10, PerFill: 1, Interval: 1, Remaining: &left}, {Descriptor: "user=a", Limit: 2, PerFill: 1, Interval: 60, Shadow: true}}, Allowed: 5, Limited: 3, Refused: 2},
+		{Name: "EnvoyFilter a/c", Kind: "service", Listeners: []string{"gateway"}, Domain: "d", State: "down", Failed: 1},
+	}
+}
 func (s *state) Certificates() []Certificate {
 	return []Certificate{{Name: "identity", Ends: time.Unix(1_900_000_000, 0), Usable: true, Reloads: 2}, {Name: "web/tls.crt", Ends: time.Unix(1, 0)}, {Name: "none/tls.crt"}}
 }

@@ -87,7 +87,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{readyDesc, snapshotDesc, ageDesc, reloadDesc, revisionDesc, rollbackDesc, canaryDesc, canaryPctDesc, canaryRqDesc, canaryCmpDesc, warningsDesc, membersDesc, endpointsDesc, endsDesc, usableDesc, renewedDesc, buildDesc, recordsDesc, behindDesc, queuedDesc, droppedDesc, healthDesc, gossipRTTDesc, heardDesc, liveDesc, stateDesc, daysLeftDesc, probesDesc} {
+	for _, d := range []*prometheus.Desc{readyDesc, snapshotDesc, ageDesc, reloadDesc, revisionDesc, rollbackDesc, canaryDesc, canaryPctDesc, canaryRqDesc, canaryCmpDesc, warningsDesc, membersDesc, endpointsDesc, endsDesc, usableDesc, renewedDesc, buildDesc, recordsDesc, behindDesc, queuedDesc, droppedDesc, healthDesc, gossipRTTDesc, heardDesc, liveDesc, stateDesc, daysLeftDesc, probesDesc, limitsDesc} {
 		out <- d
 	}
 }
@@ -122,6 +122,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	for _, p := range c.state.Probes() {
 		out <- prometheus.MustNewConstMetric(probesDesc, prometheus.CounterValue, float64(p.Count), p.Of, p.Result)
 	}
+	collectLimits(out, c.state.Limits())
 	first := time.Time{}
 	for _, cert := range c.state.Certificates() {
 		if first.IsZero() || cert.Ends.Before(first) {

@@ -1,120 +1,41 @@
 package auth
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
 	"isthmus/http1"
 	"isthmus/mesh"
+	"isthmus/rpc"
 )
 
 // maxAnswer bounds a message, in bytes: its fields, its body, and as much again
 // for metadata, which nobody reads.
 const maxAnswer = 2 * (maxAnswerFields + maxAnswerBody)
 
-// grpcService asks by envoy.service.auth.v3.Authorization: one message each way
-// over HTTP/2, for which net/http is enough.
+// grpcService asks by envoy.service.auth.v3.Authorization.
 type grpcService struct {
-	transport *http.Transport
-	url       *url.URL
-	last      atomic.Pointer[heardConn]
-	withBody  bool
-	asBytes   bool
+	client   *rpc.Client
+	withBody bool
+	asBytes  bool
 }
 
 func newGRPCService(p *mesh.AuthorizationProvider, dial func(context.Context) (net.Conn, error)) *grpcService {
-	s := &grpcService{withBody: p.Body > 0, asBytes: p.BodyAsBytes}
 	host := p.Service[strings.LastIndexByte(p.Service, '/')+1:]
-	s.url = &url.URL{Scheme: "http", Host: net.JoinHostPort(host, strconv.FormatUint(uint64(p.Port), 10)), Path: "/envoy.service.auth.v3.Authorization/Check"}
-	s.transport = &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { // which secures
-			c, err := dial(ctx)
-			if err != nil {
-				return nil, err
-			}
-			heard := &heardConn{Conn: c}
-			s.last.Store(heard)
-			return heard, nil
-		},
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxAnswerFields,
-		Protocols:              &http.Protocols{},
-	}
-	s.transport.Protocols.SetUnencryptedHTTP2(true)
-	return s
+	authority := net.JoinHostPort(host, strconv.FormatUint(uint64(p.Port), 10))
+	return &grpcService{client: rpc.NewClient(authority, maxAnswer, dial), withBody: p.Body > 0, asBytes: p.BodyAsBytes}
 }
 
-// heardConn knows when something was last heard on it.
-type heardConn struct {
-	net.Conn
-	heard atomic.Int64 // Unix time in ns; 0: nothing yet
-}
-
-func (c *heardConn) Read(b []byte) (n int, err error) {
-	n, err = c.Conn.Read(b)
-	if n > 0 {
-		c.heard.Store(time.Now().UnixNano())
-	}
-	return n, err
-}
-
-// drop closes the connection if nothing has been heard on it: it would be kept
-// until the kernel gives up, which takes a quarter of an hour.
-func (s *grpcService) drop(began time.Time) {
-	if c := s.last.Load(); c != nil && c.heard.Load() < began.UnixNano() {
-		c.Close()
-	}
-}
-
-func (s *grpcService) close() {
-	s.transport.CloseIdleConnections()
-	if c := s.last.Load(); c != nil {
-		c.Close()
-	}
-}
+func (s *grpcService) drop(began time.Time) { s.client.Drop(began) }
+func (s *grpcService) close()               { s.client.Close() }
 
 func (s *grpcService) check(ctx context.Context, c *Call) (*Verdict, error) {
-	req := (&http.Request{
-		Method: http.MethodPost, URL: s.url, Host: s.url.Host,
-		Header: http.Header{"Content-Type": {"application/grpc"}, "Te": {"trailers"}, "User-Agent": {"isthmus"}},
-	}).WithContext(ctx)
-	message := frame(s.newRequest(c).marshal())
-	req.ContentLength, req.Body = int64(len(message)), io.NopCloser(bytes.NewReader(message))
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(message)), nil }
-	res, err := s.transport.RoundTrip(req)
+	body, err := s.client.Call(ctx, "/envoy.service.auth.v3.Authorization/Check", s.newRequest(c).marshal())
 	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("HTTP status %d", res.StatusCode)
-	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(body) > maxAnswer:
-		return nil, fmt.Errorf("the answer has more than %d bytes", maxAnswer)
-	}
-	code := res.Trailer.Get("Grpc-Status")
-	text := res.Trailer.Get("Grpc-Message")
-	if code == "" { // a reply of trailers only
-		code, text = res.Header.Get("Grpc-Status"), res.Header.Get("Grpc-Message")
-	}
-	if code != "0" {
-		return nil, fmt.Errorf("gRPC status %.20q: %.200s", code, text)
-	}
-	if body, err = unframe(body); err != nil {
 		return nil, err
 	}
 	answer, err := parseCheckResponse(body)

@@ -218,7 +218,6 @@ func LoadBootstrap(path string, environ []string) (b *Bootstrap, warnings []stri
 	if err := l.complete(b); err != nil {
 		return nil, nil, err
 	}
-	l.warnNoEffect(b)
 	return b, l.warnings, nil
 }
 
@@ -357,7 +356,7 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 		value string
 	}{
 		{"listeners.outbound", b.Listeners.Outbound}, {"listeners.inbound", b.Listeners.Inbound}, {"listeners.admin", b.Listeners.Admin},
-		{"listeners.metrics", b.Listeners.Metrics}, {"gossip.bind", b.Gossip.Bind}, {"gossip.advertise", b.Gossip.Advertise},
+		{"listeners.metrics", b.Listeners.Metrics}, {"rateLimits.serve", b.RateLimits.Serve}, {"gossip.bind", b.Gossip.Bind}, {"gossip.advertise", b.Gossip.Advertise},
 	} {
 		if a.value == "" {
 			continue
@@ -409,6 +408,11 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 	for i, j := range b.Gossip.Join {
 		if _, _, err := net.SplitHostPort(j); err != nil {
 			return l.fail(fmt.Sprintf("gossip.join[%d]", i), "%q must be a name or address and a port", j)
+		}
+	}
+	for name, address := range b.Clusters {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return l.fail("clusters."+name, "%q must be a name or address and a port", address)
 		}
 	}
 	if r := b.Probes.Remote; r.Interval != 0 && r.Interval < 100*time.Millisecond {
@@ -491,23 +495,6 @@ func ownAddress(advertise string) string {
 		}
 	}
 	return "127.0.0.1"
-}
-
-// warnNoEffect names what is set and does nothing in this version.
-func (l *bootstrapLoader) warnNoEffect(b *Bootstrap) {
-	for _, f := range []struct {
-		field string
-		set   bool
-		what  string
-	}{
-		{"rateLimits", b.RateLimits != RateLimits{}, "nothing is limited"},
-		{"clusters", len(b.Clusters) > 0, "nothing uses them"},
-	} {
-		if f.set {
-			err := l.fail(f.field, "has no effect yet: %s", f.what)
-			l.warnings = append(l.warnings, err.Error())
-		}
-	}
 }
 
 // MeshNode returns the node that the bootstrap file describes. With certificates,

@@ -50,6 +50,7 @@ func (r *reader) check(node *mesh.Node) {
 	c.checkTelemetries()
 	c.checkClientTLS(node, judged)
 	c.checkAuthorization(node)
+	c.checkRateLimits()
 	c.lint(node)
 }
 

@@ -72,6 +72,7 @@ const (
 	ISM0061 Code = "ISM0061"
 	ISM0062 Code = "ISM0062"
 	ISM0063 Code = "ISM0063"
+	ISM0064 Code = "ISM0064"
 )
 
 // CodeTitle is a code with what it means, in a few words.
@@ -144,4 +145,5 @@ var Codes = []CodeTitle{
 	{ISM0061, "Nobody has to bring a token"},
 	{ISM0062, "Port settings erase the others"},
 	{ISM0063, "A port that the service has not"},
+	{ISM0064, "A global rate limit without actions"},
 }

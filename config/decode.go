@@ -262,6 +262,7 @@ func (d *document) wellKnown(n *yaml.Node, m protoreflect.Message, path string) 
 			m.Set(fd, v)
 		}
 	case "google.protobuf.Struct", "google.protobuf.Value":
+		d.placeAll(n, path)
 		var v any
 		if err := n.Decode(&v); err != nil {
 			d.errorAt(n.Line, path, err.Error())
@@ -283,6 +284,25 @@ func (d *document) wellKnown(n *yaml.Node, m protoreflect.Message, path string) 
 		return false
 	}
 	return true
+}
+
+// placeAll notes where the parts of a value stand of which Istio's schema says
+// nothing.
+func (d *document) placeAll(n *yaml.Node, path string) {
+	switch n = resolve(n); n.Kind {
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			at := join(path, n.Content[i].Value)
+			d.places[at] = n.Content[i].Line
+			d.placeAll(n.Content[i+1], at)
+		}
+	case yaml.SequenceNode:
+		for i, item := range n.Content {
+			at := fmt.Sprintf("%s[%d]", path, i)
+			d.places[at] = item.Line
+			d.placeAll(item, at)
+		}
+	}
 }
 
 // plain makes what YAML decodes to fit for structpb.

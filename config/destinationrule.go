@@ -36,7 +36,7 @@ func readDestinationRule(d *document) {
 		out.Subsets = append(out.Subsets, subset)
 	}
 	d.chooseAlgorithm(out)
-	out.Inbound = d.flag(inboundAnnotation)
+	out.Inbound, out.Adaptive = d.flag(inboundAnnotation), d.flag(adaptiveAnnotation)
 	d.reader.config.DestinationRules = append(d.reader.config.DestinationRules, out)
 	d.reader.destinationRules = append(d.reader.destinationRules, located[*mesh.DestinationRule]{out, d})
 }
@@ -44,6 +44,9 @@ func readDestinationRule(d *document) {
 // inboundAnnotation makes a rule's connectionPool hold on the side of the
 // application too.
 const inboundAnnotation = "isthmus.io/inbound"
+
+// adaptiveAnnotation bounds the requests under way by how long they take.
+const adaptiveAnnotation = "isthmus.io/adaptive-concurrency"
 
 // flag reads an annotation that is "true" or "false"; false where there is
 // none.

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +12,14 @@ import (
 	"isthmus/mesh"
 )
 
+// patch is one patch of an EnvoyFilter.
+type patch struct {
+	*document
+	*networking.EnvoyFilter_EnvoyConfigObjectPatch
+	filter *networking.EnvoyFilter
+	path   string
+}
+
 // readEnvoyFilter takes the patches that Isthmus has a counterpart for, and
 // names every other one.
 func readEnvoyFilter(d *document) {
@@ -21,123 +28,226 @@ func readEnvoyFilter(d *document) {
 		return
 	}
 	for i, p := range f.ConfigPatches {
-		path := fmt.Sprintf("configPatches[%d]", i)
-		typeURL, value := typedConfig(p.GetPatch().GetValue())
-		if p.ApplyTo == networking.EnvoyFilter_HTTP_FILTER && strings.HasSuffix(typeURL, ".local_ratelimit.v3.LocalRateLimit") {
-			d.localRateLimit(&f, p, value, path)
-			continue
-		}
-		d.find(Warning, ISM0004, path, strings.TrimSpace("unsupported patch "+p.ApplyTo.String()+" "+typeURL)+": it has no effect yet")
-	}
-}
-
-// typedConfig takes the type and the content of a filter's typed_config,
-// directly or wrapped in a TypedStruct, as Istio's own documents write it.
-func typedConfig(filter *structpb.Struct) (typeURL string, value *structpb.Struct) {
-	value = get(filter, "typed_config").GetStructValue()
-	typeURL = get(value, "@type").GetStringValue()
-	if strings.HasSuffix(typeURL, ".TypedStruct") {
-		typeURL = get(value, "type_url").GetStringValue()
-		value = get(value, "value").GetStructValue()
-	}
-	return typeURL, value
-}
-
-// get returns a field by its name in snake_case or lowerCamelCase.
-func get(s *structpb.Struct, name string) *structpb.Value {
-	if v, ok := s.GetFields()[name]; ok {
-		return v
-	}
-	parts := strings.Split(name, "_")
-	for i := 1; i < len(parts); i++ {
-		if parts[i] != "" {
-			parts[i] = strings.ToUpper(parts[i][:1]) + parts[i][1:]
+		p := &patch{d, p, &f, fmt.Sprintf("configPatches[%d]", i)}
+		switch p.ApplyTo {
+		case networking.EnvoyFilter_HTTP_FILTER:
+			p.httpFilter()
+		case networking.EnvoyFilter_HTTP_ROUTE, networking.EnvoyFilter_VIRTUAL_HOST:
+			p.route()
+		case networking.EnvoyFilter_CLUSTER:
+			p.cluster()
+		default:
+			p.unsupported(typeOf(p.GetPatch().GetValue()))
 		}
 	}
-	return s.GetFields()[strings.Join(parts, "")]
 }
 
-// limitFields are the fields of LocalRateLimit that have an effect, or need
-// none.
-var limitFields = []string{"@type", "stat_prefix", "statPrefix", "token_bucket", "tokenBucket", "filter_enabled", "filterEnabled", "filter_enforced", "filterEnforced", "status"}
+// unsupported is the one finding on a patch that does nothing.
+func (p *patch) unsupported(what string) {
+	p.find(Warning, ISM0004, p.path, strings.TrimSpace("unsupported patch "+p.ApplyTo.String()+" "+what)+": it has no effect")
+}
 
-// localRateLimit reads envoy.extensions.filters.http.local_ratelimit.v3.
-func (d *document) localRateLimit(f *networking.EnvoyFilter, p *networking.EnvoyFilter_EnvoyConfigObjectPatch, value *structpb.Struct, path string) {
-	path += ".patch.value"
-	out := &mesh.LocalRateLimit{Meta: d.meta(), TokensPerFill: 1, Status: 429, Enforced: 1}
-	out.Source = d.source(path)
-	if f.WorkloadSelector != nil {
-		out.Selector = f.WorkloadSelector.Labels
+// value is what the patch puts in.
+func (p *patch) value() *envoyMessage {
+	v := p.GetPatch().GetValue()
+	if v == nil {
+		return nil
 	}
-	switch p.GetMatch().GetContext() {
+	return p.newEnvoyMessage(structpb.NewStructValue(v), p.path+".patch.value")
+}
+
+// scope says of which requests the patch speaks.
+func (p *patch) scope() mesh.FilterScope {
+	s := mesh.FilterScope{Meta: p.meta()}
+	s.Source = p.source(p.path)
+	if p.filter.WorkloadSelector != nil {
+		s.Selector = p.filter.WorkloadSelector.Labels
+	}
+	m := p.GetMatch()
+	switch m.GetContext() {
 	case networking.EnvoyFilter_SIDECAR_INBOUND:
-		out.Inbound = true
+		s.Inbound = true
 	case networking.EnvoyFilter_SIDECAR_OUTBOUND:
-		out.Outbound = true
+		s.Outbound = true
 	case networking.EnvoyFilter_GATEWAY:
-		out.Gateway = true
+		s.Gateway = true
 	default:
-		out.Inbound, out.Outbound, out.Gateway = true, true, true
+		s.Inbound, s.Outbound, s.Gateway = true, true, true
 	}
-	for _, name := range slices.Sorted(maps.Keys(value.GetFields())) {
-		if !slices.Contains(limitFields, name) {
-			d.warning(path, fmt.Sprintf("%s of the local rate limit has no effect yet", name))
+	if l := m.GetListener(); l != nil {
+		s.Port = max(l.PortNumber, l.GetFilterChain().GetDestinationPort())
+		if c := l.GetFilterChain(); l.Name != "" || c.GetName() != "" || c.GetSni() != "" || c.GetTransportProtocol() != "" || c.GetApplicationProtocols() != "" {
+			p.info(p.path+".match.listener", "the names of listener and filter chain, and SNI and protocols, are not looked at: it holds for every listener of the context and port")
 		}
 	}
-	bucket := get(value, "token_bucket").GetStructValue()
-	if bucket == nil {
-		d.find(Warning, ISM0026, path, "the local rate limit has no token_bucket, so it limits nothing")
+	if m.GetProxy() != nil {
+		p.info(p.path+".match.proxy", "is not looked at: it holds for every proxy")
+	}
+	return s
+}
+
+// typed takes the type and the content of a configuration, directly or wrapped
+// in a TypedStruct, as Istio's own documents write it.
+func (m *envoyMessage) typed() (typeURL string, content *envoyMessage) {
+	typeURL = m.text("@type")
+	if strings.HasSuffix(typeURL, ".TypedStruct") {
+		typeURL = m.text("type_url")
+		content = m.message("value")
+		m.done()
+		return typeURL, content
+	}
+	return typeURL, m
+}
+
+// typeOf is the type of what a patch puts in, by which its author knows it; or
+// its name.
+func typeOf(s *structpb.Struct) string {
+	value := s.GetFields()
+	for _, name := range []string{"typed_config", "typedConfig"} {
+		if inner := value[name].GetStructValue(); inner != nil {
+			t := inner.GetFields()["@type"].GetStringValue()
+			if strings.HasSuffix(t, ".TypedStruct") {
+				for _, name := range []string{"type_url", "typeUrl"} {
+					if u := inner.GetFields()[name].GetStringValue(); u != "" {
+						return u
+					}
+				}
+			}
+			return t
+		}
+	}
+	return value["name"].GetStringValue()
+}
+
+// The types that rate limits have in Envoy.
+const (
+	localType    = ".local_ratelimit.v3.LocalRateLimit"
+	globalType   = ".ratelimit.v3.RateLimit"
+	perRouteType = ".ratelimit.v3.RateLimitPerRoute"
+)
+
+// httpFilter takes filters that limit rates.
+func (p *patch) httpFilter() {
+	t := typeOf(p.GetPatch().GetValue())
+	local := strings.HasSuffix(t, localType)
+	op := p.GetPatch().GetOperation()
+	inserts := []networking.EnvoyFilter_Patch_Operation{
+		networking.EnvoyFilter_Patch_ADD, networking.EnvoyFilter_Patch_INSERT_BEFORE, networking.EnvoyFilter_Patch_INSERT_AFTER, networking.EnvoyFilter_Patch_INSERT_FIRST,
+	}
+	if !local && !strings.HasSuffix(t, globalType) {
+		p.unsupported(t)
 		return
 	}
-	out.MaxTokens = d.count(get(bucket, "max_tokens"), path, "token_bucket.max_tokens")
-	if v := get(bucket, "tokens_per_fill"); v != nil {
-		out.TokensPerFill = d.count(v, path, "token_bucket.tokens_per_fill")
-	}
-	interval, err := time.ParseDuration(get(bucket, "fill_interval").GetStringValue())
-	if err != nil || interval < 50*time.Millisecond {
-		d.error(path, "token_bucket.fill_interval must be a duration of at least 50ms")
+	if !slices.Contains(inserts, op) {
+		p.unsupported("of operation " + op.String() + " " + t)
 		return
 	}
-	out.FillInterval = interval
-	// Envoy turns whatever is no error into 429.
-	if code := int(get(get(value, "status").GetStructValue(), "code").GetNumberValue()); code >= 400 && code <= 599 {
-		out.Status = code
+	v := p.value()
+	_, content := v.message("typed_config").typed()
+	if content == nil {
+		p.error(p.path+".patch.value.typed_config", "is empty")
+		return
 	}
-	out.Enabled = d.fraction(get(value, "filter_enabled"), path, "filter_enabled")
-	if v := get(value, "filter_enforced"); v != nil {
-		out.Enforced = d.fraction(v, path, "filter_enforced")
+	out := &mesh.RateLimitFilter{FilterScope: p.scope(), Filter: v.needText("name"), First: op == networking.EnvoyFilter_Patch_INSERT_FIRST, Priority: p.filter.Priority}
+	if local {
+		out.Local = content.localRateLimit(false)
 	} else {
-		d.find(Info, ISM0025, path, "the local rate limit has no filter_enforced: Envoy would only count, Isthmus enforces it for all requests")
+		out.Global = content.globalRateLimit()
 	}
-	if get(value, "filter_enabled") == nil {
-		d.find(Warning, ISM0026, path, "the local rate limit has no filter_enabled, which means 0 %: it limits nothing")
-	}
-	d.reader.config.LocalRateLimits = append(d.reader.config.LocalRateLimits, out)
+	v.ignore("disabled", "is_optional")
+	v.done()
+	p.reader.config.RateLimitFilters = append(p.reader.config.RateLimitFilters, out)
 }
 
-// count reads a positive whole number.
-func (d *document) count(v *structpb.Value, path, name string) uint32 {
-	n := v.GetNumberValue()
-	if n < 1 || n > 1<<30 || n != float64(uint32(n)) {
-		d.error(path, name+" must be a whole number from 1 to 1073741824")
-		return 1
+// route takes what virtual hosts and routes say of rate limits.
+func (p *patch) route() {
+	m := p.GetMatch().GetRouteConfiguration()
+	host := m.GetVhost()
+	out := &mesh.RoutePatch{
+		FilterScope: p.scope(), Priority: p.filter.Priority, Routes: p.ApplyTo == networking.EnvoyFilter_HTTP_ROUTE,
+		RouteConfig: m.GetName(), VirtualHost: host.GetName(), Domain: strings.ToLower(host.GetDomainName()), Route: host.GetRoute().GetName(), GatewayName: m.GetGateway(),
 	}
-	return uint32(n)
+	out.Port = m.GetPortNumber()
+	switch host.GetRoute().GetAction() {
+	case networking.EnvoyFilter_RouteConfigurationMatch_RouteMatch_ROUTE:
+		out.Action = mesh.ForwardingRoute
+	case networking.EnvoyFilter_RouteConfigurationMatch_RouteMatch_REDIRECT:
+		out.Action = mesh.RedirectRoute
+	case networking.EnvoyFilter_RouteConfigurationMatch_RouteMatch_DIRECT_RESPONSE:
+		out.Action = mesh.DirectRoute
+	}
+	if op := p.GetPatch().GetOperation(); op != networking.EnvoyFilter_Patch_MERGE {
+		p.unsupported("of operation " + op.String())
+		return
+	}
+	v := p.value()
+	settings := v
+	if out.Routes {
+		settings = v.message("route")
+		out.IncludeVirtualHost = settings.flag("include_vh_rate_limits", false)
+	}
+	for _, r := range settings.list("rate_limits") {
+		if a := r.rateLimitAction(); a != nil {
+			out.Actions = append(out.Actions, a)
+		}
+	}
+	var others []string
+	v.byName("typed_per_filter_config", func(name string, config *envoyMessage) {
+		switch t, content := config.typed(); {
+		case content == nil:
+		case strings.HasSuffix(t, localType):
+			if out.Local == nil {
+				out.Local = map[string]*mesh.LocalRateLimit{}
+			}
+			out.Local[name] = content.localRateLimit(true)
+		case strings.HasSuffix(t, perRouteType):
+			if out.Global == nil {
+				out.Global = map[string]*mesh.GlobalOverride{}
+			}
+			out.Global[name] = content.globalOverride()
+		default:
+			others = append(others, t)
+		}
+	})
+	others = append(others, v.unread()...)
+	if out.Routes {
+		for _, name := range settings.unread() {
+			others = append(others, "route."+name)
+		}
+	}
+	if len(others) > 0 {
+		p.unsupported("with " + strings.Join(others, ", "))
+	}
+	if len(out.Actions)+len(out.Local)+len(out.Global) > 0 {
+		p.reader.config.RoutePatches = append(p.reader.config.RoutePatches, out)
+	}
 }
 
-// fraction reads a RuntimeFractionalPercent: its default, since there is no
-// runtime here.
-func (d *document) fraction(v *structpb.Value, path, name string) float64 {
-	percent := get(v.GetStructValue(), "default_value").GetStructValue()
-	of := 100.0
-	switch word := get(percent, "denominator").GetStringValue(); word {
-	case "", "HUNDRED":
-	case "TEN_THOUSAND":
-		of = 10_000
-	case "MILLION":
-		of = 1_000_000
-	default:
-		d.error(path, fmt.Sprintf("%s: the denominator %q is none of HUNDRED, TEN_THOUSAND, MILLION", name, word))
+// cluster takes the address of a helper service.
+func (p *patch) cluster() {
+	v := p.value()
+	if op := p.GetPatch().GetOperation(); op != networking.EnvoyFilter_Patch_ADD {
+		p.unsupported("of operation " + op.String() + " " + v.text("name"))
+		return
 	}
-	return min(1, max(0, get(percent, "numerator").GetNumberValue()/of))
+	out := &mesh.HelperCluster{FilterScope: p.scope(), Cluster: v.needText("name"), Timeout: v.duration("connect_timeout", 5*time.Second)}
+	assignment := v.message("load_assignment")
+	for _, locality := range assignment.list("endpoints") {
+		for _, e := range locality.list("lb_endpoints") {
+			socket := e.message("endpoint").message("address").message("socket_address")
+			if socket == nil {
+				p.error(e.path, "has no endpoint.address.socket_address")
+				continue
+			}
+			out.Addresses = append(out.Addresses, hostPort(socket.needText("address"), socket.number("port_value", 0, 1, 65535)))
+		}
+	}
+	if len(out.Addresses) == 0 {
+		p.error(p.path+".patch.value.load_assignment", fmt.Sprintf("cluster %q has no endpoint, so nobody can be asked: write load_assignment.endpoints", out.Cluster))
+		return
+	}
+	v.noEffect("the cluster is asked in plain text: name a ServiceEntry's host in cluster_name, with a DestinationRule for its tls", "transport_socket", "transport_socket_matches")
+	v.ignore("type", "lb_policy", "http2_protocol_options", "typed_extension_protocol_options", "dns_lookup_family", "dns_refresh_rate", "respect_dns_ttl", "alt_stat_name", "circuit_breakers", "health_checks", "upstream_connection_options", "per_connection_buffer_limit_bytes")
+	v.done()
+	p.reader.config.HelperClusters = append(p.reader.config.HelperClusters, out)
 }

@@ -38,8 +38,8 @@ func TestLint_Traps(t *testing.T) {
 		at   string
 		code Code
 	}{
-		{"1: the local rate limit has no filter_enforced", "08-rate-limits.yaml:20", ISM0025},
-		{"2: the global rate limit has no action", "08-rate-limits.yaml:42", ""},
+		{"1: the local rate limit has no filter_enforced", "08-rate-limits.yaml:22", ISM0025},
+		{"2: the global rate limit has no action", "08-rate-limits.yaml:53", ISM0064},
 		{"3: 0.1 is 0.1 %", "05-failover.yaml:24", ISM0040},
 		{"4: weight 0 is no backup", "05-failover.yaml:15", ISM0016},
 		{"5: retries stay in the destination drawn", "04-latency-routing.yaml:40", ISM0041},

@@ -21,7 +21,7 @@ func (c *checker) lintPolicies(node *mesh.Node) {
 		c.lintSelector(r.Meta, r.Selector, node)
 		c.lintTokens(r, node)
 	}
-	for _, r := range c.config.LocalRateLimits {
+	for _, r := range c.config.RateLimitFilters {
 		c.lintSelector(r.Meta, r.Selector, node)
 	}
 	for _, s := range c.config.Sidecars {

@@ -14,6 +14,9 @@ import (
 	"isthmus/mesh"
 )
 
+// priorityAnnotation says how important the requests of a VirtualService are.
+const priorityAnnotation = "isthmus.io/priority"
+
 func readVirtualService(d *document) {
 	var v networking.VirtualService
 	if !d.decode(&v) {
@@ -40,6 +43,12 @@ func readVirtualService(d *document) {
 			d.error("metadata.annotations.isthmus.io/standby", fmt.Sprintf(`must be "true" or "false", not %q`, s))
 		}
 		out.Standby = &standby
+	}
+	out.Priority = mesh.P2
+	if s, ok := d.annotations[priorityAnnotation]; ok {
+		if out.Priority, ok = mesh.PriorityOf(s); !ok {
+			d.error(join("metadata.annotations", priorityAnnotation), fmt.Sprintf("%q is none of P1, P2, P3, P4", s))
+		}
 	}
 	if len(v.Http)+len(v.Tls)+len(v.Tcp) == 0 {
 		d.error("http", "is missing: a VirtualService needs at least one route")

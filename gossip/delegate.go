@@ -17,6 +17,7 @@ const (
 	messageNote   = 'N' // "owner has version n": a record too large for a packet
 	messageAsk    = 'A' // "send me your record": the asker's name and address
 	messageDigest = 'D' // a digest
+	messageTalk   = 'T' // a message to this member alone: its sender's name, and what it says
 )
 
 // maxPacket is how large a message may be to go by UDP: memberlist's packets
@@ -39,6 +40,10 @@ func (d delegate) NodeMeta(limit int) []byte { return d.meta() }
 func (d delegate) NotifyMsg(b []byte) {
 	if len(b) == 0 || len(b) > maxRecord {
 		d.dropped.Add(1)
+		return
+	}
+	if b[0] == messageTalk {
+		d.heardTalk(b[1:])
 		return
 	}
 	select {
@@ -147,6 +152,7 @@ func (g *Gossip) noteMember(n *memberlist.Node, state string) {
 	g.members[n.Name] = &member{
 		Member: Member{Name: n.Name, Cluster: m.Cluster, Locality: m.Locality, Address: n.Address(), State: state, Version: m.Version},
 		since:  time.Now(),
+		talks:  m.Talks, node: *n,
 	}
 	shown := g.stateOf(n.Name)
 	g.mu.Unlock()

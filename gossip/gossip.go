@@ -50,6 +50,10 @@ type Options struct {
 	// are told nothing.
 	Digest func() Digest
 
+	// OnTalk is called for every message of another member, one after the other;
+	// it must not block. Nil: this member does not listen to any.
+	OnTalk func(from string, message []byte)
+
 	// Fast shortens all intervals, for tests on one machine.
 	Fast bool
 }
@@ -63,6 +67,7 @@ type Gossip struct {
 	keyring *memberlist.Keyring
 	queue   memberlist.TransmitLimitedQueue // of records
 	inbox   chan []byte
+	talks   chan talk
 	dropped atomic.Uint64 // messages that were malformed or too many
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
@@ -83,6 +88,8 @@ type Gossip struct {
 type member struct {
 	Member
 	since time.Time // of the state
+	talks bool      // it listens to messages
+	node  memberlist.Node
 }
 
 // Member is a proxy as gossip knows it.
@@ -112,6 +119,7 @@ func Start(o Options) (*Gossip, error) {
 	g := &Gossip{
 		options: o, name: o.Node.Member(), log: o.Logger,
 		inbox:   make(chan []byte, 4096),
+		talks:   make(chan talk, maxTalks),
 		records: map[string]*record{},
 		members: map[string]*member{},
 		wanted:  map[string]uint64{},
@@ -141,6 +149,9 @@ func Start(o Options) (*Gossip, error) {
 	g.done.Go(func() { g.join(ctx) })
 	if o.Digest != nil {
 		g.done.Go(func() { g.tellDigests(ctx) })
+	}
+	if o.OnTalk != nil {
+		g.done.Go(func() { g.listen(ctx) })
 	}
 	return g, nil
 }
@@ -359,10 +370,11 @@ type meta struct {
 	Cluster  string `json:"c"`
 	Locality string `json:"l,omitempty"`
 	Version  string `json:"v,omitempty"`
+	Talks    bool   `json:"t,omitempty"` // it listens to messages
 }
 
 func (g *Gossip) meta() []byte {
-	m := meta{Cluster: g.options.Node.Cluster, Locality: g.options.Node.Locality.String(), Version: g.options.Version}
+	m := meta{Cluster: g.options.Node.Cluster, Locality: g.options.Node.Locality.String(), Version: g.options.Version, Talks: g.options.OnTalk != nil}
 	b, _ := json.Marshal(m)
 	if len(b) > memberlist.MetaMaxSize {
 		m.Locality, m.Version = "", ""

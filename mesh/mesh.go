@@ -61,7 +61,9 @@ type Config struct {
 	Gateways         []*Gateway
 	VirtualServices  []*VirtualService
 	DestinationRules []*DestinationRule
-	LocalRateLimits  []*LocalRateLimit
+	RateLimitFilters []*RateLimitFilter
+	RoutePatches     []*RoutePatch
+	HelperClusters   []*HelperCluster
 	Sidecars         []*Sidecar
 
 	PeerAuthentications    []*PeerAuthentication

@@ -52,6 +52,7 @@ type Policy struct {
 	OutlierDetection *OutlierDetection
 	TLS              *ClientTLS
 	RetryBudget      *RetryBudget
+	Adaptive         bool // see DestinationRule
 
 	// Subset is the definition of the subset asked for; nil if there is none.
 	Subset *Subset
@@ -77,6 +78,7 @@ func (r *Rules) Find(host, namespace string, port uint32, subset string) Policy 
 		p.OutlierDetection = cmp.Or(p.OutlierDetection, eff.OutlierDetection)
 		p.TLS = cmp.Or(p.TLS, eff.TLS)
 		p.RetryBudget = cmp.Or(p.RetryBudget, eff.RetryBudget)
+		p.Adaptive = p.Adaptive || d.Adaptive
 	}
 	return p
 }
@@ -105,6 +107,13 @@ func (r *Rules) FindInbound(sidecars []*Sidecar, host, namespace string, port, t
 		}
 	}
 	return nil
+}
+
+// AdaptiveInbound reports whether a DestinationRule of the service that is meant
+// for the inbound side too bounds the application's requests by how long they
+// take.
+func (r *Rules) AdaptiveInbound(host, namespace string) bool {
+	return slices.ContainsFunc(r.Candidates(host, namespace), func(d *DestinationRule) bool { return d.Inbound && d.Adaptive })
 }
 
 // ownSidecar returns the Sidecar that holds for a node: one of its namespace

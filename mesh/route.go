@@ -68,6 +68,10 @@ type VirtualService struct {
 	// weight 0 serve when no other can. Nil: only those on another cluster's name
 	// of the same service.
 	Standby *bool
+
+	// Priority is the annotation isthmus.io/priority: how important its requests
+	// are where there is no room for all.
+	Priority Priority
 }
 
 // HTTPRoute is one rule: if any of Match fits (or there is none), the rule

@@ -18,6 +18,10 @@ type DestinationRule struct {
 	// isthmus.io/inbound.
 	Inbound bool
 
+	// Adaptive bounds how many requests the host has under way by how long they
+	// take (isthmus.io/adaptive-concurrency).
+	Adaptive bool
+
 	// WorkloadSelector limits the rule to client proxies of its namespace that
 	// bear these labels; nil: all.
 	WorkloadSelector map[string]string

@@ -128,6 +128,7 @@ func (x *exchange) authorize(vh *virtualHost) Kind {
 		c.proxy.tellRefusal(c, "token", bad)
 		return Unauthorized
 	}
+	x.subject.Claims = claims
 	if a.rules == nil {
 		return NoError
 	}

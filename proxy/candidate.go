@@ -48,6 +48,14 @@ func compileTrial(s *mesh.Snapshot, o Options) *table {
 	return t
 }
 
+// trialTable is the candidate's table beside this one; nil: there is none.
+func (t *table) trialTable() *table {
+	if t == nil || t.trial == nil {
+		return nil
+	}
+	return t.trial.table
+}
+
 // try puts a candidate's table beside the one that is to be in force. The caller
 // holds mu.
 func (p *Proxy) try(t, candidate *table) {
@@ -61,10 +69,6 @@ func (p *Proxy) try(t, candidate *table) {
 		n = &trialCounts{hash, c.Stage, &canary.Arm{}, &canary.Arm{}, seen}
 		p.trialCounts = n
 	}
-	if old := p.table.Load(); old != nil && old.trial != nil {
-		candidate.keepBuckets(old.trial.table)
-	}
-	candidate.keepBuckets(t)
 	candidate.keepTerminators(t)
 	p.carryCandidates(t, candidate)
 	t.trial = &trial{Candidate: c, table: candidate, salt: saltOf(c.Config.Hash), counts: n}

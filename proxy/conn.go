@@ -55,6 +55,8 @@ type client struct {
 	// say.
 	destinationHost []byte
 	destinationPort uint32
+
+	limits connLimits
 }
 
 func newConn(l *listener, fd int, peer netip.AddrPort) *conn {
@@ -293,7 +295,8 @@ func (x *exchange) release() {
 	x.upgrade.protocol, x.upgrade.agreed, x.upgrade.websocket = nil, false, false
 	x.trail.forget()
 	x.overloaded, x.unsent, x.hasID, x.attempts, x.cookie, x.delayed = false, false, false, 0, nil, 0
-	if x.subject.Peer != nil {
+	x.limited, x.drawn = nil, 0
+	if x.subject.Peer != nil || x.subject.Claims != nil {
 		x.subject, x.refusal = auth.Request{}, nil
 	}
 	if x.badToken != nil || x.verdict != nil || x.added.Set != nil || x.added.Add != nil {

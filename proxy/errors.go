@@ -32,6 +32,8 @@ const (
 	BodyTooLarge
 	ClientGone
 	RateLimited
+	GloballyLimited // by who decides on the limit of several proxies
+	LimitUnknown    // nobody could tell whether the limit is reached
 	Misdirected     // a host of another server than the one that TLS was terminated for
 	FaultInjected   // the route's fault has aborted it
 	Unauthorized    // its token is not to be believed
@@ -79,6 +81,8 @@ var answers = [...]answer{
 	BodyTooLarge:    {detail: "request_payload_too_large", flag: "-", status: 413},
 	ClientGone:      {detail: "downstream_remote_disconnect", flag: "DC"},
 	RateLimited:     {detail: "local_rate_limited", flag: "RL", status: 429, body: "local_rate_limited"},
+	GloballyLimited: {detail: "request_rate_limited", flag: "RL", status: 429},
+	LimitUnknown:    {detail: "rate_limiter_error", flag: "RLSE", status: 500},
 	Misdirected:     {detail: "misdirected_request", flag: "-", status: 421},
 	IdleTimeout:     {detail: "idle_timeout", flag: "-"},
 	DurationTimeout: {detail: "max_duration_timeout", flag: "DT"},

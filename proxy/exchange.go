@@ -62,9 +62,10 @@ type exchange struct {
 	verdict  *auth.Verdict  // of an authorization service that refuses
 	added    mesh.HeaderOps // what one that allows adds to the reply
 
-	overloaded, unsent bool // what a reply of our own says besides
-	limited            int  // the status of a rate limit's refusal
+	overloaded, unsent bool        // what a reply of our own says besides
+	limited            *limitReply // how a rate limit refuses
 
+	drawn     int              // one more than the place of the destination that was drawn; 0: none yet
 	attempts  int              // tries so far
 	member    *member          // of the last one
 	tried     []*balancer.Host // hosts that the request was sent to, or that refused
@@ -220,10 +221,9 @@ func (x *exchange) findRoute(vh *virtualHost) Kind {
 // admit takes the request in: limits let it pass, its deadline starts, and its
 // body is read as far as it fits.
 func (x *exchange) admit() Kind {
-	for i := range x.table.limits[x.conn.kind] {
-		if l := &x.table.limits[x.conn.kind][i]; !l.Allow() {
-			x.limited, x.trail.cause = l.status, &limitError{l.rule}
-			return RateLimited
+	if c := x.limits(); c != nil {
+		if kind := x.limit(c); kind != NoError {
+			return kind
 		}
 	}
 	x.setDeadline()

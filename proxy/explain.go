@@ -14,6 +14,7 @@ import (
 	"isthmus/explain"
 	"isthmus/http1"
 	"isthmus/mesh"
+	"isthmus/ratelimit"
 )
 
 // inquiry is what explaining a request gathers on its way through the exchange.
@@ -377,19 +378,62 @@ func (t *table) whyHidden(host string) string {
 	return ""
 }
 
-// explainLimits lists the rate limits that the request would be counted in.
+// explainLimits lists the rate limits that the request would be counted in, and
+// by what.
 func (x *exchange) explainLimits(e *explain.Explanation) {
-	for i := range x.table.limits[x.conn.kind] {
-		r := x.table.limits[x.conn.kind][i].rule
-		says := fmt.Sprintf("%d at once, then %d every %s on this proxy; beyond: %d", r.MaxTokens, r.TokensPerFill, r.FillInterval, r.Status)
-		if r.Enabled < 1 {
-			says += fmt.Sprintf("; for %s of requests", percentOf(r.Enabled))
-		}
-		if r.Enforced < 1 {
-			says += fmt.Sprintf("; enforced for %s of them", percentOf(r.Enforced))
-		}
-		e.Limits = append(e.Limits, explain.Limit{Says: says, Source: r.Source.String()})
+	if x.host == nil {
+		return
 	}
+	c := x.host.limits
+	if x.route != nil {
+		c = x.limits()
+	}
+	if c == nil {
+		return
+	}
+	for i := range c.limits {
+		l := &c.limits[i]
+		says := l.explain()
+		if x.route != nil && (len(l.actions) > 0 || l.global != nil) {
+			var d ratelimit.Descriptors
+			x.countBy(&d, l)
+			says += "; counted by " + cmp.Or(d.String(), "nothing, so it does not count")
+		}
+		e.Limits = append(e.Limits, explain.Limit{Says: says, Source: l.info.source.String()})
+	}
+}
+
+// explain says in words what a limit does.
+func (l *limiter) explain() (says string) {
+	if l.global != nil {
+		g := l.global.rule
+		says = fmt.Sprintf("domain %s, decided by %s within %v", l.global.domain, g.Cluster, g.Timeout)
+		switch l.global.asker.(type) {
+		case nil:
+			says = fmt.Sprintf("domain %s: nobody decides, since no address is known of %s", l.global.domain, g.Cluster)
+		case *ratelimit.Service:
+		default:
+			says = fmt.Sprintf("domain %s, kept by all proxies together", l.global.domain)
+		}
+		return says + fmt.Sprintf("; beyond: %d", g.Status) + explainShares(g.Enabled, g.Enforced)
+	}
+	r := l.local.Rule
+	if b := r.Bucket; b != nil {
+		says = fmt.Sprintf("%d at once, then %d every %s on this proxy", b.MaxTokens, b.TokensPerFill, b.FillInterval)
+	} else {
+		says = "by descriptor on this proxy"
+	}
+	return says + fmt.Sprintf("; beyond: %d", r.Status) + explainShares(r.Enabled, r.Enforced)
+}
+
+func explainShares(enabled, enforced mesh.Fraction) (says string) {
+	if enabled < mesh.AllRequests {
+		says += fmt.Sprintf("; for %s of requests", fraction(enabled))
+	}
+	if enforced < mesh.AllRequests {
+		says += fmt.Sprintf("; enforced for %s of them", fraction(enforced))
+	}
+	return says
 }
 
 func percentOf(part float64) string {
@@ -416,7 +460,7 @@ func (x *exchange) collectPolicies(e *explain.Explanation) {
 		add(f.Name, f.Source, f.Says, "")
 	}
 	for _, l := range e.Limits {
-		add("localRateLimit", l.Source, l.Says, "")
+		add("rateLimit", l.Source, l.Says, "")
 	}
 	if a := e.Access; a != nil {
 		add("peerAuthentication", a.ModeFrom, a.Mode, "")

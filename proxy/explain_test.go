@@ -149,8 +149,8 @@ func TestExplain_LeavesNoTrace(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if l := p.table.Load().limits[inbound]; len(l) != 1 || !l[0].Allow() {
-		t.Errorf("limits %v: the bucket is empty", l)
+	if l := p.Limits(); len(l) != 1 || l[0].Allowed != 0 || l[0].Buckets[0].Tokens != 1000 {
+		t.Errorf("limits %+v: asking has taken tokens", l)
 	}
 	for policy, n := range p.PolicyMatches() {
 		if n != 0 {

@@ -15,7 +15,7 @@ func (x *exchange) forward() {
 	a := &x.route.action
 	x.attempts, x.tried = 0, x.tried[:0]
 	plan := retryPlan{policy: a.retries, left: a.retries.Attempts}
-	drawn := a.draw()
+	drawn := x.draw()
 	for {
 		d, u, m, kind := x.pick(drawn, &plan)
 		if kind == NoError {
@@ -143,7 +143,8 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	if t := plan.policy.PerTryTimeout; t != 0 {
 		deadline = sooner(deadline, now()+instant(t))
 	}
-	if active, limit := x.enter(u.live), u.limits.requests; limit != 0 && active > limit {
+	active := x.enter(u.live)
+	if limit := u.limits.requests; limit != 0 && active > limit || u.room != nil && !u.room.Admit(active, x.priority()) {
 		return Overflow
 	}
 	u.live.stats.Tries.Add(1)
@@ -245,6 +246,9 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, dead
 		u.live.stats.Replied(x.res.Status)
 		x.tally.asked, x.tally.upstream = sent, c.local
 		u.set.Observe(c.member.host, time.Duration(x.clock-sent))
+		if u.room != nil {
+			u.room.Observe(time.Duration(x.clock), time.Duration(x.clock-sent), u.live.requests.Load())
+		}
 		kind = x.judge(c, u, plan)
 	}
 	if kind == retriableStatus && x.dropReply(c) {

@@ -186,7 +186,7 @@ func (c *compiler) inboundRoute(s *mesh.Service, p mesh.Port) *route {
 	d := destination{weight: 1, rule: mesh.Destination{Host: s.Key(), Port: p.Number}}
 	d.target = c.addTarget(k, nil, []*mesh.Endpoint{{
 		Service: s.Key(), Port: p, Address: address, Cluster: c.node.Cluster, Locality: c.node.Locality, Weight: 1,
-	}}, mesh.Policy{ConnectionPool: pool})
+	}}, mesh.Policy{ConnectionPool: pool, Adaptive: c.snapshot.Rules.AdaptiveInbound(s.Key()+".svc."+mesh.LocalDomain, s.Namespace)})
 	return &route{
 		rule:   &mesh.HTTPRoute{},
 		name:   "inbound",

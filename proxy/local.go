@@ -38,8 +38,8 @@ func (x *exchange) refuse(k Kind) {
 		}
 		x.local(x.verdict.Status, x.verdict.Body, fields...)
 		return
-	case RateLimited:
-		x.local(x.limited, []byte(a.body), "x-envoy-ratelimited", "true")
+	case RateLimited, GloballyLimited, LimitUnknown:
+		x.refuseLimited(x.limited)
 		return
 	}
 	x.answer(a.status, []byte(a.body))

@@ -31,6 +31,7 @@ import (
 	"isthmus/accesslog"
 	"isthmus/auth"
 	"isthmus/mesh"
+	"isthmus/ratelimit"
 	"isthmus/telemetry"
 	"isthmus/tls"
 	"isthmus/tracing"
@@ -47,6 +48,8 @@ type Options struct {
 	Identity          *tls.Own          // this proxy's own; nil: it has none, and Node.Identity is ""
 	Credentials       *tls.Store        // that Gateways and DestinationRules name; default: one without a folder
 	Keys              *auth.Keys        // of issuers of tokens; default: some that are on no disk
+	Clusters          map[string]string // addresses of helper services, by the names that configuration has for them
+	Limits            *ratelimit.Shared // that decides on global rate limits of which no service is known; nil: nobody
 	Through           bool              // the inbound listener serves the other services of the own cluster too
 	Slow              time.Duration     // a request that waits longer for its reply is remembered; 0: none is
 	AccessLog         *accesslog.Log    // where lines of exchanges go; nil: nowhere
@@ -95,6 +98,7 @@ type Proxy struct {
 	trialCounts *trialCounts              // of the last candidate; nil: there was none
 	exporters   map[mesh.Collector]*tracing.Exporter
 	askers      map[string]*auth.Asker // of authorization services, by all that their providers say
+	services    map[string]*ratelimit.Service
 	closed      bool
 
 	sweeping  chan struct{} // closed by Close; ends the sweeper
@@ -178,6 +182,8 @@ func NewIdle(o Options, s *mesh.Snapshot) *Proxy {
 	askers := map[string]*auth.Asker{}
 	t.access = p.compileAccess(s, askers)
 	p.keepAskers(askers)
+	p.services = map[string]*ratelimit.Service{}
+	p.compileLimits(t, p.services)
 	p.table.Store(t)
 	return p
 }
@@ -215,9 +221,14 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	p.carryOver(t)
 	old := p.table.Load()
 	if old != nil {
-		t.keepBuckets(old)
 		t.keepTerminators(old)
 	}
+	services := map[string]*ratelimit.Service{}
+	p.compileLimits(t, services, old)
+	if candidate != nil {
+		p.compileLimits(candidate, services, old.trialTable(), t)
+	}
+	unasked := p.keepServices(services)
 	if candidate != nil {
 		p.try(t, candidate)
 	}
@@ -235,6 +246,9 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	}
 	for _, e := range silent {
 		go e.Close()
+	}
+	for _, s := range unasked {
+		go s.Close() // likewise
 	}
 	p.forgetReach(t)
 	p.closeGateways(s)
@@ -399,6 +413,9 @@ func (p *Proxy) Close() error {
 	}
 	for _, e := range p.exporters {
 		e.Close()
+	}
+	for _, s := range p.services {
+		s.Close()
 	}
 	if p.options.Keys == nil {
 		p.keys.Close()

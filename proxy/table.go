@@ -21,10 +21,12 @@ type table struct {
 	gateways map[uint32]*gatewayTable // by the Gateway's port
 	inbound  *inboundTable
 	targets  map[upstreamKey]*target
-	limits   [3][]limit         // by listenerKind
-	tracing  [3]*traceRule      // likewise; nil: nothing is traced
+	tracing  [3]*traceRule      // by listenerKind; nil: nothing is traced
 	logging  [3]*accesslog.Rule // likewise; nil: nothing is logged
 	access   *access            // nil: no policies are for this proxy
+
+	limits map[string]*limiter   // by what they are kept by; hosts and routes have those that hold for them
+	askers map[string]limitAsker // of global limits, by the cluster's name
 
 	terminating []*tlsServer // those of gateways
 
@@ -72,7 +74,8 @@ type virtualHost struct {
 	routes []*route
 	index  *routeIndex // nil: few routes
 
-	workloadPort uint32 // of the application, on the inbound listener
+	workloadPort uint32      // of the application, on the inbound listener
+	limits       *limitChain // nil: none
 }
 
 func newVirtualHost(name string, port uint32, routes []*route) *virtualHost {
@@ -152,6 +155,7 @@ type route struct {
 	of      *mesh.VirtualService // nil: none says it
 	name    string               // for logs: the route's name or its place in the file
 	matches []requestMatch
+	limits  *limitChain // nil: the virtual host's
 	action
 }
 
@@ -213,7 +217,6 @@ func compile(s *mesh.Snapshot, o Options) *table {
 	t.sni = c.compileOutboundSNI()
 	t.gateways = c.compileGateways()
 	t.inbound = c.compileInbound()
-	c.compileLimits()
 	c.compileLogging()
 	return t
 }

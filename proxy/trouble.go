@@ -184,7 +184,7 @@ func (x *exchange) refusedBy() error {
 		return x.refusal
 	case Unauthorized:
 		return x.badToken
-	case Denied, RateLimited:
+	case Denied, RateLimited, GloballyLimited:
 		return x.trail.cause
 	}
 	return nil
@@ -349,7 +349,7 @@ func (t *trouble) refusal() *telemetry.Refusal {
 	case *auth.TokenError:
 		out.By = "token"
 	case *limitError:
-		out.By, out.Policy, out.Source = "rate limit", r.rule.Meta.String(), r.rule.Source.String()
+		out.By, out.Policy, out.Source = "rate limit", r.filter.Meta.String(), r.source.String()
 	case *deniedError:
 		out.By, out.Policy, out.Source = "authorization service", r.policy.Meta.String(), r.policy.Source.String()
 	}

@@ -15,6 +15,7 @@ import (
 	"isthmus/breaker"
 	"isthmus/health"
 	"isthmus/mesh"
+	"isthmus/ratelimit"
 	"isthmus/telemetry"
 )
 
@@ -84,11 +85,12 @@ type upstream struct {
 	keepAliveHTTP2 *mesh.HTTP2KeepAlive
 	limits         limits
 	retries        breaker.Limits
-	relayIdle      instant          // of relayed connections; 0: none
-	tunnelIdle     instant          // of what upgrades have begun; likewise
-	begun          *breaker.Window  // of requests, for retryBudget.budgetInterval; nil: those under way count
-	tls            *tlsClient       // of the policy; nil: it asks for none
-	hash           *mesh.HashPolicy // nil: requests belong nowhere
+	relayIdle      instant             // of relayed connections; 0: none
+	tunnelIdle     instant             // of what upgrades have begun; likewise
+	room           *ratelimit.Gradient // how many requests may be under way, by how long they take; nil: as limits say
+	begun          *breaker.Window     // of requests, for retryBudget.budgetInterval; nil: those under way count
+	tls            *tlsClient          // of the policy; nil: it asks for none
+	hash           *mesh.HashPolicy    // nil: requests belong nowhere
 	caller         balancer.Caller
 }
 
@@ -116,8 +118,9 @@ type live struct {
 	log        *slog.Logger
 	complained atomic.Int64 // an instant: of the last failed handshake that was told
 
-	begun *breaker.Window  // see upstream; guarded by Proxy.mu
-	links map[string]*link // by remote cluster; guarded by Proxy.mu
+	begun *breaker.Window     // see upstream; guarded by Proxy.mu
+	room  *ratelimit.Gradient // likewise
+	links map[string]*link    // by remote cluster; guarded by Proxy.mu
 }
 
 // complainEvery is how often a log tells of failed handshakes with the endpoints
@@ -214,6 +217,12 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 		u.tls = old.tls
 	} else {
 		u.tls = newTLSClient(policy.TLS, o.Credentials, t.key.host)
+	}
+	if policy.Adaptive {
+		if u.live.room == nil {
+			u.live.room = ratelimit.NewGradient()
+		}
+		u.room = u.live.room
 	}
 	u.retries = retryLimits(policy.RetryBudget, int32(pool.MaxRetries))
 	if b := policy.RetryBudget; b != nil && b.Interval > 0 {

@@ -9,11 +9,18 @@ import (
 )
 
 // limitError says which rate limit has refused a request.
-type limitError struct{ rule *mesh.LocalRateLimit }
+type limitError struct{ *limitInfo }
 
 func (e *limitError) Error() string {
-	r := e.rule
-	return fmt.Sprintf("%s (%s): %d requests at once, then %d every %v, were used up", r.Meta, r.Source, r.MaxTokens, r.TokensPerFill, r.FillInterval)
+	f := e.filter
+	what := "requests are too many"
+	switch {
+	case f.Global != nil:
+		what = "too many requests in domain " + f.Global.Domain
+	case e.bucket != nil:
+		what = fmt.Sprintf("%d requests at once, then %d every %v, were used up", e.bucket.MaxTokens, e.bucket.TokensPerFill, e.bucket.FillInterval)
+	}
+	return fmt.Sprintf("%s (%s): %s", f.Meta, e.source, what)
 }
 
 // deniedError says which authorization service has refused a request, or could
@@ -115,25 +122,27 @@ func (t *trouble) because() (string, []string) {
 
 // kindWords say what a kind of failure is; of those that need no more than this.
 var kindWords = map[Kind]string{
-	ConnectFailure: "no connection to an endpoint could be made",
-	ConnectTimeout: "an endpoint did not answer when it was connected to",
-	LinkDown:       "the endpoint's cluster cannot be reached",
-	Stalled:        "the endpoint's host no longer acknowledged what it was sent",
-	Terminated:     "the endpoint ended the connection before its reply was whole",
-	RemoteReset:    "the endpoint reset the request before its reply was whole",
-	Refused:        "the endpoint refused to look at the request",
-	NoUpgrade:      "the endpoint does not take what the request asks for in the place of HTTP",
-	BadReply:       "the endpoint's reply is not HTTP as the RFC has it",
-	BadRequest:     "the request is not one that everybody would read alike",
-	RateLimited:    "a rate limit has no room for it",
-	Unauthorized:   "its token is not to be believed",
-	Forbidden:      "a policy says no",
-	Denied:         "an authorization service does not let it pass",
-	PlainText:      "it came in plain text where mTLS is asked for, or the other way round",
-	Timeout:        "time was up",
-	TryTimeout:     "the time of this try was up",
-	Overflow:       "there were as many requests or connections as its connectionPool allows",
-	ClientGone:     "the client went away",
+	ConnectFailure:  "no connection to an endpoint could be made",
+	ConnectTimeout:  "an endpoint did not answer when it was connected to",
+	LinkDown:        "the endpoint's cluster cannot be reached",
+	Stalled:         "the endpoint's host no longer acknowledged what it was sent",
+	Terminated:      "the endpoint ended the connection before its reply was whole",
+	RemoteReset:     "the endpoint reset the request before its reply was whole",
+	Refused:         "the endpoint refused to look at the request",
+	NoUpgrade:       "the endpoint does not take what the request asks for in the place of HTTP",
+	BadReply:        "the endpoint's reply is not HTTP as the RFC has it",
+	BadRequest:      "the request is not one that everybody would read alike",
+	GloballyLimited: "a rate limit of several proxies has no room for it",
+	LimitUnknown:    "nobody could tell whether a rate limit has room for it",
+	RateLimited:     "a rate limit has no room for it",
+	Unauthorized:    "its token is not to be believed",
+	Forbidden:       "a policy says no",
+	Denied:          "an authorization service does not let it pass",
+	PlainText:       "it came in plain text where mTLS is asked for, or the other way round",
+	Timeout:         "time was up",
+	TryTimeout:      "the time of this try was up",
+	Overflow:        "there were as many requests or connections as its connectionPool allows",
+	ClientGone:      "the client went away",
 }
 
 // unfailed is the cause of an answer that is no failure of the proxy's: of a

@@ -153,7 +153,7 @@ func TestWhy_Answers(t *testing.T) {
 	for _, k := range []Kind{RateLimited, Misdirected, Unauthorized, Forbidden, Denied} {
 		told[k] = true // TestWhy_Refused, TestWhy_Denied
 	}
-	for _, k := range []Kind{LinkDown, Stalled} {
+	for _, k := range []Kind{LinkDown, Stalled, GloballyLimited, LimitUnknown} {
 		told[k] = true
 		if why := (&trouble{kind: k, status: answers[k].status, flag: answers[k].flag}).why(); kindWords[k] == "" || !strings.Contains(why[0], kindWords[k]) {
 			t.Errorf("%v: %q", k, why)

@@ -64,7 +64,7 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(
 		newRunCommand(), newValidateCommand(), newExplainCommand(), newDemoCommand(),
-		newStatusCommand(), newEndpointsCommand(), newMembersCommand(), newRoutesCommand(), newTopCommand(), newWhyCommand(), newConfigCommand(),
+		newStatusCommand(), newEndpointsCommand(), newMembersCommand(), newRoutesCommand(), newLimitsCommand(), newTopCommand(), newWhyCommand(), newConfigCommand(),
 		newCertsCommand(), newKeygenCommand(), newVersionCommand(),
 	)
 	return root

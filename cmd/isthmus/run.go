@@ -28,6 +28,7 @@ import (
 	"isthmus/history"
 	"isthmus/mesh"
 	"isthmus/proxy"
+	"isthmus/ratelimit"
 	"isthmus/telemetry"
 	"isthmus/tls"
 )
@@ -109,8 +110,10 @@ type server struct {
 	log       *slog.Logger
 	proxy     *proxy.Proxy
 	control   *control.Controller
-	gossip    *gossip.Gossip // nil: none
-	identity  *tls.Own       // nil: none
+	gossip    *gossip.Gossip    // nil: none
+	limits    *ratelimit.Shared // that all proxies keep together; nil: none
+	peers     *limitPeers       // likewise
+	identity  *tls.Own          // nil: none
 	store     *tls.Store
 	keys      *auth.Keys
 	accessLog *accesslog.Log
@@ -153,10 +156,14 @@ func (s *server) build(paths []string) (err error) {
 	if s.accessLog, err = newAccessLog(b.AccessLog); err != nil {
 		return err
 	}
+	if err := s.makeLimits(); err != nil {
+		return err
+	}
 	s.proxy, err = proxy.New(proxy.Options{
 		Node: s.node, Outbound: b.Listeners.Outbound, Inbound: b.Listeners.Inbound,
 		Identity: s.identity, Credentials: s.store, Keys: s.keys,
 		GatewayBind: b.Listeners.Gateway.Bind, GatewayPorts: b.Listeners.Gateway.Ports,
+		Clusters: b.Clusters, Limits: s.limits,
 		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Slow: b.Why.Slow, AccessLog: s.accessLog, Tracing: b.Tracing.Mesh(), Logger: log,
 	})
 	if err != nil {
@@ -177,13 +184,15 @@ func (s *server) build(paths []string) (err error) {
 	}
 	var feed control.Gossip // a nil interface where there is no gossip
 	if b.Gossip.Bind != "" {
-		s.gossip, err = gossip.Start(gossip.Options{
+		o := gossip.Options{
 			Node: s.node, Version: version().Version, Bind: b.Gossip.Bind, Advertise: b.Gossip.Advertise, Join: b.Gossip.Join,
 			Keys: keys, Logger: log, OnChange: s.control.Wake, Digest: s.digest,
-		})
-		if err != nil {
+		}
+		s.joinLimits(&o)
+		if s.gossip, err = gossip.Start(o); err != nil {
 			return err
 		}
+		s.peers.know(s.gossip, s.limits)
 		feed = s.gossip
 	}
 	if err := s.control.Start(feed); err != nil {
@@ -196,6 +205,9 @@ func (s *server) build(paths []string) (err error) {
 		go s.identity.Follow(ctx, log)
 	}
 	if err := s.followKeys(ctx, b.Gossip.Keys); err != nil {
+		return err
+	}
+	if err := s.followLimits(ctx); err != nil {
 		return err
 	}
 	metrics := s.metrics()
@@ -347,6 +359,9 @@ func (s *server) close() {
 	}
 	if s.proxy != nil {
 		s.proxy.Close()
+	}
+	if s.limits != nil {
+		s.limits.Close()
 	}
 	if s.keys != nil {
 		s.keys.Close()

@@ -42,6 +42,9 @@ Exit status: 0 without an error (with --strict: without a warning either), 1 wit
 				for _, w := range warnings {
 					fmt.Fprintf(cmd.ErrOrStderr(), "isthmus: warning: %s\n", w)
 				}
+				if err := checkLimitsFile(b, func(w string) { fmt.Fprintf(cmd.ErrOrStderr(), "isthmus: warning: %s\n", w) }); err != nil {
+					return err
+				}
 				node, credentials = b.MeshNode(), b.CredentialDir
 				_, unusable = loadIdentity(b.Certificates, node, func(message string, args ...any) {
 					fmt.Fprintf(cmd.ErrOrStderr(), "isthmus: warning: %s: %s\n", message, args[1])

@@ -1,0 +1,117 @@
+package admin
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Limit is a rate limit as it is shown.
+type Limit struct {
+	Name      string   `json:"name"` // the resource: "EnvoyFilter production/local-rate-limit"; of a rule, its domain and descriptor
+	Kind      string   `json:"kind"` // "local"; "service": a rate limit service decides; "shared": all proxies together; "none": nobody; "rule": of the latter; "concurrency"
+	Source    string   `json:"source"`
+	Listeners []string `json:"listeners"`
+	Where     string   `json:"where,omitempty"` // host or route; "": all
+	Domain    string   `json:"domain,omitempty"`
+	Service   string   `json:"service,omitempty"`
+	Proxies   int      `json:"proxies,omitempty"` // how many keep the limit together
+	State     string   `json:"state,omitempty"`   // what is wrong
+	Shadow    bool     `json:"shadow,omitempty"`  // it only counts
+	Buckets   []Bucket `json:"buckets"`
+
+	Allowed     uint64 `json:"allowed"`
+	Limited     uint64 `json:"limited"`     // were too many
+	Refused     uint64 `json:"refused"`     // and refused
+	WouldRefuse uint64 `json:"wouldRefuse"` // had the limit not been one that only counts
+	Failed      uint64 `json:"failed"`      // nobody could tell
+}
+
+// Bucket is a token bucket of a limit.
+type Bucket struct {
+	Descriptor string   `json:"descriptor,omitempty"` // "": of all requests
+	Limit      uint32   `json:"limit"`
+	PerFill    uint32   `json:"perFill"`             // 0: Limit is how many may be under way
+	Interval   float64  `json:"interval"`            // seconds
+	Remaining  *float64 `json:"remaining,omitempty"` // nil: others know
+	Shadow     bool     `json:"shadow,omitempty"`
+}
+
+func limitText(b []byte, l *Limit) []byte {
+	return texts(texts(b, l.Name, l.Kind, l.Where, l.Domain, l.Service, l.State, l.Source), l.Listeners...)
+}
+
+// WriteLimits writes limits for people.
+func WriteLimits(w io.Writer, list []Limit) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "LIMIT\tKIND\tWHERE\tBUCKET\tLEFT\tALLOWED\tREFUSED\tWOULD REFUSE\tUNKNOWN\tSOURCE\tSTATE")
+	for _, l := range list {
+		where := strings.Join(l.Listeners, ",")
+		if l.Where != "" {
+			where = l.Where
+		}
+		line := func(name, bucket, left string) {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", name, l.Kind, dash(where), bucket, left, l.Allowed, l.Refused, l.WouldRefuse, l.Failed, dash(l.Source), dash(l.State))
+		}
+		if len(l.Buckets) == 0 {
+			bucket := "-"
+			if l.Domain != "" {
+				bucket = "domain " + l.Domain
+			}
+			line(l.Name, bucket, "-")
+			continue
+		}
+		line(l.Name, l.Buckets[0].text(), l.Buckets[0].left())
+		for _, b := range l.Buckets[1:] {
+			fmt.Fprintf(t, "\t\t\t%s\t%s\t\t\t\t\t\t\n", b.text(), b.left())
+		}
+	}
+	t.Flush()
+}
+
+func (b *Bucket) text() string {
+	if b.PerFill == 0 {
+		return fmt.Sprintf("%d under way at most", b.Limit)
+	}
+	text := fmt.Sprintf("%d, %d every %v", b.Limit, b.PerFill, time.Duration(b.Interval*float64(time.Second)))
+	if b.Descriptor != "" {
+		text = b.Descriptor + ": " + text
+	}
+	if b.Shadow {
+		text += " (counts only)"
+	}
+	return text
+}
+
+func (b *Bucket) left() string {
+	if b.Remaining == nil {
+		return "-"
+	}
+	return strconv.FormatFloat(*b.Remaining, 'f', 0, 64)
+}
+
+var limitsDesc = prometheus.NewDesc("isthmus_rate_limit_requests_total", "Requests by the rate limit that they met and what it said: allowed, refused, limited (too many, but not refused), shadow (the limit only counts), unknown (nobody could tell).", []string{"limit", "kind", "where", "outcome"}, nil)
+
+// collectLimits shows what limits have said.
+func collectLimits(out chan<- prometheus.Metric, list []Limit) {
+	type key struct{ limit, kind, where string }
+	seen := map[key]bool{} // two filters of one EnvoyFilter may be alike
+	for _, l := range list {
+		k := key{l.Name, l.Kind, l.Where}
+		if seen[k] {
+			k.where = strings.TrimSpace(k.where + " " + l.Source)
+		}
+		if seen[k] {
+			continue
+		}
+		seen[k] = true
+		for outcome, n := range map[string]uint64{"allowed": l.Allowed, "refused": l.Refused, "limited": l.Limited - min(l.Refused, l.Limited), "shadow": l.WouldRefuse, "unknown": l.Failed} {
+			out <- prometheus.MustNewConstMetric(limitsDesc, prometheus.CounterValue, float64(n), k.limit, k.kind, k.where, outcome)
+		}
+	}
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"isthmus/admin"
+	"isthmus/config"
+	"isthmus/gossip"
+	"isthmus/proxy"
+	"isthmus/ratelimit"
+	"isthmus/rpc"
+)
+
+// limitPeers are the other proxies, as limits that all keep together see them.
+type limitPeers struct {
+	name   string
+	gossip atomic.Pointer[gossip.Gossip] // nil: there is none, or not yet
+}
+
+// Self, Others and Send implement ratelimit.Peers.
+func (p *limitPeers) Self() string { return p.name }
+
+func (p *limitPeers) Others() []string {
+	if g := p.gossip.Load(); g != nil {
+		return g.Talkers()
+	}
+	return nil
+}
+
+func (p *limitPeers) Send(to string, message []byte) {
+	if g := p.gossip.Load(); g != nil {
+		g.Talk(to, message)
+	}
+}
+
+// makeLimits reads the limits that this proxy keeps with the others; none if the
+// bootstrap file has no section rateLimits.
+func (s *server) makeLimits() error {
+	if s.bootstrap.RateLimits == (config.RateLimits{}) {
+		return nil
+	}
+	rules, err := loadLimits(s.bootstrap.RateLimits.Config, s.log)
+	if err != nil {
+		return err
+	}
+	s.peers = &limitPeers{name: s.node.Member()}
+	s.limits = ratelimit.NewShared(s.peers)
+	s.limits.SetRules(rules)
+	return nil
+}
+
+// joinLimits has gossip carry what proxies say to each other of limits.
+func (s *server) joinLimits(o *gossip.Options) {
+	if s.limits == nil {
+		return
+	}
+	changed := o.OnChange
+	o.OnChange = func() {
+		changed()
+		s.limits.PeersChanged()
+	}
+	o.OnTalk = func(from string, message []byte) {
+		if err := s.limits.Receive(from, message); err != nil {
+			s.log.Debug("gossip message of rate limits", "from", from, "error", err)
+		}
+	}
+}
+
+// know has the limits talk to the others.
+func (p *limitPeers) know(g *gossip.Gossip, limits *ratelimit.Shared) {
+	if p == nil {
+		return
+	}
+	p.gossip.Store(g)
+	limits.PeersChanged()
+}
+
+func loadLimits(file string, log *slog.Logger) (*ratelimit.Rules, error) {
+	if file == "" {
+		return ratelimit.NewRules(nil), nil
+	}
+	domains, warnings, err := config.LoadLimits(file)
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+	return ratelimit.NewRules(domains), err
+}
+
+// followLimits takes new limits over when their file changes, and serves the
+// protocol.
+func (s *server) followLimits(ctx context.Context) error {
+	if s.limits == nil {
+		return nil
+	}
+	if err := s.serveLimits(); err != nil {
+		return err
+	}
+	file := s.bootstrap.RateLimits.Config
+	if file == "" {
+		return nil
+	}
+	return config.Watch(ctx, []string{file}, func() {
+		rules, err := loadLimits(file, s.log)
+		if err != nil {
+			s.log.Error("the new rate limits are not used", "error", err)
+			return
+		}
+		s.limits.SetRules(rules)
+		s.log.Info("rate limits read anew", "limits", len(s.limits.Rules()))
+	})
+}
+
+// serveLimits opens the port of the rate limit service's protocol.
+func (s *server) serveLimits() error {
+	address := s.bootstrap.RateLimits.Serve
+	if address == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("listen rateLimits.serve %s: address already in use: another process has the port; stop it or choose another one with rateLimits.serve in the bootstrap file", address)
+		}
+		return fmt.Errorf("listen rateLimits.serve: %w", err)
+	}
+	s.listening["ratelimit"] = l.Addr().String()
+	hs := rpc.NewServer(s.limits.Methods())
+	hs.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
+	s.admin = append(s.admin, hs)
+	go hs.Serve(l) // ends with hs.Close
+	return nil
+}
+
+// Limits implements admin.State: the filters' limits, then those that the proxies
+// keep together.
+func (s *server) Limits() []admin.Limit {
+	out := []admin.Limit{}
+	for _, l := range s.proxy.Limits() {
+		out = append(out, filterLimit(&l))
+	}
+	if s.limits == nil {
+		return out
+	}
+	for _, r := range s.limits.Rules() {
+		one := admin.Limit{
+			Name: r.Domain + " " + r.Path, Kind: "rule", Source: r.Source.String(), Listeners: []string{}, Domain: r.Domain,
+			State: s.limits.State(), Proxies: s.limits.Peers(), Shadow: r.Shadow, Buckets: []admin.Bucket{},
+			Allowed: r.Counts.Allowed.Load(), Limited: r.Counts.Limited.Load(), Refused: r.Counts.Limited.Load(), WouldRefuse: r.Counts.Shadow.Load(),
+		}
+		if !r.Limit.Unlimited {
+			one.Buckets = append(one.Buckets, admin.Bucket{Descriptor: r.Path, Limit: r.Limit.Requests, PerFill: r.Limit.Requests, Interval: r.Limit.Unit.Span().Seconds(), Shadow: r.Shadow})
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+func filterLimit(l *proxy.LimitState) admin.Limit {
+	one := admin.Limit{
+		Name: l.Name, Kind: l.Kind, Source: l.Source, Listeners: l.Listen, Where: l.Where, Domain: l.Domain, Service: l.Service, State: l.State,
+		Buckets: []admin.Bucket{}, Allowed: l.Allowed, Limited: l.Limited, Refused: l.Enforced, WouldRefuse: l.Shadow, Failed: l.Failed,
+	}
+	for _, b := range l.Buckets {
+		remaining := b.Tokens
+		one.Buckets = append(one.Buckets, admin.Bucket{
+			Descriptor: b.Descriptor, Limit: b.Bucket.MaxTokens, PerFill: b.Bucket.TokensPerFill, Interval: b.Bucket.FillInterval.Seconds(), Remaining: &remaining, Shadow: b.Shadow,
+		})
+	}
+	return one
+}
+
+func newLimitsCommand() *cobra.Command {
+	return look("limits", "Show the rate limits of a running proxy", "/limits", admin.WriteLimits)
+}
+
+// checkLimitsFile judges the limits that a bootstrap file names.
+func checkLimitsFile(b *config.Bootstrap, warn func(string)) error {
+	if b.RateLimits.Config == "" {
+		return nil
+	}
+	_, warnings, err := config.LoadLimits(b.RateLimits.Config)
+	for _, w := range warnings {
+		warn(strings.TrimSpace(w))
+	}
+	return err
+}

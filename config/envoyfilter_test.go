@@ -1,0 +1,175 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"isthmus/mesh"
+)
+
+func envoyFilter(patches string) string {
+	return "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: f}\nspec:\n  configPatches:\n" + patches
+}
+
+func httpFilter(name, typedConfig string) string {
+	return `
+  - applyTo: HTTP_FILTER
+    match: {context: GATEWAY}
+    patch:
+      operation: INSERT_BEFORE
+      value:
+        name: ` + name + `
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.` + typedConfig + "\n"
+}
+
+const service = `rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: rls}}}`
+
+// TestRead_EnvoyFilter: what is said of patches; one finding for each that has
+// no effect.
+func TestRead_EnvoyFilter(t *testing.T) {
+	local := func(settings string) string {
+		return httpFilter("envoy.filters.http.local_ratelimit", "local_ratelimit.v3.LocalRateLimit\n          stat_prefix: x\n          filter_enforced: {default_value: {numerator: 100}}\n          filter_enabled: {default_value: {numerator: 100}}\n          "+settings)
+	}
+	global := func(settings string) string {
+		return httpFilter("envoy.filters.http.ratelimit", "ratelimit.v3.RateLimit\n          domain: d\n          "+settings)
+	}
+	const bucket = "token_bucket: {max_tokens: 1, fill_interval: 1s}"
+	const actions = "rate_limits: [{actions: [{remote_address: {}}]}]"
+	for _, tt := range []struct {
+		name, patches string
+		want          []string // the beginnings of findings, after place and resource
+	}{
+		{"a local rate limit", local(bucket), nil},
+		{"in camel case", local("tokenBucket: {maxTokens: 1, tokensPerFill: 5, fillInterval: 0.5s}"), nil},
+		{"a global rate limit", global(service + "\n          " + actions), nil},
+		{"without actions", global(service), []string{"info: rate_limits: no action says"}},
+		{"without a service", global(actions), []string{"error: configPatches[0].patch.value.typed_config.rate_limit_service: is missing"}},
+		{"another filter", httpFilter("envoy.filters.http.lua", "lua.v3.Lua"), []string{"warning: configPatches[0]: unsupported patch HTTP_FILTER type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua: it has no effect"}},
+		{"a listener", "  - {applyTo: LISTENER, patch: {operation: MERGE, value: {name: x}}}\n", []string{"warning: configPatches[0]: unsupported patch LISTENER x: it has no effect"}},
+		{"a filter taken away", strings.Replace(local(bucket), "INSERT_BEFORE", "REMOVE", 1), []string{"warning: configPatches[0]: unsupported patch HTTP_FILTER of operation REMOVE"}},
+		{"no bucket", local(""), []string{"warning: token_bucket: is missing, for routes too"}},
+		{"a bucket of none", local("token_bucket: {max_tokens: 0, fill_interval: 1s}"), []string{"error: configPatches[0].patch.value.typed_config.token_bucket.max_tokens: must be a whole number from 1"}},
+		{"too short an interval", local("token_bucket: {max_tokens: 1, fill_interval: 10ms}"), []string{"error: configPatches[0].patch.value.typed_config.token_bucket.fill_interval: must be a duration of at least 50ms"}},
+		{"a misspelt field", local(bucket + "\n          stages: 1"), []string{`warning: configPatches[0].patch.value.typed_config.stages: is not known here and has no effect (did you mean "stage"?)`}},
+		{"shares of instances", local(bucket + "\n          local_cluster_rate_limit: {}"), []string{"warning: configPatches[0].patch.value.typed_config.local_cluster_rate_limit: has no effect"}},
+		{"an extension", global(service + "\n          rate_limits: [{actions: [{extension: {name: x}}]}]"), []string{"warning: configPatches[0].patch.value.typed_config.rate_limits[0].actions[0]: action extension makes no entry"}},
+		{"a route", "  - applyTo: HTTP_ROUTE\n    match: {context: GATEWAY}\n    patch: {operation: MERGE, value: {route: {rate_limits: [{actions: [{remote_address: {}}]}], timeout: 5s}, decorator: {}}}\n",
+			[]string{"warning: configPatches[0]: unsupported patch HTTP_ROUTE with decorator, route.timeout: it has no effect"}},
+		{"settings of a filter that is not there", "  - applyTo: VIRTUAL_HOST\n    match: {context: GATEWAY}\n    patch: {operation: MERGE, value: {typed_per_filter_config: {a: {'@type': x.ratelimit.v3.RateLimitPerRoute}}}}\n",
+			[]string{"warning: typed_per_filter_config: has no effect: no EnvoyFilter inserts a filter named a"}},
+		{"a cluster", "  - applyTo: CLUSTER\n    patch: {operation: ADD, value: {name: rls, type: STRICT_DNS, connect_timeout: 1s, load_assignment: {cluster_name: rls, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: a.test, port_value: 8081}}}}]}]}}}\n", nil},
+		{"a cluster of nobody", "  - applyTo: CLUSTER\n    patch: {operation: ADD, value: {name: rls}}\n", []string{`error: configPatches[0].patch.value.load_assignment: cluster "rls" has no endpoint`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := Read([]File{{"f.yaml", []byte(envoyFilter(tt.patches))}}, nil)
+			var got []string
+			for _, f := range r.Findings {
+				if f.Line == 0 {
+					t.Errorf("no line: %s", f)
+				}
+				f.File, f.Kind, f.Name = "", "", ""
+				got = append(got, f.String())
+			}
+			if len(got) != len(tt.want) {
+				t.Fatalf("found %q, want %q", got, tt.want)
+			}
+			for i := range got {
+				if !strings.HasPrefix(got[i], tt.want[i]) {
+					t.Errorf("found %q, want %q", got[i], tt.want[i])
+				}
+			}
+		})
+	}
+}
+
+// TestRead_GlobalRateLimit: the time-out, wherever it is written, and what is
+// meant where nothing is.
+func TestRead_GlobalRateLimit(t *testing.T) {
+	for _, tt := range []struct{ name, service, want string }{
+		{"nowhere", "grpc_service: {envoy_grpc: {cluster_name: c}}", "20ms"},
+		{"of the call", "grpc_service: {envoy_grpc: {cluster_name: c}, timeout: 100ms}", "100ms"},
+		{"beside the cluster", "grpc_service: {envoy_grpc: {cluster_name: c, timeout: 30ms}}", "30ms"},
+		{"of the service", "timeout: 40ms, grpc_service: {envoy_grpc: {cluster_name: c}}", "40ms"},
+	} {
+		r := Read([]File{{"f.yaml", []byte(envoyFilter(httpFilter("f", "ratelimit.v3.RateLimit\n          domain: d\n          rate_limit_service: {"+tt.service+"}")))}}, nil)
+		if r.HasErrors() {
+			t.Fatal(r.Findings)
+		}
+		g := r.Config.RateLimitFilters[0].Global
+		if g.Timeout.String() != tt.want || g.Cluster != "c" || g.Domain != "d" {
+			t.Errorf("%s: %+v, want %s", tt.name, g, tt.want)
+		}
+		if g.Enabled != mesh.AllRequests || g.Enforced != mesh.AllRequests || g.FailureDeny != 0 || g.Status != 429 || g.StatusOnError != 500 {
+			t.Errorf("%s: %+v", tt.name, g)
+		}
+	}
+}
+
+// TestLoadLimits reads the format of envoyproxy/ratelimit.
+func TestLoadLimits(t *testing.T) {
+	const good = `domain: a
+descriptors:
+- key: generic_key
+  value: default
+  rate_limit: {unit: second, requests_per_unit: 100, name: all}
+- key: path
+  descriptors:
+  - {key: user, value: "b*", shadow_mode: true, rate_limit: {unit: MINUTE, requests_per_unit: 5}}
+  - {key: user, rate_limit: {unlimited: true}}
+---
+domain: b
+`
+	load := func(text string) ([]*mesh.LimitDomain, []string, error) {
+		path := filepath.Join(t.TempDir(), "l.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return LoadLimits(path)
+	}
+	got, warnings, err := load(good)
+	if err != nil || len(warnings) > 0 || len(got) != 2 || got[0].Descriptors[0].Limit.Requests != 100 {
+		t.Fatalf("%+v, %v, %v", got, warnings, err)
+	}
+	inner := got[0].Descriptors[1].Children
+	if !inner[0].Shadow || inner[0].Limit.Unit != mesh.UnitMinute || inner[0].Value != "b*" || !inner[1].Limit.Unlimited {
+		t.Errorf("%+v %+v", inner[0], inner[1])
+	}
+	for _, tt := range []struct{ name, text, want string }{
+		{"no domain", "descriptors: []", "1: domain: is missing"},
+		{"a domain twice", "domain: a\n---\ndomain: a", `3: domain: "a" is there twice`},
+		{"an unknown field", "domain: a\ndescriptor: []", `2: descriptor: unknown field (did you mean "descriptors"?)`},
+		{"no key", "domain: a\ndescriptors:\n- value: b", "3: descriptors[0].key: is missing"},
+		{"a descriptor twice", "domain: a\ndescriptors:\n- key: b\n- key: b", "4: descriptors[1]: the descriptor b= is there twice"},
+		{"no unit", "domain: a\ndescriptors:\n- {key: b, rate_limit: {requests_per_unit: 1}}", "3: descriptors[0].rate_limit.unit: is missing"},
+		{"no number", "domain: a\ndescriptors:\n- {key: b, rate_limit: {unit: day}}", "3: descriptors[0].rate_limit.requests_per_unit: is missing"},
+		{"a fortnight", "domain: a\ndescriptors:\n- {key: b, rate_limit: {unit: fortnight, requests_per_unit: 1}}", `3: descriptors[0].rate_limit.unit: "fortnight" is none of`},
+		{"half a request", "domain: a\ndescriptors:\n- {key: b, rate_limit: {unit: day, requests_per_unit: 0.5}}", "3: descriptors[0].rate_limit.requests_per_unit: must be a whole number"},
+		{"limited and not", "domain: a\ndescriptors:\n- {key: b, rate_limit: {unit: day, requests_per_unit: 1, unlimited: true}}", "3: descriptors[0].rate_limit: unlimited cannot stand beside"},
+		{"a list", "[]", "1: must be a mapping"},
+		{"no YAML", "domain: [", "not YAML"},
+	} {
+		if _, _, err := load(tt.text); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: error %v, want %q in it", tt.name, err, tt.want)
+		}
+	}
+}
+
+// FuzzLimits: whatever the text, reading ends, and what it gives can be used.
+func FuzzLimits(f *testing.F) {
+	f.Add([]byte("domain: a\ndescriptors:\n- {key: b, value: c, rate_limit: {unit: day, requests_per_unit: 1}, descriptors: [{key: d}]}\n"))
+	f.Add([]byte("domain: a\n---\ndomain: b\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		domains, _, err := readLimits("fuzz.yaml", data)
+		if err != nil {
+			return
+		}
+		for _, d := range domains {
+			if d.Domain == "" {
+				t.Error("a domain without a name")
+			}
+		}
+	})
+}

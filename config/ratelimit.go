@@ -1,0 +1,412 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"isthmus/mesh"
+)
+
+func hostPort(host string, port int64) string {
+	return net.JoinHostPort(host, strconv.FormatInt(port, 10))
+}
+
+// localRateLimit reads envoy.extensions.filters.http.local_ratelimit.v3, that
+// of a listener, or of a route in the place of that.
+func (m *envoyMessage) localRateLimit(ofRoute bool) *mesh.LocalRateLimit {
+	d := m.doc
+	out := &mesh.LocalRateLimit{
+		StatPrefix: m.text("stat_prefix"), Stage: uint32(m.number("stage", 0, 0, 10)), Source: d.source(m.path),
+		Status: m.refusalStatus("status"), Enforced: mesh.AllRequests, Enabled: m.fraction("filter_enabled", 0),
+		PerConnection:     m.flag("local_rate_limit_per_downstream_connection", false),
+		Headers:           m.word("enable_x_ratelimit_headers", "OFF", "DRAFT_VERSION_03") == 1,
+		ResourceExhausted: m.flag("rate_limited_as_resource_exhausted", false),
+		DescriptorsOnly:   !m.flag("always_consume_default_token_bucket", true),
+		MaxDynamic:        uint32(m.number("max_dynamic_descriptors", 20, 1, 1<<20)),
+		Response:          m.headers("response_headers_to_add"),
+		NotEnforced:       m.headers("request_headers_to_add_when_not_enforced"),
+		VirtualHost:       m.virtualHost(),
+	}
+	if b := m.message("token_bucket"); b != nil {
+		out.Bucket = b.bucket()
+	}
+	for _, e := range m.list("descriptors") {
+		desc := mesh.BucketDescriptor{Shadow: e.flag("shadow_mode", false)}
+		for _, entry := range e.list("entries") {
+			desc.Entries = append(desc.Entries, mesh.DescriptorEntry{Key: entry.needText("key"), Value: entry.text("value")})
+			entry.done()
+		}
+		b := e.message("token_bucket")
+		if b == nil || len(desc.Entries) == 0 {
+			d.error(e.path, "a descriptor needs entries and token_bucket")
+			continue
+		}
+		desc.Bucket = *b.bucket()
+		e.done()
+		out.Descriptors = append(out.Descriptors, desc)
+	}
+	for _, r := range m.list("rate_limits") {
+		if a := r.rateLimitAction(); a != nil {
+			out.Actions = append(out.Actions, a)
+		}
+	}
+	m.noEffect("each proxy has buckets of its own; for one limit of them all use envoy.filters.http.ratelimit with rateLimits.config", "local_cluster_rate_limit")
+	if m.has("filter_enforced") {
+		out.Enforced = m.fraction("filter_enforced", 0)
+	} else if out.Enabled > 0 {
+		d.find(Info, ISM0025, m.path, "the local rate limit has no filter_enforced: Envoy would only count, Isthmus enforces it for all requests")
+	}
+	switch {
+	case !m.has("filter_enabled"):
+		d.find(Warning, ISM0026, m.path, "the local rate limit has no filter_enabled, which means 0 %: it limits nothing")
+	case out.Bucket == nil && len(out.Descriptors) == 0 && ofRoute:
+		d.find(Warning, ISM0026, m.path, "the local rate limit has neither token_bucket nor descriptors, so it limits nothing")
+	}
+	m.done()
+	return out
+}
+
+// bucket reads envoy.type.v3.TokenBucket.
+func (m *envoyMessage) bucket() *mesh.Bucket {
+	const most = 1 << 30 // a bucket counts in signed numbers of 32 bits
+	b := &mesh.Bucket{
+		MaxTokens: uint32(m.number("max_tokens", 0, 1, most)), TokensPerFill: uint32(m.number("tokens_per_fill", 1, 1, most)),
+		FillInterval: m.duration("fill_interval", 0),
+	}
+	if !m.has("max_tokens") {
+		m.doc.error(m.path+".max_tokens", "is missing")
+	}
+	if b.FillInterval < 50*time.Millisecond {
+		m.doc.error(join(m.path, "fill_interval"), "must be a duration of at least 50ms")
+	}
+	m.done()
+	return b
+}
+
+// refusalStatus reads an HttpStatus. Envoy turns whatever is no error into 429.
+func (m *envoyMessage) refusalStatus(name string) int {
+	s := m.message(name)
+	code := int(s.number("code", 429, 0, 599))
+	s.done()
+	if code < 400 {
+		return 429
+	}
+	return code
+}
+
+func (m *envoyMessage) virtualHost() mesh.VirtualHostLimits {
+	return mesh.VirtualHostLimits(m.word("vh_rate_limits", "OVERRIDE", "INCLUDE", "IGNORE"))
+}
+
+// defaultTimeout is how long a rate limit service has to answer where nothing
+// says so (Envoy: RateLimit.timeout).
+const defaultTimeout = 20 * time.Millisecond
+
+// globalRateLimit reads envoy.extensions.filters.http.ratelimit.v3.
+func (m *envoyMessage) globalRateLimit() *mesh.GlobalRateLimit {
+	d := m.doc
+	out := &mesh.GlobalRateLimit{
+		StatPrefix: m.text("stat_prefix"), Domain: m.needText("domain"), Stage: uint32(m.number("stage", 0, 0, 10)),
+		Source: d.source(m.path), Status: m.refusalStatus("rate_limited_status"),
+		Requests: [...]mesh.RequestOrigin{mesh.AllRequestOrigins, mesh.AllRequestOrigins, mesh.InternalRequests, mesh.ExternalRequests}[m.word("request_type", "", "both", "internal", "external")],
+		Enabled:  m.fraction("filter_enabled", mesh.AllRequests), Enforced: m.fraction("filter_enforced", mesh.AllRequests),
+		Headers:           m.word("enable_x_ratelimit_headers", "OFF", "DRAFT_VERSION_03") == 1,
+		NoLimitedHeader:   m.flag("disable_x_envoy_ratelimited_header", false),
+		ResourceExhausted: m.flag("rate_limited_as_resource_exhausted", false),
+		Response:          m.headers("response_headers_to_add"),
+		Timeout:           defaultTimeout, StatusOnError: 500,
+	}
+	if m.flag("failure_mode_deny", false) {
+		out.FailureDeny = m.fraction("failure_mode_deny_percent", mesh.AllRequests)
+	} else {
+		m.ignore("failure_mode_deny_percent")
+	}
+	if s := m.message("status_on_error"); s != nil {
+		out.StatusOnError = int(s.number("code", 500, 200, 599))
+		s.done()
+	}
+	for _, r := range m.list("rate_limits") {
+		if a := r.rateLimitAction(); a != nil {
+			out.Actions = append(out.Actions, a)
+		}
+	}
+	m.rateLimitService(out)
+	m.done()
+	return out
+}
+
+// rateLimitService reads config.ratelimit.v3.RateLimitServiceConfig: whom to
+// ask, and for how long. People write the time-out in any of three places; the
+// nearest to the call counts.
+func (m *envoyMessage) rateLimitService(out *mesh.GlobalRateLimit) {
+	d := m.doc
+	s := m.message("rate_limit_service")
+	if s == nil {
+		d.error(m.path+".rate_limit_service", "is missing")
+		return
+	}
+	g := s.message("grpc_service")
+	envoy, google := g.message("envoy_grpc"), g.message("google_grpc")
+	switch {
+	case envoy != nil:
+		out.Cluster, out.Authority = envoy.needText("cluster_name"), envoy.text("authority")
+		if t := envoy.duration("timeout", -1); t >= 0 {
+			out.Timeout = t // it belongs beside envoy_grpc
+		}
+		envoy.ignore("retry_policy", "max_receive_message_length", "skip_envoy_headers")
+		envoy.done()
+	case google != nil:
+		out.Cluster = strings.TrimPrefix(strings.TrimPrefix(google.needText("target_uri"), "dns:"), "///")
+		google.noEffect("the service is asked in plain text", "channel_credentials", "call_credentials")
+		google.ignore("stat_prefix", "credentials_factory_name", "config", "channel_args")
+		google.done()
+	default:
+		d.error(s.path+".grpc_service", "must have envoy_grpc with cluster_name, or google_grpc with target_uri")
+		return
+	}
+	for _, at := range []*envoyMessage{m, s, g} {
+		if t := at.duration("timeout", -1); t >= 0 {
+			out.Timeout = t
+		}
+	}
+	g.ignore("retry_policy")
+	g.noEffect("calls carry no metadata", "initial_metadata")
+	g.done()
+	if v := s.word("transport_api_version", "AUTO", "V3", "V2"); v == 2 {
+		d.warning(s.path+".transport_api_version", "V2 is not spoken: the service is asked by V3")
+	}
+	s.done()
+}
+
+// globalOverride reads RateLimitPerRoute.
+func (m *envoyMessage) globalOverride() *mesh.GlobalOverride {
+	out := &mesh.GlobalOverride{VirtualHost: m.virtualHost(), Domain: m.text("domain")}
+	for _, r := range m.list("rate_limits") {
+		if a := r.rateLimitAction(); a != nil {
+			out.Actions = append(out.Actions, a)
+		}
+	}
+	m.noEffect("vh_rate_limits decides", "override_option")
+	m.done()
+	return out
+}
+
+var hitsOfHeader = regexp.MustCompile(`^%REQ\(([A-Za-z0-9-]+)\)%$`)
+
+// rateLimitAction reads config.route.v3.RateLimit; nil if it says nothing.
+func (m *envoyMessage) rateLimitAction() *mesh.RateLimitAction {
+	out := &mesh.RateLimitAction{Stage: uint32(m.number("stage", 0, 0, 10)), Source: m.doc.source(m.path)}
+	actions := m.list("actions")
+	for _, a := range actions {
+		out.Parts = append(out.Parts, a.descriptorPart())
+		a.done()
+	}
+	if h := m.message("hits_addend"); h != nil {
+		out.Hits = uint32(h.number("number", 1, 0, 1_000_000_000))
+		if f := h.text("format"); f != "" {
+			name := hitsOfHeader.FindStringSubmatch(f)
+			if name == nil {
+				m.doc.warning(h.path+".format", "has no effect: only a number, or %REQ(header)%, is understood")
+			} else {
+				out.HitsHeader = strings.ToLower(name[1])
+			}
+		}
+		h.done()
+	}
+	m.ignore("disable_key")
+	m.noEffect("there is no dynamic metadata to take a limit from", "limit")
+	m.noEffect("limits are asked before a request is sent on", "apply_on_stream_done")
+	m.done()
+	if len(actions) == 0 {
+		m.doc.error(join(m.path, "actions"), "is empty: without an action there is nothing to count by")
+		return nil
+	}
+	return out
+}
+
+// descriptorPart reads RateLimit.Action.
+func (m *envoyMessage) descriptorPart() (p mesh.DescriptorPart) {
+	d, ok := m.doc, false
+	set := func(name string, kind mesh.PartKind, read func(*envoyMessage)) {
+		inner := m.message(name)
+		if inner == nil {
+			return
+		}
+		if ok {
+			d.error(inner.path, "cannot stand beside another action: write one more item of actions")
+		}
+		ok, p.Kind = true, kind
+		read(inner)
+		inner.done()
+	}
+	set("source_cluster", mesh.PartSourceCluster, func(a *envoyMessage) { p.Key = "source_cluster" })
+	set("destination_cluster", mesh.PartDestinationCluster, func(a *envoyMessage) { p.Key = "destination_cluster" })
+	set("request_headers", mesh.PartHeader, func(a *envoyMessage) {
+		p.Name, p.Key = strings.ToLower(a.needText("header_name")), a.needText("descriptor_key")
+		p.SkipIfAbsent, p.Default = a.flag("skip_if_absent", false), a.text("default_value")
+	})
+	set("query_parameters", mesh.PartQueryParameter, func(a *envoyMessage) {
+		p.Name, p.Key = a.needText("query_parameter_name"), a.needText("descriptor_key")
+		p.SkipIfAbsent, p.Default = a.flag("skip_if_absent", false), a.text("default_value")
+	})
+	set("remote_address", mesh.PartRemoteAddress, func(a *envoyMessage) { p.Key = "remote_address" })
+	set("masked_remote_address", mesh.PartMaskedAddress, func(a *envoyMessage) {
+		p.Key = "masked_remote_address"
+		p.Bits4, p.Bits6 = uint8(a.number("v4_prefix_mask_len", 32, 0, 32)), uint8(a.number("v6_prefix_mask_len", 128, 0, 128))
+	})
+	set("generic_key", mesh.PartGeneric, func(a *envoyMessage) {
+		p.Value, p.Key = a.needText("descriptor_value"), orDefault(a.text("descriptor_key"), "generic_key")
+	})
+	set("header_value_match", mesh.PartHeaderMatch, func(a *envoyMessage) {
+		p.Value, p.Key = a.needText("descriptor_value"), orDefault(a.text("descriptor_key"), "header_match")
+		p.ExpectNoMatch = !a.flag("expect_match", true)
+		for _, h := range a.list("headers") {
+			p.Headers = append(p.Headers, h.headerCondition())
+		}
+	})
+	set("query_parameter_value_match", mesh.PartQueryMatch, func(a *envoyMessage) {
+		p.Value, p.Key = a.needText("descriptor_value"), orDefault(a.text("descriptor_key"), "query_match")
+		p.ExpectNoMatch = !a.flag("expect_match", true)
+		for _, q := range a.list("query_parameters") {
+			n := mesh.NamedMatch{Name: q.needText("name"), StringMatch: mesh.StringMatch{Kind: mesh.MatchPresent}}
+			if s := q.message("string_match"); s != nil {
+				n.StringMatch = s.stringMatch()
+			}
+			q.ignore("present_match")
+			q.done()
+			p.Query = append(p.Query, n)
+		}
+	})
+	for _, name := range []string{"metadata", "dynamic_metadata"} {
+		set(name, mesh.PartClaim, func(a *envoyMessage) {
+			p.Key, p.Default, p.SkipIfAbsent = a.needText("descriptor_key"), a.text("default_value"), a.flag("skip_if_absent", false)
+			entry := a.word("source", "DYNAMIC", "ROUTE_ENTRY") == 1
+			key := a.message("metadata_key")
+			namespace := key.text("key")
+			for _, s := range key.list("path") {
+				p.Path = append(p.Path, s.needText("key"))
+				s.done()
+			}
+			key.done()
+			if namespace != tokenMetadata || len(p.Path) < 2 || entry {
+				d.warning(a.path+".metadata_key", fmt.Sprintf("no request has it: the only metadata here is %s, of which the first name of path is that of the payload and the next a claim; default_value holds", tokenMetadata))
+				p.Path = nil
+			} else {
+				p.Path = p.Path[1:]
+			}
+		})
+	}
+	if !ok {
+		what := "an action"
+		for name := range m.fields {
+			what = "action " + name
+		}
+		m.ignore("extension")
+		d.warning(m.path, what+" makes no entry of a descriptor here, so this item of rate_limits has no effect")
+		m.read = allOf(m.fields)
+		p.Kind = mesh.PartNothing
+	}
+	return p
+}
+
+// tokenMetadata is where Envoy's filter keeps what tokens say.
+const tokenMetadata = "envoy.filters.http.jwt_authn"
+
+func allOf[T any](fields map[string]T) map[string]bool {
+	out := map[string]bool{}
+	for name := range fields {
+		out[name] = true
+	}
+	return out
+}
+
+func orDefault(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// stringMatch reads type.matcher.v3.StringMatcher.
+func (m *envoyMessage) stringMatch() mesh.StringMatch {
+	defer m.done()
+	fold := m.flag("ignore_case", false)
+	if r := m.message("safe_regex"); r != nil {
+		defer r.done()
+		r.ignore("google_re2")
+		return m.regex(r.needText("regex"), r.path+".regex")
+	}
+	for _, kind := range []string{"exact", "prefix", "suffix", "contains"} {
+		if m.has(kind) {
+			return m.comparison(kind, m.text(kind), fold)
+		}
+	}
+	m.doc.error(m.path, "must have exact, prefix, suffix, contains or safe_regex")
+	return mesh.StringMatch{Kind: mesh.MatchPresent}
+}
+
+// comparison makes a StringMatch, of a regular expression where mesh has no
+// kind for it.
+func (m *envoyMessage) comparison(kind, text string, fold bool) mesh.StringMatch {
+	before, after := "", ""
+	switch {
+	case kind == "exact" && !fold:
+		return mesh.StringMatch{Kind: mesh.MatchExact, Value: text}
+	case kind == "prefix" && !fold:
+		return mesh.StringMatch{Kind: mesh.MatchPrefix, Value: text}
+	case kind == "prefix":
+		after = ".*"
+	case kind == "suffix":
+		before = ".*"
+	case kind == "contains":
+		before, after = ".*", ".*"
+	}
+	flags := "(?s)"
+	if fold {
+		flags = "(?si)"
+	}
+	return m.regex(flags+before+regexp.QuoteMeta(text)+after, m.path)
+}
+
+func (m *envoyMessage) regex(text, path string) mesh.StringMatch {
+	re, err := regexp.Compile("^(?:" + text + ")$")
+	if err != nil {
+		m.doc.error(path, "is no RE2 expression: "+strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		return mesh.StringMatch{Kind: mesh.MatchPresent}
+	}
+	return mesh.StringMatch{Kind: mesh.MatchRegex, Value: text, Regex: re}
+}
+
+// headerCondition reads config.route.v3.HeaderMatcher.
+func (m *envoyMessage) headerCondition() mesh.HeaderCondition {
+	defer m.done()
+	out := mesh.HeaderCondition{
+		NamedMatch: mesh.NamedMatch{Name: strings.ToLower(m.needText("name")), StringMatch: mesh.StringMatch{Kind: mesh.MatchPresent}},
+		Invert:     m.flag("invert_match", false), AbsentIsEmpty: m.flag("treat_missing_header_as_empty", false),
+	}
+	if s := m.message("string_match"); s != nil {
+		out.StringMatch = s.stringMatch()
+	}
+	for _, kind := range []string{"exact", "prefix", "suffix", "contains"} {
+		if m.has(kind + "_match") {
+			out.StringMatch = m.comparison(kind, m.text(kind+"_match"), false)
+		}
+	}
+	if r := m.message("safe_regex_match"); r != nil {
+		out.StringMatch = m.regex(r.needText("regex"), r.path+".regex")
+		r.ignore("google_re2")
+		r.done()
+	}
+	if r := m.message("range_match"); r != nil {
+		out.Range = &[2]int64{r.number("start", 0, -1<<53, 1<<53), r.number("end", 0, -1<<53, 1<<53)}
+		r.done()
+	}
+	if m.has("present_match") {
+		out.Absent = !m.flag("present_match", true)
+	}
+	return out
+}

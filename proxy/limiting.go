@@ -1,0 +1,429 @@
+package proxy
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"isthmus/mesh"
+	"isthmus/ratelimit"
+)
+
+// limitReply is how a limit refuses.
+type limitReply struct {
+	kind   Kind
+	status int
+	grpc   int // of callers by gRPC, whose status is 200
+	body   []byte
+	fields []string // name, value, name, value
+}
+
+// The statuses of gRPC for a refusal.
+const (
+	grpcExhausted   = 8
+	grpcUnavailable = 14
+)
+
+func localRefusal(r *mesh.LocalRateLimit) *limitReply {
+	return newRefusal(RateLimited, r.Status, r.ResourceExhausted, false, r.Response)
+}
+
+func globalRefusal(r *mesh.GlobalRateLimit) *limitReply {
+	return newRefusal(GloballyLimited, r.Status, r.ResourceExhausted, r.NoLimitedHeader, r.Response)
+}
+
+func newRefusal(k Kind, status int, exhausted, silent bool, fields []mesh.NameValue) *limitReply {
+	out := &limitReply{kind: k, status: status, grpc: grpcUnavailable, body: []byte(answers[k].body)}
+	if exhausted {
+		out.grpc = grpcExhausted
+	}
+	if !silent {
+		out.fields = append(out.fields, "x-envoy-ratelimited", "true")
+	}
+	out.fields = append(out.fields, flatten(fields)...)
+	return out
+}
+
+func flatten(list []mesh.NameValue) (out []string) {
+	for _, nv := range list {
+		out = append(out, nv.Name, nv.Value)
+	}
+	return out
+}
+
+// limits are those of the request's route, else of its virtual host.
+func (x *exchange) limits() *limitChain {
+	if x.route.limits != nil {
+		return x.route.limits
+	}
+	return x.host.limits
+}
+
+// limit asks the limits whether the request may pass.
+func (x *exchange) limit(c *limitChain) Kind {
+	for i := range c.limits {
+		l := &c.limits[i]
+		kind := NoError
+		if l.local != nil {
+			kind = x.limitLocally(l)
+		} else {
+			kind = x.limitGlobally(l)
+		}
+		if kind != NoError {
+			return kind
+		}
+	}
+	return NoError
+}
+
+var descriptorLists = sync.Pool{New: func() any { return new(ratelimit.Descriptors) }}
+
+func (x *exchange) limitLocally(l *limiter) Kind {
+	rule := l.local.Rule
+	var own *ratelimit.Buckets
+	if rule.PerConnection {
+		own = x.conn.limits.of(l.local)
+	}
+	t := x.clock.time()
+	var o ratelimit.Outcome
+	if len(l.actions) == 0 {
+		o = l.local.Take(t, nil, own)
+	} else {
+		d := descriptorLists.Get().(*ratelimit.Descriptors)
+		x.countBy(d, l)
+		o = l.local.Take(t, d, own)
+		descriptorLists.Put(d)
+	}
+	var fields []mesh.NameValue
+	if rule.Headers {
+		if limit, remaining, reset, ok := o.State(t); ok {
+			fields = []mesh.NameValue{
+				{Name: "x-ratelimit-limit", Value: strconv.Itoa(limit)},
+				{Name: "x-ratelimit-remaining", Value: strconv.Itoa(remaining)},
+				{Name: "x-ratelimit-reset", Value: strconv.FormatInt(int64((reset+time.Second-1)/time.Second), 10)},
+			}
+		}
+	}
+	if o.Refused {
+		x.trail.cause = &limitError{l.info}
+		return x.overLimit(l.refusal, fields, nil)
+	}
+	if o.Limited && rule.NotEnforced != nil {
+		x.req.Fields = applyOps(x.req.Fields, &mesh.HeaderOps{Add: rule.NotEnforced})
+	}
+	x.added.Add = append(x.added.Add, fields...)
+	return NoError
+}
+
+// limitGlobally asks who decides on a global limit. Whatever becomes of that, it
+// takes no longer than the limit's time-out.
+func (x *exchange) limitGlobally(l *limiter) Kind {
+	g := l.global
+	rule := g.rule
+	if rule.Requests != mesh.AllRequestOrigins && (rule.Requests == mesh.ExternalRequests) != (x.conn.kind == gateway) {
+		return NoError
+	}
+	if !ratelimit.Hit(rule.Enabled) {
+		return NoError
+	}
+	d := descriptorLists.Get().(*ratelimit.Descriptors)
+	defer descriptorLists.Put(d)
+	x.countBy(d, l)
+	if d.Len() == 0 {
+		return NoError
+	}
+	if g.asker == nil {
+		return x.limitUnknown(g, errNoService)
+	}
+	v, err := g.asker.Ask(rule.Timeout, g.domain, d)
+	x.clock = now()
+	if err != nil {
+		x.conn.proxy.tellLimitFailure(err)
+		return x.limitUnknown(g, err)
+	}
+	var fields []mesh.NameValue
+	if rule.Headers {
+		fields = v.Fields()
+	}
+	fields = append(fields, v.Response...)
+	if v.Over {
+		g.counts.Limited.Add(1)
+		if ratelimit.Hit(rule.Enforced) {
+			g.counts.Enforced.Add(1)
+			x.trail.cause = &limitError{l.info}
+			return x.overLimit(l.refusal, fields, v.Body)
+		}
+	} else {
+		g.counts.Allowed.Add(1)
+	}
+	if len(v.Request) > 0 {
+		x.req.Fields = applyOps(x.req.Fields, &mesh.HeaderOps{Add: v.Request})
+	}
+	x.added.Add = append(x.added.Add, fields...)
+	return NoError
+}
+
+var errNoService = errors.New("no address is known of the rate limit service, and there is no rateLimits.config")
+
+// limitUnknown does what a limit says of requests of which nobody can tell.
+func (x *exchange) limitUnknown(g *globalLimit, why error) Kind {
+	g.counts.Failed.Add(1)
+	if !ratelimit.Hit(g.rule.FailureDeny) {
+		return NoError
+	}
+	x.trail.cause = why
+	x.limited = &limitReply{kind: LimitUnknown, status: g.rule.StatusOnError, grpc: grpcUnavailable}
+	return LimitUnknown
+}
+
+// overLimit refuses the request, with more fields and perhaps another body.
+func (x *exchange) overLimit(r *limitReply, fields []mesh.NameValue, body []byte) Kind {
+	if len(fields) > 0 || body != nil {
+		more := *r
+		more.fields = slices.Concat(r.fields, flatten(fields))
+		if body != nil {
+			more.body = body
+		}
+		r = &more
+	}
+	x.limited = r
+	return r.kind
+}
+
+// refuseLimited answers in the place of the upstream.
+func (x *exchange) refuseLimited(r *limitReply) {
+	if x.grpc() {
+		fields := append([]string{"content-type", "application/grpc", "grpc-status", strconv.Itoa(r.grpc), "grpc-message", r.kind.String()}, r.fields...)
+		x.local(200, nil, fields...)
+		return
+	}
+	x.local(r.status, r.body, r.fields...)
+}
+
+// connLimits are the buckets of one connection. The zero value has none.
+type connLimits struct {
+	mu      sync.Mutex // guards buckets
+	buckets map[*ratelimit.Local]*ratelimit.Buckets
+}
+
+func (c *connLimits) of(l *ratelimit.Local) *ratelimit.Buckets {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.buckets[l]
+	if b == nil {
+		if c.buckets == nil {
+			c.buckets = map[*ratelimit.Local]*ratelimit.Buckets{}
+		}
+		b = l.NewBuckets()
+		c.buckets[l] = b
+	}
+	return b
+}
+
+// tellLimitFailure says in the log, now and then, that nobody can tell whether
+// requests are too many.
+func (p *Proxy) tellLimitFailure(err error) {
+	if p.refusals.Allow() {
+		p.log.Warn("no answer whether requests are too many", "error", err)
+	}
+}
+
+// countByDefault makes the descriptors of a filter that nothing says of what
+// requests are counted by.
+func (x *exchange) countByDefault(d *ratelimit.Descriptors) {
+	d.Reset()
+	d.Add("generic_key", []byte("default"))
+	d.End(1)
+	if name := x.destinationCluster(); name != "" {
+		d.Add("destination_cluster", []byte(name))
+		d.End(1)
+	}
+}
+
+// countBy makes the descriptors that a limit counts the request by.
+func (x *exchange) countBy(d *ratelimit.Descriptors, l *limiter) {
+	if l.global != nil && l.global.byDefault {
+		x.countByDefault(d)
+		return
+	}
+	d.Reset()
+	for _, a := range l.actions {
+		if x.describeOne(d, a) {
+			d.End(x.hitsOf(a))
+		} else {
+			d.Drop()
+		}
+	}
+}
+
+// describeOne reports whether an action makes a descriptor.
+func (x *exchange) describeOne(d *ratelimit.Descriptors, a *mesh.RateLimitAction) bool {
+	made := false
+	for i := range a.Parts {
+		p := &a.Parts[i]
+		value, ok := x.partOf(p)
+		switch {
+		case ok:
+			d.Add(p.Key, value)
+			made = true
+		case p.Default != "":
+			d.Add(p.Key, []byte(p.Default))
+			made = true
+		case !p.SkipIfAbsent:
+			return false
+		}
+	}
+	return made
+}
+
+// maxHits bounds what a request says it counts as.
+const maxHits = 1_000_000
+
+func (x *exchange) hitsOf(a *mesh.RateLimitAction) int {
+	if a.HitsHeader != "" {
+		if v, ok := headerValue(&x.req, a.HitsHeader); ok {
+			if n, err := strconv.ParseUint(string(v), 10, 32); err == nil {
+				return int(min(n, maxHits))
+			}
+		}
+	}
+	if a.Hits == 0 {
+		return 1
+	}
+	return int(a.Hits)
+}
+
+// partOf returns the value that a part of a descriptor has for the request.
+func (x *exchange) partOf(p *mesh.DescriptorPart) (value []byte, ok bool) {
+	switch p.Kind {
+	case mesh.PartSourceCluster:
+		return []byte(x.sourceCluster()), true
+	case mesh.PartDestinationCluster:
+		name := x.destinationCluster()
+		return []byte(name), name != ""
+	case mesh.PartHeader:
+		return x.headerOrPseudo(p.Name)
+	case mesh.PartQueryParameter:
+		return queryValue(x.req.Query, p.Name)
+	case mesh.PartRemoteAddress, mesh.PartMaskedAddress:
+		a := x.remoteAddress()
+		if !a.IsValid() {
+			return nil, false
+		}
+		if p.Kind == mesh.PartRemoteAddress {
+			return a.AppendTo(nil), true
+		}
+		bits := int(p.Bits6)
+		if a.Is4() {
+			bits = int(p.Bits4)
+		}
+		prefix, err := a.Prefix(bits)
+		return []byte(prefix.String()), err == nil
+	case mesh.PartGeneric:
+		return []byte(p.Value), true
+	case mesh.PartHeaderMatch:
+		return []byte(p.Value), x.meetsAll(p.Headers) != p.ExpectNoMatch
+	case mesh.PartQueryMatch:
+		all := true
+		for i := range p.Query {
+			v, ok := queryValue(x.req.Query, p.Query[i].Name)
+			all = all && ok && matchString(&p.Query[i].StringMatch, v)
+		}
+		return []byte(p.Value), all != p.ExpectNoMatch
+	case mesh.PartClaim:
+		return x.claim(p.Path)
+	}
+	return nil, false
+}
+
+// headerOrPseudo returns a header, or what HTTP/2 has as one.
+func (x *exchange) headerOrPseudo(name string) ([]byte, bool) {
+	switch name {
+	case ":path":
+		if !x.req.HasQuery {
+			return x.req.Path, true
+		}
+		return slices.Concat(x.req.Path, []byte("?"), x.req.Query), true
+	case ":method":
+		return x.req.Method, true
+	case ":authority":
+		return x.req.Authority, true
+	case ":scheme":
+		return x.scheme(), true
+	}
+	return headerValue(&x.req, name)
+}
+
+func (x *exchange) meetsAll(list []mesh.HeaderCondition) bool {
+	for i := range list {
+		c := &list[i]
+		if x.meets(c) == c.Invert {
+			return false
+		}
+	}
+	return true
+}
+
+func (x *exchange) meets(c *mesh.HeaderCondition) bool {
+	value, ok := x.headerOrPseudo(c.Name)
+	switch {
+	case c.Absent:
+		return !ok
+	case c.Range != nil:
+		n, err := strconv.ParseInt(string(value), 10, 64)
+		return ok && err == nil && c.Range[0] <= n && n < c.Range[1]
+	case !ok && (!c.AbsentIsEmpty || c.Kind == mesh.MatchPresent):
+		return false
+	}
+	return matchString(&c.StringMatch, value)
+}
+
+// claim returns what the request's token says.
+func (x *exchange) claim(path []string) ([]byte, bool) {
+	if x.subject.Claims == nil || len(path) == 0 {
+		return nil, false
+	}
+	values := x.subject.Claims.Values(path...)
+	if len(values) == 0 {
+		return nil, false
+	}
+	return []byte(values[0]), true
+}
+
+// sourceCluster is what Istio calls the workload of a proxy: its app and
+// namespace (node.cluster of Envoy's bootstrap).
+func (x *exchange) sourceCluster() string {
+	n := x.conn.proxy.node
+	app := n.Labels["app"]
+	if app == "" {
+		app = n.Name
+	}
+	return app + "." + n.Namespace
+}
+
+// destinationCluster is Istio's name of the upstream that the request is for:
+// of several it is drawn now, and stays. "": the route has none.
+func (x *exchange) destinationCluster() string {
+	if len(x.route.destinations) == 0 {
+		return ""
+	}
+	d := &x.route.destinations[x.draw()].rule
+	port := strconv.FormatUint(uint64(d.Port), 10)
+	if x.conn.kind == inbound {
+		return "inbound|" + strconv.FormatUint(uint64(x.host.destinationPort()), 10) + "||"
+	}
+	if d.Port == 0 {
+		port = strconv.FormatUint(uint64(x.route.destinations[x.draw()].target.key.port), 10)
+	}
+	return "outbound|" + port + "|" + d.Subset + "|" + d.Host
+}
+
+// draw picks a destination of the route by weight, once for the request.
+func (x *exchange) draw() int {
+	if x.drawn == 0 {
+		x.drawn = x.route.draw() + 1
+	}
+	return x.drawn - 1
+}

@@ -1,0 +1,283 @@
+// Package ratelimit says which requests are too many: by token buckets of one
+// proxy ([Local]), by a rate limit service that is asked ([Service]), or by
+// limits that all proxies of all clusters keep together without one ([Shared]).
+//
+// What a request is counted by are its [Descriptors].
+package ratelimit
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"isthmus/mesh"
+)
+
+// Counts are what has become of requests, for as long as their limit lives.
+type Counts struct {
+	Allowed  atomic.Uint64
+	Limited  atomic.Uint64 // were too many
+	Enforced atomic.Uint64 // were too many, and refused
+	Shadow   atomic.Uint64 // would have been too many, had the limit not been one that only counts
+	Failed   atomic.Uint64 // nobody could tell
+}
+
+// Local is a local rate limit: token buckets of this proxy, as Envoy's
+// local_ratelimit filter has them. Any goroutine may ask it.
+type Local struct {
+	Rule   *mesh.LocalRateLimit
+	Counts *Counts
+
+	keys    []string // of the descriptors without wildcards
+	buckets *Buckets // nil: each connection has its own
+}
+
+// Buckets are the token buckets of a Local: of all requests, or of one
+// connection's.
+type Buckets struct {
+	whole *rate.Limiter
+	exact []*rate.Limiter // by the place of the descriptor; nil where it is a wildcard
+
+	mu      sync.Mutex // guards dynamic
+	dynamic []*lru[string, *rate.Limiter]
+}
+
+// NewLocal makes a limit whose buckets are full.
+func NewLocal(r *mesh.LocalRateLimit) *Local {
+	l := &Local{Rule: r, Counts: &Counts{}, keys: make([]string, len(r.Descriptors))}
+	for i := range r.Descriptors {
+		if !wild(r.Descriptors[i].Entries) {
+			l.keys[i] = string(appendKey(nil, r.Descriptors[i].Entries))
+		}
+	}
+	if !r.PerConnection {
+		l.buckets = l.NewBuckets()
+	}
+	return l
+}
+
+// Adopt takes over the buckets and counts of the same limit in an earlier
+// snapshot, before anybody asks this one.
+func (l *Local) Adopt(before *Local) { l.Counts, l.buckets = before.Counts, before.buckets }
+
+// NewBuckets makes full buckets, for a connection.
+func (l *Local) NewBuckets() *Buckets {
+	b := &Buckets{exact: make([]*rate.Limiter, len(l.Rule.Descriptors)), dynamic: make([]*lru[string, *rate.Limiter], len(l.Rule.Descriptors))}
+	if l.Rule.Bucket != nil {
+		b.whole = newBucket(l.Rule.Bucket)
+	}
+	for i := range l.Rule.Descriptors {
+		if l.keys[i] != "" {
+			b.exact[i] = newBucket(&l.Rule.Descriptors[i].Bucket)
+		}
+	}
+	return b
+}
+
+// newBucket makes a bucket that is filled evenly over the interval, as Envoy's
+// are.
+func newBucket(b *mesh.Bucket) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(float64(b.TokensPerFill)/b.FillInterval.Seconds()), int(b.MaxTokens))
+}
+
+func wild(entries []mesh.DescriptorEntry) bool {
+	for _, e := range entries {
+		if e.Value == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// Outcome is what a limit says of a request.
+type Outcome struct {
+	Limited bool // it is one too many
+	Refused bool // and is to be refused
+
+	bucket *rate.Limiter // which decided, or is the nearest to do so; nil: none
+}
+
+// State returns what x-ratelimit-limit, -remaining and -reset say.
+func (o *Outcome) State(t time.Time) (limit, remaining int, reset time.Duration, ok bool) {
+	if o.bucket == nil {
+		return 0, 0, 0, false
+	}
+	tokens := max(o.bucket.TokensAt(t), 0)
+	limit = o.bucket.Burst()
+	lacking := float64(limit) - tokens
+	return limit, int(tokens), time.Duration(lacking / float64(o.bucket.Limit()) * float64(time.Second)), true
+}
+
+// Take takes tokens for a request that comes at t. d are its descriptors, nil
+// for none; own are the buckets of its connection, where the limit is per
+// connection.
+func (l *Local) Take(t time.Time, d *Descriptors, own *Buckets) (o Outcome) {
+	if !hit(l.Rule.Enabled) {
+		return o
+	}
+	b := l.buckets
+	if b == nil {
+		b = own
+	}
+	if len(l.Rule.Descriptors) == 0 || d == nil {
+		o.bucket = b.whole
+		o.Limited = b.whole != nil && !b.whole.AllowN(t, 1)
+	} else {
+		o = l.takeDescribed(t, d, b)
+	}
+	if !o.Limited {
+		l.Counts.Allowed.Add(1)
+		return o
+	}
+	l.Counts.Limited.Add(1)
+	if o.Refused = hit(l.Rule.Enforced); o.Refused {
+		l.Counts.Enforced.Add(1)
+	}
+	return o
+}
+
+// maxMet bounds how many buckets one request takes from.
+const maxMet = 16
+
+// takeDescribed takes from the buckets of all descriptors that the request
+// meets, the slowest first, and then from the common one, as Envoy does.
+func (l *Local) takeDescribed(t time.Time, d *Descriptors, b *Buckets) (o Outcome) {
+	var met [maxMet]struct {
+		bucket *rate.Limiter
+		hits   int
+		shadow bool
+	}
+	n := 0
+	for i := 0; i < d.Len() && n < maxMet; i++ {
+		bucket, at := l.find(d, i, b)
+		if bucket == nil {
+			continue
+		}
+		place := n
+		for place > 0 && met[place-1].bucket.Limit() > bucket.Limit() {
+			met[place] = met[place-1]
+			place--
+		}
+		met[place].bucket, met[place].hits, met[place].shadow = bucket, d.Hits(i), l.Rule.Descriptors[at].Shadow
+		n++
+	}
+	for i := range n {
+		m := &met[i]
+		if m.bucket.AllowN(t, m.hits) {
+			continue
+		}
+		if m.shadow {
+			l.Counts.Shadow.Add(1)
+			continue
+		}
+		return Outcome{Limited: true, bucket: m.bucket}
+	}
+	if n > 0 {
+		o.bucket = met[0].bucket
+	}
+	if b.whole != nil && (n == 0 || !l.Rule.DescriptorsOnly) {
+		if !b.whole.AllowN(t, 1) {
+			return Outcome{Limited: true, bucket: b.whole}
+		}
+		if n == 0 {
+			o.bucket = b.whole
+		}
+	}
+	return o
+}
+
+// find returns the bucket of the first of the limit's descriptors that is the
+// request's i-th, and its place; nil if none is.
+func (l *Local) find(d *Descriptors, i int, b *Buckets) (*rate.Limiter, int) {
+	key := d.key(i)
+	for at, k := range l.keys {
+		if k != "" {
+			if k == string(key) {
+				return b.exact[at], at
+			}
+			continue
+		}
+		if !matches(l.Rule.Descriptors[at].Entries, d.entriesOf(i)) {
+			continue
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		set := b.dynamic[at]
+		if set == nil {
+			set = newLRU[string, *rate.Limiter](int(l.Rule.MaxDynamic))
+			b.dynamic[at] = set
+		}
+		if bucket := set.get(string(key)); bucket != nil {
+			return *bucket, at
+		}
+		bucket := newBucket(&l.Rule.Descriptors[at].Bucket)
+		set.put(string(key), bucket)
+		return bucket, at
+	}
+	return nil, 0
+}
+
+// matches reports whether a request's entries are those of a descriptor with
+// wildcards.
+func matches(want []mesh.DescriptorEntry, got []entry) bool {
+	if len(want) != len(got) {
+		return false
+	}
+	for i := range want {
+		if want[i].Key != got[i].key || want[i].Value != "" && want[i].Value != string(got[i].value) {
+			return false
+		}
+	}
+	return true
+}
+
+// hit draws whether a request is among a share of all.
+func hit(share mesh.Fraction) bool {
+	return share >= mesh.AllRequests || share > 0 && rand.Uint32N(uint32(mesh.AllRequests)) < uint32(share)
+}
+
+// Hit draws whether a request is among a share of all.
+func Hit(share mesh.Fraction) bool { return hit(share) }
+
+// BucketState is a bucket as it is shown.
+type BucketState struct {
+	Descriptor string // "": of all requests
+	Bucket     mesh.Bucket
+	Tokens     float64
+	Shadow     bool
+}
+
+// maxShown is how many buckets of a wildcard are shown.
+const maxShown = 20
+
+// States returns the buckets; those of connections are left out.
+func (l *Local) States(t time.Time) (out []BucketState) {
+	b := l.buckets
+	if b == nil {
+		b = l.NewBuckets() // which shows the limits, if not what is left
+	}
+	if b.whole != nil {
+		out = append(out, BucketState{Bucket: *l.Rule.Bucket, Tokens: max(b.whole.TokensAt(t), 0)})
+	}
+	for i := range l.Rule.Descriptors {
+		d := &l.Rule.Descriptors[i]
+		if e := b.exact[i]; e != nil {
+			out = append(out, BucketState{describe(d.Entries), d.Bucket, max(e.TokensAt(t), 0), d.Shadow})
+			continue
+		}
+		b.mu.Lock()
+		if set := b.dynamic[i]; set != nil {
+			shown := 0
+			set.each(func(key string, e *rate.Limiter) bool {
+				out = append(out, BucketState{describeKey(key), d.Bucket, max(e.TokensAt(t), 0), d.Shadow})
+				shown++
+				return shown < maxShown
+			})
+		}
+		b.mu.Unlock()
+	}
+	return out
+}
