@@ -69,6 +69,12 @@ alerts: ## each alert fires and is over, by a real Prometheus; needs prometheus 
 conformance-metrics: ## metrics in a real Prometheus, traces in a real collector; installs both (root, Debian; 3 minutes)
 	bench/conformance.sh
 
+simulate: ## limits of a thousand proxies, and ten million keys (5 minutes)
+	ISTHMUS_SIMULATE=1 $(GO) test -timeout 20m -count 1 -v -run 'Shared_Steady|Bounded' ./ratelimit | grep -v '^=== '
+
+limits-measured: ## limits of the built binary: 30 s of the example, the real envoyproxy/ratelimit with Redis, which it installs, and two clusters parted (needs root; 4 minutes)
+	bench/limits.sh
+
 fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 	@set -e; for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
 	  for t in $$(grep -oE '^func Fuzz[A-Za-z0-9_]+' $$f | cut -d' ' -f2); do \
@@ -79,4 +85,4 @@ fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 clean: ## what the targets have made
 	rm -rf bin
 
-.PHONY: help build demo test check fmt vet bench bench-peers netns distance websocket rotate testssl rules-test console-test alerts conformance-metrics fuzz clean
+.PHONY: help build demo test check fmt vet bench bench-peers netns distance websocket rotate testssl rules-test console-test alerts conformance-metrics simulate limits-measured fuzz clean
