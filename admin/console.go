@@ -51,6 +51,9 @@ func pages(s State) []string {
 	if len(s.Certificates()) > 0 {
 		list = append(list, "certificates")
 	}
+	if len(s.Limits()) > 0 {
+		list = append(list, "limits")
+	}
 	if len(s.Troubles(1)) > 0 {
 		list = append(list, "failures")
 	}

@@ -123,7 +123,7 @@ func look(s State) Mesh {
 	slices.SortFunc(m.Links, func(a, b Link) int {
 		return cmp.Or(cmp.Compare(b.Errors, a.Errors), cmp.Compare(b.Requests, a.Requests), strings.Compare(a.From+"\x00"+a.To, b.From+"\x00"+b.To))
 	})
-	m.Problems = problems(&m, members, services, s.Certificates())
+	m.Problems = problems(&m, members, services, s.Certificates(), s.Limits())
 	return m
 }
 

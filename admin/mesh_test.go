@@ -15,12 +15,14 @@ type world struct {
 	endpoints    []Endpoint
 	own          Digest
 	certificates []Certificate
+	limits       []Limit
 }
 
 func (w *world) Members() []Member           { return slices.Clone(w.members) }
 func (w *world) Endpoints() []Endpoint       { return slices.Clone(w.endpoints) }
 func (w *world) Own() Digest                 { return w.own }
 func (w *world) Certificates() []Certificate { return w.certificates }
+func (w *world) Limits() []Limit             { return w.limits }
 
 func flow(service, cluster string, requests, errors float64) Flow {
 	return Flow{Service: service, Cluster: cluster, Traffic: Traffic{Requests: requests, Errors: errors, P50: 1, P99: 10}}
@@ -145,6 +147,7 @@ func TestLook_Problems(t *testing.T) {
 		{"others' files refused", func(w *world) { w.members[1].Digest.Refused, w.members[2].Digest.Refused = true, true }, []string{"warning: 2 proxies cannot use the files as they are now: c1/n/b, c2/n/c"}},
 		{"another not ready", func(w *world) { w.members[1].Digest.Ready = false }, []string{"warning: 1 proxy not ready: c1/n/b"}},
 		{"another's certificate", func(w *world) { w.members[1].Digest.CertificateEnds = time.Now().Add(-time.Hour).Unix() }, []string{"critical: the certificate of c1/n/b ends in 0s"}},
+		{"a limit", func(w *world) { w.limits = []Limit{{Name: "l"}, {Name: "m", State: "its service does not answer"}} }, []string{"warning: the limit m: its service does not answer"}},
 		{"own certificates", func(w *world) {
 			w.certificates = []Certificate{
 				{Name: "late", Ends: time.Now().Add(5*time.Hour + time.Minute), Usable: true}, {Name: "ended", Ends: time.Now().Add(-time.Hour), Usable: true},

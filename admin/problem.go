@@ -36,7 +36,7 @@ const (
 )
 
 // problems finds what is wrong in the mesh, the worst first.
-func problems(m *Mesh, members []Member, services []Service, certificates []Certificate) []Problem {
+func problems(m *Mesh, members []Member, services []Service, certificates []Certificate, limits []Limit) []Problem {
 	out := []Problem{}
 	add := func(severity, page, search, format string, args ...any) {
 		out = append(out, Problem{severity, fmt.Sprintf(format, args...), page, search})
@@ -60,6 +60,11 @@ func problems(m *Mesh, members []Member, services []Service, certificates []Cert
 		}
 	}
 	memberProblems(st.Node, members, add)
+	for _, l := range limits {
+		if l.State != "" {
+			add(warning, "limits", l.Name, "the limit %s: %s", l.Name, l.State)
+		}
+	}
 	for _, c := range certificates {
 		if c.Ends.IsZero() {
 			add(critical, "certificates", c.Name, "the certificate %s cannot be used, and there is no earlier one", c.Name)

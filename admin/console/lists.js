@@ -76,6 +76,20 @@ export const lists = {
       { name: "version", width: "minmax(70px, .6fr)", min: 1180, cell: (r) => r.version || "–" },
     ],
   },
+  limits: {
+    path: "/limits", search: "a limit, a kind, a host, a file, what is wrong", empty: "There is no rate limit.",
+    key: (r) => r.name,
+    columns: [
+      { name: "limit", width: "minmax(150px, 2.4fr)", cell: (r) => r.name },
+      { name: "kind", width: "minmax(70px, .8fr)", min: 620, cell: (r) => r.kind + (r.shadow ? ", only counts" : "") },
+      { name: "where", width: "minmax(90px, 1.4fr)", min: 980, cell: (r) => r.where || "everywhere" },
+      { name: "state", width: "minmax(80px, 1.2fr)", cell: (r) => (r.state ? state("warn", r.state) : state("good", "works")) },
+      { name: "left", width: "84px", num: true, min: 760, cell: left },
+      { name: "allowed", width: "84px", num: true, min: 560, cell: (r) => amount(r.allowed) },
+      { name: "refused", width: "76px", num: true, cell: (r) => h("span", { class: r.refused ? "warn" : null }, amount(r.refused)) },
+      { name: "unknown", width: "76px", num: true, min: 980, cell: (r) => h("span", { class: r.failed ? "warn" : null }, amount(r.failed)) },
+    ],
+  },
   failures: {
     path: "/why", search: "an id, a host, a path, a status, a flag, an address, a word of why", empty: "No request has failed, was refused or was slow.",
     key: (r) => (r.status || "no answer") + " " + r.method + " " + r.authority + r.path,
@@ -99,6 +113,12 @@ export const lists = {
     ],
   },
 };
+
+// left is what a limit's bucket has, of as much as it can have.
+function left(r) {
+  const b = r.buckets?.find((b) => b.remaining !== undefined);
+  return b ? `${amount(Math.trunc(b.remaining))}/${amount(b.limit)}` : "–";
+}
 
 // why tells the story of a request that failed, before all that is known of it.
 function why(r) {
