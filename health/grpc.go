@@ -80,12 +80,10 @@ func checkGRPC(ctx context.Context, address, service string) (uint64, error) {
 // codeName is the name of a status of gRPC.
 func codeName(text string) string {
 	n, err := strconv.Atoi(text)
-	for name, code := range mesh.GRPCCodes {
-		if err == nil && int(code) == n {
-			return name
-		}
+	if err != nil {
+		return "no gRPC status"
 	}
-	return "no gRPC status"
+	return mesh.GRPCCode(n).String()
 }
 
 var errGRPC = errors.New("malformed gRPC message")

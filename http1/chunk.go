@@ -233,7 +233,7 @@ func (c *ChunkReader) parseTrailers() *Error {
 // too.
 func HeaderOnly(f Field) bool {
 	if f.ID != Unknown {
-		return true // every one of them is such a field
+		return f.ID != GRPCStatus // every other one of them is such a field
 	}
 	var room [maxHeaderOnly]byte
 	name := room[:copy(room[:], f.Name)]
@@ -246,7 +246,11 @@ func HeaderOnly(f Field) bool {
 	if hasReservedPrefix(name) {
 		return true
 	}
-	return len(name) == len(f.Name) && (LookupField(name) != Unknown || headerOnly[string(name)])
+	if len(name) != len(f.Name) {
+		return false
+	}
+	id := LookupField(name)
+	return id != Unknown && id != GRPCStatus || headerOnly[string(name)]
 }
 
 // reservedPrefixes are of names that proxies alone set, or that a server

@@ -40,6 +40,7 @@ const (
 	EnvoyExpectedTimeout // x-envoy-expected-rq-timeout-ms
 	EnvoyUpstreamTimeout // x-envoy-upstream-rq-timeout-ms
 	GRPCTimeout          // grpc-timeout
+	GRPCStatus           // grpc-status
 	Authorization
 	Cookie
 	SetCookie
@@ -85,6 +86,7 @@ var fieldNames = [...]string{
 	EnvoyExpectedTimeout: "x-envoy-expected-rq-timeout-ms",
 	EnvoyUpstreamTimeout: "x-envoy-upstream-rq-timeout-ms",
 	GRPCTimeout:          "grpc-timeout",
+	GRPCStatus:           "grpc-status",
 	Authorization:        "authorization",
 	Cookie:               "cookie",
 	SetCookie:            "set-cookie",

@@ -1,6 +1,9 @@
 package mesh
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Fraction is a share of requests in millionths: 1000 is 0.1 %. It is what
 // Istio makes of its Percent for Envoy (route.go
@@ -28,12 +31,40 @@ func (f *Fault) Empty() bool { return f == nil || f.DelayShare == 0 && f.AbortSh
 // GRPCCode is a status of gRPC. 0, OK, is no failure.
 type GRPCCode int
 
+// The statuses that a proxy has something to do with.
+const (
+	GRPCCancelled         GRPCCode = 1
+	GRPCUnknown           GRPCCode = 2
+	GRPCDeadlineExceeded  GRPCCode = 4
+	GRPCPermissionDenied  GRPCCode = 7
+	GRPCResourceExhausted GRPCCode = 8
+	GRPCUnimplemented     GRPCCode = 12
+	GRPCInternal          GRPCCode = 13
+	GRPCUnavailable       GRPCCode = 14
+	GRPCUnauthenticated   GRPCCode = 16 // the last one
+)
+
+var grpcNames = [...]string{
+	"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED",
+	"FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+}
+
 // GRPCCodes are the statuses by their names in gRPC's documentation (Status
 // codes and their use in gRPC).
-var GRPCCodes = map[string]GRPCCode{
-	"OK": 0, "CANCELLED": 1, "UNKNOWN": 2, "INVALID_ARGUMENT": 3, "DEADLINE_EXCEEDED": 4, "NOT_FOUND": 5,
-	"ALREADY_EXISTS": 6, "PERMISSION_DENIED": 7, "RESOURCE_EXHAUSTED": 8, "FAILED_PRECONDITION": 9, "ABORTED": 10,
-	"OUT_OF_RANGE": 11, "UNIMPLEMENTED": 12, "INTERNAL": 13, "UNAVAILABLE": 14, "DATA_LOSS": 15, "UNAUTHENTICATED": 16,
+var GRPCCodes = func() map[string]GRPCCode {
+	codes := map[string]GRPCCode{}
+	for i, name := range grpcNames {
+		codes[name] = GRPCCode(i)
+	}
+	return codes
+}()
+
+// String returns the name, or the number where gRPC has none.
+func (c GRPCCode) String() string {
+	if c < 0 || int(c) >= len(grpcNames) {
+		return strconv.Itoa(int(c))
+	}
+	return grpcNames[c]
 }
 
 var grpcHTTP = [...]int{200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401}

@@ -20,7 +20,7 @@ type tally struct {
 	replyHead int     // bytes of the reply's head
 	replyBody int64
 	asked     instant // when the request was sent, the last time
-	grpc      grpcOutcome
+	grpc      grpcCode
 	upstream  netip.AddrPort
 }
 
@@ -62,7 +62,7 @@ func (x *exchange) log(r *accesslog.Rule, flag string, took time.Duration) {
 		Received: accesslog.Unknown, FirstByte: accesslog.Unknown, ServiceTime: accesslog.Unknown,
 		Method: x.req.Method, Path: x.req.Path, Query: x.req.Query, HasQuery: x.req.HasQuery, Authority: x.req.Authority, Scheme: x.scheme(),
 		Request: &x.req.Header, Reply: &x.replyKept,
-		Status: x.status, Flags: flag, Details: x.details(), GRPCStatus: max(x.tally.grpcStatus(), accesslog.Unknown),
+		Status: x.status, Flags: flag, Details: x.details(), GRPCStatus: x.tally.grpc.value(),
 		RequestBody: x.requestBody(), ReplyBody: x.tally.replyBody,
 		Attempts: x.attempts, Local: c.local(), Remote: c.remote, ServerName: c.serverName, Peer: c.identity, MTLS: c.identity != "",
 		UpstreamLocal: x.tally.upstream,
@@ -154,16 +154,15 @@ func policyName(p *mesh.AuthorizationPolicy, rule int, near bool) string {
 // buffer is gone when the exchange is over.
 func (x *exchange) keepReply() {
 	x.replyKept.Fields, x.kept = x.replyKept.Fields[:0], x.kept[:0]
-	x.noteGRPC(x.res.Fields)
+	if x.dialect != notGRPC {
+		x.noteGRPC(x.res.Fields)
+	}
 	x.keepFields(&x.res.Header)
 }
 
 // keepTrailers keeps those that come with the end of the body.
 func (x *exchange) keepTrailers(list []http1.Field) {
-	if len(list) == 0 {
-		return
-	}
-	if x.tally.grpc != 0 {
+	if x.dialect != notGRPC {
 		x.noteGRPC(list)
 	}
 	x.keepFields(&http1.Header{Fields: list})

@@ -38,6 +38,7 @@ type exchange struct {
 	deadline instant // of the route's timeout; 0: none
 	delayed  instant // for how long, by the route's fault
 
+	dialect dialect          // of gRPC
 	id      [uuidLength]byte // x-request-id where the request brought none
 	hasID   bool             // id is set
 	route   *route
@@ -102,6 +103,7 @@ func (x *exchange) serve() {
 	if r := x.table.tracing[x.conn.kind]; r != nil {
 		x.beginTrace(r)
 	}
+	x.readDialect()
 
 	err := NoError
 	if x.req.Upgrade != nil {

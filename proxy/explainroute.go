@@ -125,7 +125,7 @@ func (x *exchange) explainEffects(e *explain.Explanation) {
 		}
 		if f.AbortShare > 0 {
 			status := f.AbortStatus
-			if f.AbortGRPC != 0 && !x.grpc() {
+			if f.AbortGRPC != 0 && x.dialect == notGRPC {
 				status = f.AbortGRPC.HTTPStatus()
 			}
 			add("fault", fmt.Sprintf("%s of requests get %d at once", fraction(f.AbortShare), status))

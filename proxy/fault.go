@@ -1,11 +1,8 @@
 package proxy
 
 import (
-	"bytes"
 	"math/rand/v2"
-	"strconv"
 
-	"isthmus/http1"
 	"isthmus/mesh"
 )
 
@@ -58,29 +55,17 @@ func (x *exchange) delay(d instant) Kind {
 	return NoError
 }
 
-// abort answers in the place of the upstream. For gRPC that is a reply of
-// status 200 and without a body, whose grpc-status says it; who asked in plain
-// HTTP gets the status that means the same.
+// abort answers in the place of the upstream. Who asked in plain HTTP gets the
+// status that means the same as that of gRPC.
 func (x *exchange) abort(f *mesh.Fault) {
 	x.kind = FaultInjected
-	body := answers[FaultInjected].body
+	body := []byte(answers[FaultInjected].body)
 	switch {
 	case f.AbortGRPC == 0:
-		x.local(f.AbortStatus, []byte(body))
-	case x.grpc():
-		x.local(200, nil, "content-type", "application/grpc", "grpc-status", strconv.Itoa(int(f.AbortGRPC)), "grpc-message", body)
+		x.local(f.AbortStatus, body)
+	case x.dialect != notGRPC:
+		x.sendGRPC(f.AbortGRPC, body)
 	default:
-		x.local(f.AbortGRPC.HTTPStatus(), []byte(body))
+		x.local(f.AbortGRPC.HTTPStatus(), body)
 	}
-}
-
-var typeGRPC = []byte("application/grpc")
-
-// grpc reports whether the request is one of gRPC: its content-type is
-// application/grpc, or begins so and goes on with "+" or ";" (gRPC over HTTP/2,
-// Requests).
-func (x *exchange) grpc() bool {
-	v, _ := x.req.Get(http1.ContentType)
-	rest, ok := bytes.CutPrefix(v, typeGRPC)
-	return ok && (len(rest) == 0 || rest[0] == '+' || rest[0] == ';')
 }

@@ -62,9 +62,9 @@ func TestFault_Abort(t *testing.T) {
 		{"all", "{abort: {percentage: {value: 100}, httpStatus: 503}}", 999_999, get("s.test"), "503", nil, "fault filter abort"},
 		{"no percentage", "{abort: {httpStatus: 503}}", 0, get("s.test"), "", nil, ""},
 		{"0 %", "{abort: {percentage: {value: 0}, httpStatus: 503}}", 0, get("s.test"), "", nil, ""},
-		{"gRPC", "{abort: {percentage: {value: 100}, grpcStatus: UNAVAILABLE}}", 0, grpc, "200", []string{"content-type: application/grpc\r\n", "grpc-status: 14\r\n", "grpc-message: fault filter abort\r\n"}, ""},
+		{"gRPC", "{abort: {percentage: {value: 100}, grpcStatus: UNAVAILABLE}}", 0, grpc, "200", []string{"content-type: application/grpc+proto\r\n", "grpc-status: 14\r\n", "grpc-message: fault filter abort\r\n"}, ""},
 		{"gRPC's status, HTTP", "{abort: {percentage: {value: 100}, grpcStatus: NOT_FOUND}}", 0, get("s.test"), "404", nil, "fault filter abort"},
-		{"HTTP's status, gRPC", "{abort: {percentage: {value: 100}, httpStatus: 503}}", 0, grpc, "503", nil, "fault filter abort"},
+		{"HTTP's status, gRPC", "{abort: {percentage: {value: 100}, httpStatus: 503}}", 0, grpc, "200", []string{"grpc-status: 14\r\n"}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			up := replying(t, okReply)

@@ -360,15 +360,14 @@ func (x *exchange) idempotent() bool {
 // judge decides whether a reply, whose head has been read, is delivered or
 // thrown away for another try.
 func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
-	status := x.res.Status
 	if v, ok := x.res.Get(http1.IsthmusUnsent); ok && len(v) > 0 && c.member.host.Endpoint().Via {
 		// The proxy over there could not reach its application at all.
 		u.tracker.ConnectFailed(c.member.record)
 		return ConnectFailure
 	}
 	c.member.link.replied()
-	u.tracker.Replied(c.member.record, status)
-	if plan.wants(x, status) && plan.take(x, u) {
+	u.tracker.Replied(c.member.record, x.meaning())
+	if plan.wants(x) && plan.take(x, u) {
 		return retriableStatus
 	}
 	return NoError

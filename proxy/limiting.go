@@ -194,9 +194,8 @@ func (x *exchange) overLimit(r *limitReply, fields []mesh.NameValue, body []byte
 
 // refuseLimited answers in the place of the upstream.
 func (x *exchange) refuseLimited(r *limitReply) {
-	if x.grpc() {
-		fields := append([]string{"content-type", "application/grpc", "grpc-status", strconv.Itoa(r.grpc), "grpc-message", r.kind.String()}, r.fields...)
-		x.local(200, nil, fields...)
+	if x.dialect != notGRPC {
+		x.sendGRPC(mesh.GRPCCode(r.grpc), []byte(r.kind.String()), r.fields...)
 		return
 	}
 	x.local(r.status, r.body, r.fields...)

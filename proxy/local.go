@@ -59,15 +59,40 @@ func (x *exchange) refuseToken(bad *auth.TokenError) {
 	}
 }
 
+// sendGRPC sends a caller of gRPC a status, as local does. The reply is no more
+// than a head (gRPC over HTTP/2, Trailers-Only).
+func (x *exchange) sendGRPC(code mesh.GRPCCode, message []byte, fields ...string) {
+	x.tally.grpc = told + grpcCode(code)
+	own := []string{"content-type", string(x.replyType()), "grpc-status", strconv.Itoa(int(code))}
+	if len(message) > 0 {
+		own = append(own, "grpc-message", string(appendGRPCMessage(nil, message)))
+	}
+	for i := 0; i < len(fields); i += 2 {
+		if fields[i] != "content-type" {
+			own = append(own, fields[i], fields[i+1])
+		}
+	}
+	x.write(200, nil, own)
+}
+
 // answer sends a reply of our own.
 func (x *exchange) answer(status int, body []byte) {
 	x.local(status, body)
 }
 
 // local sends a reply of our own with more fields: name, value, name, value.
-// A request body that has not been read whole ends the connection, after the
-// reply.
+// Callers of gRPC are told of a failure in its terms.
 func (x *exchange) local(status int, body []byte, fields ...string) {
+	if status >= 400 && x.dialect != notGRPC {
+		x.sendGRPC(grpcStatus(x.kind, status), body, fields...)
+		return
+	}
+	x.write(status, body, fields)
+}
+
+// write writes a reply of our own. A request body that has not been read whole
+// ends the connection, after the reply.
+func (x *exchange) write(status int, body []byte, fields []string) {
 	if !x.bodyRead() {
 		x.keep = false
 	}
@@ -77,7 +102,7 @@ func (x *exchange) local(status int, body []byte, fields ...string) {
 	if len(body) > 0 && !slices.Contains(fields, "content-type") {
 		out = to.field(out, nameContentType, valuePlain)
 	}
-	if status >= 200 && status != 204 && status != 304 {
+	if status >= 200 && status != 204 && status != 304 && (to == asHTTP1 || x.dialect == notGRPC) {
 		out = to.number(out, nameContentLength, int64(len(body)))
 	}
 	for i := 0; i < len(fields); i += 2 {
@@ -91,7 +116,7 @@ func (x *exchange) local(status int, body []byte, fields ...string) {
 	if x.overloaded {
 		out = to.field(out, nameOverloaded, valueTrue)
 	}
-	if status >= 400 || x.kind != NoError {
+	if x.kind != NoError || x.meant() >= 400 {
 		out = to.field(out, nameRequestID, x.requestIDText())
 	}
 	if x.unsent {
@@ -100,11 +125,6 @@ func (x *exchange) local(status int, body []byte, fields ...string) {
 	out = to.field(out, nameDate, dateOf(x.clock))
 	x.endHead(out, to)
 	x.tally.replyBody = 0
-	for i := 0; i < len(fields); i += 2 {
-		if fields[i] == grpcStatusName {
-			x.noteGRPC([]http1.Field{{Name: []byte(fields[i]), Value: []byte(fields[i+1])}})
-		}
-	}
 	if string(x.req.Method) != "HEAD" && status != 204 && status != 304 {
 		x.out = append(x.out, body...)
 		x.tally.replyBody = int64(len(body))

@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"strconv"
 	"time"
 
-	"isthmus/http1"
 	"isthmus/telemetry"
 )
 
@@ -82,35 +80,13 @@ func (x *exchange) recordLink(e *telemetry.Exchange) {
 	x.member.traffic.Reply(status, waited, e.RequestBytes, e.ReplyBytes)
 }
 
-// grpcOutcome is the status of an exchange of gRPC: 0, it is none; 1, there is no
-// status; else the status and 2.
-type grpcOutcome uint8
-
+// grpcStatus is the status of an exchange of gRPC as metrics tell it.
 func (t *tally) grpcStatus() int {
 	switch t.grpc {
-	case 0:
+	case noGRPC:
 		return telemetry.NoGRPC
-	case 1:
+	case untold:
 		return telemetry.GRPCNoStatus
 	}
-	return int(t.grpc) - 2
+	return t.grpc.value()
 }
-
-// noteGRPC notes the status of gRPC that a header or trailer bears.
-func (x *exchange) noteGRPC(fields []http1.Field) {
-	if x.tally.grpc == 0 {
-		if !x.grpc() {
-			return
-		}
-		x.tally.grpc = 1
-	}
-	for i := range fields {
-		if f := &fields[i]; equalFold(f.Name, grpcStatusName) {
-			if n, err := strconv.ParseUint(string(f.Value), 10, 8); err == nil && n < 100 {
-				x.tally.grpc = grpcOutcome(n) + 2
-			}
-		}
-	}
-}
-
-const grpcStatusName = "grpc-status"

@@ -87,13 +87,20 @@ func (p *retryPlan) covers(x *exchange, k Kind) bool {
 }
 
 // wants reports whether the policy asks to try again instead of delivering a
-// reply of this status.
-func (p *retryPlan) wants(x *exchange, status int) bool {
-	if status < 400 || !p.names(x, status) {
+// reply, of which the head has come.
+func (p *retryPlan) wants(x *exchange) bool {
+	named, safe := false, false
+	if x.res.Status >= 400 {
+		named = p.names(x, x.res.Status)
+	} else if x.dialect != notGRPC {
+		named = p.namesGRPC(x)
+		safe = x.res.Framing == http1.NoBody
+	}
+	if !named {
 		return false
 	}
 	x.unwanted = true
-	return p.left > 0 && x.repeatable() && p.repeats(x)
+	return p.left > 0 && x.repeatable() && (safe || p.repeats(x))
 }
 
 // repeats reports whether what was sent may be sent once more: an upgrade never.
@@ -114,6 +121,31 @@ func (p *retryPlan) names(x *exchange, status int) bool {
 		return true
 	}
 	return on&mesh.RetryRetriableStatusCodes != 0 && slices.Contains(p.policy.Codes, status)
+}
+
+// grpcRetries are the words for statuses of gRPC.
+var grpcRetries = map[mesh.GRPCCode]mesh.RetryOn{
+	mesh.GRPCCancelled:         mesh.RetryCancelled,
+	mesh.GRPCDeadlineExceeded:  mesh.RetryDeadlineExceeded,
+	mesh.GRPCInternal:          mesh.RetryInternal,
+	mesh.GRPCResourceExhausted: mesh.RetryResourceExhausted,
+	mesh.GRPCUnavailable:       mesh.RetryUnavailable,
+}
+
+// namesGRPC reports whether the policy calls the reply to a call of gRPC a
+// failure. That is told by the head alone: behind messages a status comes too
+// late. A server that says so without a word before has not done what it was
+// asked for, so that to the default policy, too, it is safe to ask another one:
+// these two statuses mean that the call may be made again.
+func (p *retryPlan) namesGRPC(x *exchange) bool {
+	code, ok := grpcStatusOf(x.res.Fields)
+	if !ok {
+		return false
+	}
+	if _, limited := x.res.Get(http1.EnvoyRateLimited); limited {
+		return p.policy.On&mesh.RetryEnvoyRateLimited != 0
+	}
+	return p.policy.On&grpcRetries[code] != 0
 }
 
 // take uses up one of the policy's tries, if the budget of the upstream has

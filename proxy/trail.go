@@ -30,7 +30,7 @@ type failedTry struct {
 func (x *exchange) failed(k Kind) {
 	f := failedTry{member: x.member, began: x.trail.began, ended: now(), kind: k, cause: x.trail.cause, span: x.traced.try}
 	if k == retriableStatus {
-		f.status, f.cause = x.res.Status, nil
+		f.status, f.cause = x.meaning(), nil
 	}
 	x.trail.failed = append(x.trail.failed, f)
 	x.member.live.countFailure(k)
@@ -83,7 +83,7 @@ func (t *trail) forget() {
 // troubled reports whether the exchange, which is over, may be one to remember. How
 // a client ends a tunnel is its own business.
 func (x *exchange) troubled() bool {
-	return x.kind != NoError && (!x.upgrade.agreed || x.kind == Terminated) || x.status >= 400 || x.trail.waited(x) > x.conn.proxy.slow
+	return x.kind != NoError && (!x.upgrade.agreed || x.kind == Terminated) || x.meant() >= 400 || x.trail.waited(x) > x.conn.proxy.slow
 }
 
 // waited is how long the client waited for the reply to begin; for as long as the

@@ -21,8 +21,9 @@ type trouble struct {
 
 	at           time.Time
 	took, waited time.Duration
-	answered     bool // a reply has begun
-	status       int
+	answered     bool     // a reply has begun
+	status       int      // of HTTP, or what means the same as that of gRPC
+	grpc         grpcCode // of gRPC
 	kind         Kind
 	flag         string
 	broken       bool // the reply broke off
@@ -77,13 +78,14 @@ func keep(b []byte, most int) string { return string(b[:min(len(b), most)]) }
 func (x *exchange) remember() {
 	p := x.conn.proxy
 	waited := x.trail.waited(x)
+	status := x.meant()
 	var r *ring
 	switch own := x.kind != NoError || x.attempts == 0; {
 	case x.kind == ClientGone:
 		r = &p.memory.slow
-	case x.kind != NoError && x.status < 400 || x.status >= 500:
+	case x.kind != NoError && status < 400 || status >= 500:
 		r = &p.memory.failed
-	case x.status >= 400 && own:
+	case status >= 400 && own:
 		r = &p.memory.refused
 	case waited > p.slow:
 		r = &p.memory.slow
@@ -95,7 +97,7 @@ func (x *exchange) remember() {
 		authority: keep(x.req.Authority, maxKeptText), path: keep(x.req.Path, maxKeptText),
 		listener: x.conn.listener.name, peer: x.conn.peer, identity: x.conn.identity,
 		at: x.start.time(), took: time.Duration(x.clock - x.start), waited: waited, answered: x.trail.replied != 0,
-		status: x.status, kind: x.kind, flag: x.flag(), broken: x.replying && x.conn.aborted,
+		status: status, grpc: x.tally.grpc, kind: x.kind, flag: x.flag(), broken: x.replying && x.conn.aborted,
 		cause: x.trail.cause, refused: x.refusedBy(), slow: p.slow,
 		patience: x.conn.patience, delayed: time.Duration(x.delayed),
 	}

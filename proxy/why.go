@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,19 +48,23 @@ func (t *trouble) why() []string {
 
 // got is what the client got.
 func (t *trouble) got() string {
+	status := strconv.Itoa(t.status)
+	if t.grpc >= told {
+		status = mesh.GRPCCode(t.grpc.value()).String()
+	}
 	switch {
 	case t.kind == ClientGone:
 		return fmt.Sprintf("the client went away after %v", round(t.took))
 	case t.status == 0:
 		return "the client got no reply"
 	case t.broken:
-		return fmt.Sprintf("the client got a %d that broke off", t.status)
+		return fmt.Sprintf("the client got a %s that broke off", status)
 	case t.status < 400 && t.kind == NoError:
-		return fmt.Sprintf("the client waited %v for its %d", round(t.waited), t.status)
+		return fmt.Sprintf("the client waited %v for its %s", round(t.waited), status)
 	case t.flag != "-":
-		return fmt.Sprintf("the client got %d %s", t.status, t.flag)
+		return fmt.Sprintf("the client got %s %s", status, t.flag)
 	}
-	return fmt.Sprintf("the client got %d", t.status)
+	return "the client got " + status
 }
 
 // because is the first cause, and what lies behind it.

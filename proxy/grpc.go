@@ -1,0 +1,158 @@
+package proxy
+
+import (
+	"bytes"
+	"strconv"
+
+	"isthmus/accesslog"
+	"isthmus/http1"
+	"isthmus/mesh"
+)
+
+// dialect is which kind of gRPC a request speaks.
+type dialect uint8
+
+const (
+	notGRPC     dialect = iota
+	plainGRPC           // gRPC over HTTP/2
+	grpcWeb             // whose trailers are the end of the body
+	grpcWebText         // the same in base64
+)
+
+var typeGRPC = []byte("application/grpc")
+
+// dialectOf finds it by the content-type: application/grpc, -web or -web-text
+// behind that, and then nothing, or "+" or ";" and more (gRPC over HTTP/2,
+// Requests; gRPC-Web, Protocol differences).
+func dialectOf(contentType []byte) dialect {
+	rest, ok := bytes.CutPrefix(contentType, typeGRPC)
+	if !ok {
+		return notGRPC
+	}
+	d := plainGRPC
+	if rest, ok = bytes.CutPrefix(rest, []byte("-web")); ok {
+		d = grpcWeb
+		if rest, ok = bytes.CutPrefix(rest, []byte("-text")); ok {
+			d = grpcWebText
+		}
+	}
+	if len(rest) > 0 && rest[0] != '+' && rest[0] != ';' {
+		return notGRPC
+	}
+	return d
+}
+
+// grpcCode is a status of gRPC, noted of an exchange.
+type grpcCode uint8
+
+const (
+	noGRPC grpcCode = iota // the exchange is none of gRPC
+	untold                 // its reply has told no status
+	told                   // this and more: a status, and told
+)
+
+// value is the status, accesslog.Unknown where there is none.
+func (c grpcCode) value() int {
+	if c < told {
+		return accesslog.Unknown
+	}
+	return int(c - told)
+}
+
+// meant is the status of the reply to the client as HTTP has it.
+func (x *exchange) meant() int {
+	if c := x.tally.grpc; c >= told {
+		return mesh.GRPCCode(c - told).HTTPStatus()
+	}
+	return x.status
+}
+
+// readDialect notes in which dialect of gRPC a request speaks.
+func (x *exchange) readDialect() {
+	x.dialect, x.tally.grpc = notGRPC, noGRPC
+	if v, ok := x.req.Get(http1.ContentType); ok {
+		if x.dialect = dialectOf(v); x.dialect != notGRPC {
+			x.tally.grpc = untold
+		}
+	}
+}
+
+// noteGRPC notes the status that is among the fields of a reply's head, or its
+// trailers.
+func (x *exchange) noteGRPC(fields []http1.Field) {
+	if code, ok := grpcStatusOf(fields); ok {
+		x.tally.grpc = told + grpcCode(code)
+	}
+}
+
+// grpcStatusOf finds grpc-status among fields. Numbers that gRPC gives no
+// meaning to are UNKNOWN (gRPC: Status codes).
+func grpcStatusOf(fields []http1.Field) (mesh.GRPCCode, bool) {
+	for i := range fields {
+		if fields[i].ID == http1.GRPCStatus {
+			n, err := strconv.ParseUint(string(fields[i].Value), 10, 8)
+			if err != nil || mesh.GRPCCode(n) > mesh.GRPCUnauthenticated {
+				return mesh.GRPCUnknown, true
+			}
+			return mesh.GRPCCode(n), true
+		}
+	}
+	return 0, false
+}
+
+// meaning is the status by which a reply is judged: that of HTTP, or what means
+// the same as the status that gRPC has told before any message (Envoy does so as
+// well).
+func (x *exchange) meaning() int {
+	if x.dialect != notGRPC {
+		if code, ok := grpcStatusOf(x.res.Fields); ok {
+			return code.HTTPStatus()
+		}
+	}
+	return x.res.Status
+}
+
+// grpcStatus is the status for a failure that the proxy answers itself: our
+// time-outs are the deadline, and the rest goes by the status of HTTP (Envoy:
+// Grpc::Utility::httpToGrpcStatus).
+func grpcStatus(k Kind, status int) mesh.GRPCCode {
+	switch k {
+	case Timeout, TryTimeout, RequestTimeout:
+		return mesh.GRPCDeadlineExceeded
+	}
+	switch status {
+	case 400:
+		return mesh.GRPCInternal
+	case 401:
+		return mesh.GRPCUnauthenticated
+	case 403:
+		return mesh.GRPCPermissionDenied
+	case 404:
+		return mesh.GRPCUnimplemented
+	case 429, 502, 503, 504:
+		return mesh.GRPCUnavailable
+	}
+	return mesh.GRPCUnknown
+}
+
+// replyType is the content-type of a reply of our own: the caller's, but for
+// what it says of the message's encoding, which there is none of.
+func (x *exchange) replyType() []byte {
+	v, _ := x.req.Get(http1.ContentType)
+	v, _, _ = bytes.Cut(v, []byte(";"))
+	return bytes.TrimRight(v, " \t")
+}
+
+// appendGRPCMessage writes a text as grpc-message has it: percent-encoded, but
+// for what ASCII can show (gRPC over HTTP/2, Responses).
+func appendGRPCMessage[T string | []byte](dst []byte, text T) []byte {
+	const hex = "0123456789ABCDEF"
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '%' {
+			dst = append(dst, '%', hex[c>>4], hex[c&15])
+		} else {
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
