@@ -291,7 +291,8 @@ func (x *exchange) release() {
 		out = nil // one enormous head shall not be kept for ever
 	}
 	x.conn, x.table, x.route, x.matched, x.host, x.member = nil, nil, nil, nil, nil, nil
-	x.body, x.kind, x.status, x.replying, x.dialect = requestBody{}, NoError, 0, false, notGRPC
+	x.body, x.kind, x.status, x.replying = requestBody{}, NoError, 0, false
+	x.dialect, x.bridged, x.webReply = notGRPC, false, false
 	x.upgrade.protocol, x.upgrade.agreed, x.upgrade.websocket = nil, false, false
 	x.trail.forget()
 	x.overloaded, x.unsent, x.hasID, x.attempts, x.cookie, x.delayed = false, false, false, 0, nil, 0

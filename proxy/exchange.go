@@ -38,16 +38,19 @@ type exchange struct {
 	deadline instant // of the route's timeout; 0: none
 	delayed  instant // for how long, by the route's fault
 
-	dialect dialect          // of gRPC
-	id      [uuidLength]byte // x-request-id where the request brought none
-	hasID   bool             // id is set
-	route   *route
-	matched *requestMatch // the condition by which route was found
-	host    *virtualHost
-	upgrade upgrade
-	body    requestBody
-	pumping pumping
-	fields  []http1.Field // a changed copy of the request's, for header rules
+	dialect  dialect          // of gRPC
+	bridged  bool             // a call of gRPC-Web is made one of gRPC
+	webReply bool             // its reply is made one of gRPC-Web
+	text     textReader       // of the body of one in text
+	id       [uuidLength]byte // x-request-id where the request brought none
+	hasID    bool             // id is set
+	route    *route
+	matched  *requestMatch // the condition by which route was found
+	host     *virtualHost
+	upgrade  upgrade
+	body     requestBody
+	pumping  pumping
+	fields   []http1.Field // a changed copy of the request's, for header rules
 
 	// What has become of the reply.
 	replying bool // its head has gone out

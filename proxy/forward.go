@@ -298,6 +298,7 @@ func (x *exchange) faultOfUpstream(k Kind) bool {
 // send writes head and body, or leaves them to the first read of the reply. A
 // body that was not read whole is sent on by a second goroutine from here on.
 func (x *exchange) send(c *upstreamConn, d *destination, deadline instant) Kind {
+	x.bridged = x.bridges(c)
 	x.buildRequest(c.format(), c.scheme(), c.member, d, deadline)
 	if c.h2 != nil {
 		return x.sendStream(c)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"strconv"
+	"time"
 
 	"isthmus/accesslog"
 	"isthmus/http1"
@@ -110,6 +111,33 @@ func (x *exchange) meaning() int {
 		}
 	}
 	return x.res.Status
+}
+
+// grpcGrace is how long, once messages have begun to come, both ends may take to
+// end a call by themselves whose deadline has passed: they know of it, too, and
+// say so in their own words.
+const grpcGrace = instant(200 * time.Millisecond)
+
+// replyDeadline is when a reply whose head has come has to be over.
+func (x *exchange) replyDeadline() instant {
+	if x.dialect != notGRPC && x.deadline != 0 {
+		return x.deadline + grpcGrace
+	}
+	return x.deadline
+}
+
+// endGRPC ends a reply to a call of gRPC, whose deadline has passed, with the
+// status that says so, where that can be done amid a message.
+func (x *exchange) endGRPC() bool {
+	if x.dialect != plainGRPC || x.conn.h2 == nil {
+		return false
+	}
+	x.tally.grpc = told + grpcCode(mesh.GRPCDeadlineExceeded)
+	x.out = x.out[:0]
+	return x.finishStream([]http1.Field{
+		{Name: nameGRPCStatus, Value: strconv.AppendInt(nil, int64(mesh.GRPCDeadlineExceeded), 10)},
+		{Name: nameGRPCMessage, Value: appendGRPCMessage(nil, answers[Timeout].body)},
+	}) == NoError
 }
 
 // grpcStatus is the status for a failure that the proxy answers itself: our

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,13 +9,22 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+
+	isthmush2 "isthmus/http2"
 )
 
 // call makes a call of gRPC with one message, and returns the reply when it is
 // over.
 func call(t *testing.T, c *http.Client, fields ...string) *http.Response {
 	t.Helper()
-	r, _ := http.NewRequest("POST", "http://s.test/a.B/C", strings.NewReader("\x00\x00\x00\x00\x00"))
+	return callAt(t, c, "/a.B/C", fields...)
+}
+
+func callAt(t *testing.T, c *http.Client, path string, fields ...string) *http.Response {
+	t.Helper()
+	r, _ := http.NewRequest("POST", "http://s.test"+path, strings.NewReader("\x00\x00\x00\x00\x00"))
 	r.Header.Set("content-type", "application/grpc+proto")
 	r.Header.Set("te", "trailers")
 	for i := 0; i < len(fields); i += 2 {
@@ -188,6 +198,43 @@ func TestGRPC_Deadline(t *testing.T) {
 	d, ok := grpcTimeout([]byte(<-heard))
 	if !ok || d > instant(5*time.Second) || d < instant(4*time.Second) {
 		t.Errorf("the callee hears of %v, %v", time.Duration(d), ok)
+	}
+}
+
+// TestGRPC_DeadlineAmid: a call whose deadline passes while messages come ends
+// with the status that says so, if nobody else ends it.
+func TestGRPC_DeadlineAmid(t *testing.T) {
+	p := serve(t, Options{}, overHTTP2(entry("s.test", grpcServer(t, func(w http.ResponseWriter, r *http.Request) int {
+		w.Write([]byte("\x00\x00\x00\x00\x00\x00")) // a message, and a part of one
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		return -1
+	}))))
+	res := call(t, h2Client(t, p, "outbound"), "grpc-timeout", "50m")
+	if res.Header.Get("grpc-status") != "" || res.Trailer.Get("grpc-status") != "4" || res.Trailer.Get("grpc-message") == "" {
+		t.Errorf("%v, trailers %v", res.Header, res.Trailer)
+	}
+}
+
+// TestHTTP2_HeadThatEnds: a head that has ended its stream by the time that
+// somebody looks for bytes is no end without a reply.
+func TestHTTP2_HeadThatEnds(t *testing.T) {
+	h := isthmush2.NewClient(isthmush2.Options{})
+	defer h.Close(nil)
+	var s stream
+	s.lend(h.Open(0), nil, stallTimeout)
+	if _, err := s.h2.Start(nil, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	var in bytes.Buffer
+	f := http2.NewFramer(&in, nil)
+	f.WriteSettings()
+	f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true}) // :status 200
+	if _, err := h.Receive(in.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.fill(); n != 0 || err != nil {
+		t.Errorf("got %d, %v; want to be told of the head", n, err)
 	}
 }
 

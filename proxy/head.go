@@ -94,6 +94,8 @@ var (
 	nameExpect          = []byte("expect")
 	nameExpectedTime    = []byte("x-envoy-expected-rq-timeout-ms")
 	nameForwardedFor    = []byte("x-forwarded-for")
+	nameGRPCMessage     = []byte("grpc-message")
+	nameGRPCStatus      = []byte("grpc-status")
 	nameGRPCTimeout     = []byte("grpc-timeout")
 	nameOverloaded      = []byte("x-envoy-overloaded")
 	nameProto           = []byte("x-forwarded-proto")

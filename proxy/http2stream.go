@@ -50,8 +50,13 @@ func (s *stream) scheme() []byte {
 func (s *stream) fillStream() (int, error) {
 	for {
 		n, err := s.poll()
-		if n > 0 || err != http2.ErrWait {
-			return n, streamError(err)
+		switch {
+		case n > 0:
+			return n, nil
+		case err != http2.ErrWait && s.h2.HeadWaits():
+			return 0, nil // with which the stream has ended
+		case err != http2.ErrWait:
+			return 0, streamError(err)
 		}
 		s.idleBuffer()
 		var limit time.Time
@@ -164,16 +169,25 @@ func (x *exchange) sendStream(c *upstreamConn) Kind {
 	if whole {
 		trailers = x.requestTrailers()
 	}
-	n, err := c.h2.Start(x.out, b.data, whole && len(trailers) == 0 && x.upgrade.protocol == nil)
+	data := b.data
+	if x.bridged && x.dialect == grpcWebText {
+		x.text.held = 0
+		var err error
+		if data, err = x.text.next(b.data, whole); err != nil {
+			x.trail.cause = err
+			return BadRequest
+		}
+	}
+	n, err := c.h2.Start(x.out, data, whole && len(trailers) == 0 && x.upgrade.protocol == nil)
 	switch {
 	case errors.Is(err, http2.ErrUnprocessed):
 		return stale
 	case err != nil:
 		return Terminated
-	case whole && n == len(b.data) && len(trailers) == 0:
+	case whole && n == len(data) && len(trailers) == 0:
 		return NoError
 	}
-	x.pumping.rest = b.data[n:]
+	x.pumping.rest = data[n:]
 	return x.startPump(c)
 }
 
@@ -233,7 +247,7 @@ func (x *exchange) deliverStream(c *upstreamConn, chunked bool) Kind {
 				return kind
 			}
 		}
-		if kind := x.fillReply(c, x.deadline, nil, 0); kind != NoError {
+		if kind := x.fillReply(c, x.replyDeadline(), nil, 0); kind != NoError {
 			if kind == Terminated && c.ended {
 				continue
 			}

@@ -13,6 +13,7 @@ type pumping struct {
 	active    bool         // the goroutine runs; only the exchange's goroutine looks
 	begun     atomic.Bool  // bytes have been taken from the client that nobody keeps
 	continued atomic.Int64 // an instant: when the client was sent the 100 that it had waited for; 0: it was not
+	answered  atomic.Bool  // the reply, over HTTP/2, has begun
 	rest      []byte       // of what is held of the body: what has to be sent first
 	stop      atomic.Bool
 	last      atomic.Bool // the end of the body has come and is being written
@@ -28,6 +29,7 @@ func (x *exchange) startPump(c *upstreamConn) Kind {
 	p := &x.pumping
 	p.active = true
 	p.stop.Store(false)
+	p.answered.Store(false)
 	p.last.Store(false)
 	p.outcome = make(chan Kind, 1)
 	go func(outcome chan<- Kind) {
@@ -96,15 +98,16 @@ func (x *exchange) pumpLength(c *upstreamConn) Kind {
 			x.tally.received = now()
 			x.pumping.last.Store(true)
 		}
-		var err error
-		if in.len() > 0 {
-			err = c.writeBody(in.data[in.r:in.r+int(n)], left == 0, now())
-			in.r += int(n)
-		} else {
-			err = c.writePipe(p, now())
+		if in.len() == 0 {
+			if c.writePipe(p, now()) != nil {
+				return Terminated
+			}
+			continue
 		}
-		if err != nil {
-			return Terminated
+		kind := x.writeUp(c, in.data[in.r:in.r+int(n)], left == 0)
+		in.r += int(n)
+		if kind != NoError {
+			return kind
 		}
 	}
 	return NoError
@@ -136,8 +139,10 @@ func (x *exchange) pumpOpen(c *upstreamConn) Kind {
 			x.pumping.last.Store(true)
 			return x.sendLast(c, out)
 		}
-		if len(out) > 0 && c.writeBody(out, false, now()) != nil {
-			return Terminated
+		if len(out) > 0 {
+			if kind := x.writeUp(c, out, false); kind != NoError {
+				return kind
+			}
 		}
 		if in.len() == 0 {
 			in.r, in.w = 0, 0
@@ -192,8 +197,8 @@ func (x *exchange) sendLast(c *upstreamConn, out []byte) Kind {
 	if c.h2 == nil {
 		out = http1.AppendLastChunk(out, trailers)
 	}
-	if c.writeBody(out, len(trailers) == 0, now()) != nil {
-		return Terminated
+	if kind := x.writeUp(c, out, len(trailers) == 0); kind != NoError {
+		return kind
 	}
 	return x.endBody(c, trailers)
 }

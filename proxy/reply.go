@@ -158,6 +158,12 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 		return x.tunnel(c, d, u)
 	}
 	x.status = x.res.Status
+	if x.webReply = x.bridged; x.webReply {
+		x.bridgeReply()
+	}
+	if x.pumping.active && x.conn.h2 != nil {
+		x.pumping.answered.Store(true)
+	}
 	reusable := c.h2 != nil || !x.res.Close && x.res.Framing != http1.UntilClose
 	chunked := x.conn.h2 == nil && (x.res.Framing == http1.Chunked || x.res.Framing == http1.UntilClose)
 	if chunked && x.req.Minor == 0 {
@@ -192,6 +198,9 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 			return kind // the client has seen nothing of it
 		}
 		x.keep, x.kind = false, kind
+		if kind == Timeout && x.endGRPC() {
+			return kind
+		}
 		// The reply is not whole: its reader must not take it for that.
 		x.conn.aborted = true
 		return kind
@@ -217,6 +226,10 @@ func (x *exchange) flush(end bool) Kind {
 func (x *exchange) finish(chunked bool, trailers []http1.Field) Kind {
 	if len(trailers) > 0 {
 		x.keepTrailers(trailers)
+	}
+	if x.webReply {
+		x.appendChunk(appendTrailerFrame(nil, trailers), chunked)
+		trailers = nil
 	}
 	switch {
 	case chunked:
@@ -253,7 +266,7 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 	}
 	for left > 0 {
 		c.in.r, c.in.w = 0, 0
-		if kind := x.fillReply(c, x.deadline, nil, 0); kind != NoError {
+		if kind := x.fillReply(c, x.replyDeadline(), nil, 0); kind != NoError {
 			return kind
 		}
 		n := min(int64(c.in.len()), left)
@@ -271,7 +284,7 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 // the kernel.
 func (x *exchange) splice(c *upstreamConn, p *pipe, left int64) Kind {
 	for left > 0 {
-		if kind := x.fillReply(c, x.deadline, p, left); kind != NoError {
+		if kind := x.fillReply(c, x.replyDeadline(), p, left); kind != NoError {
 			return kind
 		}
 		left -= int64(p.held)
@@ -313,7 +326,7 @@ func (x *exchange) deliverChunked(c *upstreamConn, chunked bool) Kind {
 		if c.in.len() == 0 {
 			c.in.r, c.in.w = 0, 0
 		}
-		if kind := x.fillReply(c, x.deadline, nil, 0); kind != NoError {
+		if kind := x.fillReply(c, x.replyDeadline(), nil, 0); kind != NoError {
 			return kind
 		}
 	}
@@ -329,7 +342,7 @@ func (x *exchange) deliverUntilClose(c *upstreamConn, chunked bool) Kind {
 				return kind
 			}
 		}
-		kind := x.fillReply(c, x.deadline, nil, 0)
+		kind := x.fillReply(c, x.replyDeadline(), nil, 0)
 		if kind == Terminated && c.ended {
 			return x.finish(chunked, nil)
 		}
@@ -340,6 +353,10 @@ func (x *exchange) deliverUntilClose(c *upstreamConn, chunked bool) Kind {
 }
 
 func (x *exchange) appendChunk(data []byte, chunked bool) {
+	if x.webReply && x.dialect == grpcWebText {
+		x.value = appendText(x.value[:0], data)
+		data = x.value
+	}
 	x.tally.replyBody += int64(len(data))
 	switch {
 	case len(data) == 0:
@@ -374,10 +391,15 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 		f := &fields[i]
 		dated = dated || f.ID == http1.Date
 		if hopByHop(f.ID) || f.ID == http1.IsthmusUnsent || f.ID == http1.WebSocketAccept && x.upgrade.websocket || x.res.Hop && x.res.Listed(f.Name) ||
-			x.conn.kind == gateway && f.ID == http1.Unknown && ownWord(f.Name) {
+			x.conn.kind == gateway && f.ID == http1.Unknown && ownWord(f.Name) || x.webReply && f.ID == http1.Trailer {
 			continue
 		}
-		out = to.field(out, f.Name, f.Value)
+		value := f.Value
+		if x.webReply && f.ID == http1.ContentType {
+			x.value = x.appendWebType(x.value[:0], value)
+			value = x.value
+		}
+		out = to.field(out, f.Name, value)
 	}
 	switch {
 	case chunked:

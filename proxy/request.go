@@ -86,6 +86,12 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 			if x.traced.formats != 0 {
 				continue
 			}
+		case http1.ContentType:
+			if x.bridged {
+				x.value = appendPlainType(x.value[:0], f.Value)
+				out = to.field(out, f.Name, x.value)
+				continue
+			}
 		case http1.Unknown:
 			if edge && (reserved(f.Name) || x.conn.proxy.trusted == 0 && forwarding(f.Name)) {
 				continue
@@ -128,7 +134,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 	if x.upgrade.protocol != nil && to == asHTTP1 {
 		out = x.appendOffer(out)
 	}
-	if x.req.Trailers && to == asHTTP2 {
+	if (x.req.Trailers || x.bridged) && to == asHTTP2 {
 		out = to.field(out, nameTE, valueTrailers) // gRPC wants to see it
 	}
 	if x.traced.formats != 0 {
@@ -138,7 +144,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 		out = to.field(out, nameSource, x.conn.proxy.introduction)
 	}
 	switch b := &x.body; {
-	case b.framing == http1.NoBody:
+	case b.framing == http1.NoBody, x.bridged && x.dialect == grpcWebText:
 	case b.framing == http1.Length:
 		out = to.number(out, nameContentLength, b.length)
 	case b.whole && len(x.requestTrailers()) == 0:

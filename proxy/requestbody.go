@@ -176,7 +176,14 @@ func (x *exchange) fillBody(p *pipe, n int64) Kind {
 			from = instant(x.pumping.continued.Load())
 		}
 		limit := t + c.patience.idle // for as long as the upstream makes it wait for the 100
-		if from != 0 {
+		talk := x.pumping.answered.Load()
+		switch {
+		case talk:
+			// Who has begun to get a reply takes part in a conversation, and says
+			// something when there is something to say.
+		case from != 0 && x.dialect != notGRPC:
+			limit = t + max(c.patience.read, instant(defaultMeshStall)) // a stream, at gateways, too
+		case from != 0:
 			limit = x.body.pace.limit(from, c.patience)
 		}
 		c.limit = sooner(x.deadline, limit)
@@ -194,6 +201,8 @@ func (x *exchange) fillBody(p *pipe, n int64) Kind {
 			return NoError
 		case err == errInterrupted && !x.pumping.stop.Load():
 			continue // by a 100; or the proxy drains, which does not concern an exchange under way
+		case err == errTimeout && !talk && x.pumping.answered.Load() && now() < sooner(x.deadline, t+c.patience.idle):
+			continue
 		}
 		return readError(err)
 	}

@@ -237,9 +237,20 @@ func unchunk(stream string) (body, trailers, rest string, ok bool) {
 // one service, s.test. What is under /admin is forbidden.
 func strictProxy(t testing.TB, up string, others ...string) *Proxy {
 	t.Helper()
+	return strictProxyTo(t, entry("s.test", up), others...)
+}
+
+// strictProxyHTTP2 is one whose upstream speaks HTTP/2.
+func strictProxyHTTP2(t testing.TB, up string) *Proxy {
+	t.Helper()
+	return strictProxyTo(t, overHTTP2(entry("s.test", up)))
+}
+
+func strictProxyTo(t testing.TB, entry string, others ...string) *Proxy {
+	t.Helper()
 	n := testNode()
 	n.Labels["istio"] = "ingressgateway"
-	yaml := entry("s.test", up) + `
+	yaml := entry + `
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: gw}
