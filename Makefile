@@ -37,6 +37,9 @@ bench: ## benchmarks of the hot path, COUNT times
 bench-peers: build ## the binary beside HAProxy, nginx, Caddy, Traefik; writes docs/performance.md
 	bench/peers.sh
 
+conformance: ## h2spec, grpc-go's interop, Connect's suite, curl, nghttp, h2load, Chromium through the binary; installs them (10 minutes)
+	bench/conformance-http2.sh -out docs/conformance.md
+
 netns: build ## links cut, clusters killed, under load; needs Linux and root; writes docs/failover-measured.md (5 minutes)
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/netns ./bench/netns
 	bin/netns $(NETNS)
@@ -85,4 +88,4 @@ fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 clean: ## what the targets have made
 	rm -rf bin
 
-.PHONY: help build demo test check fmt vet bench bench-peers netns distance websocket rotate testssl rules-test console-test alerts conformance-metrics simulate limits-measured fuzz clean
+.PHONY: help build demo test check fmt vet bench bench-peers conformance netns distance websocket rotate testssl rules-test console-test alerts conformance-metrics simulate limits-measured fuzz clean
