@@ -126,6 +126,16 @@ func (x *exchange) replyDeadline() instant {
 	return x.deadline
 }
 
+// calleesLead is by how much a callee may be ahead of us with a deadline: it has
+// been told whole milliseconds, and takes its own time.
+const calleesLead = instant(5 * time.Millisecond)
+
+// late reports whether a call of gRPC that the upstream has broken off is one
+// whose deadline has passed: servers reset such streams.
+func (x *exchange) late() bool {
+	return x.dialect != notGRPC && x.deadline != 0 && x.clock >= x.deadline-calleesLead
+}
+
 // endGRPC ends a reply to a call of gRPC, whose deadline has passed, with the
 // status that says so, where that can be done amid a message.
 func (x *exchange) endGRPC() bool {

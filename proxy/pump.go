@@ -221,7 +221,7 @@ func (x *exchange) stopPump(c *upstreamConn) bool {
 	x.pumping.active = false
 	select {
 	case kind := <-x.pumping.outcome:
-		x.keep = x.keep && kind == NoError
+		x.keep = x.keep && (kind == NoError || kind == Terminated && x.pumping.last.Load()) // the client has said all
 		return kind == NoError
 	default:
 	}
@@ -230,18 +230,18 @@ func (x *exchange) stopPump(c *upstreamConn) bool {
 		// that it has written.
 		select {
 		case kind := <-x.pumping.outcome:
-			x.keep = x.keep && kind == NoError
+			x.keep = x.keep && (kind == NoError || kind == Terminated && x.pumping.last.Load()) // the client has said all
 			return kind == NoError
 		case <-time.After(lastWrite):
 		}
 	}
-	x.keep = false // bytes of the body are still to come, and nobody wants them
 	x.pumping.stop.Store(true)
 	x.conn.interrupt()
 	for {
 		c.stopWriting() // again, where the goroutine sets its own limit at the same moment
 		select {
 		case <-x.pumping.outcome:
+			x.keep = x.keep && x.pumping.last.Load() // else bytes of the body are still to come, and nobody wants them
 			return false
 		case <-time.After(10 * time.Millisecond):
 		}

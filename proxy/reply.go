@@ -120,6 +120,9 @@ func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64
 			if x.pumping.active {
 				if kind := <-x.pumping.outcome; kind != NoError {
 					x.pumping.active, x.keep = false, false
+					if kind == RequestTimeout && x.late() {
+						return Timeout
+					}
 					return kind
 				}
 				x.pumping.active = false
@@ -147,6 +150,9 @@ func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64
 			continue
 		}
 		x.trail.cause = err
+		if x.late() {
+			return Timeout
+		}
 		return Terminated
 	}
 }
@@ -161,8 +167,12 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 	if x.webReply = x.bridged; x.webReply {
 		x.bridgeReply()
 	}
-	if x.pumping.active && x.conn.h2 != nil {
+	switch {
+	case !x.pumping.active:
+	case x.conn.h2 != nil:
 		x.pumping.answered.Store(true)
+	case c.h2 != nil && !x.pumping.last.Load() && (x.res.Framing == http1.NoBody || c.h2.Ended()):
+		x.keep = false // nobody reads the rest of the request, of which the client shall know
 	}
 	reusable := c.h2 != nil || !x.res.Close && x.res.Framing != http1.UntilClose
 	chunked := x.conn.h2 == nil && (x.res.Framing == http1.Chunked || x.res.Framing == http1.UntilClose)

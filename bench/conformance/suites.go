@@ -154,6 +154,11 @@ func interop(o *options, dir string, r *result, tls bool) error {
 	return nil
 }
 
+// knownOfGRPCGo are cases that grpc-go's server fails whatever is before it: where
+// a call that takes one message has none, or several, it says INTERNAL, and the
+// suite wants UNIMPLEMENTED. The suite's own list for that server has them, too.
+var knownOfGRPCGo = []string{"**/unary/multiple-requests", "**/unary/no-request", "**/server-stream/multiple-requests", "**/server-stream/no-request"}
+
 var connectTotals = regexp.MustCompile(`Total cases: (\d+)\s+(\d+) passed, (\d+) failed`)
 var connectFailed = regexp.MustCompile(`(?m)^FAILED: (.*):\s*$`)
 
@@ -187,8 +192,14 @@ func connect(o *options, dir string, r *result, server string, versions []int, p
 	if err != nil {
 		return err
 	}
-	out, err := o.output(10*time.Minute, filepath.Join(o.tools, "connectconformance"), "--mode", "server", "--conf", filepath.Join(dir, "suite.yaml"),
-		"--", self, "-isthmus", o.isthmus, "-tools", o.tools, "-connect", server)
+	args := []string{"--mode", "server", "--conf", filepath.Join(dir, "suite.yaml")}
+	if strings.HasPrefix(server, "grpcserver") {
+		for _, k := range knownOfGRPCGo {
+			args = append(args, "--known-failing", k)
+		}
+	}
+	args = append(args, "--", self, "-isthmus", o.isthmus, "-tools", o.tools, "-connect", server)
+	out, err := o.output(10*time.Minute, filepath.Join(o.tools, "connectconformance"), args...)
 	totals := connectTotals.FindStringSubmatch(out)
 	if totals == nil {
 		return fmt.Errorf("%w: %s", err, lastLine(out))
