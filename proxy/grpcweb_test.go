@@ -58,7 +58,7 @@ func TestGRPCWeb_Bridged(t *testing.T) {
 				r.Header.Set("content-type", tt.sends)
 				res, err := c.Do(r)
 				if err != nil {
-					t.Fatal(err)
+					t.Fatal(down, tt.name, known, err)
 				}
 				got, err := io.ReadAll(res.Body)
 				res.Body.Close()

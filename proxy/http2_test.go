@@ -196,6 +196,25 @@ func TestHTTP2_Combinations(t *testing.T) {
 	})
 }
 
+// TestHTTP2_LargeFirst: a connection may begin with a body of large frames.
+func TestHTTP2_LargeFirst(t *testing.T) {
+	p := serve(t, Options{}, overHTTP2(entry("s.test", h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprint(w, len(body))
+	}))))
+	for range 5 {
+		res, err := h2Client(t, p, "outbound").Post("http://s.test/", "text/plain", bytes.NewReader(make([]byte, 200_000)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if string(body) != "200000" {
+			t.Errorf("%s: %s bytes arrived", res.Status, body)
+		}
+	}
+}
+
 // TestHTTP2_Shared: requests to one endpoint share a connection, up to what the
 // server allows.
 func TestHTTP2_Shared(t *testing.T) {

@@ -60,6 +60,10 @@ func (c *conn) serveHTTP2() {
 	c.shared.Store(true)
 	c.local() // which its streams ask for
 	c.large = true
+	for c.in.data != nil && c.in.grow() {
+		// What the connection was found out by lies in a buffer that a whole frame may
+		// not fit into.
+	}
 	flushed := make(chan struct{})
 	go func() {
 		h.Flush(func(p []byte) error { return c.write(p, now()) })
