@@ -25,7 +25,7 @@ func TestRead_Refuses(t *testing.T) {
 			if len(want) == 0 {
 				t.Fatal("the file says not what is wanted")
 			}
-			r := Read([]File{{f.Name, f.Data}}, nil)
+			r := Read([]File{{Name: f.Name, Data: f.Data}}, nil)
 			for _, got := range r.Findings {
 				if got.Severity != Error {
 					continue
@@ -55,13 +55,13 @@ func FuzzRead(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r := Read([]File{{"fuzz.yaml", data}}, nil)
+		r := Read([]File{{Name: "fuzz.yaml", Data: data}}, nil)
 		for _, finding := range r.Findings {
 			if finding.File != "fuzz.yaml" || finding.Message == "" {
 				t.Errorf("finding without a place or a message: %+v", finding)
 			}
 		}
-		if again := Read([]File{{"fuzz.yaml", data}}, nil); len(again.Findings) != len(r.Findings) || again.Config.Hash != r.Config.Hash {
+		if again := Read([]File{{Name: "fuzz.yaml", Data: data}}, nil); len(again.Findings) != len(r.Findings) || again.Config.Hash != r.Config.Hash {
 			t.Errorf("read twice, %d and %d findings", len(r.Findings), len(again.Findings))
 		}
 	})

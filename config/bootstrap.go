@@ -508,6 +508,7 @@ func (b *Bootstrap) MeshNode() *mesh.Node {
 		TrustDomain: b.TrustDomain, RootNamespace: b.RootNamespace, Domains: b.Domains,
 		TrustAliases: b.TrustDomainAliases,
 		AllowExec:    b.Probes.AllowExec,
+		Through:      b.Gossip.Announce == "through",
 	}
 	if b.Certificates != (Certificates{}) {
 		n.Identity = mesh.Identity{TrustDomain: b.TrustDomain, Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount}.String()

@@ -73,6 +73,7 @@ const (
 	ISM0062 Code = "ISM0062"
 	ISM0063 Code = "ISM0063"
 	ISM0064 Code = "ISM0064"
+	ISM0065 Code = "ISM0065"
 )
 
 // CodeTitle is a code with what it means, in a few words.
@@ -146,4 +147,5 @@ var Codes = []CodeTitle{
 	{ISM0062, "Port settings erase the others"},
 	{ISM0063, "A port that the service has not"},
 	{ISM0064, "A global rate limit without actions"},
+	{ISM0065, "A Sidecar's egress that lets nothing in"},
 }

@@ -33,7 +33,7 @@ type Result struct {
 	Config   *mesh.Config
 	Findings []Finding // sorted by place
 
-	Layers    [][]File           // that were read
+	Files     []File             // that were read
 	Resources []history.Resource // that they declare, as far as Isthmus reads them
 	Secrets   int                // of kind Secret, which it does not read
 }
@@ -57,8 +57,9 @@ func (r *Result) Count(s Severity) int {
 
 // File is a named text.
 type File struct {
-	Name string
-	Data []byte
+	Name  string
+	Data  []byte
+	Layer int // which of the paths it is of, from 0: a resource of a later one stands in the place of an earlier one
 }
 
 // Load reads files, and folders with everything below them. node says whose
@@ -72,10 +73,9 @@ func Load(paths []string, node *mesh.Node) *Result {
 }
 
 // LoadCandidate reads what [Load] would read from paths, with the resources of the
-// candidate in the place of those of the same kind and name. One that bears the
-// annotation isthmus.io/removed: "true" only takes the other's place. A path of the
-// candidate that is not there is an empty one; without any resource in them the
-// result is nil.
+// candidate in a layer above: nothing is said of what they take the place of. A
+// path of the candidate that is not there is an empty one; without any resource in
+// them the result is nil.
 func LoadCandidate(paths, candidate []string, node *mesh.Node) *Result {
 	var there []string
 	for _, p := range candidate {
@@ -91,31 +91,31 @@ func LoadCandidate(paths, candidate []string, node *mesh.Node) *Result {
 		return nil
 	}
 	files, findings := collect(paths)
-	r := ReadLayers(node, files, over)
+	for i := range over {
+		over[i].Layer += candidateLayer
+	}
+	r := Read(append(files, over...), node)
 	r.Findings = sortFindings(slices.Concat(findings, unread, r.Findings))
 	return r
 }
 
 // Read reads texts; see [Load].
-func Read(files []File, node *mesh.Node) *Result { return ReadLayers(node, files) }
-
-// ReadLayers reads texts in layers: where two declare a resource of one kind and
-// name, that of the later layer is the one that there is.
-func ReadLayers(node *mesh.Node, layers ...[]File) *Result {
+func Read(files []File, node *mesh.Node) *Result {
 	rd := &reader{config: &mesh.Config{}, seen: map[string]mesh.Source{}}
 	hash := sha256.New()
-	rd.layers = layersOf(layers)
-	for i, files := range layers {
-		rd.layer = i
-		for _, f := range files {
-			fmt.Fprintf(hash, "%s %d\n", f.Name, len(f.Data))
-			hash.Write(f.Data)
-			rd.readFile(f)
-		}
+	rd.holders = holders(files)
+	for _, f := range files {
+		rd.layer = f.Layer
+		fmt.Fprintf(hash, "%s %d\n", f.Name, len(f.Data))
+		hash.Write(f.Data)
+		rd.readFile(f)
 	}
 	rd.config.Hash = hex.EncodeToString(hash.Sum(nil))[:12]
 	rd.check(node)
-	return &Result{Config: rd.config, Findings: sortFindings(rd.findings), Layers: layers, Resources: rd.resources, Secrets: rd.secrets}
+	if node != nil {
+		rd.config = rd.config.Within(mesh.ScopeOf(node, rd.config))
+	}
+	return &Result{Config: rd.config, Findings: sortFindings(rd.findings), Files: files, Resources: rd.resources, Secrets: rd.secrets}
 }
 
 // reader gathers what the documents of all files say.
@@ -125,10 +125,11 @@ type reader struct {
 	seen     map[string]mesh.Source // kind namespace/name -> where it stands
 
 	resources []history.Resource
-	layers    map[string]int // of resources, the highest, if it is not 0
-	layer     int            // that is being read
-	scanning  bool           // layers are what is read for
 	secrets   int
+
+	layer   int               // of the file that is being read
+	holders map[string]holder // where resources of the layers above the first hold, by key
+	scanned map[string]holder // what holders is made of; nil: the resources are read, not looked for
 
 	issues       bool // certificates are what is read for
 	certificates []*mesh.Certificate
@@ -137,6 +138,7 @@ type reader struct {
 	destinationRules []located[*mesh.DestinationRule]
 	peers            []located[*mesh.PeerAuthentication]
 	authorization    []located[*mesh.AuthorizationPolicy]
+	sidecars         []located[*mesh.Sidecar]
 	monitors         []monitor
 }
 

@@ -20,7 +20,9 @@ var noEffect = map[string]string{
 	"EnvoyExternalAuthorizationHttpProvider.clearRouteCache": "the route is found before the service is asked",
 	"EnvoyExternalAuthorizationGrpcProvider.clearRouteCache": "the route is found before the service is asked",
 
-	"Sidecar.egress":                       "a proxy knows every service that is exported to its namespace",
+	"IstioEgressListener.port":             "there is one outbound listener, listeners.outbound of the bootstrap file",
+	"IstioEgressListener.bind":             "there is one outbound listener, listeners.outbound of the bootstrap file",
+	"IstioEgressListener.captureMode":      "connections are not captured",
 	"Sidecar.outboundTrafficPolicy":        "requests to unknown hosts get 404",
 	"IstioIngressListener.bind":            "the inbound listener is listeners.inbound of the bootstrap file",
 	"IstioIngressListener.captureMode":     "connections are not captured",

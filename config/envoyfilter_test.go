@@ -64,7 +64,7 @@ func TestRead_EnvoyFilter(t *testing.T) {
 		{"a cluster of nobody", "  - applyTo: CLUSTER\n    patch: {operation: ADD, value: {name: rls}}\n", []string{`error: configPatches[0].patch.value.load_assignment: cluster "rls" has no endpoint`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := Read([]File{{"f.yaml", []byte(envoyFilter(tt.patches))}}, nil)
+			r := Read([]File{{Name: "f.yaml", Data: []byte(envoyFilter(tt.patches))}}, nil)
 			var got []string
 			for _, f := range r.Findings {
 				if f.Line == 0 {
@@ -94,7 +94,7 @@ func TestRead_GlobalRateLimit(t *testing.T) {
 		{"beside the cluster", "grpc_service: {envoy_grpc: {cluster_name: c, timeout: 30ms}}", "30ms"},
 		{"of the service", "timeout: 40ms, grpc_service: {envoy_grpc: {cluster_name: c}}", "40ms"},
 	} {
-		r := Read([]File{{"f.yaml", []byte(envoyFilter(httpFilter("f", "ratelimit.v3.RateLimit\n          domain: d\n          rate_limit_service: {"+tt.service+"}")))}}, nil)
+		r := Read([]File{{Name: "f.yaml", Data: []byte(envoyFilter(httpFilter("f", "ratelimit.v3.RateLimit\n          domain: d\n          rate_limit_service: {"+tt.service+"}")))}}, nil)
 		if r.HasErrors() {
 			t.Fatal(r.Findings)
 		}

@@ -12,7 +12,7 @@ import (
 // YAML on one line, and returns the rule and the warnings.
 func readRoute(t *testing.T, more string) (*mesh.HTTPRoute, string) {
 	t.Helper()
-	r := Read([]File{{"v.yaml", []byte(`apiVersion: networking.istio.io/v1
+	r := Read([]File{{Name: "v.yaml", Data: []byte(`apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: v}
 spec:

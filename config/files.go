@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,6 +19,18 @@ const maxFile = 16 << 20
 // them the ..data folder of a ConfigMap's mount: its files are read by the
 // links that point into it.
 func collect(paths []string) (files []File, findings []Finding) {
+	findings = eachFile(paths, func(path string, layer int, r io.Reader) error {
+		data, err := io.ReadAll(r)
+		if err == nil {
+			files = append(files, File{Name: path, Data: data, Layer: layer})
+		}
+		return err
+	})
+	return files, findings
+}
+
+// eachFile has the files read that the paths name, one after the other.
+func eachFile(paths []string, read func(path string, layer int, r io.Reader) error) (findings []Finding) {
 	fail := func(path string, err error) {
 		findings = append(findings, Finding{File: path, Severity: Error, Message: readError(err)})
 	}
@@ -25,7 +38,7 @@ func collect(paths []string) (files []File, findings []Finding) {
 		findings = append(findings, Finding{Severity: Error, Message: "no configuration given: name a file or a folder"})
 	}
 	seen := map[string]bool{}
-	read := func(path string) {
+	open := func(path string, layer int) {
 		clean := filepath.Clean(path)
 		if seen[clean] {
 			return
@@ -43,21 +56,23 @@ func collect(paths []string) (files []File, findings []Finding) {
 			fail(path, fmt.Errorf("larger than %d MiB", maxFile>>20))
 			return
 		}
-		data, err := os.ReadFile(path)
+		f, err := os.Open(path)
+		if err == nil {
+			err = read(path, layer, f)
+			f.Close()
+		}
 		if err != nil {
 			fail(path, err)
-			return
 		}
-		files = append(files, File{Name: path, Data: data})
 	}
-	for _, path := range paths {
+	for layer, path := range paths {
 		info, err := os.Stat(path)
 		if err != nil {
 			fail(path, err)
 			continue
 		}
 		if !info.IsDir() {
-			read(path)
+			open(path, layer)
 			continue
 		}
 		names, err := list(path)
@@ -68,10 +83,10 @@ func collect(paths []string) (files []File, findings []Finding) {
 			findings = append(findings, Finding{File: path, Severity: Warning, Message: "no *.yaml, *.yml or *.json file here"})
 		}
 		for _, n := range names {
-			read(n)
+			open(n, layer)
 		}
 	}
-	return files, findings
+	return findings
 }
 
 // list returns the configuration files below a folder, sorted. Links to files

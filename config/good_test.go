@@ -20,7 +20,7 @@ func readGood(t *testing.T) *mesh.Config {
 	}
 	var files []File
 	for _, f := range archive.Files {
-		files = append(files, File{f.Name, f.Data})
+		files = append(files, File{Name: f.Name, Data: f.Data})
 	}
 	r := Read(files, nil)
 	for _, f := range r.Findings {
@@ -119,7 +119,7 @@ func TestRead_Bombs(t *testing.T) {
 		b.WriteString(name + ": &" + name + " [" + strings.Repeat("*"+prev+",", 9) + "*" + prev + "]\n")
 	}
 	for name, text := range map[string]string{"billion laughs": b.String(), "nested": strings.Repeat("[", 100_000)} {
-		if r := Read([]File{{"bomb.yaml", []byte(text)}}, nil); !r.HasErrors() {
+		if r := Read([]File{{Name: "bomb.yaml", Data: []byte(text)}}, nil); !r.HasErrors() {
 			t.Errorf("%s: taken", name)
 		}
 	}

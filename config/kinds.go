@@ -87,10 +87,7 @@ func (d *document) read() {
 	case !slices.Contains(versions[group], version):
 		d.find(Warning, ISM0007, "apiVersion", fmt.Sprintf("version %q is unknown; read as %s/%s", version, group, versions[group][0]))
 	}
-	key := d.kind + " " + d.namespace + "/" + d.name
-	if d.reader.layer < d.reader.layers[key] || d.annotations[removedAnnotation] == "true" && d.reader.layer > 0 {
-		return // another one has its place, or none
-	}
+	key := d.key()
 	if before, ok := d.reader.seen[key]; ok {
 		d.error("metadata.name", fmt.Sprintf("the name is taken: there is another %s in %s", key, before))
 		return

@@ -23,6 +23,7 @@ func (c *checker) lint(node *mesh.Node) {
 	c.lintWorkloads(node)
 	c.lintPolicies(node)
 	c.lintMonitors()
+	c.lintSidecars()
 }
 
 // policyBlocks are the places of a DestinationRule where a policy stands.

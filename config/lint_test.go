@@ -24,7 +24,7 @@ func readFolder(t testing.TB, folder string) []File {
 		if err != nil {
 			t.Fatal(err)
 		}
-		files = append(files, File{filepath.Base(name), data})
+		files = append(files, File{Name: filepath.Base(name), Data: data})
 	}
 	return files
 }
@@ -202,7 +202,7 @@ func TestLint_Order(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			text := fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec:\n  hosts: [a.test]\n  http:\n  - match: [{%s}]\n    directResponse: {status: 201}\n  - match: [{%s}]\n    directResponse: {status: 202}\n", tt.first, tt.second)
-			r := Read([]File{{"v.yaml", []byte(text)}}, nil)
+			r := Read([]File{{Name: "v.yaml", Data: []byte(text)}}, nil)
 			dead := slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Code == IST0130 && f.Field == "http[1]" })
 			if dead != tt.dead || r.HasErrors() {
 				t.Errorf("findings %v, want the second rule dead: %v", r.Findings, tt.dead)
@@ -301,7 +301,7 @@ spec: {selector: {matchLabels: {app: s%[1]d}}, rules: [{from: [{source: {namespa
 ---
 `, i, ns, i/256, i%256)
 	}
-	return []File{{"large.yaml", b.Bytes()}}
+	return []File{{Name: "large.yaml", Data: b.Bytes()}}
 }
 
 // BenchmarkRead is what 10,000 resources cost.

@@ -14,7 +14,7 @@ import (
 // readPolicy reads one DestinationRule with a trafficPolicy.
 func readPolicy(t *testing.T, annotations, policy string) (*mesh.TrafficPolicy, []Finding) {
 	t.Helper()
-	r := Read([]File{{"d.yaml", fmt.Appendf(nil, `
+	r := Read([]File{{Name: "d.yaml", Data: fmt.Appendf(nil, `
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: d, annotations: {%s}}

@@ -10,7 +10,7 @@ import (
 )
 
 func group(probe string) []File {
-	return []File{{"g.yaml", []byte(`apiVersion: networking.istio.io/v1
+	return []File{{Name: "g.yaml", Data: []byte(`apiVersion: networking.istio.io/v1
 kind: WorkloadGroup
 metadata: {name: g}
 spec:

@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
 
@@ -16,6 +18,19 @@ func readSidecar(d *document) {
 	out := &mesh.Sidecar{Meta: d.meta(), Selector: s.WorkloadSelector.GetLabels()}
 	if p := s.InboundConnectionPool; p != nil {
 		out.Pool = d.connectionPool(p, "inboundConnectionPool")
+	}
+	for i, l := range s.Egress {
+		if out.Egress == nil {
+			out.Egress = []mesh.ScopePattern{}
+		}
+		if len(l.Hosts) == 0 {
+			d.error(fmt.Sprintf("egress[%d].hosts", i), `is missing: write "*/*" for everything, "~/*" for nothing`)
+		}
+		for j, h := range l.Hosts {
+			if p, ok := d.scopePattern(h, fmt.Sprintf("egress[%d].hosts[%d]", i, j)); ok {
+				out.Egress = append(out.Egress, p)
+			}
+		}
 	}
 	for i, l := range s.Ingress {
 		path := fmt.Sprintf("ingress[%d]", i)
@@ -36,5 +51,51 @@ func readSidecar(d *document) {
 		}
 		out.PortPools[l.Port.Number] = d.connectionPool(l.ConnectionPool, path+".connectionPool")
 	}
+	d.reader.sidecars = append(d.reader.sidecars, located[*mesh.Sidecar]{out, d})
 	d.reader.config.Sidecars = append(d.reader.config.Sidecars, out)
+}
+
+// scopePattern reads "namespace/host".
+func (d *document) scopePattern(text, path string) (p mesh.ScopePattern, ok bool) {
+	p.Namespace, p.Host, ok = strings.Cut(text, "/")
+	if !ok || strings.Contains(p.Host, "/") {
+		d.error(path, fmt.Sprintf(`%q: write NAMESPACE/HOST, "./*" for all of this namespace, "*/HOST" for any`, text))
+		return p, false
+	}
+	if !slices.Contains([]string{"*", ".", "~"}, p.Namespace) && !validLabel(p.Namespace) {
+		d.error(path, fmt.Sprintf(`%q is neither a namespace nor ".", "*" or "~"`, p.Namespace))
+		return p, false
+	}
+	p.Host = strings.ToLower(strings.TrimSuffix(p.Host, "."))
+	if !d.checkHost(p.Host, path, true) {
+		return p, false
+	}
+	if p.Namespace == "." && d.namespace != rootNamespace {
+		p.Namespace = d.namespace
+	}
+	return p, true
+}
+
+// rootNamespace is Istio's: a Sidecar there is for every namespace, so that "."
+// in it means that of each proxy.
+const rootNamespace = "istio-system"
+
+// lintSidecars names hosts of egress that nothing is within.
+func (c *checker) lintSidecars() {
+	for _, l := range c.sidecars {
+		for _, p := range l.value.Egress {
+			if p.Namespace == "~" || p.Namespace == "." || p.Host == "*" {
+				continue
+			}
+			alone := mesh.NewScope(p)
+			within := slices.ContainsFunc(c.config.Services, func(s *mesh.Service) bool {
+				return !s.IsEntry() && alone.AdmitsService(s.Key()) || slices.ContainsFunc(s.Hosts, func(h string) bool { return alone.AdmitsHost(s.Namespace, h) })
+			}) || slices.ContainsFunc(c.config.VirtualServices, func(v *mesh.VirtualService) bool {
+				return slices.ContainsFunc(v.Hosts, func(h string) bool { return alone.AdmitsHost(v.Namespace, h) })
+			})
+			if !within {
+				l.doc.find(Warning, ISM0065, "egress", fmt.Sprintf("%s/%s: no file has a service or a route of that name in that namespace, so it lets nothing in", p.Namespace, p.Host))
+			}
+		}
+	}
 }

@@ -57,7 +57,7 @@ func TestTCPRoute_Warnings(t *testing.T) {
 func checkWarnings(t *testing.T, text, want string) {
 	t.Helper()
 	var warnings []string
-	for _, f := range Read([]File{{"f.yaml", []byte(text)}}, nil).Findings {
+	for _, f := range Read([]File{{Name: "f.yaml", Data: []byte(text)}}, nil).Findings {
 		switch f.Severity {
 		case Error:
 			t.Errorf("refused: %s", f)
@@ -84,7 +84,7 @@ func TestTCPRoute_SNIHosts(t *testing.T) {
 		{"a.test", "*", ""},
 		{"reviews", "ratings", ""},
 	} {
-		r := Read([]File{{"f.yaml", []byte(relayBase + "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec: {hosts: ['" + tt.host +
+		r := Read([]File{{Name: "f.yaml", Data: []byte(relayBase + "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec: {hosts: ['" + tt.host +
 			"'], tls: [{match: [{sniHosts: ['" + tt.sni + "']}], route: [{destination: {host: up.test}}]}]}\n")}}, nil)
 		var refused []string
 		for _, f := range r.Findings {

@@ -40,7 +40,7 @@ func TestParseCollector(t *testing.T) {
 // TestRead_Tracing: the ConfigMap of the example, Istio's mesh configuration, and
 // a Telemetry resource.
 func TestRead_Tracing(t *testing.T) {
-	r := Read([]File{{"a.yaml", []byte(`apiVersion: v1
+	r := Read([]File{{Name: "a.yaml", Data: []byte(`apiVersion: v1
 kind: ConfigMap
 metadata: {name: istio, namespace: istio-system}
 data:

@@ -3,6 +3,7 @@ package config
 import (
 	"context"
 	"crypto/sha256"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -63,6 +64,9 @@ func Watch(ctx context.Context, paths []string, changed func()) error {
 	return nil
 }
 
+// onlyWriter hides what else a writer can do, so that copying uses the buffer.
+type onlyWriter struct{ io.Writer }
+
 // watchAll watches every folder in which a change could matter: those given,
 // those below them, and the parents of all, since a path may be replaced.
 // Watching a folder twice does nothing.
@@ -78,15 +82,16 @@ func watchAll(w *fsnotify.Watcher, paths []string) {
 	}
 }
 
-// fingerprint hashes all content, and what cannot be read.
+// fingerprint hashes all content, and what cannot be read, without holding it.
 func fingerprint(paths []string) [sha256.Size]byte {
-	files, findings := collect(paths)
 	h := sha256.New()
-	for _, f := range files {
-		h.Write([]byte(f.Name + "\x00"))
-		h.Write(f.Data)
+	buffer := make([]byte, 32<<10)
+	findings := eachFile(paths, func(path string, _ int, r io.Reader) error {
+		h.Write([]byte(path + "\x00"))
+		_, err := io.CopyBuffer(onlyWriter{h}, r, buffer)
 		h.Write([]byte{0})
-	}
+		return err
+	})
 	for _, f := range findings {
 		h.Write([]byte(f.String() + "\x00"))
 	}

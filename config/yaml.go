@@ -154,12 +154,11 @@ func (r *reader) readNode(file string, n *yaml.Node) {
 		d.error("metadata.name", "is missing")
 		return
 	}
-	if d.reader.scanning {
-		d.reader.layers[d.kind+" "+d.namespace+"/"+d.name] = d.reader.layer
-		return
-	}
 	if d.kind == "Secret" {
 		d.reader.secrets++
+	}
+	if d.overridden() {
+		return
 	}
 	d.read()
 }

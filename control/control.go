@@ -133,7 +133,10 @@ func New(o Options) (*Controller, error) {
 		return nil, err
 	}
 	c.accept(first)
+	resources := len(first.resources)
+	first = nil
 	c.readCandidate()
+	giveBack(resources)
 	return c, nil
 }
 
@@ -283,6 +286,11 @@ func (c *Controller) step() bool {
 	if reload || asked != nil {
 		c.readCandidate()
 	}
+	if next != nil {
+		resources := len(next.resources)
+		next = nil
+		giveBack(resources)
+	}
 	return !c.denied
 }
 
@@ -321,11 +329,9 @@ func (c *Controller) load() *loaded {
 // take makes use of what was read.
 func (c *Controller) take(r *config.Result, origin history.Origin) *loaded {
 	l := &loaded{config: r.Config, resources: r.Resources, findings: r.Findings, warnings: r.Count(config.Warning), origin: origin}
-	var files []history.File
-	for i, layer := range r.Layers {
-		for _, f := range layer {
-			files = append(files, history.File{Name: f.Name, Data: f.Data, Layer: i})
-		}
+	files := make([]history.File, len(r.Files))
+	for i, f := range r.Files {
+		files[i] = history.File(f)
 	}
 	if files, n, ok := history.Redact(files); ok && n == r.Secrets {
 		l.files = files

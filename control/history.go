@@ -3,6 +3,8 @@ package control
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"runtime/debug"
 	"time"
 
 	"isthmus/config"
@@ -81,14 +83,11 @@ func (c *Controller) revive(number uint64) *loaded {
 	if err != nil {
 		return &loaded{err: err}
 	}
-	var layers [][]config.File
-	for _, f := range files {
-		for len(layers) <= f.Layer {
-			layers = append(layers, nil)
-		}
-		layers[f.Layer] = append(layers[f.Layer], config.File{Name: f.Name, Data: f.Data})
+	read := make([]config.File, len(files))
+	for i, f := range files {
+		read[i] = config.File(f)
 	}
-	l := c.take(config.ReadLayers(c.options.Node, layers...), history.FromRollback)
+	l := c.take(config.Read(read, c.options.Node), history.FromRollback)
 	l.config.Hash, l.of = r.Hash, number // of the files as they were, with what is not kept of them
 	return l
 }
@@ -149,6 +148,19 @@ func (c *Controller) holds(h history.Hold, files *loaded) bool {
 		return r != nil && r.Config.Hash == h.Against
 	}
 	return h.Against == files.config.Hash
+}
+
+// largeSet is how many resources make it worth to give the memory back at once that
+// reading them took, several times what stays: the runtime would keep it for
+// minutes, and requests, which allocate nothing, never have it collected.
+const largeSet = 1000
+
+// giveBack does so. Nobody holds what was loaded any longer.
+func giveBack(resources int) {
+	if resources > largeSet {
+		runtime.GC() // buffers that are kept for the next user go with the second
+		debug.FreeOSMemory()
+	}
 }
 
 // filesHash is that of the files as they are.

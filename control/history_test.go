@@ -179,7 +179,7 @@ func TestController_Secrets(t *testing.T) {
 	c, _, _, _ := still(t, "none", webService+"---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2}\n")
 	_, files, resources, err := c.history.Content(1)
 	if err != nil || len(files) != 1 || len(resources) != 1 || strings.Contains(string(files[0].Data), "hunter2") {
-		t.Errorf("kept %v, %v, %v", files, resources, err)
+		t.Errorf("kept %+v, %v, %v", files, resources, err)
 	}
 	for name, text := range map[string]string{
 		"in a List": "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {password: hunter2}}\n",

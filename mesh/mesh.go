@@ -76,6 +76,8 @@ type Config struct {
 	Tracing           Tracing      // of the mesh; the bootstrap file's wins
 	Collectors        []*Collector // that Telemetry resources name
 	DefaultCollectors []string     // of those that none names
+
+	Scope *Scope // beyond which everything was left out; nil: nothing was
 }
 
 // Node is what the bootstrap file says of this one proxy.
@@ -96,6 +98,7 @@ type Node struct {
 	// here: "cluster.remote" -> "us-west". "cluster.local" is always there.
 	Domains map[string]string
 
+	Through   bool // it serves the other services of its cluster, too, so that no Sidecar narrows what it knows
 	AllowExec bool // probes may run commands beside the node (probes.allowExec)
 }
 

@@ -11,6 +11,7 @@ import (
 // sees them. It is immutable.
 type Registry struct {
 	node        *Node
+	scope       *Scope
 	domains     map[string]string // domain -> cluster
 	domainNames []string          // sorted
 	services    map[string]*knownService
@@ -50,8 +51,13 @@ type Known struct {
 
 // NewRegistry unites files, gossip and DNS.
 func NewRegistry(k Known) *Registry {
+	if k.Config.Scope != nil {
+		// What gossip brings beyond it is not even kept.
+		k.Announced = slices.DeleteFunc(slices.Clone(k.Announced), func(e Endpoint) bool { return !k.Config.Scope.AdmitsService(e.Service) })
+	}
 	r := &Registry{
 		node:      k.Node,
+		scope:     k.Config.Scope,
 		domains:   map[string]string{LocalDomain: k.Node.Cluster},
 		services:  map[string]*knownService{},
 		entries:   map[string][]*Service{},

@@ -52,6 +52,7 @@ type Sidecar struct {
 	Selector  map[string]string          // workloadSelector; empty: all of the namespace
 	Pool      *ConnectionPool            // inboundConnectionPool
 	PortPools map[uint32]*ConnectionPool // ingress[].connectionPool, by the application's port
+	Egress    []ScopePattern             // egress[].hosts; nil: its proxies know everything
 }
 
 // LoadBalancerKind is the algorithm within a locality.

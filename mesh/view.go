@@ -118,7 +118,7 @@ func (r *Registry) View(host string) (*View, bool) {
 	host = NormalizeHost(host)
 	v := &View{Host: host, Entries: r.visibleEntries(host)}
 	if svc, cluster, full, ok := r.serviceName(host); ok {
-		if known := r.services[svc]; known != nil && known.visibleTo(r.node.Namespace) {
+		if known := r.services[svc]; known != nil && known.visibleTo(r.node.Namespace) && r.scope.AdmitsService(svc) {
 			v.Host, v.Service, v.Cluster, v.Namespace = full, svc, cluster, known.namespace
 			v.Ports = known.ports
 			if full != host {

@@ -366,6 +366,9 @@ func (x *exchange) whyNoRoute(e *explain.Explanation) string {
 // whyHidden says of a host that is there, but not for this proxy, why.
 func (t *table) whyHidden(host string) string {
 	svc, _, _ := mesh.ServiceOf(host)
+	if s := t.snapshot.Config.Scope; s != nil && !s.AdmitsHost("", host) {
+		return fmt.Sprintf(" within what egress of %s (%s) lets this proxy know", s.Sidecar, s.Source)
+	}
 	for _, s := range t.snapshot.Config.Services {
 		named := !s.IsEntry() && (s.Key() == svc || s.Key() == host)
 		for _, h := range s.Hosts {

@@ -90,7 +90,7 @@ func (c *compiler) compileGateways() map[uint32]*gatewayTable {
 
 func (c *compiler) compileServer(t *hostTable, g *mesh.Gateway, s *mesh.GatewayServer) {
 	if s.HTTPSRedirect {
-		redirect := []*route{{rule: &mesh.HTTPRoute{}, name: "httpsRedirect", action: action{redirect: &mesh.Redirect{Scheme: "https", Code: 301}}}}
+		redirect := []*route{{rule: noRule, name: "httpsRedirect", action: action{redirect: &mesh.Redirect{Scheme: "https", Code: 301}}}}
 		for _, h := range s.Hosts {
 			t.add(h.Host, anyPort(h.Host, s.Port.Number, redirect))
 		}

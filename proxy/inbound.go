@@ -111,7 +111,7 @@ func (c *compiler) compileThrough() *hostTable {
 			endpoints := c.behind(v, p.Number)
 			policy := c.snapshot.Rules.Find(v.Host, v.Namespace, p.Number, "")
 			d.target = c.addTarget(upstreamKey{through: true, host: v.Host, port: p.Number}, v, endpoints, policy)
-			r := &route{rule: &mesh.HTTPRoute{}, name: "through", action: action{destinations: []destination{d}, totalWeight: 1, retries: mesh.DefaultRetries}}
+			r := &route{rule: noRule, name: "through", action: action{destinations: []destination{d}, totalWeight: 1, retries: mesh.DefaultRetries}}
 			e.ports = append(e.ports, portHost{p.Number, newVirtualHost(v.Host, p.Number, []*route{r})})
 		}
 		if p, ok := v.Port(0); ok {
@@ -150,7 +150,7 @@ func (c *compiler) compilePassed(t *sniTable, admit func(name string) bool) {
 				k := upstreamKey{through: true, relay: true, host: v.Host, port: p.Number, subset: subset}
 				d := destination{weight: 1, rule: mesh.Destination{Host: v.Host, Port: p.Number, Subset: subset}}
 				d.target = c.addTarget(k, v, inSubset, policy)
-				r := &tcpRoute{route: &route{rule: &mesh.HTTPRoute{}, name: "passed", action: action{destinations: []destination{d}, totalWeight: 1, retries: noRetries}}}
+				r := &tcpRoute{route: &route{rule: noRule, name: "passed", action: action{destinations: []destination{d}, totalWeight: 1, retries: noRetries}}}
 				for _, name := range c.reg.Names(svc) {
 					if admit(name) {
 						t.add(mesh.DestinationSNI(p.Number, subset, name), r)
@@ -188,7 +188,7 @@ func (c *compiler) inboundRoute(s *mesh.Service, p mesh.Port) *route {
 		Service: s.Key(), Port: p, Address: address, Cluster: c.node.Cluster, Locality: c.node.Locality, Weight: 1,
 	}}, mesh.Policy{ConnectionPool: pool, Adaptive: c.snapshot.Rules.AdaptiveInbound(s.Key()+".svc."+mesh.LocalDomain, s.Namespace)})
 	return &route{
-		rule:   &mesh.HTTPRoute{},
+		rule:   noRule,
 		name:   "inbound",
 		action: action{destinations: []destination{d}, totalWeight: 1, retries: noRetries},
 	}

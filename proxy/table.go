@@ -287,13 +287,16 @@ func (t *hostTable) has(name string) bool {
 	return t.exact[name] != nil
 }
 
+// noRule is what routes stand for that no file says.
+var noRule = &mesh.HTTPRoute{}
+
 // defaultRoute sends everything to one service: what holds where no
 // VirtualService does.
 func (c *compiler) defaultRoute(host string, port uint32) *route {
 	d := destination{rule: mesh.Destination{Host: host, Port: port}, weight: 1}
 	d.target = c.target(d.rule, port)
 	return &route{
-		rule:   &mesh.HTTPRoute{},
+		rule:   noRule,
 		name:   "default",
 		action: action{destinations: []destination{d}, totalWeight: 1, retries: mesh.DefaultRetries},
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -43,6 +44,9 @@ func TestLoadCandidate(t *testing.T) {
 	}
 	if s := strings.Join(got, ", "); s != "c base.yaml, a a.yaml, d a.yaml" || r.HasErrors() || len(r.Resources) != 3 {
 		t.Errorf("%s with %v", s, r.Findings)
+	}
+	if slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Code == ISM0008 }) {
+		t.Errorf("that a candidate lies over others is said: %v", r.Findings)
 	}
 	same := Load([]string{base}, nil)
 	if len(same.Config.Services) != 3 || same.Config.Hash == r.Config.Hash {

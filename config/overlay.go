@@ -1,0 +1,62 @@
+package config
+
+import (
+	"fmt"
+
+	"isthmus/mesh"
+)
+
+// A resource may stand in several of the paths that are given, each a layer: the
+// last of them holds, as a whole, and the others are overridden. So an environment
+// is a folder of what differs in it, given after the one that all have, and a
+// candidate is one that lies over all others.
+
+// candidateLayer is the first of a candidate: above more paths than anybody gives.
+const candidateLayer = 1 << 16
+
+// removedAnnotation takes a resource of a lower layer away and puts none in its
+// place.
+const removedAnnotation = "isthmus.io/removed"
+
+// holder is where the resource stands that holds.
+type holder struct {
+	layer  int
+	source mesh.Source
+}
+
+// holders finds the last layer that has a resource, for each of the layers above
+// the first. It reads their files once more.
+func holders(files []File) map[string]holder {
+	scan := &reader{config: &mesh.Config{}, scanned: map[string]holder{}}
+	for _, f := range files {
+		if f.Layer > 0 {
+			scan.layer = f.Layer
+			scan.readFile(f)
+		}
+	}
+	return scan.scanned
+}
+
+// key is what tells resources apart.
+func (d *document) key() string { return d.kind + " " + d.namespace + "/" + d.name }
+
+// overridden reports whether another layer's resource, or none, stands in the place
+// of this one, and says so unless it is a candidate's.
+func (d *document) overridden() bool {
+	r := d.reader
+	if r.scanned != nil {
+		if h, ok := r.scanned[d.key()]; !ok || h.layer < r.layer {
+			r.scanned[d.key()] = holder{r.layer, d.source("")}
+		}
+		return true
+	}
+	h, ok := r.holders[d.key()]
+	if !ok || h.layer <= r.layer {
+		return r.layer > 0 && d.annotations[removedAnnotation] == "true"
+	}
+	if h.layer >= candidateLayer {
+		return true
+	}
+	d.find(Info, ISM0008, "metadata.name", fmt.Sprintf("does not hold: %s in a path given later stands in its place", h.source))
+	return true
+}

@@ -1,0 +1,226 @@
+package mesh
+
+import (
+	"net"
+	"slices"
+	"strings"
+)
+
+// Scope is what a Sidecar's egress lets the proxies know that it is for: all that
+// it does not name is left out of what they compile. A nil Scope lets everything
+// through.
+type Scope struct {
+	Patterns []ScopePattern
+	Source   Source
+	Sidecar  string // "Sidecar production/default"
+
+	node     *Node
+	inferred map[string]bool // services and hosts that routes within the scope send to
+}
+
+// ScopePattern is one of egress.hosts: "namespace/host". Namespace is "*" for any,
+// "~" for none; "." has been replaced by the Sidecar's. Host is exact, "*.suffix"
+// or "*"; a name without a dot is a service of the namespace.
+type ScopePattern struct{ Namespace, Host string }
+
+// match reports whether a name of a resource of a namespace is within the pattern.
+func (p ScopePattern) match(namespace, host string) bool {
+	return (p.Namespace == "*" || p.Namespace == namespace) && MatchHost(p.Host, host)
+}
+
+// NewScope makes one of patterns alone.
+func NewScope(patterns ...ScopePattern) *Scope { return &Scope{Patterns: patterns, node: &Node{}} }
+
+// AdmitsService reports whether a service "name.namespace" is within the scope: by
+// any of its names.
+func (s *Scope) AdmitsService(service string) bool {
+	if s == nil || s.inferred[service] {
+		return true
+	}
+	name, namespace, _ := strings.Cut(service, ".")
+	return slices.ContainsFunc(s.Patterns, func(p ScopePattern) bool {
+		switch {
+		case p.Namespace != "*" && p.Namespace != namespace:
+			return false
+		case p.Host == "*" || p.Host == name || p.Host == service:
+			return true
+		}
+		for _, suffix := range []string{".svc." + LocalDomain, ".global", ".svc"} {
+			if MatchHost(p.Host, service+suffix) {
+				return true
+			}
+		}
+		for domain := range s.node.Domains {
+			if MatchHost(p.Host, service+".svc."+domain) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// AdmitsHost reports whether a host of a resource of a namespace is within the
+// scope, by itself or as the name of a service that is.
+func (s *Scope) AdmitsHost(namespace, host string) bool {
+	if s == nil || s.inferred[host] {
+		return true
+	}
+	if svc, _, ok := ServiceOf(host); ok && s.AdmitsService(svc) {
+		return true
+	}
+	return slices.ContainsFunc(s.Patterns, func(p ScopePattern) bool { return p.match(namespace, host) })
+}
+
+// ScopeOf returns the scope of a node; nil if it is to know everything: no Sidecar
+// is for it that has an egress, or it is a gateway, whose routes others write.
+func ScopeOf(n *Node, c *Config) *Scope {
+	s := ownSidecar(n, c.Sidecars)
+	if s == nil || s.Egress == nil || n.Through || slices.ContainsFunc(c.Gateways, func(g *Gateway) bool { return MatchLabels(g.Selector, n.Labels) }) {
+		return nil
+	}
+	out := &Scope{Source: s.Source, Sidecar: s.Meta.String(), node: n, inferred: map[string]bool{}}
+	for _, p := range s.Egress {
+		if p.Namespace == "." {
+			p.Namespace = n.Namespace // of a Sidecar of the root namespace, too
+		}
+		out.Patterns = append(out.Patterns, p)
+	}
+	for _, own := range OwnServices(n, c) {
+		out.inferred[own.Key()] = true
+	}
+	// Where routes within the scope lead to has to be known as well (Istio infers
+	// it, too).
+	for _, vs := range c.VirtualServices {
+		if !out.admitsRoutes(vs) {
+			continue
+		}
+		for _, r := range vs.HTTP {
+			for i := range r.Route {
+				out.infer(r.Route[i].Host)
+			}
+			for i := range r.Mirrors {
+				out.infer(r.Mirrors[i].Host)
+			}
+		}
+		for _, list := range [][]*TCPRoute{vs.TLS, vs.TCP} {
+			for _, r := range list {
+				for i := range r.Route {
+					out.infer(r.Route[i].Host)
+				}
+			}
+		}
+	}
+	// What the proxy itself asks, and tells: authorization and rate limit services,
+	// and collectors of traces.
+	for _, p := range c.AuthorizationProviders {
+		host := p.Service
+		if _, after, ok := strings.Cut(host, "/"); ok {
+			host = after
+		}
+		out.infer(host)
+	}
+	for _, f := range c.RateLimitFilters {
+		if f.Global != nil && f.AppliesTo(n) {
+			out.infer(clusterHost(f.Global.Cluster))
+		}
+	}
+	for _, h := range c.HelperClusters {
+		if h.AppliesTo(n) {
+			for _, a := range h.Addresses {
+				out.infer(clusterHost(a))
+			}
+		}
+	}
+	for _, to := range c.Collectors {
+		out.infer(to.Host)
+	}
+	for _, to := range c.Tracing.Collectors {
+		out.infer(to.Host)
+	}
+	return out
+}
+
+// clusterHost is the host of a cluster as Envoy names it, "outbound|80||HOST", of
+// HOST:PORT, or of a host alone.
+func clusterHost(cluster string) string {
+	if i := strings.LastIndexByte(cluster, '|'); i >= 0 {
+		return cluster[i+1:]
+	}
+	if host, _, err := net.SplitHostPort(cluster); err == nil {
+		return host
+	}
+	return cluster
+}
+
+func (s *Scope) infer(host string) {
+	s.inferred[host] = true
+	if svc, _, ok := ServiceOf(host); ok {
+		s.inferred[svc] = true
+	}
+}
+
+// admitsRoutes reports whether the routes of a VirtualService are within the
+// scope. Of one without hosts others decide.
+func (s *Scope) admitsRoutes(vs *VirtualService) bool {
+	return len(vs.Hosts) == 0 || slices.ContainsFunc(vs.Hosts, func(h string) bool {
+		return s.AdmitsHost(vs.Namespace, h) || strings.HasPrefix(h, "*")
+	})
+}
+
+// Within returns what of a configuration is within a scope; all of it if that is
+// nil.
+func (c *Config) Within(s *Scope) *Config {
+	if s == nil {
+		return c
+	}
+	out := *c
+	out.Scope = s
+	namespaces := map[string]bool{s.node.Namespace: true, s.node.RootNamespace: true}
+	selected := map[[3]string]bool{} // a pair that a service of a namespace asks for
+	out.Services = filter(c.Services, func(v *Service) bool {
+		admitted := v.IsEntry() && slices.ContainsFunc(v.Hosts, func(h string) bool { return s.AdmitsHost(v.Namespace, h) }) ||
+			!v.IsEntry() && s.AdmitsService(v.Key())
+		if admitted {
+			namespaces[v.Namespace] = true
+			for k, value := range v.Selector {
+				selected[[3]string{v.Namespace, k, value}] = true
+			}
+		}
+		return admitted
+	})
+	out.Workloads = filter(c.Workloads, func(w *Workload) bool {
+		if w.Service != "" {
+			return s.AdmitsService(w.Service)
+		}
+		if w.Namespace == s.node.Namespace && w.Address == s.node.Address {
+			return true
+		}
+		for k, v := range w.Labels {
+			if selected[[3]string{w.Namespace, k, v}] {
+				return true
+			}
+		}
+		return false
+	})
+	out.VirtualServices = filter(c.VirtualServices, s.admitsRoutes)
+	out.DestinationRules = filter(c.DestinationRules, func(d *DestinationRule) bool {
+		return strings.HasPrefix(d.Host, "*") || s.AdmitsHost(d.Namespace, d.Host)
+	})
+	out.AuthorizationPolicies = filter(c.AuthorizationPolicies, func(p *AuthorizationPolicy) bool { return namespaces[p.Namespace] })
+	out.RequestAuthentications = filter(c.RequestAuthentications, func(r *RequestAuthentication) bool { return namespaces[r.Namespace] })
+	out.PeerAuthentications = filter(c.PeerAuthentications, func(p *PeerAuthentication) bool { return namespaces[p.Namespace] })
+	out.WorkloadGroups = filter(c.WorkloadGroups, func(g *WorkloadGroup) bool { return namespaces[g.Namespace] })
+	out.Gateways = nil // it is none's proxy
+	return &out
+}
+
+// filter copies what is kept, so that the rest can be forgotten.
+func filter[T any](list []*T, keep func(*T) bool) []*T {
+	var out []*T
+	for _, v := range list {
+		if keep(v) {
+			out = append(out, v)
+		}
+	}
+	return slices.Clip(out)
+}

@@ -1,0 +1,104 @@
+package mesh
+
+import (
+	"slices"
+	"testing"
+)
+
+func scopeConfig(egress ...ScopePattern) *Config {
+	service := func(name, namespace string) *Service {
+		return &Service{Meta: Meta{Name: name, Namespace: namespace}, Selector: map[string]string{"app": name}, Ports: []Port{{Number: 80}}}
+	}
+	route := func(namespace, host, to string) *VirtualService {
+		return &VirtualService{Meta: Meta{Namespace: namespace}, Hosts: []string{host}, Gateways: []string{MeshGateway}, HTTP: []*HTTPRoute{{Route: []RouteDestination{{Destination: Destination{Host: to}}}}}}
+	}
+	workload := func(name, namespace string) *Workload {
+		return &Workload{Meta: Meta{Name: name, Namespace: namespace, Labels: map[string]string{"app": name}}, Address: "10.0.0.1"}
+	}
+	return &Config{
+		Services:         []*Service{service("own", "shop"), service("cart", "shop"), service("pay", "bank"), service("audit", "bank"), {Meta: Meta{Name: "ext", Namespace: "shop"}, Hosts: []string{"api.example"}, Ports: []Port{{Number: 443}}}},
+		VirtualServices:  []*VirtualService{route("default", "cart.shop.global", "audit.bank.svc.cluster.local"), route("bank", "pay.bank.global", "other.bank.global")},
+		DestinationRules: []*DestinationRule{{Host: "*.global"}, {Host: "pay.bank.global"}, {Host: "cart.shop.svc.cluster.local"}},
+		Workloads:        []*Workload{workload("pay", "bank"), workload("cart", "shop"), workload("audit", "bank")},
+		Sidecars:         []*Sidecar{{Meta: Meta{Kind: "Sidecar", Namespace: "shop", Name: "default"}, Egress: egress}},
+	}
+}
+
+// TestScope_Within: what a Sidecar's egress names stays, with what its routes lead
+// to and the node's own service; the rest goes.
+func TestScope_Within(t *testing.T) {
+	node := &Node{Namespace: "shop", Cluster: "c1", RootNamespace: "istio-system", Labels: map[string]string{"app": "own"}, Address: "10.9.9.9"}
+	all := []string{"own", "cart", "pay", "audit", "ext"}
+	for _, tt := range []struct {
+		name   string
+		egress []ScopePattern
+		node   func(*Node)
+		want   []string
+	}{
+		{"no egress", nil, nil, all},
+		{"everything", []ScopePattern{{"*", "*"}}, nil, all},
+		{"nothing", []ScopePattern{{"~", "*"}}, nil, []string{"own"}},
+		{"the own namespace, and where it routes", []ScopePattern{{".", "*"}}, nil, []string{"own", "cart", "audit", "ext"}},
+		{"one service in full", []ScopePattern{{"bank", "pay.bank.svc.cluster.local"}}, nil, []string{"own", "pay"}},
+		{"one service by its global name", []ScopePattern{{"*", "pay.bank.global"}}, nil, []string{"own", "pay"}},
+		{"one service, short", []ScopePattern{{"bank", "audit"}}, nil, []string{"own", "audit"}},
+		{"a suffix", []ScopePattern{{"*", "*.bank.global"}}, nil, []string{"own", "pay", "audit"}},
+		{"another namespace's pattern", []ScopePattern{{"shop", "pay.bank.svc.cluster.local"}}, nil, []string{"own"}},
+		{"a host of a ServiceEntry", []ScopePattern{{"shop", "*.example"}}, nil, []string{"own", "ext"}},
+		{"for nobody here", []ScopePattern{{"~", "*"}}, func(n *Node) { n.Namespace = "bank" }, all},
+		{"a gateway between clusters", []ScopePattern{{"~", "*"}}, func(n *Node) { n.Through = true }, all},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := *node
+			if tt.node != nil {
+				tt.node(&n)
+			}
+			c := scopeConfig(tt.egress...)
+			within := c.Within(ScopeOf(&n, c))
+			var got []string
+			for _, s := range within.Services {
+				got = append(got, s.Name)
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("services %v, want %v", got, tt.want)
+			}
+			for _, w := range within.Workloads {
+				if !slices.Contains(tt.want, w.Name) {
+					t.Errorf("workload %s has stayed", w.Name)
+				}
+			}
+			announced := Endpoint{Service: "pay.bank", Port: Port{Number: 80}, Cluster: "c2", Weight: 1}
+			r := NewRegistry(Known{Node: &n, Config: within, Announced: []Endpoint{announced}})
+			if _, known := r.View("pay.bank.global"); known != slices.Contains(tt.want, "pay") {
+				t.Errorf("what gossip brings of pay.bank is known: %v", known)
+			}
+		})
+	}
+}
+
+// TestScope_KeepsRules: what is said of a service that stays, stays.
+func TestScope_KeepsRules(t *testing.T) {
+	n := &Node{Namespace: "shop", Cluster: "c1", Labels: map[string]string{"app": "own"}}
+	c := scopeConfig(ScopePattern{".", "*"})
+	c = c.Within(ScopeOf(n, c))
+	if len(c.VirtualServices) != 1 || len(c.DestinationRules) != 2 || c.Scope == nil {
+		t.Errorf("%d VirtualServices, %d DestinationRules", len(c.VirtualServices), len(c.DestinationRules))
+	}
+}
+
+// TestScope_KeepsHelpers: services that the proxy itself asks stay.
+func TestScope_KeepsHelpers(t *testing.T) {
+	n := &Node{Namespace: "shop", Cluster: "c1", RootNamespace: "istio-system"}
+	everywhere := FilterScope{Meta: Meta{Namespace: "istio-system"}}
+	c := scopeConfig(ScopePattern{"~", "*"})
+	c.RateLimitFilters = []*RateLimitFilter{{FilterScope: everywhere, Global: &GlobalRateLimit{Cluster: "outbound|8081||audit.bank.svc.cluster.local"}}}
+	c.HelperClusters = []*HelperCluster{{FilterScope: everywhere, Cluster: "rls", Addresses: []string{"pay.bank.svc.cluster.local:8081"}}}
+	c.Tracing.Collectors = []Collector{{Host: "api.example"}}
+	var got []string
+	for _, s := range c.Within(ScopeOf(n, c)).Services {
+		got = append(got, s.Name)
+	}
+	if want := []string{"pay", "audit", "ext"}; !slices.Equal(got, want) {
+		t.Errorf("services %v, want %v", got, want)
+	}
+}
