@@ -5,7 +5,10 @@
 // walks (proxy.Explain); the admin listener and the command line show it.
 package explain
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Question is a request that nobody has sent.
 type Question struct {
@@ -15,6 +18,10 @@ type Question struct {
 	Fields   []Field // headers, in order
 	Caller   string  // the SPIFFE ID that the client proves by mTLS; "": it proves nothing
 	Address  netip.Addr
+
+	// At is when the request came, so that it takes tokens of this proxy's rate limits
+	// as it would have then. Zero: limits are told of, and not asked.
+	At time.Time
 }
 
 // Field is a header of the request.
@@ -170,4 +177,5 @@ type Limit struct {
 	Says        string   `json:"says"`
 	Descriptors []string `json:"descriptors,omitempty"`
 	Source      string   `json:"source"`
+	Refused     bool     `json:"refused,omitempty"` // by this one, of a question that says when
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"isthmus/auth"
 	"isthmus/explain"
@@ -95,8 +96,9 @@ func explainOpinion(out *explain.Access, o auth.Opinion) *auth.Refusal {
 }
 
 // Explain says what becomes of a request, by the way that requests walk, without
-// sending anything and without leaving a trace in limits, counters or logs. An
-// error is a question that makes no sense.
+// sending anything and without leaving a trace in limits, counters or logs; limits
+// are asked where the question says when. An error is a question that makes no
+// sense.
 func (p *Proxy) Explain(q explain.Question) (*explain.Explanation, error) {
 	t := p.table.Load()
 	if t == nil {
@@ -138,6 +140,9 @@ func (p *Proxy) Explain(q explain.Question) (*explain.Explanation, error) {
 		}
 	}
 	x.explainLimits(e)
+	if kind == NoError && x.route != nil && !q.At.IsZero() {
+		kind = x.admitAt(e, q.At)
+	}
 	if kind == NoError && x.route != nil {
 		x.setDeadline()
 		if kind = x.explainRoute(e); kind == NoError {
@@ -321,6 +326,8 @@ func (x *exchange) explainRefusal(e *explain.Explanation, k Kind, status int) {
 		e.Reason = x.refusal.Error()
 	case NoRoute:
 		e.Reason = x.whyNoRoute(e)
+	case RateLimited:
+		e.Status, e.Reason = x.limited.status, "the bucket of a rate limit is empty"
 	case Misdirected:
 		e.Reason = fmt.Sprintf("TLS was terminated for the server name %q, whose Gateway server has other hosts", x.conn.serverName)
 	case PlainText:
@@ -379,6 +386,33 @@ func (t *table) whyHidden(host string) string {
 		}
 	}
 	return ""
+}
+
+// admitAt asks local limits as limit does, at a time of the past. Global ones are for
+// others to decide, and of connections with buckets of their own nobody knows which
+// it was.
+func (x *exchange) admitAt(e *explain.Explanation, t time.Time) Kind {
+	c := x.limits()
+	if c == nil {
+		return NoError
+	}
+	for i := range c.limits {
+		l := &c.limits[i]
+		if l.local == nil || l.local.Rule.PerConnection {
+			continue
+		}
+		var d *ratelimit.Descriptors
+		if len(l.actions) > 0 {
+			d = new(ratelimit.Descriptors)
+			x.countBy(d, l)
+		}
+		if l.local.Take(t, d, nil).Refused {
+			e.Limits[i].Refused = true
+			x.limited = l.refusal
+			return l.refusal.kind
+		}
+	}
+	return NoError
 }
 
 // explainLimits lists the rate limits that the request would be counted in, and

@@ -63,7 +63,7 @@ func newRoot() *cobra.Command {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
-		newRunCommand(), newValidateCommand(), newExplainCommand(), newDemoCommand(),
+		newRunCommand(), newValidateCommand(), newExplainCommand(), newReplayCommand(), newDemoCommand(),
 		newStatusCommand(), newEndpointsCommand(), newMembersCommand(), newRoutesCommand(), newLimitsCommand(), newTopCommand(), newWhyCommand(), newConfigCommand(),
 		newCertsCommand(), newKeygenCommand(), newVersionCommand(),
 	)

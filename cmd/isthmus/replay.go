@@ -1,0 +1,294 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"isthmus/accesslog"
+	"isthmus/explain"
+	"isthmus/proxy"
+)
+
+func newReplayCommand() *cobra.Command {
+	var bootstrap, output, from, listener string
+	var paths, against []string
+	cmd := &cobra.Command{
+		Use:   "replay ACCESS-LOG --config NEW... [--against OLD...] [--bootstrap FILE]",
+		Short: "Say how many recorded requests another configuration would treat otherwise",
+		Long: `Reads an access log, JSON with Istio's keys or Istio's text, and asks a configuration what would become of each request:
+another route, another destination, another refusal, a rate limit. Nothing is sent.
+With --against, the requests are asked of that configuration, too, and the answers compared: that is exact as far as
+the log goes, which holds no headers but a few. Without it, the answers are compared with what the log says was done.`,
+		Example: `  isthmus replay access.log --config new/
+  isthmus replay access.log --config new/ --against old/ --bootstrap node.yaml -o json`,
+		Args: usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			if len(paths) == 0 {
+				return usageError{errors.New("--config is missing: name the configuration that is to be tried")}
+			}
+			r := &replay{listener: listener, report: replayReport{Changes: []replayChange{}}}
+			var err error
+			if r.new, err = idleProxy(cmd.ErrOrStderr(), bootstrap, paths); err != nil {
+				return err
+			}
+			defer r.new.Close()
+			if len(against) > 0 {
+				if r.old, err = idleProxy(cmd.ErrOrStderr(), bootstrap, against); err != nil {
+					return err
+				}
+				defer r.old.Close()
+			}
+			if r.caller, err = callerOf(from, r.new.Node().TrustDomain); err != nil {
+				return err
+			}
+			log, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer log.Close()
+			if err := r.read(log); err != nil {
+				return err
+			}
+			r.finish()
+			if output == "json" {
+				return printJSON(cmd.OutOrStdout(), r.report)
+			}
+			return writeReplay(cmd.OutOrStdout(), &r.report)
+		},
+	}
+	cmd.Flags().StringVar(&bootstrap, "bootstrap", "", "bootstrap `FILE` of the proxy that has written the log")
+	cmd.Flags().StringArrayVar(&paths, "config", nil, "file or folder of the new configuration, `PATH`; may be given several times")
+	cmd.Flags().StringArrayVar(&against, "against", nil, "file or folder of the old configuration, `PATH`; default: what the log says was done")
+	cmd.Flags().StringVar(&listener, "listener", "", "outbound, inbound or gateway:PORT; default: as the log's upstream says, else outbound")
+	cmd.Flags().StringVar(&from, "from", "", "who has called by mTLS: `NAMESPACE/SERVICE-ACCOUNT`, or a SPIFFE ID")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return cmd
+}
+
+// replayReport is what a replay has found.
+type replayReport struct {
+	Requests int            `json:"requests"`
+	Same     int            `json:"same"`
+	Unread   int            `json:"unread"` // lines
+	Why      string         `json:"why,omitempty"`
+	Changes  []replayChange `json:"changes"` // the most frequent first
+}
+
+// replayChange is requests to which the same happens.
+type replayChange struct {
+	What    string `json:"what"` // "route", "destination", "refused", "refused otherwise", "let through"
+	Old     string `json:"old"`
+	New     string `json:"new"`
+	Source  string `json:"source,omitempty"` // of what decides now
+	Count   int    `json:"count"`
+	Example string `json:"example"` // the first of them
+	Line    int    `json:"line"`    // in the log
+}
+
+type replay struct {
+	new, old         *proxy.Proxy // old: nil
+	caller, listener string
+	report           replayReport
+	changes          map[replayChange]*replayChange // by what they have in common
+}
+
+// maxLogLine bounds a line of the log.
+const maxLogLine = 1 << 20
+
+func (r *replay) read(log io.Reader) error {
+	r.changes = map[replayChange]*replayChange{}
+	lines := bufio.NewScanner(log)
+	lines.Buffer(make([]byte, 64<<10), maxLogLine)
+	for n := 1; lines.Scan(); n++ {
+		if len(strings.TrimSpace(lines.Text())) == 0 {
+			continue
+		}
+		rec, err := accesslog.ParseLine(lines.Bytes())
+		if err == nil {
+			err = r.request(n, &rec)
+		}
+		if err != nil {
+			if r.report.Unread++; r.report.Why == "" {
+				r.report.Why = fmt.Sprintf("line %d: %v", n, err)
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	return nil
+}
+
+// request asks about one request and notes what has changed for it.
+func (r *replay) request(line int, rec *accesslog.Record) error {
+	q := explain.Question{Listener: r.listener, Method: rec.Method, URL: "http://" + rec.Authority + rec.Path, Caller: r.caller, At: rec.Start}
+	if q.Listener == "" && strings.HasPrefix(rec.Upstream, "inbound|") {
+		q.Listener = "inbound"
+	}
+	for _, f := range []explain.Field{{Name: "user-agent", Value: rec.UserAgent}, {Name: "x-forwarded-for", Value: rec.ForwardedFor}, {Name: "x-request-id", Value: rec.RequestID}} {
+		if f.Value != "" {
+			q.Fields = append(q.Fields, f)
+		}
+	}
+	if a, err := netip.ParseAddrPort(rec.Client); err == nil {
+		q.Address = a.Addr().Unmap()
+	}
+	e, err := r.new.Explain(q)
+	if err != nil {
+		return err
+	}
+	now := decisionOf(e)
+	was := recorded(rec)
+	if r.old != nil {
+		e, err := r.old.Explain(q)
+		if err != nil {
+			return err
+		}
+		was = decisionOf(e)
+	}
+	r.report.Requests++
+	what, old, new := was.differs(now)
+	if what == "" {
+		r.report.Same++
+		return nil
+	}
+	key := replayChange{What: what, Old: old, New: new, Source: now.source}
+	if r.changes[key] == nil {
+		c := key
+		c.Example, c.Line = rec.Method+" "+rec.Authority+rec.Path, line
+		r.changes[key] = &c
+	}
+	r.changes[key].Count++
+	return nil
+}
+
+func (r *replay) finish() {
+	for _, c := range r.changes {
+		r.report.Changes = append(r.report.Changes, *c)
+	}
+	slices.SortFunc(r.report.Changes, func(a, b replayChange) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Line, b.Line), cmp.Compare(a.New, b.New))
+	})
+}
+
+// decision is what became, or would become, of a request.
+type decision struct {
+	refusal   string // "404 NR"; "": it went through
+	reason    string
+	route     string   // "": nobody knows
+	upstreams []string // "outbound|80|v1|host", where it may go; none: nobody knows, or nowhere
+	source    string   // of what decides
+}
+
+func decisionOf(e *explain.Explanation) decision {
+	var d decision
+	if e.Route != nil {
+		d.route, d.source = e.Route.Name, e.Route.Source
+	}
+	for _, to := range e.Destinations {
+		if to.Percent > 0 {
+			d.upstreams = append(d.upstreams, fmt.Sprintf("%s|%d|%s|%s", "outbound", to.Port, to.Subset, to.Host))
+		}
+	}
+	if e.Outcome == explain.Refused {
+		d.refusal, d.reason = strconv.Itoa(e.Status)+" "+e.Flag, e.Reason
+		switch {
+		case e.Access != nil && e.Access.Verdict == "refused":
+			d.source = e.Access.Source
+		default:
+			for _, l := range e.Limits {
+				if l.Refused {
+					d.source = l.Source
+				}
+			}
+		}
+	}
+	return d
+}
+
+// refusals are the details of exchanges that were refused before they went
+// anywhere. What endpoints have failed at says nothing of a configuration.
+var refusals = []string{"route_not_found", "cluster_not_found", "rbac_access_denied", "jwt_authn_access_denied", "local_rate_limited", "request_rate_limited", "downstream_protocol_error", "ext_authz_denied"}
+
+// place is a name of a route that is no name, but where it stands.
+var place = regexp.MustCompile(`:\d+$`)
+
+// recorded is what a line says was done.
+func recorded(rec *accesslog.Record) decision {
+	d := decision{route: rec.Route}
+	if place.MatchString(d.route) {
+		d.route = "" // other lines shift it
+	}
+	for _, prefix := range refusals {
+		if strings.HasPrefix(rec.Details, prefix) {
+			d.refusal = strings.TrimSpace(strconv.Itoa(rec.Status) + " " + cmp.Or(rec.Flags, "-"))
+			return d
+		}
+	}
+	if direction, rest, ok := strings.Cut(rec.Upstream, "|"); ok && direction == "outbound" {
+		d.upstreams = []string{"outbound|" + rest}
+	}
+	return d
+}
+
+// differs says what of a decision is another one; "": nothing that is known.
+func (was decision) differs(now decision) (what, old, new string) {
+	reason := func(d decision) string {
+		if d.reason != "" {
+			return d.refusal + ": " + d.reason
+		}
+		return d.refusal
+	}
+	switch {
+	case was.refusal == "" && now.refusal != "":
+		return "refused", cmp.Or(was.route, strings.Join(was.upstreams, " or "), "let through"), reason(now)
+	case was.refusal != "" && now.refusal == "":
+		return "let through", reason(was), cmp.Or(now.route, strings.Join(now.upstreams, " or "))
+	case was.refusal != now.refusal:
+		return "refused otherwise", reason(was), reason(now)
+	case was.refusal != "":
+		return "", "", ""
+	case was.route != "" && now.route != "" && was.route != now.route && !(place.MatchString(was.route) && slices.Equal(was.upstreams, now.upstreams)):
+		return "route", was.route, now.route
+	case len(was.upstreams) > 0 && len(now.upstreams) > 0 && !slices.ContainsFunc(was.upstreams, func(u string) bool { return slices.Contains(now.upstreams, u) }):
+		return "destination", strings.Join(was.upstreams, " or "), strings.Join(now.upstreams, " or ")
+	}
+	return "", "", ""
+}
+
+// writeReplay writes a report for people.
+func writeReplay(w io.Writer, r *replayReport) error {
+	var b strings.Builder
+	share := func(n int) string {
+		return fmt.Sprintf("%6.2f %%  %8d", 100*float64(n)/float64(max(r.Requests, 1)), n)
+	}
+	fmt.Fprintf(&b, "%d requests", r.Requests)
+	if r.Unread > 0 {
+		fmt.Fprintf(&b, "; %d lines could not be used, the first: %s", r.Unread, r.Why)
+	}
+	fmt.Fprintf(&b, "\n\n%s  as before\n", share(r.Same))
+	for _, c := range r.Changes {
+		what := map[string]string{"route": "another route", "destination": "another destination", "refused": "REFUSED"}[c.What]
+		fmt.Fprintf(&b, "%s  %s: %s -> %s", share(c.Count), cmp.Or(what, c.What), c.Old, c.New)
+		if c.Source != "" && !strings.Contains(c.New, c.Source) {
+			fmt.Fprintf(&b, "  [%s]", c.Source)
+		}
+		fmt.Fprintf(&b, "\n                     as line %d, %s\n", c.Line, c.Example)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
