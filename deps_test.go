@@ -16,7 +16,7 @@ var floors = [][]string{
 	{"mesh", "history", "canary", "http2", "sni", "breaker", "telemetry", "accesslog", "explain", "rpc", "deploy"},
 	{"balancer", "health", "config", "gossip", "admin", "tls", "auth", "ratelimit", "tracing"},
 	{"proxy", "control"},
-	{"cmd/isthmus", "bench/peers", "bench/netns"},
+	{"cmd/isthmus", "bench/peers", "bench/netns", "bench/conformance"},
 }
 
 // onlyIn says which package alone may import a library.
