@@ -234,6 +234,10 @@ spec: {jwtRules: [{issuer: %q}]}
 		return res.StatusCode, body
 	}
 	eventually(t, "the key set is there", func() bool { status, _ := ask(`"n":1`); return status == 200 })
+	eventually(t, "it is kept on disk", func() bool {
+		kept, _ := filepath.Glob(filepath.Join(m.dir, "state", "keysets", "*.json"))
+		return len(kept) > 0
+	})
 	provider.Close()
 	restart := func() {
 		t.Helper()
