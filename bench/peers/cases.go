@@ -72,7 +72,7 @@ var allCases = []benchCase{
 		name: "observed", title: "The same with an access log and traces", base: "isthmus",
 		about:   "Isthmus alone, beside itself without: a line of JSON for each request in a file, traces of one in a hundred to a Zipkin. Metrics count in both.",
 		who:     func(all []peer) []peer { return []peer{all[0], observed(all[0])} },
-		figures: closedLoop(ratio(1.1)), run: saturated(keep, 1),
+		figures: closedLoop(ratio(1.1)), run: saturated(load{path: "/1k", connections: 64, fresh: true}, 1),
 	},
 	{
 		name: "rate", title: "2,000 requests a second, 16 connections, 1 KiB", base: "haproxy",

@@ -28,6 +28,7 @@ type load struct {
 	path        string
 	connections int
 	headers     []string
+	fresh       bool // requests belong to no trace yet, so that the proxy draws whether there is one
 }
 
 // wrkResult is what wrk has seen.
@@ -40,7 +41,9 @@ type wrkResult struct {
 func (b *bench) wrk(l load, t target, seconds int) (wrkResult, error) {
 	args := []string{"wrk", "-t", "1", "-c", strconv.Itoa(l.connections), "-d", strconv.Itoa(seconds), "--timeout", "10s", "--latency"}
 	for _, h := range usualHeaders {
-		args = append(args, "-H", h)
+		if !l.fresh || !strings.HasPrefix(h, "Traceparent:") {
+			args = append(args, "-H", h)
+		}
 	}
 	for _, h := range l.headers {
 		args = append(args, "-H", h)
