@@ -207,14 +207,16 @@ func (x *exchange) leave() {
 // left: nothing was sent. It never reaches a client.
 const stale = Kind(254)
 
-// unasked makes an upstream that speaks or hangs up before it was asked, on a
-// new connection, a failure of that upstream.
+// unasked makes an upstream that hangs up or speaks before it was asked, on a
+// new connection, one that cannot be connected to: it is not to be relied on, and
+// has not seen the request, so that another endpoint may get it.
 func (x *exchange) unasked(k Kind, u *upstream, m *member) Kind {
 	if k != stale {
 		return k
 	}
 	u.tracker.Failed(m.record)
-	return BadReply
+	x.trail.cause = errStale
+	return ConnectFailure
 }
 
 // deadlineKind tells the end of a try from the end of the whole exchange.

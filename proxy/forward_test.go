@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -181,6 +182,41 @@ func TestForward_Unsent(t *testing.T) {
 	}
 	if head := good.seen()[0]; !strings.Contains(head, "x-isthmus-destination: s.default:80\r\n") {
 		t.Errorf("the other proxy got %q, want the destination in it", head)
+	}
+}
+
+// hangUpAwaited is a handshake that lasts until the endpoint has hung up.
+type hangUpAwaited struct{}
+
+func (hangUpAwaited) shake(s *stream, _ headFormat, _ instant) error {
+	for s.peek() == peekOpen {
+		runtime.Gosched()
+	}
+	return nil
+}
+
+// TestForward_EndedBeforeAsked: an endpoint that hangs up between its handshake
+// and the request has not seen it, so that another one gets it, even a POST.
+func TestForward_EndedBeforeAsked(t *testing.T) {
+	up := replying(t, okReply)
+	var met atomic.Int32
+	dying := byteServer(t, func(net.Conn) { met.Add(1) })
+	p := serve(t, Options{}, entry("s.test", up.address, dying))
+	x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
+	vh := x.table.outbound.find([]byte("s.test"), 80)
+	for _, m := range x.upstream(vh.routes[0].destinations[0].target).members {
+		if m.address.String() == dying {
+			m.tls = hangUpAwaited{}
+		}
+	}
+	for n := range 20 {
+		got := exchangeRaw(t, p.address("outbound"), "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 2\r\n\r\nhi", whole(1))
+		if status(got) != "200" {
+			t.Fatalf("request %d: %q", n, got)
+		}
+	}
+	if met.Load() == 0 {
+		t.Error("nobody asked the endpoint that hangs up")
 	}
 }
 

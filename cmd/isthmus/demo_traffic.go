@@ -30,7 +30,8 @@ func newDemoClient(port int) *demoClient {
 	return &demoClient{address: address, client: &http.Client{Transport: transport, Timeout: 10 * time.Second}}
 }
 
-// get asks a host for a path. by is who served it, "service.cluster".
+// get asks a host for a path. by is who served it, "service.cluster", or what is
+// said in the place of a 200.
 func (c *demoClient) get(host, path string, header ...string) (status int, by string, err error) {
 	req, err := http.NewRequest("GET", "http://"+host+path, nil)
 	if err != nil {
@@ -43,8 +44,11 @@ func (c *demoClient) get(host, path string, header ...string) (status int, by st
 	if err != nil {
 		return 0, "", err
 	}
-	io.Copy(io.Discard, res.Body)
+	body, _ := io.ReadAll(res.Body)
 	res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return res.StatusCode, string(body), nil
+	}
 	return res.StatusCode, res.Header.Get("x-served-by"), nil
 }
 
@@ -98,7 +102,7 @@ func (c *demoClient) steady(workers int, pause time.Duration, hosts ...string) *
 				case err != nil:
 					l.failures = append(l.failures, host+": "+err.Error())
 				case status != http.StatusOK:
-					l.failures = append(l.failures, fmt.Sprintf("%s: %d", host, status))
+					l.failures = append(l.failures, fmt.Sprintf("%s: %d %s", host, status, by))
 				default:
 					l.by[by]++
 				}
