@@ -51,6 +51,14 @@ type Request struct {
 	Audited *mesh.AuthorizationPolicy // found by Rules.Check: one of action AUDIT that fits; nil: none does
 }
 
+// caller is whom the token is about; "" without one.
+func (q *Request) caller() string {
+	if q.Claims == nil {
+		return ""
+	}
+	return q.Claims.Principal
+}
+
 // Refusal is why a request may not be made: the policy that forbids it, or the
 // one that came nearest to allowing it.
 type Refusal struct {

@@ -1,47 +1,103 @@
 package auth
 
 import (
+	"net/netip"
 	"strings"
 
 	"isthmus/mesh"
 )
 
-// ruleSet finds the first rule of many that fits, without asking each: rules are
-// entered by what every one of their alternatives asks for, an exact path, an
-// exact principal, a namespace, or the folder of a path's prefix. Those that ask
+// ruleSet finds a rule of many that fits, without asking each. A rule is entered
+// by what every one of its alternatives asks for; if there are several such
+// things, by the one that it shares with the fewest other rules. Rules that ask
 // for none of these are asked always.
 type ruleSet struct {
 	policies []*policy
 	always   []*rule
-
-	paths, principals, namespaces, folders map[string][]*rule
+	texts    [bySource]map[string][]*rule
+	blocks   [dimensions - bySource]blockTable[*rule]
 }
 
-func (s *ruleSet) add(p *policy) {
-	s.policies = append(s.policies, p)
-	for _, r := range p.rules {
-		s.enter(r)
+// dimension is something that rules are looked up by.
+type dimension int
+
+const (
+	byPrincipal dimension = iota
+	byNamespace
+	byAccount
+
+	// Of requests alone: a rule that forbids fits a connection without them.
+	byPath
+	byFolder // of a path
+	byCaller // whom a token is about
+	byHost   // or the domain of one
+
+	// By address block.
+	bySource
+	byRemote
+
+	dimensions
+)
+
+// entry is one value in a dimension.
+type entry struct {
+	text  string
+	block netip.Prefix
+}
+
+// newRuleSet enters the rules of some policies.
+func newRuleSet(policies []*policy) ruleSet {
+	s := ruleSet{policies: policies}
+	type use struct {
+		dimension
+		entry
 	}
+	uses := map[use]int{}
+	each := func(do func(r *rule, keys [dimensions][]entry)) {
+		for _, p := range policies {
+			for _, r := range p.rules {
+				do(r, r.keys())
+			}
+		}
+	}
+	each(func(_ *rule, keys [dimensions][]entry) {
+		for d, list := range keys {
+			for _, k := range list {
+				uses[use{dimension(d), k}]++
+			}
+		}
+	})
+	each(func(r *rule, keys [dimensions][]entry) {
+		best, shared := dimensions, 0
+		for d, list := range keys {
+			most := 0
+			for _, k := range list {
+				most = max(most, uses[use{dimension(d), k}])
+			}
+			if most > 0 && (best == dimensions || most < shared) {
+				best, shared = dimension(d), most
+			}
+		}
+		s.enter(r, best, keys)
+	})
+	return s
 }
 
-func (s *ruleSet) enter(r *rule) {
-	for _, by := range []struct {
-		into *map[string][]*rule
-		keys func(*rule) []string
-	}{{&s.paths, exactPaths}, {&s.principals, exactPrincipals}, {&s.namespaces, exactNamespaces}, {&s.folders, folders}} {
-		keys := by.keys(r)
-		if len(keys) == 0 {
-			continue
-		}
-		if *by.into == nil {
-			*by.into = map[string][]*rule{}
-		}
-		for _, k := range keys {
-			(*by.into)[k] = append((*by.into)[k], r)
-		}
+func (s *ruleSet) enter(r *rule, by dimension, keys [dimensions][]entry) {
+	if by == dimensions {
+		s.always = append(s.always, r)
 		return
 	}
-	s.always = append(s.always, r)
+	for _, k := range keys[by] {
+		if by >= bySource {
+			s.blocks[by-bySource].add(k.block, r)
+			continue
+		}
+		if s.texts[by] == nil {
+			s.texts[by] = map[string][]*rule{}
+		}
+		s.texts[by][k.text] = append(s.texts[by][k.text], r)
+	}
 }
 
 // find returns a rule that fits; nil if there is none.
@@ -49,33 +105,95 @@ func (s *ruleSet) find(q *Request) *rule {
 	if r := first(s.always, q); r != nil {
 		return r
 	}
-	if r := first(s.principals[q.Peer.Principal], q); r != nil {
+	if r := first(s.texts[byPrincipal][q.Peer.Principal], q); r != nil {
 		return r
 	}
-	if r := first(s.namespaces[q.Peer.Namespace], q); r != nil {
+	if r := first(s.texts[byNamespace][q.Peer.Namespace], q); r != nil {
+		return r
+	}
+	if r := first(s.texts[byAccount][q.Peer.ServiceAccount], q); r != nil {
+		return r
+	}
+	if r := s.findAddress(bySource, q.Source, q); r != nil {
+		return r
+	}
+	if r := s.findAddress(byRemote, q.Remote, q); r != nil {
 		return r
 	}
 	if q.HTTP == nil {
 		return s.findConnection(q)
 	}
-	if r := first(s.paths[string(q.Path)], q); r != nil {
+	if r := first(s.texts[byPath][string(q.Path)], q); r != nil {
 		return r
 	}
-	if len(s.folders) > 0 {
-		for i, c := range q.Path {
-			if c == '/' {
-				if r := first(s.folders[string(q.Path[:i+1])], q); r != nil {
-					return r
-				}
+	if len(s.texts[byCaller]) > 0 {
+		if r := first(s.texts[byCaller][q.caller()], q); r != nil {
+			return r
+		}
+	}
+	if r := s.findFolder(q); r != nil {
+		return r
+	}
+	return s.findHost(q)
+}
+
+// findAddress looks at the rules on the blocks that an address lies in.
+func (s *ruleSet) findAddress(by dimension, a netip.Addr, q *Request) *rule {
+	t := &s.blocks[by-bySource]
+	for i := range t.lengths {
+		if r := first(t.within(a, t.lengths[i]), q); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// findFolder looks at the rules on the folders that a path lies in.
+func (s *ruleSet) findFolder(q *Request) *rule {
+	folders := s.texts[byFolder]
+	if len(folders) == 0 {
+		return nil
+	}
+	for i, c := range q.Path {
+		if c == '/' {
+			if r := first(folders[string(q.Path[:i+1])], q); r != nil {
+				return r
 			}
 		}
 	}
 	return nil
 }
 
-// findConnection looks at the rules on paths, which a connection has none of.
+// findHost looks at the rules on a host, and on the domains that it is of, with
+// its port and without.
+func (s *ruleSet) findHost(q *Request) *rule {
+	hosts := s.texts[byHost]
+	if len(hosts) == 0 {
+		return nil
+	}
+	var buf [hostLength]byte
+	whole, host := foldHost(buf[:0], q.HTTP.Authority)
+	for _, name := range [...][]byte{host, whole} {
+		if r := first(hosts[string(name)], q); r != nil {
+			return r
+		}
+		for i, c := range name {
+			if c == '.' {
+				if r := first(hosts[string(name[i:])], q); r != nil {
+					return r
+				}
+			}
+		}
+		if len(host) == len(whole) {
+			break
+		}
+	}
+	return nil
+}
+
+// findConnection looks at the rules on what a connection has none of.
 func (s *ruleSet) findConnection(q *Request) *rule {
-	for _, by := range []map[string][]*rule{s.paths, s.folders} {
+	for _, by := range s.texts[byPath:] {
 		for _, list := range by {
 			if r := first(list, q); r != nil {
 				return r
@@ -94,84 +212,90 @@ func first(list []*rule, q *Request) *rule {
 	return nil
 }
 
-// exactKeys returns the values of lists of which every one has some, all of them
-// exact; nil else.
-func exactKeys(lists ...[]text) (out []string) {
-	for _, list := range lists {
-		if len(list) == 0 {
-			return nil
-		}
-		for _, t := range list {
-			if t.kind != exact {
-				return nil
+// keys returns what a rule can be looked up by.
+func (r *rule) keys() (out [dimensions][]entry) {
+	for _, p := range []struct {
+		by    dimension
+		field func(*peerMatch) *texts
+		when  mesh.ConditionKey
+	}{
+		{byPrincipal, func(m *peerMatch) *texts { return &m.principals }, mesh.KeySourcePrincipal},
+		{byNamespace, func(m *peerMatch) *texts { return &m.namespaces }, mesh.KeySourceNamespace},
+		{byAccount, func(m *peerMatch) *texts { return &m.accounts }, mesh.KeySourceServiceAccount},
+		{byCaller, func(m *peerMatch) *texts { return &m.requestPrincipals }, mesh.KeyRequestPrincipal},
+	} {
+		out[p.by] = keysOf(r.from, func(m *peerMatch) []entry { return textKeys(p.field(m), whole) })
+		for i := range r.when {
+			if c := &r.when[i]; out[p.by] == nil && c.Key == p.when {
+				out[p.by] = textKeys(&c.values, whole)
 			}
-			out = append(out, t.value)
+		}
+	}
+	out[byPath] = keysOf(r.to, func(m *operationMatch) []entry { return textKeys(&m.paths, whole) })
+	out[byFolder] = keysOf(r.to, func(m *operationMatch) []entry { return textKeys(&m.paths, folder) })
+	out[byHost] = keysOf(r.to, func(m *operationMatch) []entry { return textKeys(&m.hosts, domain) })
+	for _, b := range []struct {
+		by    dimension
+		field func(*peerMatch) *blocks
+		when  mesh.ConditionKey
+	}{
+		{bySource, func(m *peerMatch) *blocks { return &m.ip }, mesh.KeySourceIP},
+		{byRemote, func(m *peerMatch) *blocks { return &m.remote }, mesh.KeyRemoteIP},
+	} {
+		out[b.by] = keysOf(r.from, func(m *peerMatch) []entry { return b.field(m).keys() })
+		for i := range r.when {
+			if c := &r.when[i]; out[b.by] == nil && c.Key == b.when {
+				out[b.by] = c.blocks.keys()
+			}
 		}
 	}
 	return out
 }
 
-func exactPaths(r *rule) []string {
-	var lists [][]text
-	for i := range r.to {
-		lists = append(lists, r.to[i].paths.in)
-	}
-	return exactKeys(lists...)
-}
-
-func exactPrincipals(r *rule) []string {
-	var lists [][]text
-	for i := range r.from {
-		lists = append(lists, r.from[i].principals.in)
-	}
-	if keys := exactKeys(lists...); keys != nil {
-		return keys
-	}
-	return exactCondition(r, mesh.KeySourcePrincipal)
-}
-
-func exactNamespaces(r *rule) []string {
-	var lists [][]text
-	for i := range r.from {
-		lists = append(lists, r.from[i].namespaces.in)
-	}
-	if keys := exactKeys(lists...); keys != nil {
-		return keys
-	}
-	return exactCondition(r, mesh.KeySourceNamespace)
-}
-
-// exactCondition returns the values of a condition on a key.
-func exactCondition(r *rule, key mesh.ConditionKey) []string {
-	for i := range r.when {
-		if r.when[i].Key == key {
-			if keys := exactKeys(r.when[i].values.in); keys != nil {
-				return keys
-			}
+// keysOf puts the keys of alternatives together; nil if one of them has none.
+func keysOf[T any](alternatives []T, keys func(*T) []entry) (out []entry) {
+	for i := range alternatives {
+		more := keys(&alternatives[i])
+		if more == nil {
+			return nil
 		}
+		out = append(out, more...)
 	}
-	return nil
+	return out
 }
 
-// folders are those that paths lie in which a rule asks for, up to the last
+// textKeys returns the keys of values, of each of which there has to be one.
+func textKeys(t *texts, of func(*text) (string, bool)) (out []entry) {
+	for i := range t.in.all {
+		k, ok := of(&t.in.all[i])
+		if !ok {
+			return nil
+		}
+		out = append(out, entry{text: k})
+	}
+	return out
+}
+
+// whole is a value that is exact.
+func whole(t *text) (string, bool) { return t.value, t.kind == exact }
+
+// folder is the one that paths lie in which a value stands for, up to the last
 // slash that is sure to be there.
-func folders(r *rule) (out []string) {
-	for i := range r.to {
-		list := r.to[i].paths.in
-		if len(list) == 0 {
-			return nil
-		}
-		for _, t := range list {
-			v := t.value
-			if t.kind == template {
-				v, _, _ = strings.Cut(v, "{")
-			}
-			slash := strings.LastIndexByte(v, '/')
-			if slash < 0 || t.kind == suffix || t.kind == present {
-				return nil
-			}
-			out = append(out, v[:slash+1])
-		}
+func folder(t *text) (string, bool) {
+	v := t.value
+	if t.kind == template {
+		v, _, _ = strings.Cut(v, "{")
 	}
-	return out
+	slash := strings.LastIndexByte(v, '/')
+	return v[:slash+1], slash >= 0 && t.kind != suffix && t.kind != present
+}
+
+// domain is a host that a value stands for, or the longest domain, with the dot
+// before it, that is sure to be all hosts'.
+func domain(t *text) (string, bool) {
+	if t.kind == suffix {
+		dot := strings.IndexByte(t.value, '.')
+		return t.value[max(dot, 0):], dot >= 0
+	}
+	return t.value, t.kind == exact
 }

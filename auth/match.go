@@ -1,7 +1,7 @@
 package auth
 
 import (
-	"net/netip"
+	"slices"
 	"strings"
 
 	"isthmus/http1"
@@ -52,34 +52,24 @@ func (t *text) match(b []byte) bool {
 	return len(b) > 0
 }
 
-// fold is match without regard to case; value is in lower case.
-func (t *text) fold(b []byte) bool {
-	switch t.kind {
-	case exact:
-		return len(b) == len(t.value) && equalFold(b, t.value)
-	case prefix:
-		return len(b) >= len(t.value) && equalFold(b[:len(t.value)], t.value)
-	case suffix:
-		return len(b) >= len(t.value) && equalFold(b[len(b)-len(t.value):], t.value)
-	}
-	return len(b) > 0
-}
-
 // equalFold compares ASCII; lower is in lower case, and of b's length.
 func equalFold(b []byte, lower string) bool {
 	for i := range b {
-		c := b[i]
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		if c != lower[i] {
+		if lowerByte(b[i]) != lower[i] {
 			return false
 		}
 	}
 	return true
 }
 
-// IsTemplate reports whether a path of a policy is a template.
+func lowerByte(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c | 0x20
+	}
+	return c
+}
+
+// isTemplate reports whether a path of a policy is a template.
 func isTemplate(s string) bool { return strings.Contains(s, "{*}") || strings.Contains(s, "{**}") }
 
 // newPath is newText for a path, which may be a template: "{*}" stands for one
@@ -122,36 +112,48 @@ func matchTemplate(segments []string, path []byte) bool {
 }
 
 // texts are the values of one field and of its negation.
-type texts struct{ in, notIn []text }
+type texts struct{ in, notIn list }
 
 func newTexts(v mesh.Values, make func(string) text) texts {
-	var t texts
-	for _, s := range v.In {
-		t.in = append(t.in, make(s))
-	}
-	for _, s := range v.NotIn {
-		t.notIn = append(t.notIn, make(s))
-	}
-	return t
+	return texts{newList(v.In, make), newList(v.NotIn, make)}
 }
 
 // match reports whether a value is one of in, if there are any, and none of
 // notIn.
 func (t *texts) match(b []byte) bool {
-	return (len(t.in) == 0 || anyText(t.in, b)) && !anyText(t.notIn, b)
+	return (len(t.in.all) == 0 || t.in.match(b)) && !t.notIn.match(b)
 }
 
 func (t *texts) matchString(s string) bool {
-	return (len(t.in) == 0 || anyString(t.in, s)) && !anyString(t.notIn, s)
+	return (len(t.in.all) == 0 || t.in.matchString(s)) && !t.notIn.matchString(s)
 }
 
 // matchHost is match for the authority of a request, whatever its case. A value
-// without a port is for every port: whoever forbids a host means all of it.
+// without a port is for every port: whoever forbids a host means all of it. The
+// values are in lower case.
 func (t *texts) matchHost(authority []byte) bool {
-	host := authority
-	for i := len(authority) - 1; i >= 0; i-- {
-		if c := authority[i]; c == ':' {
-			host = authority[:i]
+	if len(t.in.all)+len(t.notIn.all) == 0 {
+		return true
+	}
+	var buf [hostLength]byte
+	whole, host := foldHost(buf[:0], authority)
+	any := func(l *list) bool { return l.match(whole) || l.match(host) }
+	return (len(t.in.all) == 0 || any(&t.in)) && !any(&t.notIn)
+}
+
+// hostLength has room for the longest name (RFC 1035, section 2.3.4) and a port.
+const hostLength = 255 + len(":65535")
+
+// foldHost returns an authority in lower case, whole, and without its port and
+// the dot at the end of its name. Both stand in dst, if that has room.
+func foldHost(dst, authority []byte) (whole, host []byte) {
+	for _, c := range authority {
+		dst = append(dst, lowerByte(c))
+	}
+	host = dst
+	for i := len(dst) - 1; i >= 0; i-- {
+		if c := dst[i]; c == ':' {
+			host = dst[:i]
 			break
 		} else if c < '0' || c > '9' {
 			break
@@ -160,64 +162,17 @@ func (t *texts) matchHost(authority []byte) bool {
 	if n := len(host); n > 0 && host[n-1] == '.' {
 		host = host[:n-1]
 	}
-	any := func(list []text) bool {
-		for i := range list {
-			if list[i].fold(authority) || list[i].fold(host) {
-				return true
-			}
-		}
-		return false
-	}
-	return (len(t.in) == 0 || any(t.in)) && !any(t.notIn)
+	return dst, host
 }
 
 // matchList is match for something that has several values: one of them is
 // enough.
 func (t *texts) matchList(values []string) bool {
-	any := func(list []text) bool {
-		for _, v := range values {
-			if anyString(list, v) {
-				return true
-			}
-		}
-		return false
-	}
-	return (len(t.in) == 0 || any(t.in)) && !any(t.notIn)
+	return (len(t.in.all) == 0 || slices.ContainsFunc(values, t.in.matchString)) && !slices.ContainsFunc(values, t.notIn.matchString)
 }
 
-func anyText(list []text, b []byte) bool {
-	for i := range list {
-		if list[i].match(b) {
-			return true
-		}
-	}
-	return false
-}
-
-func anyString(list []text, s string) bool {
-	for i := range list {
-		t := &list[i]
-		switch t.kind {
-		case exact:
-			if s == t.value {
-				return true
-			}
-		case prefix:
-			if strings.HasPrefix(s, t.value) {
-				return true
-			}
-		case suffix:
-			if strings.HasSuffix(s, t.value) {
-				return true
-			}
-		case present:
-			if s != "" {
-				return true
-			}
-		}
-	}
-	return false
-}
+// isHost reports whether a header, named in lower case, is the request's host.
+func isHost(name string) bool { return name == ":authority" || name == "host" }
 
 // matchHeader matches a header by each of its lines: what forbids is not talked
 // out of it by one more line, and what allows wants all of them.
@@ -229,28 +184,15 @@ func (t *texts) matchHeader(r *http1.Request, name string, forbids bool) bool {
 			continue
 		}
 		lines++
-		if anyText(t.in, f.Value) {
+		if t.in.match(f.Value) {
 			in++
 		}
-		if anyText(t.notIn, f.Value) {
+		if t.notIn.match(f.Value) {
 			notIn++
 		}
 	}
 	if forbids {
-		return (len(t.in) == 0 || in > 0) && (len(t.notIn) == 0 || notIn < max(lines, 1))
+		return (len(t.in.all) == 0 || in > 0) && (len(t.notIn.all) == 0 || notIn < max(lines, 1))
 	}
-	return (len(t.in) == 0 || lines > 0 && in == lines) && notIn == 0
-}
-
-// matchBlocks matches an address.
-func matchBlocks(b *mesh.Blocks, a netip.Addr) bool {
-	any := func(list []netip.Prefix) bool {
-		for _, p := range list {
-			if p.Contains(a) {
-				return true
-			}
-		}
-		return false
-	}
-	return (len(b.In) == 0 || any(b.In)) && !any(b.NotIn)
+	return (len(t.in.all) == 0 || lines > 0 && in == lines) && notIn == 0
 }

@@ -43,6 +43,7 @@ func NewRules(list []*mesh.AuthorizationPolicy, domains []string, tally func(*me
 		domains = []string{mesh.LocalDomain}
 	}
 	r := &Rules{}
+	var deny, allow []*policy
 	for _, p := range list {
 		c := &policy{AuthorizationPolicy: p, tally: &Tally{}}
 		if tally != nil {
@@ -55,16 +56,17 @@ func NewRules(list []*mesh.AuthorizationPolicy, domains []string, tally func(*me
 		case p.DryRun:
 			r.dry = append(r.dry, c)
 		case p.Action == mesh.ActionDeny:
-			r.deny.add(c)
+			deny = append(deny, c)
 		case p.Action == mesh.ActionAllow:
-			r.hasAllow = true
-			r.allow.add(c)
+			allow = append(allow, c)
 		case p.Action == mesh.ActionAudit:
 			r.audit = append(r.audit, c)
 		case p.Action == mesh.ActionCustom:
 			r.custom = append(r.custom, c)
 		}
 	}
+	r.deny, r.allow = newRuleSet(deny), newRuleSet(allow)
+	r.hasAllow = len(allow) > 0
 	return r
 }
 
@@ -84,7 +86,7 @@ func (r *Rules) Needs() (n Needs) {
 			for _, m := range p.rules {
 				n.EarlyClaims = n.EarlyClaims || i == 0 && m.asksForToken()
 				for i := range m.from {
-					n.Remote = n.Remote || !m.from[i].remote.IsZero()
+					n.Remote = n.Remote || !m.from[i].remote.isZero()
 				}
 				for i := range m.when {
 					n.Remote = n.Remote || m.when[i].Key == mesh.KeyRemoteIP
@@ -207,7 +209,7 @@ type rule struct {
 
 type peerMatch struct {
 	principals, requestPrincipals, namespaces, accounts, trustDomains texts
-	ip, remote                                                        mesh.Blocks
+	ip, remote                                                        blocks
 	request                                                           bool // requestPrincipals are asked for
 }
 
@@ -221,6 +223,7 @@ type operationMatch struct {
 type condition struct {
 	*mesh.Condition
 	values texts
+	blocks blocks
 }
 
 func newRule(p *policy, i int, m *mesh.AuthorizationRule, domains []string) *rule {
@@ -229,7 +232,7 @@ func newRule(p *policy, i int, m *mesh.AuthorizationRule, domains []string) *rul
 	for _, f := range m.From {
 		r.from = append(r.from, peerMatch{
 			principals: alias(f.Principals), requestPrincipals: newTexts(f.RequestPrincipals, newText), namespaces: newTexts(f.Namespaces, newText),
-			accounts: newTexts(f.ServiceAccounts, newText), trustDomains: alias(f.TrustDomains), ip: f.IPBlocks, remote: f.RemoteIPBlocks,
+			accounts: newTexts(f.ServiceAccounts, newText), trustDomains: alias(f.TrustDomains), ip: newBlocks(f.IPBlocks), remote: newBlocks(f.RemoteIPBlocks),
 			request: !f.RequestPrincipals.IsZero(),
 		})
 	}
@@ -243,9 +246,12 @@ func newRule(p *policy, i int, m *mesh.AuthorizationRule, domains []string) *rul
 	}
 	for j := range m.When {
 		w := &m.When[j]
-		c := condition{Condition: w, values: newTexts(w.Values, newText)}
-		if w.Key == mesh.KeySourcePrincipal || w.Key == mesh.KeySourceTrustDomain {
+		c := condition{Condition: w, values: newTexts(w.Values, newText), blocks: newBlocks(w.Blocks)}
+		switch {
+		case w.Key == mesh.KeySourcePrincipal, w.Key == mesh.KeySourceTrustDomain:
 			c.values = alias(w.Values)
+		case w.Key == mesh.KeyHeader && isHost(w.Name):
+			c.values = newTexts(w.Values, lower)
 		}
 		r.when = append(r.when, c)
 	}
@@ -402,20 +408,16 @@ func (m *peerMatch) miss(q *Request, forbids bool) string {
 		return "serviceAccounts"
 	case !m.trustDomains.matchString(p.TrustDomain):
 		return "trustDomains"
-	case !matchBlocks(&m.ip, q.Source):
+	case !m.ip.match(q.Source):
 		return "ipBlocks"
-	case !matchBlocks(&m.remote, q.Remote):
+	case !m.remote.match(q.Remote):
 		return "remoteIpBlocks"
 	case !m.request, q.HTTP == nil && forbids:
 		return ""
 	case q.HTTP == nil:
 		return "requestPrincipals"
 	}
-	who := ""
-	if q.Claims != nil {
-		who = q.Claims.Principal
-	}
-	if !m.requestPrincipals.matchString(who) {
+	if !m.requestPrincipals.matchString(q.caller()) {
 		return "requestPrincipals"
 	}
 	return ""
@@ -444,11 +446,11 @@ func (r *rule) matchWhen(c *condition, q *Request) bool {
 	p := q.Peer
 	switch c.Key {
 	case mesh.KeySourceIP:
-		return matchBlocks(&c.Blocks, q.Source)
+		return c.blocks.match(q.Source)
 	case mesh.KeyRemoteIP:
-		return matchBlocks(&c.Blocks, q.Remote)
+		return c.blocks.match(q.Remote)
 	case mesh.KeyDestinationIP:
-		return matchBlocks(&c.Blocks, q.Destination)
+		return c.blocks.match(q.Destination)
 	case mesh.KeySourceNamespace:
 		return c.values.matchString(p.Namespace)
 	case mesh.KeySourcePrincipal:
@@ -467,13 +469,13 @@ func (r *rule) matchWhen(c *condition, q *Request) bool {
 		return r.forbids
 	}
 	if c.Key == mesh.KeyHeader {
-		switch c.Name {
-		case ":method":
-			return c.values.match(q.HTTP.Method)
-		case ":path":
-			return c.values.match(q.Path)
-		case ":authority", "host":
+		switch {
+		case isHost(c.Name):
 			return c.values.matchHost(q.HTTP.Authority)
+		case c.Name == ":method":
+			return c.values.match(q.HTTP.Method)
+		case c.Name == ":path":
+			return c.values.match(q.Path)
 		}
 		return c.values.matchHeader(q.HTTP, c.Name, r.forbids)
 	}

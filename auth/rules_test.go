@@ -305,23 +305,80 @@ func TestRules_Tally(t *testing.T) {
 // TestRules_IndexChangesNothing: rules found by the index are those that asking
 // each would find.
 func TestRules_IndexChangesNothing(t *testing.T) {
-	word := func(s ...string) *rapid.Generator[[]string] { return rapid.SliceOfN(rapid.SampledFrom(s), 0, 2) }
-	paths := word("/a", "/a/b", "/a/*", "/*", "*b", "*", "/a/{*}", "/{**}/b", "/a*")
-	spaces := word("prod", "shop", "*", "pr*")
-	principals := word("cluster.local/ns/prod/sa/a", "cluster.local/ns/shop/sa/a", "*", "*/sa/a")
+	values := func(of ...string) *rapid.Generator[mesh.Values] {
+		word := rapid.SliceOfN(rapid.SampledFrom(of), 0, 2)
+		return rapid.Custom(func(t *rapid.T) mesh.Values {
+			v := mesh.Values{In: word.Draw(t, "in"), NotIn: word.Draw(t, "notIn")}
+			if rapid.IntRange(0, 9).Draw(t, "many") == 0 { // so that they are looked up
+				for i := range few {
+					v.In, v.NotIn = append(v.In, fmt.Sprint("in", i)), append(v.NotIn, fmt.Sprint("not", i))
+				}
+			}
+			return v
+		})
+	}
+	blocks := rapid.Custom(func(t *rapid.T) (b mesh.Blocks) {
+		list := rapid.SliceOfN(rapid.SampledFrom([]string{"10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/32", "0.0.0.0/0"}), 0, 2)
+		for _, s := range list.Draw(t, "in") {
+			b.In = append(b.In, netip.MustParsePrefix(s))
+		}
+		for _, s := range list.Draw(t, "notIn") {
+			b.NotIn = append(b.NotIn, netip.MustParsePrefix(s))
+		}
+		return b
+	})
+	paths := values("/a", "/a/b", "/a/*", "/*", "*b", "*", "/a/{*}", "/{**}/b", "/a*")
+	spaces := values("prod", "shop", "*", "pr*")
+	principals := values("cluster.local/ns/prod/sa/a", "cluster.local/ns/shop/sa/a", "*", "*/sa/a")
+	accounts := values("prod/a", "shop/a")
+	callers := values("issuer/a", "issuer/*", "*")
+	hosts := values("web.prod", "Web.Prod:80", "*.prod", "*prod", "*b.prod:80", "web.*", "*", "prod.")
 	rapid.Check(t, func(t *rapid.T) {
+		maybe := func(what string) bool { return rapid.IntRange(0, 2).Draw(t, what) == 0 }
 		var rules []*mesh.AuthorizationRule
 		for range rapid.IntRange(1, 6).Draw(t, "rules") {
 			r := &mesh.AuthorizationRule{}
 			for range rapid.IntRange(0, 2).Draw(t, "from") {
-				r.From = append(r.From, mesh.PeerMatch{Namespaces: in(spaces.Draw(t, "namespaces")...), Principals: in(principals.Draw(t, "principals")...)})
+				var m mesh.PeerMatch
+				if maybe("by namespace") {
+					m.Namespaces = spaces.Draw(t, "namespaces")
+				}
+				if maybe("by principal") {
+					m.Principals = principals.Draw(t, "principals")
+				}
+				if maybe("by account") {
+					m.ServiceAccounts = accounts.Draw(t, "accounts")
+				}
+				if maybe("by caller") {
+					m.RequestPrincipals = callers.Draw(t, "callers")
+				}
+				if maybe("by address") {
+					m.IPBlocks, m.RemoteIPBlocks = blocks.Draw(t, "source"), blocks.Draw(t, "remote")
+				}
+				r.From = append(r.From, m)
 			}
 			for range rapid.IntRange(0, 2).Draw(t, "to") {
-				r.To = append(r.To, mesh.OperationMatch{Paths: mesh.Values{In: paths.Draw(t, "paths"), NotIn: paths.Draw(t, "not")}, Methods: in(word("GET", "POST").Draw(t, "methods")...)})
+				var m mesh.OperationMatch
+				if maybe("by path") {
+					m.Paths = paths.Draw(t, "paths")
+				}
+				if maybe("by host") {
+					m.Hosts = hosts.Draw(t, "hosts")
+				}
+				if maybe("by method") {
+					m.Methods = in(rapid.SampledFrom([]string{"GET", "POST"}).Draw(t, "methods"))
+				}
+				r.To = append(r.To, m)
 			}
-			if rapid.Bool().Draw(t, "when") {
-				key := rapid.SampledFrom([]mesh.ConditionKey{mesh.KeySourceNamespace, mesh.KeySourcePrincipal}).Draw(t, "key")
-				r.When = []mesh.Condition{{Key: key, Values: in(rapid.SampledFrom([]string{"prod", "cluster.local/ns/prod/sa/a", "*"}).Draw(t, "value"))}}
+			if maybe("when") {
+				r.When = []mesh.Condition{rapid.SampledFrom([]mesh.Condition{
+					{Key: mesh.KeySourceNamespace, Values: in("prod")},
+					{Key: mesh.KeySourcePrincipal, Values: in("cluster.local/ns/prod/sa/a", "*")},
+					{Key: mesh.KeySourceServiceAccount, Values: notIn("prod/a")},
+					{Key: mesh.KeyRequestPrincipal, Values: in("issuer/a")},
+					{Key: mesh.KeyHeader, Name: "host", Values: in("Web.prod")},
+					{Key: mesh.KeySourceIP, Blocks: mesh.Blocks{In: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}},
+				}).Draw(t, "condition")}
 			}
 			rules = append(rules, r)
 		}
@@ -333,7 +390,10 @@ func TestRules_IndexChangesNothing(t *testing.T) {
 		}
 		q := asked{
 			path: rapid.SampledFrom([]string{"/a", "/a/", "/a/b", "/b", "/a/b/c", "/ab"}).Draw(t, "path"), method: rapid.SampledFrom([]string{"GET", "POST"}).Draw(t, "method"),
+			host:     rapid.SampledFrom([]string{"web.prod", "WEB.prod:80", "a.b.prod.", "prod", "prod:80", "b.prod:80", strings.Repeat("a", hostLength) + ".prod"}).Draw(t, "host"),
 			identity: rapid.SampledFrom([]string{"", "spiffe://cluster.local/ns/prod/sa/a", "spiffe://cluster.local/ns/shop/sa/a", "spiffe://x/y"}).Draw(t, "identity"),
+			source:   rapid.SampledFrom([]string{"", "10.1.2.3", "10.1.9.9", "192.0.2.1", "2001:db8::1"}).Draw(t, "address"),
+			claims:   rapid.SampledFrom([]*Claims{nil, {Principal: "issuer/a", root: &claim{}}, {Principal: "issuer/b", root: &claim{}}}).Draw(t, "claims"),
 			tcp:      rapid.Bool().Draw(t, "tcp"),
 		}.request()
 		want := false
@@ -373,18 +433,46 @@ func BenchmarkRules_1000(b *testing.B) {
 	}
 }
 
-func BenchmarkRules_1000Unindexed(b *testing.B) {
-	var rules []*mesh.AuthorizationRule
-	for i := range 1000 {
-		rules = append(rules, to(mesh.OperationMatch{Hosts: in(fmt.Sprintf("*.team-%d.example", i))}))
+// BenchmarkRules_1000Alike are rules of one kind, each with its own value.
+func BenchmarkRules_1000Alike(b *testing.B) {
+	of := func(format string, i int) mesh.Values { return in(fmt.Sprintf(format, i)) }
+	block := func(i int) mesh.Blocks {
+		return mesh.Blocks{In: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)}}
 	}
-	r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, rules...)}, nil, nil)
-	q := asked{path: "/api/other/thing", identity: alice}.request()
-	b.ReportAllocs()
-	for b.Loop() {
-		if r.Check(q) != nil {
-			b.Fatal("refused")
-		}
+	for _, kind := range []struct {
+		name string
+		rule func(i int) *mesh.AuthorizationRule
+	}{
+		{"hosts", func(i int) *mesh.AuthorizationRule { return to(mesh.OperationMatch{Hosts: of("*.team-%d.example", i)}) }},
+		{"tokens", func(i int) *mesh.AuthorizationRule {
+			return from(mesh.PeerMatch{RequestPrincipals: of("issuer/%d", i)})
+		}},
+		{"blocks", func(i int) *mesh.AuthorizationRule { return from(mesh.PeerMatch{IPBlocks: block(i)}) }},
+		{"paths of one caller", func(i int) *mesh.AuthorizationRule {
+			r := to(mesh.OperationMatch{Paths: of("/api/v%d/*", i)})
+			r.From = []mesh.PeerMatch{{Principals: in(strings.TrimPrefix(alice, "spiffe://"))}}
+			return r
+		}},
+		// Of these, each has to be asked.
+		{"ends of paths", func(i int) *mesh.AuthorizationRule { return to(mesh.OperationMatch{Paths: of("*-%d.json", i)}) }},
+		{"headers", func(i int) *mesh.AuthorizationRule {
+			return &mesh.AuthorizationRule{When: []mesh.Condition{{Key: mesh.KeyHeader, Name: "x-team", Values: of("team-%d", i)}}}
+		}},
+	} {
+		b.Run(kind.name, func(b *testing.B) {
+			var rules []*mesh.AuthorizationRule
+			for i := range 1000 {
+				rules = append(rules, kind.rule(i))
+			}
+			r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, rules...)}, nil, nil)
+			q := asked{path: "/api/other/thing", host: "web.team.example", identity: alice, source: "192.0.2.1", fields: []string{"x-team: other"}}.request()
+			b.ReportAllocs()
+			for b.Loop() {
+				if r.Check(q) != nil {
+					b.Fatal("refused")
+				}
+			}
+		})
 	}
 }
 
