@@ -41,8 +41,7 @@ type lease struct {
 	known  bool          // a home has ever answered
 	debt   uint32        // tokens taken ahead of a grant that is under way
 
-	waiting uint32        // requests that wait for the next grant
-	wait    chan struct{} // closed by it; nil: nobody waits
+	wait chan struct{} // closed by the next grant; nil: nobody waits for it
 
 	// Without an answer of the home, the lease is a small bucket of its own.
 	alone   float64
@@ -134,7 +133,7 @@ func (h *holder) take(now time.Duration, t *taking) (got answer, left uint32, a 
 		return l.takeAlone(now, t), 0, nil, nil
 	}
 	if l.wait == nil {
-		l.wait, l.waiting = make(chan struct{}), 0
+		l.wait = make(chan struct{})
 		ask := l.ask(now, t.key)
 		ask.want = t.hits - l.tokens
 		if l.asked == 0 {
@@ -142,7 +141,6 @@ func (h *holder) take(now time.Duration, t *taking) (got answer, left uint32, a 
 		}
 		a = &ask
 	}
-	l.waiting += t.hits
 	return ask, 0, a, l.wait
 }
 
@@ -256,11 +254,12 @@ func (l *lease) endRound(now time.Duration, k leaseKey) leaseAsk {
 		// Nobody has asked for a while: what is left goes back.
 		a.back, l.tokens = l.tokens, 0
 		l.active, l.short, l.asked, l.aloneAt, l.demand = false, false, 0, 0, 0
+		l.wakeAll()
 	case l.tokens > store:
 		a.back, l.tokens = l.tokens-store, store
 	case l.tokens < store:
 		a.want = store - l.tokens
-	case l.short && !idle:
+	case l.short && !idle, l.wait != nil && now-l.asked >= leastRound: // the ask or its answer is lost
 		a.want = 1
 	}
 	if l.short && a.want == 0 {
@@ -288,23 +287,28 @@ func (h *holder) granted(now time.Duration, g *leaseGrant) {
 	l.left, l.heard, l.moved, l.short = g.left+1, now, false, g.short
 	l.asked, l.known, l.aloneAt, l.alone = 0, true, 0, 0
 	l.next = max(l.next, l.since+time.Duration(g.again)*time.Millisecond)
+	l.wakeAll()
+}
+
+// wakeAll has those who wait look again, and ask again if need be.
+func (l *lease) wakeAll() {
 	if l.wait != nil {
 		close(l.wait)
 		l.wait = nil
 	}
 }
 
-// moved forgets what was asked of homes that are no longer.
-func (h *holder) moved() {
+// moved forgets what was asked of homes that are no longer those of their keys.
+func (h *holder) moved(from, to *ring) {
 	for i := range h.shards {
 		s := &h.shards[i]
 		s.mu.Lock()
-		s.leases.eachPointer(func(_ leaseKey, l *lease) bool {
-			l.asked, l.short, l.debt, l.moved = 0, false, 0, true
-			if l.wait != nil {
-				close(l.wait)
-				l.wait = nil
+		s.leases.eachPointer(func(k leaseKey, l *lease) bool {
+			if from.home(k) == to.home(k) {
+				return true
 			}
+			l.asked, l.short, l.debt, l.moved = 0, false, 0, true
+			l.wakeAll()
 			return true
 		})
 		s.mu.Unlock()

@@ -68,7 +68,7 @@ func (h *home) ask(now time.Duration, a *leaseAsk) leaseGrant {
 			p.inherit(a, a.requests) // somebody else may know it
 		}
 	}
-	if a.left > 0 && now-p.made < settling {
+	if a.left > 0 && (now-p.made < settling || h.moved != 0 && now-h.moved < settling) {
 		p.inherit(a, a.left-1)
 	}
 	p.requests, p.unit = a.requests, a.unit // files may change
@@ -98,10 +98,11 @@ func (h *home) ask(now time.Duration, a *leaseAsk) leaseGrant {
 	return g
 }
 
-// inherit has a home that has just become one go on from what the one before it
-// had left, as holders have heard, and not from a full bucket: less what is filled
+// inherit has a home that others have just come to go on from what the one before
+// it had left, as they have heard, and not from a full bucket: less what is filled
 // in a second, since on the other side of a partition that one may still give it
-// out.
+// out. When a partition heals, what the quiet side has saved is not for the other
+// to spend.
 func (p *pot) inherit(a *leaseAsk, left uint32) {
 	filled := math.Floor(float64(a.requests) / a.unit.Span().Seconds())
 	p.tokens = min(p.tokens, max(float64(left)-filled, 0))

@@ -30,6 +30,7 @@ type Shared struct {
 	peers  Peers
 	ring   atomic.Pointer[ring]
 	stale  atomic.Bool // the ring: peers have come or gone
+	turn   sync.Mutex  // held by who makes the ring anew
 	home   *home
 	holder *holder
 	clock  func() time.Duration
@@ -120,16 +121,22 @@ func (s *Shared) tick() (more bool) {
 
 // current returns the ring, made anew if peers have come or gone.
 func (s *Shared) current() *ring {
-	if !s.stale.Load() || !s.stale.Swap(false) {
+	if !s.stale.Load() {
 		return s.ring.Load()
 	}
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	before := s.ring.Load()
+	if !s.stale.Swap(false) {
+		return before
+	}
 	next := newRing(append(s.peers.Others(), s.peers.Self()))
-	if next.same(s.ring.Load()) {
-		return next
+	if next.same(before) {
+		return before
 	}
 	s.ring.Store(next)
 	s.home.peersMoved(s.clock())
-	s.holder.moved()
+	s.holder.moved(before, next)
 	return next
 }
 
