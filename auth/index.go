@@ -15,6 +15,7 @@ type ruleSet struct {
 	policies []*policy
 	always   []*rule
 	texts    [bySource]map[string][]*rule
+	longest  [bySource]int // text of each: none longer is looked up, however long a request's is
 	blocks   [dimensions - bySource]blockTable[*rule]
 }
 
@@ -97,6 +98,7 @@ func (s *ruleSet) enter(r *rule, by dimension, keys [dimensions][]entry) {
 			s.texts[by] = map[string][]*rule{}
 		}
 		s.texts[by][k.text] = append(s.texts[by][k.text], r)
+		s.longest[by] = max(s.longest[by], len(k.text))
 	}
 }
 
@@ -154,7 +156,7 @@ func (s *ruleSet) findFolder(q *Request) *rule {
 	if len(folders) == 0 {
 		return nil
 	}
-	for i, c := range q.Path {
+	for i, c := range q.Path[:min(len(q.Path), s.longest[byFolder])] {
 		if c == '/' {
 			if r := first(folders[string(q.Path[:i+1])], q); r != nil {
 				return r
@@ -177,8 +179,8 @@ func (s *ruleSet) findHost(q *Request) *rule {
 		if r := first(hosts[string(name)], q); r != nil {
 			return r
 		}
-		for i, c := range name {
-			if c == '.' {
+		for i := max(len(name)-s.longest[byHost], 0); i < len(name); i++ {
+			if name[i] == '.' {
 				if r := first(hosts[string(name[i:])], q); r != nil {
 					return r
 				}

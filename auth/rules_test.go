@@ -318,7 +318,7 @@ func TestRules_IndexChangesNothing(t *testing.T) {
 		})
 	}
 	blocks := rapid.Custom(func(t *rapid.T) (b mesh.Blocks) {
-		list := rapid.SliceOfN(rapid.SampledFrom([]string{"10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/32", "0.0.0.0/0"}), 0, 2)
+		list := rapid.SliceOfN(rapid.SampledFrom([]string{"10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/32", "0.0.0.0/0", "::/0", "fe80::/10"}), 0, 2)
 		for _, s := range list.Draw(t, "in") {
 			b.In = append(b.In, netip.MustParsePrefix(s))
 		}
@@ -332,7 +332,7 @@ func TestRules_IndexChangesNothing(t *testing.T) {
 	principals := values("cluster.local/ns/prod/sa/a", "cluster.local/ns/shop/sa/a", "*", "*/sa/a")
 	accounts := values("prod/a", "shop/a")
 	callers := values("issuer/a", "issuer/*", "*")
-	hosts := values("web.prod", "Web.Prod:80", "*.prod", "*prod", "*b.prod:80", "web.*", "*", "prod.")
+	hosts := values("web.prod", "Web.Prod:80", "*.prod", "*prod", "*b.prod:80", "web.*", "*", "prod.", "*.", ".prod")
 	rapid.Check(t, func(t *rapid.T) {
 		maybe := func(what string) bool { return rapid.IntRange(0, 2).Draw(t, what) == 0 }
 		var rules []*mesh.AuthorizationRule
@@ -389,10 +389,10 @@ func TestRules_IndexChangesNothing(t *testing.T) {
 			set = &compiled.deny
 		}
 		q := asked{
-			path: rapid.SampledFrom([]string{"/a", "/a/", "/a/b", "/b", "/a/b/c", "/ab"}).Draw(t, "path"), method: rapid.SampledFrom([]string{"GET", "POST"}).Draw(t, "method"),
-			host:     rapid.SampledFrom([]string{"web.prod", "WEB.prod:80", "a.b.prod.", "prod", "prod:80", "b.prod:80", strings.Repeat("a", hostLength) + ".prod"}).Draw(t, "host"),
+			path: rapid.SampledFrom([]string{"/a", "/a/", "/a/b", "/b", "/a/b/c", "/ab", "*", "//", "/a" + strings.Repeat("/", 99) + "b"}).Draw(t, "path"), method: rapid.SampledFrom([]string{"GET", "POST"}).Draw(t, "method"),
+			host:     rapid.SampledFrom([]string{"web.prod", "WEB.prod:80", "a.b.prod.", "prod", "prod:80", "b.prod:80", ".prod", "web.", strings.Repeat(".", 99) + "prod", strings.Repeat("a", hostLength) + ".prod"}).Draw(t, "host"),
 			identity: rapid.SampledFrom([]string{"", "spiffe://cluster.local/ns/prod/sa/a", "spiffe://cluster.local/ns/shop/sa/a", "spiffe://x/y"}).Draw(t, "identity"),
-			source:   rapid.SampledFrom([]string{"", "10.1.2.3", "10.1.9.9", "192.0.2.1", "2001:db8::1"}).Draw(t, "address"),
+			source:   rapid.SampledFrom([]string{"", "10.1.2.3", "10.1.9.9", "192.0.2.1", "2001:db8::1", "fe80::1%eth0", "::ffff:10.1.2.3"}).Draw(t, "address"),
 			claims:   rapid.SampledFrom([]*Claims{nil, {Principal: "issuer/a", root: &claim{}}, {Principal: "issuer/b", root: &claim{}}}).Draw(t, "claims"),
 			tcp:      rapid.Bool().Draw(t, "tcp"),
 		}.request()
@@ -473,6 +473,21 @@ func BenchmarkRules_1000Alike(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkRules_Long: what a client sends at length costs no more for it.
+func BenchmarkRules_Long(b *testing.B) {
+	var rules []*mesh.AuthorizationRule
+	for i := range 1000 {
+		rules = append(rules, to(mesh.OperationMatch{Paths: in(fmt.Sprintf("/api/v%d/*", i))}))
+	}
+	r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, rules...)}, nil, nil)
+	q := asked{path: strings.Repeat("/", 50_000)}.request()
+	for b.Loop() {
+		if r.Check(q) != nil {
+			b.Fatal("refused")
+		}
 	}
 }
 

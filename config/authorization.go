@@ -207,11 +207,17 @@ func (d *document) ipBlocks(in, notIn []string, path, field, notField string) me
 	return mesh.Blocks{In: read(in, field), NotIn: read(notIn, notField)}
 }
 
+// prefixOf reads an address or a block of them. Those of IPv4 that are written as
+// IPv6 are what they stand for, as the addresses of clients are.
 func prefixOf(s string) (netip.Prefix, bool) {
+	const mapped = 96 // bits before an address of IPv4 (RFC 4291, section 2.5.5.2)
 	if a, err := netip.ParseAddr(s); err == nil {
 		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), true
 	}
 	p, err := netip.ParsePrefix(s)
+	if p.Addr().Is4In6() && p.Bits() >= mapped {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
+	}
 	return p.Masked(), err == nil
 }
 

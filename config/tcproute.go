@@ -98,13 +98,9 @@ func (d *document) subnets(list []string, path string) []netip.Prefix {
 
 // subnet reads "10.0.0.0/8", or one address.
 func (d *document) subnet(text, path string) (netip.Prefix, bool) {
-	if a, err := netip.ParseAddr(text); err == nil {
-		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), true
-	}
-	p, err := netip.ParsePrefix(text)
-	if err != nil {
+	p, ok := prefixOf(text)
+	if !ok {
 		d.error(path, fmt.Sprintf("%q is neither an IP address nor a subnet", text))
-		return netip.Prefix{}, false
 	}
-	return p.Masked(), true
+	return p, ok
 }
