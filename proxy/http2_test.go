@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // h2Client is a client that speaks HTTP/2 in plain text to a listener, over
@@ -279,5 +281,32 @@ func TestHTTP2_GoAway(t *testing.T) {
 	}
 	if len(requests) < 30 {
 		t.Errorf("200 requests took %d connections of 5 each", len(requests))
+	}
+}
+
+// TestHTTP2_EarlyReply: an upstream of HTTP/2 that answers without having read the
+// request is not waited for, and a client of HTTP/1.1 is told that what it still
+// has to send nobody reads.
+func TestHTTP2_EarlyReply(t *testing.T) {
+	up := framerServer(t, func(f *http2.Framer, h *http2.HeadersFrame) {
+		var block bytes.Buffer
+		hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "413"})
+		f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+	})
+	p := serve(t, Options{}, overHTTP2(entry("s.test", up)))
+	c, err := net.Dial("tcp", p.address("outbound"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 1000000\r\n\r\nabc")
+	r := bufio.NewReader(c)
+	head, err := readHead(r)
+	if err != nil || status(head) != "413" || fieldOf(head, "connection") != "close" {
+		t.Errorf("got %q, %v", head, err)
+	}
+	if rest, _ := io.ReadAll(r); len(rest) > 0 {
+		t.Errorf("and then %q", rest)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	stdtls "crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -596,5 +597,54 @@ func TestUpgrade_TLS(t *testing.T) {
 	}
 	if got := fieldOf(up.seen()[0], "x-forwarded-proto"); got != "https" {
 		t.Errorf("the upstream saw the scheme %q", got)
+	}
+}
+
+// TestUpgrade_MTLS: a WebSocket goes from one proxy to another by mTLS, over
+// HTTP/1.1 and over HTTP/2, and the application takes it as any other.
+func TestUpgrade_MTLS(t *testing.T) {
+	tr := newTrust(t)
+	frontend, web := tr.identity("shop", "frontend"), tr.identity("prod", "web")
+	up := switching(t, echoing)
+	for protocol, policy := range map[string]string{"HTTP/1.1": "DO_NOT_UPGRADE", "HTTP/2": "UPGRADE"} {
+		t.Run(protocol, func(t *testing.T) {
+			log, lines := newLog(t, "%PROTOCOL% %RESPONSE_CODE% %BYTES_SENT%", true)
+			o := proxyOf("prod", "web", web)
+			o.Inbound, o.AccessLog = "127.0.0.1:0", log
+			sidecar := serve(t, o, webService(up.address)+peerAuthentication("prod", "STRICT"))
+			p := serve(t, proxyOf("shop", "frontend", frontend), `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: shop}
+spec:
+  host: `+webHost+`
+  trafficPolicy:
+    tls: {mode: ISTIO_MUTUAL}
+    connectionPool: {http: {h2UpgradePolicy: `+policy+`}}
+`, webAt(sidecar, web.Identity().ID))
+			c, r, head := begin(t, p.address("outbound"), strings.Replace(asWebSocket(), "s.test", webHost, 1))
+			if status(head) != "101" || fieldOf(head, "sec-websocket-accept") != sampleAccept {
+				t.Fatalf("got %q", head)
+			}
+			large := frameOf(0x82, true, bytes.Repeat([]byte("0123456789abcdef"), 1<<15))
+			go func() { // ends when it was read
+				c.Write(large)
+				c.CloseWrite()
+			}()
+			if rest, err := io.ReadAll(r); err != nil || !bytes.Equal(rest, large) {
+				t.Errorf("%d bytes of %d came back, %v", len(rest), len(large), err)
+			}
+			seen := up.seen()
+			got := seen[len(seen)-1]
+			if who := fieldOf(got, "x-forwarded-client-cert"); !strings.Contains(who, "URI="+frontend.Identity().ID) {
+				t.Errorf("the application saw the caller %q", who)
+			}
+			p.Close()
+			awaitGone(sidecar)
+			code := map[string]int{"HTTP/1.1": 101, "HTTP/2": 200}[protocol]
+			if got, want := lines(), fmt.Sprintf("%s %d %d", protocol, code, len(large)); len(got) != 1 || got[0] != want {
+				t.Errorf("the sidecar's log has %q, want %q", got, want)
+			}
+		})
 	}
 }
