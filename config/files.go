@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // maxFile bounds a file; etcd, where such resources come from, takes 1.5 MiB.
@@ -17,82 +18,110 @@ const maxFile = 16 << 20
 // collect reads the files that the paths name, in the order of the paths and,
 // within a folder, by name. Hidden files and folders are left out, and with
 // them the ..data folder of a ConfigMap's mount: its files are read by the
-// links that point into it.
+// links that point into it. It waits while somebody is writing them, but not for
+// ever: then that is an error.
 func collect(paths []string) (files []File, findings []Finding) {
-	findings = eachFile(paths, func(path string, layer int, r io.Reader) error {
-		data, err := io.ReadAll(r)
-		if err == nil {
-			files = append(files, File{Name: path, Data: data, Layer: layer})
+	s := NewSettling(paths...)
+	for {
+		again, late := s.Wait()
+		switch {
+		case late != nil:
+			return nil, []Finding{*late}
+		case again > 0:
+			time.Sleep(again)
+			continue
 		}
-		return err
-	})
-	return files, findings
+		files = nil
+		findings = eachFile(paths, func(path string, layer int, r io.Reader) error {
+			data, err := io.ReadAll(r)
+			if err == nil {
+				files = append(files, File{Name: path, Data: data, Layer: layer})
+			}
+			return err
+		})
+		if s.unchanged() {
+			return files, findings
+		}
+	}
 }
 
 // eachFile has the files read that the paths name, one after the other.
 func eachFile(paths []string, read func(path string, layer int, r io.Reader) error) (findings []Finding) {
-	fail := func(path string, err error) {
-		findings = append(findings, Finding{File: path, Severity: Error, Message: readError(err)})
-	}
-	if len(paths) == 0 {
-		findings = append(findings, Finding{Severity: Error, Message: "no configuration given: name a file or a folder"})
-	}
-	seen := map[string]bool{}
-	open := func(path string, layer int) {
-		clean := filepath.Clean(path)
-		if seen[clean] {
-			return
-		}
-		seen[clean] = true
-		info, err := os.Stat(path)
-		switch {
-		case err != nil:
-			fail(path, err)
-			return
-		case !info.Mode().IsRegular():
-			fail(path, errors.New("not a regular file"))
-			return
-		case info.Size() > maxFile:
-			fail(path, fmt.Errorf("larger than %d MiB", maxFile>>20))
-			return
-		}
-		f, err := os.Open(path)
-		if err == nil {
-			err = read(path, layer, f)
-			f.Close()
-		}
-		if err != nil {
-			fail(path, err)
-		}
-	}
-	for layer, path := range paths {
-		info, err := os.Stat(path)
-		if err != nil {
-			fail(path, err)
-			continue
-		}
-		if !info.IsDir() {
-			open(path, layer)
-			continue
-		}
-		names, err := list(path)
-		if err != nil {
-			fail(path, err)
-		}
-		if len(names) == 0 && err == nil {
-			findings = append(findings, Finding{File: path, Severity: Warning, Message: "no *.yaml, *.yml or *.json file here"})
-		}
-		for _, n := range names {
-			open(n, layer)
+	files, _, findings := find(paths)
+	for _, f := range files {
+		if err := open(f, read); err != nil {
+			findings = append(findings, unreadable(f.path, err))
 		}
 	}
 	return findings
 }
 
-// list returns the configuration files below a folder, sorted. Links to files
-// are followed, links to folders too, each folder once.
-func list(root string) ([]string, error) {
-	var out []string
+// open has a file read.
+func open(f found, read func(path string, layer int, r io.Reader) error) error {
+	info, err := os.Stat(f.path)
+	switch {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return errors.New("not a regular file")
+	case info.Size() > maxFile:
+		return fmt.Errorf("larger than %d MiB", maxFile>>20)
+	}
+	r, err := os.Open(f.path)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return read(f.path, f.layer, io.LimitReader(r, maxFile))
+}
+
+// found is a file of one of the paths.
+type found struct {
+	path  string
+	layer int // which of the paths
+}
+
+// find returns the files that the paths name, each once, and the folders that
+// they are in. What is not there is a file that cannot be read.
+func find(paths []string) (files []found, folders []string, findings []Finding) {
+	if len(paths) == 0 {
+		findings = append(findings, Finding{Severity: Error, Message: "no configuration given: name a file or a folder"})
+	}
+	seen := map[string]bool{}
+	add := func(path string, layer int) {
+		if clean := filepath.Clean(path); !seen[clean] {
+			seen[clean] = true
+			files = append(files, found{path, layer})
+		}
+	}
+	for layer, path := range paths {
+		if info, err := os.Stat(path); err != nil || !info.IsDir() {
+			add(path, layer)
+			continue
+		}
+		names, entered, err := list(path)
+		if err != nil {
+			findings = append(findings, unreadable(path, err))
+		}
+		if len(names) == 0 && err == nil {
+			findings = append(findings, Finding{File: path, Severity: Warning, Message: "no *.yaml, *.yml or *.json file here"})
+		}
+		for _, n := range names {
+			add(n, layer)
+		}
+		folders = append(folders, entered...)
+	}
+	return files, folders, findings
+}
+
+func unreadable(path string, err error) Finding {
+	return Finding{File: path, Severity: Error, Message: readError(err)}
+}
+
+// list returns the configuration files below a folder, sorted, and the folders
+// that they are in. Links to files are followed, links to folders too, each folder
+// once.
+func list(root string) (files, folders []string, err error) {
 	entered := map[string]bool{}
 	var walk func(dir string) error
 	walk = func(dir string) error {
@@ -104,6 +133,7 @@ func list(root string) ([]string, error) {
 			return nil
 		}
 		entered[real] = true
+		folders = append(folders, dir)
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return err
@@ -125,14 +155,14 @@ func list(root string) ([]string, error) {
 				continue
 			}
 			if slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)) {
-				out = append(out, path)
+				files = append(files, path)
 			}
 		}
 		return nil
 	}
-	err := walk(root)
-	slices.Sort(out)
-	return out, err
+	err = walk(root)
+	slices.Sort(files)
+	return files, folders, err
 }
 
 // readError says what to do about a file that cannot be read.

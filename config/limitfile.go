@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,11 +18,11 @@ import (
 // each domain. Errors, one for each line, name the place; warnings say what is
 // understood and has no effect.
 func LoadLimits(path string) (domains []*mesh.LimitDomain, warnings []string, err error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, nil, fmt.Errorf("rateLimits.config %s: %s", path, readError(err))
+	files, findings := collect([]string{path})
+	if len(findings) > 0 {
+		return nil, nil, fmt.Errorf("rateLimits.config %s: %s", path, findings[0].Message)
 	}
-	return readLimits(path, data)
+	return readLimits(path, files[0].Data)
 }
 
 func readLimits(path string, data []byte) ([]*mesh.LimitDomain, []string, error) {

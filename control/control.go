@@ -89,7 +89,9 @@ type Controller struct {
 	history *history.Store
 
 	// What the goroutine works on.
-	config *mesh.Config
+	config   *mesh.Config
+	settling *config.Settling // of the files, the candidate's too
+	written  bool             // somebody is writing them: they are read when nobody is
 
 	mu       sync.Mutex // guards what is below
 	snapshot *mesh.Snapshot
@@ -117,6 +119,7 @@ func New(o Options) (*Controller, error) {
 	c := &Controller{
 		options: o, log: o.Logger,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), history: o.History,
+		settling: config.NewSettling(slices.Concat(o.Paths, o.Candidates.Paths)...),
 	}
 	if c.history == nil {
 		c.history, _ = history.Open("", c.log) // in memory, nothing can fail
@@ -226,10 +229,31 @@ func (c *Controller) run(ctx context.Context) {
 		case <-c.wake: // taken along
 		default:
 		}
+		wait := c.await()
 		if !c.step() {
-			again.Reset(tryAgain)
+			wait = cmp.Or(wait, tryAgain)
+		}
+		if wait > 0 {
+			again.Reset(wait)
 		}
 	}
+}
+
+// await says when to look again at files that are to be read while somebody is
+// writing them; 0: they can be read, or need not be.
+func (c *Controller) await() time.Duration {
+	c.mu.Lock()
+	due := c.reload || c.denied
+	c.mu.Unlock()
+	if c.written = false; !due {
+		return 0
+	}
+	wait, late := c.settling.Wait()
+	if late != nil {
+		c.note(&c.unused, errors.New(late.String()))
+	}
+	c.written = wait > 0
+	return wait
 }
 
 // tryAgain is when a configuration is published again that the data plane has
@@ -241,8 +265,8 @@ const tryAgain = 5 * time.Second
 // is false if the data plane has refused what the files say.
 func (c *Controller) step() bool {
 	c.mu.Lock()
-	reload, asked := c.reload || c.denied, c.asked
-	c.reload, c.asked = false, nil
+	reload, asked := (c.reload || c.denied) && !c.written, c.asked
+	c.reload, c.asked = (c.reload || c.denied) && c.written, nil
 	c.mu.Unlock()
 	before := c.config
 	var next *loaded

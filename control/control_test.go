@@ -268,7 +268,7 @@ spec: {address: 10.9.9.9, network: c2, labels: {app: db}}
 // TestController_DeadOwner: endpoints of a member that died stay until probes
 // find them dead, too.
 func TestController_DeadOwner(t *testing.T) {
-	c, use, g, _ := begin(t, "none", "")
+	c, use, g, _ := begin(t, "none", "# nothing\n")
 	e := mesh.Endpoint{
 		Service: "s.default", Port: mesh.Port{Number: 80}, Address: netip.MustParseAddrPort("127.0.0.1:1"), Cluster: "c2", Weight: 1,
 		Source: mesh.SourceGossip, Owner: "c2/default/x",

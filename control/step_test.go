@@ -92,6 +92,53 @@ func TestController_BrokenFilesStayTold(t *testing.T) {
 	}
 }
 
+// TestController_FilesBeingWritten: files that somebody is writing are left alone
+// until he is done, whatever else happens; if he never is, that is told.
+func TestController_FilesBeingWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, use, g, file := still(t, "none", webService)
+		next := func() time.Duration {
+			wait := c.await()
+			c.step()
+			return wait
+		}
+		names := func() (out string) {
+			for _, s := range use.snapshot().Config.Services {
+				out += s.Name + " "
+			}
+			return out
+		}
+		write(t, file, "")
+		c.Reload()
+		g.hear(2)
+		if wait := next(); wait == 0 || known(use) != 2 || names() != "web " {
+			t.Errorf("an empty file: again after %v, %d endpoints, services %s", wait, known(use), names())
+		}
+		write(t, file, renamed("api"))
+		for wait := next(); wait > 0; wait = next() {
+			time.Sleep(wait)
+		}
+		if names() != "api " {
+			t.Errorf("services %s, want the new one", names())
+		}
+		c.Reload()
+		begin := time.Now()
+		for text := renamed("more"); c.Status().Snapshot.Error == ""; text += "# more\n" {
+			write(t, file, text)
+			time.Sleep(next())
+		}
+		if e := c.Status().Snapshot.Error; !strings.Contains(e, "mesh.yaml: error: has been written for more than 10s") || names() != "api " {
+			t.Errorf("after %v: error %q, services %s", time.Since(begin), e, names())
+		}
+		for wait := next(); wait > 0; wait = next() {
+			time.Sleep(wait)
+		}
+		if e := c.Status().Snapshot.Error; e != "" || names() != "more " {
+			t.Errorf("he has stopped: error %q, services %s", e, names())
+		}
+	})
+}
+
 // TestController_SameFiles: files that say the same make no snapshot.
 func TestController_SameFiles(t *testing.T) {
 	c, use, _, file := still(t, "none", webService)
