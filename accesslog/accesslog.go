@@ -13,12 +13,9 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"time"
-)
 
-// Header is the fields of a message, by names in lower case.
-type Header interface {
-	Lookup(name []byte) ([]byte, bool)
-}
+	"isthmus/http1"
+)
 
 // Unknown is a duration, or a gRPC status, that there is none of.
 const Unknown = -1
@@ -40,8 +37,8 @@ type Entry struct {
 	Authority []byte
 	Scheme    []byte
 	RequestID []byte
-	Request   Header // nil: the head could not be read
-	Reply     Header // of what the format asks for; nil: there was none
+	Request   *http1.Header // nil: the head could not be read
+	Reply     *http1.Header // of what the format asks for; nil: there was none
 
 	Status      int
 	Flags       string // "-": none

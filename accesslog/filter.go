@@ -97,8 +97,8 @@ var attributes = map[string]attribute{
 	"request.scheme":     {kindText, func(e *Entry) value { return bytesOf(e.Scheme, true) }},
 	"request.id":         {kindText, func(e *Entry) value { return bytesOf(e.RequestID, len(e.RequestID) > 0) }},
 	"request.protocol":   {kindText, func(e *Entry) value { return text(e.Protocol) }},
-	"request.useragent":  {kindText, func(e *Entry) value { return e.field(userAgent) }},
-	"request.referer":    {kindText, func(e *Entry) value { return e.field(referer) }},
+	"request.useragent":  {kindText, func(e *Entry) value { return e.field(&userAgent) }},
+	"request.referer":    {kindText, func(e *Entry) value { return e.field(&referer) }},
 	"request.duration":   {kindDuration, func(e *Entry) value { return value{kind: kindDuration, number: int64(e.Duration)} }},
 	"request.size":       {kindInt, func(e *Entry) value { return value{kind: kindInt, number: e.RequestBody} }},
 	"request.total_size": {kindInt, func(e *Entry) value { return value{kind: kindInt, number: e.RequestBytes} }},
@@ -141,15 +141,10 @@ var attributes = map[string]attribute{
 	"xds.route_name":   {kindText, func(e *Entry) value { return text(e.Route) }},
 }
 
-var userAgent, referer = []byte("user-agent"), []byte("referer")
+var userAgent, referer = newField("user-agent"), newField("referer")
 
 // field is one of the request's.
-func (e *Entry) field(name []byte) value {
-	if e.Request == nil {
-		return value{}
-	}
-	return bytesOf(e.Request.Lookup(name))
-}
+func (e *Entry) field(f *field) value { return bytesOf(f.of(e.Request)) }
 
 // node is a part of an expression.
 type node interface {
@@ -168,10 +163,10 @@ func (n lookup) eval(e *Entry) value { return n.get(e) }
 func (n lookup) kind() kind          { return n.attribute.kind }
 
 // header is request.headers['name'].
-type header struct{ name []byte }
+type header struct{ field field }
 
-func (n header) eval(e *Entry) value { return e.field(n.name) }
-func (n header) kind() kind          { return kindText }
+func (n *header) eval(e *Entry) value { return e.field(&n.field) }
+func (n *header) kind() kind          { return kindText }
 
 type has struct{ of node }
 
@@ -532,7 +527,7 @@ func (p *parser) header() (node, error) {
 		if t.kind != tokenName {
 			return nil, fmt.Errorf("behind request.headers. a name is expected")
 		}
-		return header{[]byte(strings.ToLower(t.text))}, nil
+		return &header{newField(t.text)}, nil
 	}
 	if err := p.expect("["); err != nil {
 		return nil, err
@@ -541,7 +536,7 @@ func (p *parser) header() (node, error) {
 	if t.kind != tokenText {
 		return nil, fmt.Errorf("behind request.headers[ a name in quotes is expected")
 	}
-	return header{[]byte(strings.ToLower(t.text))}, p.expect("]")
+	return &header{newField(t.text)}, p.expect("]")
 }
 
 // argument reads ("text").

@@ -1,12 +1,10 @@
 package accesslog
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -31,17 +29,20 @@ const jsonFormat = `{
 // Format is how a line looks. It never changes.
 type Format struct {
 	parts []part
+	tail  string // behind the last part
 	json  bool
 	reply [][]byte // names of the reply's fields that are asked for
 }
 
-// part is a text as it is, or what an operator stands for. In JSON, texts stand
-// between values and hold the quotes.
+// part is a text as it is, and what the operator behind it stands for. In JSON,
+// texts stand between values and hold the quotes.
 type part struct {
 	literal string
 	operator
 	quoted bool // in JSON: within a string that holds more than this
 	alone  bool // in JSON: the whole value, so that it keeps its type
+
+	number, harmless bool // what kind says
 }
 
 // ReplyFields are the names of those fields of replies that lines hold, in lower
@@ -119,12 +120,13 @@ func (f *Format) objectAt(n *yaml.Node, depth int) error {
 }
 
 // text adds a text as it is.
-func (f *Format) text(s string) {
-	if n := len(f.parts); n > 0 && f.parts[n-1].kind == opLiteral {
-		f.parts[n-1].literal += s
-		return
-	}
-	f.parts = append(f.parts, part{literal: s})
+func (f *Format) text(s string) { f.tail += s }
+
+// add adds an operator behind the text that is there.
+func (f *Format) add(p part) {
+	p.literal, f.tail = f.tail, ""
+	p.number, p.harmless = p.kind.number(), p.kind.harmless()
+	f.parts = append(f.parts, p)
 }
 
 // line adds a text with operators; in JSON, as the value of a key.
@@ -135,29 +137,32 @@ func (f *Format) line(s string, value bool) error {
 	}
 	for i := range list {
 		if list[i].kind == opReply {
-			f.reply = append(f.reply, list[i].names...)
+			for _, field := range list[i].fields {
+				f.reply = append(f.reply, field.name)
+			}
 		}
 	}
-	if !value {
-		f.parts = append(f.parts, list...)
-		return nil
-	}
-	if len(list) == 1 && list[0].kind != opLiteral {
+	if value && len(list) == 1 && list[0].kind != opLiteral {
 		list[0].alone = true
-		f.parts = append(f.parts, list[0])
+		f.add(list[0])
 		return nil
 	}
-	f.text(`"`)
+	if value {
+		f.text(`"`)
+		defer f.text(`"`)
+	}
 	for _, p := range list {
-		if p.kind == opLiteral {
+		switch {
+		case p.kind != opLiteral:
+			p.quoted = value
+			f.add(p)
+		case value:
 			quoted := appendString(nil, []byte(p.literal))
 			f.text(string(quoted[1 : len(quoted)-1]))
-			continue
+		default:
+			f.text(p.literal)
 		}
-		p.quoted = true
-		f.parts = append(f.parts, p)
 	}
-	f.text(`"`)
 	return nil
 }
 
@@ -232,28 +237,28 @@ func first(s string, n int) string {
 func (f *Format) Append(dst []byte, e *Entry) []byte {
 	for i := range f.parts {
 		p := &f.parts[i]
-		switch {
-		case p.kind == opLiteral:
-			dst = append(dst, p.literal...)
-		case p.alone:
+		dst = append(dst, p.literal...)
+		if p.alone {
 			dst = p.appendJSON(dst, e)
+			continue
+		}
+		from := len(dst)
+		dst = p.appendText(dst, e)
+		switch {
+		case p.harmless:
 		case p.quoted:
-			from := len(dst)
-			dst = p.appendText(dst, e)
 			dst = escapeFrom(dst, from)
 		default:
-			from := len(dst)
-			dst = p.appendText(dst, e)
 			oneLine(dst[from:])
 		}
 	}
-	return dst
+	return append(dst, f.tail...)
 }
 
 // appendText appends what an operator stands for.
 func (p *part) appendText(dst []byte, e *Entry) []byte {
 	from := len(dst)
-	out, _ := p.operator.append(dst, e)
+	out := p.operator.append(dst, e)
 	if len(out) == from {
 		return append(out, '-')
 	}
@@ -266,22 +271,31 @@ func (p *part) appendText(dst []byte, e *Entry) []byte {
 // appendJSON appends it as a value of its own: null where there is nothing.
 func (p *part) appendJSON(dst []byte, e *Entry) []byte {
 	from := len(dst)
-	out, number := p.operator.append(append(dst, '"'), e)
-	if len(out) == from+1 {
-		return append(dst, "null"...)
+	if p.number {
+		out := p.operator.append(dst, e)
+		if len(out) == from {
+			return append(out, "null"...)
+		}
+		return out
 	}
-	if number {
-		return append(dst, out[from+1:]...)
+	from++
+	out := p.operator.append(append(dst, '"'), e)
+	if len(out) == from {
+		return append(out[:from-1], "null"...)
 	}
-	if p.length > 0 && len(out)-from-1 > p.length {
-		out = out[:from+1+p.length]
+	if p.length > 0 && len(out)-from > p.length {
+		out = out[:from+p.length]
 	}
-	return append(escapeFrom(out, from+1), '"')
+	if !p.harmless {
+		out = escapeFrom(out, from)
+	}
+	return append(out, '"')
 }
 
 // oneLine keeps what a client has sent from ending the line, or worse.
 func oneLine(b []byte) {
-	for i, c := range b {
+	for i := plain(b); i < len(b); i++ {
+		c := b[i]
 		if c < 0x20 || c == 0x7f {
 			b[i] = '?'
 		}
@@ -293,52 +307,3 @@ var hostName = func() string {
 	name, _ := os.Hostname()
 	return name
 }()
-
-// appendTime writes a moment as Envoy does, in UTC: 2006-01-02T15:04:05.000Z.
-func appendTime(dst []byte, t time.Time) []byte {
-	t = t.UTC()
-	year, month, day := t.Date()
-	hour, minute, second := t.Clock()
-	dst = appendDigits(dst, year, 4)
-	dst = appendDigits(append(dst, '-'), int(month), 2)
-	dst = appendDigits(append(dst, '-'), day, 2)
-	dst = appendDigits(append(dst, 'T'), hour, 2)
-	dst = appendDigits(append(dst, ':'), minute, 2)
-	dst = appendDigits(append(dst, ':'), second, 2)
-	dst = appendDigits(append(dst, '.'), t.Nanosecond()/1e6, 3)
-	return append(dst, 'Z')
-}
-
-// appendDigits writes a number of n digits.
-func appendDigits(dst []byte, v, n int) []byte {
-	at := len(dst)
-	dst = append(dst, "000000000"[:n]...)
-	for i := at + n - 1; i >= at; i-- {
-		dst[i] = byte('0' + v%10)
-		v /= 10
-	}
-	return dst
-}
-
-// appendString writes a text as JSON.
-func appendString(dst, s []byte) []byte {
-	dst = append(dst, '"')
-	from := len(dst)
-	return append(escapeFrom(append(dst, s...), from), '"')
-}
-
-// escapeFrom makes what dst holds from a place on the inside of a JSON string.
-// As a rule there is nothing to do.
-func escapeFrom(dst []byte, from int) []byte {
-	i := from
-	for ; i < len(dst); i++ {
-		if c := dst[i]; c < 0x20 || c == '"' || c == '\\' || c >= 0x7f {
-			break
-		}
-	}
-	if i == len(dst) {
-		return dst
-	}
-	rest := bytes.Clone(dst[i:])
-	return appendEscaped(dst[:i], rest)
-}

@@ -73,28 +73,43 @@ func (l *Log) Rule() (r Rule, on bool) { return l.options.Rule, l.options.On }
 // Format is that of the lines.
 func (l *Log) Format() *Format { return l.options.Format }
 
-// Record logs an exchange if the rule wants it. scratch is memory for the line;
-// what it returns is to be given again. It never waits for the disk.
+// Record logs an exchange if the rule wants it. scratch is memory for a line;
+// what it returns is to be given again. It never waits for the disk, and hardly
+// ever for others that log: the line is made where it is to stand or, if somebody
+// else is there, elsewhere, and then copied.
 func (l *Log) Record(r *Rule, e *Entry, scratch []byte) []byte {
 	if !r.wants(e) {
 		return scratch
 	}
-	line := append(l.options.Format.Append(scratch[:0], e), '\n')
+	if l.mu.TryLock() {
+		before := len(l.gathered)
+		l.gathered = append(l.options.Format.Append(l.gathered, e), '\n')
+		l.added(before)
+		return scratch
+	}
+	scratch = append(l.options.Format.Append(scratch[:0], e), '\n')
 	l.mu.Lock()
-	if l.closed || len(l.gathered)+len(line) > maxGathered {
+	before := len(l.gathered)
+	l.gathered = append(l.gathered, scratch...)
+	l.added(before)
+	return scratch
+}
+
+// added ends the adding of a line where so many bytes were before. If that is too
+// many, the line is lost. The caller holds mu, which is released.
+func (l *Log) added(before int) {
+	after := len(l.gathered)
+	if l.closed || after > maxGathered {
+		l.gathered = l.gathered[:before]
 		l.mu.Unlock()
 		l.lost.Add(1)
-		return line
+		return
 	}
-	before := len(l.gathered)
-	l.gathered = append(l.gathered, line...)
 	l.lines++
-	after := len(l.gathered)
 	l.mu.Unlock()
 	if before == 0 || before < writeFrom && after >= writeFrom {
 		l.signal()
 	}
-	return line
 }
 
 func (l *Log) signal() {

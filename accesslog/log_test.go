@@ -3,6 +3,7 @@ package accesslog
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -226,11 +227,39 @@ func TestLog_AllocatesNothing(t *testing.T) {
 	l := New(Options{Format: format(t, "json"), open: func() (io.WriteCloser, error) { return &disk{}, nil }})
 	defer l.Close()
 	e, line := known(), make([]byte, 0, 2048)
-	e.Request, e.Reply = nothing{}, nothing{}
 	l.mu.Lock()
 	l.gathered = make([]byte, 0, maxGathered)
 	l.mu.Unlock()
 	if n := testing.AllocsPerRun(1000, func() { line = l.Record(&all, e, line) }); n >= 1 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestLog_Many: lines of many that log at once are whole, and each one's stand in
+// their order.
+func TestLog_Many(t *testing.T) {
+	const loggers, each = 8, 500
+	d := &disk{room: -1}
+	l := New(Options{Format: format(t, "%BYTES_RECEIVED%-%BYTES_SENT%"), open: func() (io.WriteCloser, error) { return d, nil }})
+	var wg sync.WaitGroup
+	for i := range loggers {
+		wg.Go(func() {
+			e, scratch := known(), []byte(nil)
+			for j := range each {
+				e.RequestBody, e.ReplyBody = int64(i), int64(j)
+				scratch = l.Record(&all, e, scratch)
+			}
+		})
+	}
+	wg.Wait()
+	l.Close()
+	count(t, l, loggers*each, 0)
+	var next [loggers]int
+	for line := range strings.Lines(d.text.String()) {
+		var i, j int
+		if _, err := fmt.Sscanf(line, "%d-%d\n", &i, &j); err != nil || i >= loggers || j != next[i] {
+			t.Fatalf("%q: %v; %v came before", line, err, next)
+		}
+		next[i]++
 	}
 }

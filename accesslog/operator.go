@@ -7,9 +7,10 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"isthmus/http1"
 )
 
 // opKind is what an operator shows.
@@ -74,10 +75,32 @@ var operators = map[string]opKind{
 // operator shows one thing of an entry.
 type operator struct {
 	kind   opKind
-	names  [][]byte // of fields: the first that is there
-	layout []piece  // of START_TIME
-	length int      // in bytes at most; 0: any
-	text   string   // what is known beforehand
+	fields []field // the first that is there
+	layout []piece // of START_TIME
+	length int     // in bytes at most; 0: any
+	text   string  // what is known beforehand
+}
+
+// field is one of a message, by its name in lower case.
+type field struct {
+	name []byte
+	id   http1.FieldID // http1.Unknown: it is found by its name
+}
+
+// newField makes the field of a name, in any case.
+func newField(name string) field {
+	return field{[]byte(strings.ToLower(name)), http1.LookupField([]byte(name))}
+}
+
+// of finds the field in a message; h may be nil.
+func (f *field) of(h *http1.Header) ([]byte, bool) {
+	switch {
+	case h == nil:
+		return nil, false
+	case f.id != http1.Unknown:
+		return h.Get(f.id)
+	}
+	return h.Lookup(f.name)
 }
 
 // newOperator makes the operator of a name.
@@ -123,115 +146,132 @@ func fieldOperator(name, argument string, kind opKind) (operator, error) {
 		if field == "" {
 			return o, fmt.Errorf("%%%s(%s)%%: a field's name is missing", name, argument)
 		}
-		o.names = append(o.names, []byte(strings.ToLower(field)))
+		o.fields = append(o.fields, newField(field))
 	}
-	if kind == opReply && len(o.names) == 1 && string(o.names[0]) == "x-envoy-upstream-service-time" {
+	if kind == opReply && len(o.fields) == 1 && string(o.fields[0].name) == "x-envoy-upstream-service-time" {
 		return operator{kind: opServiceTime}, nil
 	}
 	return o, nil
 }
 
-// append appends what the operator shows, or nothing where there is nothing, and
-// says whether it is a number.
-func (o *operator) append(dst []byte, e *Entry) (out []byte, number bool) {
+// number reports whether JSON shows it without quotes.
+func (k opKind) number() bool {
+	switch k {
+	case opStatus, opReceived, opSent, opDuration, opRequestDuration, opResponseDuration, opReplySending, opServiceTime, opGRPCNumber, opAttempts:
+		return true
+	}
+	return false
+}
+
+// harmless reports whether what is shown never holds what would have to be
+// escaped: it is made here, or comes out of a list.
+func (k opKind) harmless() bool {
+	switch k {
+	case opStart, opProtocol, opFlags, opUpstreamLocal, opLocal, opLocalAddress, opGRPC, opTrace:
+		return true
+	}
+	return k.number()
+}
+
+// append appends what the operator shows, or nothing where there is nothing.
+func (o *operator) append(dst []byte, e *Entry) []byte {
 	switch o.kind {
 	case opStart:
-		return appendTime(dst, e.Start), false
+		return appendTime(dst, e.Start)
 	case opStartFormat:
-		return appendLayout(dst, o.layout, e.Start), false
+		return appendLayout(dst, o.layout, e.Start)
 	case opRequest:
-		return o.appendRequest(dst, e), false
+		return o.appendRequest(dst, e)
 	case opReply:
-		if e.Reply != nil {
-			for _, name := range o.names {
-				if v, ok := e.Reply.Lookup(name); ok {
-					return append(dst, v...), false
-				}
+		for i := range o.fields {
+			if v, ok := o.fields[i].of(e.Reply); ok {
+				return append(dst, v...)
 			}
 		}
 	case opProtocol:
-		return append(dst, e.Protocol...), false
+		return append(dst, e.Protocol...)
 	case opStatus:
-		return strconv.AppendInt(dst, int64(e.Status), 10), true
+		return appendInt(dst, int64(e.Status))
 	case opFlags:
-		return append(dst, e.Flags...), false
+		return append(dst, e.Flags...)
 	case opDetails:
-		return append(dst, e.Details...), false
+		return append(dst, e.Details...)
 	case opTermination:
-		return append(dst, e.Termination...), false
+		return append(dst, e.Termination...)
 	case opFailure:
-		return append(dst, e.Failure...), false
+		return append(dst, e.Failure...)
 	case opReceived:
-		return strconv.AppendInt(dst, e.RequestBody, 10), true
+		return appendInt(dst, e.RequestBody)
 	case opSent:
-		return strconv.AppendInt(dst, e.ReplyBody, 10), true
+		return appendInt(dst, e.ReplyBody)
 	case opDuration:
-		return appendMillis(dst, e.Duration), true
+		return appendMillis(dst, e.Duration)
 	case opRequestDuration:
-		return appendMillis(dst, e.Received), true
+		return appendMillis(dst, e.Received)
 	case opResponseDuration:
-		return appendMillis(dst, e.FirstByte), true
+		return appendMillis(dst, e.FirstByte)
 	case opReplySending:
 		if e.FirstByte == Unknown {
-			return dst, true
+			return dst
 		}
-		return appendMillis(dst, e.Duration-e.FirstByte), true
+		return appendMillis(dst, e.Duration-e.FirstByte)
 	case opServiceTime:
-		return appendMillis(dst, e.ServiceTime), true
+		return appendMillis(dst, e.ServiceTime)
 	case opGRPC:
 		if e.GRPCStatus == Unknown {
-			return dst, false
+			return dst
 		}
 		if e.GRPCStatus < len(grpcNames) {
-			return append(dst, grpcNames[e.GRPCStatus]...), false
+			return append(dst, grpcNames[e.GRPCStatus]...)
 		}
-		return strconv.AppendInt(dst, int64(e.GRPCStatus), 10), false
+		return appendInt(dst, int64(e.GRPCStatus))
 	case opGRPCNumber:
 		if e.GRPCStatus != Unknown {
-			return strconv.AppendInt(dst, int64(e.GRPCStatus), 10), true
+			return appendInt(dst, int64(e.GRPCStatus))
 		}
 	case opUpstreamHost:
-		return appendAddrPort(dst, e.UpstreamHost), false
+		return appendAddrPort(dst, e.UpstreamHost)
 	case opUpstreamAddress:
-		return appendAddr(dst, e.UpstreamHost), false
+		return appendAddr(dst, e.UpstreamHost)
 	case opUpstream:
-		return append(dst, e.Upstream...), false
+		return append(dst, e.Upstream...)
 	case opUpstreamLocal:
-		return appendAddrPort(dst, e.UpstreamLocal), false
+		return appendAddrPort(dst, e.UpstreamLocal)
 	case opAttempts:
-		return strconv.AppendInt(dst, int64(e.Attempts), 10), true
+		return appendInt(dst, int64(e.Attempts))
 	case opLocal:
-		return appendAddrPort(dst, e.Local), false
+		return appendAddrPort(dst, e.Local)
 	case opLocalAddress:
-		return appendAddr(dst, e.Local), false
+		return appendAddr(dst, e.Local)
 	case opRemote:
-		return appendAddrPort(dst, e.Remote), false
+		return appendAddrPort(dst, e.Remote)
 	case opRemoteAddress:
-		return appendAddr(dst, e.Remote), false
+		return appendAddr(dst, e.Remote)
 	case opServerName:
-		return append(dst, e.ServerName...), false
+		return append(dst, e.ServerName...)
 	case opRoute:
-		return append(dst, e.Route...), false
+		return append(dst, e.Route...)
 	case opPeer:
-		return append(dst, e.Peer...), false
+		return append(dst, e.Peer...)
 	case opTrace:
 		if e.Trace != [16]byte{} {
-			return hex.AppendEncode(dst, e.Trace[:]), false
+			return hex.AppendEncode(dst, e.Trace[:])
 		}
 	case opCluster:
-		return append(dst, e.Cluster...), false
+		return append(dst, e.Cluster...)
 	case opNothing:
-		return append(dst, o.text...), false
+		return append(dst, o.text...)
 	}
-	return dst, false
+	return dst
 }
 
 // appendRequest appends a field of the request, or what HTTP/2 calls a
 // pseudo-header.
 func (o *operator) appendRequest(dst []byte, e *Entry) []byte {
-	for _, name := range o.names {
-		if name[0] == ':' {
-			switch string(name) {
+	for i := range o.fields {
+		f := &o.fields[i]
+		if f.name[0] == ':' {
+			switch string(f.name) {
 			case ":method":
 				return append(dst, e.Method...)
 			case ":path":
@@ -247,13 +287,10 @@ func (o *operator) appendRequest(dst []byte, e *Entry) []byte {
 			}
 			continue
 		}
-		if string(name) == "x-request-id" && len(e.RequestID) > 0 {
+		if f.id == http1.XRequestID && len(e.RequestID) > 0 {
 			return append(dst, e.RequestID...)
 		}
-		if e.Request == nil {
-			continue
-		}
-		if v, ok := e.Request.Lookup(name); ok {
+		if v, ok := f.of(e.Request); ok {
 			return append(dst, v...)
 		}
 	}
@@ -264,96 +301,37 @@ func appendMillis(dst []byte, d time.Duration) []byte {
 	if d == Unknown {
 		return dst
 	}
-	return strconv.AppendInt(dst, d.Milliseconds(), 10)
+	return appendInt(dst, d.Milliseconds())
 }
 
 func appendAddrPort(dst []byte, a netip.AddrPort) []byte {
-	if !a.IsValid() {
-		return dst
+	if !a.Addr().Is4() {
+		if !a.IsValid() {
+			return dst
+		}
+		return a.AppendTo(dst)
 	}
-	return a.AppendTo(dst)
+	return appendInt(append(appendAddr(dst, a), ':'), int64(a.Port()))
 }
 
 func appendAddr(dst []byte, a netip.AddrPort) []byte {
-	if !a.IsValid() {
+	switch {
+	case a.Addr().Is4():
+		for i, b := range a.Addr().As4() {
+			if i > 0 {
+				dst = append(dst, '.')
+			}
+			dst = appendInt(dst, int64(b))
+		}
 		return dst
+	case a.IsValid():
+		return a.Addr().AppendTo(dst)
 	}
-	return a.Addr().AppendTo(dst)
+	return dst
 }
 
 // grpcNames are gRPC's statuses as Envoy writes them.
 var grpcNames = [...]string{
 	"OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied",
 	"ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated",
-}
-
-// piece is a part of a format of times: a text, a layout of package time,
-// fractions of a second, or the seconds since 1970.
-type piece struct {
-	literal string
-	layout  string
-	digits  int // of a fraction
-	seconds bool
-}
-
-// timeLayouts are those of strftime that are of use in a log.
-var timeLayouts = map[byte]string{
-	'Y': "2006", 'm': "01", 'd': "02", 'H': "15", 'M': "04", 'S': "05", 'y': "06", 'b': "Jan", 'a': "Mon", 'e': "_2", 'j': "002",
-	'F': "2006-01-02", 'T': "15:04:05", 'D': "01/02/06", 'R': "15:04", 'Z': "UTC", 'z': "-0700", 'I': "03", 'p': "PM", 'B': "January", 'A': "Monday",
-}
-
-// parseTimeLayout reads a format of times as strftime has it, with %3f for
-// milliseconds and the like.
-func parseTimeLayout(s string) (out []piece, err error) {
-	for i := 0; i < len(s); i++ {
-		if s[i] != '%' {
-			out = append(out, piece{literal: s[i : i+1]})
-			continue
-		}
-		i++
-		digits := 0
-		if i < len(s) && '1' <= s[i] && s[i] <= '9' {
-			digits = int(s[i] - '0')
-			i++
-		}
-		switch {
-		case i == len(s):
-			return nil, fmt.Errorf("START_TIME(%s): there is nothing behind the last %%", s)
-		case s[i] == '%':
-			out = append(out, piece{literal: "%"})
-		case s[i] == 'f':
-			if digits == 0 {
-				digits = 9
-			}
-			out = append(out, piece{digits: digits})
-		case s[i] == 's' && digits == 0:
-			out = append(out, piece{seconds: true})
-		case timeLayouts[s[i]] != "" && digits == 0:
-			out = append(out, piece{layout: timeLayouts[s[i]]})
-		default:
-			return nil, fmt.Errorf("START_TIME(%s): %%%c is not known", s, s[i])
-		}
-	}
-	return out, nil
-}
-
-func appendLayout(dst []byte, layout []piece, t time.Time) []byte {
-	t = t.UTC()
-	for _, p := range layout {
-		switch {
-		case p.digits > 0:
-			fraction := t.Nanosecond()
-			for range 9 - p.digits {
-				fraction /= 10
-			}
-			dst = appendDigits(dst, fraction, p.digits)
-		case p.seconds:
-			dst = strconv.AppendInt(dst, t.Unix(), 10)
-		case p.literal != "":
-			dst = append(dst, p.literal...)
-		default:
-			dst = t.AppendFormat(dst, p.layout)
-		}
-	}
-	return dst
 }

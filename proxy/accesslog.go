@@ -57,16 +57,15 @@ func (x *exchange) log(r *accesslog.Rule, flag string, took time.Duration) {
 		e = new(accesslog.Entry)
 		x.entry = e
 	}
-	*e = accesslog.Entry{
-		Start: time.Now().Add(-took), Duration: took,
-		Received: accesslog.Unknown, FirstByte: accesslog.Unknown, ServiceTime: accesslog.Unknown,
-		Method: x.req.Method, Path: x.req.Path, Query: x.req.Query, HasQuery: x.req.HasQuery, Authority: x.req.Authority, Scheme: x.scheme(),
-		Request: &x.req.Header, Reply: &x.replyKept,
-		Status: x.status, Flags: flag, Details: x.details(), GRPCStatus: x.tally.grpc.value(),
-		RequestBody: x.requestBody(), ReplyBody: x.tally.replyBody,
-		Attempts: x.attempts, Local: c.local(), Remote: c.remote, ServerName: c.serverName, Peer: c.identity, MTLS: c.identity != "",
-		UpstreamLocal: x.tally.upstream,
-	}
+	// It is all zero. Field by field, since a literal would be made elsewhere and copied.
+	e.Start, e.Duration = wall(x.clock).Add(-took), took
+	e.Received, e.FirstByte, e.ServiceTime = accesslog.Unknown, accesslog.Unknown, accesslog.Unknown
+	e.Method, e.Path, e.Query, e.HasQuery, e.Authority, e.Scheme = x.req.Method, x.req.Path, x.req.Query, x.req.HasQuery, x.req.Authority, x.scheme()
+	e.Request, e.Reply = &x.req.Header, &x.replyKept
+	e.Status, e.Flags, e.Details, e.GRPCStatus = x.status, flag, x.details(), x.tally.grpc.value()
+	e.RequestBody, e.ReplyBody, e.Attempts = x.requestBody(), x.tally.replyBody, x.attempts
+	e.Local, e.Remote, e.UpstreamLocal = c.local(), c.remote, x.tally.upstream
+	e.ServerName, e.Peer, e.MTLS = c.serverName, c.identity, c.identity != ""
 	e.RequestBytes, e.ReplyBytes = e.RequestBody+x.requestHead(), e.ReplyBody+int64(x.tally.replyHead)
 	if len(x.req.Method) > 0 {
 		e.Protocol = x.protocol()

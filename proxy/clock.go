@@ -23,22 +23,32 @@ func sooner(a, b instant) instant {
 
 func (t instant) time() time.Time { return epoch.Add(time.Duration(t)) }
 
-// date is a Date field's value, and the second in which it was made.
+// date is what the wall clock said in a second of the monotonic one: the value
+// of a Date field, and the moment that was 0. It is asked anew in each second,
+// since it may be set.
 type date struct {
 	second instant
 	value  []byte
+	zero   time.Time
 }
 
 var lastDate atomic.Pointer[date]
 
-// dateOf returns the value of Date for a reply that has none: who passes one on
-// has to say when it came (RFC 9110 6.6.1). t is about now.
-func dateOf(t instant) []byte {
+// dateAt returns the date of a second; t is about now.
+func dateAt(t instant) *date {
 	second := t / instant(time.Second)
 	d := lastDate.Load()
 	if d == nil || d.second != second {
-		d = &date{second, time.Now().UTC().AppendFormat(nil, "Mon, 02 Jan 2006 15:04:05 GMT")}
+		at := time.Now()
+		d = &date{second, at.UTC().AppendFormat(nil, "Mon, 02 Jan 2006 15:04:05 GMT"), at.Add(-at.Sub(epoch)).Round(0)}
 		lastDate.Store(d)
 	}
-	return d.value
+	return d
 }
+
+// dateOf returns the value of Date for a reply that has none: who passes one on
+// has to say when it came (RFC 9110 6.6.1). t is about now.
+func dateOf(t instant) []byte { return dateAt(t).value }
+
+// wall is what the wall clock says at t, which is about now.
+func wall(t instant) time.Time { return dateAt(t).zero.Add(time.Duration(t)) }
