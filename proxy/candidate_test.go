@@ -126,6 +126,46 @@ func TestCandidate_Share(t *testing.T) {
 	}
 }
 
+// TestCandidate_Limits: what both say alike of a limit is one bucket; a limit that
+// the candidate has otherwise is its own, which shadow takes nothing from, a new
+// snapshot does not fill, and which comes into force with it.
+func TestCandidate_Limits(t *testing.T) {
+	limit := func(n int) string {
+		return limitHosts + limitFilter(fmt.Sprintf("token_bucket: {max_tokens: %d, %s}", n, hourly), "")
+	}
+	shadow := mesh.Candidate{Sample: mesh.AllRequests, Sticky: "x-request-id"}
+	all := mesh.Candidate{Share: mesh.AllRequests, Sticky: "x-request-id"}
+	p := serve(t, Options{}, limit(9))
+	letIn := func(n int) {
+		t.Helper()
+		for range n {
+			if got := exchangeRaw(t, p.address("outbound"), get("one.test"), whole(1)); status(got) != "200" {
+				t.Fatalf("refused: %q", got)
+			}
+		}
+	}
+	left := func(what string, want int) {
+		t.Helper()
+		if got := passed(t, p, "one.test", "/", ""); got != want {
+			t.Errorf("%s: %d are let in, want %d", what, got, want)
+		}
+	}
+	beside(t, p, limit(9), limit(2), shadow)
+	letIn(3)
+	beside(t, p, limit(9), limit(2), all)
+	left("the candidate's own", 2)
+	beside(t, p, limit(9), limit(2), all)
+	left("the candidate's own in a new snapshot", 0)
+	publish(t, p, limit(9))
+	letIn(3)
+	beside(t, p, limit(9), limit(9)+"# alike\n", all)
+	left("of both alike, after 6 of 9", 3)
+	beside(t, p, limit(9), limit(2), all)
+	letIn(1)
+	publish(t, p, limit(2))
+	left("the candidate's own, in force", 1)
+}
+
 // TestCandidate_Upstreams: what both say alike of an upstream is one, with its
 // connections; what the candidate says otherwise is its own, counted with the
 // other, and is taken over when it comes into force.

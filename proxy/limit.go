@@ -62,13 +62,14 @@ type limitCompiler struct {
 	node    *mesh.Node
 	filters []*mesh.RateLimitFilter
 	patches []*mesh.RoutePatch
-	kept    map[string]*limiter // of the table before, by key
+	kept    map[string]*limiter // of the tables before, by key
 	made    map[string]*limiter
 }
 
 // compileLimits gives every virtual host and route of a table its limits. Their
-// buckets and counters live on from the table before as long as the rules stay
-// the same, so that a new snapshot does not fill them. The services that it asks
+// buckets and counters live on from the tables before, of which the last wins, as
+// long as the rules stay the same, so that a new snapshot does not fill them, and
+// a candidate that says the same shares them. The services that it asks
 // are entered into services. The caller holds mu.
 func (p *Proxy) compileLimits(t *table, services map[string]*ratelimit.Service, before ...*table) {
 	t.askers = p.limitServices(t.snapshot, services)

@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -239,6 +241,32 @@ func TestLimit_PerConnection(t *testing.T) {
 		if ok, refused := strings.Count(string(got), " 200 "), strings.Count(string(got), " 429 "); ok != 2 || refused != 2 {
 			t.Errorf("%d let in, %d refused, want 2 and 2: %q", ok, refused, got)
 		}
+	}
+}
+
+// TestLimit_ConnectionOutlivesSnapshots: a new snapshot fills no bucket of a
+// connection either.
+func TestLimit_ConnectionOutlivesSnapshots(t *testing.T) {
+	yaml := limitHosts + limitFilter("local_rate_limit_per_downstream_connection: true\n          token_bucket: {max_tokens: 2, "+hourly+"}", "")
+	p := serve(t, Options{}, yaml)
+	c, err := net.Dial("tcp", p.address("outbound"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	in := bufio.NewReader(c)
+	for i, want := range []int{200, 200, 429} {
+		io.WriteString(c, get("one.test"))
+		res, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, res.Body)
+		if res.StatusCode != want {
+			t.Errorf("request %d: %d, want %d", i+1, res.StatusCode, want)
+		}
+		publish(t, p, yaml)
 	}
 }
 

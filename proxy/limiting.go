@@ -203,20 +203,20 @@ func (x *exchange) refuseLimited(r *limitReply) {
 
 // connLimits are the buckets of one connection. The zero value has none.
 type connLimits struct {
-	mu      sync.Mutex // guards buckets
-	buckets map[*ratelimit.Local]*ratelimit.Buckets
+	mu      sync.Mutex                               // guards buckets
+	buckets map[*ratelimit.Counts]*ratelimit.Buckets // by what a limit keeps from snapshot to snapshot
 }
 
 func (c *connLimits) of(l *ratelimit.Local) *ratelimit.Buckets {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b := c.buckets[l]
+	b := c.buckets[l.Counts]
 	if b == nil {
 		if c.buckets == nil {
-			c.buckets = map[*ratelimit.Local]*ratelimit.Buckets{}
+			c.buckets = map[*ratelimit.Counts]*ratelimit.Buckets{}
 		}
 		b = l.NewBuckets()
-		c.buckets[l] = b
+		c.buckets[l.Counts] = b
 	}
 	return b
 }

@@ -224,7 +224,7 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 		t.keepTerminators(old)
 	}
 	services := map[string]*ratelimit.Service{}
-	p.compileLimits(t, services, old)
+	p.compileLimits(t, services, old.trialTable(), old)
 	if candidate != nil {
 		p.compileLimits(candidate, services, old.trialTable(), t)
 	}

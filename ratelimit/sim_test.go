@@ -320,7 +320,7 @@ func TestShared_Partition(t *testing.T) {
 		{"both above", []float64{300, 300, 60, 60}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for seed := range uint64(10) {
+			for seed := range uint64(5) {
 				s := newSim(4, "a", "b")
 				s.random = rand.New(rand.NewPCG(seed, 2))
 				for i, rate := range tt.rates {
