@@ -38,7 +38,7 @@ type TokenError struct {
 	Status    int    // 401; 403 for audiences, as Envoy; 503 when there never was a key set
 	Body      string // Envoy's text
 	Challenge string // for WWW-Authenticate; "": none, as only 401 asks for one
-	Cause     error  // for the log alone: it may name what clients need not know; nil: Body says all
+	Cause     error  // for the log and for callers of the mesh: it may name what others need not know; nil: Body says all
 }
 
 // Error returns the cause.

@@ -201,6 +201,11 @@ func TestAuthorize_KeysOutage(t *testing.T) {
 	if got := exchangeRaw(t, callee.address("inbound"), get("web.prod"), whole(1)); status(got) != "200" {
 		t.Errorf("without a token: %q", got)
 	}
+	atGateway := strings.NewReplacer("namespace: prod", "namespace: istio-system", "app: web", "istio: ingressgateway").Replace(tokensOf(i, "web"))
+	gw := serve(t, atEdge(), edge("web.prod")+"---\n"+entry("web.prod", replying(t, okReply).address)+atGateway)
+	if got := exchangeRaw(t, gw.address("gateway:80"), request, whole(1)); status(got) != "503" || strings.Contains(got, i.URL) {
+		t.Errorf("no key set yet, and a client from outside: %q", got)
+	}
 	i.down.Store(false)
 	await(t, "the keys", until(func() bool {
 		return status(exchangeRaw(t, callee.address("inbound"), request, whole(1))) == "200"

@@ -75,7 +75,8 @@ func (c *conn) acceptMesh() bool {
 		return false
 	}
 	if err := c.acceptTLS(id.Server(), now()+c.patience.head); err != nil {
-		c.refusedHandshake(err)
+		c.countRefused(PlainText)
+		c.refuseHandshake(err)
 		return false
 	}
 	state := c.secure.ConnectionState()
@@ -84,10 +85,14 @@ func (c *conn) acceptMesh() bool {
 	return true
 }
 
-// refusedHandshake tells of a client that could not be let in.
-func (c *conn) refusedHandshake(err error) {
-	c.countRefused(PlainText)
-	c.proxy.log.Debug("handshake failed", "listener", c.listener.name, "peer", c.peer, "error", err)
+// refuseHandshake tells of a client that could not be let in. In TLS 1.3 it has
+// sent its request by the time that its certificate is judged: it shall get to
+// read the alert that says why.
+func (c *conn) refuseHandshake(err error) {
+	c.proxy.log.Debug("handshake failed", "listener", c.listener.name, "peer", c.peer, "name", c.serverName, "error", err)
+	if !errors.Is(err, errTimeout) {
+		c.linger()
+	}
 }
 
 // inboundHost finds what a request on the inbound listener is for, and whether it

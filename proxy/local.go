@@ -50,7 +50,9 @@ func (x *exchange) refuseToken(bad *auth.TokenError) {
 	body := bad.Body
 	switch {
 	case bad.Status == 503:
-		body = bad.Error()
+		if x.conn.kind != gateway { // whose clients need not know what the mesh asks
+			body = bad.Error()
+		}
 		x.local(bad.Status, []byte(body))
 	case bad.Challenge != "":
 		x.local(bad.Status, []byte(body), "www-authenticate", bad.Challenge)

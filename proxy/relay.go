@@ -104,7 +104,7 @@ func (c *conn) terminate(s *tlsServer, name string) bool {
 	}
 	c.serverName = name
 	if err := c.acceptTLS(config, now()+c.patience.head); err != nil {
-		c.proxy.log.Debug("handshake failed", "listener", c.listener.name, "peer", c.peer, "name", name, "error", err)
+		c.refuseHandshake(err)
 		return false
 	}
 	c.https = true

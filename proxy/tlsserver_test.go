@@ -176,6 +176,9 @@ func TestTLS_Clients(t *testing.T) {
 				if (status(got) == "200") != tt.ok {
 					t.Errorf("got %q, want a reply: %v", got, tt.ok)
 				}
+				if !tt.ok && !strings.HasPrefix(got, "remote error: tls: ") {
+					t.Errorf("got %q, want to be told why", got)
+				}
 			}
 			for _, head := range up.seen() {
 				want := regexp.MustCompile(`x-forwarded-client-cert: Hash=[0-9a-f]{64};Subject="CN=\w+";URI=spiffe://a.test/ns/n/sa/\w+(;DNS=a.test)?\r\n`)
