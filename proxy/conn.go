@@ -199,6 +199,9 @@ func (c *conn) exchange(x *exchange) bool {
 	if c.aborted {
 		return false
 	}
+	if x.keep && x.pumping.unread {
+		x.keep = x.discardLeftover()
+	}
 	if !x.keep {
 		if !x.bodyRead() || c.in.len() > 0 {
 			c.linger()
@@ -303,6 +306,7 @@ func (x *exchange) release() {
 	if x.badToken != nil || x.verdict != nil || x.added.Set != nil || x.added.Add != nil {
 		x.badToken, x.verdict, x.added = nil, nil, mesh.HeaderOps{}
 	}
+	x.pumping.unread = false
 	if x.pumping.begun.Load() {
 		x.pumping.begun.Store(false)
 	}

@@ -285,8 +285,9 @@ func TestHTTP2_GoAway(t *testing.T) {
 }
 
 // TestHTTP2_EarlyReply: an upstream of HTTP/2 that answers without having read the
-// request is not waited for, and a client of HTTP/1.1 is told that what it still
-// has to send nobody reads.
+// request is not waited for. A client of HTTP/1.1 that has little left to say may
+// say it, and keeps its connection; one that has much is told that nobody reads
+// it.
 func TestHTTP2_EarlyReply(t *testing.T) {
 	up := framerServer(t, func(f *http2.Framer, h *http2.HeadersFrame) {
 		var block bytes.Buffer
@@ -294,19 +295,38 @@ func TestHTTP2_EarlyReply(t *testing.T) {
 		f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
 	})
 	p := serve(t, Options{}, overHTTP2(entry("s.test", up)))
-	c, err := net.Dial("tcp", p.address("outbound"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
-	io.WriteString(c, "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 1000000\r\n\r\nabc")
-	r := bufio.NewReader(c)
-	head, err := readHead(r)
-	if err != nil || status(head) != "413" || fieldOf(head, "connection") != "close" {
-		t.Errorf("got %q, %v", head, err)
-	}
-	if rest, _ := io.ReadAll(r); len(rest) > 0 {
-		t.Errorf("and then %q", rest)
+	for _, tt := range []struct{ name, first, rest, connection string }{
+		{"much is left", "Content-Length: 1000000\r\n\r\nabc", "", "close"},
+		{"little is left", "Content-Length: 200003\r\n\r\nabc", strings.Repeat("x", 200000), ""},
+		{"the last chunk", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "0\r\n\r\n", ""},
+		{"chunks, in pieces", "Transfer-Encoding: chunked\r\n\r\n3\r\nab", "c\r\n3\r\ndef\r\n0\r\na: b\r\n\r\n", ""},
+		{"no chunk after all", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "GET / HTTP/1.1\r\n\r\n", "broken"},
+		{"chunks without end", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", strings.Repeat("8000\r\n"+strings.Repeat("x", 0x8000)+"\r\n", 10), "broken"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := net.Dial("tcp", p.address("outbound"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(20 * time.Second))
+			io.WriteString(c, "POST / HTTP/1.1\r\nHost: s.test\r\n"+tt.first)
+			r := bufio.NewReader(c)
+			head, err := readHead(r)
+			if announced := fieldOf(head, "connection") == "close"; err != nil || status(head) != "413" || announced != (tt.connection == "close") {
+				t.Errorf("got %q, %v", head, err)
+			}
+			io.WriteString(c, tt.rest)
+			if tt.connection != "" {
+				if rest, _ := io.ReadAll(r); len(rest) > 0 {
+					t.Errorf("and then %q", rest)
+				}
+				return
+			}
+			io.WriteString(c, get("s.test"))
+			if head, err := readHead(r); err != nil || status(head) != "413" {
+				t.Errorf("the next request got %q, %v", head, err)
+			}
+		})
 	}
 }

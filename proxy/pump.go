@@ -17,6 +17,7 @@ type pumping struct {
 	rest      []byte       // of what is held of the body: what has to be sent first
 	stop      atomic.Bool
 	last      atomic.Bool // the end of the body has come and is being written
+	unread    bool        // the goroutine has ended before the body had come whole
 	outcome   chan Kind   // one value, when the goroutine has ended
 }
 
@@ -215,34 +216,37 @@ func (x *exchange) endBody(c *upstreamConn, trailers []http1.Field) Kind {
 // stopPump ends the goroutine that sends the body, if there is one, and
 // reports whether the body has been sent whole.
 func (x *exchange) stopPump(c *upstreamConn) bool {
-	if !x.pumping.active {
+	p := &x.pumping
+	if !p.active {
 		return true
 	}
-	x.pumping.active = false
+	p.active = false
+	ended := func(k Kind) bool {
+		p.unread = k == Terminated && !p.last.Load()
+		x.keep = x.keep && (k == NoError || k == Terminated)
+		return k == NoError
+	}
 	select {
-	case kind := <-x.pumping.outcome:
-		x.keep = x.keep && (kind == NoError || kind == Terminated && x.pumping.last.Load()) // the client has said all
-		return kind == NoError
+	case kind := <-p.outcome:
+		return ended(kind)
 	default:
 	}
-	if x.pumping.last.Load() {
+	if p.last.Load() {
 		// The upstream has read and answered what the goroutine is about to tell us
 		// that it has written.
 		select {
-		case kind := <-x.pumping.outcome:
-			x.keep = x.keep && (kind == NoError || kind == Terminated && x.pumping.last.Load()) // the client has said all
-			return kind == NoError
+		case kind := <-p.outcome:
+			return ended(kind)
 		case <-time.After(lastWrite):
 		}
 	}
-	x.pumping.stop.Store(true)
+	p.stop.Store(true)
 	x.conn.interrupt()
 	for {
 		c.stopWriting() // again, where the goroutine sets its own limit at the same moment
 		select {
-		case <-x.pumping.outcome:
-			x.keep = x.keep && x.pumping.last.Load() // else bytes of the body are still to come, and nobody wants them
-			return false
+		case <-p.outcome:
+			return ended(Terminated)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

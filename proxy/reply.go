@@ -171,7 +171,7 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 	case !x.pumping.active:
 	case x.conn.h2 != nil:
 		x.pumping.answered.Store(true)
-	case c.h2 != nil && !x.pumping.last.Load() && (x.res.Framing == http1.NoBody || c.h2.Ended()):
+	case c.h2 != nil && !x.pumping.last.Load() && (x.res.Framing == http1.NoBody || c.h2.Ended()) && x.leftover() > maxLeftover:
 		x.keep = false // nobody reads the rest of the request, of which the client shall know
 	}
 	reusable := c.h2 != nil || !x.res.Close && x.res.Framing != http1.UntilClose
@@ -200,22 +200,22 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 	} else {
 		c.discard()
 	}
-	if kind != NoError {
-		if kind == Terminated || kind == BadReply || kind == Timeout {
-			u.tracker.Failed(x.member.record)
-		}
-		if !x.replying {
-			return kind // the client has seen nothing of it
-		}
-		x.keep, x.kind = false, kind
-		if kind == Timeout && x.endGRPC() {
-			return kind
-		}
-		// The reply is not whole: its reader must not take it for that.
-		x.conn.aborted = true
+	if kind == NoError {
+		return NoError
+	}
+	if kind == Terminated || kind == BadReply || kind == Timeout {
+		u.tracker.Failed(x.member.record)
+	}
+	if !x.replying {
+		return kind // the client has seen nothing of it
+	}
+	x.keep, x.kind = false, kind
+	if kind == Timeout && x.endGRPC() {
 		return kind
 	}
-	return NoError
+	// The reply is not whole: its reader must not take it for that.
+	x.conn.aborted = true
+	return kind
 }
 
 // flush writes out what has been built. end says that the reply ends with it,

@@ -189,6 +189,7 @@ func TestStrict_EarlyReply(t *testing.T) {
 			{"error", "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno", "no"},
 		} {
 			t.Run("row 43: "+request.name+", "+reply.name, func(t *testing.T) {
+				t.Parallel() // some wait for a body that does not come
 				closed := make(chan struct{})
 				up := hand(t, func(a asked) bool {
 					if a.path() == "/2" {
