@@ -330,3 +330,34 @@ func TestHTTP2_EarlyReply(t *testing.T) {
 		})
 	}
 }
+
+// TestHTTP2_BrokenBody: a body that breaks at the moment at which the reply comes
+// does no harm to whoever uses the upstream's connection next.
+func TestHTTP2_BrokenBody(t *testing.T) {
+	up := framerServer(t, func(f *http2.Framer, h *http2.HeadersFrame) {
+		var block bytes.Buffer
+		hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+		f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+	})
+	p := serve(t, Options{}, overHTTP2(entry("s.test", up)))
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			for range 100 {
+				c, err := net.Dial("tcp", p.address("outbound"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c.SetDeadline(time.Now().Add(20 * time.Second))
+				io.WriteString(c, "POST / HTTP/1.1\r\nHost: s.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+				io.WriteString(c, "no chunk\r\n")
+				if head, err := readHead(bufio.NewReader(c)); err != nil || status(head) != "200" && status(head) != "400" {
+					t.Errorf("got %q, %v", head, err)
+				}
+				c.Close()
+			}
+		})
+	}
+	clients.Wait()
+}

@@ -35,10 +35,10 @@ func (x *exchange) startPump(c *upstreamConn) Kind {
 	p.outcome = make(chan Kind, 1)
 	go func(outcome chan<- Kind) {
 		kind := x.pump(c)
-		outcome <- kind
 		if kind != NoError && kind != Terminated {
 			c.interrupt() // the reply will not come: whoever waits for it shall know
 		}
+		outcome <- kind // from here on, c may be another exchange's
 	}(p.outcome)
 	return NoError
 }
