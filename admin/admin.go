@@ -21,8 +21,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"isthmus/explain"
 	"isthmus/history"
 	"isthmus/telemetry"
@@ -174,11 +172,11 @@ type State interface {
 	Quit()
 }
 
-// New returns the handler of the admin listener. g is what the metrics page shows.
-func New(s State, g prometheus.Gatherer) http.Handler {
+// New returns the handler of the admin listener. metrics serves their page.
+func New(s State, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	console(mux)
-	addMetrics(mux, g)
+	addMetrics(mux, metrics)
 	mux.HandleFunc("GET /ready", ready(s))
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		st := s.Status()

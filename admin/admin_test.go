@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"isthmus/canary"
 	"isthmus/explain"
 	"isthmus/history"
@@ -132,7 +130,7 @@ func ask(h http.Handler, method, target string, change func(*http.Request)) *htt
 
 // TestNew_JSON holds the keys that scripts rely on.
 func TestNew_JSON(t *testing.T) {
-	h := New(&state{}, prometheus.NewRegistry())
+	h := New(&state{}, http.NotFoundHandler())
 	for path, keys := range map[string][]string{
 		"/endpoints": {"service", "address", "cluster", "locality", "healthy", "source", "owner", "weight", "labels", "identity", "age"},
 		"/members":   {"name", "cluster", "locality", "address", "state", "version"},
@@ -175,7 +173,7 @@ func TestNew_Ready(t *testing.T) {
 	for _, h := range []struct {
 		handler http.Handler
 		path    string
-	}{{New(s, prometheus.NewRegistry()), "/ready"}, {Probes(s), "/healthz/ready"}} {
+	}{{New(s, http.NotFoundHandler()), "/ready"}, {Probes(s), "/healthz/ready"}} {
 		s.status.Ready = false
 		if w := ask(h.handler, "GET", h.path, nil); w.Code != 503 || !strings.Contains(w.Body.String(), "draining") {
 			t.Errorf("%s while draining: %d %s", h.path, w.Code, w.Body)
@@ -190,7 +188,7 @@ func TestNew_Ready(t *testing.T) {
 // TestNew_Acts: only POST does something, and not for a web page.
 func TestNew_Acts(t *testing.T) {
 	s := &state{}
-	h := New(s, prometheus.NewRegistry())
+	h := New(s, http.NotFoundHandler())
 	for _, tt := range []struct {
 		method, path string
 		change       func(*http.Request)
@@ -215,7 +213,7 @@ func TestNew_Acts(t *testing.T) {
 
 // TestNew_Pages: every link of the first page leads somewhere.
 func TestNew_Pages(t *testing.T) {
-	h := New(&state{}, prometheus.NewRegistry())
+	h := New(&state{}, http.NotFoundHandler())
 	page := ask(h, "GET", "/", nil).Body.String()
 	for _, path := range []string{"/status", "/endpoints", "/members", "/routes", "/clusters", "/config_dump"} {
 		if !strings.Contains(page, `href="`+path+`"`) {
@@ -229,7 +227,7 @@ func TestNew_Pages(t *testing.T) {
 
 // TestNew_Why: one request by its id, the latest without, and what is no number.
 func TestNew_Why(t *testing.T) {
-	h := New(&state{}, prometheus.NewRegistry())
+	h := New(&state{}, http.NotFoundHandler())
 	for _, tt := range []struct {
 		target string
 		status int
@@ -252,7 +250,7 @@ func TestNew_Why(t *testing.T) {
 // TestNew_History: what is compared where one or both revisions are left out,
 // and what cannot be done.
 func TestNew_History(t *testing.T) {
-	h := New(&state{}, prometheus.NewRegistry())
+	h := New(&state{}, http.NotFoundHandler())
 	for _, tt := range []struct {
 		method, target string
 		status         int
@@ -279,7 +277,7 @@ func TestNew_History(t *testing.T) {
 
 // TestNew_Canary: what is shown of a candidate, and what may be asked of it.
 func TestNew_Canary(t *testing.T) {
-	h := New(&state{}, prometheus.NewRegistry())
+	h := New(&state{}, http.NotFoundHandler())
 	for _, tt := range []struct {
 		method, target string
 		status         int

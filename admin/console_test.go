@@ -9,14 +9,12 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TestConsole: the page and every file of it are served, under a policy that
 // runs nothing else.
 func TestConsole(t *testing.T) {
-	h := New(&state{}, prometheus.NewRegistry())
+	h := New(&state{}, http.NotFoundHandler())
 	page := ask(h, "GET", "/", nil)
 	if got := page.Header().Get("Content-Security-Policy"); !strings.HasPrefix(got, "default-src 'none'; script-src 'self'; style-src 'self'") || strings.Contains(got, "unsafe") {
 		t.Errorf("policy %q", got)
@@ -74,7 +72,7 @@ func TestList_Parts(t *testing.T) {
 	for i := range 2500 {
 		w.endpoints = append(w.endpoints, Endpoint{Service: "s.n", Address: fmt.Sprintf("10.0.%d.%d:80", i/250, i%250), Healthy: i%5 != 0, Labels: map[string]string{"app": "web"}})
 	}
-	h := New(w, prometheus.NewRegistry())
+	h := New(w, http.NotFoundHandler())
 	for _, tt := range []struct {
 		query        string
 		total, first string
@@ -123,7 +121,7 @@ func TestGuard_SameOrigin(t *testing.T) {
 		{"no origin, but another site", "", "cross-site", 403},
 	} {
 		s := &state{}
-		w := ask(New(s, prometheus.NewRegistry()), "POST", "/reload", func(r *http.Request) {
+		w := ask(New(s, http.NotFoundHandler()), "POST", "/reload", func(r *http.Request) {
 			if tt.origin != "" {
 				r.Header.Set("Origin", tt.origin)
 			}

@@ -6,27 +6,20 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"isthmus/canary"
 )
 
 // Metrics returns the handler of the metrics listener: the health checks of
-// [Probes], and what g gathers at /metrics and /stats/prometheus.
-func Metrics(s State, g prometheus.Gatherer) http.Handler {
+// [Probes], and the page of the metrics at /metrics and /stats/prometheus.
+func Metrics(s State, page http.Handler) http.Handler {
 	mux := Probes(s)
-	addMetrics(mux, g)
+	addMetrics(mux, page)
 	return mux
 }
 
-// maxScrapes is how many may gather at a time: each holds the page in memory.
-const maxScrapes = 4
-
-// addMetrics adds the page of the metrics. Whoever asks for OpenMetrics gets
-// exemplars with it. It is not compressed: that would cost more than all the rest
-// of it.
-func addMetrics(mux *http.ServeMux, g prometheus.Gatherer) {
-	page := promhttp.HandlerFor(g, promhttp.HandlerOpts{EnableOpenMetrics: true, DisableCompression: true, MaxRequestsInFlight: maxScrapes})
+// addMetrics adds the page of the metrics.
+func addMetrics(mux *http.ServeMux, page http.Handler) {
 	mux.Handle("GET /metrics", page)
 	mux.Handle("GET /stats/prometheus", page)
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"isthmus/telemetry"
 )
 
 func TestMetrics(t *testing.T) {
@@ -13,7 +15,7 @@ func TestMetrics(t *testing.T) {
 	if err := r.Register(NewCollector(s)); err != nil {
 		t.Fatal(err)
 	}
-	h := Metrics(s, r)
+	h := Metrics(s, telemetry.Handler(1, r))
 	for _, path := range []string{"/metrics", "/stats/prometheus"} {
 		w := ask(h, "GET", path, nil)
 		for _, line := range []string{

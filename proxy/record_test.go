@@ -4,40 +4,61 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"net/http/httptest"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"isthmus/telemetry"
 )
+
+// sample is a line of the metrics.
+type sample struct {
+	name   string
+	labels map[string]string
+	value  float64
+}
+
+var sampleLine = regexp.MustCompile(`(?m)^(\w+)\{(.*)\} (\S+)$`)
+var sampleLabel = regexp.MustCompile(`(\w+)="([^"]*)"`)
+
+// samples are the lines that a source shows.
+func samples(t *testing.T, s telemetry.Source) (out []sample) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	telemetry.Handler(1, prometheus.NewRegistry(), s).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	for _, line := range sampleLine.FindAllStringSubmatch(w.Body.String(), -1) {
+		value, err := strconv.ParseFloat(line[3], 64)
+		if err != nil {
+			t.Fatal(line, err)
+		}
+		labels := map[string]string{}
+		for _, l := range sampleLabel.FindAllStringSubmatch(line[2], -1) {
+			labels[l[1]] = l[2]
+		}
+		out = append(out, sample{line[1], labels, value})
+	}
+	return out
+}
 
 // counted returns the proxy's request counters as "labels value", for the
 // labels given.
-func counted(t *testing.T, p *Proxy, names ...string) []string {
+func counted(t *testing.T, p *Proxy, names ...string) (out []string) {
 	t.Helper()
-	reg := prometheus.NewPedanticRegistry()
-	reg.MustRegister(p.Requests())
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []string
-	for _, f := range families {
-		if f.GetName() != "istio_requests_total" {
+	for _, s := range samples(t, p.Requests()) {
+		if s.name != "istio_requests_total" {
 			continue
 		}
-		for _, m := range f.Metric {
-			var line []string
-			for _, name := range names {
-				for _, l := range m.Label {
-					if l.GetName() == name {
-						line = append(line, l.GetValue())
-					}
-				}
-			}
-			out = append(out, fmt.Sprint(strings.Join(line, " "), " ", m.Counter.GetValue()))
+		var line []string
+		for _, name := range names {
+			line = append(line, s.labels[name])
 		}
+		out = append(out, fmt.Sprint(strings.Join(line, " "), " ", s.value))
 	}
 	slices.Sort(out)
 	return out

@@ -19,8 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"isthmus/mesh"
 )
 
@@ -109,21 +107,11 @@ func greeting(t testing.TB, address, name string) (string, error) {
 // relayed sums up the metrics of relayed connections.
 func relayed(t *testing.T, p *Proxy) string {
 	t.Helper()
-	reg := prometheus.NewPedanticRegistry()
-	reg.MustRegister(p.Connections())
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
 	sums, flags := map[string]float64{}, map[string]float64{}
-	for _, f := range families {
-		for _, m := range f.Metric {
-			sums[f.GetName()] += m.Counter.GetValue()
-			for _, l := range m.Label {
-				if f.GetName() == "istio_tcp_connections_closed_total" && l.GetName() == "response_flags" {
-					flags[l.GetValue()] += m.Counter.GetValue()
-				}
-			}
+	for _, s := range samples(t, p.Connections()) {
+		sums[s.name] += s.value
+		if s.name == "istio_tcp_connections_closed_total" {
+			flags[s.labels["response_flags"]] += s.value
 		}
 	}
 	return fmt.Sprintf("opened %v sent %v received %v closed %v",

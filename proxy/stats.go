@@ -23,32 +23,35 @@ func (p *Proxy) Connections() *telemetry.Store[telemetry.Connections, *telemetry
 // Links returns the counters by the places that exchanges went to.
 func (p *Proxy) Links() *telemetry.Links { return p.options.stores.links }
 
-// requestsInUse returns the counters that the upstreams in use hold.
-func (p *Proxy) requestsInUse() []*telemetry.Requests {
-	list := append(p.unrouted[:len(p.unrouted):len(p.unrouted)], p.answered[:]...)
+// requestsInUse finds the counters that the upstreams in use hold.
+func (p *Proxy) requestsInUse(found func(*telemetry.Requests)) {
+	for kind := range p.unrouted {
+		found(p.unrouted[kind])
+		found(p.answered[kind])
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, u := range p.inUse() {
-		list = append(list, u.live.unreached)
+		found(u.live.unreached)
 		for _, m := range u.members {
-			list = append(list, m.requests.Load())
+			found(m.requests.Load())
 		}
 	}
-	return list
 }
 
 // connectionsInUse does so for relayed connections.
-func (p *Proxy) connectionsInUse() []*telemetry.Connections {
-	list := p.unroutedConns[:len(p.unroutedConns):len(p.unroutedConns)]
+func (p *Proxy) connectionsInUse(found func(*telemetry.Connections)) {
+	for _, c := range p.unroutedConns {
+		found(c)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, u := range p.inUse() {
-		list = append(list, u.live.unreachedRelays)
+		found(u.live.unreachedRelays)
 		for _, m := range u.members {
-			list = append(list, m.relays.Load())
+			found(m.relays.Load())
 		}
 	}
-	return list
 }
 
 // relaysOf finds where a connection relayed to a member is counted.

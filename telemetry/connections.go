@@ -3,18 +3,16 @@ package telemetry
 import (
 	"sync"
 	"sync/atomic"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Connections counts the connections that bear the same Labels and whose bytes
 // are passed on as they come. Bytes count as they move, so that a connection of
 // a week is seen all along. Its methods may be called by any goroutine.
 type Connections struct {
+	life
 	labels         Labels
 	opened         atomic.Uint64
 	sent, received atomic.Uint64
-	gone           atomic.Bool // the store has forgotten it
 
 	mu     sync.Mutex // guards closed
 	closed map[string]uint64
@@ -41,8 +39,6 @@ func (c *Connections) Close(flag string) {
 	c.closed[flag]++
 }
 
-func (c *Connections) forget() { c.gone.Store(true) }
-
 // total changes with whatever happens to the connections.
 func (c *Connections) total() uint64 {
 	n := c.opened.Load() + c.sent.Load() + c.received.Load()
@@ -55,31 +51,40 @@ func (c *Connections) total() uint64 {
 }
 
 var (
-	openedDesc   = prometheus.NewDesc("istio_tcp_connections_opened_total", "Connections passed on as they come, by who called whom.", labelNames, nil)
-	closedDesc   = prometheus.NewDesc("istio_tcp_connections_closed_total", "Those that have ended, and how.", labelNames, nil)
-	sentDesc     = prometheus.NewDesc("istio_tcp_sent_bytes_total", "Bytes to clients on such connections.", labelNames, nil)
-	receivedDesc = prometheus.NewDesc("istio_tcp_received_bytes_total", "Bytes from clients on such connections.", labelNames, nil)
+	openedFamily   = family{"istio_tcp_connections_opened_total", "counter", "Connections passed on as they come, by who called whom."}
+	closedFamily   = family{"istio_tcp_connections_closed_total", "counter", "Those that have ended, and how."}
+	sentFamily     = family{"istio_tcp_sent_bytes_total", "counter", "Bytes to clients on such connections."}
+	receivedFamily = family{"istio_tcp_received_bytes_total", "counter", "Bytes from clients on such connections."}
+
+	connectionFamilies = []*family{&openedFamily, &closedFamily, &sentFamily, &receivedFamily}
 )
 
-func (*Connections) describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{openedDesc, closedDesc, sentDesc, receivedDesc} {
-		out <- d
-	}
-}
+func (*Connections) families() []*family { return connectionFamilies }
 
-// collect shows the counters.
-func (c *Connections) collect(out chan<- prometheus.Metric) {
+// show adds what the counters say to one of the families.
+func (c *Connections) show(p *Page, f *family) {
 	opened := c.opened.Load()
 	if opened == 0 {
 		return
 	}
-	v := c.labels.values("tcp", NoFlag)
-	out <- counter(openedDesc, float64(opened), v...)
-	out <- counter(sentDesc, float64(c.sent.Load()), v...)
-	out <- counter(receivedDesc, float64(c.received.Load()), v...)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for flag, n := range c.closed {
-		out <- counter(closedDesc, float64(n), c.labels.values("tcp", flag)...)
+	var v labelValues
+	c.labels.fill(&v)
+	v[requestProtocol], v[responseFlags] = "tcp", NoFlag
+	p.set(connectionLabels, v[:responseCode]...)
+	switch f {
+	case &openedFamily:
+		p.count(f, opened)
+	case &sentFamily:
+		p.count(f, c.sent.Load())
+	case &receivedFamily:
+		p.count(f, c.received.Load())
+	case &closedFamily:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for flag, n := range c.closed {
+			v[responseFlags] = flag
+			p.set(connectionLabels, v[:responseCode]...)
+			p.count(f, n)
+		}
 	}
 }

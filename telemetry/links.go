@@ -1,11 +1,10 @@
 package telemetry
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Place is where a proxy or an endpoint is.
@@ -46,7 +45,7 @@ func (l *Link) Reply(status int, waited time.Duration, sent, received int64) {
 // RoundTrip notes how long the kernel takes a round trip to be.
 func (l *Link) RoundTrip(d time.Duration) { l.roundTrip.Store(int64(d)) }
 
-// Links are those of one proxy. It is a [prometheus.Collector].
+// Links are those of one proxy.
 type Links struct {
 	from Place
 
@@ -105,40 +104,58 @@ func (l *Links) List() []LinkStats {
 }
 
 var (
-	linkLabels      = []string{"source_cluster", "source_locality", "destination_cluster", "destination_locality"}
-	linkDesc        = prometheus.NewDesc("isthmus_link_requests_total", "Requests by the place of the endpoint that was tried last: success (below 500), error (from 500 on), lost (no reply).", append(linkLabels[:4:4], "outcome"), nil)
-	linkSentDesc    = prometheus.NewDesc("isthmus_link_sent_bytes_total", "Bytes of requests to a place.", linkLabels, nil)
-	linkReplyDesc   = prometheus.NewDesc("isthmus_link_received_bytes_total", "Bytes of replies from a place.", linkLabels, nil)
-	linkLatencyDesc = prometheus.NewDesc("isthmus_link_latency_milliseconds", "How long replies from a place took to begin.", linkLabels, nil)
-	linkConnectDesc = prometheus.NewDesc("isthmus_link_connect_failures_total", "Connections to a place that could not be opened: refused, timeout, tls.", append(linkLabels[:4:4], "reason"), nil)
-	linkRTTDesc     = prometheus.NewDesc("isthmus_link_rtt_seconds", "Round trip to a place, as the kernel has it of a connection in use.", linkLabels, nil)
+	linkFamily        = family{"isthmus_link_requests_total", "counter", "Requests by the place of the endpoint that was tried last: success (below 500), error (from 500 on), lost (no reply)."}
+	linkSentFamily    = family{"isthmus_link_sent_bytes_total", "counter", "Bytes of requests to a place."}
+	linkReplyFamily   = family{"isthmus_link_received_bytes_total", "counter", "Bytes of replies from a place."}
+	linkLatencyFamily = family{"isthmus_link_latency_milliseconds", "histogram", "How long replies from a place took to begin."}
+	linkConnectFamily = family{"isthmus_link_connect_failures_total", "counter", "Connections to a place that could not be opened: refused, timeout, tls."}
+	linkRTTFamily     = family{"isthmus_link_rtt_seconds", "gauge", "Round trip to a place, as the kernel has it of a connection in use."}
+
+	linkLabels     = newLabels("source_cluster", "source_locality", "destination_cluster", "destination_locality")
+	outcomeLabels  = newLabels("source_cluster", "source_locality", "destination_cluster", "destination_locality", "outcome")
+	connectsLabels = newLabels("source_cluster", "source_locality", "destination_cluster", "destination_locality", "reason")
 )
 
-// Describe implements prometheus.Collector.
-func (l *Links) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{linkDesc, linkSentDesc, linkReplyDesc, linkLatencyDesc, linkConnectDesc, linkRTTDesc} {
-		out <- d
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (l *Links) Collect(out chan<- prometheus.Metric) {
+// Show implements [Source].
+func (l *Links) Show(p *Page) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for to, k := range l.byTo {
-		v := []string{l.from.Cluster, l.from.Locality, to.Cluster, to.Locality}
-		with := func(last string) []string { return append(v[:4:4], last) }
-		out <- counter(linkDesc, float64(k.succeeded.Load()), with("success")...)
-		out <- counter(linkDesc, float64(k.failed.Load()), with("error")...)
-		out <- counter(linkDesc, float64(k.lost.Load()), with("lost")...)
-		out <- counter(linkSentDesc, float64(k.sent.Load()), v...)
-		out <- counter(linkReplyDesc, float64(k.received.Load()), v...)
-		out <- k.latency.metric(linkLatencyDesc, float64(time.Millisecond), v)
-		out <- counter(linkConnectDesc, float64(k.Refused.Load()), with("refused")...)
-		out <- counter(linkConnectDesc, float64(k.Silent.Load()), with("timeout")...)
-		out <- counter(linkConnectDesc, float64(k.Handshakes.Load()), with("tls")...)
-		if d := k.roundTrip.Load(); d != 0 {
-			out <- gauge(linkRTTDesc, time.Duration(d).Seconds(), v...)
+	byTo := maps.Clone(l.byTo)
+	l.mu.Unlock()
+	each := func(f *family, show func(to Place, k *Link)) {
+		p.begin(f)
+		for to, k := range byTo {
+			show(to, k)
 		}
 	}
+	plain := func(to Place) { p.set(linkLabels, l.from.Cluster, l.from.Locality, to.Cluster, to.Locality) }
+	each(&linkFamily, func(to Place, k *Link) {
+		for _, o := range [...]struct {
+			name string
+			n    *atomic.Uint64
+		}{{"success", &k.succeeded}, {"error", &k.failed}, {"lost", &k.lost}} {
+			p.set(outcomeLabels, l.from.Cluster, l.from.Locality, to.Cluster, to.Locality, o.name)
+			p.count(&linkFamily, o.n.Load())
+		}
+	})
+	each(&linkSentFamily, func(to Place, k *Link) { plain(to); p.count(&linkSentFamily, k.sent.Load()) })
+	each(&linkReplyFamily, func(to Place, k *Link) { plain(to); p.count(&linkReplyFamily, k.received.Load()) })
+	each(&linkLatencyFamily, func(to Place, k *Link) {
+		plain(to)
+		p.histogram(&linkLatencyFamily, &k.latency, float64(time.Millisecond), nil)
+	})
+	each(&linkConnectFamily, func(to Place, k *Link) {
+		for _, o := range [...]struct {
+			reason string
+			n      *atomic.Uint64
+		}{{"refused", &k.Refused}, {"timeout", &k.Silent}, {"tls", &k.Handshakes}} {
+			p.set(connectsLabels, l.from.Cluster, l.from.Locality, to.Cluster, to.Locality, o.reason)
+			p.count(&linkConnectFamily, o.n.Load())
+		}
+	})
+	each(&linkRTTFamily, func(to Place, k *Link) {
+		if d := k.roundTrip.Load(); d != 0 {
+			plain(to)
+			p.value(&linkRTTFamily, time.Duration(d).Seconds())
+		}
+	})
 }

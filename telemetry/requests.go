@@ -5,16 +5,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Requests counts the exchanges that bear the same Labels. Its methods may be
 // called by any goroutine.
 type Requests struct {
+	life
 	labels  Labels
 	classes [6]atomic.Pointer[class] // of statuses, without a flag
-	gone    atomic.Bool              // the store has forgotten it
 
 	mu    sync.Mutex // guards others, and the making of series
 	other map[outcome]*series
@@ -50,12 +48,6 @@ const (
 
 // NewRequests makes the counters for labels.
 func NewRequests(l Labels) *Requests { return &Requests{labels: l} }
-
-// Gone reports whether the counters are shown no more: whoever keeps them has to
-// ask for new ones.
-func (r *Requests) Gone() bool { return r.gone.Load() }
-
-func (r *Requests) forget() { r.gone.Store(true) }
 
 // Record counts an exchange.
 func (r *Requests) Record(e *Exchange) {
@@ -128,37 +120,59 @@ func (r *Requests) total() (n uint64) {
 }
 
 var (
-	requestsDesc = prometheus.NewDesc("istio_requests_total", "Requests by who called whom and what became of them.", requestLabelNames, nil)
-	durationDesc = prometheus.NewDesc("istio_request_duration_milliseconds", "How long requests took, until the last of the reply was sent.", requestLabelNames, nil)
-	sizeDesc     = prometheus.NewDesc("istio_request_bytes", "How large requests were, head and body.", requestLabelNames, nil)
-	replyDesc    = prometheus.NewDesc("istio_response_bytes", "How large replies were, head and body.", requestLabelNames, nil)
+	requestsFamily = family{"istio_requests_total", "counter", "Requests by who called whom and what became of them."}
+	durationFamily = family{"istio_request_duration_milliseconds", "histogram", "How long requests took, until the last of the reply was sent."}
+	sizeFamily     = family{"istio_request_bytes", "histogram", "How large requests were, head and body."}
+	replyFamily    = family{"istio_response_bytes", "histogram", "How large replies were, head and body."}
+
+	requestFamilies = []*family{&requestsFamily, &durationFamily, &sizeFamily, &replyFamily}
 )
 
-// Describe implements [prometheus.Collector], for requests of any labels.
-func (*Requests) describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{requestsDesc, durationDesc, sizeDesc, replyDesc} {
-		out <- d
-	}
+func (*Requests) families() []*family { return requestFamilies }
+
+// show adds what the counters say to one of the families.
+func (r *Requests) show(p *Page, f *family) {
+	var v labelValues
+	r.labels.fill(&v)
+	r.each(func(o outcome, s *series) {
+		o.fill(&v)
+		p.set(requestLabels, v[:]...)
+		switch f {
+		case &requestsFamily:
+			p.count(f, s.took.count())
+		case &durationFamily:
+			p.histogram(f, &s.took, float64(time.Millisecond), s.exemplar.Load())
+		case &sizeFamily:
+			p.histogram(f, &s.request, 1, nil)
+		case &replyFamily:
+			p.histogram(f, &s.reply, 1, nil)
+		}
+	})
 }
 
-// collect shows the counters.
-func (r *Requests) collect(out chan<- prometheus.Metric) {
-	r.each(func(o outcome, s *series) {
-		protocol, grpc := "http", ""
-		if o.grpc != NoGRPC {
-			protocol = "grpc"
-			if o.grpc != GRPCNoStatus {
-				grpc = strconv.Itoa(o.grpc)
-			}
+// fill sets the labels that say what became of exchanges.
+func (o *outcome) fill(v *labelValues) {
+	v[requestProtocol], v[grpcStatus] = "http", ""
+	if o.grpc != NoGRPC {
+		v[requestProtocol] = "grpc"
+		if o.grpc != GRPCNoStatus {
+			v[grpcStatus] = strconv.Itoa(o.grpc)
 		}
-		v := append(r.labels.values(protocol, o.flag), strconv.Itoa(o.status), grpc)
-		out <- counter(requestsDesc, float64(s.took.count()), v...)
-		took := s.took.metric(durationDesc, float64(time.Millisecond), v)
-		if x := s.exemplar.Load(); x != nil {
-			took = x.on(took)
-		}
-		out <- took
-		out <- s.request.metric(sizeDesc, 1, v)
-		out <- s.reply.metric(replyDesc, 1, v)
-	})
+	}
+	v[responseFlags], v[responseCode] = o.flag, statusText(o.status)
+}
+
+// statuses are those there are, as text.
+var statuses = func() (t [600]string) {
+	for i := range t {
+		t[i] = strconv.Itoa(i)
+	}
+	return t
+}()
+
+func statusText(status int) string {
+	if status >= 0 && status < len(statuses) {
+		return statuses[status]
+	}
+	return strconv.Itoa(status)
 }

@@ -2,10 +2,9 @@ package telemetry
 
 import (
 	"encoding/hex"
+	"strconv"
 	"sync/atomic"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // bounds are the upper bounds of Istio's histograms, of milliseconds and of bytes
@@ -20,13 +19,17 @@ type histogram struct {
 
 // observe counts a value; unit is how much of it is one of the bounds' units.
 func (h *histogram) observe(v int64, unit float64) {
-	scaled := float64(v) / unit
+	h.buckets[bucket(float64(v)/unit)].Add(1)
+	h.sum.Add(v)
+}
+
+// bucket is the place of the bucket that a value belongs to.
+func bucket(v float64) int {
 	i := 0
-	for i < len(bounds) && scaled > bounds[i] {
+	for i < len(bounds) && v > bounds[i] {
 		i++
 	}
-	h.buckets[i].Add(1)
-	h.sum.Add(v)
+	return i
 }
 
 func (h *histogram) count() (n uint64) {
@@ -34,17 +37,6 @@ func (h *histogram) count() (n uint64) {
 		n += h.buckets[i].Load()
 	}
 	return n
-}
-
-func (h *histogram) metric(d *prometheus.Desc, unit float64, labels []string) prometheus.Metric {
-	count, buckets := uint64(0), make(map[float64]uint64, len(bounds))
-	for i := range h.buckets {
-		count += h.buckets[i].Load()
-		if i < len(bounds) {
-			buckets[bounds[i]] = count
-		}
-	}
-	return prometheus.MustNewConstHistogram(d, count, float64(h.sum.Load())/unit, buckets, labels...)
 }
 
 // series is one combination of labels: how many exchanges took how long, and how
@@ -70,15 +62,9 @@ type exemplar struct {
 	at    time.Time
 }
 
-// on adds the exemplar to a histogram of durations. It is shown to whoever asks
-// for OpenMetrics.
-func (x *exemplar) on(m prometheus.Metric) prometheus.Metric {
-	with, err := prometheus.NewMetricWithExemplars(m, prometheus.Exemplar{
-		Value: float64(x.took) / float64(time.Millisecond), Timestamp: x.at,
-		Labels: prometheus.Labels{"trace_id": hex.EncodeToString(x.trace[:])},
-	})
-	if err != nil {
-		return m
-	}
-	return with
+// append adds the exemplar to the line of its bucket.
+func (x *exemplar) append(dst []byte, unit float64) []byte {
+	dst = hex.AppendEncode(append(dst, ` # {trace_id="`...), x.trace[:])
+	dst = strconv.AppendFloat(append(dst, `"} `...), float64(x.took)/unit, 'g', -1, 64)
+	return strconv.AppendFloat(append(dst, ' '), float64(x.at.UnixMilli())/1e3, 'f', 3, 64)
 }

@@ -23,21 +23,34 @@ const (
 // counters are what a store keeps.
 type counters interface {
 	total() uint64
-	forget()
-	describe(chan<- *prometheus.Desc)
-	collect(chan<- prometheus.Metric)
+	lifetime() *life
+	families() []*family
+	show(*Page, *family)
 }
 
+// life is what a store knows of a counter, which embeds it.
+type life struct {
+	gone  atomic.Bool   // the store has forgotten it
+	round atomic.Uint64 // of the page for which it was last found in use
+}
+
+func (l *life) lifetime() *life { return l }
+
+// Gone reports whether the counters are shown no more: whoever keeps them has to
+// ask for new ones.
+func (l *life) Gone() bool { return l.gone.Load() }
+
 // Store hands out counters by their labels, so that all who bear the same count
-// together, and forgets those that are of no more use. It is a
-// [prometheus.Collector]. Its methods may be called by any goroutine.
+// together, and forgets those that are of no more use. Its methods may be called
+// by any goroutine.
 type Store[T any, C interface {
 	*T
 	counters
 }] struct {
 	make  func(Labels) *T
-	inUse func() []*T
+	inUse func(found func(*T))
 	over  atomic.Uint64 // how often there were too many labels
+	round atomic.Uint64 // how many pages were made
 
 	mu       sync.Mutex // guards what is below
 	byLabels map[Labels]*kept[T]
@@ -51,12 +64,12 @@ type kept[T any] struct {
 	changed time.Time // when it last was in use or had changed since
 }
 
-// NewStore makes a store. inUse says which counters are held, and are to be kept
-// though nothing is counted; make makes one.
+// NewStore makes a store. inUse finds the counters that are held, and are to be
+// kept though nothing is counted; make makes one.
 func NewStore[T any, C interface {
 	*T
 	counters
-}](make func(Labels) *T, inUse func() []*T) *Store[T, C] {
+}](make func(Labels) *T, inUse func(found func(*T))) *Store[T, C] {
 	return &Store[T, C]{make: make, inUse: inUse, byLabels: map[Labels]*kept[T]{}}
 }
 
@@ -79,32 +92,29 @@ func (s *Store[T, C]) Of(l Labels) *T {
 	return k.counter
 }
 
-// Describe implements prometheus.Collector.
-func (s *Store[T, C]) Describe(out chan<- *prometheus.Desc) { C(nil).describe(out) }
-
-// Collect implements prometheus.Collector. What is of no more use is forgotten by
-// the way.
-func (s *Store[T, C]) Collect(out chan<- prometheus.Metric) {
-	for _, c := range s.sweep() {
-		C(c).collect(out)
+// Show implements [Source]. What is of no more use is forgotten by the way.
+func (s *Store[T, C]) Show(p *Page) {
+	list := s.sweep()
+	for _, f := range C(nil).families() {
+		p.begin(f)
+		for _, c := range list {
+			C(c).show(p, f)
+		}
 	}
 }
 
 // sweep forgets what is of no more use and returns the rest.
 func (s *Store[T, C]) sweep() []*T {
-	held := map[*T]bool{}
-	for _, c := range s.inUse() {
-		held[c] = true
-	}
+	held := s.held()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := make([]*T, 0, len(s.byLabels)+1)
 	now := time.Now()
 	for l, k := range s.byLabels {
-		if total := C(k.counter).total(); held[k.counter] || total != k.total {
+		if total := C(k.counter).total(); C(k.counter).lifetime().round.Load() >= held || total != k.total {
 			k.total, k.changed = total, now
 		} else if now.Sub(k.changed) > keptFor {
-			C(k.counter).forget()
+			C(k.counter).lifetime().gone.Store(true)
 			delete(s.byLabels, l)
 			continue
 		}
@@ -114,6 +124,14 @@ func (s *Store[T, C]) sweep() []*T {
 		list = append(list, s.rest)
 	}
 	return list
+}
+
+// held marks what is in use with the number of a round, which it returns. Others
+// may do so at the same time, with higher numbers.
+func (s *Store[T, C]) held() uint64 {
+	round := s.round.Add(1)
+	s.inUse(func(c *T) { C(c).lifetime().round.Store(round) })
+	return round
 }
 
 // List returns all counters that are shown.

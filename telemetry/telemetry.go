@@ -27,44 +27,60 @@ type Labels struct {
 	MTLS bool // that the caller has proved who it is; "source" reports nothing of it
 }
 
-// labelNames are those of all of Istio's metrics, in the order of Labels.values.
-var labelNames = []string{
+// The places of labels in labelNames, of those that are set one by one.
+const (
+	securityPolicy = 20 + iota
+	requestProtocol
+	responseFlags
+	responseCode // and what is behind it, of requests alone
+	grpcStatus
+	numLabels
+)
+
+// labelNames are those of all of Istio's metrics.
+var labelNames = [numLabels]string{
 	"reporter",
 	"source_workload", "source_workload_namespace", "source_principal", "source_app", "source_version", "source_cluster",
 	"source_canonical_service", "source_canonical_revision",
 	"destination_workload", "destination_workload_namespace", "destination_principal", "destination_app", "destination_version", "destination_cluster",
 	"destination_canonical_service", "destination_canonical_revision",
 	"destination_service", "destination_service_name", "destination_service_namespace",
-	"connection_security_policy", "request_protocol", "response_flags",
+	"connection_security_policy", "request_protocol", "response_flags", "response_code", "grpc_response_status",
 }
 
-// requestLabelNames are those of Istio's metrics of requests.
-var requestLabelNames = append(labelNames[:len(labelNames):len(labelNames)], "response_code", "grpc_response_status")
+var (
+	requestLabels    = newLabels(labelNames[:]...)
+	connectionLabels = newLabels(labelNames[:responseCode]...)
+)
 
-// values returns the values of labelNames.
-func (l *Labels) values(protocol, flags string) []string {
-	security := "unknown" // Istio's source reports no more
-	switch {
-	case l.Reporter == "source":
-	case l.MTLS:
-		security = "mutual_tls"
-	default:
-		security = "none"
-	}
+// labelValues are the values of labelNames.
+type labelValues [numLabels]string
+
+// unknown is what is shown for a text that is empty.
+const unknown = "unknown"
+
+// fill sets the labels that say between whom exchanges were.
+func (l *Labels) fill(v *labelValues) {
 	s, d := &l.Source, &l.Destination
-	v := []string{
+	*v = labelValues{
 		l.Reporter,
 		s.Workload, s.Namespace, s.Principal, s.App, s.Version, s.Cluster, s.Service, s.Revision,
 		d.Workload, d.Namespace, d.Principal, d.App, d.Version, d.Cluster, d.Service, d.Revision,
 		l.DestinationService, l.DestinationName, l.DestinationNamespace,
-		security, protocol, flags,
 	}
-	for i := range v {
+	for i := range v[:securityPolicy] {
 		if v[i] == "" {
-			v[i] = "unknown"
+			v[i] = unknown
 		}
 	}
-	return v
+	switch {
+	case l.Reporter == "source":
+		v[securityPolicy] = unknown // Istio's source reports no more
+	case l.MTLS:
+		v[securityPolicy] = "mutual_tls"
+	default:
+		v[securityPolicy] = "none"
+	}
 }
 
 // NoFlag is the response flag of an exchange that met nothing.
@@ -73,9 +89,4 @@ const NoFlag = "-"
 // counter is a metric of a sum.
 func counter(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
 	return prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
-}
-
-// gauge is a metric of a state.
-func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
-	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }

@@ -1,17 +1,20 @@
 package telemetry
 
 import (
+	"bytes"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 )
 
 // labels are those of exchanges between two services.
@@ -33,7 +36,7 @@ func plain(status int, took time.Duration) *Exchange {
 }
 
 func newStore() *Store[Requests, *Requests] {
-	return NewStore(NewRequests, func() []*Requests { return nil })
+	return NewStore(NewRequests, func(func(*Requests)) {})
 }
 
 // TestRequests counts under Istio's names and labels, and together what bears the
@@ -48,27 +51,25 @@ func TestRequests(t *testing.T) {
 	b.Record(&Exchange{Status: 0, Flag: "DC", GRPC: NoGRPC})
 	b.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: 14})
 	b.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: GRPCNoStatus})
-	want := "# HELP istio_requests_total Requests by who called whom and what became of them.\n# TYPE istio_requests_total counter\n"
+	all := page(t, s, "")
+	if want := "# HELP istio_requests_total Requests by who called whom and what became of them.\n# TYPE istio_requests_total counter\n"; !strings.HasPrefix(all, want) {
+		t.Errorf("no %s in\n%s", want, all)
+	}
 	for _, line := range []string{
 		shown("0", "DC", "http", "") + "} 1", shown("200", "-", "http", "") + "} 3", shown("200", "-", "grpc", "") + "} 1",
 		shown("200", "-", "grpc", "14") + "} 1", shown("503", "UH", "http", "") + "} 1",
 	} {
-		want += "istio_requests_total{" + line + "\n"
-	}
-	if err := testutil.CollectAndCompare(s, strings.NewReader(want), "istio_requests_total"); err != nil {
-		t.Error(err)
+		if line = "\nistio_requests_total{" + line + "\n"; !strings.Contains(all, line) {
+			t.Errorf("no %s in\n%s", line, all)
+		}
 	}
 	for name, lines := range map[string][]string{
 		"istio_request_duration_milliseconds": {`,le="0.5"} 1`, `,le="1"} 1`, `,le="5"} 2`, `,le="+Inf"} 3`, `} 7.2000035e+06`},
 		"istio_request_bytes":                 {`,le="50"} 0`, `,le="100"} 3`, `} 300`},
 		"istio_response_bytes":                {`,le="1000"} 0`, `,le="2500"} 3`, `} 6000`},
 	} {
-		all, err := testutil.CollectAndFormat(s, expfmt.TypeTextPlain, name)
-		if err != nil {
-			t.Fatal(err)
-		}
 		for _, line := range lines {
-			if !strings.Contains(string(all), shown("200", "-", "http", "")+line+"\n") {
+			if !regexp.MustCompile(`(?m)^` + name + `_(bucket|sum|count)\{` + regexp.QuoteMeta(shown("200", "-", "http", "")+line) + `$`).MatchString(all) {
 				t.Errorf("%s: no %s in\n%s", name, line, all)
 			}
 		}
@@ -81,15 +82,11 @@ func TestRequests_Exemplar(t *testing.T) {
 	e := plain(200, 3*time.Millisecond)
 	e.Trace = [16]byte{0xab, 15: 1}
 	s.Of(labels).Record(e)
-	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(s)
-	req := httptest.NewRequest("GET", "/", nil)
-	req.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
-	w := httptest.NewRecorder()
-	promhttp.HandlerFor(r, promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP(w, req)
-	want := `,le="5.0"} 1 # {trace_id="ab000000000000000000000000000001"} 3.0 `
-	if !strings.Contains(w.Body.String(), want) {
-		t.Errorf("no %s in\n%s", want, w.Body)
+	all := page(t, s, "application/openmetrics-text; version=1.0.0")
+	for _, want := range []string{`,le="5.0"} 1 # {trace_id="ab000000000000000000000000000001"} 3 `, "# TYPE istio_requests counter\n", "isthmus_more 1.0\n# EOF\n"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no %s in\n%s", want, all)
+		}
 	}
 }
 
@@ -98,7 +95,11 @@ func TestRequests_Exemplar(t *testing.T) {
 func TestStore_Forgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var held []*Requests
-		s := NewStore(NewRequests, func() []*Requests { return held })
+		s := NewStore(NewRequests, func(found func(*Requests)) {
+			for _, r := range held {
+				found(r)
+			}
+		})
 		other := labels
 		other.Destination.Workload = "other"
 		a, b := s.Of(labels), s.Of(other)
@@ -107,7 +108,7 @@ func TestStore_Forgets(t *testing.T) {
 		b.Record(plain(200, 0))
 		count := func(want int) {
 			t.Helper()
-			if n := testutil.CollectAndCount(s, "istio_requests_total"); n != want {
+			if n := strings.Count(page(t, s, ""), "\nistio_requests_total{"); n != want {
 				t.Errorf("%d series, want %d", n, want)
 			}
 		}
@@ -138,9 +139,8 @@ func TestStore_Bounded(t *testing.T) {
 	l := labels
 	l.Destination.Workload = "one more"
 	s.Of(l).Record(plain(200, 0))
-	all, err := testutil.CollectAndFormat(s, expfmt.TypeTextPlain, "istio_requests_total")
-	if err != nil || !strings.Contains(string(all), `destination_workload="unknown"`) {
-		t.Errorf("%v\n%s", err, all)
+	if all := page(t, s, ""); !strings.Contains(all, `destination_workload="unknown"`) {
+		t.Error(all)
 	}
 }
 
@@ -152,17 +152,26 @@ func TestRecord_AllocatesNothing(t *testing.T) {
 	}
 }
 
-// page is what a scrape shows of a collector.
-func page(t *testing.T, c prometheus.Collector) string {
+// page is what a scrape shows of a source, and of a gauge that a registry has.
+func page(t *testing.T, s Source, accept string) string {
 	t.Helper()
-	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(c)
+	r := prometheus.NewRegistry()
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "isthmus_more"}, func() float64 { return 1 }))
+	req := httptest.NewRequest("GET", "/", nil)
+	req.Header.Set("Accept", accept)
 	w := httptest.NewRecorder()
-	promhttp.HandlerFor(r, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	Handler(1, r, s).ServeHTTP(w, req)
+	text := w.Body.String()
 	if w.Code != 200 {
-		t.Fatal(w.Body)
+		t.Fatal(text)
 	}
-	return w.Body.String()
+	if accept == "" {
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		if _, err := parser.TextToMetricFamilies(strings.NewReader(text)); err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+	}
+	return text
 }
 
 func TestLinks(t *testing.T) {
@@ -175,7 +184,7 @@ func TestLinks(t *testing.T) {
 	k.RoundTrip(40 * time.Millisecond)
 	const to = `destination_cluster="c2",destination_locality="r2/z2",`
 	const from = `source_cluster="c1",source_locality="r1/z1"} `
-	all := page(t, l)
+	all := page(t, l, "")
 	for _, line := range []string{
 		"isthmus_link_requests_total{" + to + `outcome="success",` + from + "1", "isthmus_link_requests_total{" + to + `outcome="error",` + from + "1",
 		"isthmus_link_requests_total{" + to + `outcome="lost",` + from + "1", "isthmus_link_sent_bytes_total{" + to + from + "300", "isthmus_link_received_bytes_total{" + to + from + "2050",
@@ -193,10 +202,10 @@ func TestUpstreams(t *testing.T) {
 	u.Replied(200)
 	u.Replied(503)
 	u.ConnectTimeouts.Add(1)
-	c := UpstreamsCollector(func() []UpstreamState {
+	c := Upstreams(func() []UpstreamState {
 		return []UpstreamState{{Name: "outbound|80||s", Counters: u, Hosts: 3, Healthy: 2, Ejected: 1, Ejections: 4, ConnectionsOpen: true}}
 	})
-	all := page(t, c)
+	all := page(t, c, "")
 	for _, line := range []string{
 		"upstream_rq_total{%} 3", `upstream_rq_xx{%,envoy_response_code_class="5"} 1`, "membership_total{%} 3", "membership_healthy{%} 2", "outlier_detection_ejections_active{%} 1",
 		"outlier_detection_ejections_enforced_total{%} 4", "upstream_cx_connect_fail{%} 1", "circuit_breakers_default_cx_open{%} 1", "lb_healthy_panic{%} 0",
@@ -216,21 +225,75 @@ func BenchmarkRecord(b *testing.B) {
 	}
 }
 
-// BenchmarkScrape gathers 150 combinations of labels: some 10,000 lines.
-func BenchmarkScrape(b *testing.B) {
+// manySeries is a store of 150 combinations of labels: some 10,000 lines.
+func manySeries() *Store[Requests, *Requests] {
 	s := newStore()
 	for i := range 150 {
 		l := labels
 		l.Destination.Workload = fmt.Sprint(i)
 		s.Of(l).Record(plain(200, time.Millisecond))
 	}
-	r := prometheus.NewRegistry()
-	r.MustRegister(s)
-	h := promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+	return s
+}
+
+// nowhere takes a page and keeps nothing of it.
+type nowhere struct {
+	header http.Header
+	lines  int
+	pieces int
+	most   int
+}
+
+func (n *nowhere) Header() http.Header { return n.header }
+func (n *nowhere) WriteHeader(int)     {}
+func (n *nowhere) Write(b []byte) (int, error) {
+	n.lines += bytes.Count(b, []byte("\n"))
+	n.pieces++
+	n.most = max(n.most, len(b))
+	return len(b), nil
+}
+
+// TestPage_Light: a page of 10,000 lines goes out in pieces, and is no work for
+// the collector of garbage.
+func TestPage_Light(t *testing.T) {
+	s := manySeries()
+	h := Handler(1, prometheus.NewRegistry(), s)
+	w, req := &nowhere{header: http.Header{}}, httptest.NewRequest("GET", "/", nil)
+	n := testing.AllocsPerRun(10, func() {
+		*w = nowhere{header: w.header}
+		h.ServeHTTP(w, req)
+	})
+	if w.lines < 10000 || w.pieces < 100 || w.most > 2*pieceSize {
+		t.Errorf("%d lines in %d pieces, of which the largest has %d bytes", w.lines, w.pieces, w.most)
+	}
+	if n > 100 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestHandler_Many: who asks when enough others do is sent away.
+func TestHandler_Many(t *testing.T) {
+	blocked, begun := make(chan struct{}), make(chan struct{})
+	h := Handler(1, prometheus.NewRegistry(), Upstreams(func() []UpstreamState { close(begun); <-blocked; return nil }))
+	var wg sync.WaitGroup
+	wg.Go(func() { h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)) })
+	<-begun
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	close(blocked)
+	wg.Wait()
+	if w.Code != http.StatusServiceUnavailable {
+		t.Error(w.Code, w.Body)
+	}
+}
+
+func BenchmarkScrape(b *testing.B) {
+	h := Handler(1, prometheus.NewRegistry(), manySeries())
+	w, req := &nowhere{header: http.Header{}}, httptest.NewRequest("GET", "/", nil)
 	b.ReportAllocs()
 	for b.Loop() {
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
-		b.ReportMetric(float64(strings.Count(w.Body.String(), "\n")), "lines")
+		w.lines = 0
+		h.ServeHTTP(w, req)
 	}
+	b.ReportMetric(float64(w.lines), "lines")
 }

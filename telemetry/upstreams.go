@@ -1,11 +1,6 @@
 package telemetry
 
-import (
-	"strconv"
-	"sync/atomic"
-
-	"github.com/prometheus/client_golang/prometheus"
-)
+import "sync/atomic"
 
 // Upstream counts what happens between this proxy and an upstream, try by try,
 // under Envoy's names. Its fields may be written by any goroutine.
@@ -45,99 +40,95 @@ type UpstreamState struct {
 	LinksBroken                    int // remote clusters that cannot be dialled
 }
 
-// UpstreamsCollector shows upstreams under Envoy's names, as list says when it is
-// gathered.
-func UpstreamsCollector(list func() []UpstreamState) prometheus.Collector {
-	return upstreamsCollector{list}
-}
+// Upstreams shows upstreams under Envoy's names, as list says when the page is
+// made.
+func Upstreams(list func() []UpstreamState) Source { return upstreams{list} }
 
-type upstreamsCollector struct{ list func() []UpstreamState }
-
-const clusterLabel = "envoy_cluster_name"
-
-func upstreamDesc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("envoy_cluster_"+name, help, append([]string{clusterLabel}, labels...), nil)
-}
+type upstreams struct{ list func() []UpstreamState }
 
 var (
-	upstreamClassDesc = upstreamDesc("upstream_rq_xx", "Replies of an upstream by the hundreds of their status.", "envoy_response_code_class")
+	upstreamClasses = family{"envoy_cluster_upstream_rq_xx", "untyped", "Replies of an upstream by the hundreds of their status."}
 
+	// Envoy's counters have names which OpenMetrics would have end in _total if they
+	// were declared for what they are.
 	upstreamCounters = []struct {
-		desc *prometheus.Desc
-		of   func(*UpstreamState) uint64
+		family
+		of func(*UpstreamState) uint64
 	}{
-		{upstreamDesc("upstream_rq_total", "Tries at an upstream."), func(u *UpstreamState) uint64 { return u.Counters.Tries.Load() }},
-		{upstreamDesc("upstream_rq_retry", "Retries."), func(u *UpstreamState) uint64 { return u.Counters.Retries.Load() }},
-		{upstreamDesc("upstream_rq_retry_success", "Retries that were."), func(u *UpstreamState) uint64 { return u.Counters.RetriesSucceeded.Load() }},
-		{upstreamDesc("upstream_rq_retry_overflow", "Retries that the budget had no room for."), func(u *UpstreamState) uint64 { return u.Counters.RetriesRefused.Load() }},
-		{upstreamDesc("upstream_rq_pending_overflow", "Requests refused for want of a connection."), func(u *UpstreamState) uint64 { return u.Counters.Overflows.Load() }},
-		{upstreamDesc("upstream_rq_timeout", "Requests that took too long."), func(u *UpstreamState) uint64 { return u.Counters.Timeouts.Load() }},
-		{upstreamDesc("upstream_rq_per_try_timeout", "Tries that took too long."), func(u *UpstreamState) uint64 { return u.Counters.TryTimeouts.Load() }},
-		{upstreamDesc("upstream_rq_rx_reset", "Tries whose connection was lost."), func(u *UpstreamState) uint64 { return u.Counters.Resets.Load() }},
-		{upstreamDesc("upstream_cx_total", "Connections opened."), func(u *UpstreamState) uint64 { return u.Counters.Connects.Load() }},
-		{upstreamDesc("upstream_cx_connect_fail", "Connections that could not be opened."), func(u *UpstreamState) uint64 {
+		{family{"envoy_cluster_upstream_rq_total", "untyped", "Tries at an upstream."}, func(u *UpstreamState) uint64 { return u.Counters.Tries.Load() }},
+		{family{"envoy_cluster_upstream_rq_retry", "untyped", "Retries."}, func(u *UpstreamState) uint64 { return u.Counters.Retries.Load() }},
+		{family{"envoy_cluster_upstream_rq_retry_success", "untyped", "Retries that were."}, func(u *UpstreamState) uint64 { return u.Counters.RetriesSucceeded.Load() }},
+		{family{"envoy_cluster_upstream_rq_retry_overflow", "untyped", "Retries that the budget had no room for."}, func(u *UpstreamState) uint64 { return u.Counters.RetriesRefused.Load() }},
+		{family{"envoy_cluster_upstream_rq_pending_overflow", "untyped", "Requests refused for want of a connection."}, func(u *UpstreamState) uint64 { return u.Counters.Overflows.Load() }},
+		{family{"envoy_cluster_upstream_rq_timeout", "untyped", "Requests that took too long."}, func(u *UpstreamState) uint64 { return u.Counters.Timeouts.Load() }},
+		{family{"envoy_cluster_upstream_rq_per_try_timeout", "untyped", "Tries that took too long."}, func(u *UpstreamState) uint64 { return u.Counters.TryTimeouts.Load() }},
+		{family{"envoy_cluster_upstream_rq_rx_reset", "untyped", "Tries whose connection was lost."}, func(u *UpstreamState) uint64 { return u.Counters.Resets.Load() }},
+		{family{"envoy_cluster_upstream_cx_total", "untyped", "Connections opened."}, func(u *UpstreamState) uint64 { return u.Counters.Connects.Load() }},
+		{family{"envoy_cluster_upstream_cx_connect_fail", "untyped", "Connections that could not be opened."}, func(u *UpstreamState) uint64 {
 			return u.Counters.ConnectFailures.Load() + u.Counters.ConnectTimeouts.Load()
 		}},
-		{upstreamDesc("upstream_cx_connect_timeout", "Those of which nothing was heard."), func(u *UpstreamState) uint64 { return u.Counters.ConnectTimeouts.Load() }},
-		{upstreamDesc("outlier_detection_ejections_total", "Ejections."), ejections},
-		{upstreamDesc("outlier_detection_ejections_enforced_total", "Ejections, all of which are enforced."), ejections},
-		{upstreamDesc("outlier_detection_ejections_overflow", "Ejections that maxEjectionPercent forbade."), func(u *UpstreamState) uint64 { return u.EjectionsRefused }},
-		{prometheus.NewDesc("isthmus_upstream_failovers_total", "Tries at another endpoint because the one before cannot have seen the request, or because it is safe to repeat.", []string{clusterLabel}, nil), func(u *UpstreamState) uint64 { return u.Counters.Failovers.Load() }},
+		{family{"envoy_cluster_upstream_cx_connect_timeout", "untyped", "Those of which nothing was heard."}, func(u *UpstreamState) uint64 { return u.Counters.ConnectTimeouts.Load() }},
+		{family{"envoy_cluster_outlier_detection_ejections_total", "untyped", "Ejections."}, ejections},
+		{family{"envoy_cluster_outlier_detection_ejections_enforced_total", "untyped", "Ejections, all of which are enforced."}, ejections},
+		{family{"envoy_cluster_outlier_detection_ejections_overflow", "untyped", "Ejections that maxEjectionPercent forbade."}, func(u *UpstreamState) uint64 { return u.EjectionsRefused }},
+		{family{"isthmus_upstream_failovers_total", "counter", "Tries at another endpoint because the one before cannot have seen the request, or because it is safe to repeat."}, func(u *UpstreamState) uint64 { return u.Counters.Failovers.Load() }},
 	}
 
 	upstreamGauges = []struct {
-		desc *prometheus.Desc
-		of   func(*UpstreamState) float64
+		family
+		of func(*UpstreamState) uint64
 	}{
-		{upstreamDesc("membership_total", "Endpoints."), func(u *UpstreamState) float64 { return float64(u.Hosts) }},
-		{upstreamDesc("membership_healthy", "Endpoints that may get traffic."), func(u *UpstreamState) float64 { return float64(u.Healthy) }},
-		{upstreamDesc("membership_degraded", "Endpoints that ask to be spared."), func(u *UpstreamState) float64 { return float64(u.Degraded) }},
-		{upstreamDesc("outlier_detection_ejections_active", "Endpoints that are ejected."), func(u *UpstreamState) float64 { return float64(u.Ejected) }},
-		{upstreamDesc("upstream_rq_active", "Requests under way."), func(u *UpstreamState) float64 { return float64(u.Requests) }},
-		{upstreamDesc("upstream_cx_active", "Connections open."), func(u *UpstreamState) float64 { return float64(u.Connections) }},
-		{upstreamDesc("upstream_rq_pending_active", "Requests that wait for a connection."), func(u *UpstreamState) float64 { return float64(u.Pending) }},
-		{upstreamDesc("lb_healthy_panic", "1 if no endpoint is good, so that those of which little good is known serve."), func(u *UpstreamState) float64 { return truth(u.Hosts > 0 && u.Healthy == 0) }},
-		{upstreamDesc("circuit_breakers_default_cx_open", "1 if there are as many connections as may be."), func(u *UpstreamState) float64 { return truth(u.ConnectionsOpen) }},
-		{upstreamDesc("circuit_breakers_default_rq_open", "1 if there are as many requests as may be."), func(u *UpstreamState) float64 { return truth(u.RequestsOpen) }},
-		{upstreamDesc("circuit_breakers_default_rq_pending_open", "1 if as many wait as may."), func(u *UpstreamState) float64 { return truth(u.PendingOpen) }},
-		{upstreamDesc("circuit_breakers_default_rq_retry_open", "1 if the retry budget is used up."), func(u *UpstreamState) float64 { return truth(u.RetriesOpen) }},
-		{prometheus.NewDesc("isthmus_upstream_links_broken", "Remote clusters that cannot be dialled one time after the other.", []string{clusterLabel}, nil), func(u *UpstreamState) float64 { return float64(u.LinksBroken) }},
+		{family{"envoy_cluster_membership_total", "gauge", "Endpoints."}, func(u *UpstreamState) uint64 { return uint64(u.Hosts) }},
+		{family{"envoy_cluster_membership_healthy", "gauge", "Endpoints that may get traffic."}, func(u *UpstreamState) uint64 { return uint64(u.Healthy) }},
+		{family{"envoy_cluster_membership_degraded", "gauge", "Endpoints that ask to be spared."}, func(u *UpstreamState) uint64 { return uint64(u.Degraded) }},
+		{family{"envoy_cluster_outlier_detection_ejections_active", "gauge", "Endpoints that are ejected."}, func(u *UpstreamState) uint64 { return uint64(u.Ejected) }},
+		{family{"envoy_cluster_upstream_rq_active", "gauge", "Requests under way."}, func(u *UpstreamState) uint64 { return uint64(u.Requests) }},
+		{family{"envoy_cluster_upstream_cx_active", "gauge", "Connections open."}, func(u *UpstreamState) uint64 { return uint64(u.Connections) }},
+		{family{"envoy_cluster_upstream_rq_pending_active", "gauge", "Requests that wait for a connection."}, func(u *UpstreamState) uint64 { return uint64(u.Pending) }},
+		{family{"envoy_cluster_lb_healthy_panic", "gauge", "1 if no endpoint is good, so that those of which little good is known serve."}, func(u *UpstreamState) uint64 { return truth(u.Hosts > 0 && u.Healthy == 0) }},
+		{family{"envoy_cluster_circuit_breakers_default_cx_open", "gauge", "1 if there are as many connections as may be."}, func(u *UpstreamState) uint64 { return truth(u.ConnectionsOpen) }},
+		{family{"envoy_cluster_circuit_breakers_default_rq_open", "gauge", "1 if there are as many requests as may be."}, func(u *UpstreamState) uint64 { return truth(u.RequestsOpen) }},
+		{family{"envoy_cluster_circuit_breakers_default_rq_pending_open", "gauge", "1 if as many wait as may."}, func(u *UpstreamState) uint64 { return truth(u.PendingOpen) }},
+		{family{"envoy_cluster_circuit_breakers_default_rq_retry_open", "gauge", "1 if the retry budget is used up."}, func(u *UpstreamState) uint64 { return truth(u.RetriesOpen) }},
+		{family{"isthmus_upstream_links_broken", "gauge", "Remote clusters that cannot be dialled one time after the other."}, func(u *UpstreamState) uint64 { return uint64(u.LinksBroken) }},
 	}
 )
 
 func ejections(u *UpstreamState) uint64 { return u.Ejections }
 
-func truth(b bool) float64 {
+func truth(b bool) uint64 {
 	if b {
 		return 1
 	}
 	return 0
 }
 
-// Describe implements prometheus.Collector.
-func (upstreamsCollector) Describe(out chan<- *prometheus.Desc) {
-	out <- upstreamClassDesc
+var (
+	upstreamLabels = newLabels("envoy_cluster_name")
+	classLabels    = newLabels("envoy_cluster_name", "envoy_response_code_class")
+)
+
+// Show implements [Source].
+func (u upstreams) Show(p *Page) {
+	list := u.list()
+	all := func(f *family, of func(*UpstreamState) uint64) {
+		p.begin(f)
+		for i := range list {
+			p.set(upstreamLabels, list[i].Name)
+			p.count(f, of(&list[i]))
+		}
+	}
 	for i := range upstreamCounters {
-		out <- upstreamCounters[i].desc
+		all(&upstreamCounters[i].family, upstreamCounters[i].of)
 	}
 	for i := range upstreamGauges {
-		out <- upstreamGauges[i].desc
+		all(&upstreamGauges[i].family, upstreamGauges[i].of)
 	}
-}
-
-// Collect implements prometheus.Collector.
-func (c upstreamsCollector) Collect(out chan<- prometheus.Metric) {
-	for _, u := range c.list() {
-		for i := range upstreamCounters {
-			// Envoy's names, which OpenMetrics would have end in _total if they were
-			// declared for what they are.
-			out <- prometheus.MustNewConstMetric(upstreamCounters[i].desc, prometheus.UntypedValue, float64(upstreamCounters[i].of(&u)), u.Name)
-		}
-		for i := range upstreamGauges {
-			out <- gauge(upstreamGauges[i].desc, upstreamGauges[i].of(&u), u.Name)
-		}
-		for hundreds := 1; hundreds < len(u.Counters.Classes); hundreds++ {
-			out <- prometheus.MustNewConstMetric(upstreamClassDesc, prometheus.UntypedValue, float64(u.Counters.Classes[hundreds].Load()), u.Name, strconv.Itoa(hundreds))
+	p.begin(&upstreamClasses)
+	for i := range list {
+		for hundreds := 1; hundreds < len(list[i].Counters.Classes); hundreds++ {
+			p.set(classLabels, list[i].Name, statusText(hundreds))
+			p.count(&upstreamClasses, list[i].Counters.Classes[hundreds].Load())
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -33,12 +34,18 @@ func TestMonitoring_NamesExist(t *testing.T) {
 	known := map[string]bool{"up": true} // Prometheus' own
 	descs := make(chan *prometheus.Desc)
 	go func() { // ends with what there is to describe
-		s.metrics().Describe(descs)
+		s.registry().Describe(descs)
 		close(descs)
 	}()
 	name := regexp.MustCompile(`fqName: "([^"]+)"`)
 	for d := range descs {
 		known[name.FindStringSubmatch(d.String())[1]] = true
+	}
+
+	page := httptest.NewRecorder()
+	s.metrics().ServeHTTP(page, httptest.NewRequest("GET", "/metrics", nil))
+	for _, f := range regexp.MustCompile(`(?m)^# TYPE (\S+)`).FindAllStringSubmatch(page.Body.String(), -1) {
+		known[f[1]] = true
 	}
 
 	asked := map[string][]string{} // by place

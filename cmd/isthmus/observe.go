@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -28,16 +29,25 @@ func newAccessLog(c config.AccessLog) (*accesslog.Log, error) {
 	return accesslog.New(o), nil
 }
 
-// metrics gathers all that there is to be counted.
-func (s *server) metrics() *prometheus.Registry {
+// registry gathers what there is little of to be counted.
+func (s *server) registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	p := s.proxy
 	r.MustRegister(
 		admin.NewCollector(s),
-		p.Requests(), p.Connections(), p.Links(), telemetry.UpstreamsCollector(p.Upstreams),
 		telemetry.PoliciesCollector(p.PolicyMatches), p.Mirrors(), telemetry.LogCollector(s.accessLog.Lines), telemetry.SpansCollector(p.Spans),
 		telemetry.OverflowCollector(func() uint64 { return p.Requests().Overflowed() + p.Connections().Overflowed() }),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return r
+}
+
+// maxScrapes is how many may scrape at a time: Prometheus, its double, and
+// somebody who looks.
+const maxScrapes = 4
+
+// metrics is the page of all that there is to be counted.
+func (s *server) metrics() http.Handler {
+	p := s.proxy
+	return telemetry.Handler(maxScrapes, s.registry(), p.Requests(), p.Connections(), p.Links(), telemetry.Upstreams(p.Upstreams))
 }
