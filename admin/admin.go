@@ -142,6 +142,7 @@ type Certificate struct {
 	Ends    time.Time `json:"ends,omitzero"`     // zero: there never was one that can be used
 	Usable  bool      `json:"usable"`            // its files as they are now
 	Reloads uint64    `json:"reloads,omitempty"` // of the identity
+	List    bool      `json:"list,omitempty"`    // it is a revocation list
 }
 
 // State is what admin shows, and what it can set off.

@@ -59,7 +59,7 @@ var (
 	warningsDesc  = prometheus.NewDesc("isthmus_config_warnings", "Warnings of the configuration.", nil, nil)
 	membersDesc   = prometheus.NewDesc("isthmus_gossip_members", "Gossip members by state.", []string{"state"}, nil)
 	endpointsDesc = prometheus.NewDesc("isthmus_endpoints", "Endpoints by cluster, and whether they may get traffic.", []string{"cluster", "healthy"}, nil)
-	endsDesc      = prometheus.NewDesc("isthmus_certificate_expiration_timestamp_seconds", "When a certificate, or the first of its chain, ends: that of the proxy's identity, the root that vouches for it, and the files of credentials in use.", []string{"certificate"}, nil)
+	endsDesc      = prometheus.NewDesc("isthmus_certificate_expiration_timestamp_seconds", "When a certificate, or the first of its chain, ends: that of the proxy's identity, the root that vouches for it, and the files of credentials in use, revocation lists too.", []string{"certificate"}, nil)
 	usableDesc    = prometheus.NewDesc("isthmus_certificate_in_force", "1 if a certificate is in force as its files have it now, 0 if an earlier one is, or none.", []string{"certificate"}, nil)
 	renewedDesc   = prometheus.NewDesc("isthmus_identity_reloads_total", "How often the proxy's own certificate was read anew.", nil, nil)
 	buildDesc     = prometheus.NewDesc("isthmus_build_info", "1, for the version of the program.", []string{"version"}, nil)
@@ -118,10 +118,10 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	collectLimits(out, c.state.Limits())
 	first := time.Time{}
 	for _, cert := range c.state.Certificates() {
-		if first.IsZero() || cert.Ends.Before(first) {
-			first = cert.Ends
-		}
 		if !cert.Ends.IsZero() {
+			if !cert.List && (first.IsZero() || cert.Ends.Before(first)) {
+				first = cert.Ends
+			}
 			gauge(endsDesc, float64(cert.Ends.Unix()), cert.Name)
 		}
 		gauge(usableDesc, number(cert.Usable), cert.Name)

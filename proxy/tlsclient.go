@@ -4,7 +4,9 @@ import (
 	stdtls "crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"sync/atomic"
+	"time"
 
 	"isthmus/mesh"
 	"isthmus/tls"
@@ -127,8 +129,11 @@ func (c *tlsClient) verifyServer(state *stdtls.ConnectionState, credential *tls.
 			return errors.New("the server's certificate bears none of subjectAltNames")
 		}
 	}
-	if credential != nil && credential.IsRevoked(chains) {
-		return errors.New("the server's certificate has been revoked")
+	if credential == nil {
+		return nil
+	}
+	if err := credential.CheckRevoked(chains, time.Now()); err != nil {
+		return fmt.Errorf("the server's certificate: %w", err)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"isthmus/mesh"
 	"isthmus/tls"
@@ -237,8 +238,8 @@ func (s *terminator) verifyClient(state *stdtls.ConnectionState, roots *tls.Cred
 			return err
 		}
 	}
-	if roots.IsRevoked(chains) {
-		return errors.New("the client's certificate has been revoked")
+	if err := roots.CheckRevoked(chains, time.Now()); err != nil {
+		return fmt.Errorf("the client's certificate: %w", err)
 	}
 	return s.settings.Admits(leaf)
 }

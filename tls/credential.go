@@ -4,10 +4,7 @@ import (
 	"cmp"
 	stdtls "crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -27,7 +24,7 @@ type Credential struct {
 	Certificate stdtls.Certificate
 	NotAfter    time.Time              // the earliest end of the certificate and its chain
 	Roots       *x509.CertPool         // nil: there is no ca.crt
-	Revoked     []*x509.RevocationList // of ca.crl
+	Revoked     []*x509.RevocationList // of ca.crl; see [Credential.CheckRevoked]
 }
 
 // Store reads credentials from files and keeps them as long as the files stay
@@ -49,6 +46,7 @@ type stored struct {
 	err        error       // of the files as they are
 	tries      int         // at files that cannot be used, in a row
 	warned     bool        // of the end that is near
+	listWarned bool        // of that of a revocation list
 }
 
 // stamp tells one content of a file from another. Kubernetes swaps a symbolic
@@ -164,7 +162,7 @@ func (s *Store) Get(f Files) (*Credential, error) {
 func (c *stored) have(f Files, read *Credential, err error, log *slog.Logger) {
 	told := c.tries > 1 || c.tries > 0 && c.credential == nil
 	if c.err = err; err == nil {
-		c.credential, c.tries, c.warned = read, 0, false
+		c.credential, c.tries, c.warned, c.listWarned = read, 0, false, false
 		if told {
 			log.Info("a credential can be used again", "credential", f.name())
 		}
@@ -181,7 +179,14 @@ func (c *stored) have(f Files, read *Credential, err error, log *slog.Logger) {
 
 // warn tells of an end that is near.
 func (c *stored) warn(f Files, now time.Time, log *slog.Logger) {
-	if c.warned || c.credential == nil || c.credential.Certificate.Leaf == nil {
+	if c.credential == nil {
+		return
+	}
+	if from, until := c.credential.listsHold(); !c.listWarned && !until.IsZero() && nearEnd(from, until, now) {
+		c.listWarned = true
+		log.Warn("a revocation list is about to end, or has: whoever has a certificate of its issuer will be refused", "list", f.Revoked, "until", until)
+	}
+	if c.warned || c.credential.Certificate.Leaf == nil {
 		return
 	}
 	if nearEnd(c.credential.Certificate.Leaf.NotBefore, c.credential.NotAfter, now) {
@@ -193,10 +198,12 @@ func (c *stored) warn(f Files, now time.Time, log *slog.Logger) {
 // name is how people know a credential: by the file of its certificate.
 func (f Files) name() string { return cmp.Or(f.Certificate, f.Roots) }
 
-// CertificateStatus is how a certificate is that is asked for.
+// CertificateStatus is how a certificate is that is asked for, or a revocation
+// list.
 type CertificateStatus struct {
 	Name     string    // of its file
-	NotAfter time.Time // the earliest end of it and its chain; zero if it never could be used
+	NotAfter time.Time // the earliest end of it and its chain; zero if it never could be used, or has none
+	List     bool      // it is a revocation list
 	Err      error     // why the files as they are cannot be used; nil if they can
 }
 
@@ -211,11 +218,18 @@ func (s *Store) Status() (out []CertificateStatus) {
 		case c.checked.IsZero(): // being read for the first time
 		case time.Since(c.checked) > asked:
 			delete(s.known, f)
-		case f.Certificate != "":
+		default:
+			list := CertificateStatus{Name: f.Revoked, List: true, Err: c.err}
 			if c.credential != nil {
 				status.NotAfter = c.credential.NotAfter
+				_, list.NotAfter = c.credential.listsHold()
 			}
-			out = append(out, status)
+			if status.Name != "" {
+				out = append(out, status)
+			}
+			if list.Name != "" {
+				out = append(out, list)
+			}
 		}
 		c.mu.Unlock()
 	}
@@ -262,52 +276,4 @@ func (f Files) read() (*Credential, error) {
 		}
 	}
 	return &c, nil
-}
-
-// loadRevoked reads the revocation lists of a file, in PEM or one in DER.
-func loadRevoked(file string) ([]*x509.RevocationList, error) {
-	data, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("revocation list: %w", err)
-	}
-	var out []*x509.RevocationList
-	for rest := data; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		list, err := x509.ParseRevocationList(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("revocation list %s: %w", file, err)
-		}
-		out = append(out, list)
-	}
-	if len(out) == 0 {
-		list, err := x509.ParseRevocationList(data)
-		if err != nil {
-			return nil, fmt.Errorf("revocation list %s: %w", file, err)
-		}
-		out = append(out, list)
-	}
-	return out, nil
-}
-
-// IsRevoked reports whether one of a chain's certificates is on a list of its
-// issuer. A list counts only if the issuer has signed it.
-func (c *Credential) IsRevoked(chains [][]*x509.Certificate) bool {
-	for _, list := range c.Revoked {
-		for _, chain := range chains {
-			for i, cert := range chain[:len(chain)-1] {
-				if list.CheckSignatureFrom(chain[i+1]) != nil {
-					continue
-				}
-				for _, r := range list.RevokedCertificateEntries {
-					if r.SerialNumber.Cmp(cert.SerialNumber) == 0 {
-						return true
-					}
-				}
-			}
-		}
-	}
-	return false
 }

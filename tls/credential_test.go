@@ -2,11 +2,8 @@ package tls
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/x509"
-	"encoding/pem"
 	"log/slog"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -208,51 +205,5 @@ func TestStore_Named(t *testing.T) {
 	}
 	if _, err := NewStore("", nil).Named("x"); err == nil || !strings.Contains(err.Error(), "credentialDir") {
 		t.Errorf("without a folder: %v", err)
-	}
-}
-
-// TestCredential_IsRevoked: a list counts for its own issuer's certificates.
-func TestCredential_IsRevoked(t *testing.T) {
-	dir := t.TempDir()
-	a, leaf := issueInto(t, filepath.Join(dir, "a"))
-	b, other := issueInto(t, filepath.Join(dir, "b"))
-	list := func(a *Authority, serial *big.Int) []byte {
-		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-			Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
-			RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: serial, RevocationTime: time.Now()}},
-		}, a.certificate, a.key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return der
-	}
-	for _, tt := range []struct {
-		name string
-		data []byte
-		want bool
-	}{
-		{"its own, in PEM", pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list(a, leaf.SerialNumber)}), true},
-		{"its own, in DER", list(a, leaf.SerialNumber), true},
-		{"another one's", list(a, other.SerialNumber), false},
-		{"by another authority", list(b, leaf.SerialNumber), false},
-	} {
-		if err := os.WriteFile(filepath.Join(dir, "a", "ca.crl"), tt.data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		s := NewStore(dir, nil)
-		c, err := s.Get(named(t, s, "a"))
-		if err != nil {
-			t.Fatalf("%s: %v", tt.name, err)
-		}
-		if got := c.IsRevoked([][]*x509.Certificate{{leaf, a.certificate}}); got != tt.want {
-			t.Errorf("%s: revoked %v", tt.name, got)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, "a", "ca.crl"), []byte("nonsense"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s := NewStore(dir, nil)
-	if c, err := s.Get(named(t, s, "a")); c != nil || err == nil {
-		t.Errorf("a list that cannot be read: %v, %v", c, err)
 	}
 }

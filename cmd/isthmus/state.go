@@ -49,7 +49,7 @@ func (s *server) Certificates() []admin.Certificate {
 			admin.Certificate{Name: "root", Ends: own.RootEnds, Usable: own.Err == nil})
 	}
 	for _, c := range s.store.Status() {
-		out = append(out, admin.Certificate{Name: c.Name, Ends: c.NotAfter, Usable: c.Err == nil})
+		out = append(out, admin.Certificate{Name: c.Name, Ends: c.NotAfter, Usable: c.Err == nil, List: c.List})
 	}
 	return out
 }
