@@ -21,6 +21,8 @@ type tally struct {
 	replyBody int64
 	asked     instant // when the request was sent, the last time
 	grpc      grpcCode
+	asks      messageCounter // of gRPC, in the request
+	tells     messageCounter // in the reply
 	upstream  netip.AddrPort
 }
 

@@ -233,6 +233,7 @@ func (x *exchange) admit() Kind {
 	}
 	x.setDeadline()
 	k := x.body.open(x)
+	x.countAsked(x.body.data)
 	if x.body.whole {
 		x.tally.received = x.clock
 	}

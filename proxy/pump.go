@@ -73,7 +73,7 @@ func (x *exchange) pumpLength(c *upstreamConn) Kind {
 	left := x.body.length - int64(len(x.body.data))
 	in := &x.conn.in
 	var p *pipe
-	if left > spliceFrom && c.plain() && x.conn.plain() {
+	if left > spliceFrom && x.dialect == notGRPC && c.plain() && x.conn.plain() {
 		if p = takePipe(); p != nil {
 			defer p.release()
 		}
@@ -105,6 +105,7 @@ func (x *exchange) pumpLength(c *upstreamConn) Kind {
 			}
 			continue
 		}
+		x.countAsked(in.data[in.r : in.r+int(n)])
 		kind := x.writeUp(c, in.data[in.r:in.r+int(n)], left == 0)
 		in.r += int(n)
 		if kind != NoError {
@@ -164,6 +165,7 @@ func (x *exchange) takeBody(out []byte, to headFormat) (_ []byte, n int, done bo
 	in := &x.conn.in
 	chunk := func(data []byte) {
 		n += len(data)
+		x.countAsked(data)
 		if to == asHTTP2 {
 			out = append(out, data...)
 		} else if len(data) > 0 {

@@ -14,6 +14,7 @@ func (x *exchange) record() {
 		Status: x.status, Flag: flag, GRPC: x.tally.grpcStatus(), Took: took,
 		RequestBytes: x.requestHead() + x.requestBody(), ReplyBytes: int64(x.tally.replyHead) + x.tally.replyBody,
 	}
+	e.RequestMessages, e.ReplyMessages = x.tally.asks.count, x.tally.tells.count
 	e.Trace = x.traced.exemplar()
 	x.counters().Record(&e)
 	if x.member != nil && x.member.traffic != nil {

@@ -256,13 +256,14 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 	left := x.res.ContentLength
 	n := min(int64(c.in.len()), left)
 	x.tally.replyBody += n
+	x.countTold(c.in.data[c.in.r : c.in.r+int(n)])
 	x.out = append(x.out, c.in.data[c.in.r:c.in.r+int(n)]...)
 	c.in.r += int(n)
 	left -= n
 	if kind := x.flush(left == 0); kind != NoError {
 		return kind
 	}
-	if left > spliceFrom && c.plain() && x.conn.plain() {
+	if left > spliceFrom && x.dialect == notGRPC && c.plain() && x.conn.plain() {
 		if p := takePipe(); p != nil {
 			c.in.release()
 			kind := x.splice(c, p, left)
@@ -283,6 +284,7 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 		c.in.r += int(n)
 		left -= n
 		x.tally.replyBody += n
+		x.countTold(c.in.data[:n])
 		if x.conn.writeBody(c.in.data[:n], left == 0, x.clock) != nil {
 			return ClientGone
 		}
@@ -363,6 +365,7 @@ func (x *exchange) deliverUntilClose(c *upstreamConn, chunked bool) Kind {
 }
 
 func (x *exchange) appendChunk(data []byte, chunked bool) {
+	x.countTold(data)
 	if x.webReply && x.dialect == grpcWebText {
 		x.value = appendText(x.value[:0], data)
 		data = x.value

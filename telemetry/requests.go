@@ -30,13 +30,14 @@ type outcome struct {
 
 // Exchange is one of those that are counted.
 type Exchange struct {
-	Status       int    // 0: the client got none
-	Flag         string // Envoy's response flag
-	GRPC         int    // the status that gRPC's client got; NoGRPC
-	Took         time.Duration
-	RequestBytes int64 // head and body
-	ReplyBytes   int64
-	Trace        [16]byte // zero: it is not in any
+	Status                         int    // 0: the client got none
+	Flag                           string // Envoy's response flag
+	GRPC                           int    // the status that gRPC's client got; NoGRPC
+	Took                           time.Duration
+	RequestBytes                   int64 // head and body
+	ReplyBytes                     int64
+	RequestMessages, ReplyMessages uint64   // of gRPC
+	Trace                          [16]byte // zero: it is not in any
 }
 
 // Of [Exchange].GRPC: the exchange is none of gRPC, or one whose reply told no
@@ -124,8 +125,10 @@ var (
 	durationFamily = family{"istio_request_duration_milliseconds", "histogram", "How long requests took, until the last of the reply was sent."}
 	sizeFamily     = family{"istio_request_bytes", "histogram", "How large requests were, head and body."}
 	replyFamily    = family{"istio_response_bytes", "histogram", "How large replies were, head and body."}
+	asksFamily     = family{"istio_request_messages_total", "counter", "Messages of gRPC that clients have sent."}
+	tellsFamily    = family{"istio_response_messages_total", "counter", "Messages of gRPC that clients were sent."}
 
-	requestFamilies = []*family{&requestsFamily, &durationFamily, &sizeFamily, &replyFamily}
+	requestFamilies = []*family{&requestsFamily, &durationFamily, &sizeFamily, &replyFamily, &asksFamily, &tellsFamily}
 )
 
 func (*Requests) families() []*family { return requestFamilies }
@@ -135,6 +138,9 @@ func (r *Requests) show(p *Page, f *family) {
 	var v labelValues
 	r.labels.fill(&v)
 	r.each(func(o outcome, s *series) {
+		if o.grpc == NoGRPC && (f == &asksFamily || f == &tellsFamily) {
+			return
+		}
 		o.fill(&v)
 		p.set(requestLabels, v[:]...)
 		switch f {
@@ -146,6 +152,10 @@ func (r *Requests) show(p *Page, f *family) {
 			p.histogram(f, &s.request, 1, nil)
 		case &replyFamily:
 			p.histogram(f, &s.reply, 1, nil)
+		case &asksFamily:
+			p.count(f, s.asks.Load())
+		case &tellsFamily:
+			p.count(f, s.tells.Load())
 		}
 	})
 }

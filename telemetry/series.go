@@ -43,6 +43,7 @@ func (h *histogram) count() (n uint64) {
 // many bytes.
 type series struct {
 	took, request, reply histogram
+	asks, tells          atomic.Uint64            // messages of gRPC
 	exemplar             atomic.Pointer[exemplar] // the last one that is traced; nil: none yet
 }
 
@@ -50,6 +51,10 @@ func (s *series) observe(e *Exchange) {
 	s.took.observe(int64(e.Took), float64(time.Millisecond))
 	s.request.observe(e.RequestBytes, 1)
 	s.reply.observe(e.ReplyBytes, 1)
+	if e.GRPC != NoGRPC {
+		s.asks.Add(e.RequestMessages)
+		s.tells.Add(e.ReplyMessages)
+	}
 	if e.Trace != [16]byte{} {
 		s.exemplar.Store(&exemplar{trace: e.Trace, took: e.Took, at: time.Now()})
 	}
