@@ -48,6 +48,9 @@ distance: build ## HTTP/1.1 and HTTP/2 over a long line; needs Linux and root; w
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/netns ./bench/netns
 	bin/netns -distance -seconds 10 -out docs/distance-measured.md
 
+large: build ## time and memory of 10,000 resources and services; writes docs/large-measured.md (3 minutes)
+	$(GO) run ./bench/large -out docs/large-measured.md
+
 websocket: build ## WebSockets through the binary as without it, by npm's ws; needs Node.js (1 minute)
 	cd bench/websocket && npm ci --no-audit --no-fund && node suite.js ../../bin/isthmus
 
@@ -88,4 +91,4 @@ fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 clean: ## what the targets have made
 	rm -rf bin
 
-.PHONY: help build demo test check fmt vet bench bench-peers conformance netns distance websocket rotate testssl rules-test console-test alerts conformance-metrics simulate limits-measured fuzz clean
+.PHONY: help build demo test check fmt vet bench bench-peers conformance netns distance large websocket rotate testssl rules-test console-test alerts conformance-metrics simulate limits-measured fuzz clean

@@ -16,7 +16,7 @@ var floors = [][]string{
 	{"mesh", "history", "canary", "http2", "sni", "breaker", "telemetry", "accesslog", "explain", "rpc", "deploy"},
 	{"balancer", "health", "config", "gossip", "admin", "tls", "auth", "ratelimit", "tracing"},
 	{"proxy", "control"},
-	{"cmd/isthmus", "bench/peers", "bench/netns", "bench/conformance"},
+	{"cmd/isthmus", "bench/peers", "bench/netns", "bench/conformance", "bench/large"},
 }
 
 // onlyIn says which package alone may import a library.

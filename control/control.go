@@ -92,6 +92,7 @@ type Controller struct {
 	config   *mesh.Config
 	settling *config.Settling // of the files, the candidate's too
 	written  bool             // somebody is writing them: they are read when nobody is
+	read     int              // resources, since memory was given back
 
 	mu       sync.Mutex // guards what is below
 	snapshot *mesh.Snapshot
@@ -136,10 +137,7 @@ func New(o Options) (*Controller, error) {
 		return nil, err
 	}
 	c.accept(first)
-	resources := len(first.resources)
-	first = nil
 	c.readCandidate()
-	giveBack(resources)
 	return c, nil
 }
 
@@ -202,6 +200,8 @@ func (c *Controller) run(ctx context.Context) {
 	defer tick.Stop()
 	again := time.NewTimer(tryAgain)
 	again.Stop() // until something is refused
+	spare := time.NewTimer(giveBackAfter)
+	defer spare.Stop()
 	var look <-chan time.Time
 	if len(c.options.Candidates.Paths) > 0 {
 		t := time.NewTicker(trialLook)
@@ -218,6 +218,9 @@ func (c *Controller) run(ctx context.Context) {
 				continue
 			}
 		case <-again.C:
+		case <-spare.C:
+			c.giveBack()
+			continue
 		case <-c.wake:
 		}
 		select {
@@ -235,6 +238,9 @@ func (c *Controller) run(ctx context.Context) {
 		}
 		if wait > 0 {
 			again.Reset(wait)
+		}
+		if c.read > 0 {
+			spare.Reset(giveBackAfter)
 		}
 	}
 }
@@ -310,11 +316,6 @@ func (c *Controller) step() bool {
 	if reload || asked != nil {
 		c.readCandidate()
 	}
-	if next != nil {
-		resources := len(next.resources)
-		next = nil
-		giveBack(resources)
-	}
 	return !c.denied
 }
 
@@ -352,6 +353,7 @@ func (c *Controller) load() *loaded {
 
 // take makes use of what was read.
 func (c *Controller) take(r *config.Result, origin history.Origin) *loaded {
+	c.read += len(r.Resources)
 	l := &loaded{config: r.Config, resources: r.Resources, findings: r.Findings, warnings: r.Count(config.Warning), origin: origin}
 	files := make([]history.File, len(r.Files))
 	for i, f := range r.Files {

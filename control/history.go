@@ -150,17 +150,22 @@ func (c *Controller) holds(h history.Hold, files *loaded) bool {
 	return h.Against == files.config.Hash
 }
 
-// largeSet is how many resources make it worth to give the memory back at once that
-// reading them took, several times what stays: the runtime would keep it for
-// minutes, and requests, which allocate nothing, never have it collected.
-const largeSet = 1000
+// largeSet is how many resources make it worth to give the memory back that reading
+// them took, several times what stays: the runtime would keep it for minutes, and
+// requests, which allocate nothing, never have it collected. giveBackAfter is when:
+// what is read is compiled, and compared with what others announce, before.
+const (
+	largeSet      = 1000
+	giveBackAfter = time.Second
+)
 
-// giveBack does so. Nobody holds what was loaded any longer.
-func giveBack(resources int) {
-	if resources > largeSet {
+// giveBack does so if many have been read.
+func (c *Controller) giveBack() {
+	if c.read > largeSet {
 		runtime.GC() // buffers that are kept for the next user go with the second
 		debug.FreeOSMemory()
 	}
+	c.read = 0
 }
 
 // filesHash is that of the files as they are.

@@ -53,7 +53,7 @@ func (s *Store) write(e *entry, c *content, keep bool) error {
 		s.write(e, nil, false)
 		return fmt.Errorf("it takes %d bytes, compressed; at most %d are kept", b.Len(), s.most.bytes/4)
 	}
-	e.Kept, e.size, e.data = true, b.Len(), b.Bytes()
+	e.Kept, e.size, e.data = true, b.Len(), bytes.Clone(b.Bytes()) // a buffer has room for more
 	if s.dir == "" {
 		return nil
 	}

@@ -211,7 +211,7 @@ func (c *Config) Within(s *Scope) *Config {
 	out.PeerAuthentications = filter(c.PeerAuthentications, func(p *PeerAuthentication) bool { return namespaces[p.Namespace] })
 	out.WorkloadGroups = filter(c.WorkloadGroups, func(g *WorkloadGroup) bool { return namespaces[g.Namespace] })
 	out.Gateways = nil // it is none's proxy
-	return &out
+	return compact(&out)
 }
 
 // filter copies what is kept, so that the rest can be forgotten.
