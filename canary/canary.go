@@ -18,8 +18,8 @@ type Outcome uint8
 // The outcomes.
 const (
 	Served  Outcome = iota
-	Failed          // 5xx, or a reply that broke off
-	Refused         // 4xx, by Isthmus or by the application that it went to
+	Failed          // 5xx, what means the same in gRPC, or a reply that broke off
+	Refused         // 4xx and its like, by Isthmus or by the application that it went to
 	Gone            // the client did not wait: nobody's fault
 )
 

@@ -3,10 +3,12 @@ package proxy
 import (
 	"fmt"
 	"maps"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"isthmus/canary"
 	"isthmus/config"
 	"isthmus/mesh"
 )
@@ -123,6 +125,59 @@ func TestCandidate_Share(t *testing.T) {
 			a, b, _ := p.Canary()
 			return a.Requests == uint64(2*n) && b.Requests == uint64(2*(users-n))
 		}))
+	}
+}
+
+// TestCandidate_GRPC: calls are judged by their own status, be it the upstream's or
+// the proxy's, in a head or in trailers; a candidate by which they fail is worse.
+func TestCandidate_GRPC(t *testing.T) {
+	answering := func(code int) string {
+		return grpcServer(t, func(http.ResponseWriter, *http.Request) int { return code })
+	}
+	good := answering(0)
+	trailers := grpcServer(t, func(w http.ResponseWriter, _ *http.Request) int {
+		w.Header().Set("Trailer", "grpc-status")
+		w.Write([]byte{0, 0, 0, 0, 0})
+		w.Header().Set("grpc-status", "14")
+		return -1
+	})
+	for _, tt := range []struct {
+		name, candidate string
+		failed, refused bool
+	}{
+		{"OK", entry("s.test", answering(0)), false, false},
+		{"UNAVAILABLE", entry("s.test", answering(14)) + routed("retries: {attempts: 0}, route: [{destination: {host: s.test}}]"), true, false},
+		{"UNAVAILABLE in trailers", entry("s.test", trailers), true, false},
+		{"PERMISSION_DENIED", entry("s.test", answering(7)), false, true},
+		{"nobody there", entry("s.test", refusing(t)), true, false},
+		{"a fault", entry("s.test", good) + routed("fault: {abort: {percentage: {value: 100}, grpcStatus: INTERNAL}}, route: [{destination: {host: s.test}}]"), true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			const calls = 40
+			p := serve(t, Options{}, overHTTP2(entry("s.test", good)))
+			beside(t, p, overHTTP2(entry("s.test", good)), overHTTP2(tt.candidate), mesh.Candidate{Share: mesh.AllRequests / 2, Sticky: "x-user"})
+			c := h2Client(t, p, "outbound")
+			for i := range calls {
+				call(t, c, "x-user", fmt.Sprint(i))
+			}
+			await(t, "all to be counted", until(func() bool {
+				a, b, _ := p.Canary()
+				return a.Requests+b.Requests == calls
+			}))
+			a, b, _ := p.Canary()
+			want := func(is bool) uint64 {
+				if is {
+					return a.Requests
+				}
+				return 0
+			}
+			if a.Failed != want(tt.failed) || a.Refused != want(tt.refused) || b.Failed+b.Refused > 0 {
+				t.Errorf("candidate %+v, current %+v", a, b)
+			}
+			if worse := canary.DefaultGuard.Worse(a, b); (worse != "") != (tt.failed || tt.refused) {
+				t.Errorf("guard: %q", worse)
+			}
+		})
 	}
 }
 

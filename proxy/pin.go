@@ -221,14 +221,16 @@ func (r *route) says() string {
 	return name + ": to " + strings.Join(to, ", ")
 }
 
-// outcome is what has become of the exchange, for a trial.
+// outcome is what has become of the exchange, for a trial. A call of gRPC is judged
+// by its own status.
 func (x *exchange) outcome() canary.Outcome {
+	status := x.meant()
 	switch {
 	case x.kind == ClientGone:
 		return canary.Gone
-	case x.status >= 500, x.kind != NoError && x.status < 400:
+	case status >= 500, x.kind != NoError && status < 400:
 		return canary.Failed
-	case x.status >= 400:
+	case status >= 400:
 		return canary.Refused
 	}
 	return canary.Served
