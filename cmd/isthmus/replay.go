@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"regexp"
@@ -221,8 +222,15 @@ func decisionOf(e *explain.Explanation) decision {
 }
 
 // refusals are the details of exchanges that were refused before they went
-// anywhere. What endpoints have failed at says nothing of a configuration.
-var refusals = []string{"route_not_found", "cluster_not_found", "rbac_access_denied", "jwt_authn_access_denied", "local_rate_limited", "request_rate_limited", "downstream_protocol_error", "ext_authz_denied"}
+// anywhere, with the status that they get. What endpoints have failed at says
+// nothing of a configuration.
+var refusals = []struct {
+	details string
+	status  int
+}{
+	{"route_not_found", 404}, {"cluster_not_found", 503}, {"rbac_access_denied", 403}, {"jwt_authn_access_denied", 401}, {"local_rate_limited", 429},
+	{"request_rate_limited", 429}, {"downstream_protocol_error", 400}, {"ext_authz_denied", 403},
+}
 
 // place is a name of a route that is no name, but where it stands.
 var place = regexp.MustCompile(`:\d+$`)
@@ -233,9 +241,13 @@ func recorded(rec *accesslog.Record) decision {
 	if place.MatchString(d.route) {
 		d.route = "" // other lines shift it
 	}
-	for _, prefix := range refusals {
-		if strings.HasPrefix(rec.Details, prefix) {
-			d.refusal = strings.TrimSpace(strconv.Itoa(rec.Status) + " " + cmp.Or(rec.Flags, "-"))
+	for _, r := range refusals {
+		if strings.HasPrefix(rec.Details, r.details) {
+			status := rec.Status
+			if status == http.StatusOK { // a call of gRPC, whose status is not in the line
+				status = r.status
+			}
+			d.refusal = fmt.Sprintf("%d %s", status, cmp.Or(rec.Flags, "-"))
 			return d
 		}
 	}
