@@ -36,19 +36,21 @@ type Options struct {
 	Rule   Rule // what is logged where nothing else says so
 	On     bool // whether anything is
 
-	// open opens the file; tests bring others. Nil: as Path says.
-	open func() (io.WriteCloser, error)
+	// open opens the file at a path; tests bring others. Nil: as it says.
+	open func(path string) (io.WriteCloser, error)
 }
 
 // Log is an access log. Its methods may be called by any goroutine.
 type Log struct {
 	options Options
+	format  atomic.Pointer[Format]
 	written atomic.Uint64
 	lost    atomic.Uint64
 
 	mu       sync.Mutex // guards what is below
-	gathered []byte     // lines to be written
-	lines    uint64     // in gathered
+	path     string
+	gathered []byte // lines to be written
+	lines    uint64 // in gathered
 	closed   bool
 
 	wake   chan struct{} // of capacity 1: there are lines, or many, or the end has come
@@ -59,9 +61,10 @@ type Log struct {
 // New starts a log. The file is opened with the first line. Its goroutine ends
 // with Close.
 func New(o Options) *Log {
-	l := &Log{options: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l := &Log{options: o, path: o.Path, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l.format.Store(o.Format)
 	if l.options.open == nil {
-		l.options.open = l.openPath
+		l.options.open = openPath
 	}
 	go l.run()
 	return l
@@ -71,7 +74,15 @@ func New(o Options) *Log {
 func (l *Log) Rule() (r Rule, on bool) { return l.options.Rule, l.options.On }
 
 // Format is that of the lines.
-func (l *Log) Format() *Format { return l.options.Format }
+func (l *Log) Format() *Format { return l.format.Load() }
+
+// Move has the lines to come go to another path, in another format.
+func (l *Log) Move(path string, f *Format) {
+	l.mu.Lock()
+	l.path = path
+	l.mu.Unlock()
+	l.format.Store(f)
+}
 
 // Record logs an exchange if the rule wants it. scratch is memory for a line;
 // what it returns is to be given again. It never waits for the disk, and hardly
@@ -83,11 +94,11 @@ func (l *Log) Record(r *Rule, e *Entry, scratch []byte) []byte {
 	}
 	if l.mu.TryLock() {
 		before := len(l.gathered)
-		l.gathered = append(l.options.Format.Append(l.gathered, e), '\n')
+		l.gathered = append(l.Format().Append(l.gathered, e), '\n')
 		l.added(before)
 		return scratch
 	}
-	scratch = append(l.options.Format.Append(scratch[:0], e), '\n')
+	scratch = append(l.Format().Append(scratch[:0], e), '\n')
 	l.mu.Lock()
 	before := len(l.gathered)
 	l.gathered = append(l.gathered, scratch...)
@@ -186,6 +197,7 @@ func (l *Log) waiting() int {
 type writer struct {
 	log    *Log
 	file   io.WriteCloser // nil: not open
+	path   string         // where it was opened
 	looked time.Time      // when it was last looked whether the file is at the path
 	torn   bool           // the last line written is not whole
 }
@@ -218,10 +230,13 @@ func (w *writer) write(p []byte, lines uint64) {
 
 // ready opens the file where it is not open, or no longer at its path.
 func (w *writer) ready() error {
-	moved := w.log.reopen.Swap(false)
+	w.log.mu.Lock()
+	path := w.log.path
+	w.log.mu.Unlock()
+	moved := w.log.reopen.Swap(false) || path != w.path
 	if f, ok := w.file.(*os.File); ok && !moved && time.Since(w.looked) >= lookEvery {
 		w.looked = time.Now()
-		moved = !isAt(f, w.log.options.Path)
+		moved = !isAt(f, path)
 	}
 	if moved {
 		w.close()
@@ -230,11 +245,11 @@ func (w *writer) ready() error {
 	if w.file != nil {
 		return nil
 	}
-	f, err := w.log.options.open()
+	f, err := w.log.options.open(path)
 	if err != nil {
 		return err
 	}
-	w.file, w.looked = f, time.Now()
+	w.file, w.path, w.looked = f, path, time.Now()
 	return nil
 }
 
@@ -255,16 +270,16 @@ func isAt(f *os.File, path string) bool {
 	return err == nil && os.SameFile(is, at)
 }
 
-// openPath opens the log's file, to append to it. The process's own output is
-// never opened anew: it may be a socket.
-func (l *Log) openPath() (io.WriteCloser, error) {
-	switch l.options.Path {
+// openPath opens a file, to append to it. The process's own output is never opened
+// anew: it may be a socket.
+func openPath(path string) (io.WriteCloser, error) {
+	switch path {
 	case "/dev/stdout":
 		return process{os.Stdout}, nil
 	case "/dev/stderr":
 		return process{os.Stderr}, nil
 	}
-	return os.OpenFile(l.options.Path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 }
 
 // process is an output of the process, which others use, too.

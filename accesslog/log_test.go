@@ -68,7 +68,7 @@ func (d *disk) Write(p []byte) (int, error) {
 func (d *disk) Close() error { return nil }
 
 func logTo(t *testing.T, d *disk) *Log {
-	return New(Options{Format: format(t, "%RESPONSE_CODE%"), open: func() (io.WriteCloser, error) { return d, nil }})
+	return New(Options{Format: format(t, "%RESPONSE_CODE%"), open: func(string) (io.WriteCloser, error) { return d, nil }})
 }
 
 // TestLog_Gathers: a line waits for others, but not for long.
@@ -157,7 +157,7 @@ func TestLog_Full(t *testing.T) {
 func TestLog_CannotBeOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken, d := true, &disk{room: -1}
-		l := New(Options{Format: format(t, "%RESPONSE_CODE%"), open: func() (io.WriteCloser, error) {
+		l := New(Options{Format: format(t, "%RESPONSE_CODE%"), open: func(string) (io.WriteCloser, error) {
 			if broken {
 				return nil, errors.New("no such folder")
 			}
@@ -224,7 +224,7 @@ func TestLog_Share(t *testing.T) {
 
 // TestLog_AllocatesNothing for a line, once there is memory.
 func TestLog_AllocatesNothing(t *testing.T) {
-	l := New(Options{Format: format(t, "json"), open: func() (io.WriteCloser, error) { return &disk{}, nil }})
+	l := New(Options{Format: format(t, "json"), open: func(string) (io.WriteCloser, error) { return &disk{}, nil }})
 	defer l.Close()
 	e, line := known(), make([]byte, 0, 2048)
 	l.mu.Lock()
@@ -240,7 +240,7 @@ func TestLog_AllocatesNothing(t *testing.T) {
 func TestLog_Many(t *testing.T) {
 	const loggers, each = 8, 500
 	d := &disk{room: -1}
-	l := New(Options{Format: format(t, "%BYTES_RECEIVED%-%BYTES_SENT%"), open: func() (io.WriteCloser, error) { return d, nil }})
+	l := New(Options{Format: format(t, "%BYTES_RECEIVED%-%BYTES_SENT%"), open: func(string) (io.WriteCloser, error) { return d, nil }})
 	var wg sync.WaitGroup
 	for i := range loggers {
 		wg.Go(func() {
@@ -261,5 +261,24 @@ func TestLog_Many(t *testing.T) {
 			t.Fatalf("%q: %v; %v came before", line, err, next)
 		}
 		next[i]++
+	}
+}
+
+// TestLog_Move: what is logged after that stands elsewhere, in another format.
+func TestLog_Move(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	l := New(Options{Path: a, Format: format(t, "%RESPONSE_CODE%")})
+	w := &writer{log: l}
+	defer w.close()
+	w.write([]byte("1\n"), 1)
+	l.Move(b, format(t, "%RESPONSE_FLAGS%"))
+	w.write([]byte("2\n"), 1)
+	record(l, 200)
+	l.Close()
+	for path, want := range map[string]string{a: "1\n", b: "2\n-\n"} {
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v, want %q", path, got, err, want)
+		}
 	}
 }

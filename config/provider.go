@@ -48,6 +48,7 @@ func (d *document) meshConfig(text string, line int) (used bool) {
 		d.message(n, p.ProtoReflect(), path+".defaultProviders")
 		d.reader.config.DefaultCollectors = p.Tracing
 	}
+	used = d.meshAccessLog(root.Content[0], path) || used
 	list := child(root.Content[0], "extensionProviders")
 	if list == nil {
 		return used

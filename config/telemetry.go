@@ -1,8 +1,11 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 
+	"go.yaml.in/yaml/v3"
 	beta "istio.io/api/networking/v1beta1"
 	telemetry "istio.io/api/telemetry/v1alpha1"
 
@@ -31,6 +34,36 @@ func readTelemetry(d *document) {
 		out.Tracing = append(out.Tracing, d.tracingRule(r, fmt.Sprintf("tracing[%d]", i)))
 	}
 	d.reader.config.Telemetries = append(d.reader.config.Telemetries, out)
+}
+
+// meshAccessLog reads where the mesh configuration n wants lines of exchanges, and
+// how. It reports whether it says so.
+func (d *document) meshAccessLog(n *yaml.Node, path string) bool {
+	text := func(name string) string {
+		v := child(n, name)
+		if v == nil {
+			return ""
+		}
+		d.places[path+"."+name] = v.Line
+		return v.Value
+	}
+	file, encoding, format := text("accessLogFile"), text("accessLogEncoding"), text("accessLogFormat")
+	if file == "" {
+		return false // nor has it any without a file in Istio
+	}
+	switch strings.ToUpper(encoding) {
+	case "", "TEXT":
+		format = cmp.Or(format, "text")
+	case "JSON":
+		format = cmp.Or(format, "json")
+	default:
+		d.error(path+".accessLogEncoding", fmt.Sprintf("%q is none of TEXT and JSON", encoding))
+	}
+	if _, err := accesslog.ParseFormat(format); err != nil {
+		d.error(path+".accessLogFormat", err.Error())
+	}
+	d.reader.config.AccessLog = mesh.AccessLog{Path: file, Format: format}
+	return true
 }
 
 // envoyProvider is Istio's name of the log that there is without a provider.

@@ -73,6 +73,7 @@ type Config struct {
 	PathNormalization      PathNormalization
 
 	Telemetries       []*Telemetry
+	AccessLog         AccessLog    // of the mesh; the bootstrap file's wins
 	Tracing           Tracing      // of the mesh; the bootstrap file's wins
 	Collectors        []*Collector // that Telemetry resources name
 	DefaultCollectors []string     // of those that none names

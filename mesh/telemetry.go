@@ -19,6 +19,12 @@ type Telemetry struct {
 	Tracing  []TracingRule
 }
 
+// AccessLog says where lines of exchanges go. Values are comparable.
+type AccessLog struct {
+	Path   string // "": nowhere
+	Format string // "text", "json", or one of Envoy's operators
+}
+
 // LoggingRule says whether exchanges are written to the access log, and which.
 type LoggingRule struct {
 	Sides    Sides

@@ -39,6 +39,7 @@ func (c *compiler) compileLogging() {
 			side = mesh.ServerSide
 		}
 		rule, on := log.Rule()
+		on = on || c.snapshot.Config.AccessLog.Path != ""
 		if r := mesh.LoggingOf(list, side); r != nil {
 			on = !r.Disabled
 			if r.Filter != "" {
@@ -53,6 +54,30 @@ func (c *compiler) compileLogging() {
 
 // log writes the exchange's line.
 func (x *exchange) log(r *accesslog.Rule, flag string, took time.Duration) {
+	e := x.tellOf(flag, took)
+	x.line = x.conn.proxy.options.AccessLog.Record(r, e, x.line)
+	*e = accesslog.Entry{}
+}
+
+// logRelay writes the line of a connection that was relayed, or was to be: one for
+// all that it carried, when it has ended. As Istio's, it has no status.
+func (x *exchange) logRelay(k Kind) {
+	r := x.table.logging[x.conn.kind]
+	if r == nil {
+		return
+	}
+	x.clock = now()
+	e := x.tellOf(answers[k].flag, time.Duration(x.clock-x.start))
+	e.Details, e.Authority, e.Scheme = "", nil, nil
+	if k != NoError {
+		e.Termination = answers[k].detail
+	}
+	x.line = x.conn.proxy.options.AccessLog.Record(r, e, x.line)
+	*e = accesslog.Entry{}
+}
+
+// tellOf says what is known of the exchange, until it is asked again.
+func (x *exchange) tellOf(flag string, took time.Duration) *accesslog.Entry {
 	c := x.conn
 	e := x.entry // whoever filters may keep it, as far as the compiler knows
 	if e == nil {
@@ -98,8 +123,7 @@ func (x *exchange) log(r *accesslog.Rule, flag string, took time.Duration) {
 	if x.route != nil {
 		e.Route = x.route.name
 	}
-	x.line = c.proxy.options.AccessLog.Record(r, e, x.line)
-	*e = accesslog.Entry{}
+	return e
 }
 
 // protocol is what the request came in.

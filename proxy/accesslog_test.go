@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -172,5 +173,29 @@ func TestAccessLog_Telemetry(t *testing.T) {
 				t.Errorf("%q, want %d lines", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestAccessLog_Relayed: a connection that is passed on as it comes has one line,
+// and so has one that goes nowhere.
+func TestAccessLog_Relayed(t *testing.T) {
+	log, lines := newLog(t, "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% %PROTOCOL% %UPSTREAM_CLUSTER% %REQUESTED_SERVER_NAME% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_HOST%", true)
+	o := atEdge()
+	o.AccessLog = log
+	up := greeter(t, "a")
+	p := serve(t, o, passEntry("a.up", overTLSPort, up)+passEntry("down.up", overTLSPort, refusing(t))+tlsGateway)
+	greeting(t, p.address("gateway:80"), "a.test")
+	greeting(t, p.address("gateway:80"), "down.test")
+	greeting(t, p.address("gateway:80"), "x.test")
+	awaitGone(p)
+	got := strings.Join(lines(), "\n")
+	for _, want := range []string{
+		`(?m)^0 (?:- - -|DC - \S+) - outbound\|443\|\|a\.up a\.test [1-9]\d+ [1-9]\d+ ` + regexp.QuoteMeta(up) + `$`,
+		`(?m)^0 UF - \S*connection_failure\S* - outbound\|443\|\|down\.up down\.test 0 0 `,
+		`(?m)^0 NR - route_not_found - - x\.test 0 0 -$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(got) {
+			t.Errorf("no %s in\n%s", want, got)
+		}
 	}
 }

@@ -77,6 +77,7 @@ func (c *conn) serveTLS(t *table, names *sniTable) (http bool) {
 		c.relay(t, firstFit(r.terminate.relay, c))
 		return false
 	}
+	c.serverName = hello.ServerName
 	c.relayTLS(t, r)
 	return false
 }
@@ -140,6 +141,21 @@ func (c *conn) countRefused(k Kind) {
 	counts := c.proxy.unroutedConns[c.kind]
 	counts.Open()
 	counts.Close(answers[k].flag)
+	if t := c.proxy.table.Load(); t.logging[c.kind] != nil {
+		x := c.relayed(t, nil)
+		x.logRelay(k)
+		x.release()
+	}
+}
+
+// relayed borrows an exchange for a connection that is one as a whole.
+func (c *conn) relayed(t *table, r *route) *exchange {
+	x := exchanges.Get().(*exchange)
+	x.req.Reset()
+	x.conn, x.table, x.route = c, t, r
+	x.start = now()
+	x.clock = x.start
+	return x
 }
 
 // relay passes a connection on, and returns when it has ended.
@@ -148,12 +164,8 @@ func (c *conn) relay(t *table, r *tcpRoute) Kind {
 		c.countRefused(NoRoute)
 		return NoRoute
 	}
-	x := exchanges.Get().(*exchange)
+	x := c.relayed(t, r.route)
 	defer x.release()
-	x.req.Reset()
-	x.conn, x.table, x.route = c, t, r.route
-	x.start = now()
-	x.clock = x.start
 	up, u, kind := x.connect()
 	if kind != NoError {
 		counts := c.proxy.unroutedConns[c.kind]
@@ -162,17 +174,24 @@ func (c *conn) relay(t *table, r *tcpRoute) Kind {
 		}
 		counts.Open()
 		counts.Close(answers[kind].flag)
+		x.logRelay(kind)
 		return kind
 	}
 	m := x.member
+	x.tally.upstream = up.local
 	m.host.Begin()
 	defer m.host.End()
 	defer up.discard()
 	counts := c.relaysOf(m)
-	s := &relaySession{client: c, upstream: up, sent: counts.Sent, received: counts.Received, idle: u.relayIdle}
+	s := &relaySession{
+		client: c, upstream: up, idle: u.relayIdle,
+		sent:     func(n int) { counts.Sent(n); x.tally.replyBody += int64(n) },
+		received: func(n int) { counts.Received(n); x.tally.pumped += int64(n) },
+	}
 	counts.Open()
 	kind = s.run(u.maxDuration)
 	counts.Close(answers[kind].flag)
+	x.logRelay(kind)
 	return kind
 }
 
@@ -191,9 +210,12 @@ func (x *exchange) connect() (*upstreamConn, *upstream, Kind) {
 		x.member, x.tried = m, append(x.tried, m.host)
 		c, err := u.lease(m, x.conn.stream, x.clock, now()+u.connectTimeout, true)
 		x.clock = now()
-		switch {
-		case err == nil:
+		if err == nil {
+			x.trail.cause = nil
 			return c, u, NoError
+		}
+		x.trail.cause = err.Cause
+		switch {
 		case err.Kind == Timeout:
 			return nil, nil, Overflow // in line for a connection
 		case !answers[err.Kind].unsent || err.Kind == Overflow || plan.failovers == maxFailovers:

@@ -10,13 +10,17 @@ import (
 	"isthmus/accesslog"
 	"isthmus/admin"
 	"isthmus/config"
+	"isthmus/mesh"
 	"isthmus/telemetry"
 )
+
+// defaultLog is where lines go that somebody asks for without saying where.
+const defaultLog = "/dev/stdout"
 
 // newAccessLog makes the log that the bootstrap file describes, or the one that
 // Telemetry resources may ask for: Istio's text, at the process's output.
 func newAccessLog(c config.AccessLog) (*accesslog.Log, error) {
-	o := accesslog.Options{Path: cmp.Or(c.Path, "/dev/stdout"), On: c.IsOn(), Rule: accesslog.Rule{Share: c.Sampling / 100}}
+	o := accesslog.Options{Path: cmp.Or(c.Path, defaultLog), On: c.IsOn(), Rule: accesslog.Rule{Share: c.Sampling / 100}}
 	var err error
 	if o.Format, err = accesslog.ParseFormat(c.Format); err != nil {
 		return nil, err
@@ -27,6 +31,23 @@ func newAccessLog(c config.AccessLog) (*accesslog.Log, error) {
 		}
 	}
 	return accesslog.New(o), nil
+}
+
+// publish hands a snapshot to the proxy. Where the bootstrap file says nothing of
+// an access log, its lines go where the snapshot's mesh configuration says.
+func (s *server) publish(snapshot *mesh.Snapshot) error {
+	if err := s.proxy.Publish(snapshot); err != nil {
+		return err
+	}
+	if said := snapshot.Config.AccessLog; !s.bootstrap.AccessLog.IsOn() && said != s.logged {
+		format, err := accesslog.ParseFormat(said.Format) // config has refused others
+		if err != nil {
+			return err
+		}
+		s.logged = said
+		s.accessLog.Move(cmp.Or(said.Path, defaultLog), format)
+	}
+	return nil
 }
 
 // registry gathers what there is little of to be counted.

@@ -117,6 +117,7 @@ type server struct {
 	store     *tls.Store
 	keys      *auth.Keys
 	accessLog *accesslog.Log
+	logged    mesh.AccessLog // what the mesh configuration last said of it; publish alone looks
 	history   *history.Store
 	meter     *telemetry.Meter
 	admin     []*http.Server
@@ -176,7 +177,7 @@ func (s *server) build(paths []string) (err error) {
 	s.meter = telemetry.NewMeter(s.proxy.Requests().List)
 	s.control, err = control.New(control.Options{
 		Node: s.node, Paths: paths, Announce: b.Gossip.Announce, Inbound: b.Listeners.Inbound,
-		Publish: s.proxy.Publish, History: s.history,
+		Publish: s.publish, History: s.history,
 		Candidates: control.Candidates{Paths: b.Canary.Paths, Plan: b.Canary.Plan(), Counted: s.proxy.Canary}, Logger: log, Remote: control.RemoteProbes(b.Probes.Remote), MeshTLS: s.probeTLS,
 	})
 	if err != nil {

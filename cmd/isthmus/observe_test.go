@@ -1,0 +1,52 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"isthmus/config"
+)
+
+// TestAccessLog_OfTheMesh: lines go where the mesh configuration says, unless the
+// bootstrap file says something else.
+func TestAccessLog_OfTheMesh(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		dir := t.TempDir()
+		said, other := filepath.Join(dir, "mesh.log"), filepath.Join(dir, "own.log")
+		mesh := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    accessLogFile: " + said + "\n    accessLogEncoding: JSON\n"
+		if err := os.Mkdir(filepath.Join(dir, "config"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "config", "mesh.yaml"), []byte(mesh), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		env := []string{"ISTHMUS_LISTENERS_OUTBOUND=127.0.0.1:0", "ISTHMUS_LISTENERS_INBOUND=", "ISTHMUS_LISTENERS_ADMIN=", "ISTHMUS_LISTENERS_METRICS=", "ISTHMUS_GOSSIP_BIND="}
+		if own {
+			env = append(env, "ISTHMUS_ACCESS_LOG_PATH="+other, "ISTHMUS_ACCESS_LOG_FORMAT=%RESPONSE_FLAGS%")
+		}
+		b, _, err := config.LoadBootstrap("", env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := start(b, []string{filepath.Join(dir, "config")}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.Get("http://" + s.proxy.Addresses()["outbound"] + "/x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		s.close()
+		inMesh, _ := os.ReadFile(said)
+		inOwn, _ := os.ReadFile(other)
+		if !own && !strings.Contains(string(inMesh), `"response_flags":"NR"`) || own && (len(inMesh) > 0 || string(inOwn) != "NR\n") {
+			t.Errorf("bootstrap file says so %v: %q and %q", own, inMesh, inOwn)
+		}
+	}
+}
