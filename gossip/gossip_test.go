@@ -183,6 +183,24 @@ func TestGossip_JoinIsTriedForEver(t *testing.T) {
 	eventually(t, "they meet", func() bool { return len(of(a, b)) == 1 && state(b, a) == "alive" })
 }
 
+// TestGossip_Knocks: who is missing is noticed when it is there, however long it
+// is until the next try.
+func TestGossip_Knocks(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	a := start(t, "a", nil)
+	noticed := make(chan []string, 1)
+	go func() { noticed <- a.rest(t.Context(), time.Hour, []string{"127.0.0.1:1", address}) }()
+	l.Close()
+	start(t, "b", func(o *Options) { o.Bind = address })
+	if back := <-noticed; !slices.Equal(back, []string{address}) {
+		t.Errorf("%q answer, want %s", back, address)
+	}
+}
+
 func key(c byte) []byte { return bytes.Repeat([]byte{c}, 32) }
 
 func TestGossip_Keys(t *testing.T) {

@@ -4,19 +4,29 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // How often seeds are looked for: soon at first, then with growing patience,
-// and for ever, since a partition may have parted us from all of them.
+// and for ever, since a partition may have parted us from all of them. In
+// between, those that are missing are knocked at, by one packet each, so that a
+// link that is back is noticed soon, however long it was away.
 const (
-	firstJoin = time.Second
-	lastJoin  = 30 * time.Second
+	firstJoin  = time.Second
+	lastJoin   = 30 * time.Second
+	knockEvery = 2 * time.Second
 )
 
 // settlingRounds is how many rounds, a second apart, a newcomer takes to settle.
 const settlingRounds = 5
+
+// triesAtOnce bounds how many seeds are tried at once: a name may have as many
+// addresses as there are proxies.
+const triesAtOnce = 8
 
 // forgetAfter is how long a member that is gone is remembered, and with it its
 // endpoints.
@@ -25,28 +35,27 @@ const forgetAfter = 24 * time.Hour
 // join keeps this member in touch with its seeds. Start starts it; it ends
 // with ctx.
 func (g *Gossip) join(ctx context.Context) {
+	var seeds []string
 	wait := time.Duration(0)
 	for round := 0; ; round++ {
-		select {
-		case <-ctx.Done():
+		back := g.rest(ctx, wait, seeds)
+		if ctx.Err() != nil {
 			return
-		case <-time.After(wait):
+		}
+		if len(back) > 0 {
+			g.tryAll(back)
+			wait = firstJoin
+			continue
 		}
 		// When all start at once, the news of a member may be over before some
 		// have come. The first rounds exchange everything with the seeds, whether
 		// they are there already or not.
-		missing := g.missingSeeds(ctx, round < settlingRounds)
-		joined := 0
-		for _, addr := range missing {
-			if ctx.Err() != nil {
-				return
-			}
-			n, err := g.list.Join([]string{addr})
-			joined += n
-			if err != nil {
-				g.log.Debug("gossip seed not reached", "address", addr, "error", err)
-			}
+		seeds = g.seeds(ctx)
+		missing := seeds
+		if round >= settlingRounds {
+			missing = g.missing(seeds)
 		}
+		joined := g.tryAll(missing)
 		g.forget()
 		switch {
 		case round < settlingRounds:
@@ -65,14 +74,69 @@ func (g *Gossip) join(ctx context.Context) {
 	}
 }
 
-// missingSeeds resolves the names of the seeds anew and returns the addresses
-// at which no living member is, or, if all says so, every address but ours.
-func (g *Gossip) missingSeeds(ctx context.Context, all bool) []string {
-	alive := map[string]bool{}
-	self := g.list.LocalNode().Address()
-	for _, n := range g.list.Members() {
-		alive[n.Address()] = !all || n.Address() == self
+// rest waits, and returns which of the seeds that are missing answer in the
+// meantime, as soon as any does.
+func (g *Gossip) rest(ctx context.Context, wait time.Duration, seeds []string) (back []string) {
+	every := knockEvery
+	if g.options.Fast {
+		every = 50 * time.Millisecond
 	}
+	for end := time.Now().Add(wait); ; {
+		left := time.Until(end)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(min(left, every)):
+		}
+		if left <= every {
+			return nil
+		}
+		for _, a := range g.missing(seeds) {
+			if g.answers(a) {
+				back = append(back, a)
+			}
+		}
+		if len(back) > 0 {
+			return back
+		}
+	}
+}
+
+// answers reports whether a member is at an address, as far as UDP can tell.
+func (g *Gossip) answers(address string) bool {
+	a, err := net.ResolveUDPAddr("udp", address) // of numbers
+	if err != nil {
+		return false
+	}
+	_, err = g.list.Ping("", a)
+	return err == nil
+}
+
+// tryAll exchanges everything with some seeds, several at once since one that is
+// gone takes its time, and returns with how many that was.
+func (g *Gossip) tryAll(addresses []string) int {
+	var joined atomic.Int32
+	var all sync.WaitGroup
+	places := make(chan struct{}, triesAtOnce)
+	for _, address := range addresses {
+		all.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			n, err := g.list.Join([]string{address})
+			joined.Add(int32(n))
+			if err != nil {
+				g.log.Debug("gossip seed not reached", "address", address, "error", err)
+			}
+		})
+	}
+	all.Wait()
+	return int(joined.Load())
+}
+
+// seeds resolves the names of the seeds anew and returns their addresses, without
+// our own.
+func (g *Gossip) seeds(ctx context.Context) []string {
+	self := g.list.LocalNode().Address()
 	var out []string
 	for _, seed := range g.options.Join {
 		host, port, err := net.SplitHostPort(seed)
@@ -90,12 +154,23 @@ func (g *Gossip) missingSeeds(ctx context.Context, all bool) []string {
 			continue
 		}
 		for _, a := range addrs {
-			if addr := net.JoinHostPort(a, port); !alive[addr] {
+			if addr := net.JoinHostPort(a, port); addr != self {
 				out = append(out, addr)
 			}
 		}
 	}
 	return out
+}
+
+// missing are the seeds at whose addresses no living member is.
+func (g *Gossip) missing(seeds []string) []string {
+	alive := map[string]bool{}
+	g.mu.Lock()
+	for _, m := range g.members {
+		alive[m.Address] = alive[m.Address] || m.State == stateAlive
+	}
+	g.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(seeds), func(a string) bool { return alive[a] })
 }
 
 // forget drops members that are long gone, with their records.
