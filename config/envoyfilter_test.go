@@ -44,6 +44,9 @@ func TestRead_EnvoyFilter(t *testing.T) {
 	}{
 		{"a local rate limit", local(bucket), nil},
 		{"in camel case", local("tokenBucket: {maxTokens: 1, tokensPerFill: 5, fillInterval: 0.5s}"), nil},
+		{"a status by its name", local(bucket + "\n          status: {code: TooManyRequests}"), nil},
+		{"a status of nobody", local(bucket + "\n          status: {code: TooMany}"), []string{"error: configPatches[0].patch.value.typed_config.status.code: must be a whole number from 0 to 599"}},
+		{"settings of routes alone", httpFilter("l", "local_ratelimit.v3.LocalRateLimit\n          stat_prefix: x") + "  - applyTo: HTTP_ROUTE\n    match: {context: GATEWAY}\n    patch: {operation: MERGE, value: {typed_per_filter_config: {l: {'@type': x.local_ratelimit.v3.LocalRateLimit, " + bucket + ", filter_enabled: {default_value: {numerator: 100}}, filter_enforced: {default_value: {numerator: 100}}}}}}\n", nil},
 		{"a global rate limit", global(service + "\n          " + actions), nil},
 		{"without actions", global(service), []string{"info: rate_limits: no action says"}},
 		{"without a service", global(actions), []string{"error: configPatches[0].patch.value.typed_config.rate_limit_service: is missing"}},
@@ -82,6 +85,19 @@ func TestRead_EnvoyFilter(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRead_RefusalStatus: by number or name; what is no error is 429.
+func TestRead_RefusalStatus(t *testing.T) {
+	for text, want := range map[string]int{"503": 503, "Forbidden": 403, "URITooLong": 414, "PayloadTooLarge": 413, "HTTPVersionNotSupported": 505, "OK": 429, "200": 429, "'431'": 431} {
+		r := Read([]File{{Name: "f.yaml", Data: []byte(envoyFilter(httpFilter("l", "local_ratelimit.v3.LocalRateLimit\n          stat_prefix: x\n          token_bucket: {max_tokens: 1, fill_interval: 1s}\n          status: {code: "+text+"}")))}}, nil)
+		if r.HasErrors() {
+			t.Fatal(r.Findings)
+		}
+		if got := r.Config.RateLimitFilters[0].Local.Status; got != want {
+			t.Errorf("%s is %d, want %d", text, got, want)
+		}
 	}
 }
 

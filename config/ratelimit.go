@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
@@ -61,10 +62,12 @@ func (m *envoyMessage) localRateLimit(ofRoute bool) *mesh.LocalRateLimit {
 		d.find(Info, ISM0025, m.path, "the local rate limit has no filter_enforced: Envoy would only count, Isthmus enforces it for all requests")
 	}
 	switch {
+	case out.Bucket == nil && len(out.Descriptors) == 0:
+		if ofRoute { // else routes have them
+			d.find(Warning, ISM0026, m.path, "the local rate limit has neither token_bucket nor descriptors, so it limits nothing")
+		}
 	case !m.has("filter_enabled"):
 		d.find(Warning, ISM0026, m.path, "the local rate limit has no filter_enabled, which means 0 %: it limits nothing")
-	case out.Bucket == nil && len(out.Descriptors) == 0 && ofRoute:
-		d.find(Warning, ISM0026, m.path, "the local rate limit has neither token_bucket nor descriptors, so it limits nothing")
 	}
 	m.done()
 	return out
@@ -90,13 +93,34 @@ func (m *envoyMessage) bucket() *mesh.Bucket {
 // refusalStatus reads an HttpStatus. Envoy turns whatever is no error into 429.
 func (m *envoyMessage) refusalStatus(name string) int {
 	s := m.message(name)
-	code := int(s.number("code", 429, 0, 599))
+	code := int(s.status("code", 429, 0))
 	s.done()
 	if code < 400 {
 		return 429
 	}
 	return code
 }
+
+// status returns a field that is a status, by its number or by the name that
+// envoy.type.v3.StatusCode has for it.
+func (m *envoyMessage) status(name string, otherwise, least int64) int64 {
+	if v, _ := m.get(name); v != nil {
+		if code, ok := statusNames[v.GetStringValue()]; ok && code >= least {
+			return code
+		}
+	}
+	return m.number(name, otherwise, least, 599)
+}
+
+var statusNames = func() map[string]int64 {
+	out := map[string]int64{"PayloadTooLarge": 413, "URITooLong": 414, "RangeNotSatisfiable": 416}
+	for code := range 600 {
+		if text := http.StatusText(code); text != "" {
+			out[strings.NewReplacer(" ", "", "-", "").Replace(text)] = int64(code)
+		}
+	}
+	return out
+}()
 
 func (m *envoyMessage) virtualHost() mesh.VirtualHostLimits {
 	return mesh.VirtualHostLimits(m.word("vh_rate_limits", "OVERRIDE", "INCLUDE", "IGNORE"))
@@ -126,7 +150,7 @@ func (m *envoyMessage) globalRateLimit() *mesh.GlobalRateLimit {
 		m.ignore("failure_mode_deny_percent")
 	}
 	if s := m.message("status_on_error"); s != nil {
-		out.StatusOnError = int(s.number("code", 500, 200, 599))
+		out.StatusOnError = int(s.status("code", 500, 200))
 		s.done()
 	}
 	for _, r := range m.list("rate_limits") {

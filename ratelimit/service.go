@@ -98,11 +98,8 @@ func (s *Service) Ask(timeout time.Duration, domain string, d *Descriptors) (v V
 	if !ok {
 		return v, s.failed(ErrDown)
 	}
-	if timeout <= 0 {
-		timeout = longestCall
-	}
 	began := time.Now()
-	ctx, cancel := context.WithTimeoutCause(s.life, timeout, errLate)
+	ctx, cancel := context.WithTimeoutCause(s.life, bounded(timeout), errLate)
 	defer cancel()
 	answer, err := s.client.Call(ctx, method, marshalRequest(domain, d))
 	if err == nil {
@@ -124,6 +121,14 @@ func (s *Service) Ask(timeout time.Duration, domain string, d *Descriptors) (v V
 	s.err = err
 	s.mu.Unlock()
 	return v, s.failed(err)
+}
+
+// bounded is how long a call with a filter's timeout takes at most.
+func bounded(timeout time.Duration) time.Duration {
+	if timeout <= 0 {
+		return longestCall
+	}
+	return min(timeout, longestCall)
 }
 
 func (s *Service) failed(err error) error {

@@ -210,7 +210,7 @@ func (s *Shared) Ask(timeout time.Duration, domain string, d *Descriptors) (v Ve
 		st := Status{Limited: true, Limit: *rule.Limit}
 		if !rule.Limit.Unlimited {
 			if end == 0 {
-				end = s.clock() + min(timeout, longestCall)
+				end = s.clock() + bounded(timeout)
 			}
 			t := taking{key: keyOf(domain, d.key(i)), requests: rule.Limit.Requests, unit: rule.Limit.Unit, hits: uint32(d.Hits(i)), first: true}
 			st.Over, st.Remaining = s.take(&t, end)
