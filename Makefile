@@ -78,8 +78,9 @@ conformance-metrics: ## metrics in a real Prometheus, traces in a real collector
 simulate: ## limits of a thousand proxies, and ten million keys (5 minutes)
 	ISTHMUS_SIMULATE=1 $(GO) test -timeout 20m -count 1 -v -run 'Shared_Steady|Bounded' ./ratelimit | grep -v '^=== '
 
-limits-measured: ## limits of the built binary: 30 s of the example, the real envoyproxy/ratelimit with Redis, which it installs, and two clusters parted (needs root; 4 minutes)
-	bench/limits.sh
+limits-measured: build ## rate limits: 30 s of the example, the real envoyproxy/ratelimit with Redis, clusters parted; needs Linux and root; writes docs/limits-measured.md (4 minutes)
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/netns ./bench/netns
+	bench/limits.sh -out docs/limits-measured.md
 
 fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 	@set -e; for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \

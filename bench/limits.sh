@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # limits.sh measures rate limits of the built binary (make limits-measured): it
-# installs Redis and envoyproxy/ratelimit, which some of the tests drive.
+# installs Redis and envoyproxy/ratelimit, which bin/netns drives.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 need() { command -v "$1" > /dev/null || { apt-get update -qq; apt-get install -y -qq "$2" > /dev/null; }; }
@@ -12,4 +12,4 @@ if [ ! -x bin/ratelimit ]; then
   mv bin/tmp/service_cmd bin/ratelimit
   rmdir bin/tmp
 fi
-ISTHMUS_MEASURE_LIMITS=$PWD/bin/ratelimit go test -timeout 15m -count 1 -v -run 'TestLimits_' ./cmd/isthmus | grep -v '^=== '
+exec bin/netns -limits "$@"

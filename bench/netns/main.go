@@ -25,8 +25,9 @@ import (
 // options are the flags.
 type options struct {
 	isthmus, scenarios, out string
+	service                 string
 	rate, seconds           int
-	keep, distance          bool
+	keep, distance, limits  bool
 }
 
 func main() {
@@ -39,6 +40,8 @@ func main() {
 	flag.StringVar(&o.out, "out", "", "Markdown file for the report, as well")
 	flag.BoolVar(&o.keep, "keep", false, "leave the last scenario's clusters running, to look at, until interrupted")
 	flag.BoolVar(&o.distance, "distance", false, "measure what protocols make of a long line, instead of scenarios")
+	flag.BoolVar(&o.limits, "limits", false, "measure rate limits, instead of scenarios")
+	flag.StringVar(&o.service, "service", "bin/ratelimit", "the binary of envoyproxy/ratelimit, for -limits")
 	app := flag.String("app", "", "be the application of this pod (started by the program itself)")
 	guarded := flag.String("guard", "", "clean up after the program and this folder of it (started by the program itself)")
 	flag.Parse()
@@ -67,10 +70,15 @@ func (o options) run() error {
 		return err
 	}
 	list, err := chooseScenarios(o.scenarios)
-	if err != nil {
-		return err
+	if o.limits {
+		list = limitScenarios
 	}
-	if o.isthmus, err = filepath.Abs(o.isthmus); err != nil {
+	for _, file := range []*string{&o.isthmus, &o.service} {
+		if err == nil {
+			*file, err = filepath.Abs(*file)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -98,7 +106,7 @@ func (o options) inWorld(ctx context.Context, dir string, list []scenario) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	r := &runner{ctx: ctx, world: w, rate: o.rate, window: time.Duration(o.seconds) * time.Second}
+	r := &runner{ctx: ctx, world: w, service: o.service, rate: o.rate, window: time.Duration(o.seconds) * time.Second}
 	if o.distance {
 		return o.distances(r)
 	}
@@ -113,11 +121,8 @@ func (o options) inWorld(ctx context.Context, dir string, list []scenario) (err 
 		rep.results = append(rep.results, res)
 		good = good && res.ok()
 	}
-	fmt.Print("\n", rep.text())
-	if o.out != "" {
-		if err := os.WriteFile(o.out, []byte(rep.page(machine())), 0o644); err != nil {
-			return err
-		}
+	if err := o.write(rep); err != nil {
+		return err
 	}
 	if o.keep {
 		fmt.Printf("The clusters run on. Look at them by, for example,\n  ip netns exec %s %s endpoints\nConfiguration and logs are in %s. Interrupt to end it.\n", w.caller.ns.name, o.isthmus, dir)
@@ -134,6 +139,9 @@ func (o options) command() string {
 	s := fmt.Sprintf("bin/netns -rate %d -seconds %d", o.rate, o.seconds)
 	if o.distance {
 		s = fmt.Sprintf("bin/netns -distance -seconds %d", o.seconds)
+	}
+	if o.limits {
+		s = "bin/netns -limits"
 	}
 	if o.scenarios != strings.Join(scenarioNames(), ",") {
 		s += " -scenario " + o.scenarios
@@ -166,6 +174,14 @@ func (o options) check() error {
 	}
 	if _, err := os.Stat(o.isthmus); err != nil {
 		missing = append(missing, o.isthmus+": build it by make build, or say where it is by -isthmus")
+	}
+	if o.limits {
+		if _, err := os.Stat(o.service); err != nil {
+			missing = append(missing, o.service+": make limits-measured builds it, or say where it is by -service")
+		}
+		if _, err := exec.LookPath("redis-server"); err != nil {
+			missing = append(missing, "the command redis-server: install it")
+		}
 	}
 	if len(missing) > 0 {
 		return errors.New("netns needs what is not here:\n  " + strings.Join(missing, "\n  "))

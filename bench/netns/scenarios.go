@@ -65,6 +65,9 @@ type runner struct {
 	rate   int           // requests a second
 	window time.Duration // how long to watch after an event
 	lost   int           // requests that applications had seen when they were killed
+
+	service string   // the binary of the rate limit service
+	redis   *process // nil: it does not run
 }
 
 // run starts everything anew for a scenario, so that none inherits what the

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -77,6 +78,9 @@ type setup struct {
 	services []string // that have sidecars, and so are known to all by gossip
 	mesh     string   // resources that every proxy reads
 	caller   string   // resources that the callers' proxy reads besides
+
+	labels    map[string]string // of every pod, besides
+	bootstrap string            // fields of every proxy's bootstrap file, besides
 }
 
 // newWorld makes namespaces and links; nothing runs in them yet.
@@ -316,6 +320,7 @@ func (w *world) bootstrapFile(p *pod) string { return filepath.Join(w.dir, p.nam
 
 func (w *world) bootstrap(p *pod, s setup) string {
 	labels := map[string]string{"pod": p.name}
+	maps.Copy(labels, s.labels)
 	if p != w.caller {
 		for _, name := range s.services {
 			labels[name] = "yes"
@@ -345,7 +350,7 @@ gossip:
   advertise: %s:7946
   join: [%s]
   keys: [gossip.key]
-`, p.name, p.address, p.cluster.name, p.cluster.locality(), text, domains, p.address, strings.Join(join, ", "))
+%s`, p.name, p.address, p.cluster.name, p.cluster.locality(), text, domains, p.address, strings.Join(join, ", "), s.bootstrap)
 }
 
 // startPod starts what runs in a pod.
