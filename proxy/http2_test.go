@@ -285,23 +285,36 @@ func TestHTTP2_GoAway(t *testing.T) {
 }
 
 // TestHTTP2_EarlyReply: an upstream of HTTP/2 that answers without having read the
-// request is not waited for. A client of HTTP/1.1 that has little left to say may
-// say it, and keeps its connection; one that has much is told that nobody reads
-// it.
+// request is not waited for. A client of HTTP/1.1 is told that nobody reads the
+// rest, if that is known in time; else it may say what little is left, and keeps
+// its connection.
 func TestHTTP2_EarlyReply(t *testing.T) {
+	ends := make(chan struct{}, 1)
 	up := framerServer(t, func(f *http2.Framer, h *http2.HeadersFrame) {
 		var block bytes.Buffer
 		hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "413"})
-		f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+		atOnce := len(ends) > 0
+		f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: atOnce})
+		<-ends
+		if !atOnce {
+			f.WriteData(h.StreamID, true, nil)
+		}
 	})
 	p := serve(t, Options{}, overHTTP2(entry("s.test", up)))
-	for _, tt := range []struct{ name, first, rest, connection string }{
-		{"much is left", "Content-Length: 1000000\r\n\r\nabc", "", "close"},
-		{"little is left", "Content-Length: 200003\r\n\r\nabc", strings.Repeat("x", 200000), ""},
-		{"the last chunk", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "0\r\n\r\n", ""},
-		{"chunks, in pieces", "Transfer-Encoding: chunked\r\n\r\n3\r\nab", "c\r\n3\r\ndef\r\n0\r\na: b\r\n\r\n", ""},
-		{"no chunk after all", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "GET / HTTP/1.1\r\n\r\n", "broken"},
-		{"chunks without end", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", strings.Repeat("8000\r\n"+strings.Repeat("x", 0x8000)+"\r\n", 10), "broken"},
+	const announced, kept, broken = 0, 1, 2
+	for _, tt := range []struct {
+		name, first, rest string
+		atOnce            bool // the head of the reply is all of it
+		connection        int
+	}{
+		{"much is left", "Content-Length: 1000000\r\n\r\nabc", "", true, announced},
+		{"who knows how much is left", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "", true, announced},
+		{"little is left", "Content-Length: 200003\r\n\r\nabc", strings.Repeat("x", 200000), true, kept},
+		{"little is left, later", "Content-Length: 200003\r\n\r\nabc", strings.Repeat("x", 200000), false, kept},
+		{"the last chunk", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "0\r\n\r\n", false, kept},
+		{"chunks, in pieces", "Transfer-Encoding: chunked\r\n\r\n3\r\nab", "c\r\n3\r\ndef\r\n0\r\n\r\n", false, kept},
+		{"no chunk after all", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "GET / HTTP/1.1\r\n\r\n", false, broken},
+		{"chunks without end", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", strings.Repeat("8000\r\n"+strings.Repeat("x", 0x8000)+"\r\n", 10), false, broken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := net.Dial("tcp", p.address("outbound"))
@@ -310,19 +323,27 @@ func TestHTTP2_EarlyReply(t *testing.T) {
 			}
 			defer c.Close()
 			c.SetDeadline(time.Now().Add(20 * time.Second))
+			if tt.atOnce {
+				ends <- struct{}{}
+			}
 			io.WriteString(c, "POST / HTTP/1.1\r\nHost: s.test\r\n"+tt.first)
 			r := bufio.NewReader(c)
 			head, err := readHead(r)
-			if announced := fieldOf(head, "connection") == "close"; err != nil || status(head) != "413" || announced != (tt.connection == "close") {
+			if said := fieldOf(head, "connection") == "close"; err != nil || status(head) != "413" || said != (tt.connection == announced) {
 				t.Errorf("got %q, %v", head, err)
 			}
+			if !tt.atOnce {
+				ends <- struct{}{}
+				skipBody(head, r)
+			}
 			io.WriteString(c, tt.rest)
-			if tt.connection != "" {
+			if tt.connection != kept {
 				if rest, _ := io.ReadAll(r); len(rest) > 0 {
 					t.Errorf("and then %q", rest)
 				}
 				return
 			}
+			ends <- struct{}{}
 			io.WriteString(c, get("s.test"))
 			if head, err := readHead(r); err != nil || status(head) != "413" {
 				t.Errorf("the next request got %q, %v", head, err)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"math"
 	"time"
 
 	"isthmus/http1"
@@ -9,9 +10,10 @@ import (
 // An upstream may answer before it has read the whole request. Its client has
 // often sent the rest already, or is about to: a body in chunks ends with a write
 // of its own. Who has been told nothing else takes its connection for one that
-// stays, and may send its next request at the moment at which we close it. So what
-// is left is read and thrown away, if that is soon done (as net/http and nginx
-// do); if it is known to take longer, the reply says that the connection ends.
+// stays, and may send its next request at the moment at which we close it. So the
+// reply says that the connection ends, if it is known to be early when it leaves
+// and more may be left than a little. Else what is left is read and thrown away,
+// if that is soon done (as net/http and nginx do).
 
 const (
 	// maxLeftover is how much of a body is thrown away: net/http's
@@ -23,11 +25,11 @@ const (
 	leftoverTimeout = instant(500 * time.Millisecond)
 )
 
-// leftover is how much of the request's body, at least, has not been taken from
-// the client while it is sent on.
+// leftover is how much of the request's body has not been taken from the client
+// while it is sent on, as far as the request says.
 func (x *exchange) leftover() int64 {
 	if x.body.framing != http1.Length {
-		return 0
+		return math.MaxInt64
 	}
 	return x.body.length - int64(len(x.body.data)) - x.tally.pumped
 }
@@ -36,12 +38,13 @@ func (x *exchange) leftover() int64 {
 // and reports whether the connection is where the next request begins.
 func (x *exchange) discardLeftover() bool {
 	in, left := &x.conn.in, x.leftover()
-	if left > maxLeftover {
+	counted := x.body.framing == http1.Length
+	if counted && left > maxLeftover {
 		return false
 	}
 	limit := now() + leftoverTimeout
 	for taken := 0; taken <= maxLeftover; {
-		if x.body.framing == http1.Length {
+		if counted {
 			n := min(int64(in.len()), left)
 			in.r += int(n)
 			if left -= n; left == 0 {
