@@ -49,6 +49,8 @@ type client struct {
 	clientCert []byte // of a client that has shown one, as in x-forwarded-client-cert
 	identity   string // the SPIFFE ID of a client that has proved it; "": nobody knows who it is
 
+	disowned atomic.Bool // nobody vouches for the client any more
+
 	judged atomic.Pointer[auth.Peer] // the same, as policies name it; nil before the first that asks
 
 	// What the server name of a connection between proxies is for; nil: it does not
@@ -158,7 +160,7 @@ func (c *conn) await() bool {
 	}
 	for {
 		c.waiting.Store(true)
-		if c.proxy.draining.Load() && !c.lastChance() {
+		if c.leaves() && !c.lastChance() {
 			return false
 		}
 		_, err := c.fill()
@@ -169,8 +171,8 @@ func (c *conn) await() bool {
 	}
 }
 
-// lastChance reports whether a request may still be read although the proxy
-// drains: one that has come already, or the first of a new connection, which
+// lastChance reports whether a request may still be read although the connection
+// leaves: one that has come already, or the first of a new connection, which
 // gets as long as its bytes may be under way.
 func (c *conn) lastChance() bool {
 	if c.last == 0 {

@@ -152,13 +152,14 @@ func (p *sharedPool) abandon(s *sharedConn) {
 	p.retire(s)
 }
 
-// sweep ends connections that have been idle for longer than idleTimeout.
+// sweep ends connections that have been idle for longer than idleTimeout, and gives
+// no more requests to a peer that nobody vouches for any more.
 func (p *sharedPool) sweep(idleTimeout instant) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := now()
 	for _, s := range slices.Clone(p.conns) {
-		if s.h2.Idle() && t-s.since > idleTimeout {
+		if s.h2.Idle() && t-s.since > idleTimeout || !s.isVouched() {
 			p.retire(s)
 		}
 	}

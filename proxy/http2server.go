@@ -123,7 +123,7 @@ func (c *conn) readFrames(h *http2.Conn, flushed <-chan struct{}) error {
 			return errPartial
 		case leaving != 0 && (err == errTimeout || now() > leaving+leaveTime):
 			h.LeaveNow() // the client takes its time with the answer to our PING
-		case leaving == 0 && (c.proxy.draining.Load() || err == errTimeout && h.Idle()):
+		case leaving == 0 && (c.leaves() || err == errTimeout && h.Idle()):
 			leaving = now()
 			h.Leave()
 		}

@@ -79,6 +79,7 @@ func (c *conn) acceptMesh() bool {
 		c.refuseHandshake(err)
 		return false
 	}
+	vouchMesh(c.stream, id, c.proxy.options.Identity, judgeCaller)
 	state := c.secure.ConnectionState()
 	c.identity = tls.Peer(&state)
 	c.clientCert = appendPeerCert(nil, id.ID, state.PeerCertificates[0])

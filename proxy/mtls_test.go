@@ -37,6 +37,12 @@ func newTrust(t testing.TB) *trust {
 // identity issues one and reads it.
 func (tr *trust) identity(namespace, account string) *tls.Own {
 	tr.t.Helper()
+	return tr.identityIn(tr.t.TempDir(), namespace, account)
+}
+
+// identityIn does so in a folder.
+func (tr *trust) identityIn(dir, namespace, account string, others ...*trust) *tls.Own {
+	tr.t.Helper()
 	id, err := tls.SPIFFEID(mesh.LocalDomain, namespace, account)
 	if err != nil {
 		tr.t.Fatal(err)
@@ -44,8 +50,7 @@ func (tr *trust) identity(namespace, account string) *tls.Own {
 	if _, err := tr.a.Issue(tls.Request{ID: id, TTL: time.Hour}); err != nil {
 		tr.t.Fatal(err)
 	}
-	dir := tr.t.TempDir()
-	for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
+	for _, name := range []string{"tls.crt", "tls.key"} {
 		b, err := os.ReadFile(filepath.Join(tr.dir, name))
 		if err != nil {
 			tr.t.Fatal(err)
@@ -54,11 +59,28 @@ func (tr *trust) identity(namespace, account string) *tls.Own {
 			tr.t.Fatal(err)
 		}
 	}
+	believe(tr.t, dir, append(others, tr)...)
 	own, err := tls.NewOwn(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt"))
 	if err != nil {
 		tr.t.Fatal(err)
 	}
 	return own
+}
+
+// believe writes the roots of some authorities to ca.crt of a folder.
+func believe(t testing.TB, dir string, list ...*trust) {
+	t.Helper()
+	var roots []byte
+	for _, tr := range list {
+		b, err := os.ReadFile(filepath.Join(tr.dir, "ca.crt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots = append(roots, b...)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ca.crt"), roots, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // proxyOf is the options of a proxy with an identity; nil: without one.

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,17 +78,19 @@ func (p *connPool) close() {
 	}
 }
 
-// sweep ends connections that have been idle for longer than idleTimeout.
+// sweep ends connections that have been idle for longer than idleTimeout, and
+// those to a peer that nobody vouches for any more.
 func (p *connPool) sweep(idleTimeout instant) {
 	var old []*upstreamConn
 	t := now()
 	p.mu.Lock()
-	n := 0
-	for n < len(p.idle) && t-p.idle[n].since > idleTimeout {
-		n++
-	}
-	old = append(old, p.idle[:n]...)
-	p.idle = append(p.idle[:0], p.idle[n:]...)
+	p.idle = slices.DeleteFunc(p.idle, func(c *upstreamConn) bool {
+		gone := t-c.since > idleTimeout || !c.isVouched()
+		if gone {
+			old = append(old, c)
+		}
+		return gone
+	})
 	p.mu.Unlock()
 	for _, c := range old {
 		c.discard()

@@ -297,8 +297,9 @@ func (p *Proxy) makeUpstream(of *table, t *target) *upstream {
 // much longer than idleTimeout one may live.
 const sweepInterval = 10 * time.Second
 
-// sweep ends connections that have been idle for too long, and reads credentials
-// that are in use. New starts it, Close ends it.
+// sweep ends connections that have been idle for too long or whose peers nobody
+// vouches for any more, and reads credentials that are in use. New starts it, Close
+// ends it.
 func (p *Proxy) sweep() {
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
@@ -324,6 +325,7 @@ func (p *Proxy) sweep() {
 		if t := p.table.Load(); t != nil {
 			t.readCredentials(upstreams)
 		}
+		p.review()
 		p.workers.trim()
 	}
 }

@@ -95,7 +95,7 @@ func (c *conn) relayTLS(t *table, r *tcpRoute) {
 // terminate shakes hands as a Gateway's server, and reports whether that went
 // well. name is the one in the ClientHello.
 func (c *conn) terminate(s *tlsServer, name string) bool {
-	config, err := s.serverConfig()
+	serving, err := s.serving()
 	if err != nil {
 		if c.proxy.refusals.Allow() {
 			c.proxy.log.Warn("no certificate for a client", "listener", c.listener.name, "name", name, "server", s.settings.Source, "error", err)
@@ -104,7 +104,7 @@ func (c *conn) terminate(s *tlsServer, name string) bool {
 		return false
 	}
 	c.serverName = name
-	if err := c.acceptTLS(config, now()+c.patience.head); err != nil {
+	if err := c.acceptTLS(serving.config, now()+c.patience.head); err != nil {
 		c.refuseHandshake(err)
 		return false
 	}
@@ -112,6 +112,7 @@ func (c *conn) terminate(s *tlsServer, name string) bool {
 	if state := c.secure.ConnectionState(); len(state.PeerCertificates) > 0 {
 		c.clientCert = appendClientCert(nil, state.PeerCertificates[0])
 		c.identity = s.identityOf(&state)
+		s.vouch(c.stream, serving, c.identity)
 	}
 	return true
 }

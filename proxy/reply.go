@@ -435,7 +435,7 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 // connection is kept, where the version does not say it already.
 func (x *exchange) endHead(out []byte, to headFormat) {
 	if to == asHTTP1 {
-		if x.conn.proxy.draining.Load() || x.upgrade.protocol != nil && x.overtaken() {
+		if x.conn.leaves() || x.upgrade.protocol != nil && x.overtaken() {
 			x.keep = false
 		}
 		switch {

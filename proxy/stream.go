@@ -35,6 +35,8 @@ type stream struct {
 	secure   *stdtls.Conn // nil: the bytes are as they come
 	farewell bool         // the last that TLS has to say is being written
 
+	vouched atomic.Pointer[voucher] // of a peer that has proved who it is; nil: it has not
+
 	// A stream of a connection that speaks HTTP/2 has no socket of its own: under
 	// is the connection, and what is read here is a body.
 	h2    *http2.Stream

@@ -66,7 +66,7 @@ func (t *table) keepTerminators(old *table) {
 // be used, the store tells.
 func (t *table) readCredentials(upstreams []*upstream) {
 	for _, s := range t.terminating {
-		s.serverConfig()
+		s.serving()
 	}
 	for _, u := range upstreams {
 		if u.tls != nil {
@@ -75,7 +75,8 @@ func (t *table) readCredentials(upstreams []*upstream) {
 	}
 }
 
-// serving is the configuration for credentials, or the identity, as they are.
+// serving is how clients are served with the credentials, or the identity, as they
+// are.
 type serving struct {
 	credentials []*tls.Credential
 	identity    *tls.Identity
@@ -88,11 +89,11 @@ func (s *tlsServer) covers(host string) bool {
 	return slices.ContainsFunc(s.patterns, func(p string) bool { return p == "*" || p == host || mesh.MatchHost(p, host) })
 }
 
-// serverConfig returns the configuration for a handshake. Credentials that have
-// changed into something unusable leave the last good ones in force.
-func (s *terminator) serverConfig() (*stdtls.Config, error) {
+// serving returns how a client is served. Credentials that have changed into
+// something unusable leave the last good ones in force.
+func (s *terminator) serving() (*serving, error) {
 	if s.settings.Mesh {
-		return s.meshConfig()
+		return s.servingMesh()
 	}
 	list, roots, err := s.credentials()
 	if err != nil {
@@ -100,21 +101,21 @@ func (s *terminator) serverConfig() (*stdtls.Config, error) {
 	}
 	now := append(slices.Clone(list), roots)
 	if c := s.current.Load(); c != nil && slices.Equal(c.credentials, now) {
-		return c.config, nil
+		return c, nil
 	}
 	c := &serving{credentials: now, config: s.makeConfig(list, roots)}
 	s.current.Store(c)
-	return c.config, nil
+	return c, nil
 }
 
-// meshConfig is serverConfig of mode ISTIO_MUTUAL.
-func (s *terminator) meshConfig() (*stdtls.Config, error) {
+// servingMesh is serving of mode ISTIO_MUTUAL.
+func (s *terminator) servingMesh() (*serving, error) {
 	id := s.own.Identity()
 	if id == nil {
 		return nil, errors.New("this proxy has no certificate of its own, which mode ISTIO_MUTUAL shows: name one in certificates of the bootstrap file")
 	}
 	if c := s.current.Load(); c != nil && c.identity == id {
-		return c.config, nil
+		return c, nil
 	}
 	config := id.Server().Clone()
 	config.MinVersion, config.MaxVersion = max(s.settings.MinVersion, stdtls.VersionTLS12), s.settings.MaxVersion
@@ -128,8 +129,9 @@ func (s *terminator) meshConfig() (*stdtls.Config, error) {
 		}
 		return s.settings.Admits(state.PeerCertificates[0])
 	}
-	s.current.Store(&serving{identity: id, config: config})
-	return config, nil
+	c := &serving{identity: id, config: config}
+	s.current.Store(c)
+	return c, nil
 }
 
 // credentials returns what the server shows, and the one that has the roots it
@@ -217,6 +219,26 @@ func (s *terminator) identityOf(state *stdtls.ConnectionState) string {
 		return ""
 	}
 	return peer
+}
+
+// vouch notes by what a client with a certificate has been judged: what it was
+// served with, and the mesh's roots as far as its identity hangs on them.
+func (s *terminator) vouch(c *stream, by *serving, identity string) {
+	type judges struct {
+		*serving
+		own *tls.Identity
+	}
+	current := func() judges { return judges{s.current.Load(), s.own.Identity()} }
+	vouch(c, judges{by, s.own.Identity()}, current, func(now judges, state stdtls.ConnectionState) error {
+		state.DidResume = true // as who resumes a session is judged: anew
+		if err := now.config.VerifyConnection(state); err != nil {
+			return err
+		}
+		if s.identityOf(&state) != identity {
+			return errors.New("the client's identity is nobody's any more")
+		}
+		return nil
+	})
 }
 
 // verifyClient judges a client's certificate beyond what crypto/tls does, and

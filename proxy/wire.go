@@ -222,5 +222,11 @@ func (c *meshClient) shake(s *stream, speaks headFormat, limit instant) error {
 		now = &meshConfig{id, id.Client(w.name, w.protocol(speaks), w.expected, stdtls.NewLRUClientSessionCache(1))}
 		current.Store(now)
 	}
-	return s.connectTLS(now.config, limit)
+	if err := s.connectTLS(now.config, limit); err != nil {
+		return err
+	}
+	vouchMesh(s, id, c.own, func(id *tls.Identity, state stdtls.ConnectionState) error {
+		return id.Client(c.wire.name, "", c.wire.expected, nil).VerifyConnection(state)
+	})
+	return nil
 }

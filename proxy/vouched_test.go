@@ -1,0 +1,212 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	stdtls "crypto/tls"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"isthmus/mesh"
+	"isthmus/tls"
+)
+
+// renewed waits until an identity has been read anew after a change, and has the
+// proxy look at its connections.
+func renewed(t *testing.T, p *Proxy, own *tls.Own, change func()) {
+	t.Helper()
+	before := own.Identity()
+	change()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go own.Follow(ctx, slog.New(slog.DiscardHandler)) // ends with ctx
+	await(t, "the new identity", until(func() bool { return own.Identity() != before }))
+	p.published <- struct{}{}
+}
+
+// dialMTLS opens a connection to a sidecar of web.
+func dialMTLS(t *testing.T, p *Proxy, as *tls.Own, protocol string) *stdtls.Conn {
+	t.Helper()
+	config := as.Identity().Client(mesh.DestinationSNI(80, "", webHost), protocol, tls.Expected{}, nil)
+	c, err := stdtls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", p.address("inbound"), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(40 * time.Second))
+	return c
+}
+
+// TestVouched_Callers: when the roots have changed, the connections of callers whom
+// none vouches for any more end: idle ones, and those with a request under way
+// after its reply. Others stay.
+func TestVouched_Callers(t *testing.T) {
+	old, next := newTrust(t), newTrust(t)
+	dir := t.TempDir()
+	web := next.identityIn(dir, "prod", "web", old)
+	leaving, staying := old.identityIn(t.TempDir(), "shop", "leaving", next), next.identity("shop", "staying")
+	arrived, goOn := make(chan struct{}), make(chan struct{})
+	application := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		if strings.HasPrefix(head, "GET /slow ") {
+			close(arrived)
+			<-goOn
+		}
+		_, err := io.WriteString(c, okReply)
+		return err == nil
+	})
+	p := sidecarOfWeb(t, web, application.address, peerAuthentication("prod", "STRICT"))
+
+	ask := func(c net.Conn, r *bufio.Reader, request string) string {
+		t.Helper()
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		head, err := readHead(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.ReadFull(r, make([]byte, len("ok")))
+		return head
+	}
+	idle, busy, kept := dialMTLS(t, p, leaving, tls.ProtocolHTTP), dialMTLS(t, p, leaving, tls.ProtocolHTTP), dialMTLS(t, p, staying, tls.ProtocolHTTP)
+	idleReader, busyReader, keptReader := bufio.NewReader(idle), bufio.NewReader(busy), bufio.NewReader(kept)
+	if got := ask(idle, idleReader, get("x")); status(got) != "200" {
+		t.Fatal(got)
+	}
+	if got := ask(kept, keptReader, get("x")); status(got) != "200" {
+		t.Fatal(got)
+	}
+	var shared [2]*http2.ClientConn // of who leaves, and of who stays
+	for i, who := range []*tls.Own{leaving, staying} {
+		cc, err := (&http2.Transport{}).NewClientConn(dialMTLS(t, p, who, tls.ProtocolHTTP2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared[i] = cc
+	}
+	askShared := func(cc *http2.ClientConn) error {
+		r, _ := http.NewRequestWithContext(t.Context(), "GET", "http://x/", nil)
+		res, err := cc.RoundTrip(r)
+		if err == nil {
+			res.Body.Close()
+		}
+		return err
+	}
+	for _, cc := range shared {
+		if err := askShared(cc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.WriteString(busy, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-arrived
+
+	renewed(t, p, web, func() { believe(t, dir, next) })
+	if b, err := idleReader.ReadByte(); err != io.EOF {
+		t.Errorf("an idle connection: %d, %v, want its end", b, err)
+	}
+	await(t, "the end of the shared connection", until(func() bool { return !shared[0].CanTakeNewRequest() }))
+	close(goOn)
+	if head, err := readHead(busyReader); status(head) != "200" {
+		t.Errorf("with a request under way: %q, %v", head, err)
+	}
+	io.ReadFull(busyReader, make([]byte, len("ok")))
+	if b, err := busyReader.ReadByte(); err != io.EOF {
+		t.Errorf("after its reply: %d, %v, want its end", b, err)
+	}
+	if got := ask(kept, keptReader, get("x")); status(got) != "200" || strings.Contains(got, "connection: close") {
+		t.Errorf("who stays: %q", got)
+	}
+	if err := askShared(shared[1]); err != nil {
+		t.Errorf("who stays, by HTTP/2: %v", err)
+	}
+}
+
+// TestVouched_Callees: kept connections to a callee whom no root vouches for any
+// more get no more requests.
+func TestVouched_Callees(t *testing.T) {
+	for _, protocol := range []mesh.Protocol{mesh.ProtocolHTTP, mesh.ProtocolHTTP2} {
+		t.Run(protocol.String(), func(t *testing.T) {
+			old, next := newTrust(t), newTrust(t)
+			dir := t.TempDir()
+			web, frontend := old.identityIn(t.TempDir(), "prod", "web", next), next.identityIn(dir, "shop", "frontend", old)
+			application := replying(t, okReply)
+			callee := sidecarOfWeb(t, web, application.address, peerAuthentication("prod", "STRICT"))
+			way := webAt(callee, web.Identity().ID)
+			way.Port.Protocol, way.Address = protocol, netip.MustParseAddrPort(callee.address("inbound"))
+			caller := serve(t, proxyOf("shop", "frontend", frontend), "", way)
+			for range 2 {
+				if got := status(exchangeRaw(t, caller.address("outbound"), get(webHost), whole(1))); got != "200" {
+					t.Fatalf("status %s", got)
+				}
+			}
+			renewed(t, caller, frontend, func() { believe(t, dir, next) })
+			await(t, "the end of the connection", until(func() bool {
+				return status(exchangeRaw(t, caller.address("outbound"), get(webHost), whole(1))) == "503"
+			}))
+		})
+	}
+}
+
+// TestVouched_Gateway: a client of a gateway loses the connection that is open when
+// its root is gone.
+func TestVouched_Gateway(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("a", "a.test")
+	i.credential("other")
+	p := serveSecure(t, i.dir, entry("up.test", replying(t, okReply).address)+secureGateway(server("a.test", "mode: MUTUAL, credentialName: a"), "a.test"))
+	c, err := stdtls.Dial("tcp", p.address("gateway:80"), &stdtls.Config{ServerName: "a.test", RootCAs: i.roots("a"), Certificates: []stdtls.Certificate{i.pair("a")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(40 * time.Second))
+	r := bufio.NewReader(c)
+	for range 2 { // looked at in between, it stays
+		if _, err := io.WriteString(c, get("a.test")); err != nil {
+			t.Fatal(err)
+		}
+		if head, err := readHead(r); status(head) != "200" {
+			t.Fatalf("%q, %v", head, err)
+		}
+		io.ReadFull(r, make([]byte, len("ok")))
+		p.published <- struct{}{}
+	}
+	roots, err := os.ReadFile(filepath.Join(i.dir, "other", "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(i.dir, "a", "ca.crt"), roots, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { // ends with the connection
+		_, err := r.ReadByte()
+		ended <- err
+	}()
+	for tries := 0; ; tries++ { // the store believes what it has seen for a second
+		p.published <- struct{}{}
+		select {
+		case err := <-ended:
+			if err != io.EOF {
+				t.Errorf("%v, want the end", err)
+			}
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+		if tries > 600 {
+			t.Fatal("the connection goes on")
+		}
+	}
+}
