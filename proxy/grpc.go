@@ -137,14 +137,16 @@ func (x *exchange) late() bool {
 }
 
 // endGRPC ends a reply to a call of gRPC, whose deadline has passed, with the
-// status that says so, where that can be done amid a message.
+// status that says so, where that can be done amid a message: gRPC-Web has it in
+// the body, where it is understood only if there is nothing before it.
 func (x *exchange) endGRPC() bool {
-	if x.dialect != plainGRPC || x.conn.h2 == nil {
+	plain := x.dialect == plainGRPC && x.conn.h2 != nil
+	if !plain && !(x.webReply && x.tally.replyBody == 0) {
 		return false
 	}
 	x.tally.grpc = told + grpcCode(mesh.GRPCDeadlineExceeded)
 	x.out = x.out[:0]
-	return x.finishStream([]http1.Field{
+	return x.finish(x.conn.h2 == nil && x.req.Minor > 0, []http1.Field{
 		{Name: nameGRPCStatus, Value: strconv.AppendInt(nil, int64(mesh.GRPCDeadlineExceeded), 10)},
 		{Name: nameGRPCMessage, Value: appendGRPCMessage(nil, answers[Timeout].body)},
 	}) == NoError

@@ -84,6 +84,30 @@ func TestGRPCWeb_Bridged(t *testing.T) {
 	}
 }
 
+// TestGRPCWeb_DeadlineAmid: a call whose deadline passes behind the reply's head
+// ends with a status as well.
+func TestGRPCWeb_DeadlineAmid(t *testing.T) {
+	p := strictProxyHTTP2(t, h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("content-type", "application/grpc")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	for down, c := range map[string]*http.Client{"HTTP/1.1": h1Client(t, p, "gateway:80"), "HTTP/2": h2Client(t, p, "gateway:80")} {
+		r, _ := http.NewRequest("POST", "http://s.test/", strings.NewReader("\x00\x00\x00\x00\x00"))
+		r.Header.Set("content-type", "application/grpc-web")
+		r.Header.Set("grpc-timeout", "50m")
+		res, err := c.Do(r)
+		if err != nil {
+			t.Fatal(down, err)
+		}
+		got, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if want := "\x80\x00\x00\x008grpc-status: 4\r\ngrpc-message: upstream request timeout\r\n"; err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v, want %q", down, got, err, want)
+		}
+	}
+}
+
 // untext decodes text that is padded wherever its sender has flushed.
 func untext(t *testing.T, p []byte) []byte {
 	t.Helper()
