@@ -143,9 +143,13 @@ func (c *conn) begin() (more, again bool) {
 // recover keeps one broken request from taking the others along.
 func (c *conn) recover() {
 	if r := recover(); r != nil {
-		c.proxy.log.Error("panic while serving a request", "listener", c.listener.name, "peer", c.peer, "panic", r, slog.String("stack", string(debug.Stack())))
+		c.logPanic(r)
 		c.abort()
 	}
+}
+
+func (c *conn) logPanic(r any) {
+	c.proxy.log.Error("panic while serving a request", "listener", c.listener.name, "peer", c.peer, "panic", r, slog.String("stack", string(debug.Stack())))
 }
 
 // await waits for the first bytes of a request, without a buffer.

@@ -34,13 +34,24 @@ func (x *exchange) startPump(c *upstreamConn) Kind {
 	p.last.Store(false)
 	p.outcome = make(chan Kind, 1)
 	go func(outcome chan<- Kind) {
-		kind := x.pump(c)
+		kind := x.pumpSafely(c)
 		if kind != NoError && kind != Terminated {
 			c.interrupt() // the reply will not come: whoever waits for it shall know
 		}
 		outcome <- kind // from here on, c may be another exchange's
 	}(p.outcome)
 	return NoError
+}
+
+// pumpSafely is pump that keeps one broken request from taking the others along.
+func (x *exchange) pumpSafely(c *upstreamConn) (k Kind) {
+	defer func() {
+		if r := recover(); r != nil {
+			x.conn.logPanic(r)
+			k = ClientGone
+		}
+	}()
+	return x.pump(c)
 }
 
 // pump sends the rest of a body while the reply is awaited and read, until the

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"log/slog"
-	"runtime/debug"
 	"sync"
 
 	"isthmus/http1"
@@ -153,7 +151,7 @@ func (c *conn) readStream(x *exchange) (Kind, int) {
 // recoverStream keeps one broken request from taking the others along.
 func (c *conn) recoverStream() {
 	if r := recover(); r != nil {
-		c.proxy.log.Error("panic while serving a request", "listener", c.listener.name, "peer", c.peer, "panic", r, slog.String("stack", string(debug.Stack())))
+		c.logPanic(r)
 		c.h2.Reset(http2.CodeInternal)
 	}
 }
