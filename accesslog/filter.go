@@ -11,7 +11,7 @@ import (
 
 // Filter says which exchanges are logged. It is an expression of CEL (Telemetry
 // accessLogging.filter.expression), of which there are: || && ! ( ), == != < <=
-// > >=, in with a list, has(), startsWith endsWith contains matches, duration(),
+// > >=, ?:, in with a list, has() string(), startsWith endsWith contains matches, duration(),
 // numbers, texts, true and false, and the attributes in this file.
 type Filter struct {
 	root node
@@ -125,6 +125,8 @@ var attributes = map[string]attribute{
 	"connection.requested_server_name":    {kindText, func(e *Entry) value { return text(e.ServerName) }},
 	"connection.uri_san_peer_certificate": {kindText, func(e *Entry) value { return text(e.Peer) }},
 	"connection.termination_details":      {kindText, func(e *Entry) value { return text(e.Termination) }},
+	"source.port":                         {kindInt, func(e *Entry) value { return value{kind: kindInt, number: int64(e.Remote.Port())} }},
+	"destination.port":                    {kindInt, func(e *Entry) value { return value{kind: kindInt, number: int64(e.Local.Port())} }},
 	"source.address": {kindText, func(e *Entry) value {
 		if !e.Remote.IsValid() {
 			return value{}
@@ -293,6 +295,18 @@ const (
 
 // ParseFilter reads an expression.
 func ParseFilter(s string) (*Filter, error) {
+	root, err := parse(s)
+	if err != nil {
+		return nil, err
+	}
+	if root.kind() != kindBool {
+		return nil, fmt.Errorf("the expression is %s, not true or false", root.kind())
+	}
+	return &Filter{root, s}, nil
+}
+
+// parse reads an expression of any type.
+func parse(s string) (node, error) {
 	if len(s) > maxExpression {
 		return nil, fmt.Errorf("the expression is longer than %d bytes", maxExpression)
 	}
@@ -301,17 +315,14 @@ func ParseFilter(s string) (*Filter, error) {
 		return nil, err
 	}
 	p := &parser{tokens: tokens}
-	root, err := p.or()
+	root, err := p.choice()
 	if err != nil {
 		return nil, err
 	}
 	if t := p.peek(); t.kind != tokenEnd {
 		return nil, fmt.Errorf("%q is one too many", t.text)
 	}
-	if root.kind() != kindBool {
-		return nil, fmt.Errorf("the expression is %s, not true or false", root.kind())
-	}
-	return &Filter{root, s}, nil
+	return root, nil
 }
 
 // parser reads tokens by recursive descent, as CEL's grammar has it.
@@ -465,7 +476,7 @@ func (p *parser) operand() (node, error) {
 		return constant{value{kind: kindText, text: t.text}}, nil
 	case tokenSign:
 		if t.text == "(" {
-			n, err := p.or()
+			n, err := p.choice()
 			if err != nil {
 				return nil, err
 			}
@@ -492,6 +503,15 @@ func (p *parser) named(name string) (node, error) {
 			return nil, err
 		}
 		return has{n}, p.expect(")")
+	case "string":
+		if err := p.expect("("); err != nil {
+			return nil, err
+		}
+		n, err := p.choice()
+		if err != nil {
+			return nil, err
+		}
+		return written{n}, p.expect(")")
 	case "duration":
 		s, err := p.argument()
 		if err != nil {

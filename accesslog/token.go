@@ -22,7 +22,7 @@ type token struct {
 }
 
 // signs are those of two characters before those of one.
-var signs = []string{"||", "&&", "==", "!=", "<=", ">=", "<", ">", "!", "(", ")", "[", "]", ",", "."}
+var signs = []string{"||", "&&", "==", "!=", "<=", ">=", "<", ">", "!", "(", ")", "[", "]", ",", ".", "?", ":"}
 
 // scan takes an expression apart.
 func scan(s string) (out []token, err error) {

@@ -51,7 +51,7 @@ var noEffect = map[string]string{
 	"HttpService.timeout":                                     "a collector has 5 s",
 	"HttpService.headers":                                     "none are added",
 
-	"Telemetry.metrics": "metrics are as they are",
+	"Metrics.reportingInterval": "counters are right whenever they are read",
 
 	"ServiceEntry.addresses": "services are told apart by host name alone",
 }

@@ -1,5 +1,10 @@
 package mesh
 
+import (
+	"slices"
+	"strings"
+)
+
 // Sides say of which end of an exchange something holds, for a proxy that
 // stands at either.
 type Sides uint8
@@ -17,12 +22,73 @@ type Telemetry struct {
 	Selector map[string]string // empty: every workload of the namespace, or of the mesh
 	Logging  []LoggingRule
 	Tracing  []TracingRule
+	Metrics  []MetricRule
 }
 
 // AccessLog says where lines of exchanges go. Values are comparable.
 type AccessLog struct {
 	Path   string // "": nowhere
 	Format string // "text", "json", or one of Envoy's operators
+}
+
+// MetricRule says that some metrics are otherwise than Istio has them.
+type MetricRule struct {
+	Sides    Sides
+	Metrics  []string // their names
+	Disabled *bool    // nil: as a more general rule has it
+	Tags     []MetricTag
+	Source   Source
+}
+
+// MetricTag is what becomes of a label.
+type MetricTag struct {
+	Name   string
+	Remove bool
+	Value  string // an expression of CEL
+}
+
+// MetricView is how a metric is, when all rules are put together.
+type MetricView struct {
+	Disabled bool
+	Tags     []MetricTag // by their names
+}
+
+// MetricsOf puts the rules for one side together, by the names of metrics: the last
+// that says something of a metric, or of one of its labels, wins.
+func MetricsOf(list []*Telemetry, side Sides) map[string]MetricView {
+	var out map[string]MetricView
+	for _, t := range list {
+		for i := range t.Metrics {
+			r := &t.Metrics[i]
+			if r.Sides&side == 0 {
+				continue
+			}
+			for _, metric := range r.Metrics {
+				v := out[metric]
+				if r.Disabled != nil {
+					v.Disabled = *r.Disabled
+				}
+				for _, tag := range r.Tags {
+					at, known := slices.BinarySearchFunc(v.Tags, tag.Name, func(t MetricTag, name string) int { return strings.Compare(t.Name, name) })
+					if v.Tags = slices.Clone(v.Tags); known {
+						v.Tags[at] = tag
+					} else {
+						v.Tags = slices.Insert(v.Tags, at, tag)
+					}
+				}
+				if out == nil {
+					out = map[string]MetricView{}
+				}
+				out[metric] = v
+			}
+		}
+	}
+	for metric, v := range out {
+		if !v.Disabled && len(v.Tags) == 0 {
+			delete(out, metric) // it was disabled in general, and is not in particular
+		}
+	}
+	return out
 }
 
 // LoggingRule says whether exchanges are written to the access log, and which.

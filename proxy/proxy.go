@@ -215,8 +215,9 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	gone := p.keepAskers(askers)
 	rules, silent := p.compileTracing(s)
 	t.tracing = rules
+	p.useMetrics(t)
 	if candidate != nil {
-		candidate.tracing = rules
+		candidate.tracing, candidate.tags = rules, t.tags
 	}
 	p.carryOver(t)
 	old := p.table.Load()

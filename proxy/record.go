@@ -16,6 +16,9 @@ func (x *exchange) record() {
 	}
 	e.RequestMessages, e.ReplyMessages = x.tally.asks.count, x.tally.tells.count
 	e.Trace = x.traced.exemplar()
+	if list := x.table.tags[x.conn.kind]; list != nil {
+		e.Tags = x.tags(list, flag, took)
+	}
 	x.counters().Record(&e)
 	if x.member != nil && x.member.traffic != nil {
 		x.recordLink(&e)

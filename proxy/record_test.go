@@ -182,3 +182,44 @@ func TestRecord_Parties(t *testing.T) {
 		t.Errorf("the application saw %q", application.heads)
 	}
 }
+
+// TestMetrics_Telemetry: resources change the metrics of the mesh, of the namespace,
+// and back, and what a request holds becomes a label.
+func TestMetrics_Telemetry(t *testing.T) {
+	up := replying(t, okReply)
+	p := serve(t, Options{}, entry("s.test", up.address)+`apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: mesh, namespace: istio-system}
+spec:
+  metrics:
+  - overrides:
+    - {match: {metric: RESPONSE_SIZE}, disabled: true}
+    - {match: {metric: REQUEST_SIZE}, disabled: true}
+    - {match: {metric: REQUEST_COUNT, mode: SERVER}, disabled: true}
+    - {match: {metric: REQUEST_COUNT}, tagOverrides: {tenant: {value: "request.headers['x-tenant']"}, response_code: {operation: REMOVE}}}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: ns}
+spec:
+  metrics:
+  - overrides:
+    - {match: {metric: REQUEST_SIZE}, disabled: false}
+    - {match: {metric: REQUEST_COUNT}, tagOverrides: {port: {value: "string(destination.port) == '0' ? 'none' : 'some'"}}}
+`)
+	for _, tenant := range []string{"a", "a", ""} {
+		exchangeRaw(t, p.address("outbound"), strings.Replace(get("s.test"), "\r\n\r\n", "\r\nx-tenant: "+tenant+"\r\n\r\n", 1), whole(1))
+	}
+	awaitGone(p)
+	got := strings.Join(counted(t, p, "tenant", "port", "response_code", "destination_service"), ", ")
+	if want := "a some  s.test 2, unknown some  s.test 1"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	names := map[string]bool{}
+	for _, s := range samples(t, p.Requests()) {
+		names[s.name] = true
+	}
+	if names["istio_response_bytes_count"] || !names["istio_request_bytes_count"] || !names["istio_request_duration_milliseconds_count"] {
+		t.Errorf("%v", names)
+	}
+}

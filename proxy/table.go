@@ -21,9 +21,10 @@ type table struct {
 	gateways map[uint32]*gatewayTable // by the Gateway's port
 	inbound  *inboundTable
 	targets  map[upstreamKey]*target
-	tracing  [3]*traceRule      // by listenerKind; nil: nothing is traced
-	logging  [3]*accesslog.Rule // likewise; nil: nothing is logged
-	access   *access            // nil: no policies are for this proxy
+	tracing  [3]*traceRule         // by listenerKind; nil: nothing is traced
+	logging  [3]*accesslog.Rule    // likewise; nil: nothing is logged
+	tags     [3][]*accesslog.Value // likewise; what metrics show of exchanges besides Istio's labels
+	access   *access               // nil: no policies are for this proxy
 
 	limits map[string]*limiter   // by what they are kept by; hosts and routes have those that hold for them
 	askers map[string]limitAsker // of global limits, by the cluster's name

@@ -9,8 +9,7 @@ import (
 // are passed on as they come. Bytes count as they move, so that a connection of
 // a week is seen all along. Its methods may be called by any goroutine.
 type Connections struct {
-	life
-	labels         Labels
+	common[Connections]
 	opened         atomic.Uint64
 	sent, received atomic.Uint64
 
@@ -20,20 +19,48 @@ type Connections struct {
 
 // NewConnections makes the counters for labels.
 func NewConnections(l Labels) *Connections {
-	return &Connections{labels: l, closed: map[string]uint64{}}
+	c := &Connections{closed: map[string]uint64{}}
+	c.labels = l
+	return c
 }
 
 // Open counts a connection that begins.
-func (c *Connections) Open() { c.opened.Add(1) }
+func (c *Connections) Open() {
+	c.opened.Add(1)
+	for _, v := range c.others() {
+		v.opened.Add(1)
+	}
+}
 
 // Sent counts bytes to the client, Received those from it, as Istio does.
-func (c *Connections) Sent(n int) { c.sent.Add(uint64(n)) }
+func (c *Connections) Sent(n int) {
+	c.sent.Add(uint64(n))
+	for _, v := range c.others() {
+		v.sent.Add(uint64(n))
+	}
+}
 
 // Received counts bytes from the client.
-func (c *Connections) Received(n int) { c.received.Add(uint64(n)) }
+func (c *Connections) Received(n int) {
+	c.received.Add(uint64(n))
+	for _, v := range c.others() {
+		v.received.Add(uint64(n))
+	}
+}
 
 // Close counts a connection that has ended, with Envoy's response flag.
 func (c *Connections) Close(flag string) {
+	c.close(flag)
+	for _, v := range c.others() {
+		if v.shape.gone["response_flags"] {
+			v.close(NoFlag)
+		} else {
+			v.close(flag)
+		}
+	}
+}
+
+func (c *Connections) close(flag string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed[flag]++
@@ -59,7 +86,8 @@ var (
 	connectionFamilies = []*family{&openedFamily, &closedFamily, &sentFamily, &receivedFamily}
 )
 
-func (*Connections) families() []*family { return connectionFamilies }
+func (*Connections) families() []*family  { return connectionFamilies }
+func (*Connections) labelNames() []string { return labelNames[:responseCode] }
 
 // show adds what the counters say to one of the families.
 func (c *Connections) show(p *Page, f *family) {
@@ -70,7 +98,7 @@ func (c *Connections) show(p *Page, f *family) {
 	var v labelValues
 	c.labels.fill(&v)
 	v[requestProtocol], v[responseFlags] = "tcp", NoFlag
-	p.set(connectionLabels, v[:responseCode]...)
+	c.set(p, &v)
 	switch f {
 	case &openedFamily:
 		p.count(f, opened)
@@ -83,8 +111,18 @@ func (c *Connections) show(p *Page, f *family) {
 		defer c.mu.Unlock()
 		for flag, n := range c.closed {
 			v[responseFlags] = flag
-			p.set(connectionLabels, v[:responseCode]...)
+			c.set(p, &v)
 			p.count(f, n)
 		}
+	}
+}
+
+// set sets the labels of a series. Of a connection there is nothing that tags could
+// be drawn from.
+func (c *Connections) set(p *Page, v *labelValues) {
+	if c.shape != nil {
+		c.shape.set(p, v, c.shape.tooMany(outcome{}).tags)
+	} else {
+		p.set(connectionLabels, v[:responseCode]...)
 	}
 }

@@ -10,8 +10,7 @@ import (
 // Requests counts the exchanges that bear the same Labels. Its methods may be
 // called by any goroutine.
 type Requests struct {
-	life
-	labels  Labels
+	common[Requests]
 	classes [6]atomic.Pointer[class] // of statuses, without a flag
 
 	mu    sync.Mutex // guards others, and the making of series
@@ -25,7 +24,8 @@ type class [100]atomic.Pointer[series]
 type outcome struct {
 	status int
 	flag   string
-	grpc   int // NoGRPC: not gRPC
+	grpc   int    // NoGRPC: not gRPC
+	tags   string // of a shape; see shape.outcome
 }
 
 // Exchange is one of those that are counted.
@@ -38,6 +38,7 @@ type Exchange struct {
 	ReplyBytes                     int64
 	RequestMessages, ReplyMessages uint64   // of gRPC
 	Trace                          [16]byte // zero: it is not in any
+	Tags                           []string // values of labels that Istio's metrics do not have; see Tag
 }
 
 // Of [Exchange].GRPC: the exchange is none of gRPC, or one whose reply told no
@@ -48,11 +49,18 @@ const (
 )
 
 // NewRequests makes the counters for labels.
-func NewRequests(l Labels) *Requests { return &Requests{labels: l} }
+func NewRequests(l Labels) *Requests {
+	r := &Requests{}
+	r.labels = l
+	return r
+}
 
 // Record counts an exchange.
 func (r *Requests) Record(e *Exchange) {
 	r.series(e).observe(e)
+	for _, v := range r.others() {
+		v.found(v.shape.outcome(e)).observe(e)
+	}
 }
 
 func (r *Requests) series(e *Exchange) *series {
@@ -64,13 +72,24 @@ func (r *Requests) series(e *Exchange) *series {
 		}
 		return r.makePlain(e.Status)
 	}
+	return r.found(outcome{status: e.Status, flag: e.Flag, grpc: e.GRPC})
+}
+
+// found finds the series of an outcome, or makes it.
+func (r *Requests) found(k outcome) *series {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k := outcome{e.Status, e.Flag, e.GRPC}
 	s := r.other[k]
+	if s == nil && k.tags != "" && r.shape.series.Load() >= maxLabels {
+		k = r.shape.tooMany(k)
+		s = r.other[k]
+	}
 	if s == nil {
 		if r.other == nil {
 			r.other = map[outcome]*series{}
+		}
+		if k.tags != "" {
+			r.shape.series.Add(1)
 		}
 		s = &series{}
 		r.other[k] = s
@@ -103,7 +122,7 @@ func (r *Requests) each(fn func(o outcome, s *series)) {
 		}
 		for i := range c {
 			if s := c[i].Load(); s != nil {
-				fn(outcome{100*hundreds + i, NoFlag, NoGRPC}, s)
+				fn(outcome{status: 100*hundreds + i, flag: NoFlag, grpc: NoGRPC}, s)
 			}
 		}
 	}
@@ -131,18 +150,23 @@ var (
 	requestFamilies = []*family{&requestsFamily, &durationFamily, &sizeFamily, &replyFamily, &asksFamily, &tellsFamily}
 )
 
-func (*Requests) families() []*family { return requestFamilies }
+func (*Requests) families() []*family  { return requestFamilies }
+func (*Requests) labelNames() []string { return labelNames[:] }
 
 // show adds what the counters say to one of the families.
 func (r *Requests) show(p *Page, f *family) {
 	var v labelValues
 	r.labels.fill(&v)
 	r.each(func(o outcome, s *series) {
-		if o.grpc == NoGRPC && (f == &asksFamily || f == &tellsFamily) {
+		if o.grpc == NoGRPC && s.asks.Load()+s.tells.Load() == 0 && (f == &asksFamily || f == &tellsFamily) {
 			return
 		}
 		o.fill(&v)
-		p.set(requestLabels, v[:]...)
+		if r.shape != nil {
+			r.shape.set(p, &v, o.tags)
+		} else {
+			p.set(requestLabels, v[:]...)
+		}
 		switch f {
 		case &requestsFamily:
 			p.count(f, s.took.count())

@@ -21,31 +21,43 @@ const (
 )
 
 // counters are what a store keeps.
-type counters interface {
+type counters[T any] interface {
 	total() uint64
-	lifetime() *life
+	base() *common[T]
 	families() []*family
+	labelNames() []string
 	show(*Page, *family)
 }
 
-// life is what a store knows of a counter, which embeds it.
-type life struct {
-	gone  atomic.Bool   // the store has forgotten it
-	round atomic.Uint64 // of the page for which it was last found in use
+// common is what a store knows of a counter, which embeds it.
+type common[T any] struct {
+	labels Labels
+	shape  *shape               // how it is shown; nil: as Istio does
+	views  atomic.Pointer[[]*T] // that count the same under other labels; nil, or none as a rule
+	gone   atomic.Bool          // the store has forgotten it
+	round  atomic.Uint64        // of the page for which it was last found in use
 }
 
-func (l *life) lifetime() *life { return l }
+func (c *common[T]) base() *common[T] { return c }
 
 // Gone reports whether the counters are shown no more: whoever keeps them has to
 // ask for new ones.
-func (l *life) Gone() bool { return l.gone.Load() }
+func (c *common[T]) Gone() bool { return c.gone.Load() }
+
+// others are those that count the same under other labels.
+func (c *common[T]) others() []*T {
+	if list := c.views.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
 
 // Store hands out counters by their labels, so that all who bear the same count
 // together, and forgets those that are of no more use. Its methods may be called
 // by any goroutine.
 type Store[T any, C interface {
 	*T
-	counters
+	counters[T]
 }] struct {
 	make  func(Labels) *T
 	inUse func(found func(*T))
@@ -55,6 +67,10 @@ type Store[T any, C interface {
 	mu       sync.Mutex // guards what is below
 	byLabels map[Labels]*kept[T]
 	rest     *T // of labels that are too many
+
+	shape *shape         // of all of them; nil: Istio's
+	said  Overrides      // what is shown otherwise
+	views []*Store[T, C] // where that is counted
 }
 
 // kept is one counter of a store.
@@ -68,7 +84,7 @@ type kept[T any] struct {
 // kept though nothing is counted; make makes one.
 func NewStore[T any, C interface {
 	*T
-	counters
+	counters[T]
 }](make func(Labels) *T, inUse func(found func(*T))) *Store[T, C] {
 	return &Store[T, C]{make: make, inUse: inUse, byLabels: map[Labels]*kept[T]{}}
 }
@@ -83,22 +99,42 @@ func (s *Store[T, C]) Of(l Labels) *T {
 	if len(s.byLabels) >= maxLabels {
 		s.over.Add(1)
 		if s.rest == nil {
-			s.rest = s.make(Labels{Reporter: l.Reporter})
+			s.rest = s.made(Labels{Reporter: l.Reporter})
 		}
 		return s.rest
 	}
-	k := &kept[T]{counter: s.make(l), changed: time.Now()}
+	k := &kept[T]{counter: s.made(l), changed: time.Now()}
 	s.byLabels[l] = k
 	return k.counter
 }
 
+// made makes counters for labels. The caller holds mu.
+func (s *Store[T, C]) made(l Labels) *T {
+	c := s.make(l)
+	C(c).base().shape = s.shape
+	if len(s.views) > 0 {
+		s.attach(c)
+	}
+	return c
+}
+
 // Show implements [Source]. What is of no more use is forgotten by the way.
 func (s *Store[T, C]) Show(p *Page) {
-	list := s.sweep()
+	s.mu.Lock()
+	all := append([]*Store[T, C]{s}, s.views...)
+	s.mu.Unlock()
+	lists := make([][]*T, len(all))
+	for i, o := range all {
+		lists[i] = o.sweep()
+	}
 	for _, f := range C(nil).families() {
 		p.begin(f)
-		for _, c := range list {
-			C(c).show(p, f)
+		for i, o := range all {
+			for _, c := range lists[i] {
+				if o.shows(c, f) {
+					C(c).show(p, f)
+				}
+			}
 		}
 	}
 }
@@ -111,10 +147,10 @@ func (s *Store[T, C]) sweep() []*T {
 	list := make([]*T, 0, len(s.byLabels)+1)
 	now := time.Now()
 	for l, k := range s.byLabels {
-		if total := C(k.counter).total(); C(k.counter).lifetime().round.Load() >= held || total != k.total {
+		if total := C(k.counter).total(); C(k.counter).base().round.Load() >= held || total != k.total {
 			k.total, k.changed = total, now
 		} else if now.Sub(k.changed) > keptFor {
-			C(k.counter).lifetime().gone.Store(true)
+			C(k.counter).base().gone.Store(true)
 			delete(s.byLabels, l)
 			continue
 		}
@@ -130,7 +166,7 @@ func (s *Store[T, C]) sweep() []*T {
 // may do so at the same time, with higher numbers.
 func (s *Store[T, C]) held() uint64 {
 	round := s.round.Add(1)
-	s.inUse(func(c *T) { C(c).lifetime().round.Store(round) })
+	s.inUse(func(c *T) { C(c).base().round.Store(round) })
 	return round
 }
 

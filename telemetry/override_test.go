@@ -1,0 +1,124 @@
+package telemetry
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// lines are those of a metric, without what Istio's other labels say.
+func lines(t *testing.T, s Source, name string, labels ...string) (out []string) {
+	t.Helper()
+	for line := range strings.Lines(page(t, s, "")) {
+		m := regexp.MustCompile(`^` + name + `\{(.*)\} (\S+)\n$`).FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		var shown []string
+		for _, label := range labels {
+			if v := regexp.MustCompile(`(?:^|,)` + label + `="([^"]*)"`).FindStringSubmatch(m[1]); v != nil {
+				shown = append(shown, v[1])
+			} else {
+				shown = append(shown, "none")
+			}
+		}
+		out = append(out, strings.Join(append(shown, m[2]), " "))
+	}
+	return out
+}
+
+func same(t *testing.T, what string, got []string, want ...string) {
+	t.Helper()
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%s: %q, want %q", what, got, want)
+	}
+}
+
+// TestOverride: a metric is hidden, another one loses labels, so that what they
+// kept apart counts together, and gets some; the others stay as they are.
+func TestOverride(t *testing.T) {
+	s := newStore()
+	other := labels
+	other.Destination.Workload = "other"
+	before := s.Of(labels)
+	s.Override(&Overrides{Source: map[string]Override{
+		"istio_response_bytes": {Hidden: true},
+		"istio_requests_total": {Tags: []Tag{
+			{Name: "build", Value: "7"}, {Name: "destination_workload", Remove: true}, {Name: "response_code", Remove: true},
+			{Name: "source_app", From: 2}, {Name: "tenant", From: 1},
+		}},
+	}})
+	for i, r := range []*Requests{before, before, s.Of(other)} {
+		e := plain(200+100*i, time.Millisecond)
+		e.Tags = []string{"a", "app"}
+		r.Record(e)
+	}
+	e := plain(200, time.Millisecond)
+	e.Tags = []string{"b", "app"}
+	before.Record(e)
+	got := lines(t, s, "istio_requests_total", "build", "destination_workload", "response_code", "source_app", "tenant", "source_workload")
+	if len(got) == 2 && got[0] > got[1] {
+		got[0], got[1] = got[1], got[0]
+	}
+	same(t, "changed", got, "7 none none app a client 3", "7 none none app b client 1")
+	same(t, "hidden", lines(t, s, "istio_response_bytes_count", "response_code"))
+	if got := lines(t, s, "istio_request_bytes_count", "response_code", "tenant"); len(got) != 3 {
+		t.Errorf("untouched: %q", got)
+	}
+	s.Override(&Overrides{})
+	if got := lines(t, s, "istio_requests_total", "response_code", "tenant"); len(got) != 3 {
+		t.Errorf("taken back: %q", got)
+	}
+}
+
+// TestOverride_Bounded: whatever requests hold, the series are not too many.
+func TestOverride_Bounded(t *testing.T) {
+	s := newStore()
+	s.Override(&Overrides{Source: map[string]Override{"istio_requests_total": {Tags: []Tag{{Name: "path", From: 1}}}}})
+	r := s.Of(labels)
+	for i := range maxLabels + 10 {
+		e := plain(200, 0)
+		e.Tags = []string{fmt.Sprint(i)}
+		r.Record(e)
+	}
+	v := r.others()[0]
+	rest := v.other[outcome{status: 200, flag: NoFlag, grpc: NoGRPC, tags: unknown}]
+	if len(v.other) != maxLabels+1 || rest == nil || rest.took.count() != 10 {
+		t.Errorf("%d series, %+v", len(v.other), rest)
+	}
+}
+
+// TestOverride_Forgets: what is shown otherwise goes when what it stands for does.
+func TestOverride_Forgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		s.Override(&Overrides{Source: map[string]Override{"istio_requests_total": {Tags: []Tag{{Name: "source_app", Remove: true}}}}})
+		s.Of(labels).Record(plain(200, 0))
+		for _, want := range []int{1, 0} {
+			if got := lines(t, s, "istio_requests_total"); len(got) != want {
+				t.Errorf("%q, want %d", got, want)
+			}
+			time.Sleep(keptFor + time.Second)
+			page(t, s, "")
+		}
+	})
+}
+
+func TestOverride_Connections(t *testing.T) {
+	s := NewStore(NewConnections, func(func(*Connections)) {})
+	s.Override(&Overrides{Source: map[string]Override{
+		"istio_tcp_connections_closed_total": {Tags: []Tag{{Name: "response_flags", Remove: true}, {Name: "tenant", From: 1}}}, "istio_tcp_sent_bytes_total": {Hidden: true},
+	}})
+	c := s.Of(labels)
+	c.Open()
+	c.Sent(5)
+	c.Received(6)
+	c.Close("UF")
+	c.Close(NoFlag)
+	same(t, "changed", lines(t, s, "istio_tcp_connections_closed_total", "response_flags", "tenant"), "none unknown 2")
+	same(t, "hidden", lines(t, s, "istio_tcp_sent_bytes_total"))
+	same(t, "untouched", lines(t, s, "istio_tcp_received_bytes_total", "response_flags"), "- 6")
+}
