@@ -74,6 +74,7 @@ const (
 	ISM0063 Code = "ISM0063"
 	ISM0064 Code = "ISM0064"
 	ISM0065 Code = "ISM0065"
+	ISM0066 Code = "ISM0066"
 )
 
 // CodeTitle is a code with what it means, in a few words.
@@ -148,4 +149,5 @@ var Codes = []CodeTitle{
 	{ISM0063, "A port that the service has not"},
 	{ISM0064, "A global rate limit without actions"},
 	{ISM0065, "A Sidecar's egress that lets nothing in"},
+	{ISM0066, "A service that takes mTLS alone and is not spoken to by it"},
 }

@@ -133,6 +133,8 @@ func TestLint_Corrected(t *testing.T) {
 		{"an API group", "06", "apiVersion: networking.istio.io/v1", "apiVersion: security.istio.io/v1", ISM0007},
 
 		// Contradicting.
+		{"plain text to who takes mTLS alone", "06", "      mode: ISTIO_MUTUAL", "      mode: DISABLE", ISM0066},
+		{"plain text to a port of who takes mTLS alone", "06", "    tls:\n      mode: ISTIO_MUTUAL", "    portLevelSettings:\n    - port: {number: 80}\n      tls:\n        mode: DISABLE", ISM0066},
 		{"one more rule for the host", "09", "  host: payment-service.production.global", "  host: order-service.production.global", ISM0017},
 		{"a rule for another name", "09", "  host: payment-service.production.global", "  host: inventory-service.production.global", ISM0045},
 		{"one more VirtualService for the host", "05", "  - catalog-service.production.global", "  - inventory-service.production.global", IST0109},

@@ -46,6 +46,48 @@ func (c *checker) lintDestinationRule(r *mesh.DestinationRule, d *document) {
 	}
 }
 
+// lintPlain names the places where a rule has a service spoken to in plain text, or
+// in TLS without a certificate, that takes mTLS alone.
+func (c *checker) lintPlain(node *mesh.Node, r *mesh.DestinationRule, d *document) {
+	lint := func(t *mesh.ClientTLS, path string) {
+		if t == nil || t.Mode != mesh.TLSDisable && t.Mode != mesh.TLSSimple {
+			return
+		}
+		if s, mode := c.strictService(node, r.Host); s != nil {
+			d.find(Warning, ISM0066, path, fmt.Sprintf("service %s takes mTLS alone, since PeerAuthentication in %s says STRICT: every request to it fails; write mode: ISTIO_MUTUAL, or leave tls out", s.Key(), mode.Source))
+		}
+	}
+	blocks := policyBlocks(r)
+	for _, path := range slices.Sorted(maps.Keys(blocks)) {
+		p := blocks[path]
+		lint(p.TLS, path+".tls")
+		for _, port := range slices.Sorted(maps.Keys(p.PortLevel)) {
+			lint(p.PortLevel[port].TLS, path+".portLevelSettings")
+		}
+	}
+}
+
+// strictService finds a Service that a rule's host stands for whose workloads take
+// mTLS alone; nil: there is none.
+func (c *checker) strictService(node *mesh.Node, host string) (*mesh.Service, mesh.PeerMode) {
+	name, _, exact := mesh.ServiceOf(host)
+	for _, s := range c.config.Services {
+		own := s.Key()
+		switch {
+		case len(s.Selector) == 0 || s.IsEntry():
+			continue
+		case exact && own != name:
+			continue
+		case !exact && !mesh.MatchHost(host, own+".global") && !mesh.MatchHost(host, own+".svc."+mesh.LocalDomain):
+			continue
+		}
+		if m := mesh.PeerModeOf(c.config.PeerAuthentications, node.RootNamespace, s.Namespace, s.Selector); m.StrictEverywhere() {
+			return s, m
+		}
+	}
+	return nil, mesh.PeerMode{}
+}
+
 func lintPool(d *document, b *mesh.ConnectionPool, path string) {
 	if b.ConnectTimeout > 0 && b.ConnectTimeout < shortConnect {
 		d.find(Warning, ISM0048, path+".tcp.connectTimeout", fmt.Sprintf("%s is less than a connection to another region may take, and one lost packet (sent again after 1 s) fails every attempt: write 1s or more, since a failed connect goes to another endpoint at once", b.ConnectTimeout))
