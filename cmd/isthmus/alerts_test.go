@@ -26,10 +26,6 @@ import (
 // the other and mends it: each alert fires, and is over. The rules are those of
 // deploy, made hasty. It wants the program prometheus, and some minutes:
 // ISTHMUS_PROMETHEUS=/usr/bin/prometheus, as make alerts does it.
-//
-// Two alerts are left to promtool alone: IsthmusGossipBehind, since gossip
-// repairs itself within a second, and IsthmusMetricsOverflow, which takes ten
-// thousand combinations of labels.
 func TestAlerts(t *testing.T) {
 	prometheus := os.Getenv("ISTHMUS_PROMETHEUS")
 	if prometheus == "" {
@@ -37,6 +33,12 @@ func TestAlerts(t *testing.T) {
 	}
 	w := newAlertWorld(t, prometheus)
 	fired, ran := map[string]bool{}, 0
+	var mute *silent
+	defer func() {
+		if mute != nil {
+			mute.leave()
+		}
+	}()
 	stories := []struct {
 		name   string
 		alerts []string
@@ -136,6 +138,21 @@ func TestAlerts(t *testing.T) {
 			},
 			mends: func(t *testing.T) { w.callee.kill(); w.callee.start(t, program) },
 		},
+		{
+			name: "news that do not come", alerts: []string{"IsthmusGossipBehind"},
+			breaks: func(t *testing.T) { mute = joinSilent(t, w.caller.gossip) },
+			mends:  func(t *testing.T) { mute.speak(t) },
+		},
+		{
+			name: "too many to be told apart", alerts: []string{"IsthmusMetricsOverflow"},
+			breaks: func(t *testing.T) {
+				w.config(t, "", manyEndpoints())
+				for i := range manyHosts {
+					w.ask(t, fmt.Sprintf("many%d.test", i))
+				}
+			},
+			mends: func(t *testing.T) { w.config(t, "", "") },
+		},
 	}
 	for _, tt := range stories {
 		ok := t.Run(tt.name, func(t *testing.T) {
@@ -168,7 +185,7 @@ func TestAlerts(t *testing.T) {
 		return
 	}
 	for _, m := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(w.rules, -1) {
-		if name := m[1]; !fired[name] && name != "IsthmusGossipBehind" && name != "IsthmusMetricsOverflow" {
+		if name := m[1]; !fired[name] {
 			t.Errorf("nothing has made %s fire", name)
 		}
 	}
@@ -402,6 +419,24 @@ func (w *alertWorld) load(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ask asks for a host until it is known. What answers does not matter.
+func (w *alertWorld) ask(t *testing.T, host string) {
+	t.Helper()
+	eventually(t, host+" is known", func() bool {
+		r, err := http.NewRequest("GET", "http://"+w.caller.outbound+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return false
+		}
+		res.Body.Close()
+		return res.StatusCode != http.StatusNotFound
+	})
 }
 
 // watch starts Prometheus with the rules of deploy, in which what takes minutes
