@@ -193,6 +193,8 @@ func servedBy(t testing.TB, n int) []string {
 // route between them. Every route marks its replies with its name.
 func drawConfig(t *rapid.T, addresses []string) string {
 	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [%q]}]}\n---\n",
+		rapid.SampledFrom([]string{"*", "*.test", "a.test"}).Draw(t, "gateway's host"))
 	hosts := []string{"a.test", "b.test", "c.test"}
 	for _, h := range hosts {
 		var have []string
@@ -224,7 +226,8 @@ func drawConfig(t *rapid.T, addresses []string) string {
 	}
 	for i := range rapid.IntRange(0, 3).Draw(t, "virtual services") {
 		host := rapid.SampledFrom([]string{"a.test", "b.test", "v.test", "*.test"}).Draw(t, "host")
-		fmt.Fprintf(&b, "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v%d%s}\nspec:\n  hosts: [%q]\n  http:\n", i, rapid.SampledFrom([]string{"", ", annotations: {isthmus.io/standby: \"true\"}"}).Draw(t, "standby"), host)
+		fmt.Fprintf(&b, "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v%d%s}\nspec:\n  hosts: [%q]\n  gateways: [%s]\n  http:\n", i, rapid.SampledFrom([]string{"", ", annotations: {isthmus.io/standby: \"true\"}"}).Draw(t, "standby"), host,
+			rapid.SampledFrom([]string{"mesh", "gw", "gw, mesh"}).Draw(t, "gateways"))
 		// More than 16 routes are found by an index.
 		for j := range rapid.SampledFrom([]int{1, 2, 4, 20}).Draw(t, "rules") {
 			fmt.Fprintf(&b, "  - name: r%d-%d\n", i, j)
@@ -283,7 +286,7 @@ func readReply(t *rapid.T, text string) (r reply) {
 // of a request is what becomes of it.
 func TestExplain_AsTraffic(t *testing.T) {
 	addresses := servedBy(t, 3)
-	p := serve(t, Options{}, "")
+	p := serve(t, atEdge(), "")
 	rapid.Check(t, func(rt *rapid.T) {
 		yaml := drawConfig(rt, addresses)
 		r := config.Read([]config.File{{Name: "test.yaml", Data: []byte(yaml)}}, p.node)
@@ -295,7 +298,7 @@ func TestExplain_AsTraffic(t *testing.T) {
 			host := rapid.SampledFrom([]string{"a.test", "B.test", "b.test:80", "b.test:81", "c.test.", "v.test", "w.test", "a.other"}).Draw(rt, "host")
 			path := rapid.SampledFrom([]string{"/", "/a", "/A/b", "/a/b", "/a/b?q=v", "/b", "/c?q=%76&q=w", "/a/../b", "/a//b", "/%2e%2e%2fa"}).Draw(rt, "path")
 			method := rapid.SampledFrom([]string{"GET", "PUT", "CONNECT"}).Draw(rt, "method")
-			q := explain.Question{Listener: "outbound", Method: method, URL: "http://" + host + path}
+			q := explain.Question{Listener: rapid.SampledFrom([]string{"outbound", "gateway:80"}).Draw(rt, "listener"), Method: method, URL: "http://" + host + path}
 			for _, name := range []string{"x", "y", "Y"} {
 				if rapid.Bool().Draw(rt, "field") {
 					q.Fields = append(q.Fields, explain.Field{Name: name, Value: rapid.SampledFrom([]string{"one", "two", "o"}).Draw(rt, "value")})
@@ -309,7 +312,7 @@ func TestExplain_AsTraffic(t *testing.T) {
 			for _, f := range q.Fields {
 				head += f.Name + ": " + f.Value + "\r\n"
 			}
-			got := readReply(rt, exchangeRaw(t, p.address("outbound"), head+"\r\n", nil))
+			got := readReply(rt, exchangeRaw(t, p.address(q.Listener), head+"\r\n", nil))
 			if problem := disagree(e, got); problem != "" {
 				var b strings.Builder
 				explain.Write(&b, e)
