@@ -13,6 +13,7 @@ import (
 // for none of these are asked always.
 type ruleSet struct {
 	policies []*policy
+	size     int // rules in all
 	always   []*rule
 	texts    [bySource]map[string][]*rule
 	longest  [bySource]int // text of each: none longer is looked up, however long a request's is
@@ -62,6 +63,7 @@ func newRuleSet(policies []*policy) ruleSet {
 		}
 	}
 	each(func(_ *rule, keys [dimensions][]entry) {
+		s.size++
 		for d, list := range keys {
 			for _, k := range list {
 				uses[use{dimension(d), k}]++
@@ -103,106 +105,82 @@ func (s *ruleSet) enter(r *rule, by dimension, keys [dimensions][]entry) {
 }
 
 // find returns a rule that fits; nil if there is none.
-func (s *ruleSet) find(q *Request) *rule {
-	if r := first(s.always, q); r != nil {
-		return r
-	}
-	if r := first(s.texts[byPrincipal][q.Peer.Principal], q); r != nil {
-		return r
-	}
-	if r := first(s.texts[byNamespace][q.Peer.Namespace], q); r != nil {
-		return r
-	}
-	if r := first(s.texts[byAccount][q.Peer.ServiceAccount], q); r != nil {
-		return r
-	}
-	if r := s.findAddress(bySource, q.Source, q); r != nil {
-		return r
-	}
-	if r := s.findAddress(byRemote, q.Remote, q); r != nil {
-		return r
-	}
-	if q.HTTP == nil {
-		return s.findConnection(q)
-	}
-	if r := first(s.texts[byPath][string(q.Path)], q); r != nil {
-		return r
-	}
-	if len(s.texts[byCaller]) > 0 {
-		if r := first(s.texts[byCaller][q.caller()], q); r != nil {
-			return r
-		}
-	}
-	if r := s.findFolder(q); r != nil {
-		return r
-	}
-	return s.findHost(q)
+func (s *ruleSet) find(q *Request) (found *rule) {
+	s.visit(q, func(list []*rule) bool {
+		found = first(list, q)
+		return found != nil
+	})
+	return found
 }
 
-// findAddress looks at the rules on the blocks that an address lies in.
-func (s *ruleSet) findAddress(by dimension, a netip.Addr, q *Request) *rule {
+// visit calls do for the rules that can fit, until it returns true.
+func (s *ruleSet) visit(q *Request, do func([]*rule) bool) {
+	switch {
+	case do(s.always), do(s.texts[byPrincipal][q.Peer.Principal]), do(s.texts[byNamespace][q.Peer.Namespace]), do(s.texts[byAccount][q.Peer.ServiceAccount]):
+	case s.visitAddress(bySource, q.Source, do), s.visitAddress(byRemote, q.Remote, do):
+	case q.HTTP == nil:
+		s.visitConnection(do)
+	case do(s.texts[byPath][string(q.Path)]), len(s.texts[byCaller]) > 0 && do(s.texts[byCaller][q.caller()]):
+	case s.visitFolder(q.Path, do), s.visitHost(q.HTTP.Authority, do):
+	}
+}
+
+// visitAddress looks at the rules on the blocks that an address lies in.
+func (s *ruleSet) visitAddress(by dimension, a netip.Addr, do func([]*rule) bool) bool {
 	t := &s.blocks[by-bySource]
-	for i := range t.lengths {
-		if r := first(t.within(a, t.lengths[i]), q); r != nil {
-			return r
+	for _, l := range t.lengths {
+		if do(t.within(a, l)) {
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
-// findFolder looks at the rules on the folders that a path lies in.
-func (s *ruleSet) findFolder(q *Request) *rule {
+// visitFolder looks at the rules on the folders that a path lies in.
+func (s *ruleSet) visitFolder(path []byte, do func([]*rule) bool) bool {
 	folders := s.texts[byFolder]
-	if len(folders) == 0 {
-		return nil
-	}
-	for i, c := range q.Path[:min(len(q.Path), s.longest[byFolder])] {
-		if c == '/' {
-			if r := first(folders[string(q.Path[:i+1])], q); r != nil {
-				return r
-			}
+	for i, c := range path[:min(len(path), s.longest[byFolder])] {
+		if c == '/' && do(folders[string(path[:i+1])]) {
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
-// findHost looks at the rules on a host, and on the domains that it is of, with
+// visitHost looks at the rules on a host, and on the domains that it is of, with
 // its port and without.
-func (s *ruleSet) findHost(q *Request) *rule {
+func (s *ruleSet) visitHost(authority []byte, do func([]*rule) bool) bool {
 	hosts := s.texts[byHost]
 	if len(hosts) == 0 {
-		return nil
+		return false
 	}
 	var buf [hostLength]byte
-	whole, host := foldHost(buf[:0], q.HTTP.Authority)
+	whole, host := foldHost(buf[:0], authority)
 	for _, name := range [...][]byte{host, whole} {
-		if r := first(hosts[string(name)], q); r != nil {
-			return r
+		if do(hosts[string(name)]) {
+			return true
 		}
 		for i := max(len(name)-s.longest[byHost], 0); i < len(name); i++ {
-			if name[i] == '.' {
-				if r := first(hosts[string(name[i:])], q); r != nil {
-					return r
-				}
+			if name[i] == '.' && do(hosts[string(name[i:])]) {
+				return true
 			}
 		}
 		if len(host) == len(whole) {
 			break
 		}
 	}
-	return nil
+	return false
 }
 
-// findConnection looks at the rules on what a connection has none of.
-func (s *ruleSet) findConnection(q *Request) *rule {
+// visitConnection looks at the rules on what a connection has none of.
+func (s *ruleSet) visitConnection(do func([]*rule) bool) {
 	for _, by := range s.texts[byPath:] {
 		for _, list := range by {
-			if r := first(list, q); r != nil {
-				return r
+			if do(list) {
+				return
 			}
 		}
 	}
-	return nil
 }
 
 func first(list []*rule, q *Request) *rule {

@@ -176,23 +176,40 @@ func (p *policy) match(q *Request) *rule {
 	return nil
 }
 
-// nearest finds the ALLOW rule of which most fits.
+// nearLooks is at how many rules is looked for the nearest, so that to refuse a
+// request costs about as much as to carry it, however many rules there are.
+const nearLooks = 64
+
+// nearest finds the ALLOW rule of which most fits. Of more than are looked at, those
+// come first that fit in what they are looked up by.
 func (r *Rules) nearest(q *Request) *Refusal {
-	out, best := &Refusal{Rule: -1}, -1
+	out, best, looks := &Refusal{Rule: -1}, -1, nearLooks
 	var nearest *rule
-	for _, p := range r.allow.policies {
-		if out.Policy == nil {
-			out.Policy = p.AuthorizationPolicy
-		}
-		for _, m := range p.rules {
+	look := func(list []*rule) (enough bool) {
+		for _, m := range list {
+			if looks--; looks < 0 {
+				return true
+			}
 			if score := m.near(q); score > best {
 				best, nearest = score, m
-				out.Policy, out.Rule = p.AuthorizationPolicy, m.index
 			}
 		}
+		return false
 	}
-	if nearest != nil {
-		out.Field = nearest.misses(q)
+	policies := r.allow.policies
+	if r.allow.size > nearLooks {
+		r.allow.visit(q, look)
+	}
+	for _, p := range policies {
+		if look(p.rules) {
+			break
+		}
+	}
+	switch {
+	case nearest != nil:
+		out.Policy, out.Rule, out.Field = nearest.policy.AuthorizationPolicy, nearest.index, nearest.misses(q)
+	case len(policies) > 0:
+		out.Policy = policies[0].AuthorizationPolicy
 	}
 	return out
 }

@@ -287,6 +287,26 @@ func TestRules_Nearest(t *testing.T) {
 	}
 }
 
+// TestRules_NearestOfMany: of very many rules, the nearest is found among those that
+// a request meets in what they are looked up by.
+func TestRules_NearestOfMany(t *testing.T) {
+	var rules []*mesh.AuthorizationRule
+	for i := range 1000 {
+		rules = append(rules, &mesh.AuthorizationRule{
+			From: []mesh.PeerMatch{{Principals: in(fmt.Sprintf("cluster.local/ns/team-%d/sa/app", i))}},
+			To:   []mesh.OperationMatch{{Methods: in("GET")}},
+		})
+	}
+	r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, rules...)}, nil, nil)
+	q := asked{identity: "spiffe://cluster.local/ns/team-900/sa/app", method: "PUT"}.request()
+	if got := r.Check(q); got == nil || got.Rule != 900 || got.Field != "to[0].operation.methods" {
+		t.Errorf("got %v, want the rule of team-900, but for the method", got)
+	}
+	if got := r.Check(asked{identity: alice}.request()); got == nil || got.Policy == nil || !strings.HasSuffix(got.Field, "principals") {
+		t.Errorf("got %v, want some rule, but for the principal", got)
+	}
+}
+
 func TestRules_Tally(t *testing.T) {
 	counts := map[string]*Tally{}
 	tally := func(p *mesh.AuthorizationPolicy) *Tally {
@@ -473,6 +493,18 @@ func BenchmarkRules_1000Alike(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkRules_Refused: a refusal says which rule of a thousand came nearest.
+func BenchmarkRules_Refused(b *testing.B) {
+	r := NewRules(thousand()[:1], nil, nil)
+	q := asked{path: "/api/other/thing", identity: alice}.request()
+	b.ReportAllocs()
+	for b.Loop() {
+		if r.Check(q) == nil {
+			b.Fatal("allowed")
+		}
 	}
 }
 
