@@ -510,6 +510,14 @@ func (b *Bootstrap) MeshNode() *mesh.Node {
 		AllowExec:    b.Probes.AllowExec,
 		Through:      b.Gossip.Announce == "through",
 	}
+	for _, address := range b.Clusters {
+		if host, _, err := net.SplitHostPort(address); err == nil {
+			n.Asks = append(n.Asks, host)
+		}
+	}
+	for _, to := range b.Tracing.Mesh().Collectors {
+		n.Asks = append(n.Asks, to.Host)
+	}
 	if b.Certificates != (Certificates{}) {
 		n.Identity = mesh.Identity{TrustDomain: b.TrustDomain, Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount}.String()
 	}

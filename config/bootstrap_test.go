@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,8 @@ listeners:
 gossip:
   advertise: 10.0.0.5:7946
   keys: [keys/a, /etc/b]
+clusters: {rls: "limits.infra:8081"}
+tracing: {zipkin: {address: "zipkin.infra:9411"}}
 `)
 	b, _, err := LoadBootstrap(file, []string{"POD=pod-1", "PORT=8080", "ISTHMUS_NODE_SERVICE_ACCOUNT=sa", "ISTHMUS_NODE_CLUSTER=env", "ISTHMUS_DRAIN_TIMEOUT=5s", "ISTHMUS_LISTENERS_GATEWAY_BIND=127.0.0.1"})
 	if err != nil {
@@ -68,6 +71,9 @@ gossip:
 		if tt.got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.what, tt.got, tt.want)
 		}
+	}
+	if asks := b.MeshNode().Asks; !slices.Equal(asks, []string{"limits.infra", "zipkin.infra"}) {
+		t.Errorf("the proxy asks %v", asks)
 	}
 	if b.Listeners.Gateway.Ports[80] != 8080 {
 		t.Errorf("ports %v", b.Listeners.Gateway.Ports)

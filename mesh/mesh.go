@@ -99,6 +99,8 @@ type Node struct {
 	// here: "cluster.remote" -> "us-west". "cluster.local" is always there.
 	Domains map[string]string
 
+	Asks []string // hosts of services that the bootstrap file has it ask: for rate limits, to send spans to
+
 	Through   bool // it serves the other services of its cluster, too, so that no Sidecar narrows what it knows
 	AllowExec bool // probes may run commands beside the node (probes.allowExec)
 }

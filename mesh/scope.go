@@ -1,7 +1,9 @@
 package mesh
 
 import (
+	"cmp"
 	"net"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -111,7 +113,15 @@ func ScopeOf(n *Node, c *Config) *Scope {
 		}
 	}
 	// What the proxy itself asks, and tells: authorization and rate limit services,
-	// and collectors of traces.
+	// issuers of tokens, collectors of traces, and what the bootstrap file names.
+	for _, host := range n.Asks {
+		out.infer(host)
+	}
+	for _, r := range TokenRulesOf(n, c.RequestAuthentications) {
+		if u, err := url.Parse(cmp.Or(r.KeysURI, r.Issuer)); err == nil && len(r.Keys) == 0 {
+			out.infer(u.Hostname())
+		}
+	}
 	for _, p := range c.AuthorizationProviders {
 		host := p.Service
 		if _, after, ok := strings.Cut(host, "/"); ok {
@@ -152,8 +162,13 @@ func clusterHost(cluster string) string {
 	return cluster
 }
 
+// infer admits a host by any of its names, a service of the node's namespace by the
+// first part of it alone.
 func (s *Scope) infer(host string) {
 	s.inferred[host] = true
+	if !strings.Contains(host, ".") {
+		s.inferred[host+"."+s.node.Namespace] = true
+	}
 	if svc, _, ok := ServiceOf(host); ok {
 		s.inferred[svc] = true
 	}

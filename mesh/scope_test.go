@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -88,17 +89,25 @@ func TestScope_KeepsRules(t *testing.T) {
 
 // TestScope_KeepsHelpers: services that the proxy itself asks stay.
 func TestScope_KeepsHelpers(t *testing.T) {
-	n := &Node{Namespace: "shop", Cluster: "c1", RootNamespace: "istio-system"}
+	n := &Node{Namespace: "shop", Cluster: "c1", RootNamespace: "istio-system", Asks: []string{"spans.infra", "limits"}}
 	everywhere := FilterScope{Meta: Meta{Namespace: "istio-system"}}
 	c := scopeConfig(ScopePattern{"~", "*"})
 	c.RateLimitFilters = []*RateLimitFilter{{FilterScope: everywhere, Global: &GlobalRateLimit{Cluster: "outbound|8081||audit.bank.svc.cluster.local"}}}
 	c.HelperClusters = []*HelperCluster{{FilterScope: everywhere, Cluster: "rls", Addresses: []string{"pay.bank.svc.cluster.local:8081"}}}
 	c.Tracing.Collectors = []Collector{{Host: "api.example"}}
+	c.RequestAuthentications = []*RequestAuthentication{
+		{Meta: Meta{Namespace: "shop"}, Rules: []*TokenRule{{Issuer: "https://issuer.test", KeysURI: "http://keys.infra.global:8080/keys"}, {Issuer: "https://known.infra.svc", Keys: []byte("{}")}}},
+		{Meta: Meta{Namespace: "bank"}, Rules: []*TokenRule{{Issuer: "https://others.infra.svc"}}},
+	}
+	for _, key := range []string{"keys.infra", "known.infra", "others.infra", "spans.infra", "limits.shop"} {
+		name, namespace, _ := strings.Cut(key, ".")
+		c.Services = append(c.Services, &Service{Meta: Meta{Name: name, Namespace: namespace}})
+	}
 	var got []string
 	for _, s := range c.Within(ScopeOf(n, c)).Services {
 		got = append(got, s.Name)
 	}
-	if want := []string{"pay", "audit", "ext"}; !slices.Equal(got, want) {
+	if want := []string{"pay", "audit", "ext", "keys", "spans", "limits"}; !slices.Equal(got, want) {
 		t.Errorf("services %v, want %v", got, want)
 	}
 }
