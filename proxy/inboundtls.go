@@ -2,6 +2,9 @@ package proxy
 
 import (
 	"errors"
+	"io"
+	"net"
+	"syscall"
 
 	"isthmus/http1"
 	"isthmus/mesh"
@@ -76,6 +79,9 @@ func (c *conn) acceptMesh() bool {
 	}
 	if err := c.acceptTLS(id.Server(), now()+c.patience.head); err != nil {
 		c.countRefused(PlainText)
+		if !gaveUp(err) {
+			c.proxy.tellRefusal(c, "handshake", err)
+		}
 		c.refuseHandshake(err)
 		return false
 	}
@@ -84,6 +90,13 @@ func (c *conn) acceptMesh() bool {
 	c.identity = tls.Peer(&state)
 	c.clientCert = appendPeerCert(nil, id.ID, state.PeerCertificates[0])
 	return true
+}
+
+// gaveUp reports whether a handshake failed because the client left, or would not
+// have us: it says nothing of who it is.
+func gaveUp(err error) bool {
+	var ended *net.OpError // crypto/tls: "remote error", an alert
+	return errors.As(err, &ended) || errors.Is(err, io.EOF) || errors.Is(err, errTimeout) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // refuseHandshake tells of a client that could not be let in. In TLS 1.3 it has

@@ -210,3 +210,34 @@ func TestVouched_Gateway(t *testing.T) {
 		}
 	}
 }
+
+// TestVouched_Told: the log says which caller was refused and why, and nothing of
+// those who leave by themselves.
+func TestVouched_Told(t *testing.T) {
+	tr, foreign := newTrust(t), newTrust(t)
+	var log words
+	o := proxyOf("prod", "web", tr.identity("prod", "web"))
+	o.Inbound, o.Outbound, o.Logger = "127.0.0.1:0", "127.0.0.1:0", slog.New(slog.NewTextHandler(&log, nil))
+	p, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	publish(t, p, webService("127.0.0.1:1"))
+	call := func(as *tls.Own, believes *tls.Own) {
+		t.Helper()
+		config := as.Identity().Client(mesh.DestinationSNI(80, "", webHost), tls.ProtocolHTTP, tls.Expected{}, nil)
+		config.VerifyConnection = believes.Identity().Client("", "", tls.Expected{}, nil).VerifyConnection
+		overTLSAt(t, p.address("inbound"), config, get(webHost))
+		awaitGone(p)
+	}
+	web, stranger := tr.identity("shop", "web"), foreign.identity("shop", "web")
+	call(web, stranger) // who would not have us
+	if strings.Contains(log.String(), "refused") {
+		t.Errorf("told of who left: %s", log.String())
+	}
+	call(stranger, web)
+	if got := log.String(); !strings.Contains(got, "by=handshake") || !strings.Contains(got, "unknown authority") {
+		t.Errorf("told %q, want why the stranger was refused", got)
+	}
+}
