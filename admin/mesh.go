@@ -164,7 +164,7 @@ func (t *Traffic) columns() string {
 // FormatRate writes a number a second with the figures that matter.
 func FormatRate(n float64) string {
 	switch {
-	case n >= 99.95:
+	case n == 0 || n >= 99.95:
 		return fmt.Sprintf("%.0f", n)
 	case n >= 9.995:
 		return fmt.Sprintf("%.1f", n)

@@ -1,6 +1,7 @@
 // Numbers as people read them; admin/mesh.go and "isthmus top" write them alike.
 
 export function rate(n) {
+  if (!n) return "0";
   if (n >= 99.95) return n.toFixed(0).replace(/\B(?=(\d{3})+$)/g, "\u2009");
   return n.toFixed(n >= 9.995 ? 1 : 2);
 }

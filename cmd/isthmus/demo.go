@@ -262,6 +262,7 @@ func (d *demo) end() error {
 		fmt.Sprintf("curl -H 'Host: catalog-service.production.global' -H 'user-type: premium' http://127.0.0.1:%d/", c.outbound),
 		fmt.Sprintf("curl -H 'Host: user-service.production.svc.cluster.remote' http://127.0.0.1:%d/", w.outbound),
 		fmt.Sprintf("curl -i http://127.0.0.1:%d/    # plain text at a sidecar: STRICT, no answer", d.mesh.node(west, "users").inbound),
+		fmt.Sprintf("%s top --admin http://127.0.0.1:%d    # or http://127.0.0.1:%d/ in a browser", d.mesh.program, c.admin, c.admin),
 		fmt.Sprintf("%s endpoints --admin http://127.0.0.1:%d", d.mesh.program, c.admin),
 		fmt.Sprintf("%s routes --admin http://127.0.0.1:%d", d.mesh.program, c.admin),
 		fmt.Sprintf("%s members --admin http://127.0.0.1:%d", d.mesh.program, c.admin),

@@ -332,6 +332,7 @@ func (m *demoMesh) bootstrap(n *demoNode) string {
   metrics: ""
 certificates: {cert: %s.crt, key: %s.key, ca: certificates/ca.crt}
 drain: {timeout: 5s}
+tracing: {sampling: 0} # there is no collector here to take what 11-tracing.yaml asks for
 `, n.outbound, inbound, n.gateway, n.admin, certificate, certificate)
 	if n.alone {
 		return b.String()

@@ -28,7 +28,7 @@ func topExample() *topState {
 }
 
 func TestTop_Mesh(t *testing.T) {
-	want := `isthmus c1/n/a  ready  snapshot 7  here 0.00/s, -  2 wrong
+	want := `isthmus c1/n/a  ready  snapshot 7  here 0/s, -  2 wrong
 [1 Mesh]  2 Services   3 Endpoints   4 Members 
 
 ■ web.n: none of 2 endpoints can serve
@@ -46,6 +46,25 @@ c1    no endpoint        1.00   0.00 %  0 µs  0 µs
 q ends  Tab page  ↑↓ move`
 	if got := strings.Join(topExample().lines(), "\n"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestTop_Unknown: of a proxy that has not answered, or does no longer, nobody
+// says that nothing is wrong.
+func TestTop_Unknown(t *testing.T) {
+	s := &topState{}
+	s.width, s.height = 90, 16
+	if got := s.lines()[0]; got != "isthmus  asking the proxy" {
+		t.Errorf("before it answers: %q", got)
+	}
+	s.err = errors.New("connection refused")
+	if got := s.lines()[0]; got != "isthmus  connection refused" {
+		t.Errorf("without an answer: %q", got)
+	}
+	s = topExample()
+	s.err = errors.New("connection refused")
+	if got := s.lines()[0]; got != "isthmus c1/n/a  connection refused  snapshot 7  here 0/s, -  what is below is from before" {
+		t.Errorf("after an answer: %q", got)
 	}
 }
 

@@ -71,19 +71,25 @@ func (t *topState) frame() string {
 func (t *topState) lines() []string {
 	st := &t.mesh.Status
 	state := in(green, "ready")
-	if !st.Ready {
+	switch {
+	case t.err != nil:
+		state = in(red, strings.SplitN(t.err.Error(), "\n", 2)[0])
+	case st.Node == "":
+		state = in(faint, "asking the proxy")
+	case !st.Ready:
 		state = in(red, "not ready: "+st.Reason)
 	}
-	if t.err != nil {
-		state = in(red, strings.SplitN(t.err.Error(), "\n", 2)[0])
-	}
 	own := t.mesh.Own
-	out := []string{t.line([]cell{
+	head := []cell{
 		in(bold, "isthmus "+st.Node), state,
 		text(fmt.Sprintf("snapshot %d", st.Snapshot.Number)),
 		text(fmt.Sprintf("here %s/s, %s", admin.FormatRate(own.Requests), admin.FormatSuccess(own))),
 		t.problemCount(),
-	}, "  "), t.tabs(), ""}
+	}
+	if st.Node == "" {
+		head = []cell{in(bold, "isthmus"), state} // of a proxy that has told nothing, nothing is right
+	}
+	out := []string{t.line(head, "  "), t.tabs(), ""}
 	switch t.page {
 	case topMesh:
 		all := t.meshLines()
@@ -106,6 +112,8 @@ func (t *topState) lines() []string {
 
 func (t *topState) problemCount() cell {
 	switch n := len(t.mesh.Problems); {
+	case t.err != nil:
+		return in(amber, "what is below is from before")
 	case n == 0:
 		return in(faint, "nothing is wrong")
 	case t.mesh.Problems[0].Severity == "critical":
