@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -56,7 +57,7 @@ func WriteLimits(w io.Writer, list []Limit) {
 			where = l.Where
 		}
 		line := func(name, bucket, left string) {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", name, l.Kind, dash(where), bucket, left, l.Allowed, l.Refused, l.WouldRefuse, l.Failed, dash(l.Source), dash(l.State))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", name, l.Kind, dash(where), bucket, left, l.Allowed, l.Refused, l.WouldRefuse+l.spared(), l.Failed, dash(l.Source), dash(l.State))
 		}
 		if len(l.Buckets) == 0 {
 			bucket := "-"
@@ -92,8 +93,12 @@ func (b *Bucket) left() string {
 	if b.Remaining == nil {
 		return "-"
 	}
-	return strconv.FormatFloat(*b.Remaining, 'f', 0, 64)
+	return strconv.FormatFloat(math.Floor(*b.Remaining), 'f', 0, 64) // less than one lets nobody in
 }
+
+// spared is how many requests were too many and not refused, since the filter
+// enforces the limit for a part of them.
+func (l *Limit) spared() uint64 { return l.Limited - min(l.Refused, l.Limited) }
 
 var limitsDesc = prometheus.NewDesc("isthmus_rate_limit_requests_total", "Requests by the rate limit that they met and what it said: allowed, refused, limited (too many, but not refused), shadow (the limit only counts), unknown (nobody could tell).", []string{"limit", "kind", "where", "outcome"}, nil)
 
@@ -110,7 +115,7 @@ func collectLimits(out chan<- prometheus.Metric, list []Limit) {
 			continue
 		}
 		seen[k] = true
-		for outcome, n := range map[string]uint64{"allowed": l.Allowed, "refused": l.Refused, "limited": l.Limited - min(l.Refused, l.Limited), "shadow": l.WouldRefuse, "unknown": l.Failed} {
+		for outcome, n := range map[string]uint64{"allowed": l.Allowed, "refused": l.Refused, "limited": l.spared(), "shadow": l.WouldRefuse, "unknown": l.Failed} {
 			out <- prometheus.MustNewConstMetric(limitsDesc, prometheus.CounterValue, float64(n), k.limit, k.kind, k.where, outcome)
 		}
 	}

@@ -167,7 +167,7 @@ func (r *limitReader) flag(v *yaml.Node, at string) bool {
 
 func (r *limitReader) limit(n *yaml.Node, path string) *mesh.ServiceLimit {
 	l := &mesh.ServiceLimit{}
-	counted := false
+	counted, named := false, false
 	r.each(n, path, []string{"unit", "requests_per_unit", "unlimited", "name", "replaces", "unit_multiplier"}, func(name string, v *yaml.Node, at string) {
 		switch name {
 		case "unit":
@@ -175,7 +175,7 @@ func (r *limitReader) limit(n *yaml.Node, path string) *mesh.ServiceLimit {
 			if !ok {
 				r.errorf(v.Line, at, "%q is none of second, minute, hour, day, week, month, year", scalar(v))
 			}
-			l.Unit = u
+			l.Unit, named = u, true
 		case "requests_per_unit":
 			count, err := strconv.ParseUint(scalar(v), 10, 32)
 			if err != nil {
@@ -197,7 +197,7 @@ func (r *limitReader) limit(n *yaml.Node, path string) *mesh.ServiceLimit {
 	switch {
 	case l.Unlimited && counted:
 		r.errorf(n.Line, path, "unlimited cannot stand beside requests_per_unit")
-	case !l.Unlimited && l.Unit == mesh.UnitUnknown:
+	case !l.Unlimited && !named:
 		r.errorf(n.Line, path+".unit", "is missing: write second, minute, hour, day, week, month or year")
 	case !l.Unlimited && !counted:
 		r.errorf(n.Line, path+".requests_per_unit", "is missing")

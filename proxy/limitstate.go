@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -53,7 +54,7 @@ func (p *Proxy) rooms() (out []LimitState) {
 			continue
 		}
 		s := LimitState{Name: k.String(), Kind: "concurrency", Listen: []string{}}
-		room := u.room.Limit()
+		room := math.Floor(u.room.Limit())
 		s.Buckets = []ratelimit.BucketState{{Bucket: mesh.Bucket{MaxTokens: uint32(room)}, Tokens: max(room-float64(u.live.requests.Load()), 0)}}
 		for priority := range mesh.Priority(mesh.Priorities) {
 			s.Enforced += u.room.Shed(priority)

@@ -1,0 +1,32 @@
+package admin
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestWriteLimits: what is left is what would be let in, and what a filter does
+// not enforce would have been refused.
+func TestWriteLimits(t *testing.T) {
+	left := 0.9
+	var b strings.Builder
+	WriteLimits(&b, []Limit{
+		{Name: "EnvoyFilter a/b", Kind: "local", Listeners: []string{"inbound"}, Source: "f.yaml:3", Allowed: 5, Limited: 7, Refused: 3, WouldRefuse: 1,
+			Buckets: []Bucket{{Limit: 10, PerFill: 2, Interval: 60, Remaining: &left}, {Descriptor: "user=bob", Limit: 1, PerFill: 1, Interval: 1, Shadow: true}}},
+		{Name: "EnvoyFilter a/c", Kind: "service", Where: "h:80 r", Domain: "d", State: "down", Failed: 9},
+	})
+	var got []string
+	for line := range strings.Lines(b.String()) {
+		got = append(got, strings.Join(strings.Fields(line), " "))
+	}
+	for i, want := range []string{
+		"LIMIT KIND WHERE BUCKET LEFT ALLOWED REFUSED WOULD REFUSE UNKNOWN SOURCE STATE",
+		"EnvoyFilter a/b local inbound 10, 2 every 1m0s 0 5 3 5 0 f.yaml:3 -",
+		"user=bob: 1, 1 every 1s (counts only) -",
+		"EnvoyFilter a/c service h:80 r domain d - 0 0 0 9 - down",
+	} {
+		if i >= len(got) || got[i] != want {
+			t.Errorf("line %d is not %q:\n%s", i+1, want, b.String())
+		}
+	}
+}
