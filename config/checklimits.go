@@ -1,6 +1,11 @@
 package config
 
-import "isthmus/mesh"
+import (
+	"maps"
+	"slices"
+
+	"isthmus/mesh"
+)
 
 // checkRateLimits says what of rate limits means more here than its author may
 // think.
@@ -13,22 +18,14 @@ func (c *checker) checkRateLimits() {
 			c.find(Warning, ISM0026, at(f.Meta, f.Local.Source), "token_bucket", "is missing, for routes too (typed_per_filter_config), so nothing is limited")
 		}
 	}
+	inserted := map[string]bool{}
+	for _, f := range c.config.RateLimitFilters {
+		inserted[f.Filter] = true
+	}
 	for _, p := range c.config.RoutePatches {
-		named := func(name string) bool {
-			for _, f := range c.config.RateLimitFilters {
-				if f.Filter == name {
-					return true
-				}
-			}
-			return false
-		}
-		for name := range p.Local {
-			if !named(name) {
-				c.say(Warning, p.Meta, "typed_per_filter_config", "has no effect: no EnvoyFilter inserts a filter named "+name)
-			}
-		}
-		for name := range p.Global {
-			if !named(name) {
+		names := slices.AppendSeq(slices.Collect(maps.Keys(p.Local)), maps.Keys(p.Global))
+		for _, name := range names {
+			if !inserted[name] {
 				c.say(Warning, p.Meta, "typed_per_filter_config", "has no effect: no EnvoyFilter inserts a filter named "+name)
 			}
 		}

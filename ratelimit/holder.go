@@ -215,7 +215,7 @@ const activeFor = 2*mostRound + time.Second
 func (s *shard) round(now time.Duration, asks []leaseAsk) (_ []leaseAsk, active bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.leases.eachPointer(func(k leaseKey, l *lease) bool {
+	s.leases.each(func(k leaseKey, l *lease) bool {
 		if now-l.used > activeFor {
 			return false
 		}
@@ -303,7 +303,7 @@ func (h *holder) moved(from, to *ring) {
 	for i := range h.shards {
 		s := &h.shards[i]
 		s.mu.Lock()
-		s.leases.eachPointer(func(k leaseKey, l *lease) bool {
+		s.leases.each(func(k leaseKey, l *lease) bool {
 			if from.home(k) == to.home(k) {
 				return true
 			}
@@ -320,7 +320,7 @@ func (h *holder) lost(now time.Duration) (n int) {
 	for i := range h.shards {
 		s := &h.shards[i]
 		s.mu.Lock()
-		s.leases.eachPointer(func(_ leaseKey, l *lease) bool {
+		s.leases.each(func(_ leaseKey, l *lease) bool {
 			if now-l.used > activeFor {
 				return false
 			}

@@ -115,7 +115,7 @@ func (o *Outcome) State(t time.Time) (limit, remaining int, reset time.Duration,
 // for none; own are the buckets of its connection, where the limit is per
 // connection.
 func (l *Local) Take(t time.Time, d *Descriptors, own *Buckets) (o Outcome) {
-	if !hit(l.Rule.Enabled) {
+	if !Hit(l.Rule.Enabled) {
 		return o
 	}
 	b := l.buckets
@@ -133,7 +133,7 @@ func (l *Local) Take(t time.Time, d *Descriptors, own *Buckets) (o Outcome) {
 		return o
 	}
 	l.Counts.Limited.Add(1)
-	if o.Refused = hit(l.Rule.Enforced); o.Refused {
+	if o.Refused = Hit(l.Rule.Enforced); o.Refused {
 		l.Counts.Enforced.Add(1)
 	}
 	return o
@@ -234,13 +234,10 @@ func matches(want []mesh.DescriptorEntry, got []entry) bool {
 	return true
 }
 
-// hit draws whether a request is among a share of all.
-func hit(share mesh.Fraction) bool {
+// Hit draws whether a request is among a share of all.
+func Hit(share mesh.Fraction) bool {
 	return share >= mesh.AllRequests || share > 0 && rand.Uint32N(uint32(mesh.AllRequests)) < uint32(share)
 }
-
-// Hit draws whether a request is among a share of all.
-func Hit(share mesh.Fraction) bool { return hit(share) }
 
 // BucketState is a bucket as it is shown.
 type BucketState struct {
@@ -271,8 +268,8 @@ func (l *Local) States(t time.Time) (out []BucketState) {
 		b.mu.Lock()
 		if set := b.dynamic[i]; set != nil {
 			shown := 0
-			set.each(func(key string, e *rate.Limiter) bool {
-				out = append(out, BucketState{describeKey(key), d.Bucket, max(e.TokensAt(t), 0), d.Shadow})
+			set.each(func(key string, e **rate.Limiter) bool {
+				out = append(out, BucketState{describeKey(key), d.Bucket, max((*e).TokensAt(t), 0), d.Shadow})
 				shown++
 				return shown < maxShown
 			})

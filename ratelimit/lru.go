@@ -51,15 +51,6 @@ func (l *lru[K, V]) put(key K, value V) *V {
 	return &n.value
 }
 
-// each calls fn from the lately used on, until it returns false.
-func (l *lru[K, V]) each(fn func(K, V) bool) {
-	for i := l.first; i >= 0; i = l.nodes[i].next {
-		if !fn(l.nodes[i].key, l.nodes[i].value) {
-			return
-		}
-	}
-}
-
 func (l *lru[K, V]) touch(i int32) {
 	if l.first != i {
 		l.unlink(i)
@@ -101,8 +92,9 @@ func (l *lru[K, V]) peek(key K) *V {
 	return &l.nodes[i].value
 }
 
-// eachPointer is each with pointers, which hold during the call.
-func (l *lru[K, V]) eachPointer(fn func(K, *V) bool) {
+// each calls fn from the lately used on, until it returns false. The pointer holds
+// during the call.
+func (l *lru[K, V]) each(fn func(K, *V) bool) {
 	for i := l.first; i >= 0; i = l.nodes[i].next {
 		if !fn(l.nodes[i].key, &l.nodes[i].value) {
 			return

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -189,7 +188,7 @@ func checkLimitsFile(b *config.Bootstrap, warn func(string)) error {
 	}
 	_, warnings, err := config.LoadLimits(b.RateLimits.Config)
 	for _, w := range warnings {
-		warn(strings.TrimSpace(w))
+		warn(w)
 	}
 	return err
 }
