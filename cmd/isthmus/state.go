@@ -1,11 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"isthmus/admin"
 	"isthmus/canary"
+	"isthmus/config"
 	"isthmus/history"
 	"isthmus/mesh"
 	"isthmus/proxy"
@@ -177,14 +181,37 @@ func (s *server) Rollback(ctx context.Context, to uint64) (history.Revision, err
 	return s.control.Rollback(ctx, to)
 }
 
-// Findings implements admin.State.
+// Findings implements admin.State: what the files say, and what this proxy has
+// measured that does not go with it.
 func (s *server) Findings() []admin.Finding {
 	out := []admin.Finding{}
-	for _, f := range s.control.Findings() {
+	for _, f := range slices.Concat(s.control.Findings(), s.hurried()) {
 		out = append(out, admin.Finding{
 			File: f.File, Line: f.Line, Severity: f.Severity.String(), Kind: f.Kind, Namespace: f.Namespace, Name: f.Name, Field: f.Field, Message: f.Message,
 		})
 	}
+	return out
+}
+
+// hurried are findings of connect time-outs that are too short for the links that
+// they hold for.
+func (s *server) hurried() (out []config.Finding) {
+	clusters := map[string]time.Duration{}
+	if s.gossip != nil {
+		for cluster, d := range s.gossip.Stats().Clusters {
+			clusters[cluster] = d.RoundTrip
+		}
+	}
+	for _, h := range s.proxy.Hurried(clusters) {
+		out = append(out, config.Finding{
+			File: h.Source.File, Line: h.Source.Line, Severity: config.Warning, Kind: "DestinationRule", Field: "connectionPool.tcp.connectTimeout", Code: config.ISM0048,
+			Message: fmt.Sprintf("%v is less than connecting to %s takes (%s of %s): %v, by a round trip of %v as measured; every attempt fails there: write 1s or more",
+				h.Timeout, h.Place.Cluster, cmp.Or(h.Place.Locality, "an endpoint"), h.Host, h.Takes.Round(time.Millisecond/10), h.RoundTrip.Round(time.Millisecond/10)),
+		})
+	}
+	slices.SortFunc(out, func(a, b config.Finding) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Message, b.Message))
+	})
 	return out
 }
 
