@@ -9,91 +9,11 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
-	"isthmus/auth"
 	"isthmus/explain"
 	"isthmus/http1"
 	"isthmus/mesh"
-	"isthmus/ratelimit"
 )
-
-// inquiry is what explaining a request gathers on its way through the exchange.
-// It stands in for what would ask others, or be counted.
-type inquiry struct{ access *explain.Access }
-
-// authorize judges as exchange.authorize does, without a trace.
-func (q *inquiry) authorize(x *exchange, vh *virtualHost) Kind {
-	a, out := x.table.access, q.access
-	out.TokenSource = tokenSources(x.table.snapshot.Node, x.table.snapshot.Config)
-	if a.rules.HasCustom() {
-		var early *auth.Claims
-		if a.needs.EarlyClaims {
-			early = a.tokens.PreviewLook(&x.req)
-		}
-		for _, p := range a.rules.Asked(x.describe(a.needs, vh, early)) {
-			out.Asks = append(out.Asks, fmt.Sprintf("%s, by %s (%s)", p.Provider, p.Meta, p.Source))
-		}
-	}
-	var claims *auth.Claims
-	if claims, x.badToken = explainToken(out, a.tokens, &x.req); x.badToken != nil {
-		return Unauthorized
-	}
-	if a.rules == nil {
-		out.Verdict = "allowed"
-		return NoError
-	}
-	if x.refusal = explainOpinion(out, a.rules.Opinion(x.describe(a.needs, vh, claims))); x.refusal != nil {
-		return Forbidden
-	}
-	return NoError
-}
-
-// tokenSources are the places of the rules by which tokens are judged.
-func tokenSources(n *mesh.Node, c *mesh.Config) (out []string) {
-	for _, r := range mesh.TokenRulesOf(n, c.RequestAuthentications) {
-		out = append(out, r.Source.String())
-	}
-	return out
-}
-
-// explainToken says what a request's token is worth.
-func explainToken(out *explain.Access, tokens *auth.Tokens, r *http1.Request) (*auth.Claims, *auth.TokenError) {
-	claims, unverified, bad := tokens.Preview(r)
-	switch {
-	case bad != nil:
-		out.Token, out.TokenSays = "refused", bad.Error()
-	case claims == nil && tokens == nil:
-		out.Token = "not read"
-	case claims == nil:
-		out.Token = "none"
-	default:
-		out.Token, out.TokenSays = "valid", fmt.Sprintf("issuer %s, subject %s", claims.Issuer, cmp.Or(claims.Subject, "none"))
-		if unverified {
-			out.Token = "unverified"
-		}
-	}
-	return claims, bad
-}
-
-// explainOpinion says what policies do, and returns their refusal.
-func explainOpinion(out *explain.Access, o auth.Opinion) *auth.Refusal {
-	for _, p := range o.Counts {
-		out.Counts = append(out.Counts, fmt.Sprintf("%s (%s)", p.Meta, p.Source))
-	}
-	out.Verdict = "allowed"
-	if o.By != nil {
-		out.By, out.Source = o.By.Meta.String(), o.By.Source.String()
-		if o.Rule >= 0 {
-			out.By += fmt.Sprintf(" rules[%d]", o.Rule)
-			out.Source = o.By.Rules[o.Rule].Source.String()
-		}
-	}
-	if o.Refusal != nil {
-		out.Verdict, out.Field = "refused", o.Refusal.Field
-	}
-	return o.Refusal
-}
 
 // Explain says what becomes of a request, by the way that requests walk, without
 // sending anything and without leaving a trace in limits, counters or logs; limits
@@ -302,18 +222,6 @@ func passedOn(x *exchange, t *table) *tcpRoute {
 	return r
 }
 
-// explainCaller says who calls, and whether that is by mTLS where it has to.
-func (x *exchange) explainCaller(t *table) *explain.Access {
-	a := &explain.Access{Caller: x.conn.identity, Token: "not read", Verdict: "not asked"}
-	if x.conn.kind == inbound {
-		a.Mode, a.ModeFrom = t.inbound.mode.Mode.String(), t.inbound.mode.Source.String()
-	}
-	if t.access == nil {
-		a.Verdict = "allowed"
-	}
-	return a
-}
-
 // explainRefusal says how a request ends that goes nowhere.
 func (x *exchange) explainRefusal(e *explain.Explanation, k Kind, status int) {
 	a := &answers[k]
@@ -386,95 +294,6 @@ func (t *table) whyHidden(host string) string {
 		}
 	}
 	return ""
-}
-
-// admitAt asks local limits as limit does, at a time of the past. Global ones are for
-// others to decide, and of connections with buckets of their own nobody knows which
-// it was.
-func (x *exchange) admitAt(e *explain.Explanation, t time.Time) Kind {
-	c := x.limits()
-	if c == nil {
-		return NoError
-	}
-	for i := range c.limits {
-		l := &c.limits[i]
-		if l.local == nil || l.local.Rule.PerConnection {
-			continue
-		}
-		var d *ratelimit.Descriptors
-		if len(l.actions) > 0 {
-			d = new(ratelimit.Descriptors)
-			x.countBy(d, l)
-		}
-		if l.local.Take(t, d, nil).Refused {
-			e.Limits[i].Refused = true
-			x.limited = l.refusal
-			return l.refusal.kind
-		}
-	}
-	return NoError
-}
-
-// explainLimits lists the rate limits that the request would be counted in, and
-// by what.
-func (x *exchange) explainLimits(e *explain.Explanation) {
-	if x.host == nil {
-		return
-	}
-	c := x.host.limits
-	if x.route != nil {
-		c = x.limits()
-	}
-	if c == nil {
-		return
-	}
-	for i := range c.limits {
-		l := &c.limits[i]
-		says := l.explain()
-		if x.route != nil && (len(l.actions) > 0 || l.global != nil) {
-			var d ratelimit.Descriptors
-			x.countBy(&d, l)
-			says += "; counted by " + cmp.Or(d.String(), "nothing, so it does not count")
-		}
-		e.Limits = append(e.Limits, explain.Limit{Says: says, Source: l.info.source.String()})
-	}
-}
-
-// explain says in words what a limit does.
-func (l *limiter) explain() (says string) {
-	if l.global != nil {
-		g := l.global.rule
-		says = fmt.Sprintf("domain %s, decided by %s within %v", l.global.domain, g.Cluster, g.Timeout)
-		switch l.global.asker.(type) {
-		case nil:
-			says = fmt.Sprintf("domain %s: nobody decides, since no address is known of %s", l.global.domain, g.Cluster)
-		case *ratelimit.Service:
-		default:
-			says = fmt.Sprintf("domain %s, kept by all proxies together", l.global.domain)
-		}
-		return says + fmt.Sprintf("; beyond: %d", g.Status) + explainShares(g.Enabled, g.Enforced)
-	}
-	r := l.local.Rule
-	if b := r.Bucket; b != nil {
-		says = fmt.Sprintf("%d at once, then %d every %s on this proxy", b.MaxTokens, b.TokensPerFill, b.FillInterval)
-	} else {
-		says = "by descriptor on this proxy"
-	}
-	return says + fmt.Sprintf("; beyond: %d", r.Status) + explainShares(r.Enabled, r.Enforced)
-}
-
-func explainShares(enabled, enforced mesh.Fraction) (says string) {
-	if enabled < mesh.AllRequests {
-		says += fmt.Sprintf("; for %s of requests", fraction(enabled))
-	}
-	if enforced < mesh.AllRequests {
-		says += fmt.Sprintf("; enforced for %s of them", fraction(enforced))
-	}
-	return says
-}
-
-func percentOf(part float64) string {
-	return strconv.FormatFloat(part*100, 'f', -1, 64) + " %"
 }
 
 // collectPolicies lists every block that comes from a file, for all to see at

@@ -157,6 +157,10 @@ func (x *exchange) explainEffects(e *explain.Explanation) {
 
 func fraction(f mesh.Fraction) string { return percentOf(float64(f) / float64(mesh.AllRequests)) }
 
+func percentOf(part float64) string {
+	return strconv.FormatFloat(part*100, 'f', -1, 64) + " %"
+}
+
 func describeHeaders(h *mesh.HeaderRules) string {
 	var out []string
 	ops := func(what string, o *mesh.HeaderOps) {

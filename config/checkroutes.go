@@ -1,0 +1,295 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"isthmus/mesh"
+)
+
+// checkDelegates follows rules that delegate to other VirtualServices.
+func (c *checker) checkDelegates() {
+	byName := map[mesh.Delegate]*mesh.VirtualService{}
+	for _, v := range c.config.VirtualServices {
+		byName[mesh.Delegate{Namespace: v.Namespace, Name: v.Name}] = v
+	}
+	used := map[*mesh.VirtualService]bool{}
+	for _, l := range c.virtualServices {
+		for i, r := range l.value.HTTP {
+			if r.Delegate == nil {
+				continue
+			}
+			path := fmt.Sprintf("http[%d].delegate", i)
+			target := byName[*r.Delegate]
+			switch {
+			case target == nil:
+				l.doc.error(path, fmt.Sprintf("there is no VirtualService %s/%s", r.Delegate.Namespace, r.Delegate.Name))
+			case target == l.value:
+				l.doc.error(path, "a VirtualService cannot delegate to itself")
+			case len(target.Hosts) > 0:
+				l.doc.error(path, fmt.Sprintf("VirtualService %s/%s in %s has hosts: a delegate must have none", target.Namespace, target.Name, target.Source))
+			default:
+				used[target] = true
+				c.checkMerge(l.doc, r, target, path)
+			}
+		}
+	}
+	for _, l := range c.virtualServices {
+		if len(l.value.Hosts) == 0 && !used[l.value] {
+			l.doc.find(Warning, ISM0012, "hosts", "is missing and no other VirtualService delegates here, so it has no effect")
+		}
+	}
+}
+
+// checkMerge refuses what cannot be put together: conditions of root and
+// delegate on one property.
+func (c *checker) checkMerge(d *document, root *mesh.HTTPRoute, delegate *mesh.VirtualService, path string) {
+	for _, outer := range root.Match {
+		for _, inner := range delegate.HTTP {
+			for _, m := range inner.Match {
+				for _, p := range []struct {
+					name string
+					a, b *mesh.StringMatch
+				}{{"uri", outer.URI, m.URI}, {"method", outer.Method, m.Method}, {"scheme", outer.Scheme, m.Scheme}, {"authority", outer.Authority, m.Authority}} {
+					if p.a == nil || p.b == nil {
+						continue
+					}
+					if !narrower(p.a, p.b) {
+						d.error(path, fmt.Sprintf("both it and %s ask for %s, and %q does not lie within %q", m.Source, p.name, p.b.Value, p.a.Value))
+					}
+				}
+			}
+		}
+	}
+}
+
+// narrower reports whether whatever inner matches, outer matches too.
+func narrower(outer, inner *mesh.StringMatch) bool {
+	switch outer.Kind {
+	case mesh.MatchPresent:
+		return true
+	case mesh.MatchPrefix:
+		return (inner.Kind == mesh.MatchPrefix || inner.Kind == mesh.MatchExact) && strings.HasPrefix(inner.Value, outer.Value)
+	case mesh.MatchExact:
+		return inner.Kind == mesh.MatchExact && inner.Value == outer.Value
+	}
+	return false
+}
+
+func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
+	for _, g := range v.Gateways {
+		if g == mesh.MeshGateway {
+			continue
+		}
+		gw := c.gateways[g]
+		if gw == nil {
+			d.find(Error, IST0101, "gateways", fmt.Sprintf("there is no Gateway %s", g))
+			continue
+		}
+		for i, h := range v.Hosts {
+			if !servesHost(gw, v, h) {
+				d.find(Warning, IST0132, fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q is no host of Gateway %s", h, g))
+			}
+		}
+	}
+	for i, r := range v.HTTP {
+		path := fmt.Sprintf("http[%d]", i)
+		if i < len(v.HTTP)-1 && len(r.Match) == 0 {
+			d.find(Warning, IST0130, path, "matches everything, so the rules after it are never reached")
+		}
+		for j, dest := range r.Route {
+			c.checkDestination(v, d, r, dest, fmt.Sprintf("%s.route[%d]", path, j))
+		}
+		for _, m := range r.Mirrors {
+			c.checkTarget(d, m.Destination, m.Field)
+		}
+	}
+	for i, r := range v.TLS {
+		path := fmt.Sprintf("tls[%d]", i)
+		c.checkTCPRoute(d, r, path, mesh.ProtocolTLS, mesh.ProtocolHTTPS)
+		for j, m := range r.Match {
+			if len(m.DestinationSubnets) > 0 && slices.Contains(gatewaysOf(v, &m), mesh.MeshGateway) {
+				d.find(Warning, ISM0013, fmt.Sprintf("%s.match[%d].destinationSubnets", path, j), "never holds on a sidecar: connections are not captured, so every one is made to the sidecar's own address; leave it out, or bind the match to a Gateway")
+			}
+		}
+	}
+	for i, r := range v.TCP {
+		path := fmt.Sprintf("tcp[%d]", i)
+		c.checkTCPRoute(d, r, path, mesh.ProtocolTCP)
+		if forMesh, forOthers := whereHolds(v, r); forMesh {
+			where := "has no effect"
+			if forOthers {
+				where += " on sidecars"
+			}
+			d.find(Warning, ISM0013, path, where+": a sidecar that captures no connections cannot tell which of them an application means; bind the route to a Gateway alone, or name the host by tls.match.sniHosts")
+		}
+	}
+}
+
+// gatewaysOf are those that a match is for.
+func gatewaysOf(v *mesh.VirtualService, m *mesh.TCPMatch) []string {
+	if len(m.Gateways) > 0 {
+		return m.Gateways
+	}
+	return v.Gateways
+}
+
+// whereHolds reports whether a route is for sidecars, and whether for Gateways.
+func whereHolds(v *mesh.VirtualService, r *mesh.TCPRoute) (forMesh, forOthers bool) {
+	list := v.Gateways
+	if len(r.Match) > 0 {
+		list = nil
+		for i := range r.Match {
+			list = append(list, gatewaysOf(v, &r.Match[i])...)
+		}
+	}
+	other := func(g string) bool { return g != mesh.MeshGateway }
+	return slices.Contains(list, mesh.MeshGateway), slices.ContainsFunc(list, other)
+}
+
+// checkTCPRoute checks the destinations of a route, whose ports may be of these
+// protocols.
+func (c *checker) checkTCPRoute(d *document, r *mesh.TCPRoute, path string, protocols ...mesh.Protocol) {
+	for i, dest := range r.Route {
+		at := fmt.Sprintf("%s.route[%d].destination", path, i)
+		ports, known := c.ports(dest.Host)
+		view := mesh.View{Ports: ports}
+		if _, ok := view.RelayPort(dest.Port, protocols...); known && dest.Port == 0 && !ok && len(ports) > 0 {
+			d.find(Error, IST0112, at+".port", fmt.Sprintf("is missing: %s has several ports, and not one of protocol %v", dest.Host, protocols[0]))
+			continue
+		}
+		if dest.Port == 0 {
+			if p, ok := view.RelayPort(0, protocols...); ok {
+				dest.Port = p.Number
+			}
+		}
+		c.checkTarget(d, dest.Destination, at)
+	}
+}
+
+func servesHost(g *mesh.Gateway, v *mesh.VirtualService, host string) bool {
+	for _, s := range g.Servers {
+		for _, h := range s.Hosts {
+			if (h.Namespace == "*" || h.Namespace == v.Namespace) &&
+				(h.Host == host || mesh.MatchHost(h.Host, host) || mesh.MatchHost(host, h.Host)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (c *checker) checkDestination(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.RouteDestination, path string) {
+	c.checkTarget(d, dest.Destination, path+".destination")
+	if dest.Weight == 0 && len(r.Route) > 1 {
+		c.sayStandby(v, d, r, dest, path)
+	}
+}
+
+// checkTarget checks that a destination is there, with its port and subset.
+func (c *checker) checkTarget(d *document, dest mesh.Destination, at string) {
+	ports, known := c.ports(dest.Host)
+	switch {
+	case !known:
+		d.find(Warning, ISM0014, at+".host", fmt.Sprintf("no file defines %q%s: gossip may bring it, until then requests get 503 NC", dest.Host, c.suggestHost(dest.Host)))
+	case dest.Port != 0 && !slices.ContainsFunc(ports, func(p mesh.Port) bool { return p.Number == dest.Port }):
+		d.find(Error, IST0101, at+".port.number", fmt.Sprintf("%s has no port %d", dest.Host, dest.Port))
+	case dest.Port == 0:
+		view := mesh.View{Ports: ports}
+		if _, ok := view.Port(0); !ok && len(ports) > 0 {
+			d.find(Error, IST0112, at+".port", fmt.Sprintf("is missing: %s has several ports and none is 80", dest.Host))
+		}
+	}
+	if dest.Subset != "" {
+		c.checkSubset(d, dest, at)
+	}
+}
+
+// suggestions bounds how many hosts that nobody knows are compared with those
+// that somebody does, and with how many: each costs microseconds.
+const (
+	suggestions    = 100
+	suggestedHosts = 1000
+)
+
+// suggestHost returns ` (did you mean "x"?)` if a service has nearly the name.
+func (c *checker) suggestHost(host string) string {
+	if c.suggested++; c.suggested > suggestions {
+		return ""
+	}
+	svc, suffix, isService := mesh.ServiceOf(host)
+	var names []string
+	for _, s := range c.config.Services {
+		switch {
+		case len(names) >= suggestedHosts:
+		case s.IsEntry():
+			names = append(names, s.Hosts...)
+		case isService && suffix == "global":
+			names = append(names, s.Key()+".global")
+		case isService && svc != s.Key():
+			names = append(names, strings.Replace(host, svc, s.Key(), 1))
+		}
+	}
+	return suggest(host, names)
+}
+
+// checkSubset looks a subset up as the proxy will.
+func (c *checker) checkSubset(d *document, dest mesh.Destination, path string) {
+	svc, _, _ := mesh.ServiceOf(dest.Host)
+	_, namespace, _ := strings.Cut(svc, ".")
+	for _, rule := range c.rules.Candidates(dest.Host, namespace) {
+		for _, s := range rule.Subsets {
+			if s.Name != dest.Subset {
+				continue
+			}
+			if rule.Host != dest.Host {
+				d.find(Info, ISM0015, path+".subset", fmt.Sprintf("%q is defined for %s in %s and found there, since both are names of one service", dest.Subset, rule.Host, s.Source))
+			}
+			return
+		}
+	}
+	var names []string
+	for _, rule := range c.rules.Candidates(dest.Host, namespace) {
+		for _, s := range rule.Subsets {
+			names = append(names, s.Name)
+		}
+	}
+	d.find(Error, IST0101, path+".subset", fmt.Sprintf("no DestinationRule defines subset %q%s for %s or another name of the service", dest.Subset, suggest(dest.Subset, names), dest.Host))
+}
+
+func (c *checker) sayStandby(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.RouteDestination, path string) {
+	if v.Standby != nil {
+		return // its author has said so
+	}
+	standby := false
+	if svc, _, ok := mesh.ServiceOf(dest.Host); ok {
+		standby = slices.ContainsFunc(r.Route, func(o mesh.RouteDestination) bool {
+			other, _, ok := mesh.ServiceOf(o.Host)
+			return ok && o.Weight > 0 && other == svc && o.Host != dest.Host
+		})
+	}
+	if standby {
+		d.find(Info, ISM0016, path+".weight", "0 makes a standby: it serves when no destination of positive weight can")
+		return
+	}
+	d.find(Info, ISM0016, path+".weight", `0 means no traffic, ever; the annotation isthmus.io/standby: "true" would make it a standby`)
+}
+
+// checkSharedHosts names the hosts that several VirtualServices route on one
+// gateway.
+func (c *checker) checkSharedHosts() {
+	first := map[string]*mesh.VirtualService{}
+	for _, l := range c.virtualServices {
+		for _, g := range l.value.Gateways {
+			for i, h := range l.value.Hosts {
+				k := g + " " + h
+				if o := first[k]; o != nil {
+					l.doc.find(Warning, IST0109, fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q has another VirtualService on %q, %s/%s in %s: their rules are put together in order of file and line, those without a match last", h, g, o.Namespace, o.Name, o.Source))
+					continue
+				}
+				first[k] = l.value
+			}
+		}
+	}
+}
