@@ -39,8 +39,10 @@ type Bucket struct {
 	Limit      uint32   `json:"limit"`
 	PerFill    uint32   `json:"perFill"`             // 0: Limit is how many may be under way
 	Interval   float64  `json:"interval"`            // seconds
-	Remaining  *float64 `json:"remaining,omitempty"` // nil: others know
+	Remaining  *float64 `json:"remaining,omitempty"` // nil: others know, or each connection has its own
 	Shadow     bool     `json:"shadow,omitempty"`
+
+	PerConnection bool `json:"perConnection,omitempty"`
 }
 
 func limitText(b []byte, l *Limit) []byte {
@@ -82,6 +84,9 @@ func (b *Bucket) text() string {
 	text := fmt.Sprintf("%d, %d every %v", b.Limit, b.PerFill, time.Duration(b.Interval*float64(time.Second)))
 	if b.Descriptor != "" {
 		text = b.Descriptor + ": " + text
+	}
+	if b.PerConnection {
+		text += ", each connection"
 	}
 	if b.Shadow {
 		text += " (counts only)"

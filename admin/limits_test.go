@@ -12,7 +12,7 @@ func TestWriteLimits(t *testing.T) {
 	var b strings.Builder
 	WriteLimits(&b, []Limit{
 		{Name: "EnvoyFilter a/b", Kind: "local", Listeners: []string{"inbound"}, Source: "f.yaml:3", Allowed: 5, Limited: 7, Refused: 3, WouldRefuse: 1,
-			Buckets: []Bucket{{Limit: 10, PerFill: 2, Interval: 60, Remaining: &left}, {Descriptor: "user=bob", Limit: 1, PerFill: 1, Interval: 1, Shadow: true}}},
+			Buckets: []Bucket{{Limit: 10, PerFill: 2, Interval: 60, Remaining: &left}, {Descriptor: "user=bob", Limit: 1, PerFill: 1, Interval: 1, Shadow: true}, {Limit: 3, PerFill: 3, Interval: 1, PerConnection: true}}},
 		{Name: "EnvoyFilter a/c", Kind: "service", Where: "h:80 r", Domain: "d", State: "down", Failed: 9},
 	})
 	var got []string
@@ -23,6 +23,7 @@ func TestWriteLimits(t *testing.T) {
 		"LIMIT KIND WHERE BUCKET LEFT ALLOWED REFUSED WOULD REFUSE UNKNOWN SOURCE STATE",
 		"EnvoyFilter a/b local inbound 10, 2 every 1m0s 0 5 3 5 0 f.yaml:3 -",
 		"user=bob: 1, 1 every 1s (counts only) -",
+		"3, 3 every 1s, each connection -",
 		"EnvoyFilter a/c service h:80 r domain d - 0 0 0 9 - down",
 	} {
 		if i >= len(got) || got[i] != want {

@@ -245,31 +245,34 @@ type BucketState struct {
 	Bucket     mesh.Bucket
 	Tokens     float64
 	Shadow     bool
+
+	PerConnection bool // each has such a bucket; Tokens are those of a new one
 }
 
 // maxShown is how many buckets of a wildcard are shown.
 const maxShown = 20
 
-// States returns the buckets; those of connections are left out.
+// States returns the buckets, or what those of a connection are like.
 func (l *Local) States(t time.Time) (out []BucketState) {
 	b := l.buckets
-	if b == nil {
-		b = l.NewBuckets() // which shows the limits, if not what is left
+	each := b == nil
+	if each {
+		b = l.NewBuckets()
 	}
 	if b.whole != nil {
-		out = append(out, BucketState{Bucket: *l.Rule.Bucket, Tokens: max(b.whole.TokensAt(t), 0)})
+		out = append(out, BucketState{Bucket: *l.Rule.Bucket, Tokens: max(b.whole.TokensAt(t), 0), PerConnection: each})
 	}
 	for i := range l.Rule.Descriptors {
 		d := &l.Rule.Descriptors[i]
 		if e := b.exact[i]; e != nil {
-			out = append(out, BucketState{describe(d.Entries), d.Bucket, max(e.TokensAt(t), 0), d.Shadow})
+			out = append(out, BucketState{describe(d.Entries), d.Bucket, max(e.TokensAt(t), 0), d.Shadow, each})
 			continue
 		}
 		b.mu.Lock()
 		if set := b.dynamic[i]; set != nil {
 			shown := 0
 			set.each(func(key string, e **rate.Limiter) bool {
-				out = append(out, BucketState{describeKey(key), d.Bucket, max((*e).TokensAt(t), 0), d.Shadow})
+				out = append(out, BucketState{describeKey(key), d.Bucket, max((*e).TokensAt(t), 0), d.Shadow, each})
 				shown++
 				return shown < maxShown
 			})

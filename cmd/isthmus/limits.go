@@ -169,10 +169,14 @@ func filterLimit(l *proxy.LimitState) admin.Limit {
 		Buckets: []admin.Bucket{}, Allowed: l.Allowed, Limited: l.Limited, Refused: l.Enforced, WouldRefuse: l.Shadow, Failed: l.Failed,
 	}
 	for _, b := range l.Buckets {
-		remaining := b.Tokens
-		one.Buckets = append(one.Buckets, admin.Bucket{
-			Descriptor: b.Descriptor, Limit: b.Bucket.MaxTokens, PerFill: b.Bucket.TokensPerFill, Interval: b.Bucket.FillInterval.Seconds(), Remaining: &remaining, Shadow: b.Shadow,
-		})
+		bucket := admin.Bucket{
+			Descriptor: b.Descriptor, Limit: b.Bucket.MaxTokens, PerFill: b.Bucket.TokensPerFill, Interval: b.Bucket.FillInterval.Seconds(), Shadow: b.Shadow, PerConnection: b.PerConnection,
+		}
+		if !b.PerConnection {
+			remaining := b.Tokens
+			bucket.Remaining = &remaining
+		}
+		one.Buckets = append(one.Buckets, bucket)
 	}
 	return one
 }
