@@ -314,6 +314,9 @@ func (p *Proxy) sweep() {
 		p.mu.Lock()
 		upstreams := p.inUse()
 		p.mu.Unlock()
+		if t := p.table.Load(); t != nil {
+			t.readCredentials(upstreams)
+		}
 		for _, u := range upstreams {
 			for _, m := range u.members {
 				m.pool.sweep(u.idleTimeout)
@@ -322,9 +325,6 @@ func (p *Proxy) sweep() {
 					m.measure()
 				}
 			}
-		}
-		if t := p.table.Load(); t != nil {
-			t.readCredentials(upstreams)
 		}
 		p.review()
 		p.workers.trim()

@@ -43,17 +43,17 @@ func newTLSClient(t *mesh.ClientTLS, store *tls.Store, host string) *tlsClient {
 }
 
 // clientConfig returns the configuration for a handshake.
-func (c *tlsClient) clientConfig() (*stdtls.Config, error) {
+func (c *tlsClient) clientConfig() (*clientConfig, error) {
 	credential, err := c.credential()
 	if err != nil {
 		return nil, err
 	}
 	if now := c.current.Load(); now != nil && now.credential == credential {
-		return now.config, nil
+		return now, nil
 	}
 	now := &clientConfig{credential, c.makeConfig(credential)}
 	c.current.Store(now)
-	return now.config, nil
+	return now, nil
 }
 
 // credential returns what is shown and believed; nil where the policy names
@@ -114,12 +114,9 @@ func (c *tlsClient) verifyServer(state *stdtls.ConnectionState, credential *tls.
 	}
 	leaf := state.PeerCertificates[0]
 	if names := c.settings.SubjectAltNames; len(names) > 0 {
-		options := x509.VerifyOptions{Intermediates: x509.NewCertPool()}
+		options := x509.VerifyOptions{Intermediates: intermediates(state)}
 		if credential != nil {
 			options.Roots = credential.Roots
-		}
-		for _, other := range state.PeerCertificates[1:] {
-			options.Intermediates.AddCert(other)
 		}
 		var err error
 		if chains, err = leaf.Verify(options); err != nil {
@@ -140,13 +137,42 @@ func (c *tlsClient) verifyServer(state *stdtls.ConnectionState, credential *tls.
 
 // shake makes a connection that was dialled speak TLS.
 func (c *tlsClient) shake(s *stream, speaks headFormat, limit instant) error {
-	config, err := c.clientConfig()
+	by, err := c.clientConfig()
 	if err != nil {
 		return err
 	}
+	config := by.config
 	if speaks == asHTTP2 {
 		config = config.Clone() // once for a connection that many requests share
 		config.NextProtos = []string{tls.ALPNHTTP2}
 	}
-	return s.connectTLS(config, limit)
+	if err := s.connectTLS(config, limit); err != nil {
+		return err
+	}
+	vouch(s, by, c.current.Load, c.verifyAnew)
+	return nil
+}
+
+// verifyAnew judges a server as if it came now, by a credential that has changed.
+func (c *tlsClient) verifyAnew(by *clientConfig, state stdtls.ConnectionState) error {
+	switch {
+	case c.settings.SkipVerify:
+		return nil
+	case len(c.settings.SubjectAltNames) == 0:
+		options := x509.VerifyOptions{Roots: by.config.RootCAs, DNSName: by.config.ServerName, Intermediates: intermediates(&state)}
+		var err error
+		if state.VerifiedChains, err = state.PeerCertificates[0].Verify(options); err != nil {
+			return err
+		}
+	}
+	return c.verifyServer(&state, by.credential)
+}
+
+// intermediates are what a peer has sent besides its own certificate.
+func intermediates(state *stdtls.ConnectionState) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, c := range state.PeerCertificates[1:] {
+		pool.AddCert(c)
+	}
+	return pool
 }

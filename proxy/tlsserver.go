@@ -250,12 +250,8 @@ func (s *terminator) verifyClient(state *stdtls.ConnectionState, roots *tls.Cred
 	}
 	leaf, chains := state.PeerCertificates[0], state.VerifiedChains
 	if state.DidResume && !s.settings.SkipVerify {
-		intermediates := x509.NewCertPool()
-		for _, c := range state.PeerCertificates[1:] {
-			intermediates.AddCert(c)
-		}
 		var err error
-		chains, err = leaf.Verify(x509.VerifyOptions{Roots: roots.Roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		chains, err = leaf.Verify(x509.VerifyOptions{Roots: roots.Roots, Intermediates: intermediates(state), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 		if err != nil {
 			return err
 		}

@@ -211,6 +211,44 @@ func TestVouched_Gateway(t *testing.T) {
 	}
 }
 
+// TestVouched_Upstream: a kept connection to a server that speaks TLS gets no more
+// requests when its root is gone.
+func TestVouched_Upstream(t *testing.T) {
+	for name, more := range map[string]string{"by name": "", "by subjectAltNames": ", subjectAltNames: [up.test]"} {
+		t.Run(name, func(t *testing.T) {
+			i := issuer{t, t.TempDir()}
+			i.credential("up", "up.test")
+			i.credential("other")
+			up := secureUpstream(t, &stdtls.Config{Certificates: []stdtls.Certificate{i.pair("up")}})
+			p := serve(t, Options{Credentials: tls.NewStore(i.dir, nil)}, entry("up.test", up.address)+overTLSRule("mode: SIMPLE, credentialName: up"+more))
+			ask := func() string { return status(exchangeRaw(t, p.address("outbound"), get("up.test"), whole(1))) }
+			for range 3 { // looked at in between, it stays
+				if got := ask(); got != "200" {
+					t.Fatalf("status %s", got)
+				}
+				awaitIdle(p)
+				p.published <- struct{}{}
+			}
+			up.mu.Lock()
+			if up.conns != 1 {
+				t.Errorf("%d connections, want one that is kept", up.conns)
+			}
+			up.mu.Unlock()
+			roots, err := os.ReadFile(filepath.Join(i.dir, "other", "ca.crt"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(i.dir, "up", "ca.crt"), roots, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the end of the connection", until(func() bool {
+				p.published <- struct{}{} // the store believes what it has seen for a second
+				return ask() == "503"
+			}))
+		})
+	}
+}
+
 // TestVouched_Told: the log says which caller was refused and why, and nothing of
 // those who leave by themselves.
 func TestVouched_Told(t *testing.T) {
