@@ -201,6 +201,67 @@ func TestGossip_Knocks(t *testing.T) {
 	}
 }
 
+// TestNextTry: soon while some are missing, seldom in the end, and seldom too
+// where an address answers at which nobody lives.
+func TestNextTry(t *testing.T) {
+	for _, tt := range []struct {
+		round            int
+		wait             time.Duration
+		missing, reached int
+		want             time.Duration
+	}{
+		{0, 0, 3, 3, firstJoin},
+		{settlingRounds - 1, firstJoin, 3, 0, firstJoin},
+		{settlingRounds, firstJoin, 0, 0, lastJoin},
+		{settlingRounds, firstJoin, 2, 2, lastJoin},
+		{settlingRounds, 4 * time.Second, 2, 1, firstJoin},
+		{settlingRounds, 4 * time.Second, 2, 0, 8 * time.Second},
+		{settlingRounds, lastJoin, 1, 0, lastJoin},
+	} {
+		if got := nextTry(tt.round, tt.wait, tt.missing, tt.reached); got != tt.want {
+			t.Errorf("round %d after %v, %d of %d reached: %v, want %v", tt.round, tt.wait, tt.reached, tt.missing, got, tt.want)
+		}
+	}
+}
+
+// TestGossip_SeedElsewhere: an address that leads to a member who lives at another
+// is reached, and still missing.
+func TestGossip_SeedElsewhere(t *testing.T) {
+	b := start(t, "b", nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // ends with l
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // ends with either side
+				defer c.Close()
+				up, err := net.Dial("tcp", b.Address())
+				if err != nil {
+					return
+				}
+				defer up.Close()
+				go func() { io.Copy(up, c); up.(*net.TCPConn).CloseWrite() }()
+				io.Copy(c, up)
+			}()
+		}
+	}()
+	a := start(t, "a", nil)
+	seeds := []string{l.Addr().String(), "127.0.0.1:1"}
+	reached := a.tryAll(seeds)
+	if !slices.Equal(reached, seeds[:1]) || !slices.Equal(a.missing(reached), reached) {
+		t.Errorf("reached %q, of which %q are missing", reached, a.missing(reached))
+	}
+	if state(a, b) != "alive" {
+		t.Error("they have not met")
+	}
+}
+
 func key(c byte) []byte { return bytes.Repeat([]byte{c}, 32) }
 
 func TestGossip_Keys(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -36,9 +35,10 @@ const forgetAfter = 24 * time.Hour
 // with ctx.
 func (g *Gossip) join(ctx context.Context) {
 	var seeds []string
+	var away []string // seeds that answer, though no member says that it lives there
 	wait := time.Duration(0)
 	for round := 0; ; round++ {
-		back := g.rest(ctx, wait, seeds)
+		back := g.rest(ctx, wait, without(seeds, away))
 		if ctx.Err() != nil {
 			return
 		}
@@ -55,23 +55,34 @@ func (g *Gossip) join(ctx context.Context) {
 		if round >= settlingRounds {
 			missing = g.missing(seeds)
 		}
-		joined := g.tryAll(missing)
+		reached := g.tryAll(missing)
+		away = g.missing(reached)
 		g.forget()
-		switch {
-		case round < settlingRounds:
-			wait = firstJoin
-		case len(missing) == 0:
-			wait = lastJoin
-		case joined > 0 || wait == 0:
-			wait = firstJoin
-		default:
-			wait = min(2*max(wait, firstJoin), lastJoin)
-		}
+		wait = nextTry(round, wait, len(missing), len(reached))
 		if g.options.Fast {
 			wait = min(wait, 100*time.Millisecond)
 		}
 		wait += rand.N(wait/4 + 1)
 	}
+}
+
+// nextTry is how long to wait after a try in which some of the missing seeds were
+// reached. One that is reached and is missing the next time is an address for
+// several members, as a load balancer's is: there is no hurry.
+func nextTry(round int, wait time.Duration, missing, reached int) time.Duration {
+	switch {
+	case round < settlingRounds:
+		return firstJoin
+	case reached == missing:
+		return lastJoin
+	case reached > 0 || wait == 0:
+		return firstJoin
+	}
+	return min(2*max(wait, firstJoin), lastJoin)
+}
+
+func without(list, those []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(those, s) })
 }
 
 // rest waits, and returns which of the seeds that are missing answer in the
@@ -113,24 +124,26 @@ func (g *Gossip) answers(address string) bool {
 }
 
 // tryAll exchanges everything with some seeds, several at once since one that is
-// gone takes its time, and returns with how many that was.
-func (g *Gossip) tryAll(addresses []string) int {
-	var joined atomic.Int32
+// gone takes its time, and returns those that it has reached.
+func (g *Gossip) tryAll(addresses []string) (reached []string) {
+	var mu sync.Mutex // guards reached
 	var all sync.WaitGroup
 	places := make(chan struct{}, triesAtOnce)
 	for _, address := range addresses {
 		all.Go(func() {
 			places <- struct{}{}
 			defer func() { <-places }()
-			n, err := g.list.Join([]string{address})
-			joined.Add(int32(n))
-			if err != nil {
+			if _, err := g.list.Join([]string{address}); err != nil {
 				g.log.Debug("gossip seed not reached", "address", address, "error", err)
+				return
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			reached = append(reached, address)
 		})
 	}
 	all.Wait()
-	return int(joined.Load())
+	return reached
 }
 
 // seeds resolves the names of the seeds anew and returns their addresses, without
