@@ -14,9 +14,10 @@ const (
 	// lines of the usual length. What comes on top is lost.
 	maxGathered = 2 << 20
 
-	// writeFrom is how many of them are written at once, without waiting for more;
-	// as Envoy's log does.
-	writeFrom = 64 << 10
+	// writeFrom is how many of them are written at once, without waiting for more:
+	// four times Envoy's, since Go's runtime looks at its threads every 20 µs while
+	// one of them is in a call that takes long, and for a millisecond more.
+	writeFrom = 256 << 10
 
 	// gatherFor is how long a line may wait for others: short enough for whoever
 	// watches the log, long enough that a busy proxy writes ten times a second.
@@ -173,7 +174,7 @@ func (l *Log) run() {
 		l.gathered, l.lines = spare[:0], 0
 		l.mu.Unlock()
 		w.write(p, n)
-		if spare = p; cap(spare) > 4*writeFrom {
+		if spare = p; cap(spare) > 2*writeFrom {
 			spare = nil // that was an outage
 		}
 		if closed {

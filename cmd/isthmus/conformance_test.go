@@ -180,9 +180,11 @@ func TestConformance_Metrics(t *testing.T) {
 		expression := fmt.Sprintf(`histogram_quantile(%v, sum(rate(istio_request_duration_milliseconds_bucket{reporter="source",destination_service=~".*payment-service.*"}[5m])) by (le))`, q)
 		got, err := p.query(expression)
 		measured := took[int(q*float64(len(took)-1))]
-		// The client waits a little longer than the proxy takes.
+		// The client waits a little longer than the proxy takes, as a rule: it may get
+		// the last of the reply before the proxy has seen that it is sent. So the next
+		// bucket will do.
 		i, _ := slices.BinarySearch(bounds, measured)
-		if err != nil || !(got[""] > 0 && got[""] <= bounds[min(i, len(bounds)-1)]) {
+		if err != nil || !(got[""] > 0 && got[""] <= bounds[min(i+1, len(bounds)-1)]) {
 			t.Errorf("p%v: %v, %v; the client measured %.3f ms", 100*q, got, err, measured)
 			continue
 		}

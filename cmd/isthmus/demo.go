@@ -57,7 +57,7 @@ func runDemo(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	m, err := newDemoMesh(dir)
+	m, err := newDemoMesh(dir, untraced)
 	if err != nil {
 		return err
 	}
@@ -79,6 +79,10 @@ func runDemo(ctx context.Context, out io.Writer) error {
 	<-ctx.Done()
 	return nil
 }
+
+// untraced has no spans sent: nobody runs the collector that the example's
+// 11-tracing.yaml sends all to.
+const untraced = "tracing: {sampling: 0}\n"
 
 func (d *demo) paint(code, text string) string {
 	if !d.colour {

@@ -45,6 +45,7 @@ var demoDomains = map[string]string{"cluster.local": central, "cluster.remote": 
 // applications of both in this one.
 type demoMesh struct {
 	dir     string
+	more    string // behind each bootstrap file
 	program string // isthmus itself
 	nodes   []*demoNode
 	apps    []*demoApp
@@ -79,13 +80,14 @@ type demoApp struct {
 // A file says where it is.
 const elsewhere = "127.0.0.2"
 
-// newDemoMesh lays out configuration and ports in a folder, which it owns.
-func newDemoMesh(dir string) (*demoMesh, error) {
+// newDemoMesh lays out configuration and ports in a folder, which it owns. more is
+// what proxies' bootstrap files say besides.
+func newDemoMesh(dir, more string) (*demoMesh, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	m := &demoMesh{dir: dir, program: program}
+	m := &demoMesh{dir: dir, more: more, program: program}
 	for _, cluster := range []string{central, west} {
 		for _, s := range demoServices {
 			m.apps = append(m.apps, &demoApp{service: s, cluster: cluster, address: "127.0.0.1"})
@@ -332,8 +334,7 @@ func (m *demoMesh) bootstrap(n *demoNode) string {
   metrics: ""
 certificates: {cert: %s.crt, key: %s.key, ca: certificates/ca.crt}
 drain: {timeout: 5s}
-tracing: {sampling: 0} # there is no collector here to take what 11-tracing.yaml asks for
-`, n.outbound, inbound, n.gateway, n.admin, certificate, certificate)
+%s`, n.outbound, inbound, n.gateway, n.admin, certificate, certificate, m.more)
 	if n.alone {
 		return b.String()
 	}

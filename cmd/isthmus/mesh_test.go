@@ -43,16 +43,11 @@ var connectTimeouts = regexp.MustCompile(`connectTimeout: [0-9]+ms`)
 // is for every bootstrap file.
 func startMesh(t *testing.T, more ...string) *demoMesh {
 	t.Helper()
-	m, err := newDemoMesh(t.TempDir())
+	m, err := newDemoMesh(t.TempDir(), strings.Join(more, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.program = program
-	for _, n := range m.nodes {
-		if err := os.WriteFile(m.bootstrapFile(n), []byte(m.bootstrap(n)+strings.Join(more, "")), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
 	rules, err := filepath.Glob(filepath.Join(m.dir, "*", "09-*.yaml"))
 	if err != nil || len(rules) == 0 {
 		t.Fatal("no file with timeouts: ", err)
