@@ -217,11 +217,11 @@ func (s *Store[T, C]) attach(c *T) {
 	own.views.Store(&list)
 }
 
-// shows reports whether a counter of s shows a family.
-func (s *Store[T, C]) shows(c *T, f *family) bool {
+// shows reports whether a counter of s shows a family, as said has it.
+func (s *Store[T, C]) shows(c *T, f *family, said *Overrides) bool {
 	if s.shape != nil {
 		return slices.Contains(s.shape.families, f)
 	}
-	_, otherwise := s.said.of(C(c).base().labels.Reporter)[f.name]
+	_, otherwise := said.of(C(c).base().labels.Reporter)[f.name]
 	return !otherwise
 }

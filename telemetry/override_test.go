@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,6 +73,34 @@ func TestOverride(t *testing.T) {
 	if got := lines(t, s, "istio_requests_total", "response_code", "tenant"); len(got) != 3 {
 		t.Errorf("taken back: %q", got)
 	}
+}
+
+// TestOverride_Amid: overrides come and go while requests are counted and pages are
+// made.
+func TestOverride_Amid(t *testing.T) {
+	s := newStore()
+	r := s.Of(labels)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range 200 {
+			r.Record(plain(200, 0))
+			s.Of(labels)
+		}
+	})
+	wg.Go(func() {
+		for range 20 {
+			page(t, s, "")
+		}
+	})
+	for i := range 50 {
+		o := &Overrides{}
+		if i%2 == 0 {
+			o.Source = map[string]Override{"istio_requests_total": {Tags: []Tag{{Name: "n", Value: fmt.Sprint(i)}, {Name: "source_app", Remove: true}}}}
+		}
+		s.Override(o)
+	}
+	wg.Wait()
+	same(t, "afterwards", lines(t, s, "istio_requests_total", "n"), "none 200")
 }
 
 // TestOverride_Bounded: whatever requests hold, the series are not too many.

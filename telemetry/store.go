@@ -121,7 +121,7 @@ func (s *Store[T, C]) made(l Labels) *T {
 // Show implements [Source]. What is of no more use is forgotten by the way.
 func (s *Store[T, C]) Show(p *Page) {
 	s.mu.Lock()
-	all := append([]*Store[T, C]{s}, s.views...)
+	all, said := append([]*Store[T, C]{s}, s.views...), s.said
 	s.mu.Unlock()
 	lists := make([][]*T, len(all))
 	for i, o := range all {
@@ -131,7 +131,7 @@ func (s *Store[T, C]) Show(p *Page) {
 		p.begin(f)
 		for i, o := range all {
 			for _, c := range lists[i] {
-				if o.shows(c, f) {
+				if o.shows(c, f, &said) {
 					C(c).show(p, f)
 				}
 			}
