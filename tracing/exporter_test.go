@@ -230,6 +230,42 @@ func TestZipkinJSON(t *testing.T) {
 	}
 }
 
+// TestZipkinJSON_Texts: whatever requests hold is JSON, and of two tags by one name
+// the last counts.
+func TestZipkinJSON_Texts(t *testing.T) {
+	odd := "a\"\\\x00\n\u00e9\xff"
+	spans := []*Span{{Name: odd, Tags: []Tag{{odd, odd}, {"a", "1"}, {"error", "x"}, {"a", "2"}}}, {}, {Failed: true, Tags: []Tag{{"error", "x"}}}}
+	for _, address := range []string{"", "2001:db8::1"} {
+		var got []struct {
+			Name          string
+			Tags          map[string]string
+			LocalEndpoint map[string]string
+		}
+		if err := json.Unmarshal(zipkinJSON(&Resource{Service: odd, Address: address}, spans), &got); err != nil {
+			t.Fatal(err)
+		}
+		want := "a\"\\\x00\n\u00e9\ufffd"
+		if len(got) != 3 || got[0].Name != want || got[0].Tags[want] != want || got[0].Tags["a"] != "2" || got[0].Tags["error"] != "x" || len(got[1].Tags) != 0 || got[2].Tags["error"] != "true" {
+			t.Errorf("%q", got)
+		}
+		if e := got[0].LocalEndpoint; e["serviceName"] != want || e["ipv6"] != address || e["ipv4"] != "" {
+			t.Errorf("%q", e)
+		}
+	}
+}
+
+func BenchmarkZipkinJSON(b *testing.B) {
+	s := someSpan()
+	for i := range 20 {
+		s.Tags = append(s.Tags, Tag{"some.key." + strconv.Itoa(i), "outbound|80||web.prod.svc.cluster.local"})
+	}
+	spans := []*Span{s, s}
+	b.ReportAllocs()
+	for b.Loop() {
+		zipkinJSON(&someResource, spans)
+	}
+}
+
 // TestOTLPRequest walks the message by the numbers of the protocol's fields.
 func TestOTLPRequest(t *testing.T) {
 	texts := map[string]string{}

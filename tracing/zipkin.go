@@ -3,59 +3,81 @@ package tracing
 import (
 	"encoding/hex"
 	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
 )
 
-// zipkinSpan is a span of Zipkin's API v2.
-type zipkinSpan struct {
-	TraceID   string            `json:"traceId"`
-	ID        string            `json:"id"`
-	ParentID  string            `json:"parentId,omitempty"`
-	Kind      string            `json:"kind"`
-	Name      string            `json:"name"`
-	Timestamp int64             `json:"timestamp"` // µs
-	Duration  int64             `json:"duration"`  // µs
-	Local     zipkinEndpoint    `json:"localEndpoint"`
-	Tags      map[string]string `json:"tags,omitempty"`
-}
+// spanSize is about how much a span is as text.
+const spanSize = 1 << 10
 
-type zipkinEndpoint struct {
-	Service string `json:"serviceName"`
-	Address string `json:"ipv4,omitempty"`
-	IPv6    string `json:"ipv6,omitempty"`
-}
-
-// zipkinJSON writes a list of spans.
+// zipkinJSON writes a list of spans, as Zipkin's API v2 has them.
 func zipkinJSON(r *Resource, spans []*Span) []byte {
-	local := zipkinEndpoint{Service: r.Service, Address: r.Address}
-	for _, c := range r.Address {
-		if c == ':' {
-			local.Address, local.IPv6 = "", r.Address
-			break
-		}
+	address := "ipv4"
+	if strings.Contains(r.Address, ":") {
+		address = "ipv6"
 	}
-	list := make([]zipkinSpan, len(spans))
+	local := appendMember(nil, `,"localEndpoint":{"serviceName":`, r.Service)
+	if r.Address != "" {
+		local = appendMember(local, `,"`+address+`":`, r.Address)
+	}
+	local = append(local, '}')
+
+	b := append(make([]byte, 0, spanSize*len(spans)), '[')
 	for i, s := range spans {
-		z := &list[i]
-		*z = zipkinSpan{
-			TraceID: hex.EncodeToString(s.Trace[:]), ID: hex.EncodeToString(s.ID[:]), Kind: "CLIENT", Name: s.Name,
-			Timestamp: s.Start.UnixMicro(), Duration: max(s.End.Sub(s.Start).Microseconds(), 1), Local: local, Tags: map[string]string{},
+		if i > 0 {
+			b = append(b, ',')
 		}
-		if s.Kind == Server {
-			z.Kind = "SERVER"
-		}
+		b = hex.AppendEncode(append(b, `{"traceId":"`...), s.Trace[:])
+		b = hex.AppendEncode(append(b, `","id":"`...), s.ID[:])
 		if s.Parent != (SpanID{}) {
-			z.ParentID = hex.EncodeToString(s.Parent[:])
+			b = hex.AppendEncode(append(b, `","parentId":"`...), s.Parent[:])
 		}
-		for _, t := range s.Tags {
-			z.Tags[t.Key] = t.Value
+		kind := `","kind":"CLIENT","name":`
+		if s.Kind == Server {
+			kind = `","kind":"SERVER","name":`
 		}
-		if s.Failed {
-			z.Tags["error"] = "true"
+		b = appendMember(b, kind, s.Name)
+		b = strconv.AppendInt(append(b, `,"timestamp":`...), s.Start.UnixMicro(), 10)
+		b = strconv.AppendInt(append(b, `,"duration":`...), max(s.End.Sub(s.Start).Microseconds(), 1), 10)
+		b = append(append(b, local...), `,"tags":`...)
+		b = append(appendTags(b, s), '}')
+	}
+	return append(b, ']')
+}
+
+// appendTags writes an object of a span's tags. Of two by one name the last counts.
+func appendTags(b []byte, s *Span) []byte {
+	between := `{`
+	for i, t := range s.Tags {
+		if t.Key == "error" && s.Failed || slices.ContainsFunc(s.Tags[i+1:], func(later Tag) bool { return later.Key == t.Key }) {
+			continue
+		}
+		b = appendMember(appendMember(b, between, t.Key), `:`, t.Value)
+		between = `,`
+	}
+	if s.Failed {
+		return append(append(b, between...), `"error":"true"}`...)
+	}
+	if between == `{` {
+		b = append(b, '{')
+	}
+	return append(b, '}')
+}
+
+// appendMember writes a text behind what names it.
+func appendMember(b []byte, name, text string) []byte { return appendText(append(b, name...), text) }
+
+// appendText writes a text as JSON. Most are as they are.
+func appendText(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			quoted, err := json.Marshal(s)
+			if err != nil {
+				panic("a text is no JSON: " + err.Error())
+			}
+			return append(b, quoted...)
 		}
 	}
-	b, err := json.Marshal(list)
-	if err != nil {
-		panic("a list of texts and numbers is no JSON: " + err.Error())
-	}
-	return b
+	return append(append(append(b, '"'), s...), '"')
 }
