@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -33,7 +34,7 @@ func (r *reader) check(node *mesh.Node) {
 			c.entries[h] = append(c.entries[h], s)
 		}
 	}
-	c.bearers = c.newBearers()
+	c.bearers, c.modes = c.newBearers(), newPeerModes(node.RootNamespace, r.config.PeerAuthentications)
 	for _, g := range r.config.Gateways {
 		c.gateways[g.Namespace+"/"+g.Name] = g
 	}
@@ -76,6 +77,7 @@ type checker struct {
 	patterns []string                   // those of the hosts that are wildcards
 
 	bearers   *bearers
+	modes     *peerModes
 	suggested int // names that were compared with others
 }
 
@@ -198,46 +200,64 @@ func labelsOverlap(a, b map[string]string) bool {
 	return true
 }
 
-// checkConflicts names the policies that several DestinationRules give one
-// host.
+// checkConflicts names the policies that several DestinationRules give one host:
+// each but the first, and which that is.
 func (c *checker) checkConflicts() {
 	type place struct{ namespace, host string }
-	before := map[place][]located[*mesh.DestinationRule]{}
-	for _, b := range c.destinationRules {
-		k := place{b.value.Namespace, b.value.Host}
-		same := before[k]
-		before[k] = append(same, b)
-		for _, a := range same {
-			winner, loser := a, b
-			if b.value.Source.Before(a.value.Source) {
-				winner, loser = b, a
-			}
-			w, l := &winner.value.Policy, &loser.value.Policy
-			for _, block := range []struct {
-				name string
-				both bool
-				from func(*mesh.TrafficPolicy) mesh.Source
-			}{
-				{"loadBalancer", w.LoadBalancer != nil && l.LoadBalancer != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.LoadBalancer.Source }},
-				{"connectionPool", w.ConnectionPool != nil && l.ConnectionPool != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.ConnectionPool.Source }},
-				{"outlierDetection", w.OutlierDetection != nil && l.OutlierDetection != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.OutlierDetection.Source }},
-				{"retryBudget", w.RetryBudget != nil && l.RetryBudget != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.RetryBudget.Source }},
-				{"tls", w.TLS != nil && l.TLS != nil, func(p *mesh.TrafficPolicy) mesh.Source { return p.TLS.Source }},
-			} {
-				if block.both {
-					loser.doc.find(Warning, ISM0017, "trafficPolicy."+block.name, fmt.Sprintf("%s sets it for %s too and wins, being first by file and line; this one has no effect", block.from(w), a.value.Host))
+	same := map[place][]located[*mesh.DestinationRule]{}
+	for _, l := range c.destinationRules {
+		k := place{l.value.Namespace, l.value.Host}
+		same[k] = append(same[k], l)
+	}
+	for k, list := range same {
+		slices.SortStableFunc(list, func(a, b located[*mesh.DestinationRule]) int {
+			return cmp.Or(cmp.Compare(a.value.Source.File, b.value.Source.File), cmp.Compare(a.value.Source.Line, b.value.Source.Line))
+		})
+		first := list[0].value
+		blocks, subsets := map[string]mesh.Source{}, map[string]mesh.Source{}
+		for _, l := range list {
+			for _, b := range blocksOf(&l.value.Policy) {
+				if winner, ok := blocks[b.name]; ok {
+					l.doc.find(Warning, ISM0017, "trafficPolicy."+b.name, fmt.Sprintf("%s sets it for %s too and wins, being first by file and line; this one has no effect", winner, k.host))
+				} else {
+					blocks[b.name] = b.source
 				}
 			}
-			if winner.value != loser.value {
-				loser.doc.find(Info, ISM0018, "host", fmt.Sprintf("%s has another DestinationRule, %s in %s: their blocks are put together", a.value.Host, winner.value.Name, winner.value.Source))
+			if l.value != first {
+				l.doc.find(Info, ISM0018, "host", fmt.Sprintf("%s has another DestinationRule, %s in %s: their blocks are put together", k.host, first.Name, first.Source))
 			}
-			for _, s := range winner.value.Subsets {
-				for k, t := range loser.value.Subsets {
-					if s.Name == t.Name {
-						loser.doc.find(Warning, ISM0017, fmt.Sprintf("subsets[%d].name", k), fmt.Sprintf("%q is defined in %s too, which wins", s.Name, s.Source))
-					}
+			for i, t := range l.value.Subsets {
+				if winner, ok := subsets[t.Name]; ok {
+					l.doc.find(Warning, ISM0017, fmt.Sprintf("subsets[%d].name", i), fmt.Sprintf("%q is defined in %s too, which wins", t.Name, winner))
+				} else {
+					subsets[t.Name] = t.Source
 				}
 			}
 		}
 	}
+}
+
+// policyBlock is a part of a policy that one DestinationRule decides.
+type policyBlock struct {
+	name   string
+	source mesh.Source
+}
+
+func blocksOf(p *mesh.TrafficPolicy) (out []policyBlock) {
+	if b := p.LoadBalancer; b != nil {
+		out = append(out, policyBlock{"loadBalancer", b.Source})
+	}
+	if b := p.ConnectionPool; b != nil {
+		out = append(out, policyBlock{"connectionPool", b.Source})
+	}
+	if b := p.OutlierDetection; b != nil {
+		out = append(out, policyBlock{"outlierDetection", b.Source})
+	}
+	if b := p.RetryBudget; b != nil {
+		out = append(out, policyBlock{"retryBudget", b.Source})
+	}
+	if b := p.TLS; b != nil {
+		out = append(out, policyBlock{"tls", b.Source})
+	}
+	return out
 }

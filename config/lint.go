@@ -13,7 +13,7 @@ func (c *checker) lint(node *mesh.Node) {
 	c.known = mesh.NewRegistry(mesh.Known{Node: node, Config: c.config, Now: time.Unix(0, 0)})
 	for _, l := range c.destinationRules {
 		c.lintDestinationRule(l.value, l.doc)
-		c.lintPlain(node, l.value, l.doc)
+		c.lintPlain(l.value, l.doc)
 	}
 	c.lintWildcards()
 	for _, l := range c.virtualServices {
@@ -21,7 +21,7 @@ func (c *checker) lint(node *mesh.Node) {
 	}
 	c.lintReach()
 	c.lintServices()
-	c.lintWorkloads(node)
+	c.lintWorkloads()
 	c.lintPolicies(node)
 	c.lintMonitors()
 	c.lintSidecars()

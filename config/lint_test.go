@@ -306,6 +306,28 @@ spec: {selector: {matchLabels: {app: s%[1]d}}, rules: [{from: [{source: {namespa
 	return []File{{Name: "large.yaml", Data: b.Bytes()}}
 }
 
+// TestRead_ManyOfOneHost: each DestinationRule is told of the one that wins, and not
+// of every other.
+func TestRead_ManyOfOneHost(t *testing.T) {
+	const n = 200
+	var b bytes.Buffer
+	b.WriteString("apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {selector: {app: s}, ports: [{name: http, port: 80}]}\n")
+	for i := range n {
+		fmt.Fprintf(&b, "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d%d}\nspec: {host: s, trafficPolicy: {loadBalancer: {simple: RANDOM}}, subsets: [{name: v1, labels: {version: v1}}]}\n", i)
+	}
+	r := Read([]File{{Name: "many.yaml", Data: b.Bytes()}}, nil)
+	count := map[Code]int{}
+	for _, f := range r.Findings {
+		count[f.Code]++
+		if f.Code == ISM0017 && !strings.Contains(f.Message, "many.yaml:9") {
+			t.Fatalf("%s: want the first one named", f)
+		}
+	}
+	if count[ISM0017] != 2*(n-1) || count[ISM0018] != n-1 {
+		t.Errorf("%v", count)
+	}
+}
+
 // BenchmarkRead is what 10,000 resources cost.
 func BenchmarkRead(b *testing.B) {
 	files := largeSet(10_000)

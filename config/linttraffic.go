@@ -48,12 +48,12 @@ func (c *checker) lintDestinationRule(r *mesh.DestinationRule, d *document) {
 
 // lintPlain names the places where a rule has a service spoken to in plain text, or
 // in TLS without a certificate, that takes mTLS alone.
-func (c *checker) lintPlain(node *mesh.Node, r *mesh.DestinationRule, d *document) {
+func (c *checker) lintPlain(r *mesh.DestinationRule, d *document) {
 	lint := func(t *mesh.ClientTLS, path string) {
 		if t == nil || t.Mode != mesh.TLSDisable && t.Mode != mesh.TLSSimple {
 			return
 		}
-		if s, mode := c.strictService(node, r.Host); s != nil {
+		if s, mode := c.strictService(r.Host); s != nil {
 			d.find(Warning, ISM0066, path, fmt.Sprintf("service %s takes mTLS alone, since PeerAuthentication in %s says STRICT: every request to it fails; write mode: ISTIO_MUTUAL, or leave tls out", s.Key(), mode.Source))
 		}
 	}
@@ -69,19 +69,30 @@ func (c *checker) lintPlain(node *mesh.Node, r *mesh.DestinationRule, d *documen
 
 // strictService finds a Service that a rule's host stands for whose workloads take
 // mTLS alone; nil: there is none.
-func (c *checker) strictService(node *mesh.Node, host string) (*mesh.Service, mesh.PeerMode) {
-	name, _, exact := mesh.ServiceOf(host)
+func (c *checker) strictService(host string) (*mesh.Service, mesh.PeerMode) {
+	strict := func(s *mesh.Service) (mesh.PeerMode, bool) {
+		if s == nil || len(s.Selector) == 0 {
+			return mesh.PeerMode{}, false
+		}
+		m := c.modes.of(s.Namespace, s.Selector)
+		return m, m.StrictEverywhere()
+	}
+	if name, _, exact := mesh.ServiceOf(host); exact {
+		s := c.services[name]
+		if m, ok := strict(s); ok {
+			return s, m
+		}
+		return nil, mesh.PeerMode{}
+	}
+	if !strings.HasPrefix(host, "*") {
+		return nil, mesh.PeerMode{}
+	}
 	for _, s := range c.config.Services {
 		own := s.Key()
-		switch {
-		case len(s.Selector) == 0 || s.IsEntry():
-			continue
-		case exact && own != name:
-			continue
-		case !exact && !mesh.MatchHost(host, own+".global") && !mesh.MatchHost(host, own+".svc."+mesh.LocalDomain):
+		if s.IsEntry() || !mesh.MatchHost(host, own+".global") && !mesh.MatchHost(host, own+".svc."+mesh.LocalDomain) {
 			continue
 		}
-		if m := mesh.PeerModeOf(c.config.PeerAuthentications, node.RootNamespace, s.Namespace, s.Selector); m.StrictEverywhere() {
+		if m, ok := strict(s); ok {
 			return s, m
 		}
 	}

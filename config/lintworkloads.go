@@ -33,7 +33,7 @@ func (c *checker) lintServices() {
 }
 
 // lintWorkloads looks at WorkloadEntries.
-func (c *checker) lintWorkloads(node *mesh.Node) {
+func (c *checker) lintWorkloads() {
 	byPair := selectors{}
 	for _, s := range c.config.Services {
 		for k, v := range s.Selector {
@@ -58,7 +58,7 @@ func (c *checker) lintWorkloads(node *mesh.Node) {
 			c.find(Warning, ISM0059, w.Meta, "labels", fmt.Sprintf("no Service or ServiceEntry of namespace %s selects it, so it gets no traffic: check its labels against their selectors", w.Namespace))
 			continue
 		}
-		c.lintMTLS(node, w)
+		c.lintMTLS(w)
 	}
 }
 
@@ -85,11 +85,11 @@ func (s selectors) of(w *mesh.Workload) (out []*mesh.Service) {
 
 // lintMTLS names workloads that are spoken to by mTLS although nothing says that
 // a proxy is there.
-func (c *checker) lintMTLS(node *mesh.Node, w *mesh.Workload) {
+func (c *checker) lintMTLS(w *mesh.Workload) {
 	if w.Labels["security.istio.io/tlsMode"] == "istio" || w.ServiceAccount != "" {
 		return
 	}
-	m := mesh.PeerModeOf(c.config.PeerAuthentications, node.RootNamespace, w.Namespace, w.Labels)
+	m := c.modes.of(w.Namespace, w.Labels)
 	if m.StrictEverywhere() {
 		c.find(Warning, ISM0055, w.Meta, "labels", fmt.Sprintf("is spoken to by mTLS, since PeerAuthentication in %s says STRICT for it, and nothing says that a proxy is there: without one every request to it fails; write the label security.istio.io/tlsMode: istio, or a PeerAuthentication for it", m.Source))
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 
 	security "istio.io/api/security/v1beta1"
 
@@ -61,4 +62,37 @@ func (c *checker) checkPeerAuthentications(node *mesh.Node, judged bool) {
 			l.doc.find(Error, ISM0027, "mtls.mode", "STRICT holds for this proxy, which has no certificate: name cert, key and ca in certificates of the bootstrap file (isthmus certs issue makes them)")
 		}
 	}
+}
+
+// peerModes finds the PeerAuthentications of many workloads.
+type peerModes struct {
+	root   string
+	all    []*mesh.PeerAuthentication               // without a selector
+	byPair map[[3]string][]*mesh.PeerAuthentication // by namespace and one pair of the selector: whom it fits bears any one
+}
+
+func newPeerModes(root string, list []*mesh.PeerAuthentication) *peerModes {
+	p := &peerModes{root: root, byPair: map[[3]string][]*mesh.PeerAuthentication{}}
+	for _, a := range list {
+		if len(a.Selector) == 0 {
+			p.all = append(p.all, a)
+		}
+		for k, v := range a.Selector {
+			p.byPair[[3]string{a.Namespace, k, v}] = append(p.byPair[[3]string{a.Namespace, k, v}], a)
+			break
+		}
+	}
+	return p
+}
+
+// of is what holds for a workload.
+func (p *peerModes) of(namespace string, labels map[string]string) mesh.PeerMode {
+	list := slices.Clip(p.all)
+	for k, v := range labels {
+		list = append(list, p.byPair[[3]string{namespace, k, v}]...)
+		if namespace != p.root {
+			list = append(list, p.byPair[[3]string{p.root, k, v}]...)
+		}
+	}
+	return mesh.PeerModeOf(list, p.root, namespace, labels)
 }

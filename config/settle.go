@@ -112,7 +112,8 @@ func stat(info fs.FileInfo) (inode uint64, size, changed int64) {
 
 // beingWritten reports whether a process has the file open for writing, where the
 // file system can tell and the file is ours: nobody gets a read lease on such a
-// file. Closing gives the lease back at once.
+// file. Closing gives the lease back at once; of a writer who comes meanwhile a signal
+// (SIGIO) tells, which a Go program leaves alone.
 func beingWritten(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {

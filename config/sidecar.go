@@ -80,20 +80,58 @@ func (d *document) scopePattern(text, path string) (p mesh.ScopePattern, ok bool
 // in it means that of each proxy.
 const rootNamespace = "istio-system"
 
-// lintSidecars names hosts of egress that nothing is within.
+// namespacesOf are those that a resource with these hosts has to do with.
+func namespacesOf(own string, hosts []string) []string {
+	out := []string{own}
+	for _, h := range hosts {
+		if svc, _, ok := mesh.ServiceOf(h); ok {
+			if _, n, _ := strings.Cut(svc, "."); !slices.Contains(out, n) {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
+
+// lintSidecars names hosts of egress that nothing is within. Many Sidecars name the
+// same, or what is of one namespace.
 func (c *checker) lintSidecars() {
+	if len(c.sidecars) == 0 {
+		return
+	}
+	// By namespace, and that of services whose names they bear; "*": all.
+	services, routes := map[string][]*mesh.Service{}, map[string][]*mesh.VirtualService{}
+	for _, s := range c.config.Services {
+		for _, n := range namespacesOf(s.Namespace, s.Hosts) {
+			services[n] = append(services[n], s)
+		}
+	}
+	for _, v := range c.config.VirtualServices {
+		for _, n := range namespacesOf(v.Namespace, v.Hosts) {
+			routes[n] = append(routes[n], v)
+		}
+	}
+	services["*"], routes["*"] = c.config.Services, c.config.VirtualServices
+	known := map[mesh.ScopePattern]bool{}
+	within := func(p mesh.ScopePattern) bool {
+		alone := mesh.NewScope(p)
+		return slices.ContainsFunc(services[p.Namespace], func(s *mesh.Service) bool {
+			return !s.IsEntry() && alone.AdmitsService(s.Key()) || slices.ContainsFunc(s.Hosts, func(h string) bool { return alone.AdmitsHost(s.Namespace, h) })
+		}) || slices.ContainsFunc(routes[p.Namespace], func(v *mesh.VirtualService) bool {
+			return slices.ContainsFunc(v.Hosts, func(h string) bool { return alone.AdmitsHost(v.Namespace, h) })
+		})
+	}
 	for _, l := range c.sidecars {
 		for _, p := range l.value.Egress {
 			if p.Namespace == "~" || p.Namespace == "." || p.Host == "*" {
 				continue
 			}
-			alone := mesh.NewScope(p)
-			within := slices.ContainsFunc(c.config.Services, func(s *mesh.Service) bool {
-				return !s.IsEntry() && alone.AdmitsService(s.Key()) || slices.ContainsFunc(s.Hosts, func(h string) bool { return alone.AdmitsHost(s.Namespace, h) })
-			}) || slices.ContainsFunc(c.config.VirtualServices, func(v *mesh.VirtualService) bool {
-				return slices.ContainsFunc(v.Hosts, func(h string) bool { return alone.AdmitsHost(v.Namespace, h) })
-			})
-			if !within {
+			is, asked := known[p]
+			if !asked {
+				is = within(p)
+				known[p] = is
+			}
+			if !is {
 				l.doc.find(Warning, ISM0065, "egress", fmt.Sprintf("%s/%s: no file has a service or a route of that name in that namespace, so it lets nothing in", p.Namespace, p.Host))
 			}
 		}
