@@ -348,6 +348,7 @@ type loaded struct {
 
 // load reads the files. An error lists what is wrong, a line each.
 func (c *Controller) load() *loaded {
+	defer beThrifty()()
 	return c.take(config.Load(c.options.Paths, c.options.Node), history.FromFiles)
 }
 

@@ -159,6 +159,21 @@ const (
 	giveBackAfter = time.Second
 )
 
+// thrifty is Go's GOGC while files are read. Most of what reading makes is forgotten
+// at once: at 100, the default, the process grew larger meanwhile, and was now and
+// then some MiB larger afterwards, for a tenth less of CPU time.
+const thrifty = 50
+
+// beThrifty sets it until the function is called that it returns, unless the
+// environment has set less, or none.
+func beThrifty() (enough func()) {
+	before := debug.SetGCPercent(thrifty)
+	if before < thrifty {
+		debug.SetGCPercent(before)
+	}
+	return func() { debug.SetGCPercent(before) }
+}
+
 // giveBack does so if many have been read.
 func (c *Controller) giveBack() {
 	if c.read > largeSet {
