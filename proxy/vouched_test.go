@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	stdtls "crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -14,8 +15,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 
 	"isthmus/mesh"
 	"isthmus/tls"
@@ -86,24 +85,31 @@ func TestVouched_Callers(t *testing.T) {
 	if got := ask(kept, keptReader, get("x")); status(got) != "200" {
 		t.Fatal(got)
 	}
-	var shared [2]*http2.ClientConn // of who leaves, and of who stays
+	var shared [2]*http.Client // of who leaves, and of who stays: over one connection each
 	for i, who := range []*tls.Own{leaving, staying} {
-		cc, err := (&http2.Transport{}).NewClientConn(dialMTLS(t, p, who, tls.ProtocolHTTP2))
-		if err != nil {
-			t.Fatal(err)
-		}
-		shared[i] = cc
+		connections := make(chan net.Conn, 1)
+		connections <- dialMTLS(t, p, who, tls.ProtocolHTTP2)
+		tr := &http.Transport{Protocols: new(http.Protocols), DialContext: func(context.Context, string, string) (net.Conn, error) {
+			select {
+			case c := <-connections:
+				return c, nil
+			default:
+				return nil, errors.New("the connection has ended")
+			}
+		}}
+		tr.Protocols.SetUnencryptedHTTP2(true) // TLS is there already
+		t.Cleanup(tr.CloseIdleConnections)
+		shared[i] = &http.Client{Transport: tr, Timeout: 20 * time.Second}
 	}
-	askShared := func(cc *http2.ClientConn) error {
-		r, _ := http.NewRequestWithContext(t.Context(), "GET", "http://x/", nil)
-		res, err := cc.RoundTrip(r)
+	askShared := func(c *http.Client) error {
+		res, err := c.Get("http://x/")
 		if err == nil {
 			res.Body.Close()
 		}
 		return err
 	}
-	for _, cc := range shared {
-		if err := askShared(cc); err != nil {
+	for _, c := range shared {
+		if err := askShared(c); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -116,7 +122,7 @@ func TestVouched_Callers(t *testing.T) {
 	if b, err := idleReader.ReadByte(); err != io.EOF {
 		t.Errorf("an idle connection: %d, %v, want its end", b, err)
 	}
-	await(t, "the end of the shared connection", until(func() bool { return !shared[0].CanTakeNewRequest() }))
+	await(t, "the end of the shared connection", until(func() bool { return askShared(shared[0]) != nil }))
 	close(goOn)
 	if head, err := readHead(busyReader); status(head) != "200" {
 		t.Errorf("with a request under way: %q, %v", head, err)
