@@ -124,6 +124,8 @@ func (r *limitReader) rules(n *yaml.Node, path string, depth int) (out []*mesh.L
 		r.errorf(n.Line, path, "is nested more than %d deep", maxLimitDepth)
 		return nil
 	}
+	type descriptor struct{ key, value string }
+	seen := make(map[descriptor]bool, len(n.Content))
 	for i, item := range n.Content {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		rule := &mesh.LimitRule{Source: mesh.Source{File: r.file, Line: item.Line}}
@@ -149,10 +151,12 @@ func (r *limitReader) rules(n *yaml.Node, path string, depth int) (out []*mesh.L
 			r.errorf(item.Line, at+".key", "is missing")
 			continue
 		}
-		if slices.ContainsFunc(out, func(o *mesh.LimitRule) bool { return o.Key == rule.Key && o.Value == rule.Value }) {
-			r.errorf(item.Line, at, "the descriptor %s=%s is there twice", rule.Key, rule.Value)
+		d := descriptor{rule.Key, rule.Value}
+		if seen[d] {
+			r.errorf(item.Line, at, "the descriptor %s=%s is there twice", d.key, d.value)
 			continue
 		}
+		seen[d] = true
 		out = append(out, rule)
 	}
 	return out

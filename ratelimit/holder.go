@@ -280,13 +280,15 @@ func (h *holder) granted(now time.Duration, g *leaseGrant) {
 	if l == nil {
 		return // its tokens are lost
 	}
-	paid := min(l.debt, g.tokens)
+	// No home has more than the limit, whatever a message says.
+	tokens, left := min(g.tokens, l.requests), min(g.left, l.requests)
+	paid := min(l.debt, tokens)
 	l.debt -= paid
-	l.tokens += g.tokens - paid
-	l.given += float64(g.tokens)
-	l.left, l.heard, l.moved, l.short = g.left+1, now, false, g.short
+	l.tokens = min(l.tokens+tokens-paid, max(l.tokens, l.requests))
+	l.given += float64(tokens)
+	l.left, l.heard, l.moved, l.short = left+1, now, false, g.short
 	l.asked, l.known, l.aloneAt, l.alone = 0, true, 0, 0
-	l.next = max(l.next, l.since+time.Duration(g.again)*time.Millisecond)
+	l.next = max(l.next, l.since+min(time.Duration(g.again)*time.Millisecond, mostRound))
 	l.wakeAll()
 }
 

@@ -22,6 +22,7 @@ type home struct {
 // its unit, and holds as many.
 type pot struct {
 	requests uint32
+	most     uint32 // the greatest that requests have been
 	unit     mesh.LimitUnit
 	tokens   float64
 	at       time.Duration // when tokens were counted
@@ -63,7 +64,7 @@ func (h *home) ask(now time.Duration, a *leaseAsk) leaseGrant {
 	defer h.mu.Unlock()
 	p := h.pots.get(a.key)
 	if p == nil {
-		p = h.pots.put(a.key, pot{tokens: float64(a.requests), at: now, made: now, round: now})
+		p = h.pots.put(a.key, pot{most: a.requests, tokens: float64(a.requests), at: now, made: now, round: now})
 		if h.moved != 0 && now-h.moved < settling {
 			p.inherit(a, a.requests) // somebody else may know it
 		}
@@ -71,7 +72,7 @@ func (h *home) ask(now time.Duration, a *leaseAsk) leaseGrant {
 	if a.left > 0 && (now-p.made < settling || h.moved != 0 && now-h.moved < settling) {
 		p.inherit(a, a.left-1)
 	}
-	p.requests, p.unit = a.requests, a.unit // files may change
+	p.change(a)
 	p.refill(now)
 	p.tokens = min(p.tokens+float64(a.back), float64(p.requests))
 	length := p.roundLength()
@@ -82,10 +83,11 @@ func (h *home) ask(now time.Duration, a *leaseAsk) leaseGrant {
 		}
 		p.round, p.wanted, p.askers = now, 0, 0
 	}
-	// What was wanted in the round before, and has not come yet in this one, will:
-	// everybody gets a part of what is there by what it wants.
+	// What was wanted in the round before, and has not come yet in this one, will,
+	// this ask's own part of it included: everybody gets a part of what is there by
+	// what it wants.
 	grant := float64(a.want)
-	if wanted := grant + max(p.wantedBefore-p.wanted, 0); p.tokens < wanted {
+	if wanted := max(grant, p.wantedBefore-p.wanted); p.tokens < wanted {
 		grant *= p.tokens / wanted
 	}
 	p.wanted += float64(a.want)
@@ -96,6 +98,18 @@ func (h *home) ask(now time.Duration, a *leaseAsk) leaseGrant {
 	g.left = uint32(p.tokens)
 	g.again = uint32(p.roundLength() / time.Millisecond)
 	return g
+}
+
+// change takes the limit over as the holder has it, since files may change. Of one
+// that is raised, what is added may be taken at once, as if it had been there
+// before; but once, since while some files are still the old ones every other ask
+// raises it again.
+func (p *pot) change(a *leaseAsk) {
+	if a.requests > p.most {
+		p.tokens += float64(a.requests - p.most)
+		p.most = a.requests
+	}
+	p.requests, p.unit = a.requests, a.unit
 }
 
 // inherit has a home that others have just come to go on from what the one before

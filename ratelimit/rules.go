@@ -117,11 +117,14 @@ func (n *ruleNode) next(e entry) *ruleNode {
 
 // adopt takes over the counts of rules that were there before.
 func (r *Rules) adopt(before *Rules) {
+	type place struct{ domain, path string }
+	old := make(map[place]*Counts, len(before.all))
+	for _, rule := range before.all {
+		old[place{rule.Domain, rule.Path}] = rule.Counts
+	}
 	for _, rule := range r.all {
-		for _, old := range before.all {
-			if old.Domain == rule.Domain && old.Path == rule.Path {
-				rule.Counts = old.Counts
-			}
+		if counts := old[place{rule.Domain, rule.Path}]; counts != nil {
+			rule.Counts = counts
 		}
 	}
 }

@@ -149,10 +149,11 @@ func (s *server) Limits() []admin.Limit {
 	if s.limits == nil {
 		return out
 	}
+	state, proxies := s.limits.State(), s.limits.Peers()
 	for _, r := range s.limits.Rules() {
 		one := admin.Limit{
 			Name: r.Domain + " " + r.Path, Kind: "rule", Source: r.Source.String(), Listeners: []string{}, Domain: r.Domain,
-			State: s.limits.State(), Proxies: s.limits.Peers(), Shadow: r.Shadow, Buckets: []admin.Bucket{},
+			State: state, Proxies: proxies, Shadow: r.Shadow, Buckets: []admin.Bucket{},
 			Allowed: r.Counts.Allowed.Load(), Limited: r.Counts.Limited.Load(), Refused: r.Counts.Limited.Load(), WouldRefuse: r.Counts.Shadow.Load(),
 		}
 		if !r.Limit.Unlimited {
