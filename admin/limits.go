@@ -21,9 +21,10 @@ type Limit struct {
 	Where     string   `json:"where,omitempty"` // host or route; "": all
 	Domain    string   `json:"domain,omitempty"`
 	Service   string   `json:"service,omitempty"`
-	Proxies   int      `json:"proxies,omitempty"` // how many keep the limit together
-	State     string   `json:"state,omitempty"`   // what is wrong
-	Shadow    bool     `json:"shadow,omitempty"`  // it only counts
+	Proxies   int      `json:"proxies,omitempty"`   // how many keep the limit together
+	State     string   `json:"state,omitempty"`     // what is wrong
+	Shadow    bool     `json:"shadow,omitempty"`    // it only counts
+	Candidate bool     `json:"candidate,omitempty"` // the configuration on trial alone has it
 	Buckets   []Bucket `json:"buckets"`
 
 	Allowed     uint64 `json:"allowed"`
@@ -37,8 +38,8 @@ type Limit struct {
 type Bucket struct {
 	Descriptor string   `json:"descriptor,omitempty"` // "": of all requests
 	Limit      uint32   `json:"limit"`
-	PerFill    uint32   `json:"perFill"`             // 0: Limit is how many may be under way
-	Interval   float64  `json:"interval"`            // seconds
+	PerFill    uint32   `json:"perFill"`
+	Interval   float64  `json:"interval"`            // seconds; 0: Limit is how many may be under way
 	Remaining  *float64 `json:"remaining,omitempty"` // nil: others know, or each connection has its own
 	Shadow     bool     `json:"shadow,omitempty"`
 
@@ -58,12 +59,18 @@ func WriteLimits(w io.Writer, list []Limit) {
 		if l.Where != "" {
 			where = l.Where
 		}
+		if l.Candidate {
+			where = strings.TrimSpace("candidate: " + where)
+		}
 		line := func(name, bucket, left string) {
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", name, l.Kind, dash(where), bucket, left, l.Allowed, l.Refused, l.WouldRefuse+l.spared(), l.Failed, dash(l.Source), dash(l.State))
 		}
 		if len(l.Buckets) == 0 {
 			bucket := "-"
-			if l.Domain != "" {
+			switch {
+			case l.Kind == "rule":
+				bucket = "unlimited"
+			case l.Domain != "":
 				bucket = "domain " + l.Domain
 			}
 			line(l.Name, bucket, "-")
@@ -78,7 +85,7 @@ func WriteLimits(w io.Writer, list []Limit) {
 }
 
 func (b *Bucket) text() string {
-	if b.PerFill == 0 {
+	if b.Interval == 0 {
 		return fmt.Sprintf("%d under way at most", b.Limit)
 	}
 	text := fmt.Sprintf("%d, %d every %v", b.Limit, b.PerFill, time.Duration(b.Interval*float64(time.Second)))
@@ -113,6 +120,9 @@ func collectLimits(out chan<- prometheus.Metric, list []Limit) {
 	seen := map[key]bool{} // two filters of one EnvoyFilter may be alike
 	for _, l := range list {
 		k := key{l.Name, l.Kind, l.Where}
+		if l.Candidate {
+			k.where = strings.TrimSpace("candidate " + k.where)
+		}
 		if seen[k] {
 			k.where = strings.TrimSpace(k.where + " " + l.Source)
 		}

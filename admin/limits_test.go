@@ -14,6 +14,10 @@ func TestWriteLimits(t *testing.T) {
 		{Name: "EnvoyFilter a/b", Kind: "local", Listeners: []string{"inbound"}, Source: "f.yaml:3", Allowed: 5, Limited: 7, Refused: 3, WouldRefuse: 1,
 			Buckets: []Bucket{{Limit: 10, PerFill: 2, Interval: 60, Remaining: &left}, {Descriptor: "user=bob", Limit: 1, PerFill: 1, Interval: 1, Shadow: true}, {Limit: 3, PerFill: 3, Interval: 1, PerConnection: true}}},
 		{Name: "EnvoyFilter a/c", Kind: "service", Where: "h:80 r", Domain: "d", State: "down", Failed: 9},
+		{Name: "EnvoyFilter a/c", Kind: "service", Where: "h:80 r", Domain: "e", Candidate: true},
+		{Name: "d a=b", Kind: "rule", Domain: "d", Buckets: []Bucket{{Descriptor: "a=b", Interval: 60}}},
+		{Name: "d a=c", Kind: "rule", Domain: "d"},
+		{Name: "web", Kind: "concurrency", Buckets: []Bucket{{Limit: 20}}},
 	})
 	var got []string
 	for line := range strings.Lines(b.String()) {
@@ -25,6 +29,10 @@ func TestWriteLimits(t *testing.T) {
 		"user=bob: 1, 1 every 1s (counts only) -",
 		"3, 3 every 1s, each connection -",
 		"EnvoyFilter a/c service h:80 r domain d - 0 0 0 9 - down",
+		"EnvoyFilter a/c service candidate: h:80 r domain e - 0 0 0 0 - -",
+		"d a=b rule - a=b: 0, 0 every 1m0s - 0 0 0 0 - -",
+		"d a=c rule - unlimited - 0 0 0 0 - -",
+		"web concurrency - 20 under way at most - 0 0 0 0 - -",
 	} {
 		if i >= len(got) || got[i] != want {
 			t.Errorf("line %d is not %q:\n%s", i+1, want, b.String())

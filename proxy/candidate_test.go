@@ -309,3 +309,23 @@ spec: {action: DENY, rules: [{to: [{operation: {paths: ["/secret"]}}]}]}
 		}
 	}
 }
+
+// TestCandidate_LimitsShown: what both configurations say of limits is one limit, and
+// what only the candidate says is shown as its own.
+func TestCandidate_LimitsShown(t *testing.T) {
+	current := limitHosts + limitFilter("token_bucket: {max_tokens: 30, "+hourly+"}", "")
+	p := serve(t, Options{}, current)
+	patch := ofRoutes("VIRTUAL_HOST", `{vhost: {domainName: two.test}}`, "{typed_per_filter_config: "+localLimit(3)+"}")
+	beside(t, p, current, current+patch, mesh.Candidate{Stage: 1, Share: mesh.AllRequests, Sticky: "x-user"})
+	if got := passed(t, p, "two.test", "/", ""); got != 3 {
+		t.Errorf("%d are let in, want the candidate's 3", got)
+	}
+	list := p.Limits()
+	if len(list) != 2 || list[0].Trial || list[0].Allowed != 0 || !list[1].Trial || list[1].Allowed != 3 || list[1].Enforced != 1 || list[1].Where != "two.test:80" {
+		t.Errorf("%+v", list)
+	}
+	beside(t, p, current, current, mesh.Candidate{Stage: 1, Share: mesh.AllRequests, Sticky: "x-user"})
+	if list := p.Limits(); len(list) != 1 || list[0].Trial {
+		t.Errorf("%+v of two configurations that are alike", list)
+	}
+}

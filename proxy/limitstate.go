@@ -21,12 +21,14 @@ type LimitState struct {
 	Domain  string   // of a global limit
 	Service string   // the cluster that a global limit names
 	State   string   // "": well
+	Trial   bool     // a candidate alone has it
 	Buckets []ratelimit.BucketState
 
 	Allowed, Limited, Enforced, Shadow, Failed uint64
 }
 
-// Limits returns the limits of this proxy, sorted by resource.
+// Limits returns the limits of this proxy, sorted by resource, and those that only
+// its candidate has: what both say alike is one limit.
 func (p *Proxy) Limits() []LimitState {
 	t := p.table.Load()
 	if t == nil {
@@ -37,9 +39,18 @@ func (p *Proxy) Limits() []LimitState {
 	for _, l := range t.limits {
 		out = append(out, l.state(at, t))
 	}
+	if c := t.trialTable(); c != nil {
+		for key, l := range c.limits {
+			if t.limits[key] == nil {
+				own := l.state(at, c)
+				own.Trial = true
+				out = append(out, own)
+			}
+		}
+	}
 	out = append(out, p.rooms()...)
 	slices.SortFunc(out, func(a, b LimitState) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Source, b.Source), cmp.Compare(a.Where, b.Where))
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Source, b.Source), cmp.Compare(a.Where, b.Where), cmp.Compare(boolInt(a.Trial), boolInt(b.Trial)))
 	})
 	return out
 }
