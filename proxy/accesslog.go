@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"isthmus/accesslog"
@@ -14,10 +15,10 @@ import (
 // tally is what of an exchange has been counted on the way, for whoever tells of
 // it when it is over.
 type tally struct {
-	head      int     // bytes of the request's head
-	pumped    int64   // bytes of its body that were passed on without being kept
-	received  instant // when the last of it had come; 0: it has not
-	replyHead int     // bytes of the reply's head
+	head      int          // bytes of the request's head
+	pumped    atomic.Int64 // bytes of its body that were passed on without being kept; written beside the exchange
+	received  instant      // when the last of it had come; 0: it has not
+	replyHead int          // bytes of the reply's head
 	replyBody int64
 	asked     instant // when the request was sent, the last time
 	grpc      grpcCode
@@ -151,7 +152,7 @@ func (x *exchange) requestHead() int64 {
 }
 
 // requestBody is how many bytes of the request's body have come.
-func (x *exchange) requestBody() int64 { return int64(len(x.body.data)) + x.tally.pumped }
+func (x *exchange) requestBody() int64 { return int64(len(x.body.data)) + x.tally.pumped.Load() }
 
 // details says how the reply came about, as Envoy's response code details do.
 func (x *exchange) details() string {

@@ -47,6 +47,7 @@ func awaitGone(p *Proxy) {
 			l.mu.Unlock()
 		}
 		p.mu.Unlock()
+		left += p.workers.underWay()
 	}
 }
 

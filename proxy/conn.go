@@ -312,7 +312,7 @@ func (x *exchange) release() {
 	if x.badToken != nil || x.verdict != nil || x.added.Set != nil || x.added.Add != nil {
 		x.badToken, x.verdict, x.added = nil, nil, mesh.HeaderOps{}
 	}
-	x.pumping.unread = false
+	x.pumping.unread, x.pumping.short = false, false
 	if x.pumping.begun.Load() {
 		x.pumping.begun.Store(false)
 	}

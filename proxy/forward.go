@@ -231,6 +231,7 @@ func (x *exchange) deadlineKind(k Kind) Kind {
 // connection is put back or ended on every way out.
 func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, deadline instant, plan *retryPlan) Kind {
 	c.uses++
+	x.pumping.unread, x.pumping.short = false, false
 	x.introduce = c.member.wire.mode == wireMesh && (c.shared == nil && c.uses == 1 || c.shared != nil && !c.reused)
 	x.movable = c.member.link != nil && plan.failovers == 0 && x.idempotent() && x.repeatable() && x.elsewhere(u)
 	sent := x.clock
@@ -281,7 +282,7 @@ func (x *exchange) dropReply(c *upstreamConn) bool {
 	if x.res.Framing == http1.Length {
 		n = x.res.ContentLength
 	}
-	if x.pumping.begun.Load() || x.res.Close || x.res.Framing != http1.NoBody && x.res.Framing != http1.Length || int64(c.in.len()) != n {
+	if x.pumping.short || x.res.Close || x.res.Framing != http1.NoBody && x.res.Framing != http1.Length || int64(c.in.len()) != n {
 		return false
 	}
 	c.in.r += int(n)
@@ -370,7 +371,13 @@ func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
 	}
 	c.member.link.replied()
 	u.tracker.Replied(c.member.record, x.meaning())
-	if plan.wants(x) && plan.take(x, u) {
+	if !plan.wants(x) {
+		return NoError
+	}
+	// While the body is sent, more of it may be taken from the client at any moment,
+	// which nobody could send again.
+	x.stopPump(c)
+	if x.repeatable() && plan.take(x, u) {
 		return retriableStatus
 	}
 	return NoError

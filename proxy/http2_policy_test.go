@@ -94,6 +94,42 @@ func TestHTTP2_MaxConcurrentStreams(t *testing.T) {
 	}
 }
 
+// TestHTTP2_MaxConnections: who finds no room on the connections that may be open
+// gets it when a request over one of them has ended, and an endpoint that has none
+// gets one when that of another is idle.
+func TestHTTP2_MaxConnections(t *testing.T) {
+	arrived, leave := make(chan struct{}, 10), make(chan struct{}, 10)
+	address := func() string {
+		return h2Upstream(t, func(http.ResponseWriter, *http.Request) {
+			arrived <- struct{}{}
+			<-leave
+		})
+	}
+	for name, addresses := range map[string][]string{"one endpoint": {address()}, "two endpoints": {address(), address()}} {
+		t.Run(name, func(t *testing.T) {
+			p := serve(t, Options{}, overHTTP2(entry("s.test", addresses...))+destinationRule("s.test", "loadBalancer: {simple: ROUND_ROBIN}, connectionPool: {tcp: {maxConnections: 1}, http: {maxConcurrentStreams: 1}}"))
+			c := h2Client(t, p, "outbound")
+			done := make(chan error, 10)
+			for range 6 {
+				go func() { // ends with the reply
+					res, err := c.Get("http://s.test/")
+					if err == nil {
+						res.Body.Close()
+					}
+					done <- err
+				}()
+			}
+			for range 6 {
+				await(t, "a request", arrived)
+				leave <- struct{}{}
+				if err := await(t, "a reply", done); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
 // TestHTTP2_KeepAlive: a connection whose other end does not answer a PING is
 // given up, and the request on it ends.
 func TestHTTP2_KeepAlive(t *testing.T) {

@@ -58,6 +58,16 @@ func h2Upstream(t testing.TB, handle http.HandlerFunc) string {
 // framerServer is a server that is told frame by frame what to do: handle is
 // called for the head of each request.
 func framerServer(t testing.TB, handle func(*http2.Framer, *http2.HeadersFrame)) string {
+	return framerServerOf(t, nil, func(f *http2.Framer, frame http2.Frame) {
+		if h, ok := frame.(*http2.HeadersFrame); ok {
+			handle(f, h)
+		}
+	})
+}
+
+// framerServerOf is one with settings, whose handle is called for every frame but
+// SETTINGS.
+func framerServerOf(t testing.TB, settings []http2.Setting, handle func(*http2.Framer, http2.Frame)) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +83,7 @@ func framerServer(t testing.TB, handle func(*http2.Framer, *http2.HeadersFrame))
 				defer c.Close()
 				io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
 				f := http2.NewFramer(c, c)
-				f.WriteSettings()
+				f.WriteSettings(settings...)
 				for {
 					frame, err := f.ReadFrame()
 					if err != nil {
@@ -84,7 +94,7 @@ func framerServer(t testing.TB, handle func(*http2.Framer, *http2.HeadersFrame))
 						if !frame.IsAck() {
 							f.WriteSettingsAck()
 						}
-					case *http2.HeadersFrame:
+					default:
 						handle(f, frame)
 					}
 				}
@@ -374,6 +384,42 @@ func TestHTTP2_BrokenBody(t *testing.T) {
 				io.WriteString(c, "POST / HTTP/1.1\r\nHost: s.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
 				io.WriteString(c, "no chunk\r\n")
 				if head, err := readHead(bufio.NewReader(c)); err != nil || status(head) != "200" && status(head) != "400" {
+					t.Errorf("got %q, %v", head, err)
+				}
+				c.Close()
+			}
+		})
+	}
+	clients.Wait()
+}
+
+// TestHTTP2_EarlyAmidBody: an early reply leaves while the body is still coming.
+func TestHTTP2_EarlyAmidBody(t *testing.T) {
+	up := framerServer(t, func(f *http2.Framer, h *http2.HeadersFrame) {
+		var block bytes.Buffer
+		hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "413"})
+		f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+	})
+	p := serve(t, Options{}, overHTTP2(entry("s.test", up)))
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for range 25 {
+				c, err := net.Dial("tcp", p.address("outbound"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c.SetDeadline(time.Now().Add(20 * time.Second))
+				io.WriteString(c, "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 300000\r\n\r\nabc")
+				go func() { // ends with the connection
+					for range 100 {
+						if _, err := c.Write(make([]byte, 1000)); err != nil {
+							return
+						}
+					}
+				}()
+				if head, err := readHead(bufio.NewReader(c)); err != nil || status(head) != "413" {
 					t.Errorf("got %q, %v", head, err)
 				}
 				c.Close()

@@ -84,6 +84,7 @@ type sharedPool struct {
 // sharedDial is a connection being opened, for all who find none with room.
 type sharedDial struct {
 	done chan struct{} // closed when it has ended
+	room chan struct{} // of capacity 1: a request over another connection has ended
 	err  *Error        // of the endpoint's: nobody need try again; written before done is closed
 }
 
@@ -143,6 +144,25 @@ func (p *sharedPool) put(c *upstreamConn) {
 	if s.retired && s.h2.Idle() {
 		s.end()
 	}
+	if p.dialing != nil {
+		select {
+		case p.dialing.room <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// endIdle ends a connection on which nothing is under way, if there is one.
+func (p *sharedPool) endIdle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.conns {
+		if s.h2.Idle() {
+			p.retire(s)
+			return true
+		}
+	}
+	return false
 }
 
 // abandon retires a connection whose other end does not answer.
@@ -187,15 +207,16 @@ func (p *sharedPool) add(s *sharedConn) {
 	p.conns = append(p.conns, s)
 }
 
-// dialTurn returns the dial under way to be waited for, or nil to who has to dial.
-func (p *sharedPool) dialTurn() *sharedDial {
+// dialTurn returns the dial under way to be waited for, or one for who asks to
+// make: mine.
+func (p *sharedPool) dialTurn() (d *sharedDial, mine bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.dialing != nil {
-		return p.dialing
+		return p.dialing, false
 	}
-	p.dialing = &sharedDial{done: make(chan struct{})}
-	return nil
+	p.dialing = &sharedDial{done: make(chan struct{}), room: make(chan struct{}, 1)}
+	return p.dialing, true
 }
 
 // dialed tells those who wait for a dial what has become of it.
@@ -215,8 +236,9 @@ func (u *upstream) leaseStream(m *member, client *stream, t, deadline instant) (
 		if c := m.shared.take(u, t); c != nil {
 			return c, nil
 		}
-		if d := m.shared.dialTurn(); d != nil {
-			if kind := u.live.queue.await(d.done, deadline, client); kind != NoError {
+		d, mine := m.shared.dialTurn()
+		if !mine {
+			if kind := u.live.queue.await(d.done, nil, deadline, client); kind != NoError {
 				return nil, &Error{Kind: kind, Upstream: u.key.String()}
 			}
 			if d.err != nil {
@@ -225,8 +247,12 @@ func (u *upstream) leaseStream(m *member, client *stream, t, deadline instant) (
 			t = now()
 			continue
 		}
+		if c := m.shared.take(u, t); c != nil { // there is room meanwhile, of which nobody would tell
+			m.shared.dialed(nil)
+			return c, nil
+		}
 		start := now()
-		err := u.dialShared(m, client, deadline)
+		err := u.dialShared(m, d, client, deadline)
 		if hurried := deadline != 0 && deadline < start+u.connectTimeout; err != nil && (hurried || !answers[err.Kind].unsent || err.Kind == Overflow) {
 			m.shared.dialed(nil) // it says more of this request than of the endpoint
 		} else {
@@ -240,8 +266,9 @@ func (u *upstream) leaseStream(m *member, client *stream, t, deadline instant) (
 }
 
 // dialShared opens a connection, in its turn if the upstream's connections are
-// limited, and keeps it.
-func (u *upstream) dialShared(m *member, client *stream, deadline instant) *Error {
+// limited, and keeps it. It opens none if there is room on another one before
+// that.
+func (u *upstream) dialShared(m *member, d *sharedDial, client *stream, deadline instant) *Error {
 	q := &u.live.queue
 	if u.limits.connections == 0 {
 		q.open.Add(1)
@@ -254,8 +281,13 @@ func (u *upstream) dialShared(m *member, client *stream, deadline instant) *Erro
 			if turn == nil {
 				break
 			}
-			if kind := q.await(turn, deadline, client); kind != NoError {
+			if kind := q.await(turn, d.room, deadline, client); kind != NoError {
 				return &Error{Kind: kind, Upstream: u.key.String()}
+			}
+			select {
+			case <-turn:
+			default:
+				return nil
 			}
 		}
 	}

@@ -13,7 +13,7 @@ func TestHTTP2_OneDial(t *testing.T) {
 	vh := x.table.outbound.find([]byte("s.test"), 80)
 	u := x.upstream(vh.routes[0].destinations[0].target)
 	m := u.members[0]
-	if d := m.shared.dialTurn(); d != nil {
+	if _, mine := m.shared.dialTurn(); !mine {
 		t.Fatal("somebody dials already")
 	}
 	const others = 10

@@ -31,7 +31,7 @@ func (x *exchange) leftover() int64 {
 	if x.body.framing != http1.Length {
 		return math.MaxInt64
 	}
-	return x.body.length - int64(len(x.body.data)) - x.tally.pumped
+	return x.body.length - int64(len(x.body.data)) - x.tally.pumped.Load()
 }
 
 // discardLeftover reads what is left of the body after the reply, over HTTP/1.1,

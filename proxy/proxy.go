@@ -381,6 +381,9 @@ func (p *Proxy) Drain(ctx context.Context) error {
 		for _, l := range listeners {
 			left += l.interruptIdle()
 		}
+		if left == 0 {
+			left = p.workers.underWay()
+		}
 		if closed && left == 0 {
 			return nil
 		}

@@ -18,6 +18,7 @@ type pumping struct {
 	stop      atomic.Bool
 	last      atomic.Bool // the end of the body has come and is being written
 	unread    bool        // the goroutine has ended before the body had come whole
+	short     bool        // and before the upstream had got it whole
 	outcome   chan Kind   // one value, when the goroutine has ended
 }
 
@@ -29,7 +30,6 @@ func (x *exchange) startPump(c *upstreamConn) Kind {
 	}
 	p := &x.pumping
 	p.active = true
-	p.stop.Store(false)
 	p.answered.Store(false)
 	p.last.Store(false)
 	p.outcome = make(chan Kind, 1)
@@ -105,7 +105,7 @@ func (x *exchange) pumpLength(c *upstreamConn) Kind {
 			n = int64(p.held)
 		}
 		left -= n
-		x.tally.pumped += n
+		x.tally.pumped.Add(n)
 		if left == 0 {
 			x.tally.received = now()
 			x.pumping.last.Store(true)
@@ -143,7 +143,7 @@ func (x *exchange) pumpOpen(c *upstreamConn) Kind {
 			return kind
 		}
 		sent += int64(n)
-		x.tally.pumped += int64(n)
+		x.tally.pumped.Add(int64(n))
 		if most := x.conn.patience.maxBody; most != 0 && sent > most {
 			return BodyTooLarge
 		}
@@ -231,11 +231,12 @@ func (x *exchange) endBody(c *upstreamConn, trailers []http1.Field) Kind {
 func (x *exchange) stopPump(c *upstreamConn) bool {
 	p := &x.pumping
 	if !p.active {
-		return true
+		return !p.short
 	}
 	p.active = false
 	ended := func(k Kind) bool {
-		p.unread = k == Terminated && !p.last.Load()
+		p.unread, p.short = k == Terminated && !p.last.Load(), k != NoError
+		p.stop.Store(false) // who reads from the client from now on is not meant
 		x.keep = x.keep && (k == NoError || k == Terminated)
 		return k == NoError
 	}
@@ -244,9 +245,9 @@ func (x *exchange) stopPump(c *upstreamConn) bool {
 		return ended(kind)
 	default:
 	}
-	if p.last.Load() {
+	if p.last.Load() && c.h2 == nil {
 		// The upstream has read and answered what the goroutine is about to tell us
-		// that it has written.
+		// that it has written. Over HTTP/2 the stream ends either way.
 		select {
 		case kind := <-p.outcome:
 			return ended(kind)

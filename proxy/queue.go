@@ -50,7 +50,7 @@ func (u *upstream) leaseWhole(m *member, client *stream, t, deadline instant, fr
 		if turn == nil {
 			return u.dial(m, u.connectTimeout, deadline, asHTTP1)
 		}
-		if kind := q.await(turn, deadline, client); kind != NoError {
+		if kind := q.await(turn, nil, deadline, client); kind != NoError {
 			return nil, &Error{Kind: kind, Upstream: u.key.String()}
 		}
 		if c := m.pool.take(u.idleTimeout, now()); c != nil && !fresh {
@@ -78,6 +78,9 @@ func (q *connQueue) enter(u *upstream, place int) (turn chan struct{}, err *Erro
 	if u.limits.pending != 0 && len(q.waiters) >= int(u.limits.pending) && place != 0 {
 		return nil, &Error{Kind: Overflow, Upstream: u.key.String()}
 	}
+	if first {
+		u.endIdle() // whose end is our turn
+	}
 	turn = make(chan struct{})
 	if place < 0 {
 		place = len(q.waiters)
@@ -86,16 +89,20 @@ func (q *connQueue) enter(u *upstream, place int) (turn chan struct{}, err *Erro
 	return turn, nil
 }
 
-// await waits for a turn. Timeout: the deadline came first; ClientGone: the
+// await waits for a turn, or for what makes it needless, unless that is nil: then
+// the place in line is given up. Timeout: the deadline came first; ClientGone: the
 // client for whom we wait has gone.
-func (q *connQueue) await(turn chan struct{}, deadline instant, client *stream) Kind {
+func (q *connQueue) await(turn chan struct{}, needless <-chan struct{}, deadline instant, client *stream) Kind {
 	timer := time.NewTimer(time.Duration(sooner(deadline, now()+clientCheck) - now()))
 	defer timer.Stop()
-	kind := NoError
-	for kind == NoError {
+	kind, over := NoError, false
+	for kind == NoError && !over {
 		select {
 		case <-turn:
 			return NoError
+		case <-needless:
+			over = true
+			continue
 		case <-timer.C:
 		}
 		switch t := now(); {
@@ -139,6 +146,16 @@ func (q *connQueue) wake() {
 	close(q.waiters[0])
 	q.waiters = slices.Delete(q.waiters, 0, 1)
 	q.waiting.Store(int32(len(q.waiters)))
+}
+
+// endIdle has one connection over HTTP/2 end, of any member, on which nothing is
+// under way. Its place is free once it has ended.
+func (u *upstream) endIdle() {
+	for _, m := range u.members {
+		if m.shared.endIdle() {
+			return
+		}
+	}
 }
 
 // closeIdle ends one idle connection of any member and reports whether there

@@ -187,7 +187,7 @@ func (c *conn) relay(t *table, r *tcpRoute) Kind {
 	s := &relaySession{
 		client: c, upstream: up, idle: u.relayIdle,
 		sent:     func(n int) { counts.Sent(n); x.tally.replyBody += int64(n) },
-		received: func(n int) { counts.Received(n); x.tally.pumped += int64(n) },
+		received: func(n int) { counts.Received(n); x.tally.pumped.Add(int64(n)) },
 	}
 	counts.Open()
 	kind = s.run(u.maxDuration)

@@ -144,7 +144,7 @@ func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64
 					return Stalled
 				}
 			}
-			if !x.pumping.active && x.conn.gone() {
+			if x.conn.gone() {
 				return ClientGone
 			}
 			continue

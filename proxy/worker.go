@@ -16,6 +16,7 @@ import (
 type workers struct {
 	mu     sync.Mutex // guards what is below
 	idle   []*worker
+	busy   int // how many do not
 	least  int // how few have waited since the last trim
 	closed bool
 }
@@ -38,6 +39,7 @@ type job struct {
 // serve has a worker serve a stream. It does not wait.
 func (p *workers) serve(j job) {
 	p.mu.Lock()
+	p.busy++
 	var w *worker
 	if n := len(p.idle); n > 0 {
 		w = p.idle[n-1]
@@ -59,6 +61,7 @@ func (w *worker) run() {
 	for j := range w.next {
 		w.serve(j)
 		w.of.mu.Lock()
+		w.of.busy--
 		closed := w.of.closed
 		if !closed {
 			w.of.idle = append(w.of.idle, w)
@@ -68,6 +71,14 @@ func (w *worker) run() {
 			return
 		}
 	}
+}
+
+// underWay returns how many streams are being served, those of connections that
+// have ended included.
+func (p *workers) underWay() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.busy
 }
 
 // trim ends workers that nobody has needed since the last call.
