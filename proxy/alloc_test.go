@@ -4,7 +4,11 @@ package proxy
 
 import (
 	"runtime"
+	"strings"
 	"testing"
+
+	"isthmus/mesh"
+	"isthmus/ratelimit"
 )
 
 // TestExchange_AllocatesNothing holds the promise of the hot path: a plain
@@ -27,9 +31,41 @@ func TestExchange_AllocatesNothingUnsampled(t *testing.T) {
 	testExchangeAllocates(t, Options{Tracing: newZipkin(t).tracing(0)})
 }
 
-func testExchangeAllocates(t *testing.T, o Options) {
+// TestExchange_AllocatesNothingLimited: nor if it is counted by descriptors, by this
+// proxy or, as long as it has tokens, by all together.
+func TestExchange_AllocatesNothingLimited(t *testing.T) {
+	const actions = `rate_limits:
+          - actions: [{source_cluster: {}}, {destination_cluster: {}}]
+          - actions: [{generic_key: {descriptor_value: all}}, {remote_address: {}}]
+          - actions: [{masked_remote_address: {v4_prefix_mask_len: 8}}, {header_value_match: {descriptor_value: any, headers: [{name: ":path", present_match: true}]}}]`
+	t.Run("local", func(t *testing.T) {
+		testExchangeAllocates(t, Options{}, limitFilter(`token_bucket: {max_tokens: 1000000, fill_interval: 1s}
+          descriptors:
+          - {entries: [{key: generic_key, value: all}, {key: remote_address}], token_bucket: {max_tokens: 1000000, fill_interval: 1s}}
+          `+actions, ""))
+	})
+	t.Run("together", func(t *testing.T) {
+		o := Options{Limits: ratelimit.NewShared(alone{})}
+		t.Cleanup(o.Limits.Close)
+		limit := &mesh.ServiceLimit{Requests: 1 << 30, Unit: mesh.UnitSecond}
+		o.Limits.SetRules(ratelimit.NewRules([]*mesh.LimitDomain{{Domain: "d", Descriptors: []*mesh.LimitRule{
+			{Key: "source_cluster", Children: []*mesh.LimitRule{{Key: "destination_cluster", Limit: limit}}},
+			{Key: "generic_key", Value: "all", Children: []*mesh.LimitRule{{Key: "remote_address", Limit: limit}}},
+		}}}))
+		testExchangeAllocates(t, o, strings.ReplaceAll(globalFilter(actions, ""), "GATEWAY", "SIDECAR_OUTBOUND"))
+	})
+}
+
+// alone are the peers of a proxy that keeps limits by itself.
+type alone struct{}
+
+func (alone) Self() string        { return "me" }
+func (alone) Others() []string    { return nil }
+func (alone) Send(string, []byte) {}
+
+func testExchangeAllocates(t *testing.T, o Options, more ...string) {
 	t.Helper()
-	p := serve(t, o, entry("s.test", plainServer(t, okReply))+plainYAML)
+	p := serve(t, o, entry("s.test", plainServer(t, okReply))+plainYAML+strings.Join(more, ""))
 	send := plainClient(t, p.address("outbound"), plainRequest)
 	send() // opens the upstream's connection
 	goroutines := runtime.NumGoroutine()

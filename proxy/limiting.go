@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strconv"
@@ -233,13 +234,15 @@ func (p *Proxy) tellLimitFailure(err error) {
 // requests are counted by.
 func (x *exchange) countByDefault(d *ratelimit.Descriptors) {
 	d.Reset()
-	d.Add("generic_key", []byte("default"))
+	d.Add("generic_key", defaultValue)
 	d.End(1)
-	if name := x.destinationCluster(); name != "" {
-		d.Add("destination_cluster", []byte(name))
+	if name := x.destinationCluster(d); len(name) > 0 {
+		d.Add("destination_cluster", name)
 		d.End(1)
 	}
 }
+
+var defaultValue = []byte("default")
 
 // countBy makes the descriptors that a limit counts the request by.
 func (x *exchange) countBy(d *ratelimit.Descriptors, l *limiter) {
@@ -262,13 +265,13 @@ func (x *exchange) describeOne(d *ratelimit.Descriptors, a *mesh.RateLimitAction
 	made := false
 	for i := range a.Parts {
 		p := &a.Parts[i]
-		value, ok := x.partOf(p)
+		value, ok := x.partOf(d, p)
 		switch {
 		case ok:
 			d.Add(p.Key, value)
 			made = true
 		case p.Default != "":
-			d.Add(p.Key, []byte(p.Default))
+			d.Add(p.Key, inRoom(d, p.Default))
 			made = true
 		case !p.SkipIfAbsent:
 			return false
@@ -294,16 +297,25 @@ func (x *exchange) hitsOf(a *mesh.RateLimitAction) int {
 	return int(a.Hits)
 }
 
+// inRoom makes a value of texts.
+func inRoom(d *ratelimit.Descriptors, texts ...string) []byte {
+	begin := len(d.Room)
+	for _, t := range texts {
+		d.Room = append(d.Room, t...)
+	}
+	return d.Room[begin:]
+}
+
 // partOf returns the value that a part of a descriptor has for the request.
-func (x *exchange) partOf(p *mesh.DescriptorPart) (value []byte, ok bool) {
+func (x *exchange) partOf(d *ratelimit.Descriptors, p *mesh.DescriptorPart) (value []byte, ok bool) {
 	switch p.Kind {
 	case mesh.PartSourceCluster:
-		return []byte(x.sourceCluster()), true
+		return x.sourceCluster(d), true
 	case mesh.PartDestinationCluster:
-		name := x.destinationCluster()
-		return []byte(name), name != ""
+		name := x.destinationCluster(d)
+		return name, len(name) > 0
 	case mesh.PartHeader:
-		return x.headerOrPseudo(p.Name)
+		return x.headerOrPseudo(d, p.Name)
 	case mesh.PartQueryParameter:
 		return queryValue(x.req.Query, p.Name)
 	case mesh.PartRemoteAddress, mesh.PartMaskedAddress:
@@ -311,26 +323,29 @@ func (x *exchange) partOf(p *mesh.DescriptorPart) (value []byte, ok bool) {
 		if !a.IsValid() {
 			return nil, false
 		}
+		begin := len(d.Room)
 		if p.Kind == mesh.PartRemoteAddress {
-			return a.AppendTo(nil), true
+			d.Room = a.AppendTo(d.Room)
+			return d.Room[begin:], true
 		}
 		bits := int(p.Bits6)
 		if a.Is4() {
 			bits = int(p.Bits4)
 		}
 		prefix, err := a.Prefix(bits)
-		return []byte(prefix.String()), err == nil
+		d.Room = prefix.AppendTo(d.Room)
+		return d.Room[begin:], err == nil
 	case mesh.PartGeneric:
-		return []byte(p.Value), true
+		return inRoom(d, p.Value), true
 	case mesh.PartHeaderMatch:
-		return []byte(p.Value), x.meetsAll(p.Headers) != p.ExpectNoMatch
+		return inRoom(d, p.Value), x.meetsAll(d, p.Headers) != p.ExpectNoMatch
 	case mesh.PartQueryMatch:
 		all := true
 		for i := range p.Query {
 			v, ok := queryValue(x.req.Query, p.Query[i].Name)
 			all = all && ok && matchString(&p.Query[i].StringMatch, v)
 		}
-		return []byte(p.Value), all != p.ExpectNoMatch
+		return inRoom(d, p.Value), all != p.ExpectNoMatch
 	case mesh.PartClaim:
 		return x.claim(p.Path)
 	}
@@ -338,13 +353,15 @@ func (x *exchange) partOf(p *mesh.DescriptorPart) (value []byte, ok bool) {
 }
 
 // headerOrPseudo returns a header, or what HTTP/2 has as one.
-func (x *exchange) headerOrPseudo(name string) ([]byte, bool) {
+func (x *exchange) headerOrPseudo(d *ratelimit.Descriptors, name string) ([]byte, bool) {
 	switch name {
 	case ":path":
 		if !x.req.HasQuery {
 			return x.req.Path, true
 		}
-		return slices.Concat(x.req.Path, []byte("?"), x.req.Query), true
+		begin := len(d.Room)
+		d.Room = append(append(append(d.Room, x.req.Path...), '?'), x.req.Query...)
+		return d.Room[begin:], true
 	case ":method":
 		return x.req.Method, true
 	case ":authority":
@@ -355,18 +372,18 @@ func (x *exchange) headerOrPseudo(name string) ([]byte, bool) {
 	return headerValue(&x.req, name)
 }
 
-func (x *exchange) meetsAll(list []mesh.HeaderCondition) bool {
+func (x *exchange) meetsAll(d *ratelimit.Descriptors, list []mesh.HeaderCondition) bool {
 	for i := range list {
 		c := &list[i]
-		if x.meets(c) == c.Invert {
+		if x.meets(d, c) == c.Invert {
 			return false
 		}
 	}
 	return true
 }
 
-func (x *exchange) meets(c *mesh.HeaderCondition) bool {
-	value, ok := x.headerOrPseudo(c.Name)
+func (x *exchange) meets(d *ratelimit.Descriptors, c *mesh.HeaderCondition) bool {
+	value, ok := x.headerOrPseudo(d, c.Name)
 	switch {
 	case c.Absent:
 		return !ok
@@ -393,30 +410,29 @@ func (x *exchange) claim(path []string) ([]byte, bool) {
 
 // sourceCluster is what Istio calls the workload of a proxy: its app and
 // namespace (node.cluster of Envoy's bootstrap).
-func (x *exchange) sourceCluster() string {
+func (x *exchange) sourceCluster(d *ratelimit.Descriptors) []byte {
 	n := x.conn.proxy.node
-	app := n.Labels["app"]
-	if app == "" {
-		app = n.Name
-	}
-	return app + "." + n.Namespace
+	return inRoom(d, cmp.Or(n.Labels["app"], n.Name), ".", n.Namespace)
 }
 
 // destinationCluster is Istio's name of the upstream that the request is for:
-// of several it is drawn now, and stays. "": the route has none.
-func (x *exchange) destinationCluster() string {
+// of several it is drawn now, and stays. Empty: the route has none.
+func (x *exchange) destinationCluster(d *ratelimit.Descriptors) []byte {
 	if len(x.route.destinations) == 0 {
-		return ""
+		return nil
 	}
-	d := &x.route.destinations[x.draw()].rule
-	port := strconv.FormatUint(uint64(d.Port), 10)
+	begin := len(d.Room)
 	if x.conn.kind == inbound {
-		return "inbound|" + strconv.FormatUint(uint64(x.host.destinationPort()), 10) + "||"
+		d.Room = append(d.Room, "inbound|"...)
+		d.Room = strconv.AppendUint(d.Room, uint64(x.host.destinationPort()), 10)
+		d.Room = append(d.Room, "||"...)
+		return d.Room[begin:]
 	}
-	if d.Port == 0 {
-		port = strconv.FormatUint(uint64(x.route.destinations[x.draw()].target.key.port), 10)
-	}
-	return "outbound|" + port + "|" + d.Subset + "|" + d.Host
+	to := &x.route.destinations[x.draw()]
+	d.Room = append(d.Room, "outbound|"...)
+	d.Room = strconv.AppendUint(d.Room, uint64(cmp.Or(to.rule.Port, to.target.key.port)), 10)
+	inRoom(d, "|", to.rule.Subset, "|", to.rule.Host)
+	return d.Room[begin:]
 }
 
 // draw picks a destination of the route by weight, once for the request.

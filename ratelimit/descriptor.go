@@ -15,11 +15,17 @@ type Descriptors struct {
 	entries []entry
 	ends    []descriptorEnd
 	scratch []byte
+
+	// Room is memory for values that are not of the request's: they are appended to
+	// it, and what is appended is the value.
+	Room []byte
+
+	statuses []Status // room for those of an answer
 }
 
 type entry struct {
 	key   string
-	value []byte // of the request's memory
+	value []byte // of the request's memory, or of Room
 }
 
 type descriptorEnd struct {
@@ -28,7 +34,7 @@ type descriptorEnd struct {
 }
 
 // Reset takes all descriptors away.
-func (d *Descriptors) Reset() { d.entries, d.ends = d.entries[:0], d.ends[:0] }
+func (d *Descriptors) Reset() { d.entries, d.ends, d.Room = d.entries[:0], d.ends[:0], d.Room[:0] }
 
 // Add adds an entry to the descriptor that is being made.
 func (d *Descriptors) Add(key string, value []byte) { d.entries = append(d.entries, entry{key, value}) }

@@ -83,7 +83,8 @@ type answer uint8
 const (
 	over answer = iota
 	allowed
-	ask // for tokens, and wait for the grant
+	ask   // the home for what taking.ask says, and wait for the grant
+	await // the grant: an ask is under way
 )
 
 // taking is a request for tokens of a key.
@@ -94,12 +95,16 @@ type taking struct {
 	hits     uint32
 	first    bool // it has not waited yet
 	late     bool // it must not wait any longer
-	peers    int  // how many proxies share the limit
+	ring     *ring
+	self     string // this proxy's name in it
+
+	ask leaseAsk // what to ask, where take says so
 }
 
-// take takes tokens for a request, if there are any. If the home is to be asked,
-// it returns what to ask, nil while an ask is under way, and what to wait for.
-func (h *holder) take(now time.Duration, t *taking) (got answer, left uint32, a *leaseAsk, wait chan struct{}) {
+// take takes tokens for a request, if there are any. Else it may say to wait for a
+// grant: until wait is closed, or, where it is nil, since the home is here, until
+// that has been asked.
+func (h *holder) take(now time.Duration, t *taking) (got answer, left uint32, wait chan struct{}) {
 	s := h.shard(t.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,30 +123,31 @@ func (h *holder) take(now time.Duration, t *taking) (got answer, left uint32, a 
 	switch {
 	case l.tokens >= t.hits:
 		l.tokens -= t.hits
-		return allowed, l.remaining(), nil, nil
+		return allowed, l.remaining(), nil
 	case t.hits > t.requests: // it can never pass
-		return over, l.remaining(), nil, nil
+		return over, l.remaining(), nil
 	case l.lost(now):
-		return l.takeAlone(now, t), 0, nil, nil
+		return l.takeAlone(now, t), 0, nil
 	case l.short:
-		return over, l.remaining(), nil, nil
+		return over, l.remaining(), nil
 	case t.late && l.known && l.left > l.debt+t.hits:
 		// There was enough a moment ago: the grant that is under way pays.
 		l.debt += t.hits
-		return allowed, l.remaining(), nil, nil
+		return allowed, l.remaining(), nil
 	case t.late:
-		return l.takeAlone(now, t), 0, nil, nil
+		return l.takeAlone(now, t), 0, nil
+	case l.wait != nil:
+		return await, 0, l.wait
 	}
-	if l.wait == nil {
+	if t.ring.home(t.key) != t.self {
 		l.wait = make(chan struct{})
-		ask := l.ask(now, t.key)
-		ask.want = t.hits - l.tokens
-		if l.asked == 0 {
-			l.asked = now
-		}
-		a = &ask
 	}
-	return ask, 0, a, l.wait
+	t.ask = l.ask(now, t.key)
+	t.ask.want = t.hits - l.tokens
+	if l.asked == 0 {
+		l.asked = now
+	}
+	return ask, 0, l.wait
 }
 
 func (l *lease) lost(now time.Duration) bool { return l.asked != 0 && now-l.asked > lostAfter }
@@ -160,7 +166,8 @@ func (l *lease) remaining() uint32 {
 // add up to the limit at most, and so does half of each.
 func (l *lease) takeAlone(now time.Duration, t *taking) answer {
 	perSecond := float64(t.requests) / t.unit.Span().Seconds()
-	even := perSecond / float64(max(t.peers, 1))
+	peers := float64(len(t.ring.names))
+	even := perSecond / peers
 	rate := (min(l.share, perSecond) + even) / 2
 	if !l.known {
 		rate = even
@@ -170,7 +177,7 @@ func (l *lease) takeAlone(now time.Duration, t *taking) answer {
 	if l.aloneAt == 0 {
 		l.aloneAt = now
 		if !l.known {
-			l.alone = float64(roundFairly(min(most, float64(t.requests)/float64(max(t.peers, 1)))))
+			l.alone = float64(roundFairly(min(most, float64(t.requests)/peers)))
 		}
 	}
 	l.alone = min(l.alone+rate*(now-l.aloneAt).Seconds(), most)

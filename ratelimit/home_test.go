@@ -51,9 +51,9 @@ func TestHome_LimitChanges(t *testing.T) {
 func TestHolder_Lies(t *testing.T) {
 	const lie = math.MaxUint32
 	h, key := newHolder(), leaseKey{1}
-	now := time.Duration(1)
+	now, others := time.Duration(1), newRing([]string{"home"})
 	take := func() answer {
-		got, _, _, _ := h.take(now, &taking{key: key, requests: 3, unit: mesh.UnitDay, hits: 1, first: true, peers: 2})
+		got, _, _ := h.take(now, &taking{key: key, requests: 3, unit: mesh.UnitDay, hits: 1, first: true, ring: others, self: "me"})
 		return got
 	}
 	if take() != ask {

@@ -6,6 +6,7 @@
 package ratelimit
 
 import (
+	"hash/maphash"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -42,8 +43,18 @@ type Buckets struct {
 	exact []*rate.Limiter // by the place of the descriptor; nil where it is a wildcard
 
 	mu      sync.Mutex // guards dynamic
-	dynamic []*lru[string, *rate.Limiter]
+	dynamic []*lru[uint64, valueBucket]
 }
+
+// valueBucket is the bucket of one value of a wildcard. It is found by a hash of
+// its key, which no client can foresee: that two of some thousand values have one
+// is as good as impossible, and would have them share a bucket.
+type valueBucket struct {
+	key    string
+	bucket *rate.Limiter
+}
+
+var keySeed = maphash.MakeSeed()
 
 // NewLocal makes a limit whose buckets are full.
 func NewLocal(r *mesh.LocalRateLimit) *Local {
@@ -65,7 +76,7 @@ func (l *Local) Adopt(before *Local) { l.Counts, l.buckets = before.Counts, befo
 
 // NewBuckets makes full buckets, for a connection.
 func (l *Local) NewBuckets() *Buckets {
-	b := &Buckets{exact: make([]*rate.Limiter, len(l.Rule.Descriptors)), dynamic: make([]*lru[string, *rate.Limiter], len(l.Rule.Descriptors))}
+	b := &Buckets{exact: make([]*rate.Limiter, len(l.Rule.Descriptors)), dynamic: make([]*lru[uint64, valueBucket], len(l.Rule.Descriptors))}
 	if l.Rule.Bucket != nil {
 		b.whole = newBucket(l.Rule.Bucket)
 	}
@@ -203,21 +214,27 @@ func (l *Local) find(d *Descriptors, i int, b *Buckets) (*rate.Limiter, int) {
 		if !matches(l.Rule.Descriptors[at].Entries, d.entriesOf(i)) {
 			continue
 		}
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		set := b.dynamic[at]
-		if set == nil {
-			set = newLRU[string, *rate.Limiter](int(l.Rule.MaxDynamic))
-			b.dynamic[at] = set
-		}
-		if bucket := set.get(string(key)); bucket != nil {
-			return *bucket, at
-		}
-		bucket := newBucket(&l.Rule.Descriptors[at].Bucket)
-		set.put(string(key), bucket)
-		return bucket, at
+		return l.ofValue(b, at, key), at
 	}
 	return nil, 0
+}
+
+// ofValue returns the bucket of a value of a descriptor with wildcards.
+func (l *Local) ofValue(b *Buckets, at int, key []byte) *rate.Limiter {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	set := b.dynamic[at]
+	if set == nil {
+		set = newLRU[uint64, valueBucket](int(l.Rule.MaxDynamic))
+		b.dynamic[at] = set
+	}
+	hash := maphash.Bytes(keySeed, key)
+	if v := set.get(hash); v != nil {
+		return v.bucket
+	}
+	bucket := newBucket(&l.Rule.Descriptors[at].Bucket)
+	set.put(hash, valueBucket{string(key), bucket})
+	return bucket
 }
 
 // matches reports whether a request's entries are those of a descriptor with
@@ -271,8 +288,8 @@ func (l *Local) States(t time.Time) (out []BucketState) {
 		b.mu.Lock()
 		if set := b.dynamic[i]; set != nil {
 			shown := 0
-			set.each(func(key string, e **rate.Limiter) bool {
-				out = append(out, BucketState{describeKey(key), d.Bucket, max((*e).TokensAt(t), 0), d.Shadow, each})
+			set.each(func(_ uint64, v *valueBucket) bool {
+				out = append(out, BucketState{describeKey(v.key), d.Bucket, max(v.bucket.TokensAt(t), 0), d.Shadow, each})
 				shown++
 				return shown < maxShown
 			})

@@ -197,9 +197,11 @@ func (o *batches) send(p Peers) {
 
 // Ask says whether a request with descriptors may pass; see [Service.Ask]. It
 // waits for the home of a key only where this proxy has no token of it and has
-// not heard that there is none. There is always an answer.
+// not heard that there is none. There is always an answer, whose statuses hold until
+// the descriptors are made anew.
 func (s *Shared) Ask(timeout time.Duration, domain string, d *Descriptors) (v Verdict, err error) {
 	rules := s.rules.Load()
+	v.Statuses = d.statuses[:0]
 	var end time.Duration
 	for i := range d.Len() {
 		rule := rules.find(domain, d.entriesOf(i))
@@ -228,43 +230,49 @@ func (s *Shared) Ask(timeout time.Duration, domain string, d *Descriptors) (v Ve
 		}
 		v.Statuses = append(v.Statuses, st)
 	}
+	d.statuses = v.Statuses
 	return v, nil
 }
 
 // take takes tokens of one key, and waits for them until end.
 func (s *Shared) take(t *taking, end time.Duration) (isOver bool, left uint32) {
-	var timer *time.Timer
 	if s.idle.Load() {
 		select {
 		case s.wake <- struct{}{}:
 		default: // it is about to wake
 		}
 	}
+	t.self = s.peers.Self()
 	for {
 		now := s.clock()
-		r := s.current()
-		t.peers, t.late = len(r.names), now >= end
-		got, left, a, wait := s.holder.take(now, t)
+		t.ring, t.late = s.current(), now >= end
+		got, left, wait := s.holder.take(now, t)
 		t.first = false
-		if a != nil {
+		switch got {
+		case allowed, over:
+			return got == over, left
+		case ask:
 			var out batches
-			s.ask(r, a, &out)
+			s.ask(t.ring, &t.ask, &out)
 			out.send(s.peers)
 		}
-		if got != ask {
-			return got == over, left
-		}
-		if timer == nil {
-			timer = time.NewTimer(end - now)
-			defer timer.Stop()
-		}
-		select {
-		case <-wait:
-		case <-timer.C:
-		case <-s.stop:
+		if wait != nil && !s.await(wait, end) {
 			end = 0
 		}
 	}
+}
+
+// await waits for a grant until end, and reports whether there is one.
+func (s *Shared) await(wait chan struct{}, end time.Duration) bool {
+	timer := time.NewTimer(end - s.clock())
+	defer timer.Stop()
+	select {
+	case <-wait:
+		return true
+	case <-timer.C:
+	case <-s.stop:
+	}
+	return false
 }
 
 // keyOf makes a key of a domain and a descriptor.

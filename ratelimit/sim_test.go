@@ -190,16 +190,14 @@ func (n *simNode) request(r *simRequest) {
 		count(&s.asked, s.now)
 	}
 	for {
-		ring := n.current()
-		r.peers, r.late = len(ring.names), s.now >= r.end
-		got, _, a, wait := n.holder.take(s.now, &r.taking)
+		r.ring, r.self, r.late = n.current(), n.name, s.now >= r.end
+		got, _, wait := n.holder.take(s.now, &r.taking)
 		r.first = false
-		if a != nil {
-			var out batches
-			n.ask(ring, a, &out)
-			out.send(n)
-		}
 		switch got {
+		case ask:
+			var out batches
+			n.ask(r.ring, &r.taking.ask, &out)
+			out.send(n)
 		case allowed:
 			n.admitted++
 			count(&s.admitted, s.now)
@@ -207,10 +205,8 @@ func (n *simNode) request(r *simRequest) {
 		case over:
 			return
 		}
-		select {
-		case <-wait: // its home is here
+		if wait == nil { // its home is here
 			continue
-		default:
 		}
 		r.wait = wait
 		n.waiting = append(n.waiting, r)
