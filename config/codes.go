@@ -75,6 +75,7 @@ const (
 	ISM0064 Code = "ISM0064"
 	ISM0065 Code = "ISM0065"
 	ISM0066 Code = "ISM0066"
+	ISM0067 Code = "ISM0067"
 )
 
 // CodeTitle is a code with what it means, in a few words.
@@ -150,4 +151,5 @@ var Codes = []CodeTitle{
 	{ISM0064, "A global rate limit without actions"},
 	{ISM0065, "A Sidecar's egress that lets nothing in"},
 	{ISM0066, "A service that takes mTLS alone and is not spoken to by it"},
+	{ISM0067, "A global rate limit that nobody decides on"},
 }

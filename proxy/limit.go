@@ -34,6 +34,7 @@ type globalLimit struct {
 	rule   *mesh.GlobalRateLimit
 	domain string
 	asker  limitAsker // nil: nobody
+	nobody error      // says so
 	counts *ratelimit.Counts
 
 	// byDefault: nothing says what requests are counted by, so they are counted
@@ -347,6 +348,9 @@ func (l *limitCompiler) global(f *mesh.RateLimitFilter, at limitPlace) *limiter 
 	})
 	g.counts = one.global.counts
 	g.byDefault = !l.counted(f)
+	if g.asker == nil {
+		g.nobody = fmt.Errorf("rate limit service %s: no address is known of it, and there is no rateLimits.config", f.Global.Cluster)
+	}
 	return &limiter{
 		global: g, info: info, refusal: one.refusal,
 		actions: actionsOf(f.Global.Actions, fromRoute, vh, f.Global.Stage, at),

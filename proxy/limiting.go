@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"cmp"
-	"errors"
 	"slices"
 	"strconv"
 	"sync"
@@ -136,7 +135,8 @@ func (x *exchange) limitGlobally(l *limiter) Kind {
 		return NoError
 	}
 	if g.asker == nil {
-		return x.limitUnknown(g, errNoService)
+		x.conn.proxy.tellLimitFailure(g.nobody)
+		return x.limitUnknown(g, g.nobody)
 	}
 	v, err := g.asker.Ask(rule.Timeout, g.domain, d)
 	x.clock = now()
@@ -165,8 +165,6 @@ func (x *exchange) limitGlobally(l *limiter) Kind {
 	x.added.Add = append(x.added.Add, fields...)
 	return NoError
 }
-
-var errNoService = errors.New("no address is known of the rate limit service, and there is no rateLimits.config")
 
 // limitUnknown does what a limit says of requests of which nobody can tell.
 func (x *exchange) limitUnknown(g *globalLimit, why error) Kind {

@@ -27,7 +27,7 @@ func (p *Proxy) limitServices(s *mesh.Snapshot, kept map[string]*ratelimit.Servi
 			continue
 		}
 		cluster := f.Global.Cluster
-		addresses := p.addressesOf(s, cluster)
+		addresses := addressesOf(s, p.options.Clusters, cluster)
 		if len(addresses) == 0 {
 			if p.options.Limits != nil {
 				askers[cluster] = p.options.Limits
@@ -63,9 +63,21 @@ func (p *Proxy) keepServices(kept map[string]*ratelimit.Service) (gone []*rateli
 	return gone
 }
 
-// addressesOf returns where a cluster is, "host:port" each.
-func (p *Proxy) addressesOf(s *mesh.Snapshot, cluster string) []string {
-	if a := p.options.Clusters[cluster]; a != "" {
+// Undecided returns the global rate limits of a snapshot's proxy that ask a cluster
+// whose address neither the bootstrap file's clusters nor anything else says.
+func Undecided(s *mesh.Snapshot, clusters map[string]string) (out []*mesh.RateLimitFilter) {
+	for _, f := range limitFilters(s) {
+		if f.Global != nil && len(addressesOf(s, clusters, f.Global.Cluster)) == 0 {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// addressesOf returns where a cluster is, "host:port" each; known are those of the
+// bootstrap file.
+func addressesOf(s *mesh.Snapshot, known map[string]string, cluster string) []string {
+	if a := known[cluster]; a != "" {
 		return []string{a}
 	}
 	for _, c := range s.Config.HelperClusters {

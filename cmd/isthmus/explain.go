@@ -20,6 +20,7 @@ import (
 	"isthmus/explain"
 	"isthmus/mesh"
 	"isthmus/proxy"
+	"isthmus/ratelimit"
 	"isthmus/tls"
 )
 
@@ -171,7 +172,12 @@ func idleProxy(warn io.Writer, bootstrap string, paths []string) (*proxy.Proxy, 
 		Registry: mesh.NewRegistry(mesh.Known{Node: node, Config: r.Config, Now: time.Now()}),
 		Rules:    mesh.NewRules(node, r.Config.DestinationRules),
 	}
+	var limits *ratelimit.Shared // of which it is only looked whether they are there
+	if b.RateLimits != (config.RateLimits{}) {
+		limits = new(ratelimit.Shared)
+	}
 	return proxy.NewIdle(proxy.Options{
+		Clusters: b.Clusters, Limits: limits,
 		Node: node, GatewayBind: b.Listeners.Gateway.Bind, GatewayPorts: b.Listeners.Gateway.Ports, NumTrustedProxies: b.NumTrustedProxies,
 		Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Credentials: tls.NewStore(b.CredentialDir, nil),
 		Logger: slog.New(slog.DiscardHandler),

@@ -8,12 +8,14 @@ import (
 	"net"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"isthmus/admin"
 	"isthmus/config"
 	"isthmus/gossip"
+	"isthmus/mesh"
 	"isthmus/proxy"
 	"isthmus/ratelimit"
 	"isthmus/rpc"
@@ -196,4 +198,26 @@ func checkLimitsFile(b *config.Bootstrap, warn func(string)) error {
 		warn(w)
 	}
 	return err
+}
+
+// judgeLimits says which global rate limits nobody would decide on, as far as the
+// files say.
+func judgeLimits(c *mesh.Config, b *config.Bootstrap) (out []config.Finding) {
+	if b.RateLimits != (config.RateLimits{}) {
+		return nil // else all proxies together
+	}
+	node := b.MeshNode()
+	s := &mesh.Snapshot{Node: node, Config: c, Registry: mesh.NewRegistry(mesh.Known{Node: node, Config: c, Now: time.Now()})}
+	for _, f := range proxy.Undecided(s, b.Clusters) {
+		effect := "every request passes"
+		if f.Global.FailureDeny > 0 {
+			effect = fmt.Sprintf("requests get %d", f.Global.StatusOnError)
+		}
+		out = append(out, config.Finding{
+			File: f.Global.Source.File, Line: f.Global.Source.Line, Severity: config.Warning, Kind: f.Kind, Namespace: f.Namespace, Name: f.Name, Field: "rate_limit_service",
+			Message: fmt.Sprintf("no address is known of %s, so nobody decides and %s: name it in clusters of the bootstrap file, in a CLUSTER patch or as a host of a ServiceEntry, or give rateLimits.config", f.Global.Cluster, effect),
+			Code:    config.ISM0067,
+		})
+	}
+	return out
 }

@@ -33,10 +33,11 @@ Exit status: 0 without an error (with --strict: without a warning either), 1 wit
 			}
 			var node *mesh.Node
 			var unusable error // certificates of the bootstrap file
-			credentials := ""
+			var b *config.Bootstrap
 			if bootstrap != "" {
-				b, warnings, err := config.LoadBootstrap(bootstrap, os.Environ())
-				if err != nil {
+				var warnings []string
+				var err error
+				if b, warnings, err = config.LoadBootstrap(bootstrap, os.Environ()); err != nil {
 					return err
 				}
 				for _, w := range warnings {
@@ -45,14 +46,15 @@ Exit status: 0 without an error (with --strict: without a warning either), 1 wit
 				if err := checkLimitsFile(b, func(w string) { fmt.Fprintf(cmd.ErrOrStderr(), "isthmus: warning: %s\n", w) }); err != nil {
 					return err
 				}
-				node, credentials = b.MeshNode(), b.CredentialDir
+				node = b.MeshNode()
 				_, unusable = loadIdentity(b.Certificates, node, func(message string, args ...any) {
 					fmt.Fprintf(cmd.ErrOrStderr(), "isthmus: warning: %s: %s\n", message, args[1])
 				})
 			}
 			r := config.Load(args, node)
 			if node != nil {
-				r.Add(judgeCredentials(r.Config, node, tls.NewStore(credentials, nil), time.Now())...)
+				r.Add(judgeCredentials(r.Config, node, tls.NewStore(b.CredentialDir, nil), time.Now())...)
+				r.Add(judgeLimits(r.Config, b)...)
 			}
 			if err := printFindings(cmd.OutOrStdout(), r, output); err != nil {
 				return err
