@@ -23,6 +23,7 @@ const (
 	IST0130 Code = "IST0130"
 	IST0132 Code = "IST0132"
 	IST0145 Code = "IST0145"
+	IST0173 Code = "IST0173"
 	IST0177 Code = "IST0177"
 
 	ISM0010 Code = "ISM0010"
@@ -76,6 +77,10 @@ const (
 	ISM0065 Code = "ISM0065"
 	ISM0066 Code = "ISM0066"
 	ISM0067 Code = "ISM0067"
+	ISM0068 Code = "ISM0068"
+	ISM0069 Code = "ISM0069"
+	ISM0070 Code = "ISM0070"
+	ISM0071 Code = "ISM0071"
 )
 
 // CodeTitle is a code with what it means, in a few words.
@@ -93,6 +98,7 @@ var Codes = []CodeTitle{
 	{IST0130, "A rule that is never reached"},
 	{IST0132, "A host that the Gateway does not serve"},
 	{IST0145, "Several Gateways serve one host"},
+	{IST0173, "A subset that selects no endpoint"},
 	{IST0177, "One port, two protocols"},
 	{ISM0001, "Something has no effect, or another one"},
 	{ISM0002, "Worth knowing"},
@@ -152,4 +158,8 @@ var Codes = []CodeTitle{
 	{ISM0065, "A Sidecar's egress that lets nothing in"},
 	{ISM0066, "A service that takes mTLS alone and is not spoken to by it"},
 	{ISM0067, "A global rate limit that nobody decides on"},
+	{ISM0068, "A condition that no request meets"},
+	{ISM0069, "A rewrite or redirect that leads elsewhere than it seems to"},
+	{ISM0070, "An origin that no browser sends"},
+	{ISM0071, "A template that nobody has filled in"},
 }

@@ -13,6 +13,7 @@ import (
 func (c *checker) lintPolicies(node *mesh.Node) {
 	for _, l := range c.authorization {
 		c.lintSelector(l.value.Meta, l.value.Selector, node)
+		lintOperations(l.value, l.doc)
 	}
 	for _, l := range c.peers {
 		c.lintSelector(l.value.Meta, l.value.Selector, node)

@@ -15,7 +15,9 @@ func (c *checker) lintVirtualService(v *mesh.VirtualService, d *document) {
 		c.lintHost(v, d, h, index("hosts", i))
 	}
 	c.lintNamespace(v, d)
-	lintOrder(v, d)
+	if !d.failed() {
+		lintOrder(v, d) // a condition that could not be read is not there
+	}
 	for i, r := range v.HTTP {
 		path := index("http", i)
 		if f := r.Fault; f != nil {
@@ -25,6 +27,10 @@ func (c *checker) lintVirtualService(v *mesh.VirtualService, d *document) {
 		if r.Retries != nil {
 			c.lintRetries(d, r, path)
 		}
+		c.lintMatches(v, d, r, path)
+		lintRewrite(d, r, path)
+		c.lintRedirect(v, d, i)
+		lintOrigins(d, r, path)
 	}
 }
 

@@ -25,6 +25,7 @@ const fewRequests = 100
 // lintDestinationRule looks at the numbers of a rule.
 func (c *checker) lintDestinationRule(r *mesh.DestinationRule, d *document) {
 	endpoints := c.endpointsOf(r.Host)
+	c.lintSubsets(r, d, endpoints)
 	blocks := policyBlocks(r)
 	for _, path := range slices.Sorted(maps.Keys(blocks)) {
 		p := blocks[path]
@@ -32,7 +33,7 @@ func (c *checker) lintDestinationRule(r *mesh.DestinationRule, d *document) {
 			lintPool(d, b, path+".connectionPool")
 		}
 		if b := p.OutlierDetection; b != nil {
-			lintOutliers(d, b, endpoints, path+".outlierDetection")
+			lintOutliers(d, b, len(endpoints), path+".outlierDetection")
 		}
 		c.lintPortLevel(d, r, p, path)
 	}
@@ -155,17 +156,23 @@ func (c *checker) lintPortLevel(d *document, r *mesh.DestinationRule, p *mesh.Tr
 	}
 }
 
-// endpointsOf counts the endpoints that files give a host.
-func (c *checker) endpointsOf(host string) int {
+// lintSubsets names subsets that none of the endpoints is in which files give.
+func (c *checker) lintSubsets(r *mesh.DestinationRule, d *document, endpoints []*mesh.Endpoint) {
+	for i, s := range r.Subsets {
+		if len(endpoints) == 0 || slices.ContainsFunc(endpoints, func(e *mesh.Endpoint) bool { return e.MatchesSubset(s.Labels) }) {
+			continue
+		}
+		d.find(Warning, IST0173, index("subsets", i)+".labels", fmt.Sprintf("none of the %d endpoints that files give %s bears %s: unless gossip brings one, requests for subset %q get 503 UH", len(endpoints), r.Host, labelText(s.Labels), s.Name))
+	}
+}
+
+// endpointsOf returns the endpoints that files give a host.
+func (c *checker) endpointsOf(host string) []*mesh.Endpoint {
 	v, ok := c.known.View(host)
-	if !ok {
-		return 0
+	if !ok || len(v.Ports) == 0 {
+		return nil
 	}
-	p, ok := v.Port(0)
-	if !ok {
-		return 0
-	}
-	return len(c.known.Endpoints(v, p.Number))
+	return c.known.Endpoints(v, v.Ports[0].Number)
 }
 
 // lintWildcards says which rules for single hosts a wildcard one holds beside:

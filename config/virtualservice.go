@@ -244,14 +244,20 @@ func (d *document) namedMatches(m map[string]*networking.StringMatch, path strin
 			case strings.HasPrefix(name, "@request.auth."):
 				d.error(at, "claims of a token cannot be matched yet, so the rule would never hold")
 				continue
-			case name != strings.ToLower(name) || !validLabel(name):
-				d.error(at, fmt.Sprintf("%q is no header name in lower case", name))
+			case name == ":authority" || name == ":path" || name == ":method":
+				d.error(at, "is no header: match on authority, uri or method itself, beside headers")
+				continue
+			case !validLabel(name):
+				d.error(at, fmt.Sprintf("%q is no header name", name))
 				continue
 			}
 		}
 		sm := d.stringMatch(m[name], at)
 		if sm == nil {
 			sm = &mesh.StringMatch{Kind: mesh.MatchPresent}
+		}
+		if header {
+			name = strings.ToLower(name) // as Envoy does
 		}
 		out = append(out, mesh.NamedMatch{Name: name, StringMatch: *sm})
 	}

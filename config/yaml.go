@@ -33,12 +33,18 @@ type document struct {
 // maxNodes bounds what aliases may expand a document to.
 const maxNodes = 2_000_000
 
+// byteOrderMark is what some editors put before a text in UTF-8.
+const byteOrderMark = "\ufeff"
+
 // readFile takes a file apart into its documents.
 func (r *reader) readFile(f File) {
 	fail := func(line int, message string) {
 		r.findings = append(r.findings, Finding{File: f.Name, Line: line, Severity: Error, Message: message})
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(bytes.TrimPrefix(f.Data, []byte("\xef\xbb\xbf"))))
+	// A byte order mark may stand before each document, as where files were put
+	// one behind the other.
+	data := bytes.ReplaceAll(bytes.TrimPrefix(f.Data, []byte(byteOrderMark)), []byte("\n"+byteOrderMark), []byte("\n"))
+	dec := yaml.NewDecoder(bytes.NewReader(data))
 	for {
 		var n yaml.Node
 		err := decodeSafely(dec, &n)
@@ -47,7 +53,7 @@ func (r *reader) readFile(f File) {
 		}
 		if err != nil {
 			line, message := yamlError(err)
-			fail(line, message)
+			fail(line, message+templateHint(f.Data))
 			return
 		}
 		if len(n.Content) == 0 || n.Content[0].Kind == yaml.ScalarNode && n.Content[0].Tag == "!!null" {
@@ -55,7 +61,7 @@ func (r *reader) readFile(f File) {
 		}
 		budget := maxNodes
 		if line, err := sound(n.Content[0], &budget, nil); err != nil {
-			fail(line, err.Error())
+			fail(line, err.Error()+templateHint(f.Data))
 			continue
 		}
 		r.readNode(f.Name, n.Content[0])
@@ -160,6 +166,7 @@ func (r *reader) readNode(file string, n *yaml.Node) {
 	if d.overridden() {
 		return
 	}
+	d.findBlanks()
 	d.read()
 }
 

@@ -1,0 +1,137 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+const webEntry = `apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: web, namespace: prod}
+spec:
+  hosts: [web.test]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 10.0.0.1, labels: {v: a}}, {address: 10.0.0.2, labels: {v: b}}]
+---
+`
+
+func webRoute(rule string) string {
+	return webEntry + "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web, namespace: prod}\nspec:\n  hosts: [web.test]\n  http:\n  - " + rule + "\n"
+}
+
+// TestLint_Never: what no request meets, and what leads elsewhere than it seems
+// to, is named; what is like it and means what it says is not.
+func TestLint_Never(t *testing.T) {
+	match := func(m string) string {
+		return webRoute("match: [{" + m + "}]\n    route: [{destination: {host: web.test}}]")
+	}
+	policy := func(rule string) string {
+		return "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: prod}\nspec:\n  rules: [{" + rule + "}]\n"
+	}
+	gateway := "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw, namespace: prod}\nspec:\n  selector: {a: b}\n  servers:\n  - {port: {number: 80, name: http, protocol: HTTP}, hosts: [web.test]}\n  - {port: {number: 443, name: https, protocol: HTTPS}, hosts: [web.test], tls: {mode: SIMPLE, credentialName: web}}\n"
+	edge := func(rule string) string {
+		return strings.Replace(webRoute(rule), "hosts: [web.test]\n  http", "hosts: [web.test]\n  gateways: [gw]\n  http", 1) + gateway
+	}
+	for _, tt := range []struct {
+		name, text string
+		want       Code // "": none of those below
+	}{
+		{"a path", match("uri: {prefix: /api}"), ""},
+		{"a path without its slash", match("uri: {prefix: api}"), ISM0068},
+		{"a path with a query", match(`uri: {exact: "/a?x=1"}`), ISM0068},
+		{"a path with a space", match(`uri: {exact: "/a b"}`), ISM0068},
+		{"an escaped space", match(`uri: {exact: "/a%20b"}`), ""},
+		{"an escape that is undone", match(`uri: {exact: "/%7Euser"}`), ISM0068},
+		{"a path beyond ASCII", match(`uri: {exact: "/café"}`), ISM0068},
+		{"a dot segment", match("uri: {prefix: /a/../b}"), ISM0068},
+		{"hidden files", match("uri: {prefix: /.well-known/..}"), ""},
+		{"a star", match(`uri: {prefix: "/api/*"}`), ISM0068},
+		{"the star of OPTIONS", match(`uri: {exact: "*"}`), ""},
+		{"an expression", match(`uri: {regex: "^/v[0-9]+/.*$"}`), ""},
+		{"an expression without its slash", match(`uri: {regex: "api/.*"}`), ISM0068},
+		{"any beginning", match(`uri: {regex: ".*/api"}`), ""},
+		{"an alternative", match(`uri: {regex: "(/a|/b)(/.*)?"}`), ""},
+		{"an expression with a query", match(`uri: {regex: "/q\\?x=.*"}`), ISM0068},
+		{"a query that may be missing", match(`uri: {regex: "/q(\\?.*)?"}`), ""},
+		{"a method", match("method: {exact: post}"), ISM0068},
+		{"a method of one's own", match("method: {exact: purge}"), ""},
+		{"a scheme", match("scheme: {exact: HTTPS}"), ISM0068},
+		{"an authority of another host", match("authority: {exact: other.test}"), ISM0068},
+		{"an authority with a port", match(`authority: {exact: "web.test:80"}`), ""},
+		{"an address as authority", match("authority: {exact: 10.0.0.1}"), ""},
+		{"a header that must and must not be", match(`headers: {x-a: {exact: "1"}}, withoutHeaders: {x-a: {}}`), ISM0068},
+		{"a header that must not be so", match(`headers: {x-a: {prefix: a}}, withoutHeaders: {x-a: {exact: ab}}`), ""},
+		{"a header in capitals", match("headers: {X-User: {exact: a}}"), ""},
+
+		{"a rewrite that eats a slash", webRoute("match: [{uri: {prefix: /api/}}]\n    rewrite: {uri: /v1}\n    route: [{destination: {host: web.test}}]"), ISM0069},
+		{"a rewrite that keeps it", webRoute("match: [{uri: {prefix: /api}}]\n    rewrite: {uri: /}\n    route: [{destination: {host: web.test}}]"), ""},
+		{"another dialect's group", webRoute("match: [{uri: {prefix: /api}}]\n    rewrite: {uriRegexRewrite: {match: '^/api/(.*)', rewrite: '/$1'}}\n    route: [{destination: {host: web.test}}]"), ISM0069},
+		{"a redirect to itself", webRoute("match: [{uri: {prefix: /a}}]\n    redirect: {uri: /a/b}"), ISM0069},
+		{"a redirect to another rule", webRoute("match: [{uri: {exact: /a/b}}]\n    directResponse: {status: 200}\n  - match: [{uri: {prefix: /a}}]\n    redirect: {uri: /a/b}"), ""},
+		{"a redirect to another host", webRoute("redirect: {uri: /a, authority: b.test}"), ""},
+		{"https to https", edge("redirect: {scheme: https}"), ISM0069},
+		{"http to https", edge("match: [{port: 80}]\n    redirect: {scheme: https}"), ""},
+
+		{"an origin", webRoute("route: [{destination: {host: web.test}}]\n    corsPolicy: {allowOrigins: [{exact: \"https://a.test:8443\"}, {exact: \"*\"}, {prefix: \"https://b\"}]}"), ""},
+		{"an origin without scheme", webRoute("route: [{destination: {host: web.test}}]\n    corsPolicy: {allowOrigins: [{exact: a.test}]}"), ISM0070},
+		{"an origin with a slash", webRoute("route: [{destination: {host: web.test}}]\n    corsPolicy: {allowOrigins: [{exact: \"https://a.test/\"}]}"), ISM0070},
+		{"an origin with a star", webRoute("route: [{destination: {host: web.test}}]\n    corsPolicy: {allowOrigins: [{exact: \"https://*.test\"}]}"), ISM0070},
+
+		{"a policy's method", policy("to: [{operation: {methods: [get]}}]"), ISM0068},
+		{"a policy's path", policy("to: [{operation: {paths: [api/*]}}]"), ISM0068},
+		{"an expression for a path", policy(`to: [{operation: {paths: ["/a/.*"]}}]`), ISM0068},
+		{"paths of every kind", policy(`to: [{operation: {paths: ["/a*", "*/b", "*", "/c/{*}"], methods: [GET]}}]`), ""},
+		{"a principal that is none", policy("from: [{source: {principals: [prod/web]}}]"), ISM0068},
+		{"principals", policy(`from: [{source: {principals: ["cluster.local/ns/a/sa/b", "*/sa/b", "cluster.local/*"]}}]`), ""},
+
+		{"a template", match(`uri: {prefix: "/{{ .Values.path }}"}`), ISM0071},
+		{"the environment", match(`uri: {prefix: "/${VERSION}"}`), ISM0071},
+		{"braces", webRoute("directResponse: {status: 200, body: {string: '{\"a\": {\"b\": {}}}'}}"), ""},
+
+		{"a subset of nobody", webEntry + "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web, namespace: prod}\nspec:\n  host: web.test\n  subsets: [{name: a, labels: {v: a}}, {name: c, labels: {v: c}}]\n", IST0173},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []Finding
+			r := Read([]File{{Name: "v.yaml", Data: []byte(tt.text)}}, nil)
+			for _, f := range r.Findings {
+				if slices.Contains([]Code{ISM0068, ISM0069, ISM0070, ISM0071, IST0173}, f.Code) {
+					got = append(got, f)
+				}
+			}
+			if tt.want == "" && len(got) > 0 || tt.want != "" && (len(got) != 1 || got[0].Code != tt.want || got[0].Line == 0) || r.HasErrors() {
+				t.Errorf("findings %v, want %q", r.Findings, tt.want)
+			}
+		})
+	}
+}
+
+// TestRead_Template: a file that is no YAML yet is told for what it is.
+func TestRead_Template(t *testing.T) {
+	for _, text := range []string{"{{- if .Values.x }}\n" + webEntry + "{{- end }}\n", strings.Replace(webEntry, "number: 80", "number: {{ .Values.port }}", 1)} {
+		r := Read([]File{{Name: "v.yaml", Data: []byte(text)}}, nil)
+		if !r.HasErrors() || !strings.Contains(r.Findings[0].Message, "it looks like a template") {
+			t.Errorf("findings %v, want the hint at a template", r.Findings)
+		}
+	}
+}
+
+// TestRead_ByteOrderMarks: a file that is put together of several begins each of
+// its documents with one.
+func TestRead_ByteOrderMarks(t *testing.T) {
+	text := "\ufeff" + webEntry + strings.Replace(strings.Replace("\ufeff"+webEntry, "name: web", "name: b", 1), "web.test", "b.test", 1)
+	if r := Read([]File{{Name: "v.yaml", Data: []byte(text)}}, nil); r.HasErrors() || len(r.Config.Services) != 2 {
+		t.Errorf("findings %v, want two services", r.Findings)
+	}
+}
+
+// TestLint_BrokenMatch: no rule is called dead for what a broken condition of an
+// earlier one seems to match.
+func TestLint_BrokenMatch(t *testing.T) {
+	r := Read([]File{{Name: "v.yaml", Data: []byte(webRoute("match: [{uri: {prefix: /a}, headers: {\"x y\": {exact: b}}}]\n    directResponse: {status: 200}\n  - match: [{uri: {prefix: /a}}]\n    directResponse: {status: 201}"))}}, nil)
+	if !r.HasErrors() || slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Code == IST0130 }) {
+		t.Errorf("findings %v, want an error alone", r.Findings)
+	}
+}
