@@ -50,6 +50,12 @@ func (x *exchange) preflight(p *mesh.CORS) bool {
 	return true
 }
 
+// answersPreflight reports whether preflight would answer.
+func (x *exchange) answersPreflight(p *mesh.CORS) bool {
+	origin, _, ok := x.question()
+	return ok && (p.KeepUnmatched || allows(p, origin))
+}
+
 // question returns what a preflight asks about; ok is false if the request is
 // none.
 func (x *exchange) question() (origin, method []byte, ok bool) {

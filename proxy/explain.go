@@ -45,6 +45,10 @@ func (p *Proxy) Explain(q explain.Question) (*explain.Explanation, error) {
 		x.collectPolicies(e)
 		return e, nil
 	}
+	if x.conn.kind == outbound && x.conn.https {
+		x.conn.https = false
+		e.Notes = append(e.Notes, "no route is for TLS connections with the server name "+x.conn.serverName+": what is said here is of the request in plain text, whose scheme is http")
+	}
 	kind, status := x.head(q)
 	if kind == NoError {
 		if x.conn.kind != outbound {
@@ -234,6 +238,8 @@ func (x *exchange) explainRefusal(e *explain.Explanation, k Kind, status int) {
 		e.Reason = x.refusal.Error()
 	case NoRoute:
 		e.Reason = x.whyNoRoute(e)
+	case FaultInjected:
+		e.Status, e.Reason = abortStatus(x.route.fault), "the route's fault aborts every request"
 	case RateLimited:
 		e.Status, e.Reason = x.limited.status, "the bucket of a rate limit is empty"
 	case Misdirected:

@@ -212,8 +212,8 @@ func drawConfig(t *rapid.T, addresses []string) string {
 	match := func() string {
 		var parts []string
 		for _, p := range []string{
-			"uri: {prefix: /a}", "uri: {exact: /a/b}", `uri: {regex: "/[ab]"}`, "method: {exact: GET}", "headers: {x: {exact: one}}", "headers: {x: {prefix: o}}",
-			"withoutHeaders: {y: {exact: two}}", "withoutHeaders: {y: {}}", "queryParams: {q: {exact: v}}", "authority: {prefix: a}", "scheme: {exact: http}", "ignoreUriCase: true",
+			"uri: {prefix: /a}", "uri: {exact: /a/b}", `uri: {regex: "/[ab]"}`, "method: {exact: GET}", "headers: {x: {exact: one}}", "headers: {X: {prefix: o}}",
+			"withoutHeaders: {y: {exact: two}}", "withoutHeaders: {y: {}}", "queryParams: {q: {exact: v}}", "authority: {prefix: a}", "scheme: {exact: http}", "scheme: {exact: https}", "ignoreUriCase: true",
 		} {
 			if rapid.IntRange(0, 4).Draw(t, "condition") == 0 && !slices.ContainsFunc(parts, func(o string) bool { return o[:4] == p[:4] }) {
 				parts = append(parts, p)
@@ -238,6 +238,9 @@ func drawConfig(t *rapid.T, addresses []string) string {
 				}
 				fmt.Fprintf(&b, "    match: [%s]\n", strings.Join(list, ", "))
 			}
+			if rapid.IntRange(0, 3).Draw(t, "cors") == 0 {
+				fmt.Fprintf(&b, "    corsPolicy: {allowOrigins: [{exact: \"http://one\"}]%s}\n", rapid.SampledFrom([]string{"", ", unmatchedPreflights: IGNORE"}).Draw(t, "unmatched"))
+			}
 			switch rapid.IntRange(0, 5).Draw(t, "action") {
 			case 0:
 				fmt.Fprintf(&b, "    redirect: {uri: /moved-%d-%d}\n", i, j)
@@ -249,6 +252,9 @@ func drawConfig(t *rapid.T, addresses []string) string {
 					list = append(list, destination())
 				}
 				fmt.Fprintf(&b, "    route: [%s]\n    headers: {response: {set: {x-route: r%d-%d}}}\n", strings.Join(list, ", "), i, j)
+				if rapid.IntRange(0, 3).Draw(t, "fault") == 0 {
+					fmt.Fprintf(&b, "    fault: {abort: {httpStatus: 418, percentage: {value: %d}}}\n", rapid.SampledFrom([]int{0, 100}).Draw(t, "aborted"))
+				}
 			}
 		}
 		b.WriteString("---\n")
@@ -297,8 +303,14 @@ func TestExplain_AsTraffic(t *testing.T) {
 		for range rapid.IntRange(1, 8).Draw(rt, "requests") {
 			host := rapid.SampledFrom([]string{"a.test", "B.test", "b.test:80", "b.test:81", "c.test.", "v.test", "w.test", "a.other"}).Draw(rt, "host")
 			path := rapid.SampledFrom([]string{"/", "/a", "/A/b", "/a/b", "/a/b?q=v", "/b", "/c?q=%76&q=w", "/a/../b", "/a//b", "/%2e%2e%2fa"}).Draw(rt, "path")
-			method := rapid.SampledFrom([]string{"GET", "PUT", "CONNECT"}).Draw(rt, "method")
+			method := rapid.SampledFrom([]string{"GET", "PUT", "CONNECT", "OPTIONS"}).Draw(rt, "method")
 			q := explain.Question{Listener: rapid.SampledFrom([]string{"outbound", "gateway:80"}).Draw(rt, "listener"), Method: method, URL: "http://" + host + path}
+			if q.Listener == "outbound" && rapid.IntRange(0, 3).Draw(rt, "https") == 0 {
+				q.URL = "https://" + host + path // which is explained as what the application sends
+			}
+			if method == "OPTIONS" {
+				q.Fields = append(q.Fields, explain.Field{Name: "Origin", Value: rapid.SampledFrom([]string{"http://one", "http://two"}).Draw(rt, "origin")}, explain.Field{Name: "access-control-request-method", Value: "GET"})
+			}
 			for _, name := range []string{"x", "y", "Y"} {
 				if rapid.Bool().Draw(rt, "field") {
 					q.Fields = append(q.Fields, explain.Field{Name: name, Value: rapid.SampledFrom([]string{"one", "two", "o"}).Draw(rt, "value")})

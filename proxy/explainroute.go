@@ -90,11 +90,10 @@ func (x *exchange) explainRoute(e *explain.Explanation) Kind {
 	if x.matched != nil {
 		e.Route.Match = describeMatches([]requestMatch{*x.matched})
 	}
-	_, _, preflight := x.question()
 	switch {
-	case r.cors != nil && preflight:
+	case r.cors != nil && x.answersPreflight(r.cors):
 		e.Outcome, e.Answer = explain.Answered, &explain.Answer{Status: 200}
-		e.Notes = append(e.Notes, "a preflight of CORS, which the proxy answers for an origin that the policy knows")
+		e.Notes = append(e.Notes, "a preflight of CORS, which the proxy answers")
 		return NoError
 	case r.redirect != nil:
 		e.Outcome = explain.Redirected
@@ -109,6 +108,9 @@ func (x *exchange) explainRoute(e *explain.Explanation) Kind {
 	x.explainEffects(e)
 	kind := x.explainDestinations(e)
 	x.explainTimes(e)
+	if f := r.fault; f != nil && f.AbortShare >= mesh.AllRequests {
+		return FaultInjected // before any destination is asked
+	}
 	return kind
 }
 

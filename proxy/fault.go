@@ -66,6 +66,14 @@ func (x *exchange) abort(f *mesh.Fault) {
 	case x.dialect != notGRPC:
 		x.sendGRPC(f.AbortGRPC, body)
 	default:
-		x.local(f.AbortGRPC.HTTPStatus(), body)
+		x.local(abortStatus(f), body)
 	}
+}
+
+// abortStatus is the status of HTTP that an abort has, or that means the same.
+func abortStatus(f *mesh.Fault) int {
+	if f.AbortGRPC != 0 {
+		return f.AbortGRPC.HTTPStatus()
+	}
+	return f.AbortStatus
 }
