@@ -134,6 +134,7 @@ type Finding struct {
 	Name      string `json:"name"`
 	Field     string `json:"field"`
 	Message   string `json:"message"`
+	Code      string `json:"code"` // see docs/findings
 }
 
 // Certificate is how one is that the proxy shows, or lives by.

@@ -23,6 +23,17 @@ func (s Severity) String() string { return [...]string{"error", "warning", "info
 // MarshalText writes [Severity.String], in JSON too.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText reads what MarshalText has written.
+func (s *Severity) UnmarshalText(text []byte) error {
+	for _, known := range []Severity{Error, Warning, Info} {
+		if string(text) == known.String() {
+			*s = known
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no severity: error, warning or info", text)
+}
+
 // Finding is one thing to say about the configuration: a line of "isthmus
 // validate".
 type Finding struct {

@@ -187,7 +187,7 @@ func (s *server) Findings() []admin.Finding {
 	out := []admin.Finding{}
 	for _, f := range slices.Concat(s.control.Findings(), s.hurried()) {
 		out = append(out, admin.Finding{
-			File: f.File, Line: f.Line, Severity: f.Severity.String(), Kind: f.Kind, Namespace: f.Namespace, Name: f.Name, Field: f.Field, Message: f.Message,
+			File: f.File, Line: f.Line, Severity: f.Severity.String(), Kind: f.Kind, Namespace: f.Namespace, Name: f.Name, Field: f.Field, Message: f.Message, Code: string(f.Code),
 		})
 	}
 	return out

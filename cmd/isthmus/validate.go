@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,20 +17,34 @@ import (
 )
 
 func newValidateCommand() *cobra.Command {
-	var bootstrap, output string
+	var bootstrap, output, address string
 	var strict bool
 	cmd := &cobra.Command{
-		Use:   "validate [--bootstrap FILE] [-o text|json|sarif] [--strict] PATH...",
+		Use:   "validate [--bootstrap FILE] [-o text|json|sarif] [--strict] PATH... | --admin URL",
 		Short: "Say what is wrong with a configuration, and what will not do what it seems to",
 		Long: `Reads files and folders as "isthmus run" would, and opens no port.
 Each finding ends with a code; docs/findings has a page for it.
+With --admin a running proxy is asked of what it runs with; it measures besides what connecting takes (ISM0048).
 Exit status: 0 without an error (with --strict: without a warning either), 1 with findings, 2 for wrong usage.`,
-		Args: usage(cobra.MinimumNArgs(1)),
+		Args: usage(func(cmd *cobra.Command, args []string) error {
+			if address == "" {
+				return cobra.MinimumNArgs(1)(cmd, args)
+			}
+			if len(args) > 0 || bootstrap != "" {
+				return errors.New("--admin asks a running proxy what it has read: leave out PATH and --bootstrap")
+			}
+			return nil
+		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output != "sarif" {
-				if err := checkOutput(output); err != nil {
+			if output != "text" && output != "json" && output != "sarif" {
+				return usageError{fmt.Errorf("-o %s: write text, json or sarif", output)}
+			}
+			if address != "" {
+				r, err := findingsOf(address)
+				if err != nil {
 					return err
 				}
+				return tellFindings(cmd.OutOrStdout(), r, output, strict)
 			}
 			var node *mesh.Node
 			var unusable error // certificates of the bootstrap file
@@ -56,22 +71,42 @@ Exit status: 0 without an error (with --strict: without a warning either), 1 wit
 				r.Add(judgeCredentials(r.Config, node, tls.NewStore(b.CredentialDir, nil), time.Now())...)
 				r.Add(judgeLimits(r.Config, b)...)
 			}
-			if err := printFindings(cmd.OutOrStdout(), r, output); err != nil {
-				return err
-			}
-			if unusable != nil {
+			err := tellFindings(cmd.OutOrStdout(), r, output, strict)
+			if unusable != nil && (err == nil || errors.Is(err, errFindings)) {
 				return unusable
 			}
-			if r.HasErrors() || strict && r.Count(config.Warning) > 0 {
-				return errFindings
-			}
-			return nil
+			return err
 		},
 	}
+	cmd.Flags().StringVar(&address, "admin", "", "`URL` of a running proxy's admin listener, in the place of PATH")
 	cmd.Flags().StringVar(&bootstrap, "bootstrap", "", "bootstrap `FILE` of the proxy that is to run with it")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, json, or sarif for code review")
 	cmd.Flags().BoolVar(&strict, "strict", false, "warnings fail, too")
 	return cmd
+}
+
+// findingsOf asks a running proxy what it has to say of its configuration.
+func findingsOf(address string) (*config.Result, error) {
+	body, err := (&question{url: address, output: "json"}).ask("/config/findings")
+	if err != nil {
+		return nil, err
+	}
+	r := &config.Result{}
+	if err := json.Unmarshal(body, &r.Findings); err != nil {
+		return nil, fmt.Errorf("%s: not what an isthmus says: %w", address, err)
+	}
+	return r, nil
+}
+
+// tellFindings prints findings; it returns errFindings if they are to fail.
+func tellFindings(w io.Writer, r *config.Result, output string, strict bool) error {
+	if err := printFindings(w, r, output); err != nil {
+		return err
+	}
+	if r.HasErrors() || strict && r.Count(config.Warning) > 0 {
+		return errFindings
+	}
+	return nil
 }
 
 func printFindings(w io.Writer, r *config.Result, output string) error {
