@@ -64,7 +64,7 @@ func (p *Proxy) rooms() (out []LimitState) {
 		if u.room == nil {
 			continue
 		}
-		s := LimitState{Name: k.String(), Kind: "concurrency", Listen: []string{}}
+		s := LimitState{Name: k.String(), Kind: "concurrency", Listen: []string{}, Allowed: u.room.Admitted()}
 		room := math.Floor(u.room.Limit())
 		s.Buckets = []ratelimit.BucketState{{Bucket: mesh.Bucket{MaxTokens: uint32(room)}, Tokens: max(room-float64(u.live.requests.Load()), 0)}}
 		for priority := range mesh.Priority(mesh.Priorities) {

@@ -23,6 +23,7 @@ type Gradient struct {
 	sum   atomic.Int64 // of durations, in ns
 	most  atomic.Int32 // requests that were under way
 
+	let  atomic.Uint64 // through
 	shed [mesh.Priorities]atomic.Uint64
 
 	mu      sync.Mutex    // guards what is below
@@ -67,11 +68,15 @@ var shares = [mesh.Priorities]float64{mesh.P1: 1, mesh.P2: 0.9, mesh.P3: 0.75, m
 // Admit reports whether a request may be sent, with which active are under way.
 func (g *Gradient) Admit(active int32, p mesh.Priority) bool {
 	if float64(active) <= max(g.Limit()*shares[p], 1) {
+		g.let.Add(1)
 		return true
 	}
 	g.shed[p].Add(1)
 	return false
 }
+
+// Admitted returns how many requests were let through.
+func (g *Gradient) Admitted() uint64 { return g.let.Load() }
 
 // Shed returns how many requests of a priority were not let through.
 func (g *Gradient) Shed(p mesh.Priority) uint64 { return g.shed[p].Load() }

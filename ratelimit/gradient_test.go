@@ -72,7 +72,7 @@ func TestGradient_Priorities(t *testing.T) {
 			}
 		}
 	}
-	if g.Shed(mesh.P4) != 4 || g.Shed(mesh.P1) != 1 {
-		t.Errorf("shed %d of P4 and %d of P1, want 4 and 1", g.Shed(mesh.P4), g.Shed(mesh.P1))
+	if g.Shed(mesh.P4) != 4 || g.Shed(mesh.P1) != 1 || g.Admitted() != 14 {
+		t.Errorf("shed %d of P4 and %d of P1, admitted %d; want 4, 1 and 14", g.Shed(mesh.P4), g.Shed(mesh.P1), g.Admitted())
 	}
 }
