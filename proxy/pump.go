@@ -160,10 +160,12 @@ func (x *exchange) pumpOpen(c *upstreamConn) Kind {
 		if in.len() == 0 {
 			in.r, in.w = 0, 0
 		}
-		if x.conn.h2 != nil && x.conn.ended {
+		// Over HTTP/1.1, the end of the connection is none of the body.
+		ended := func() bool { return x.conn.h2 != nil && x.conn.ended }
+		if ended() {
 			continue
 		}
-		if kind := x.fillBody(nil, 0); kind != NoError && !x.conn.ended {
+		if kind := x.fillBody(nil, 0); kind != NoError && !ended() {
 			return kind
 		}
 	}

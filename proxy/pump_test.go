@@ -87,6 +87,40 @@ func TestPump_ClientGone(t *testing.T) {
 	}
 }
 
+// TestPump_HalfABody: a client that ends its side amid a body is done with, whether
+// the upstream says something or not.
+func TestPump_HalfABody(t *testing.T) {
+	for name, body := range map[string]string{
+		"chunked": "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+		"length":  "Content-Length: 1000000\r\n\r\nabc",
+	} {
+		for _, up := range []string{"HTTP/1.1", "HTTP/2"} {
+			t.Run(name+" to "+up, func(t *testing.T) {
+				broken := make(chan error, 1)
+				yaml := entry("s.test", h2Upstream(t, func(_ http.ResponseWriter, r *http.Request) {
+					_, err := io.Copy(io.Discard, r.Body)
+					broken <- err
+				}))
+				if up == "HTTP/2" {
+					yaml = overHTTP2(yaml)
+				}
+				p := serve(t, Options{}, yaml)
+				c, err := net.Dial("tcp", p.address("outbound"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				io.WriteString(c, "POST / HTTP/1.1\r\nHost: s.test\r\n"+body)
+				c.(*net.TCPConn).CloseWrite()
+				if err := await(t, "the upstream to be told", broken); err == nil {
+					t.Error("half a body was taken for the whole")
+				}
+				awaitGone(p)
+			})
+		}
+	}
+}
+
 // retrying503 is a route that tries again whatever is answered with a 503.
 const retrying503 = `route: [{destination: {host: s.test}}], retries: {attempts: 3, retryOn: "503", backoff: 1ms}`
 
