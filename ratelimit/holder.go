@@ -28,18 +28,19 @@ type lease struct {
 	heard    time.Duration // when that was
 	moved    bool          // and it was another home that said so
 
-	used   time.Duration // when a request came last
-	active bool          // it may have tokens or demand
-	short  bool          // the home has less than is wanted: no use in asking before the next round
-	next   time.Duration // when to ask next
-	asked  time.Duration // since when an ask has had no answer; 0: there is none
-	seen   float64       // requests since the last ask of a round
-	since  time.Duration // when that was
-	demand float64       // requests a second, smoothed
-	share  float64       // tokens that were given, a second, smoothed
-	given  float64       // tokens since the last ask of a round
-	known  bool          // a home has ever answered
-	debt   uint32        // tokens taken ahead of a grant that is under way
+	used    time.Duration // when a request came last
+	active  bool          // it may have tokens or demand
+	short   bool          // the home has less than is wanted: no use in asking before the next round
+	next    time.Duration // when to ask next
+	asked   time.Duration // since when an ask has had no answer; 0: there is none
+	seen    float64       // requests since the last ask of a round
+	since   time.Duration // when that was
+	demand  float64       // requests a second, smoothed
+	share   float64       // tokens that were given, a second, smoothed
+	given   float64       // tokens since counted
+	counted time.Duration // when share was reckoned last
+	known   bool          // a home has ever answered
+	debt    uint32        // tokens taken ahead of a grant that is under way
 
 	wait chan struct{} // closed by the next grant; nil: nobody waits for it
 
@@ -110,7 +111,7 @@ func (h *holder) take(now time.Duration, t *taking) (got answer, left uint32, wa
 	defer s.mu.Unlock()
 	l := s.leases.get(t.key)
 	if l == nil {
-		l = s.leases.put(t.key, lease{since: now})
+		l = s.leases.put(t.key, lease{since: now, counted: now})
 	}
 	l.requests, l.unit = t.requests, t.unit
 	if !l.active {
@@ -249,8 +250,12 @@ func (l *lease) endRound(now time.Duration, k leaseKey) leaseAsk {
 	if l.demand += weight * (rate - l.demand); l.seen >= manyRequests {
 		l.demand = max(l.demand, rate)
 	}
-	l.share += weight * (l.given/elapsed - l.share)
-	l.seen, l.given, l.since, l.next = 0, 0, now, now+length
+	if l.asked == 0 { // else nobody knows what is given, and what was stays
+		span := max((now - l.counted).Seconds(), leastRound.Seconds())
+		l.share += (1 - math.Exp(-span/smoothing)) * (l.given/span - l.share)
+		l.given, l.counted = 0, now
+	}
+	l.seen, l.since, l.next = 0, now, now+length
 
 	store := uint32(0)
 	if due := l.demand * length.Seconds(); due >= leastDue {
