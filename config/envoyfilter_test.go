@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -166,10 +168,19 @@ domain: b
 		{"limited and not", "domain: a\ndescriptors:\n- {key: b, rate_limit: {unit: day, requests_per_unit: 1, unlimited: true}}", "3: descriptors[0].rate_limit: unlimited cannot stand beside"},
 		{"a list", "[]", "1: must be a mapping"},
 		{"no YAML", "domain: [", "not YAML"},
+		{"a ConfigMap", "apiVersion: v1\nkind: ConfigMap\ndata: {config.yaml: x}", "1: is a resource of Kubernetes: name a file"},
 	} {
 		if _, _, err := load(tt.text); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: error %v, want %q in it", tt.name, err, tt.want)
 		}
+	}
+}
+
+// TestLoadLimits_NoFile: of the bootstrap file's field, not of --config.
+func TestLoadLimits_NoFile(t *testing.T) {
+	_, _, err := LoadLimits(filepath.Join(t.TempDir(), "none.yaml"))
+	if !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "rateLimits.config: ") {
+		t.Errorf("%v", err)
 	}
 }
 

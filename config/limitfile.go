@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +19,9 @@ import (
 // each domain. Errors, one for each line, name the place; warnings say what is
 // understood and has no effect.
 func LoadLimits(path string) (domains []*mesh.LimitDomain, warnings []string, err error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, nil, fmt.Errorf("rateLimits.config: %w", err)
+	}
 	files, findings := collect([]string{path})
 	if len(findings) > 0 {
 		return nil, nil, fmt.Errorf("rateLimits.config %s: %s", path, findings[0].Message)
@@ -94,6 +98,10 @@ func (r *limitReader) each(n *yaml.Node, path string, known []string, fn func(na
 
 func (r *limitReader) domain(n *yaml.Node) {
 	d := &mesh.LimitDomain{}
+	if child(n, "apiVersion") != nil && child(n, "kind") != nil {
+		r.errorf(n.Line, "", "is a resource of Kubernetes: name a file that has what stands in the data of a ConfigMap, from domain on")
+		return
+	}
 	r.each(n, "", []string{"domain", "descriptors"}, func(name string, v *yaml.Node, at string) {
 		switch name {
 		case "domain":
