@@ -135,3 +135,32 @@ func TestLint_BrokenMatch(t *testing.T) {
 		t.Errorf("findings %v, want an error alone", r.Findings)
 	}
 }
+
+// TestLint_SameSidecars: of two Sidecars for the same workloads the second is
+// named, with the one that wins.
+func TestLint_SameSidecars(t *testing.T) {
+	sidecar := func(name, spec string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: " + name + ", namespace: prod}\nspec: {" + spec + "egress: [{hosts: [\"*/*\"]}]}\n---\n"
+	}
+	r := Read([]File{{Name: "s.yaml", Data: []byte(sidecar("a", "") + sidecar("b", "workloadSelector: {labels: {app: x}}, ") + sidecar("c", ""))}}, nil)
+	var got []string
+	for _, f := range r.Findings {
+		if f.Code == ISM0017 {
+			got = append(got, f.String())
+		}
+	}
+	want := "s.yaml:11: warning: Sidecar prod/c: workloadSelector: a in s.yaml:1 is for the same workloads and wins, being first by file and line; this one has no effect (ISM0017)"
+	if len(got) != 1 || got[0] != want {
+		t.Errorf("findings %q, want %q", got, want)
+	}
+}
+
+// TestLint_MirrorShare: a share below one percent is told as what it is.
+func TestLint_MirrorShare(t *testing.T) {
+	for _, mirror := range []string{"mirror: {host: web.test}\n    mirrorPercentage: {value: 0.5}", "mirrors: [{destination: {host: web.test}, percentage: {value: 0.5}}]"} {
+		r := Read([]File{{Name: "v.yaml", Data: []byte(webRoute("route: [{destination: {host: web.test}}]\n    " + mirror))}}, nil)
+		if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Code == ISM0040 && strings.Contains(f.Message, "one request in 200") }) {
+			t.Errorf("findings %v, want %s", r.Findings, ISM0040)
+		}
+	}
+}

@@ -24,6 +24,13 @@ func (c *checker) lintVirtualService(v *mesh.VirtualService, d *document) {
 			lintShare(d, f.DelayShare, path+".fault.delay.percentage.value")
 			lintShare(d, f.AbortShare, path+".fault.abort.percentage.value")
 		}
+		for _, m := range r.Mirrors {
+			at, one := strings.CutSuffix(m.Field, ".destination")
+			if at += ".percentage.value"; !one {
+				at = path + ".mirrorPercentage.value"
+			}
+			lintShare(d, m.Share, at)
+		}
 		if r.Retries != nil {
 			c.lintRetries(d, r, path)
 		}

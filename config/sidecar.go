@@ -93,12 +93,27 @@ func namespacesOf(own string, hosts []string) []string {
 	return out
 }
 
+// lintSameSidecars names Sidecars that another one for the same workloads beats.
+func (c *checker) lintSameSidecars() {
+	type level struct{ namespace, selector string }
+	first := map[level]*mesh.Sidecar{}
+	for _, l := range c.sidecars {
+		k := level{l.value.Namespace, fmt.Sprint(l.value.Selector)}
+		if o := first[k]; o == nil {
+			first[k] = l.value
+		} else {
+			l.doc.find(Warning, ISM0017, "workloadSelector", fmt.Sprintf("%s in %s is for the same workloads and wins, being first by file and line; this one has no effect", o.Name, o.Source))
+		}
+	}
+}
+
 // lintSidecars names hosts of egress that nothing is within. Many Sidecars name the
 // same, or what is of one namespace.
 func (c *checker) lintSidecars() {
 	if len(c.sidecars) == 0 {
 		return
 	}
+	c.lintSameSidecars()
 	// By namespace, and that of services whose names they bear; "*": all.
 	services, routes := map[string][]*mesh.Service{}, map[string][]*mesh.VirtualService{}
 	for _, s := range c.config.Services {

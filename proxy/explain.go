@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -297,6 +298,11 @@ func (t *table) whyHidden(host string) string {
 		}
 		if named && !mesh.VisibleTo(s.ExportTo, s.Namespace, t.snapshot.Node.Namespace) {
 			return fmt.Sprintf(" that namespace %s may see: %s (%s) is not exported to it", t.snapshot.Node.Namespace, s.Meta, s.Source)
+		}
+	}
+	for _, v := range t.snapshot.Config.VirtualServices {
+		if !mesh.VisibleTo(v.ExportTo, v.Namespace, t.snapshot.Node.Namespace) && slices.ContainsFunc(v.Hosts, func(h string) bool { return mesh.MatchHost(h, host) }) {
+			return fmt.Sprintf(" that namespace %s may see: %s (%s) is not exported to it", t.snapshot.Node.Namespace, v.Meta, v.Source)
 		}
 	}
 	return ""

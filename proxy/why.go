@@ -188,7 +188,7 @@ func (t *trouble) noMore() string {
 	case t.retries.Attempts == 0:
 		return fmt.Sprintf("; after %s there was nobody else to try, or the request may not be sent twice", count(n, "try", "tries"))
 	default:
-		return fmt.Sprintf("; %s were made, the route allows %d retries of what its retryOn names", count(n, "try", "tries"), t.retries.Attempts)
+		return fmt.Sprintf("; %s made, the route allows %d retries of what its retryOn names", count(n, "try was", "tries were"), t.retries.Attempts)
 	}
 }
 
