@@ -101,16 +101,26 @@ func (p *sharedPool) take(u *upstream, t instant) *upstreamConn {
 			p.retire(s)
 			continue
 		}
-		if h := s.h2.Open(u.limits.streams); h != nil {
-			c := upstreamStreams.Get().(*upstreamConn)
-			c.lend(h, s.stream, stallTimeout)
-			c.member, c.shared, c.local, c.opened, c.reused = s.member, s, s.local, s.opened, s.uses > 0
-			s.uses++
+		if c := s.lease(u); c != nil {
 			return c
 		}
 		i++
 	}
 	return nil
+}
+
+// lease leases a stream of the connection; nil if there is no room for one. The
+// caller holds the pool's mu.
+func (s *sharedConn) lease(u *upstream) *upstreamConn {
+	h := s.h2.Open(u.limits.streams)
+	if h == nil {
+		return nil
+	}
+	c := upstreamStreams.Get().(*upstreamConn)
+	c.lend(h, s.stream, stallTimeout)
+	c.member, c.shared, c.local, c.opened, c.reused = s.member, s, s.local, s.opened, s.uses > 0
+	s.uses++
+	return c
 }
 
 // retire takes a connection out: it ends with the last of its requests. The
@@ -195,16 +205,21 @@ func (p *sharedPool) close() {
 	}
 }
 
-// add keeps a new connection.
-func (p *sharedPool) add(s *sharedConn) {
+// add keeps a new connection, of which who has opened it leases the first stream,
+// if asked for: of a member that is gone meanwhile, it carries that and no more.
+func (p *sharedPool) add(s *sharedConn, u *upstream, lease bool) (c *upstreamConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.since = now()
+	if lease {
+		c = s.lease(u)
+	}
 	if p.closed {
 		p.retire(s)
-		return
+		return c
 	}
 	p.conns = append(p.conns, s)
+	return c
 }
 
 // dialTurn returns the dial under way to be waited for, or one for who asks to
@@ -252,23 +267,23 @@ func (u *upstream) leaseStream(m *member, client *stream, t, deadline instant) (
 			return c, nil
 		}
 		start := now()
-		err := u.dialShared(m, d, client, deadline)
+		c, err := u.dialShared(m, d, client, deadline)
 		if hurried := deadline != 0 && deadline < start+u.connectTimeout; err != nil && (hurried || !answers[err.Kind].unsent || err.Kind == Overflow) {
 			m.shared.dialed(nil) // it says more of this request than of the endpoint
 		} else {
 			m.shared.dialed(err)
 		}
-		if err != nil {
-			return nil, err
+		if c != nil || err != nil {
+			return c, err
 		}
 		t = now()
 	}
 }
 
 // dialShared opens a connection, in its turn if the upstream's connections are
-// limited, and keeps it. It opens none if there is room on another one before
-// that.
-func (u *upstream) dialShared(m *member, d *sharedDial, client *stream, deadline instant) *Error {
+// limited, keeps it, and leases a stream of it. It opens none, and returns nothing,
+// if there is room on another one before that.
+func (u *upstream) dialShared(m *member, d *sharedDial, client *stream, deadline instant) (*upstreamConn, *Error) {
 	q := &u.live.queue
 	if u.limits.connections == 0 {
 		q.open.Add(1)
@@ -276,34 +291,34 @@ func (u *upstream) dialShared(m *member, d *sharedDial, client *stream, deadline
 		for place := -1; ; place = 0 {
 			turn, err := q.enter(u, place)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			if turn == nil {
 				break
 			}
 			if kind := q.await(turn, d.room, deadline, client); kind != NoError {
-				return &Error{Kind: kind, Upstream: u.key.String()}
+				return nil, &Error{Kind: kind, Upstream: u.key.String()}
 			}
 			select {
 			case <-turn:
 			default:
-				return nil
+				return nil, nil
 			}
 		}
 	}
 	c, err := u.dial(m, u.connectTimeout, deadline, asHTTP2)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	u.share(c)
-	return nil
+	return u.share(c, true), nil
 }
 
-// share makes a connection carry many requests at a time.
-func (u *upstream) share(c *upstreamConn) {
+// share makes a connection carry many requests at a time; see add.
+func (u *upstream) share(c *upstreamConn, lease bool) *upstreamConn {
 	s := &sharedConn{stream: c.stream, h2: http2.NewClient(http2.Options{}), member: c.member, opened: c.opened, local: c.local}
-	c.member.shared.add(s)
+	leased := c.member.shared.add(s, u, lease)
 	go s.serve(u.keepAliveHTTP2)
+	return leased
 }
 
 // serve reads what comes until the connection is over; a goroutine of its own,

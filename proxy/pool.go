@@ -226,7 +226,7 @@ func (m *member) dialAhead(within instant) bool {
 	case err != nil:
 		return false
 	case speaks == asHTTP2:
-		u.share(c)
+		u.share(c, false)
 	default:
 		u.release(c, now())
 	}
