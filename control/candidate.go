@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -237,6 +238,9 @@ func (c *Controller) Steer(do string) error {
 	c.mu.Lock()
 	t := c.trial
 	err := t.steer(do)
+	if err == nil && c.steered == nil {
+		c.steered = make(chan struct{})
+	}
 	c.mu.Unlock()
 	if err != nil {
 		return err
@@ -244,6 +248,21 @@ func (c *Controller) Steer(do string) error {
 	c.tellTrial(t, canary.Counts{}, canary.Counts{})
 	c.Wake()
 	return nil
+}
+
+// AwaitSteered waits until what Steer has decided holds for requests, or ctx is
+// over.
+func (c *Controller) AwaitSteered(ctx context.Context) {
+	c.mu.Lock()
+	steered := c.steered
+	c.mu.Unlock()
+	if steered == nil {
+		return
+	}
+	select {
+	case <-steered:
+	case <-ctx.Done():
+	}
 }
 
 func (t *trial) steer(do string) error {

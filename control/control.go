@@ -100,10 +100,11 @@ type Controller struct {
 	refused  error            // why the latest snapshot of the files in force was not taken in
 	findings []config.Finding // of the configuration in force; never changed
 	warnings int
-	reload   bool      // the files are to be read again
-	asked    *rollback // to be made; nil: none
-	trial    *trial    // of a candidate; nil: there is none. Only run changes it
-	denied   bool      // the data plane has refused them, so they are tried again; only run looks
+	reload   bool          // the files are to be read again
+	asked    *rollback     // to be made; nil: none
+	steered  chan struct{} // closed when what an operator has decided on the candidate is published; nil: nothing is
+	trial    *trial        // of a candidate; nil: there is none. Only run changes it
+	denied   bool          // the data plane has refused them, so they are tried again; only run looks
 	draining bool
 }
 
@@ -273,7 +274,12 @@ func (c *Controller) step() bool {
 	c.mu.Lock()
 	reload, asked := (c.reload || c.denied) && !c.written, c.asked
 	c.reload, c.asked = (c.reload || c.denied) && c.written, nil
+	steered := c.steered
+	c.steered = nil
 	c.mu.Unlock()
+	if steered != nil {
+		defer close(steered)
+	}
 	before := c.config
 	var next *loaded
 	switch {

@@ -345,6 +345,27 @@ func TestCanary_Promoted(t *testing.T) {
 	}
 }
 
+// TestCanary_Steered: what an operator decides holds for the very next request.
+func TestCanary_Steered(t *testing.T) {
+	answer := func(status int) string {
+		return fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s}\nspec: {hosts: [s.test], http: [{directResponse: {status: %d}}]}\n", status)
+	}
+	p := runProxy(t, "canary: {paths: [candidate], shadow: 1h}\n", map[string]string{"mesh/route.yaml": answer(201)})
+	ask := func(when string, want int) {
+		t.Helper()
+		if status, _ := page("http://"+p.outbound+"/", "s.test"); status != want {
+			t.Errorf("%s: status %d, want %d", when, status, want)
+		}
+	}
+	p.write(t, "candidate/route.yaml", answer(202))
+	eventually(t, "the candidate is in shadow", func() bool { return fetch[admin.Canary](t, p, "GET", "/config/canary").State == canary.Shadow })
+	ask("in shadow", 201)
+	if c := fetch[admin.Canary](t, p, "POST", "/config/canary?do=promote"); c.State != canary.Promoted {
+		t.Errorf("it is %s, want promoted", c.State)
+	}
+	ask("promoted", 202)
+}
+
 // to is a VirtualService that sends to a subset.
 func to(subset string) string {
 	return "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s}\nspec: {hosts: [s.test], http: [{route: [{destination: {host: s.test, subset: " + subset + "}}]}]}\n"

@@ -228,8 +228,19 @@ func (s *server) Canary() admin.Canary {
 	return out
 }
 
-// Steer implements admin.State.
-func (s *server) Steer(do string) error { return s.control.Steer(do) }
+// steerTimeout bounds how long an operator waits for what was decided to hold.
+const steerTimeout = 5 * time.Second
+
+// Steer implements admin.State: who is told that it is done finds it so.
+func (s *server) Steer(do string) error {
+	if err := s.control.Steer(do); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), steerTimeout)
+	defer cancel()
+	s.control.AwaitSteered(ctx)
+	return nil
+}
 
 // Reload implements admin.State.
 func (s *server) Reload() { s.control.Reload() }
