@@ -91,7 +91,7 @@ type replayReport struct {
 
 // replayChange is requests to which the same happens.
 type replayChange struct {
-	What    string `json:"what"` // "route", "destination", "refused", "refused otherwise", "let through"
+	What    string `json:"what"` // "route", "destination", "answer", "refused", "refused otherwise", "let through"
 	Old     string `json:"old"`
 	New     string `json:"new"`
 	Source  string `json:"source,omitempty"` // of what decides now
@@ -192,6 +192,7 @@ type decision struct {
 	reason    string
 	route     string   // "": nobody knows
 	upstreams []string // "outbound|80|v1|host", where it may go; none: nobody knows, or nowhere
+	answer    string   // "301 to /new", of the proxy itself in the place of an upstream; "": none, or nobody knows
 	source    string   // of what decides
 }
 
@@ -205,7 +206,14 @@ func decisionOf(e *explain.Explanation) decision {
 			d.upstreams = append(d.upstreams, fmt.Sprintf("%s|%d|%s|%s", "outbound", to.Port, to.Subset, to.Host))
 		}
 	}
-	if e.Outcome == explain.Refused {
+	if a := e.Answer; a != nil {
+		d.answer = strings.TrimSuffix(fmt.Sprintf("%d to %s", a.Status, a.Location), " to ")
+	}
+	switch {
+	case e.Flag == "FI": // a fault of every request; those of a part are no matter of one
+		d.answer = fmt.Sprintf("%d by a fault", e.Status)
+		d.upstreams = nil
+	case e.Outcome == explain.Refused:
 		d.refusal, d.reason = strconv.Itoa(e.Status)+" "+e.Flag, e.Reason
 		switch {
 		case e.Access != nil && e.Access.Verdict == "refused":
@@ -274,8 +282,10 @@ func (was decision) differs(now decision) (what, old, new string) {
 		return "refused otherwise", reason(was), reason(now)
 	case was.refusal != "":
 		return "", "", ""
-	case was.route != "" && now.route != "" && was.route != now.route && !(place.MatchString(was.route) && slices.Equal(was.upstreams, now.upstreams)):
+	case was.route != "" && now.route != "" && was.route != now.route && !(place.MatchString(was.route) && (was.answer != now.answer || slices.Equal(was.upstreams, now.upstreams))):
 		return "route", was.route, now.route
+	case now.answer != was.answer && (was.answer != "" || len(was.upstreams) > 0) && (now.answer != "" || len(now.upstreams) > 0):
+		return "answer", cmp.Or(was.answer, strings.Join(was.upstreams, " or ")), cmp.Or(now.answer, strings.Join(now.upstreams, " or "))
 	case len(was.upstreams) > 0 && len(now.upstreams) > 0 && !slices.ContainsFunc(was.upstreams, func(u string) bool { return slices.Contains(now.upstreams, u) }):
 		return "destination", strings.Join(was.upstreams, " or "), strings.Join(now.upstreams, " or ")
 	}
@@ -294,7 +304,7 @@ func writeReplay(w io.Writer, r *replayReport) error {
 	}
 	fmt.Fprintf(&b, "\n\n%s  as before\n", share(r.Same))
 	for _, c := range r.Changes {
-		what := map[string]string{"route": "another route", "destination": "another destination", "refused": "REFUSED"}[c.What]
+		what := map[string]string{"route": "another route", "destination": "another destination", "answer": "another answer", "refused": "REFUSED"}[c.What]
 		fmt.Fprintf(&b, "%s  %s: %s -> %s", share(c.Count), cmp.Or(what, c.What), c.Old, c.New)
 		if c.Source != "" && !strings.Contains(c.New, c.Source) {
 			fmt.Fprintf(&b, "  [%s]", c.Source)
