@@ -150,7 +150,8 @@ func (b *endpointBuilder) addEntry(s *Service, host string) {
 	}
 	endpoints := s.Endpoints
 	if len(endpoints) == 0 && s.Selector == nil {
-		if _, _, _, isService := b.serviceName(host); isService {
+		svc, _, _, short := b.serviceName(host)
+		if _, _, full := ServiceOf(host); full || short && b.services[svc] != nil {
 			return // the name of a service: its endpoints are the view's already
 		}
 		endpoints = []*Workload{{Meta: s.Meta, Address: host}}

@@ -201,3 +201,27 @@ func TestLocality_Matches(t *testing.T) {
 		}
 	}
 }
+
+// TestRegistry_DNSHosts: a ServiceEntry without endpoints is asked of DNS by its
+// host, also where that has the shape of a service's short name; one whose host
+// is a service's has the service's endpoints.
+func TestRegistry_DNSHosts(t *testing.T) {
+	entry := func(host string) *Service {
+		return &Service{Meta: Meta{Kind: "ServiceEntry", Namespace: "prod", Name: host}, Hosts: []string{host}, Resolution: ResolveDNS, Ports: []Port{{Number: 80, Name: "http"}}}
+	}
+	r := NewRegistry(Known{
+		Node: &Node{Namespace: "prod", Cluster: "c1"},
+		Config: &Config{Services: []*Service{
+			{Meta: Meta{Kind: "Service", Namespace: "prod", Name: "web"}, Ports: []Port{{Number: 80, Name: "http"}}},
+			entry("api.github.com"), entry("httpbin.org"), entry("backend"), entry("web.prod"), entry("gone.prod.global"),
+		}},
+		Addresses: map[string][]netip.Addr{"httpbin.org": {netip.MustParseAddr("198.51.100.1")}},
+	})
+	if got, want := r.Unresolved(), []string{"api.github.com", "backend", "httpbin.org"}; !slices.Equal(got, want) {
+		t.Errorf("DNS is asked of %q, want %q", got, want)
+	}
+	v, ok := r.View("httpbin.org")
+	if !ok || len(r.Endpoints(v, 80)) != 1 {
+		t.Errorf("httpbin.org has the view %+v, want one endpoint", v)
+	}
+}

@@ -136,10 +136,39 @@ func (t *table) whyEmpty(d *destination) string {
 			return fmt.Sprintf("none of the %d endpoints of %s bears the labels of subset %s", len(all), d.rule.Host, d.rule.Subset)
 		}
 	}
+	if names := t.unanswered(v); ok && len(names) > 0 {
+		return fmt.Sprintf("no endpoint of %s is known: DNS has given no address for %s", d.rule.Host, strings.Join(names, ", "))
+	}
 	if ok && v.Cluster != "" && v.Cluster != t.snapshot.Node.Cluster {
 		return fmt.Sprintf("no endpoint of %s in cluster %s is known: files give none, and gossip has brought none", d.rule.Host, v.Cluster)
 	}
 	return fmt.Sprintf("no endpoint of %s is known: files give none, and gossip has brought none", d.rule.Host)
+}
+
+// unanswered are the names by which a service's ServiceEntries leave its endpoints
+// to DNS.
+func (t *table) unanswered(v *mesh.View) (names []string) {
+	if v == nil {
+		return nil
+	}
+	for _, e := range v.Entries {
+		if e.Resolution != mesh.ResolveDNS && e.Resolution != mesh.ResolveDNSRoundRobin {
+			continue
+		}
+		asked := []string{v.Host}
+		if len(e.Endpoints) > 0 {
+			asked = nil
+		}
+		for _, w := range e.Endpoints {
+			asked = append(asked, mesh.NormalizeHost(w.Address))
+		}
+		for _, name := range asked {
+			if _, found := slices.BinarySearch(t.snapshot.Registry.Unresolved(), name); found && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }
 
 func describeWire(w *wire, u *upstream) string {

@@ -138,7 +138,7 @@ func explainFiles(warn io.Writer, bootstrap string, paths []string, q *explain.Q
 func fromFiles(e *explain.Explanation) []string {
 	for _, d := range e.Destinations {
 		if len(d.Endpoints) == 0 && d.Problem != "" {
-			return []string{"files alone are asked: in a running mesh gossip brings endpoints; --admin asks a proxy that knows them"}
+			return []string{"files alone are asked, and no DNS: in a running mesh both gossip and DNS bring endpoints; --admin asks a proxy that knows them"}
 		}
 	}
 	return nil
