@@ -16,17 +16,6 @@ import (
 	"isthmus/mesh"
 )
 
-// unusedAddress is one that refuses connections.
-func unusedAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func status(reply string) string {
 	line, _, _ := strings.Cut(strings.TrimPrefix(reply, "HTTP/1.1 "), "\r\n")
 	code, _, _ := strings.Cut(line, " ")
@@ -37,7 +26,7 @@ func status(reply string) string {
 // connected to, whatever the method, and marks the first.
 func TestForward_FailsOver(t *testing.T) {
 	up := replying(t, okReply)
-	dead := []string{unusedAddress(t), unusedAddress(t), unusedAddress(t)}
+	dead := []string{deadAddress(t), deadAddress(t), deadAddress(t)}
 	p := serve(t, Options{}, entry("s.test", append(dead, up.address)...))
 	for i := range 20 {
 		request := "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 2\r\n\r\nhi"

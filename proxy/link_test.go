@@ -33,8 +33,10 @@ func announced(cluster string, addrs ...string) []mesh.Endpoint {
 func TestLink(t *testing.T) {
 	near := replying(t, okReply)
 	var dead []string
+	var listen []func() net.Listener
 	for range 10 {
-		dead = append(dead, unusedAddress(t))
+		address, back := reservedPort(t)
+		dead, listen = append(dead, address), append(listen, back)
 	}
 	p := serve(t, Options{}, "", append(announced("c1", near.address), announced("c2", dead...)...)...)
 	ask := func() string {
@@ -65,13 +67,9 @@ func TestLink(t *testing.T) {
 	}
 	// The cluster returns.
 	var served atomic.Int32
-	for _, address := range dead {
-		back, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Skip("a port was taken by somebody else")
-		}
-		defer back.Close()
-		go func() { // ends when back is closed
+	for _, listen := range listen {
+		back := listen()
+		go func() { // ends with the test
 			for {
 				c, err := back.Accept()
 				if err != nil {

@@ -81,7 +81,7 @@ func TestProbe_Sidecar(t *testing.T) {
 
 // TestProbe_ApplicationDown says so, without a probe of a WorkloadGroup.
 func TestProbe_ApplicationDown(t *testing.T) {
-	p := serve(t, Options{Inbound: "127.0.0.1:0"}, ownService(unusedAddress(t)))
+	p := serve(t, Options{Inbound: "127.0.0.1:0"}, ownService(deadAddress(t)))
 	if code, reason := probe(t, p, "own.default:80"); code != "503" || reason != "connection refused" {
 		t.Errorf("%s %s", code, reason)
 	}
@@ -98,8 +98,8 @@ func TestProbe_Gateway(t *testing.T) {
 		code, reason string
 	}{
 		{"all are there", []string{up}, "", "200", ""},
-		{"one is not", []string{unusedAddress(t), up}, "", "200", ""},
-		{"none is", []string{unusedAddress(t)}, "", "503", "connection refused"},
+		{"one is not", []string{deadAddress(t), up}, "", "200", ""},
+		{"none is", []string{deadAddress(t)}, "", "503", "connection refused"},
 		{"none is ready", []string{up}, "probe: GET /: 500", "503", "probe: GET /: 500"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

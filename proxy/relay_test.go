@@ -482,11 +482,11 @@ func TestRelay_Ends(t *testing.T) {
 // TestRelay_Idle: a connection on which something moves one way is not idle.
 func TestRelay_Idle(t *testing.T) {
 	up := byteServer(t, func(c net.Conn) { io.Copy(io.Discard, c); io.WriteString(c, "end") })
-	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB)+policyOf("{connectionPool: {tcp: {idleTimeout: 0.5s}}}"))
+	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB)+policyOf("{connectionPool: {tcp: {idleTimeout: 2s}}}"))
 	c := dialTCP(t, p.address("gateway:80"))
-	for range 20 {
+	for range 25 {
 		io.WriteString(c, "x")
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
 	}
 	c.CloseWrite()
 	if got, err := io.ReadAll(c); err != nil || string(got) != "end" {

@@ -302,7 +302,7 @@ spec: {selector: {app: client}, ports: [{name: http, port: 80, targetPort: %d}]}
 		}
 	})
 	t.Run("application down", func(t *testing.T) {
-		publish(t, p, service("web", unusedAddress(t)))
+		publish(t, p, service("web", deadAddress(t)))
 		if got := exchangeRaw(t, p.address("inbound"), get("web"), whole(1)); status(got) != "503" || !strings.Contains(got, "x-isthmus-unsent: true") {
 			t.Errorf("got %q", got)
 		}

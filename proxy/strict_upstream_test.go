@@ -40,25 +40,6 @@ func arrived(t testing.TB, c net.Conn) {
 	}
 }
 
-// deadAddress is an address at which connections are refused: its port is taken,
-// so that nobody else gets it, and nobody listens there.
-func deadAddress(t testing.TB) string {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	at, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("127.0.0.1:%d", at.(*unix.SockaddrInet4).Port)
-}
-
 const tcpClosed = 7 // TCP_CLOSE of linux/tcp_states.h
 
 // asked is one request that has reached a hand, and the connection to answer
