@@ -17,6 +17,10 @@ func (x *exchange) forward() {
 	plan := retryPlan{policy: a.retries, left: a.retries.Attempts}
 	drawn := x.draw()
 	for {
+		if x.conn.h2 != nil && x.conn.h2.Err() != nil {
+			x.refuse(ClientGone) // reset before its turn came: no connection is opened for that
+			return
+		}
 		d, u, m, kind := x.pick(drawn, &plan)
 		if kind == NoError {
 			if kind = x.try(d, u, m, &plan); kind != NoError && !x.replying {

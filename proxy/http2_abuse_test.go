@@ -113,6 +113,30 @@ func (r *rawClient) status(id uint32) string {
 	return "the connection has ended"
 }
 
+// TestHTTP2_ResetBeforeItsTurn: a request that has been reset before it is served
+// costs the upstream nothing (FAULTS 29).
+func TestHTTP2_ResetBeforeItsTurn(t *testing.T) {
+	up := replying(t, okReply)
+	p := serve(t, atEdge(), entry("s.test", up.address)+edge("s.test"))
+	r := dialRaw(t, p.address("gateway:80"))
+	r.ask(1, true)
+	if got := r.status(1); got != "200" {
+		t.Fatal(got)
+	}
+	before := up.requests()
+	for i := range uint32(50) { // which leave, and so come, at once
+		r.ask(2*i+3, true)
+		r.WriteRSTStream(2*i+3, http2.ErrCodeCancel)
+	}
+	r.ask(1001, true)
+	if got := r.status(1001); got != "200" {
+		t.Error(got)
+	}
+	if n := up.requests() - before; n != 1 {
+		t.Errorf("the upstream has got %d requests, want the one that was not reset", n)
+	}
+}
+
 // TestHTTP2_Floods: what costs a client little and us much ends its connection
 // with ENHANCE_YOUR_CALM after a bounded while; others are served meanwhile
 // (FAULTS 29 to 32).
