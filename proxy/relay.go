@@ -355,6 +355,14 @@ func (s *relaySession) forward(d *direction) {
 		switch _, err := from.fill(); {
 		case err == nil, err == errInterrupted:
 		case err == io.EOF:
+			if s.parted.Load() && !d.over && d.frames.between() {
+				// Whoever got our frame has ended its side without an answer, which would
+				// have told the other.
+				if err := d.to.writeBody(goingAway(d.client), false, now()); err != nil {
+					s.failed(err, d.toKind)
+					return
+				}
+			}
 			d.to.closeWrite()
 			if s.websocket {
 				s.half.Store(true)

@@ -448,7 +448,7 @@ func TestUpgrade_Drain(t *testing.T) {
 			if _, err := io.ReadFull(r, make([]byte, len(tt.fromUpstream)+2)); err != nil {
 				t.Fatal(err)
 			}
-			drain := 3 * time.Second
+			drain := 8 * time.Second
 			if tt.closedAt == "" {
 				drain = 100 * time.Millisecond
 			}
@@ -488,6 +488,34 @@ func TestUpgrade_Drain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUpgrade_DrainUnanswered: a client is told with 1001 although the upstream,
+// which was told first, ends its connection without a word.
+func TestUpgrade_DrainUnanswered(t *testing.T) {
+	t.Parallel()
+	up := switching(t, func(_ string, r *bufio.Reader, c *net.TCPConn) {
+		for b := byte(0); b != closeFrame; {
+			var err error
+			if b, err = r.ReadByte(); err != nil {
+				return
+			}
+		}
+		io.ReadFull(r, make([]byte, 7)) // the rest of it: what is unread would make a reset of the end
+	})
+	p := serve(t, Options{}, entry("s.test", up.address))
+	c, r, _ := begin(t, p.address("outbound"), asWebSocket())
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+	defer cancel()
+	drained := make(chan struct{})
+	go func() { // ends with the drain
+		defer close(drained)
+		p.Drain(ctx)
+	}()
+	if b := answerClose(r, c, true); closeCode(b) != 1001 {
+		t.Errorf("the client got % x", b)
+	}
+	<-drained
 }
 
 // answerClose reads frames until one closes the WebSocket, answers it, ends the
