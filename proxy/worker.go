@@ -56,18 +56,19 @@ func (p *workers) serve(j job) {
 	w.next <- j
 }
 
-// run serves streams until nobody has needed the worker for a while.
+// run serves streams until nobody has needed the worker for a while, or one has
+// panicked: the goroutine that sends its body may still use what is the worker's.
 func (w *worker) run() {
 	for j := range w.next {
-		w.serve(j)
+		broken := w.serve(j)
 		w.of.mu.Lock()
 		w.of.busy--
-		closed := w.of.closed
-		if !closed {
+		last := w.of.closed || broken
+		if !last {
 			w.of.idle = append(w.of.idle, w)
 		}
 		w.of.mu.Unlock()
-		if closed {
+		if last {
 			return
 		}
 	}
@@ -104,13 +105,13 @@ func (p *workers) close() {
 	p.idle = nil
 }
 
-// serve carries one exchange over a stream.
-func (w *worker) serve(j job) {
+// serve carries one exchange over a stream. It reports whether that has panicked.
+func (w *worker) serve(j job) (broken bool) {
 	c := &w.conn
 	c.client, c.last, c.aborted = j.client, 0, false
 	c.stream.lend(j.h2, j.under, j.client.patience.write)
 	defer c.close()
-	defer c.recoverStream()
+	defer func() { broken = c.recoverStream(recover()) }()
 	x := exchanges.Get().(*exchange)
 	x.conn = c
 	if kind, status := c.readStream(x); kind != NoError {
@@ -126,6 +127,7 @@ func (w *worker) serve(j job) {
 	if c.aborted {
 		j.h2.Reset(http2.CodeInternal)
 	}
+	return false
 }
 
 // readStream reads a request's head; see readHead.
@@ -159,10 +161,13 @@ func (c *conn) readStream(x *exchange) (Kind, int) {
 	return NoError, 0
 }
 
-// recoverStream keeps one broken request from taking the others along.
-func (c *conn) recoverStream() {
-	if r := recover(); r != nil {
-		c.logPanic(r)
-		c.h2.Reset(http2.CodeInternal)
+// recoverStream keeps one broken request, which has panicked with r unless that
+// is nil, from taking the others along.
+func (c *conn) recoverStream(r any) (broken bool) {
+	if r == nil {
+		return false
 	}
+	c.logPanic(r)
+	c.h2.Reset(http2.CodeInternal)
+	return true
 }

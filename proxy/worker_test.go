@@ -1,0 +1,50 @@
+package proxy
+
+import (
+	"bytes"
+	"log/slog"
+	"testing"
+
+	xhttp2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"isthmus/http2"
+)
+
+// TestWorker_Panic: a worker whose exchange has panicked serves no other, since the
+// goroutine that sends the body may not have ended.
+func TestWorker_Panic(t *testing.T) {
+	var in, head bytes.Buffer
+	in.WriteString(http2.Preface)
+	f := xhttp2.NewFramer(&in, nil)
+	f.WriteSettings()
+	e := hpack.NewEncoder(&head)
+	for _, field := range []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "s.test"}, {Name: ":path", Value: "/"}} {
+		e.WriteField(field)
+	}
+	f.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndHeaders: true, EndStream: true})
+	h := http2.NewServer(http2.Options{MaxStreams: 1})
+	if _, err := h.Receive(in.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+
+	// A proxy without a table: looking for the route panics.
+	var log bytes.Buffer
+	c := &client{proxy: &Proxy{log: slog.New(slog.NewTextHandler(&log, nil))}, listener: &listener{}, patience: &patience{}}
+	p := &workers{}
+	w := &worker{of: p, next: make(chan job, 1)}
+	w.conn.stream = &stream{}
+	p.busy = 1
+	w.next <- job{c, &stream{}, h.Next()}
+	close(w.next)
+	w.run()
+	if len(p.idle) > 0 || p.underWay() != 0 {
+		t.Errorf("%d workers wait and %d are under way, want none", len(p.idle), p.underWay())
+	}
+	if !bytes.Contains(log.Bytes(), []byte("panic while serving a request")) {
+		t.Errorf("the log has %q", log.String())
+	}
+	if !h.Idle() {
+		t.Error("the stream is still open")
+	}
+}
