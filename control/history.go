@@ -160,9 +160,10 @@ const (
 )
 
 // thrifty is Go's GOGC while files are read. Most of what reading makes is forgotten
-// at once: at 100, the default, the process grew larger meanwhile, and was now and
-// then some MiB larger afterwards, for a tenth less of CPU time.
-const thrifty = 50
+// at once: at 100, the default, the process grew larger meanwhile, and was some MiB
+// larger afterwards. Reading 10,000 Services takes 1.1 s of CPU time in the place
+// of 0.9 at 50.
+const thrifty = 20
 
 // beThrifty sets it until the function is called that it returns, unless the
 // environment has set less, or none.
