@@ -190,7 +190,7 @@ func TestDecoder_Bomb(t *testing.T) {
 	}
 }
 
-// TestHuffman_All holds the decoder to x/net's encoder, for each symbol at each
+// TestHuffman_All holds the machine to x/net's encoder, for each symbol at each
 // place that it may begin at.
 func TestHuffman_All(t *testing.T) {
 	for c := range 256 {

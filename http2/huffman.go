@@ -1,9 +1,6 @@
 package http2
 
-import (
-	"encoding/binary"
-	"slices"
-)
+import "slices"
 
 // huffmanLengths are the lengths in bits of the codes of RFC 7541 Appendix B, by
 // symbol. The codes follow from them: they count up, first through the symbols
@@ -34,110 +31,94 @@ const (
 	longestCode = 30
 )
 
-// shortBits is how many bits are looked up at once: the codes of nearly all that
-// heads are made of have five to eight.
-const shortBits = 10
-
-// huffmanCode is one code: the symbol that it stands for, and its length in bits.
-type huffmanCode struct {
-	symbol uint16
-	length uint8
+// huffmanStep is what four bits do to the machine that reads Huffman codes: the
+// code that they perhaps complete, since the shortest has five bits, and where
+// in the next one they end.
+type huffmanStep struct {
+	next   uint8
+	symbol byte
+	what   uint8
 }
 
-// huffmanShort has the code that the next bits begin with, by those bits; of
-// length 0: one that is longer. huffmanLong has the longer ones by their length:
-// the first code of it, and the symbols that it and those behind it stand for.
-var huffmanShort, huffmanLong = buildHuffman()
+const (
+	huffmanSymbol = 1 << iota // symbol is complete
+	huffmanEnd                // the end-of-string symbol is, which must not be (RFC 7541 5.2)
+)
 
-type longCodes struct {
-	first   uint64
-	symbols []uint16
-}
+// huffmanMachine has a state for each place in the tree of codes where a code
+// is not complete, 0 for its root. huffmanStops says where a string may end: at
+// its root, or behind up to seven bits that are all ones, the padding (5.2).
+var huffmanMachine, huffmanStops = buildHuffman()
 
-func buildHuffman() (short [1 << shortBits]huffmanCode, long [longestCode + 1]longCodes) {
-	code := uint64(0)
+func buildHuffman() (machine [256][16]huffmanStep, stops [256]bool) {
+	// children holds the number of a place, or that of a symbol below 0.
+	var children [256][2]int
+	places, code := 1, 0
 	for length := 1; length <= longestCode; length++ {
 		code <<= 1
-		long[length].first = code
 		for symbol, l := range huffmanLengths {
 			if int(l) != length {
 				continue
 			}
-			long[length].symbols = append(long[length].symbols, uint16(symbol))
-			if length <= shortBits {
-				free := shortBits - length
-				for rest := range 1 << free {
-					short[int(code)<<free|rest] = huffmanCode{uint16(symbol), l}
+			at := 0
+			for i := length - 1; i > 0; i-- {
+				child := &children[at][code>>i&1]
+				if *child == 0 {
+					*child = places
+					places++
 				}
+				at = *child
 			}
+			children[at][code&1] = -1 - symbol
 			code++
 		}
 	}
-	return short, long
-}
-
-// nextCode returns the code that bits begin with, from the highest one on.
-func nextCode(bits uint64) huffmanCode {
-	if c := huffmanShort[bits>>(64-shortBits)]; c.length != 0 {
-		return c
-	}
-	return nextLongCode(bits)
-}
-
-func nextLongCode(bits uint64) huffmanCode {
-	for length := shortBits + 1; ; length++ { // the last code of the longest length is all ones
-		l := &huffmanLong[length]
-		if i := bits>>(64-length) - l.first; i < uint64(len(l.symbols)) {
-			return huffmanCode{l.symbols[i], uint8(length)}
+	for state := range machine {
+		for bits := range 16 {
+			step, at := &machine[state][bits], state
+			for i := 3; i >= 0; i-- {
+				at = children[at][bits>>i&1]
+				switch {
+				case at == -1-endOfString:
+					step.what |= huffmanEnd
+					at = 0
+				case at < 0:
+					step.what |= huffmanSymbol
+					step.symbol = byte(-1 - at)
+					at = 0
+				}
+			}
+			step.next = uint8(at)
 		}
 	}
+	for at, bits := 0, 0; bits <= 7; bits++ {
+		stops[at] = true
+		at = children[at][1]
+	}
+	return machine, stops
 }
 
-// appendHuffman decodes a string.
+// appendHuffman decodes a string. Which steps complete a symbol nobody can
+// predict, so none is asked: a symbol is written with each, and counts or is
+// written over.
 func appendHuffman(dst, in []byte) ([]byte, *ConnError) {
-	dst = slices.Grow(dst, len(in)*8/5) // the shortest codes have five bits
+	// The shortest codes have five bits; the last write may be one too many.
+	dst = slices.Grow(dst, len(in)*8/5+1)
 	out, n := dst[:cap(dst)], len(dst)
-	bits, have := uint64(0), 0 // what comes next, in the highest bits, and how many of them are there
-	for len(in) > 0 {
-		if len(in) >= 8 {
-			// The bits behind those that count are those of the byte that comes next.
-			bits |= binary.BigEndian.Uint64(in) >> have
-			in = in[(63-have)>>3:]
-			have |= 56
-		} else {
-			for ; have <= 56 && len(in) > 0; in = in[1:] {
-				bits |= uint64(in[0]) << (56 - have)
-				have += 8
-			}
-		}
-		for have >= longestCode {
-			c := nextCode(bits)
-			if c.symbol == endOfString {
-				return dst, errHuffman // (RFC 7541 5.2)
-			}
-			out[n] = byte(c.symbol)
-			n++
-			bits <<= c.length
-			have -= int(c.length)
-		}
+	state, what := uint8(0), uint8(0)
+	for _, b := range in {
+		s := huffmanMachine[state][b>>4]
+		out[n] = s.symbol
+		n += int(s.what & huffmanSymbol)
+		what |= s.what
+		s = huffmanMachine[s.next][b&15]
+		out[n] = s.symbol
+		n += int(s.what & huffmanSymbol)
+		what |= s.what
+		state = s.next
 	}
-	for have > 0 {
-		padded := bits | ^uint64(0)>>have
-		c := nextCode(padded)
-		if int(c.length) > have {
-			// Not a whole code: up to seven bits that are all ones, the padding (5.2).
-			if have > 7 || padded != ^uint64(0) {
-				return dst, errHuffman
-			}
-			break
-		}
-		if c.symbol == endOfString {
-			return dst, errHuffman
-		}
-		out[n] = byte(c.symbol)
-		n++
-		bits <<= c.length
-		have -= int(c.length)
+	if what&huffmanEnd != 0 || !huffmanStops[state] {
+		return dst, errHuffman
 	}
 	return out[:n], nil
 }
