@@ -10,10 +10,8 @@ import (
 	"cmp"
 	"context"
 	stdtls "crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -53,26 +51,6 @@ type Options struct {
 	MeshTLS func() (*stdtls.Config, error) // how other proxies are asked by mTLS; nil if Node has no identity
 
 	look func(context.Context, health.Job) health.Found // default: a health.Looker's
-}
-
-// Status is what an operator wants to know of it.
-type Status struct {
-	Ready    bool   `json:"ready"`
-	Reason   string `json:"reason,omitempty"` // why not ready
-	Snapshot struct {
-		Number uint64  `json:"number"`
-		Hash   string  `json:"hash"`
-		Age    float64 `json:"age"` // seconds
-		Error  string  `json:"error"`
-
-		Revision uint64 `json:"revision"` // of the configuration; see package history
-		Rollback uint64 `json:"rollback"` // the revision that was brought back; 0: the files are in force
-	} `json:"snapshot"`
-	Warnings  int `json:"warnings"`
-	Endpoints struct {
-		Total int `json:"total"`
-		Ready int `json:"ready"`
-	} `json:"endpoints"`
 }
 
 // Controller makes snapshots.
@@ -246,23 +224,6 @@ func (c *Controller) run(ctx context.Context) {
 	}
 }
 
-// await says when to look again at files that are to be read while somebody is
-// writing them; 0: they can be read, or need not be.
-func (c *Controller) await() time.Duration {
-	c.mu.Lock()
-	due := c.reload || c.denied
-	c.mu.Unlock()
-	if c.written = false; !due {
-		return 0
-	}
-	wait, late := c.settling.Wait()
-	if late != nil {
-		c.note(&c.unused, errors.New(late.String()))
-	}
-	c.written = wait > 0
-	return wait
-}
-
 // tryAgain is when a configuration is published again that the data plane has
 // refused: somebody else may have had a port.
 const tryAgain = 5 * time.Second
@@ -323,192 +284,4 @@ func (c *Controller) step() bool {
 		c.readCandidate()
 	}
 	return !c.denied
-}
-
-// note remembers why something is not used, for Status; nil: it is.
-func (c *Controller) note(reason *error, err error) {
-	c.mu.Lock()
-	said := *reason != nil && err != nil && (*reason).Error() == err.Error()
-	*reason = err
-	c.mu.Unlock()
-	if err != nil && !said {
-		c.log.Error("what is new is not used, the snapshot before stays", "error", err)
-	}
-}
-
-// maxReported bounds how many findings an error tells of.
-const maxReported = 20
-
-// loaded is a configuration that was read, and what is kept of it.
-type loaded struct {
-	config    *mesh.Config
-	files     []history.File // nil: they cannot be kept
-	resources []history.Resource
-	findings  []config.Finding
-	warnings  int
-	err       error // why it must not be used
-
-	origin history.Origin
-	of     uint64 // of FromRollback
-}
-
-// load reads the files. An error lists what is wrong, a line each.
-func (c *Controller) load() *loaded {
-	defer beThrifty()()
-	return c.take(config.Load(c.options.Paths, c.options.Node), history.FromFiles)
-}
-
-// take makes use of what was read.
-func (c *Controller) take(r *config.Result, origin history.Origin) *loaded {
-	c.read += len(r.Resources)
-	l := &loaded{config: r.Config, resources: r.Resources, findings: r.Findings, warnings: r.Count(config.Warning), origin: origin}
-	files := make([]history.File, len(r.Files))
-	for i, f := range r.Files {
-		files[i] = history.File(f)
-	}
-	if files, n, ok := history.Redact(files); ok && n == r.Secrets {
-		l.files = files
-	}
-	var errs []error
-	for _, f := range r.Findings {
-		if f.Severity == config.Error {
-			errs = append(errs, errors.New(f.String()))
-		}
-	}
-	if n := len(errs); n > maxReported {
-		errs = append(errs[:maxReported], fmt.Errorf("and %d more: isthmus validate lists all", n-maxReported))
-	}
-	l.err = errors.Join(errs...)
-	return l
-}
-
-// update publishes a snapshot of what is known now, if it differs from the one
-// before.
-func (c *Controller) update() error {
-	c.mu.Lock()
-	last := c.snapshot
-	c.mu.Unlock()
-	if c.gossip != nil && last != nil && last.Config == c.config {
-		c.gossip.Announce(c.announcements()) // nothing is promised that is not in force
-	}
-	now := time.Now()
-	workloads := probedWorkloads(c.options.Node, c.config)
-	application, probed := c.probes.health(workloads)
-	announced, suspects := c.announced(now, application)
-	known := mesh.Known{
-		Node: c.options.Node, Config: c.config,
-		Announced: announced, Addresses: c.dns.answers(), Probed: probed, Now: now,
-	}
-	if last != nil {
-		known.Previous = last.Registry
-		known.Unreachable = c.probes.unreachable(last.Registry)
-	}
-	reg := mesh.NewRegistry(known)
-	unresolved := reg.Unresolved()
-	candidate := c.candidate(known, reg)
-	if candidate != nil {
-		unresolved = slices.Concat(unresolved, candidate.Registry.Unresolved())
-	}
-	c.dns.watch(unresolved)
-	if last != nil && last.Config == c.config && sameEndpoints(last.Registry, reg) && reflect.DeepEqual(last.Application, application) && sameCandidate(last.Candidate, candidate) {
-		c.probes.watch(workloads, suspects, reg)
-		return nil
-	}
-	s := &mesh.Snapshot{
-		Number: 1, Time: now, Node: c.options.Node, Config: c.config, Registry: reg, Rules: mesh.NewRules(c.options.Node, c.config.DestinationRules),
-		Application: application, Candidate: candidate,
-	}
-	if last != nil {
-		s.Number = last.Number + 1
-	}
-	if err := c.options.Publish(s); err != nil {
-		return err
-	}
-	c.probes.watch(workloads, suspects, reg)
-	c.mu.Lock()
-	c.snapshot = s
-	c.mu.Unlock()
-	if c.gossip != nil {
-		c.Wake() // what is announced follows from the snapshot
-	}
-	c.log.Info("snapshot published", "number", s.Number, "config", s.Config.Hash, "endpoints", len(reg.All()))
-	return nil
-}
-
-// sameEndpoints compares by pointer: a registry keeps those that are equal.
-func sameEndpoints(a, b *mesh.Registry) bool {
-	return slices.Equal(a.All(), b.All()) && reflect.DeepEqual(a.Services(), b.Services())
-}
-
-// announced is what gossip knows, with what probing has found out of members
-// that died, and this proxy's own endpoints. suspects are the endpoints of
-// members that died.
-func (c *Controller) announced(now time.Time, application *mesh.Health) (out []mesh.Endpoint, suspects []health.Subject) {
-	if c.gossip == nil {
-		own := c.ownEndpoints(application)
-		for i := range own {
-			own[i].Source = mesh.SourceFile
-		}
-		return own, nil
-	}
-	for _, a := range c.gossip.Endpoints() {
-		if !a.OwnerDead {
-			out = append(out, a.Endpoint)
-			continue
-		}
-		s := c.probes.subjectOf(&a.Endpoint)
-		suspects = append(suspects, s)
-		if state := c.probes.endpoints.State(s); state.Failing != "" {
-			if now.Sub(state.Since) > dropAfter {
-				continue
-			}
-			a.Unready = fmt.Sprintf("%s died; %s", a.Owner, state.Failing)
-		}
-		out = append(out, a.Endpoint)
-	}
-	return out, suspects
-}
-
-// Snapshot returns the current snapshot.
-func (c *Controller) Snapshot() *mesh.Snapshot {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.snapshot
-}
-
-// Findings returns what there is to say of the configuration in force. The
-// slice must not be changed.
-func (c *Controller) Findings() []config.Finding {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.findings
-}
-
-// Status returns the current state.
-func (c *Controller) Status() Status {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var s Status
-	s.Ready = c.snapshot != nil && !c.draining
-	if c.draining {
-		s.Reason = "draining"
-	}
-	s.Snapshot.Number = c.snapshot.Number
-	s.Snapshot.Hash = c.snapshot.Config.Hash
-	s.Snapshot.Age = time.Since(c.snapshot.Time).Seconds()
-	if err := cmp.Or(c.unused, c.refused); err != nil {
-		s.Snapshot.Error = err.Error()
-	}
-	s.Snapshot.Revision = c.history.Current().Number
-	if h := c.history.Hold(); h.Origin == history.FromRollback {
-		s.Snapshot.Rollback = h.Revision
-	}
-	s.Warnings = c.warnings
-	for _, e := range c.snapshot.Registry.All() {
-		s.Endpoints.Total++
-		if e.Unready == "" {
-			s.Endpoints.Ready++
-		}
-	}
-	return s
 }

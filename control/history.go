@@ -3,8 +3,6 @@ package control
 import (
 	"context"
 	"fmt"
-	"runtime"
-	"runtime/debug"
 	"time"
 
 	"isthmus/config"
@@ -92,25 +90,6 @@ func (c *Controller) revive(number uint64) *loaded {
 	return l
 }
 
-// loadChanged reads the files again. Nil: nothing new is to be published.
-func (c *Controller) loadChanged() *loaded {
-	l := c.load()
-	switch h := c.history.Hold(); {
-	case c.holds(h, l):
-		c.note(&c.unused, nil) // not for an error: somebody wants it so
-		return nil
-	case l.err != nil:
-		c.note(&c.unused, l.err)
-		c.refuse(l, l.err)
-		return nil
-	case l.config.Hash == c.config.Hash: // touched, or put back as they were
-		c.note(&c.unused, nil)
-		c.history.SetHold(history.Hold{})
-		return nil
-	}
-	return l
-}
-
 // accept keeps what has come into force.
 func (c *Controller) accept(l *loaded) {
 	hold := history.Hold{Origin: l.origin}
@@ -148,40 +127,6 @@ func (c *Controller) holds(h history.Hold, files *loaded) bool {
 		return r != nil && r.Config.Hash == h.Against
 	}
 	return h.Against == files.config.Hash
-}
-
-// largeSet is how many resources make it worth to give the memory back that reading
-// them took, several times what stays: the runtime would keep it for minutes, and
-// requests, which allocate nothing, never have it collected. giveBackAfter is when:
-// what is read is compiled, and compared with what others announce, before.
-const (
-	largeSet      = 1000
-	giveBackAfter = time.Second
-)
-
-// thrifty is Go's GOGC while files are read. Most of what reading makes is forgotten
-// at once: at 100, the default, the process grew larger meanwhile, and was some MiB
-// larger afterwards. Reading 10,000 Services takes 1.1 s of CPU time in the place
-// of 0.9 at 50.
-const thrifty = 20
-
-// beThrifty sets it until the function is called that it returns, unless the
-// environment has set less, or none.
-func beThrifty() (enough func()) {
-	before := debug.SetGCPercent(thrifty)
-	if before < thrifty {
-		debug.SetGCPercent(before)
-	}
-	return func() { debug.SetGCPercent(before) }
-}
-
-// giveBack does so if many have been read.
-func (c *Controller) giveBack() {
-	if c.read > largeSet {
-		runtime.GC() // buffers that are kept for the next user go with the second
-		debug.FreeOSMemory()
-	}
-	c.read = 0
 }
 
 // filesHash is that of the files as they are.
