@@ -7,8 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-
-	"isthmus/telemetry"
 )
 
 // maxPage bounds what one request for a part of a list gets.
@@ -76,67 +74,4 @@ func part[T any](w http.ResponseWriter, q url.Values, list []T) ([]T, error) {
 		to = min(from+n, len(list))
 	}
 	return list[from:to], nil
-}
-
-func endpointTexts(b []byte, e *Endpoint) []byte {
-	health := "healthy"
-	if !e.Healthy {
-		health = "unhealthy"
-	}
-	b = texts(b, e.Service, e.Address, e.Cluster, e.Locality, health, e.Reason, e.Source, e.Owner, e.Identity)
-	for k, v := range e.Labels {
-		b = texts(b, k)
-		b[len(b)-1] = '='
-		b = texts(b, v)
-	}
-	return b
-}
-
-func memberTexts(b []byte, m *Member) []byte {
-	b = texts(b, m.Name, m.Cluster, m.Locality, m.Address, m.State, m.Version)
-	if d := m.Digest; d != nil {
-		b = texts(b, d.Hash)
-		if d.Refused {
-			b = texts(b, "refused")
-		}
-		if !d.Ready {
-			b = texts(b, "not ready")
-		}
-	}
-	return b
-}
-
-func routeTexts(b []byte, r *Route) []byte {
-	b = texts(b, r.Listener, r.Host, r.Name, r.Match, r.Source)
-	for _, d := range r.Destinations {
-		b = texts(b, d.Host, d.Subset)
-	}
-	return b
-}
-
-func serviceTexts(b []byte, s *Service) []byte {
-	b = texts(b, s.Name, s.Reason)
-	for _, c := range s.Clusters {
-		b = texts(b, c.Cluster)
-	}
-	return b
-}
-
-func findingTexts(b []byte, f *Finding) []byte {
-	return texts(b, f.File, f.Severity, f.Kind, f.Namespace, f.Name, f.Field, f.Message)
-}
-
-func troubleTexts(b []byte, t *telemetry.Trouble) []byte {
-	b = texts(b, t.ID, strconv.Itoa(t.Status), t.Flags, t.Detail, t.Method, t.Authority, t.Path, t.Listener, t.Peer, t.Identity)
-	b = texts(b, t.Why...)
-	if t.Route != nil {
-		b = texts(b, t.Route.Host, t.Route.Name, t.Route.Source)
-	}
-	if t.Refusal != nil {
-		b = texts(b, t.Refusal.Policy, t.Refusal.Source)
-	}
-	for _, a := range t.Attempts {
-		b = texts(b, a.Upstream, a.Endpoint, a.Cluster)
-	}
-	return b
 }

@@ -148,3 +148,11 @@ func WriteServices(w io.Writer, list []Service) {
 	}
 	t.Flush()
 }
+
+func serviceTexts(b []byte, s *Service) []byte {
+	b = texts(b, s.Name, s.Reason)
+	for _, c := range s.Clusters {
+		b = texts(b, c.Cluster)
+	}
+	return b
+}

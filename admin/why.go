@@ -122,3 +122,18 @@ func WriteTroubles(w io.Writer, list []telemetry.Trouble) {
 	}
 	t.Flush()
 }
+
+func troubleTexts(b []byte, t *telemetry.Trouble) []byte {
+	b = texts(b, t.ID, strconv.Itoa(t.Status), t.Flags, t.Detail, t.Method, t.Authority, t.Path, t.Listener, t.Peer, t.Identity)
+	b = texts(b, t.Why...)
+	if t.Route != nil {
+		b = texts(b, t.Route.Host, t.Route.Name, t.Route.Source)
+	}
+	if t.Refusal != nil {
+		b = texts(b, t.Refusal.Policy, t.Refusal.Source)
+	}
+	for _, a := range t.Attempts {
+		b = texts(b, a.Upstream, a.Endpoint, a.Cluster)
+	}
+	return b
+}
