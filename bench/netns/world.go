@@ -1,22 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
-
-	"isthmus/admin"
 )
 
 // The clusters. Their regions are those of the configuration in seedFolder.
@@ -25,12 +16,6 @@ const (
 	west    = "us-west"
 	europe  = "eu-west"
 )
-
-// domains say which cluster the suffixes of host names mean in us-central.
-const domains = "{cluster.local: us-central, cluster.remote: us-west, cluster.backup: eu-west, cluster.premium: eu-west}"
-
-// podsPerCluster is how many pods with an application each cluster has.
-const podsPerCluster = 2
 
 // Delays of the links in one direction.
 const (
@@ -47,40 +32,6 @@ type world struct {
 	clusters []*cluster
 	links    []*link
 	caller   *pod // a proxy without an application, in us-central
-}
-
-// cluster is a site: a namespace with a bridge for its pods.
-type cluster struct {
-	name  string
-	index int // from 1
-	ns    *namespace
-	pods  []*pod // with an application each
-}
-
-func (c *cluster) subnet() string   { return fmt.Sprintf("10.77.%d.0/24", c.index) }
-func (c *cluster) router() string   { return fmt.Sprintf("10.77.%d.1", c.index) }
-func (c *cluster) locality() string { return c.name + "1/" + c.name + "1-a" }
-
-// pod is a namespace with a proxy and, for all but the callers', an
-// application.
-type pod struct {
-	name    string
-	address string
-	cluster *cluster
-	ns      *namespace
-	client  *http.Client // for admin and control, from within the pod
-
-	app, proxy *process
-}
-
-// setup is the configuration that a scenario runs with.
-type setup struct {
-	services []string // that have sidecars, and so are known to all by gossip
-	mesh     string   // resources that every proxy reads
-	caller   string   // resources that the callers' proxy reads besides
-
-	labels    map[string]string // of every pod, besides
-	bootstrap string            // fields of every proxy's bootstrap file, besides
 }
 
 // newWorld makes namespaces and links; nothing runs in them yet.
@@ -126,62 +77,6 @@ func (w *world) build() (err error) {
 		w.links = append(w.links, l)
 	}
 	return nil
-}
-
-// build makes the cluster's namespace, its bridge and its pods.
-func (c *cluster) build() (err error) {
-	if c.ns, err = newNamespace(c.name); err != nil {
-		return err
-	}
-	if err := c.ns.set("ipv4/ip_forward", "1"); err != nil {
-		return err
-	}
-	for _, args := range []string{
-		"link add br0 type bridge",
-		"address add " + c.router() + "/24 dev br0",
-		"link set br0 up",
-	} {
-		if err := c.ns.ip(strings.Fields(args)...); err != nil {
-			return err
-		}
-	}
-	for i := range podsPerCluster {
-		p, err := c.addPod(fmt.Sprint(i), 10+i)
-		if err != nil {
-			return err
-		}
-		c.pods = append(c.pods, p)
-	}
-	return nil
-}
-
-// addPod makes a pod's namespace and its cable to the bridge.
-func (c *cluster) addPod(suffix string, host int) (*pod, error) {
-	p := &pod{name: c.name + "-" + suffix, address: fmt.Sprintf("10.77.%d.%d", c.index, host), cluster: c}
-	var err error
-	if p.ns, err = newNamespace(p.name); err != nil {
-		return nil, err
-	}
-	p.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return p.ns.dial(ctx, address) },
-	}}
-	veth := "pod-" + suffix
-	if err := c.ns.ip("link", "add", veth, "type", "veth", "peer", "name", "eth0", "netns", p.ns.name); err != nil {
-		return p, err
-	}
-	if err := c.ns.ip("link", "set", veth, "master", "br0", "up"); err != nil {
-		return p, err
-	}
-	for _, args := range []string{
-		"address add " + p.address + "/24 dev eth0",
-		"link set eth0 up",
-		"route add default via " + c.router(),
-	} {
-		if err := p.ns.ip(strings.Fields(args)...); err != nil {
-			return p, err
-		}
-	}
-	return p, nil
 }
 
 // close ends all processes, links and namespaces.
@@ -272,107 +167,6 @@ func (w *world) start(ctx context.Context, s setup) error {
 	return w.settled(ctx, s)
 }
 
-// configure writes what the proxies read.
-func (w *world) configure(s setup) error {
-	var known strings.Builder
-	for _, name := range s.services {
-		known.WriteString(serviceResource(name))
-	}
-	for file, text := range map[string]string{"mesh/services.yaml": known.String(), "mesh/rules.yaml": s.mesh, "caller/rules.yaml": s.caller} {
-		file = filepath.Join(w.dir, file)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			return err
-		}
-		if err := replaceFile(file, text); err != nil {
-			return err
-		}
-	}
-	for _, p := range w.pods() {
-		if err := os.WriteFile(w.bootstrapFile(p), []byte(w.bootstrap(p, s)), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// replaceFile writes a file that a proxy may be reading: it sees the one before
-// or the new one.
-func replaceFile(file, text string) error {
-	if err := os.WriteFile(file+".new", []byte(text), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(file+".new", file)
-}
-
-// serviceResource is a Service whose pods bear its name as a label.
-func serviceResource(name string) string {
-	return fmt.Sprintf(`apiVersion: v1
-kind: Service
-metadata: {name: %s, namespace: production}
-spec:
-  selector: {%s: "yes"}
-  ports: [{name: http, port: 80, targetPort: %d}]
----
-`, name, name, servicePort(name))
-}
-
-func (w *world) bootstrapFile(p *pod) string { return filepath.Join(w.dir, p.name+".yaml") }
-
-func (w *world) bootstrap(p *pod, s setup) string {
-	labels := map[string]string{"pod": p.name}
-	maps.Copy(labels, s.labels)
-	if p != w.caller {
-		for _, name := range s.services {
-			labels[name] = "yes"
-		}
-	}
-	text, _ := json.Marshal(labels) // a map of strings
-	var join []string
-	for _, c := range w.clusters {
-		join = append(join, c.pods[0].address+":7946")
-	}
-	return fmt.Sprintf(`node:
-  name: %s
-  address: %s
-  cluster: %s
-  locality: %s
-  namespace: production
-  labels: %s
-domains: %s
-listeners:
-  outbound: 127.0.0.1:15001
-  inbound: 0.0.0.0:15006
-  gateway: {bind: 127.0.0.1}
-  admin: 127.0.0.1:15000
-  metrics: ""
-gossip:
-  bind: 0.0.0.0:7946
-  advertise: %s:7946
-  join: [%s]
-  keys: [gossip.key]
-%s`, p.name, p.address, p.cluster.name, p.cluster.locality(), text, domains, p.address, strings.Join(join, ", "), s.bootstrap)
-}
-
-// startPod starts what runs in a pod.
-func (w *world) startPod(p *pod) (err error) {
-	log := filepath.Join(w.dir, p.name+".log")
-	config := []string{"--config", filepath.Join(w.dir, "mesh")}
-	if p == w.caller {
-		config = append(config, "--config", filepath.Join(w.dir, "caller"))
-	} else if p.app, err = startProcess(p.ns, "the application of "+p.name, log, w.self, "-app", p.name); err != nil {
-		return err
-	}
-	p.proxy, err = startProcess(p.ns, "the proxy of "+p.name, log, append([]string{w.isthmus, "run", "--bootstrap", w.bootstrapFile(p)}, config...)...)
-	return err
-}
-
-// kill ends what runs in a pod, without warning.
-func (p *pod) kill() {
-	p.proxy.kill()
-	p.app.kill()
-	p.proxy, p.app = nil, nil
-}
-
 // stop kills everything that runs, and forgets how the links were.
 func (w *world) stop() {
 	for _, p := range w.pods() {
@@ -431,50 +225,6 @@ func poll(ctx context.Context, what string, f func() error) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// endpoints is what the pod's proxy says of all endpoints.
-func (p *pod) endpoints() ([]admin.Endpoint, error) {
-	var list []admin.Endpoint
-	return list, p.ask("GET", "http://127.0.0.1:15000/endpoints?format=json", nil, &list)
-}
-
-// turn turns the knobs of one of the pod's services; its counts begin anew.
-func (p *pod) turn(service string, k knobs) error {
-	return p.ask("PUT", fmt.Sprintf("http://127.0.0.1:%d/%s", controlPort, service), k, nil)
-}
-
-// counts is what one of the pod's services has seen.
-func (p *pod) counts(service string) (counts, error) {
-	var c counts
-	return c, p.ask("GET", fmt.Sprintf("http://127.0.0.1:%d/%s", controlPort, service), nil, &c)
-}
-
-// ask sends a request from within the pod, past the proxy.
-func (p *pod) ask(method, url string, body, answer any) error {
-	text, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequest(method, url, bytes.NewReader(text))
-	if err != nil {
-		return err
-	}
-	res, err := p.client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	data, err := io.ReadAll(res.Body)
-	switch {
-	case err != nil:
-		return err
-	case res.StatusCode != http.StatusOK:
-		return fmt.Errorf("%s %s in %s: %s: %s", method, url, p.name, res.Status, data)
-	case answer == nil:
-		return nil
-	}
-	return json.Unmarshal(data, answer)
 }
 
 // turnAll turns the knobs of a service everywhere.
