@@ -1,0 +1,155 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"isthmus/auth"
+	"isthmus/mesh"
+	"isthmus/ratelimit"
+)
+
+// Publish compiles a snapshot, opens the gateway ports that it newly needs and
+// lets requests have it. On an error nothing changes: requests go on with the
+// snapshot before.
+func (p *Proxy) Publish(s *mesh.Snapshot) error {
+	t, candidate := compile(s, p.options), compileTrial(s, p.options)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return errors.New("the proxy has been closed")
+	}
+	opened, err := p.openGateways(s)
+	if err != nil {
+		for _, name := range opened {
+			p.closeListener(name)
+		}
+		return err
+	}
+	askers := map[string]*auth.Asker{}
+	t.access = p.compileAccess(s, askers)
+	if candidate != nil {
+		candidate.access = p.compileAccess(candidate.snapshot, askers)
+	} else {
+		p.endTrial(t)
+	}
+	gone := p.keepAskers(askers)
+	rules, silent := p.compileTracing(s)
+	t.tracing = rules
+	p.useMetrics(t)
+	if candidate != nil {
+		candidate.tracing, candidate.tags = rules, t.tags
+	}
+	p.carryOver(t)
+	old := p.table.Load()
+	if old != nil {
+		t.keepTerminators(old)
+	}
+	services := map[string]*ratelimit.Service{}
+	p.compileLimits(t, services, old.trialTable(), old)
+	if candidate != nil {
+		p.compileLimits(candidate, services, old.trialTable(), t)
+	}
+	unasked := p.keepServices(services)
+	if candidate != nil {
+		p.try(t, candidate)
+	}
+	p.table.Store(t)
+	if old == nil {
+		close(p.begun)
+	}
+	select {
+	case p.published <- struct{}{}:
+	default: // the sweeper will see the newest
+	}
+	p.keys.Retain(t.tokens(), candidate.tokens())
+	for _, a := range gone {
+		go a.Close() // which waits for the requests of the table before
+	}
+	for _, e := range silent {
+		go e.Close()
+	}
+	for _, s := range unasked {
+		go s.Close() // likewise
+	}
+	p.forgetReach(t)
+	p.closeGateways(s)
+	for _, l := range p.listeners {
+		l.expectSilence(l.kind == gateway && t.gateways[l.port].raw())
+		l.begin()
+	}
+	return nil
+}
+
+// carryOver makes anew, in the new table, every upstream that the old one had
+// in use, so that hosts and connections live on. The caller holds mu.
+func (p *Proxy) carryOver(t *table) {
+	kept := map[upstreamKey]*upstream{}
+	for k, old := range p.upstreams {
+		if target := t.targets[k]; target != nil {
+			u := newUpstream(target, &p.options, t.caller, old)
+			target.upstream.Store(u)
+			kept[k] = u
+			continue
+		}
+		old.close()
+	}
+	p.upstreams = kept
+}
+
+// makeUpstream makes the upstream of a target that is used for the first time.
+func (p *Proxy) makeUpstream(of *table, t *target) *upstream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if u := t.upstream.Load(); u != nil {
+		return u
+	}
+	if of.candidate {
+		return p.makeCandidate(of, t)
+	}
+	u := newUpstream(t, &p.options, of.caller, p.upstreams[t.key])
+	t.upstream.Store(u)
+	if p.table.Load() == of {
+		p.upstreams[t.key] = u
+	}
+	return u
+}
+
+func gatewayName(port uint32) string { return "gateway:" + strconv.FormatUint(uint64(port), 10) }
+
+// openGateways opens the ports that a snapshot needs and that are not open,
+// and returns the names of those. The caller holds mu.
+func (p *Proxy) openGateways(s *mesh.Snapshot) (opened []string, err error) {
+	for _, port := range gatewayPorts(s) {
+		name := gatewayName(port)
+		if p.listeners[name] != nil {
+			continue
+		}
+		bound := port
+		if b, ok := p.options.GatewayPorts[port]; ok {
+			bound = b
+		}
+		address := net.JoinHostPort(p.options.GatewayBind, strconv.FormatUint(uint64(bound), 10))
+		if err := p.listenLocked(name, address, gateway, port); err != nil {
+			return opened, fmt.Errorf("open port %d of a Gateway: %w", port, err)
+		}
+		opened = append(opened, name)
+	}
+	return opened, nil
+}
+
+// closeGateways closes the ports that a snapshot no longer wants. The caller
+// holds mu.
+func (p *Proxy) closeGateways(s *mesh.Snapshot) {
+	want := map[string]bool{}
+	for _, port := range gatewayPorts(s) {
+		want[gatewayName(port)] = true
+	}
+	for name, l := range p.listeners {
+		if l.kind == gateway && !want[name] {
+			p.closeListener(name)
+		}
+	}
+}
