@@ -54,6 +54,10 @@ func FuzzRead(f *testing.F) {
 			f.Add(file.Data)
 		}
 	}
+	f.Add([]byte(mergedRoutes))
+	for _, text := range bombs {
+		f.Add([]byte(text))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := Read([]File{{Name: "fuzz.yaml", Data: data}}, nil)
 		for _, finding := range r.Findings {

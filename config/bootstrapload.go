@@ -85,8 +85,7 @@ func (l *bootstrapLoader) read(b *Bootstrap) error {
 		return nil
 	}
 	root := doc.Content[0]
-	budget := maxNodes
-	if line, err := sound(root, &budget, nil); err != nil {
+	if _, line, err := expand(root); err != nil {
 		l.lines[""] = line
 		return l.fail("", "%s", err)
 	}

@@ -158,6 +158,9 @@ func describe(n *yaml.Node) string {
 	case yaml.SequenceNode:
 		return "a list"
 	}
+	if n.Tag == "!!null" {
+		return "nothing"
+	}
 	return strconv.Quote(n.Value)
 }
 

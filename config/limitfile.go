@@ -44,8 +44,7 @@ func readLimits(path string, data []byte) ([]*mesh.LimitDomain, []string, error)
 		if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
 			continue
 		}
-		budget := maxNodes
-		if line, err := sound(doc.Content[0], &budget, nil); err != nil {
+		if _, line, err := expand(doc.Content[0]); err != nil {
 			r.errorf(line, "", "%s", err)
 			continue
 		}

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -20,41 +22,41 @@ const meshConfigKey = "mesh"
 // are normalised. It reports whether there is any of that. The text is YAML within
 // YAML: line is where it begins.
 func (d *document) meshConfig(text string, line int) (used bool) {
-	var root yaml.Node
 	path := "data." + meshConfigKey
-	if err := yaml.Unmarshal([]byte(text), &root); err != nil {
-		d.error(path, "is not YAML: "+err.Error())
+	root, at, err := inner(text, line)
+	if err != nil {
+		d.errorAt(at, path, err.Error())
 		return true
 	}
-	if len(root.Content) == 0 {
+	if root == nil {
 		return false
 	}
-	shift(&root, line)
-	if n := child(root.Content[0], "pathNormalization"); n != nil {
+	if n := child(root, "pathNormalization"); n != nil {
 		used = true
 		var p meshconfig.MeshConfig_ProxyPathNormalization
 		d.places[path+".pathNormalization"] = n.Line
 		d.message(n, p.ProtoReflect(), path+".pathNormalization")
 		d.pathNormalization(&p, path+".pathNormalization.normalization")
 	}
-	if n := child(root.Content[0], "defaultConfig"); n != nil {
+	if n := child(root, "defaultConfig"); n != nil {
 		if n = child(n, "tracing"); n != nil {
 			used = true
 			d.tracingConfig(n, path+".defaultConfig.tracing")
 		}
 	}
-	if n := child(root.Content[0], "defaultProviders"); n != nil {
+	if n := child(root, "defaultProviders"); n != nil {
 		var p meshconfig.MeshConfig_DefaultProviders
 		d.message(n, p.ProtoReflect(), path+".defaultProviders")
 		d.reader.config.DefaultCollectors = p.Tracing
 	}
-	used = d.meshAccessLog(root.Content[0], path) || used
-	list := child(root.Content[0], "extensionProviders")
+	used = d.meshAccessLog(root, path) || used
+	list := child(root, "extensionProviders")
 	if list == nil {
 		return used
 	}
 	for i, item := range list.Content {
 		at := fmt.Sprintf("%s.extensionProviders[%d]", path, i)
+		item = resolve(item)
 		collector := child(item, "zipkin") != nil || child(item, "opentelemetry") != nil
 		if child(item, "envoyExtAuthzHttp") == nil && child(item, "envoyExtAuthzGrpc") == nil && !collector {
 			continue
@@ -81,6 +83,24 @@ func (d *document) pathNormalization(p *meshconfig.MeshConfig_ProxyPathNormaliza
 	case meshconfig.MeshConfig_ProxyPathNormalization_DECODE_AND_MERGE_SLASHES:
 		d.reader.config.PathNormalization = mesh.PathsDecodedOnce
 	}
+}
+
+// inner reads YAML that stands within YAML, from a line on. It is nil where nothing
+// is said; line is that of what is wrong.
+func inner(text string, from int) (root *yaml.Node, line int, err error) {
+	var doc yaml.Node
+	if err := decodeSafely(yaml.NewDecoder(strings.NewReader(text)), &doc); err != nil && !errors.Is(err, io.EOF) {
+		line, message := yamlError(err)
+		return nil, from + line, errors.New(message)
+	}
+	if len(doc.Content) == 0 {
+		return nil, 0, nil
+	}
+	shift(&doc, from)
+	if _, line, err := expand(doc.Content[0]); err != nil {
+		return nil, line, err
+	}
+	return doc.Content[0], 0, nil
 }
 
 // shift moves the lines of nodes.

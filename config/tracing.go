@@ -119,15 +119,14 @@ func (d *document) tracingConfig(n *yaml.Node, path string) {
 // tracingText reads the tracing configuration from a text of a ConfigMap, which is
 // YAML within YAML, and reports whether there is one.
 func (d *document) tracingText(key, text string) bool {
-	var root yaml.Node
-	if yaml.Unmarshal([]byte(text), &root) != nil || len(root.Content) == 0 {
-		return false
+	root, _, err := inner(text, child(child(d.root, "data"), key).Line)
+	if err != nil {
+		return false // a text of somebody else's
 	}
-	n := child(root.Content[0], "tracing")
+	n := child(root, "tracing")
 	if n == nil {
 		return false
 	}
-	shift(n, child(child(d.root, "data"), key).Line)
 	d.tracingConfig(n, "data."+key+".tracing")
 	return true
 }

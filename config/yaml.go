@@ -59,10 +59,13 @@ func (r *reader) readFile(f File) {
 		if len(n.Content) == 0 || n.Content[0].Kind == yaml.ScalarNode && n.Content[0].Tag == "!!null" {
 			continue
 		}
-		budget := maxNodes
-		if line, err := sound(n.Content[0], &budget, nil); err != nil {
+		told, line, err := expand(n.Content[0])
+		if err != nil {
 			fail(line, err.Error()+templateHint(f.Data))
 			continue
+		}
+		for _, o := range told {
+			r.findings = append(r.findings, Finding{File: f.Name, Line: o.line, Severity: Info, Field: o.key, Message: o.text()})
 		}
 		r.readNode(f.Name, n.Content[0])
 	}
@@ -114,8 +117,16 @@ func sound(n *yaml.Node, budget *int, within []*yaml.Node) (line int, err error)
 			if k.Kind != yaml.ScalarNode {
 				return k.Line, errors.New("a key must be a string")
 			}
-			if before, ok := seen[k.Value]; ok {
+			before, twice := seen[k.Value]
+			switch {
+			case twice && k.Tag == mergeKey:
+				return k.Line, errSecondMerge
+			case twice:
 				return k.Line, fmt.Errorf("key %q is given twice, first in line %d", k.Value, before)
+			case k.Tag == mergeKey:
+				if line, err := mergeable(n.Content[i+1]); err != nil {
+					return line, err
+				}
 			}
 			seen[k.Value] = k.Line
 		}

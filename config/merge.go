@@ -1,0 +1,125 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// mergeKey is the key whose value's keys stand in its mapping as well: <<: *name
+// (YAML's merge key, https://yaml.org/type/merge.html).
+const mergeKey = "!!merge"
+
+// expand makes a document ready to be read: it refuses what the YAML library lets
+// pass (see [sound]), and puts what merge keys name in their place. Who reads the
+// document sees neither; the keys bear the line where they are written. It returns
+// the line of what is wrong, and the places where kubectl reads something else.
+func expand(root *yaml.Node) (told []overtaken, line int, err error) {
+	budget := maxNodes
+	if line, err := sound(root, &budget, nil); err != nil {
+		return nil, line, err
+	}
+	m := merger{done: map[*yaml.Node]bool{}}
+	m.expand(root)
+	return m.told, 0, nil
+}
+
+// overtaken is a key that stands before the merge key whose mapping has it, too. It
+// wins, as the specification has it; for kubectl's library the later one does.
+type overtaken struct {
+	key    string
+	line   int
+	merged int // line of the other
+}
+
+type merger struct {
+	done map[*yaml.Node]bool // mappings may be there several times, by aliases
+	told []overtaken
+}
+
+// expand replaces the merge keys of a node and of all below it. What it makes is no
+// larger than what sound has counted, since that has followed the same aliases.
+func (m *merger) expand(n *yaml.Node) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if m.done[n] {
+		return
+	}
+	m.done[n] = true
+	for _, c := range n.Content {
+		m.expand(c)
+	}
+	if n.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i < len(n.Content); i += 2 {
+		if n.Content[i].Tag == mergeKey {
+			m.merge(n, i)
+			return // there is only one
+		}
+	}
+}
+
+// merge puts the mappings that the merge key at a place names in its place: a
+// mapping's own keys win, then those of the earlier one.
+func (m *merger) merge(n *yaml.Node, at int) {
+	own := map[string]int{} // key -> its place; -1: it is merged
+	for i := 0; i < len(n.Content); i += 2 {
+		own[n.Content[i].Value] = i
+	}
+	var merged []*yaml.Node
+	for _, from := range mappingsOf(n.Content[at+1]) {
+		for i := 0; i < len(from.Content); i += 2 {
+			k := from.Content[i]
+			place, ok := own[k.Value]
+			if !ok {
+				own[k.Value] = -1
+				merged = append(merged, k, from.Content[i+1])
+			} else if place >= 0 && place < at {
+				m.told = append(m.told, overtaken{k.Value, n.Content[place].Line, k.Line})
+			}
+		}
+	}
+	content := make([]*yaml.Node, 0, len(n.Content)-2+len(merged))
+	content = append(content, n.Content[:at]...)
+	content = append(content, merged...)
+	n.Content = append(content, n.Content[at+2:]...)
+}
+
+// mappingsOf returns the mappings that the value of a merge key is: one, or a list
+// of them. What is no mapping is left out; sound has refused it.
+func mappingsOf(value *yaml.Node) (out []*yaml.Node) {
+	all := []*yaml.Node{value}
+	if value.Kind == yaml.SequenceNode {
+		all = value.Content
+	}
+	for _, v := range all {
+		if v = resolve(v); v.Kind == yaml.MappingNode {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// mergeable refuses a merge key's value that is no mapping and no list of them.
+func mergeable(value *yaml.Node) (line int, err error) {
+	all := []*yaml.Node{value}
+	if value.Kind == yaml.SequenceNode {
+		all = value.Content
+	}
+	for _, v := range all {
+		if to := resolve(v); to.Kind != yaml.MappingNode {
+			return v.Line, fmt.Errorf("<< takes a mapping or a list of mappings, not %s: write <<: *NAME, with &NAME at a mapping", describe(to))
+		}
+	}
+	return 0, nil
+}
+
+func (o *overtaken) text() string {
+	return fmt.Sprintf("stands before << and wins over what that brings from line %d; kubectl would take the latter: write << first", o.merged)
+}
+
+// errSecondMerge is what two merge keys in one mapping are told.
+var errSecondMerge = errors.New("<< is given twice: write a list, <<: [*ONE, *OTHER], of which the first wins")
