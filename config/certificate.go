@@ -23,7 +23,8 @@ type certificateSpec struct {
 // ReadCertificates reads the cert-manager Certificates of a file, which "isthmus
 // certs issue --from" acts on.
 func ReadCertificates(f File) ([]*mesh.Certificate, []Finding) {
-	rd := &reader{config: &mesh.Config{}, seen: map[string]mesh.Source{}, issues: true}
+	rd := newReader()
+	rd.issues = true
 	rd.readFile(f)
 	var findings []Finding
 	for _, finding := range rd.findings {

@@ -77,6 +77,7 @@ type checker struct {
 	patterns []string                   // those of the hosts that are wildcards
 
 	bearers   *bearers
+	listeners *listeners // nil: nobody has asked yet
 	modes     *peerModes
 	suggested int // names that were compared with others
 }

@@ -109,7 +109,7 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 		path := fmt.Sprintf("tls[%d]", i)
 		c.checkTCPRoute(d, r, path, mesh.ProtocolTLS, mesh.ProtocolHTTPS)
 		for j, m := range r.Match {
-			if len(m.DestinationSubnets) > 0 && slices.Contains(gatewaysOf(v, &m), mesh.MeshGateway) {
+			if len(m.DestinationSubnets) > 0 && slices.Contains(gatewaysOf(v, &m.ProxyMatch), mesh.MeshGateway) {
 				d.find(Warning, ISM0013, fmt.Sprintf("%s.match[%d].destinationSubnets", path, j), "never holds on a sidecar: connections are not captured, so every one is made to the sidecar's own address; leave it out, or bind the match to a Gateway")
 			}
 		}
@@ -128,7 +128,7 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 }
 
 // gatewaysOf are those that a match is for.
-func gatewaysOf(v *mesh.VirtualService, m *mesh.TCPMatch) []string {
+func gatewaysOf(v *mesh.VirtualService, m *mesh.ProxyMatch) []string {
 	if len(m.Gateways) > 0 {
 		return m.Gateways
 	}
@@ -141,7 +141,7 @@ func whereHolds(v *mesh.VirtualService, r *mesh.TCPRoute) (forMesh, forOthers bo
 	if len(r.Match) > 0 {
 		list = nil
 		for i := range r.Match {
-			list = append(list, gatewaysOf(v, &r.Match[i])...)
+			list = append(list, gatewaysOf(v, &r.Match[i].ProxyMatch)...)
 		}
 	}
 	other := func(g string) bool { return g != mesh.MeshGateway }

@@ -81,6 +81,9 @@ const (
 	ISM0069 Code = "ISM0069"
 	ISM0070 Code = "ISM0070"
 	ISM0071 Code = "ISM0071"
+	ISM0072 Code = "ISM0072"
+	ISM0073 Code = "ISM0073"
+	ISM0074 Code = "ISM0074"
 )
 
 // CodeTitle is a code with what it means, in a few words.
@@ -162,4 +165,7 @@ var Codes = []CodeTitle{
 	{ISM0069, "A rewrite or redirect that leads elsewhere than it seems to"},
 	{ISM0070, "An origin that no browser sends"},
 	{ISM0071, "A template that nobody has filled in"},
+	{ISM0072, "A port that nobody listens on"},
+	{ISM0073, "An export to a namespace in which nothing is"},
+	{ISM0074, "A condition on callers that is not asked of them"},
 }

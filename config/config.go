@@ -101,7 +101,7 @@ func LoadCandidate(paths, candidate []string, node *mesh.Node) *Result {
 
 // Read reads texts; see [Load].
 func Read(files []File, node *mesh.Node) *Result {
-	rd := &reader{config: &mesh.Config{}, seen: map[string]mesh.Source{}}
+	rd := newReader()
 	hash := sha256.New()
 	rd.holders = holders(files)
 	for _, f := range files {
@@ -140,6 +140,13 @@ type reader struct {
 	authorization    []located[*mesh.AuthorizationPolicy]
 	sidecars         []located[*mesh.Sidecar]
 	monitors         []monitor
+
+	namespaces map[string]bool // that a resource is in, whoever reads it
+	exports    []export
+}
+
+func newReader() *reader {
+	return &reader{config: &mesh.Config{}, seen: map[string]mesh.Source{}, namespaces: map[string]bool{}}
 }
 
 // located keeps a mesh value with its document, so that checks of the whole

@@ -170,10 +170,19 @@ func (d *document) checkPort(n uint32, path string) bool {
 	return true
 }
 
+// export notes a namespace that the resource is exported to by name.
+func (d *document) export(path, namespace string) {
+	if !slices.Contains([]string{"*", ".", "~", d.namespace}, namespace) {
+		d.reader.exports = append(d.reader.exports, export{d, path, namespace})
+	}
+}
+
 func (d *document) checkExportTo(list []string) {
 	for i, e := range list {
 		if e != "*" && e != "." && e != "~" && !validLabel(e) {
 			d.error(fmt.Sprintf("exportTo[%d]", i), fmt.Sprintf(`%q is neither a namespace nor ".", "*" or "~"`, e))
+			continue
 		}
+		d.export(index("exportTo", i), e)
 	}
 }

@@ -25,6 +25,7 @@ func (c *checker) lint(node *mesh.Node) {
 	c.lintPolicies(node)
 	c.lintMonitors()
 	c.lintSidecars()
+	c.lintExports(node.Namespace, node.RootNamespace)
 }
 
 // policyBlocks are the places of a DestinationRule where a policy stands.

@@ -14,6 +14,7 @@ func (c *checker) lintPolicies(node *mesh.Node) {
 	for _, l := range c.authorization {
 		c.lintSelector(l.value.Meta, l.value.Selector, node)
 		lintOperations(l.value, l.doc)
+		c.lintPolicyPorts(l.value, l.doc, l.value.Namespace == node.RootNamespace)
 	}
 	for _, l := range c.peers {
 		c.lintSelector(l.value.Meta, l.value.Selector, node)

@@ -27,7 +27,8 @@ type holder struct {
 // holders finds the last layer that has a resource, for each of the layers above
 // the first. It reads their files once more.
 func holders(files []File) map[string]holder {
-	scan := &reader{config: &mesh.Config{}, scanned: map[string]holder{}}
+	scan := newReader()
+	scan.scanned = map[string]holder{}
 	for _, f := range files {
 		if f.Layer > 0 {
 			scan.layer = f.Layer

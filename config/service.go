@@ -110,6 +110,7 @@ func readService(d *document) {
 	if e := s.Annotations["networking.istio.io/exportTo"]; e != "" {
 		for ns := range strings.SplitSeq(e, ",") {
 			out.ExportTo = append(out.ExportTo, strings.TrimSpace(ns))
+			d.export("metadata.annotations.networking.istio.io/exportTo", strings.TrimSpace(ns))
 		}
 	}
 	for i, p := range s.Spec.Ports {

@@ -32,7 +32,7 @@ func TestTCPRoute_Warnings(t *testing.T) {
 		{"tcp of the mesh", "tcp: [{" + to + "}]", "tcp[0]: has no effect: a sidecar"},
 		{"tcp of a Gateway", "gateways: [gw], tcp: [{" + to + "}]", ""},
 		{"tcp of both", "gateways: [gw, mesh], tcp: [{" + to + "}]", "tcp[0]: has no effect on sidecars: a sidecar"},
-		{"a match of the mesh", "gateways: [gw], tcp: [{match: [{port: 1}, {gateways: [mesh]}], " + to + "}]", "tcp[0]: has no effect on sidecars"},
+		{"a match of the mesh", "gateways: [gw], tcp: [{match: [{port: 5432}, {gateways: [mesh]}], " + to + "}]", "tcp[0]: has no effect on sidecars"},
 		{"a match of a Gateway", "gateways: [gw, mesh], tcp: [{match: [{gateways: [gw]}], " + to + "}]", ""},
 		{"subnets of the mesh", "tls: [{match: [{sniHosts: [up.test], destinationSubnets: [10.0.0.0/8]}], " + to + "}]", "tls[0].match[0].destinationSubnets: never holds on a sidecar"},
 		{"subnets of a Gateway", "gateways: [gw], tls: [{match: [{sniHosts: [up.test], destinationSubnets: [10.0.0.0/8]}], " + to + "}]", ""},

@@ -177,6 +177,9 @@ func (r *reader) readNode(file string, n *yaml.Node) {
 	if d.overridden() {
 		return
 	}
+	if d.reader.namespaces[d.namespace] = true; d.kind == "Namespace" {
+		d.reader.namespaces[d.name] = true
+	}
 	d.findBlanks()
 	d.read()
 }

@@ -1,0 +1,149 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// portsBase is two Services, one with a port by name, a workload, a Gateway, and
+// who they are of.
+const portsBase = `apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: prod}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}, {name: grpc, port: 9000}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: named, namespace: prod}
+spec: {selector: {app: named}, ports: [{name: http, port: 80, targetPort: web}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: told, namespace: prod}
+spec: {selector: {app: told}, ports: [{name: http, port: 80, targetPort: web}]}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: told, namespace: prod}
+spec: {address: 10.0.0.9, labels: {app: told}, ports: {web: 8181}, serviceAccount: told}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw, namespace: edge}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: x}, hosts: ["*"]}]
+---
+`
+
+// findingsOf are those of some codes.
+func findingsOf(t *testing.T, text string, codes ...Code) []Finding {
+	t.Helper()
+	r := Read([]File{{Name: "f.yaml", Data: []byte(text)}}, nil)
+	if r.HasErrors() {
+		t.Fatal(r.Findings)
+	}
+	return slices.DeleteFunc(r.Findings, func(f Finding) bool { return !slices.Contains(codes, f.Code) })
+}
+
+// checkFinding wants one finding of a code, with a text and a line; "": none.
+func checkFinding(t *testing.T, text, want string, code Code) {
+	t.Helper()
+	got := findingsOf(t, text, code)
+	if want == "" && len(got) > 0 || want != "" && (len(got) != 1 || got[0].Line == 0 || !strings.Contains(got[0].String(), want)) {
+		t.Errorf("findings %v, want %q", got, want)
+	}
+}
+
+// TestLint_PolicyPorts: a port on which none of those listens that the policy
+// selects is named, with those that are; where files do not say, nothing is.
+func TestLint_PolicyPorts(t *testing.T) {
+	to := func(ports string) string { return "to: [{operation: {ports: [" + ports + "]}}]" }
+	for _, tt := range []struct{ name, namespace, app, rule, want string }{
+		{"the workload's", "prod", "web", to(`"8080", "9000"`), ""},
+		{"the service's", "prod", "web", to(`"80"`), "rules[0].to[0].operation.ports[0]: no workload that this policy selects listens on 80, as far as files say: they listen on 8080, 9000; it is a port of Service web"},
+		{"nobody's", "prod", "web", to(`"8080", "7"`), "ports[1]: no workload that this policy selects listens on 7"},
+		{"another workload's", "prod", "web", to(`"8181"`), "listens on 8181"},
+		{"none of them", "prod", "web", `to: [{operation: {notPorts: ["80"]}}]`, "notPorts[0]: no workload"},
+		{"a condition", "prod", "web", `when: [{key: destination.port, values: ["80"]}]`, "rules[0].when[0].values[0]: no workload"},
+		{"a pattern", "prod", "web", `when: [{key: destination.port, values: ["80*"]}]`, ""},
+		{"by name, which nobody says", "prod", "named", to(`"7"`), ""},
+		{"by name, which a workload says", "prod", "told", to(`"80"`), "they listen on 8181"},
+		{"that a workload says", "prod", "told", to(`"8181"`), ""},
+		{"the whole namespace, of which one is unsaid", "prod", "", to(`"7"`), ""},
+		{"nobody is known", "test", "", to(`"7"`), ""},
+		{"a gateway's", "edge", "", to(`"443"`), ""},
+		{"no gateway's", "edge", "", to(`"8443"`), "they listen on 443"},
+		{"the mesh's, of which one is unsaid", "istio-system", "", to(`"7"`), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			selector := ""
+			if tt.app != "" {
+				selector = "selector: {matchLabels: {app: " + tt.app + "}}, "
+			}
+			checkFinding(t, portsBase+"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: "+tt.namespace+"}\nspec: {"+selector+"rules: [{"+tt.rule+"}]}\n", tt.want, ISM0072)
+		})
+	}
+}
+
+// TestLint_MatchPort: a port that neither the hosts' services nor the Gateways have
+// is named.
+func TestLint_MatchPort(t *testing.T) {
+	const to = "route: [{destination: {host: web.prod.svc.cluster.local, port: {number: 80}}}]"
+	for _, tt := range []struct{ name, spec, want string }{
+		{"the service's", "hosts: [web], http: [{match: [{port: 80}], " + to + "}]", ""},
+		{"the workload's", "hosts: [web], http: [{match: [{port: 8080}], " + to + "}]", "http[0].match[0].port: no request comes by port 8080 here, so the match never holds: web.prod.svc.cluster.local has 80, 9000"},
+		{"of one of the hosts", "hosts: [web, other.test], http: [{match: [{port: 8080}], " + to + "}]", ""},
+		{"of hosts by pattern", "hosts: ['*.prod.svc.cluster.local'], http: [{match: [{port: 8080}], " + to + "}]", ""},
+		{"the gateway's", "hosts: [a.test], gateways: [edge/gw], http: [{match: [{port: 443}], " + to + "}]", ""},
+		{"not the gateway's", "hosts: [a.test], gateways: [edge/gw], http: [{match: [{port: 8443}], " + to + "}]", "Gateway edge/gw has 443"},
+		{"the gateway's, of both", "hosts: [web], gateways: [edge/gw, mesh], http: [{match: [{port: 443}], " + to + "}]", ""},
+		{"the gateway's, in a match of the mesh", "hosts: [web], gateways: [edge/gw, mesh], http: [{match: [{port: 443, gateways: [mesh]}], " + to + "}]", "match[0].port: no request comes by port 443"},
+		{"of connections in the mesh", "hosts: [web], tls: [{match: [{port: 8080, sniHosts: [web]}], " + to + "}]", ""},
+		{"of connections at a gateway", "hosts: [a.test], gateways: [edge/gw], tls: [{match: [{port: 80, sniHosts: [a.test]}], " + to + "}]", "tls[0].match[0].port: no request comes by port 80"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			checkFinding(t, portsBase+"apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: prod}\nspec: {"+tt.spec+"}\n", tt.want, ISM0072)
+		})
+	}
+}
+
+// TestLint_Sources: conditions on callers that nobody asks callers for are named.
+func TestLint_Sources(t *testing.T) {
+	const to = "route: [{destination: {host: web.prod.svc.cluster.local, port: {number: 80}}}]"
+	match := func(gateways, m string) string {
+		return "hosts: [web], gateways: [" + gateways + "], http: [{match: [{" + m + "}], " + to + "}]"
+	}
+	for _, tt := range []struct{ name, spec, want string }{
+		{"of sidecars", match("mesh", "sourceLabels: {app: a}"), ""},
+		{"of both", match("mesh, edge/gw", "sourceLabels: {app: a}"), ""},
+		{"of a gateway", match("edge/gw", "sourceLabels: {app: a}"), "http[0].match[0].sourceLabels: is compared with the gateway's own proxies"},
+		{"the namespace, of a gateway", match("edge/gw", "sourceNamespace: shop"), "http[0].match[0].sourceNamespace: is compared"},
+		{"the gateway itself", match("edge/gw", "sourceLabels: {istio: ingressgateway}, sourceNamespace: edge"), ""},
+		{"beside gateways", match("mesh", "sourceLabels: {app: a}, gateways: [mesh]"), "http[0].match[0].sourceLabels: has no effect"},
+		{"of connections", "hosts: [a.test], gateways: [edge/gw], tls: [{match: [{sniHosts: [a.test], sourceLabels: {app: a}}], " + to + "}]", "tls[0].match[0].sourceLabels: is compared"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			checkFinding(t, portsBase+"apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: prod}\nspec: {"+tt.spec+"}\n", tt.want, ISM0074)
+		})
+	}
+}
+
+// TestLint_Exports: a namespace in which nothing is may be a slip.
+func TestLint_Exports(t *testing.T) {
+	entry := func(exportTo string) string {
+		return portsBase + strings.Replace(webEntry, "  hosts: [web.test]\n", "  exportTo: ["+exportTo+"]\n  hosts: [web.test]\n", 1)
+	}
+	for _, tt := range []struct{ name, text, want string }{
+		{"one that has resources", entry("edge"), ""},
+		{"its own, all, none", entry(`prod, ".", "*", "~"`), ""},
+		{"the root", entry("istio-system"), ""},
+		{"a slip", entry("., egde"), `f.yaml:32: info: ServiceEntry prod/web: exportTo[1]: no resource of these files is in namespace "egde" (did you mean "edge"?)`},
+		{"one that is declared", entry("shop") + "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n", ""},
+		{"one with somebody else's resources", entry("shop") + "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a, namespace: shop}\n", ""},
+		{"by annotation", portsBase + "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: prod, annotations: {networking.istio.io/exportTo: \"edge, shop\"}}\nspec: {selector: {app: s}, ports: [{port: 80}]}\n", `metadata.annotations.networking.istio.io/exportTo: no resource of these files is in namespace "shop"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) { checkFinding(t, tt.text, tt.want, ISM0073) })
+	}
+}
