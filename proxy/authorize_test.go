@@ -336,22 +336,8 @@ spec: {rules: [{from: [{source: {remoteIpBlocks: ["`+tt.block+`"]}}]}]}
 func TestAuthorize_Connection(t *testing.T) {
 	tr := newTrust(t)
 	web := tr.identity("prod", "db")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() { // ends when l is closed
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
-			c.Close()
-		}
-	}()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
+	db := byteServer(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n") })
+	_, port, _ := net.SplitHostPort(db)
 	o := proxyOf("prod", "db", web)
 	o.Inbound = "127.0.0.1:0"
 	callee := serve(t, o, `

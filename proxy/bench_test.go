@@ -10,32 +10,17 @@ import (
 // plainServer answers every read with the same bytes and allocates nothing, so
 // that what an exchange allocates is the proxy's.
 func plainServer(t testing.TB, reply string) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() { // ends when l is closed
+	return byteServer(t, func(c net.Conn) {
+		buf, answer := make([]byte, 16<<10), []byte(reply)
 		for {
-			c, err := l.Accept()
-			if err != nil {
+			if _, err := c.Read(buf); err != nil {
 				return
 			}
-			go func() { // ends with the connection
-				defer c.Close()
-				buf, answer := make([]byte, 16<<10), []byte(reply)
-				for {
-					if _, err := c.Read(buf); err != nil {
-						return
-					}
-					if _, err := c.Write(answer); err != nil {
-						return
-					}
-				}
-			}()
+			if _, err := c.Write(answer); err != nil {
+				return
+			}
 		}
-	}()
-	return l.Addr().String()
+	})
 }
 
 // plainClient returns a function that sends a request over a kept connection

@@ -99,6 +99,35 @@ spec:
 	return b.String() + "---\n"
 }
 
+// byteServer runs a server of bytes: handle has each connection for itself.
+func byteServer(t testing.TB, handle func(c net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	handEach(t, l, handle)
+	return l.Addr().String()
+}
+
+// handEach gives every connection of a listener to handle, and closes it when that
+// returns. It ends with the test.
+func handEach(t testing.TB, l net.Listener, handle func(c net.Conn)) {
+	t.Cleanup(func() { l.Close() })
+	go func() { // ends when l is closed
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // ends with the connection
+				defer c.Close()
+				handle(c)
+			}()
+		}
+	}()
+}
+
 // upstreamScript is a server that is told byte by byte what to do.
 type upstreamScript struct {
 	address string
@@ -112,39 +141,25 @@ type upstreamScript struct {
 // false the connection is closed.
 func upstreamServer(t testing.TB, handle func(head string, r *bufio.Reader, c net.Conn) bool) *upstreamScript {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	u := &upstreamScript{address: l.Addr().String()}
-	go func() { // ends when l is closed
+	u := &upstreamScript{}
+	u.address = byteServer(t, func(c net.Conn) {
+		u.mu.Lock()
+		u.conns++
+		u.mu.Unlock()
+		r := bufio.NewReader(c)
 		for {
-			c, err := l.Accept()
+			head, err := readHead(r)
 			if err != nil {
 				return
 			}
 			u.mu.Lock()
-			u.conns++
+			u.heads = append(u.heads, head)
 			u.mu.Unlock()
-			go func() { // ends with the connection
-				defer c.Close()
-				r := bufio.NewReader(c)
-				for {
-					head, err := readHead(r)
-					if err != nil {
-						return
-					}
-					u.mu.Lock()
-					u.heads = append(u.heads, head)
-					u.mu.Unlock()
-					if !handle(head, r, c) {
-						return
-					}
-				}
-			}()
+			if !handle(head, r, c) {
+				return
+			}
 		}
-	}()
+	})
 	return u
 }
 
@@ -267,9 +282,8 @@ func atEdge() Options {
 	return Options{Node: n, GatewayPorts: map[uint32]uint32{80: 0}}
 }
 
-// edge makes a gateway on port 80 of a service.
-func edge(host string) string {
-	return `
+// anyHost is a gateway on port 80 that takes every host.
+const anyHost = `
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: gw}
@@ -277,7 +291,11 @@ spec:
   selector: {istio: ingressgateway}
   servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
 ---
-apiVersion: networking.istio.io/v1
+`
+
+// edge makes a gateway on port 80 of a service.
+func edge(host string) string {
+	return anyHost + `apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: edge}
 spec:

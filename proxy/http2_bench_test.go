@@ -67,54 +67,39 @@ func plainStreams(t testing.TB, address string, n int) func() {
 // replyingStreams is a server of HTTP/2 that answers every request with the same
 // frames and allocates nothing.
 func replyingStreams(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() { // ends when l is closed
+	return byteServer(t, func(c net.Conn) {
+		in, out := make([]byte, 64<<10), http2.AppendSettings(nil)
+		have := 0
+		io.ReadFull(c, in[:len(http2.Preface)])
 		for {
-			c, err := l.Accept()
+			n, err := c.Read(in[have:])
 			if err != nil {
 				return
 			}
-			go func() { // ends with the connection
-				defer c.Close()
-				in, out := make([]byte, 64<<10), http2.AppendSettings(nil)
-				have := 0
-				io.ReadFull(c, in[:len(http2.Preface)])
-				for {
-					n, err := c.Read(in[have:])
-					if err != nil {
-						return
-					}
-					have += n
-					from := 0
-					for have-from >= 9 {
-						h := http2.ParseFrameHeader(in[from:])
-						size := 9 + int(h.Length)
-						if have-from < size {
-							break
-						}
-						from += size
-						if h.Type == http2.FrameHeaders {
-							start := len(out)
-							out = http2.EndHeaders(http2.AppendStatus(http2.BeginHeaders(out), 200), start, h.Stream, false, 16<<10)
-							out = append(http2.AppendDataHeader(out, h.Stream, true, 2), "ok"...)
-						}
-					}
-					have = copy(in, in[from:have])
-					if len(out) > 0 {
-						if _, err := c.Write(out); err != nil {
-							return
-						}
-						out = out[:0]
-					}
+			have += n
+			from := 0
+			for have-from >= 9 {
+				h := http2.ParseFrameHeader(in[from:])
+				size := 9 + int(h.Length)
+				if have-from < size {
+					break
 				}
-			}()
+				from += size
+				if h.Type == http2.FrameHeaders {
+					start := len(out)
+					out = http2.EndHeaders(http2.AppendStatus(http2.BeginHeaders(out), 200), start, h.Stream, false, 16<<10)
+					out = append(http2.AppendDataHeader(out, h.Stream, true, 2), "ok"...)
+				}
+			}
+			have = copy(in, in[from:have])
+			if len(out) > 0 {
+				if _, err := c.Write(out); err != nil {
+					return
+				}
+				out = out[:0]
+			}
 		}
-	}()
-	return l.Addr().String()
+	})
 }
 
 // BenchmarkExchangeHTTP2 is 32 exchanges at a time over one connection.

@@ -68,40 +68,25 @@ func framerServer(t testing.TB, handle func(*http2.Framer, *http2.HeadersFrame))
 // framerServerOf is one with settings, whose handle is called for every frame but
 // SETTINGS.
 func framerServerOf(t testing.TB, settings []http2.Setting, handle func(*http2.Framer, http2.Frame)) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() { // ends when l is closed
+	return byteServer(t, func(c net.Conn) {
+		io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+		f := http2.NewFramer(c, c)
+		f.WriteSettings(settings...)
 		for {
-			c, err := l.Accept()
+			frame, err := f.ReadFrame()
 			if err != nil {
 				return
 			}
-			go func() { // ends with the connection
-				defer c.Close()
-				io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
-				f := http2.NewFramer(c, c)
-				f.WriteSettings(settings...)
-				for {
-					frame, err := f.ReadFrame()
-					if err != nil {
-						return
-					}
-					switch frame := frame.(type) {
-					case *http2.SettingsFrame:
-						if !frame.IsAck() {
-							f.WriteSettingsAck()
-						}
-					default:
-						handle(f, frame)
-					}
+			switch frame := frame.(type) {
+			case *http2.SettingsFrame:
+				if !frame.IsAck() {
+					f.WriteSettingsAck()
 				}
-			}()
+			default:
+				handle(f, frame)
+			}
 		}
-	}()
-	return l.Addr().String()
+	})
 }
 
 // overHTTP2 makes a port one of HTTP/2.

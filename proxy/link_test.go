@@ -68,25 +68,15 @@ func TestLink(t *testing.T) {
 	// The cluster returns.
 	var served atomic.Int32
 	for _, listen := range listen {
-		back := listen()
-		go func() { // ends with the test
-			for {
-				c, err := back.Accept()
-				if err != nil {
+		handEach(t, listen(), func(c net.Conn) {
+			for r := bufio.NewReader(c); ; {
+				if _, err := readHead(r); err != nil {
 					return
 				}
-				go func() { // ends with the connection
-					defer c.Close()
-					for r := bufio.NewReader(c); ; {
-						if _, err := readHead(r); err != nil {
-							return
-						}
-						served.Add(1)
-						io.WriteString(c, okReply)
-					}
-				}()
+				served.Add(1)
+				io.WriteString(c, okReply)
 			}
-		}()
+		})
 	}
 	for deadline := time.Now().Add(30 * time.Second); served.Load() == 0; {
 		if s := ask(); s != "200" {

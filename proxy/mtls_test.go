@@ -424,19 +424,7 @@ func TestMTLS_Relay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	go func() { // ends when l is closed
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() { // ends with the connection
-				defer c.Close()
-				io.Copy(c, c)
-			}()
-		}
-	}()
+	handEach(t, l, func(c net.Conn) { io.Copy(c, c) })
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	o := proxyOf("prod", "db", web)
 	o.Inbound = "127.0.0.1:0"

@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"testing"
 
 	"isthmus/balancer"
@@ -13,23 +15,10 @@ import (
 // looks for one. If he stood in line then and was not woken, he would wait for
 // ever.
 func TestQueue_NobodyForgotten(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() { // ends when l is closed
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { c.Close() })
-		}
-	}()
-	p := serve(t, Options{}, entry("s.test", l.Addr().String()))
+	address := byteServer(t, func(c net.Conn) { io.Copy(io.Discard, c) })
+	p := serve(t, Options{}, entry("s.test", address))
 	live := &live{}
-	e := &mesh.Endpoint{Address: l.Addr().(*net.TCPAddr).AddrPort()}
+	e := &mesh.Endpoint{Address: netip.MustParseAddrPort(address)}
 	u := newUpstream(&target{resolve: func() resolved {
 		return resolved{known: true, endpoints: []*mesh.Endpoint{e}, policy: mesh.Policy{ConnectionPool: &mesh.ConnectionPool{MaxConnections: 1}}, wires: make([]wire, 1)}
 	}}, &p.options, balancer.Caller{}, nil)

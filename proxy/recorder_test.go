@@ -20,34 +20,20 @@ type recorder struct {
 // record runs a recorder that answers every request with reply.
 func record(t testing.TB, reply string) *recorder {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	rec := &recorder{address: l.Addr().String()}
-	go func() { // ends when l is closed
+	rec := &recorder{}
+	rec.address = byteServer(t, func(c net.Conn) {
+		r := bufio.NewReader(io.TeeReader(c, rec))
 		for {
-			c, err := l.Accept()
+			head, err := readHead(r)
 			if err != nil {
 				return
 			}
-			go func() { // ends with the connection
-				defer c.Close()
-				r := bufio.NewReader(io.TeeReader(c, rec))
-				for {
-					head, err := readHead(r)
-					if err != nil {
-						return
-					}
-					skipBody(head, r)
-					if _, err := io.WriteString(c, reply); err != nil {
-						return
-					}
-				}
-			}()
+			skipBody(head, r)
+			if _, err := io.WriteString(c, reply); err != nil {
+				return
+			}
 		}
-	}()
+	})
 	return rec
 }
 

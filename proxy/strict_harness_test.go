@@ -248,17 +248,7 @@ func strictProxyHTTP2(t testing.TB, up string) *Proxy {
 
 func strictProxyTo(t testing.TB, entry string, others ...string) *Proxy {
 	t.Helper()
-	n := testNode()
-	n.Labels["istio"] = "ingressgateway"
-	yaml := entry + `
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: gw}
-spec:
-  selector: {istio: ingressgateway}
-  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
----
-apiVersion: networking.istio.io/v1
+	yaml := entry + anyHost + `apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: s}
 spec:
@@ -270,7 +260,7 @@ spec:
   - {route: [{destination: {host: s.test}}]}
 ---
 ` + strings.Join(others, "---\n")
-	return serve(t, Options{Node: n, GatewayPorts: map[uint32]uint32{80: 0}}, yaml)
+	return serve(t, atEdge(), yaml)
 }
 
 // asGet is a GET with field lines behind its Host.

@@ -108,66 +108,51 @@ func (c *frameClient) want(want string) {
 // framerUpstream is a server that takes WebSockets over HTTP/2, if connect says so,
 // and sends back what comes. What heads it has seen is sent to seen.
 func framerUpstream(t testing.TB, connect bool, status string, seen chan<- string) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() { // ends when l is closed
-		for {
-			c, err := l.Accept()
-			if err != nil {
+	return byteServer(t, func(c net.Conn) {
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		first := make([]byte, len(http2.ClientPreface))
+		io.ReadFull(c, first)
+		if string(first) != http2.ClientPreface {
+			seen <- "not HTTP/2"
+			return
+		}
+		fc := &frameClient{t: t, f: http2.NewFramer(c, c)}
+		fc.f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+		fc.enc = hpack.NewEncoder(&fc.block)
+		if connect {
+			fc.f.WriteSettings(http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
+		} else {
+			fc.f.WriteSettings()
+		}
+		for fc.stream = 1; ; {
+			got := fc.next()
+			kind, rest, _ := strings.Cut(got, " ")
+			switch kind {
+			case "HEADERS":
+				seen <- got
+				fc.open(status != "200" || strings.HasSuffix(got, " END"), ":status", status, "x-up", "1")
+				if status != "200" || strings.HasSuffix(got, " END") {
+					fc.stream += 2
+				}
+			case "DATA":
+				data, end := strings.CutSuffix(rest, " END")
+				if data == "reset" {
+					fc.f.WriteRSTStream(fc.stream, http2.ErrCodeCancel)
+					fc.stream += 2
+					continue
+				}
+				fc.send(data, end)
+				if end {
+					fc.stream += 2
+				}
+			case "RESET":
+				seen <- got
+				fc.stream += 2
+			default:
 				return
 			}
-			go func() { // ends with the connection
-				defer c.Close()
-				c.SetDeadline(time.Now().Add(20 * time.Second))
-				first := make([]byte, len(http2.ClientPreface))
-				io.ReadFull(c, first)
-				if string(first) != http2.ClientPreface {
-					seen <- "not HTTP/2"
-					return
-				}
-				fc := &frameClient{t: t, f: http2.NewFramer(c, c)}
-				fc.f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-				fc.enc = hpack.NewEncoder(&fc.block)
-				if connect {
-					fc.f.WriteSettings(http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
-				} else {
-					fc.f.WriteSettings()
-				}
-				for fc.stream = 1; ; {
-					got := fc.next()
-					kind, rest, _ := strings.Cut(got, " ")
-					switch kind {
-					case "HEADERS":
-						seen <- got
-						fc.open(status != "200" || strings.HasSuffix(got, " END"), ":status", status, "x-up", "1")
-						if status != "200" || strings.HasSuffix(got, " END") {
-							fc.stream += 2
-						}
-					case "DATA":
-						data, end := strings.CutSuffix(rest, " END")
-						if data == "reset" {
-							fc.f.WriteRSTStream(fc.stream, http2.ErrCodeCancel)
-							fc.stream += 2
-							continue
-						}
-						fc.send(data, end)
-						if end {
-							fc.stream += 2
-						}
-					case "RESET":
-						seen <- got
-						fc.stream += 2
-					default:
-						return
-					}
-				}
-			}()
 		}
-	}()
-	return l.Addr().String()
+	})
 }
 
 // TestUpgrade_ExtendedConnect: a WebSocket over HTTP/2 is one over HTTP/1.1 to an
