@@ -31,71 +31,60 @@ func write(dir string, n int, resource func(i int) string) error {
 	return nil
 }
 
-func service(i int) string {
-	return fmt.Sprintf(`apiVersion: v1
-kind: Service
+// document is one of a kind, in the namespace of number i.
+func document(api, kind, name string, i int, spec string) string {
+	return fmt.Sprintf(`apiVersion: %s
+kind: %s
 metadata:
-  name: s%[1]d
-  namespace: %[2]s
+  name: %s
+  namespace: %s
 spec:
-  selector: {app: s%[1]d}
+%s---
+`, api, kind, name, namespace(i), spec)
+}
+
+func service(i int) string {
+	return document("v1", "Service", fmt.Sprint("s", i), i, fmt.Sprintf(`  selector: {app: s%d}
   ports: [{name: http, port: 80, targetPort: 8080}]
----
-`, i, namespace(i))
+`, i))
 }
 
 func workload(i int) string {
-	return fmt.Sprintf(`apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata:
-  name: w%[1]d
-  namespace: %[2]s
-spec: {address: 10.%[3]d.%[4]d.1, labels: {app: s%[1]d, version: v1}, locality: us-central1/us-central1-a, serviceAccount: s%[1]d}
----
-`, i, namespace(i), i/256, i%256)
+	return document("networking.istio.io/v1", "WorkloadEntry", fmt.Sprint("w", i), i, fmt.Sprintf(`  address: 10.%[2]d.%[3]d.1
+  labels: {app: s%[1]d, version: v1}
+  locality: us-central1/us-central1-a
+  serviceAccount: s%[1]d
+`, i, i/256, i%256))
 }
 
 // mixed is resource i of a set in which five kinds follow each other.
 func mixed(i int) string {
 	k := i / 5
-	ns := namespace(k)
-	host := fmt.Sprintf("s%d.%s.svc.cluster.local", k, ns)
+	name := fmt.Sprint("s", k)
+	host := fmt.Sprintf("%s.%s.svc.cluster.local", name, namespace(k))
 	switch i % 5 {
 	case 0:
 		return service(k)
 	case 1:
-		return fmt.Sprintf(`apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata:
-  name: s%[1]d
-  namespace: %[2]s
-spec:
-  hosts: [%[3]s]
+		return document("networking.istio.io/v1", "VirtualService", name, k, fmt.Sprintf(`  hosts: [%[1]s]
   http:
   - name: canary
     match:
     - uri: {prefix: /api/v2}
       headers: {x-canary: {exact: "true"}}
     route:
-    - destination: {host: %[3]s, subset: v2}
+    - destination: {host: %[1]s, subset: v2}
   - name: main
     route:
-    - destination: {host: %[3]s, subset: v1}
+    - destination: {host: %[1]s, subset: v1}
       weight: 90
-    - destination: {host: %[3]s, subset: v2}
+    - destination: {host: %[1]s, subset: v2}
       weight: 10
     timeout: 10s
     retries: {attempts: 2, perTryTimeout: 2s, retryOn: "connect-failure,refused-stream"}
----
-`, k, ns, host)
+`, host))
 	case 2:
-		return fmt.Sprintf(`apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata:
-  name: s%[1]d
-  namespace: %[2]s
-spec:
-  host: %[3]s
+		return document("networking.istio.io/v1", "DestinationRule", name, k, fmt.Sprintf(`  host: %s
   trafficPolicy:
     connectionPool:
       tcp: {maxConnections: 100, connectTimeout: 1s}
@@ -105,35 +94,20 @@ spec:
   subsets:
   - {name: v1, labels: {version: v1}}
   - {name: v2, labels: {version: v2}}
----
-`, k, ns, host)
+`, host))
 	case 3:
-		return fmt.Sprintf(`apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata:
-  name: s%[1]d
-  namespace: %[2]s
-spec:
-  selector:
-    matchLabels: {app: s%[1]d}
+		return document("security.istio.io/v1", "AuthorizationPolicy", name, k, fmt.Sprintf(`  selector:
+    matchLabels: {app: %s}
   action: ALLOW
   rules:
-  - from: [{source: {principals: [cluster.local/ns/%[2]s/sa/caller]}}]
+  - from: [{source: {principals: [cluster.local/ns/%s/sa/caller]}}]
     to: [{operation: {methods: [GET, POST], paths: ["/api/*"]}}]
----
-`, k, ns)
+`, name, namespace(k)))
 	}
-	return fmt.Sprintf(`apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata:
-  name: e%[1]d
-  namespace: %[2]s
-spec:
-  hosts: [api%[1]d.partner.example]
+	return document("networking.istio.io/v1", "ServiceEntry", fmt.Sprint("e", k), k, fmt.Sprintf(`  hosts: [api%[1]d.partner.example]
   location: MESH_EXTERNAL
   resolution: STATIC
   ports: [{number: 443, name: tls, protocol: TLS}]
-  endpoints: [{address: 192.0.%[3]d.%[4]d}]
----
-`, k, ns, k/256, k%256)
+  endpoints: [{address: 192.0.%[2]d.%[3]d}]
+`, k, k/256, k%256))
 }

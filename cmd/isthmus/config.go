@@ -1,9 +1,7 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -29,86 +27,44 @@ func newConfigCommand() *cobra.Command {
 }
 
 func newDiffCommand() *cobra.Command {
-	var q question
-	cmd := &cobra.Command{
-		Use:   "diff [N [M]]",
-		Short: "Show how two revisions differ, by resources; by default the one before and the one in force",
-		Args:  usage(cobra.MaximumNArgs(2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
+	return call("diff [N [M]]", "Show how two revisions differ, by resources; by default the one before and the one in force",
+		cobra.MaximumNArgs(2), admin.WriteDiff, func(args []string) (method, path string, err error) {
 			v := url.Values{}
 			for i, name := range []string{"from", "to"} {
 				if i < len(args) {
 					if err := checkRevision(args[i]); err != nil {
-						return err
+						return "", "", err
 					}
 					v.Set(name, args[i])
 				}
 			}
-			return show(cmd, &q, http.MethodGet, "/config/diff?"+v.Encode(), admin.WriteDiff)
-		},
-	}
-	q.flags(cmd)
-	return cmd
+			return http.MethodGet, "/config/diff?" + v.Encode(), nil
+		})
 }
 
 func newRollbackCommand() *cobra.Command {
-	var q question
-	cmd := &cobra.Command{
-		Use:   "rollback N",
-		Short: "Bring a revision back; it holds until the files change again",
-		Args:  usage(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkRevision(args[0]); err != nil {
-				return err
-			}
-			return show(cmd, &q, http.MethodPost, "/config/rollback?to="+args[0], admin.WriteRollback)
-		},
-	}
-	q.flags(cmd)
-	return cmd
+	return call("rollback N", "Bring a revision back; it holds until the files change again",
+		cobra.ExactArgs(1), admin.WriteRollback, func(args []string) (method, path string, err error) {
+			return http.MethodPost, "/config/rollback?to=" + args[0], checkRevision(args[0])
+		})
 }
 
 func newCanaryCommand() *cobra.Command {
-	var q question
-	cmd := &cobra.Command{
-		Use:   "canary [promote|return|retry]",
-		Short: "Show how a candidate configuration is doing, or decide about it",
-		Args:  usage(cobra.MaximumNArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
+	return call("canary [promote|return|retry]", "Show how a candidate configuration is doing, or decide about it",
+		cobra.MaximumNArgs(1), admin.WriteCanary, func(args []string) (method, path string, err error) {
 			if len(args) == 0 {
-				return show(cmd, &q, http.MethodGet, "/config/canary", admin.WriteCanary)
+				return http.MethodGet, "/config/canary", nil
 			}
 			if !slices.Contains([]string{"promote", "return", "retry"}, args[0]) {
-				return usageError{fmt.Errorf("%q: write promote, return or retry", args[0])}
+				return "", "", usageError{fmt.Errorf("%q: write promote, return or retry", args[0])}
 			}
-			return show(cmd, &q, http.MethodPost, "/config/canary?do="+args[0], admin.WriteCanary)
-		},
-	}
-	q.flags(cmd)
-	return cmd
+			return http.MethodPost, "/config/canary?do=" + args[0], nil
+		})
 }
 
 func checkRevision(text string) error {
 	if _, err := strconv.ParseUint(text, 10, 64); err != nil {
 		return usageError{fmt.Errorf("%q is no revision: isthmus config history lists their numbers", text)}
 	}
-	return nil
-}
-
-// show sends a request to a running proxy and writes the answer.
-func show[T any](cmd *cobra.Command, q *question, method, path string, text func(io.Writer, T)) error {
-	body, err := q.send(method, path)
-	if err != nil {
-		return err
-	}
-	if q.output == "json" {
-		_, err := cmd.OutOrStdout().Write(body)
-		return err
-	}
-	var v T
-	if err := json.Unmarshal(body, &v); err != nil {
-		return fmt.Errorf("%s%s: not the answer of an isthmus: %w", q.url, path, err)
-	}
-	text(cmd.OutOrStdout(), v)
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,11 +18,34 @@ import (
 
 // look makes a command that shows a page of a running proxy.
 func look[T any](use, short, path string, text func(io.Writer, T)) *cobra.Command {
+	return call(use, short, cobra.NoArgs, text, func([]string) (string, string, error) { return http.MethodGet, path, nil })
+}
+
+// call makes a command that sends a running proxy the request that its arguments
+// come to, and shows the answer.
+func call[T any](use, short string, args cobra.PositionalArgs, text func(io.Writer, T), request func(args []string) (method, path string, err error)) *cobra.Command {
 	var q question
 	cmd := &cobra.Command{
-		Use: use, Short: short, Args: usage(cobra.NoArgs),
+		Use: use, Short: short, Args: usage(args),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return show(cmd, &q, http.MethodGet, path, text)
+			method, path, err := request(args)
+			if err != nil {
+				return err
+			}
+			body, err := q.send(method, path)
+			if err != nil {
+				return err
+			}
+			if q.output == "json" {
+				_, err := cmd.OutOrStdout().Write(body)
+				return err
+			}
+			var v T
+			if err := json.Unmarshal(body, &v); err != nil {
+				return fmt.Errorf("%s%s: not the answer of an isthmus: %w", q.url, path, err)
+			}
+			text(cmd.OutOrStdout(), v)
+			return nil
 		},
 	}
 	q.flags(cmd)
