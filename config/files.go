@@ -20,7 +20,11 @@ const maxFile = 16 << 20
 // them the ..data folder of a ConfigMap's mount: its files are read by the
 // links that point into it. It waits while somebody is writing them, but not for
 // ever: then that is an error.
-func collect(paths []string) (files []File, findings []Finding) {
+func collect(paths []string) ([]File, []Finding) { return collectBy(eachFile, paths) }
+
+// collectBy does so by a way to read, during which files may change: then they are
+// read again.
+func collectBy(each reading, paths []string) (files []File, findings []Finding) {
 	s := NewSettling(paths...)
 	for {
 		again, late := s.Wait()
@@ -32,7 +36,7 @@ func collect(paths []string) (files []File, findings []Finding) {
 			continue
 		}
 		files = nil
-		findings = eachFile(paths, func(path string, layer int, r io.Reader) error {
+		findings = each(paths, func(path string, layer int, r io.Reader) error {
 			data, err := io.ReadAll(r)
 			if err == nil {
 				files = append(files, File{Name: path, Data: data, Layer: layer})
@@ -44,6 +48,9 @@ func collect(paths []string) (files []File, findings []Finding) {
 		}
 	}
 }
+
+// reading has the files read that some paths name. It is [eachFile], or a test's.
+type reading func(paths []string, read func(path string, layer int, r io.Reader) error) []Finding
 
 // eachFile has the files read that the paths name, one after the other.
 func eachFile(paths []string, read func(path string, layer int, r io.Reader) error) (findings []Finding) {

@@ -63,8 +63,8 @@ func (s *Settling) Wait() (again time.Duration, late *Finding) {
 			which, again = f.path, max(again, min(still, max(still-a, time.Millisecond)))
 		}
 	}
-	// Files come and go; what else is made in a folder does not matter.
-	if a := now.Sub(s.since); again == 0 && a < still && age(folders) < still {
+	// Files come to folders and go; what else is made there does not matter.
+	if a := now.Sub(s.since); again == 0 && folders != 0 && a < still && age(folders) < still {
 		again = still - a
 	}
 	switch {
@@ -84,7 +84,8 @@ func (s *Settling) unchanged() bool {
 	return slices.Equal(files, s.seen)
 }
 
-// look returns the state of the files, and when the latest change of a folder was.
+// look returns the state of the files, and when the latest change of a folder was;
+// 0: there is none.
 func look(paths []string) (files []fileState, folders int64) {
 	found, dirs, _ := find(paths)
 	for _, f := range found {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -147,6 +148,61 @@ func TestLoad_WrittenInPlace(t *testing.T) {
 	}
 }
 
+// TestCollect_ReadAgain: what somebody changes while it is being read is read anew,
+// so that no set is of two times. [TestLoad_WrittenInPlace] cannot tell: in its
+// bubble nobody writes while files are read.
+func TestCollect_ReadAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(folder string) // when the first of two files has been read
+		want   string
+	}{
+		{"written over", func(folder string) {
+			must(os.WriteFile(filepath.Join(folder, "a.yaml"), []byte("after"), 0o644))
+			must(os.WriteFile(filepath.Join(folder, "b.yaml"), []byte("after"), 0o644))
+		}, "a.yaml after, b.yaml after"},
+		{"renamed over", func(folder string) {
+			for _, name := range []string{"a.yaml", "b.yaml"} { // no longer than before
+				must(os.WriteFile(filepath.Join(folder, "new"), []byte("behind"), 0o644))
+				must(os.Rename(filepath.Join(folder, "new"), filepath.Join(folder, name)))
+			}
+		}, "a.yaml behind, b.yaml behind"},
+		{"one more", func(folder string) {
+			must(os.WriteFile(filepath.Join(folder, "c.yaml"), []byte("after"), 0o644))
+		}, "a.yaml before, b.yaml before, c.yaml after"},
+		{"one less", func(folder string) { must(os.Remove(filepath.Join(folder, "a.yaml"))) }, "b.yaml before"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			folder := t.TempDir()
+			for _, name := range []string{"a.yaml", "b.yaml"} {
+				must(os.WriteFile(filepath.Join(folder, name), []byte("before"), 0o644))
+			}
+			synctest.Test(t, func(t *testing.T) {
+				reads := 0
+				each := func(paths []string, read func(path string, layer int, r io.Reader) error) []Finding {
+					return eachFile(paths, func(path string, layer int, r io.Reader) error {
+						if err := read(path, layer, r); err != nil {
+							return err
+						}
+						if reads++; reads == 1 {
+							tt.change(folder)
+						}
+						return nil
+					})
+				}
+				files, findings := collectBy(each, []string{folder})
+				var got []string
+				for _, f := range files {
+					got = append(got, filepath.Base(f.Name)+" "+string(f.Data))
+				}
+				if strings.Join(got, ", ") != tt.want || len(findings) > 0 {
+					t.Errorf("got %q and %v, want %s", got, findings, tt.want)
+				}
+			})
+		})
+	}
+}
+
 // TestLoad_Settles: what is believed in the end, and after what time.
 func TestLoad_Settles(t *testing.T) {
 	for _, tt := range []struct {
@@ -207,4 +263,24 @@ func TestSettling_OldFiles(t *testing.T) {
 	if again, late := NewSettling("testdata").Wait(); again != 0 || late != nil {
 		t.Errorf("wait %v, %v", again, late)
 	}
+}
+
+// TestSettling_NewFile: a file that looks whole is left alone for a moment after its
+// last change, however long ago that was when somebody first looks.
+func TestSettling_NewFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "mesh.yaml")
+	must(os.WriteFile(file, []byte(numbered(1)), 0o644))
+	info, err := os.Stat(file)
+	must(err)
+	_, _, changed := stat(info)
+	synctest.Test(t, func(t *testing.T) { // which begins in the year 2000, before the file
+		for _, tt := range []struct{ age, want time.Duration }{
+			{0, still}, {still / 2, still / 2}, {still, 0}, {time.Hour, 0},
+		} {
+			time.Sleep(time.Until(time.Unix(0, changed).Add(tt.age)))
+			if again, late := NewSettling(file).Wait(); again != tt.want || late != nil {
+				t.Errorf("after %v: wait %v, %v, want %v", tt.age, again, late, tt.want)
+			}
+		}
+	})
 }
