@@ -118,6 +118,7 @@ type Destination struct {
 // Endpoint is one that a destination has.
 type Endpoint struct {
 	Address    string  `json:"address"`
+	ByName     bool    `json:"byName,omitempty"` // Address has a name, which DNS is asked for at run time and has not been now
 	Cluster    string  `json:"cluster"`
 	Locality   string  `json:"locality"`
 	Priority   int     `json:"priority"`

@@ -251,6 +251,9 @@ func (p *printer) endpoints(d *Destination) {
 		if ep.Locality != "" {
 			text += ", " + ep.Locality
 		}
+		if ep.ByName {
+			text += ": by DNS at run time"
+		}
 		if ep.Reason != "" {
 			text += ": " + ep.Reason
 		}

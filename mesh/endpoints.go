@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,6 +16,8 @@ type endpointBuilder struct {
 
 	named    map[string][]*Workload // by the service that an EndpointSlice names
 	labelled map[label][]*Workload
+
+	standIns map[string]netip.Addr // by the name that DNS would be asked for; see Known.Unasked
 }
 
 func (b *endpointBuilder) build() {
@@ -181,12 +184,31 @@ func (b *endpointBuilder) addNamed(s *Service, host string, w *Workload) {
 	}
 	b.unresolved = append(b.unresolved, name)
 	addrs := b.known.Addresses[name]
+	if b.known.Unasked {
+		addrs = b.standIn(name)
+	}
 	if s.Resolution == ResolveDNSRoundRobin && len(addrs) > 1 {
 		addrs = addrs[:1]
 	}
 	for _, a := range addrs {
 		b.addAddress(s, host, w, a, SourceDNS)
 	}
+}
+
+// standIn returns an address that stands for those of a name.
+func (b *endpointBuilder) standIn(name string) []netip.Addr {
+	a, ok := b.standIns[name]
+	if !ok {
+		// One of 100::/64, whose packets go nowhere (RFC 6666).
+		bytes := [16]byte{0: 1}
+		binary.BigEndian.PutUint64(bytes[8:], uint64(len(b.standIns)+1))
+		a = netip.AddrFrom16(bytes)
+		if b.standIns == nil {
+			b.standIns, b.standing = map[string]netip.Addr{}, map[netip.Addr]string{}
+		}
+		b.standIns[name], b.standing[a] = a, name
+	}
+	return []netip.Addr{a}
 }
 
 // addView gives an entry's host the endpoints of another service. What an

@@ -20,6 +20,8 @@ type Registry struct {
 	endpoints   []*Endpoint           // sorted by service, port, cluster, address
 	byService   map[string][]*Endpoint
 	unresolved  []string // host names that DNS must answer for
+
+	standing map[netip.Addr]string // see Known.Unasked
 }
 
 // knownService is what files and gossip together say of one "name.namespace".
@@ -39,6 +41,7 @@ type Known struct {
 	Config    *Config
 	Announced []Endpoint              // by gossip, this proxy's own included
 	Addresses map[string][]netip.Addr // DNS: the last good answer for each name
+	Unasked   bool                    // DNS is not asked: an address stands for each name, see [Registry.StandsFor]
 	Probed    map[*Workload]Health    // of the configuration's workloads, those that are probed
 	Previous  *Registry               // whose endpoints keep their age; may be nil
 	Beside    *Registry               // that of another configuration, whose endpoints are shared; may be nil
@@ -194,6 +197,13 @@ func (r *Registry) Endpoints(v *View, port uint32) []*Endpoint {
 // All returns every endpoint, sorted by service, port, cluster and address.
 // The slice must not be changed.
 func (r *Registry) All() []*Endpoint { return r.endpoints }
+
+// StandsFor returns the name that DNS would be asked for an address that nobody
+// has: it stands for those that DNS gives, where that is not asked.
+func (r *Registry) StandsFor(a netip.Addr) (name string, ok bool) {
+	name, ok = r.standing[a]
+	return name, ok
+}
 
 // Unresolved returns the host names of endpoints that are no names of the
 // mesh's services, so that DNS must answer for them; sorted, without doubles.

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -223,5 +224,37 @@ func TestRegistry_DNSHosts(t *testing.T) {
 	v, ok := r.View("httpbin.org")
 	if !ok || len(r.Endpoints(v, 80)) != 1 {
 		t.Errorf("httpbin.org has the view %+v, want one endpoint", v)
+	}
+}
+
+// TestRegistry_Unasked: where DNS is not asked, an address that nobody has stands
+// for each name, the same one wherever the name is, with what files say of it.
+func TestRegistry_Unasked(t *testing.T) {
+	entry := func(host string, names ...string) *Service {
+		s := &Service{Meta: Meta{Kind: "ServiceEntry", Namespace: "prod", Name: host}, Hosts: []string{host}, Resolution: ResolveDNS, Ports: []Port{{Number: 80, Name: "http"}}}
+		for _, n := range names {
+			s.Endpoints = append(s.Endpoints, &Workload{Address: n, Ports: map[string]uint32{"http": 8080}, Locality: Locality{Region: "r"}})
+		}
+		return s
+	}
+	r := NewRegistry(Known{
+		Node:    &Node{Cluster: "c"},
+		Config:  &Config{Services: []*Service{entry("a.test", "x.test", "y.test", "10.0.0.1"), entry("b.test", "X.test."), entry("c.test")}},
+		Unasked: true,
+	})
+	for host, want := range map[string][]string{"a.test": {"10.0.0.1:8080", "x.test:8080", "y.test:8080"}, "b.test": {"x.test:8080"}, "c.test": {"c.test:80"}} {
+		v, _ := r.View(host)
+		var got []string
+		for _, e := range r.Endpoints(v, 80) {
+			address := e.Address.String()
+			if name, ok := r.StandsFor(e.Address.Addr()); ok {
+				address = fmt.Sprintf("%s:%d", name, e.Address.Port())
+			}
+			got = append(got, address)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s has %v, want %v", host, got, want)
+		}
 	}
 }

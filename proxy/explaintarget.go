@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,10 +94,11 @@ func (x *exchange) explainDestination(d *destination, drawn float64) explain.Des
 			reason = ep.Unready
 		}
 		p := explain.Endpoint{
-			Address: m.address.String(), Cluster: ep.Cluster, Locality: ep.Locality.String(), Priority: share.Priority,
+			Cluster: ep.Cluster, Locality: ep.Locality.String(), Priority: share.Priority,
 			Percent: 100 * share.Part, Healthy: state != balancer.Ejected && ep.Unready == "", Reason: reason, LastResort: share.LastResort,
 			Wire: describeWire(&u.wires[i], u),
 		}
+		p.Address, p.ByName = x.table.addressText(m.address)
 		if byHash {
 			p.Percent = 0
 			if i == chosen {
@@ -114,6 +116,15 @@ func (x *exchange) explainDestination(d *destination, drawn float64) explain.Des
 		out.Problem = fmt.Sprintf("none of the %d endpoints of %s can serve", len(u.members), d.rule.Host)
 	}
 	return out
+}
+
+// addressText is an endpoint's address; where DNS is not asked, with the name for
+// which it would be.
+func (t *table) addressText(a netip.AddrPort) (text string, byName bool) {
+	if name, ok := t.snapshot.Registry.StandsFor(a.Addr()); ok {
+		return name + ":" + strconv.FormatUint(uint64(a.Port()), 10), true
+	}
+	return a.String(), false
 }
 
 // whyUnknown says what of a destination is not there.

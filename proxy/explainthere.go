@@ -27,7 +27,7 @@ func (x *exchange) explainThere(e *explain.Explanation) {
 		}
 		u := x.upstream(list[i].target)
 		for k, m := range u.members {
-			if m.address.String() == d.Endpoints[at].Address {
+			if address, _ := x.table.addressText(m.address); address == d.Endpoints[at].Address {
 				d.There = x.there(&list[i], u, k)
 				break
 			}

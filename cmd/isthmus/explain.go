@@ -138,7 +138,12 @@ func explainFiles(warn io.Writer, bootstrap string, paths []string, q *explain.Q
 func fromFiles(e *explain.Explanation) []string {
 	for _, d := range e.Destinations {
 		if len(d.Endpoints) == 0 && d.Problem != "" {
-			return []string{"files alone are asked, and no DNS: in a running mesh both gossip and DNS bring endpoints; --admin asks a proxy that knows them"}
+			return []string{"files alone are asked: in a running mesh gossip brings endpoints, too; --admin asks a proxy that knows them"}
+		}
+		for _, ep := range d.Endpoints {
+			if ep.ByName {
+				return []string{"DNS is not asked here: a running proxy sends to the addresses that it gives for the name, as far as it gives any; --admin asks one"}
+			}
 		}
 	}
 	return nil
@@ -169,7 +174,7 @@ func idleProxy(warn io.Writer, bootstrap string, paths []string) (*proxy.Proxy, 
 	}
 	s := &mesh.Snapshot{
 		Number: 1, Time: time.Now(), Node: node, Config: r.Config,
-		Registry: mesh.NewRegistry(mesh.Known{Node: node, Config: r.Config, Now: time.Now()}),
+		Registry: mesh.NewRegistry(mesh.Known{Node: node, Config: r.Config, Unasked: true, Now: time.Now()}),
 		Rules:    mesh.NewRules(node, r.Config.DestinationRules),
 	}
 	var limits *ratelimit.Shared // of which it is only looked whether they are there
