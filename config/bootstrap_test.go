@@ -135,7 +135,7 @@ func TestLoadBootstrap_Warns(t *testing.T) {
 // FuzzLoadBootstrap: whatever the text, loading ends with a bootstrap or an
 // error.
 func FuzzLoadBootstrap(f *testing.F) {
-	for _, text := range []string{"", "node: {name: a}", "gossip: {keys: [a], join: ['b:1']}", "listeners: {outbound: \"${X}\"}", "a: &a [*a]", "{\"drain\": {\"timeout\": \"1s\"}}"} {
+	for _, text := range []string{"", "node: {name: a}", "gossip: {keys: [a], join: ['b:1']}", "listeners: {outbound: \"${X}\"}", "a: &a [*a]", "node: &n {name: a, labels: &l {app: a}}\ndomains: {<<: *l, x: c}", "node: &n {<<: *n}", "node: {<<: [a]}", "node:\n\tname: a", "{\"drain\": {\"timeout\": \"1s\"}}"} {
 		f.Add([]byte(text))
 	}
 	file := filepath.Join(f.TempDir(), "isthmus.yaml")

@@ -77,7 +77,7 @@ func (l *bootstrapLoader) read(b *Bootstrap) error {
 		if len(bytes.TrimSpace(data)) == 0 {
 			return nil
 		}
-		line, message := yamlError(err)
+		line, message := yamlError(err, data)
 		l.lines[""] = line
 		return l.fail("", "%s", message)
 	}
@@ -96,7 +96,7 @@ func (l *bootstrapLoader) read(b *Bootstrap) error {
 		b.Gossip.Bind = "0.0.0.0:7946"
 	}
 	if err := root.Decode(b); err != nil {
-		line, message := yamlError(err)
+		line, message := yamlError(err, nil)
 		l.lines[""] = line
 		return l.fail("", "%s", strings.TrimPrefix(message, "not YAML: "))
 	}

@@ -79,7 +79,7 @@ func (d *document) readCertificate() *mesh.Certificate {
 	}
 	var s certificateSpec
 	if err := spec.Decode(&s); err != nil {
-		line, message := yamlError(err)
+		line, message := yamlError(err, nil)
 		d.errorAt(max(line, d.line), "spec", strings.TrimPrefix(message, "not YAML: "))
 		return nil
 	}

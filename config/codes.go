@@ -84,6 +84,7 @@ const (
 	ISM0072 Code = "ISM0072"
 	ISM0073 Code = "ISM0073"
 	ISM0074 Code = "ISM0074"
+	ISM0075 Code = "ISM0075"
 )
 
 // CodeTitle is a code with what it means, in a few words.
@@ -168,4 +169,5 @@ var Codes = []CodeTitle{
 	{ISM0072, "A port that nobody listens on"},
 	{ISM0073, "An export to a namespace in which nothing is"},
 	{ISM0074, "A condition on callers that is not asked of them"},
+	{ISM0075, "Weights that do not add up to 100"},
 }

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +17,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // decode fills a message of Istio's schema with the document's spec. Whatever
@@ -28,16 +32,33 @@ func (d *document) decode(m proto.Message) bool {
 		d.places["spec"] = spec.Line
 		d.message(spec, m.ProtoReflect(), "")
 	}
-	d.otherKeys("spec", "status")
+	d.otherKeys(m.ProtoReflect().Descriptor(), "spec", "status")
+	d.otherMetadata()
 	return !d.failed()
 }
 
 // otherKeys refuses top-level keys that no resource of the kind has.
-func (d *document) otherKeys(known ...string) {
+func (d *document) otherKeys(spec protoreflect.MessageDescriptor, known ...string) {
 	known = append(known, "apiVersion", "kind", "metadata")
 	for i := 0; i < len(d.root.Content); i += 2 {
 		if k := d.root.Content[i]; !slices.Contains(known, k.Value) {
-			d.errorAt(k.Line, k.Value, "unknown field"+suggest(k.Value, known))
+			hint := suggest(k.Value, known)
+			if fieldNamed(spec, k.Value) != nil {
+				hint = ": it belongs under spec, further to the right"
+			}
+			d.errorAt(k.Line, k.Value, "unknown field"+hint)
+		}
+	}
+}
+
+// otherMetadata names keys of the metadata that Kubernetes does not know.
+func (d *document) otherMetadata() {
+	fields := map[string]reflect.Type{}
+	jsonFields(reflect.TypeFor[meta.ObjectMeta](), fields)
+	m := child(d.root, "metadata")
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		if k := m.Content[i]; fields[k.Value] == nil {
+			d.mark(Warning, "", k.Line, join("metadata", k.Value), "unknown field, which has no effect"+suggest(k.Value, slices.Sorted(maps.Keys(fields))))
 		}
 	}
 }
@@ -58,10 +79,11 @@ func (d *document) message(n *yaml.Node, m protoreflect.Message, path string) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		d.errorAt(n.Line, path, "must be a mapping, not "+describe(n))
+		d.errorAt(n.Line, cmp.Or(path, "spec"), "must be a mapping, not "+describe(n)+asMapping(n, m.Descriptor()))
 		return
 	}
 	fields := m.Descriptor().Fields()
+	around := len(d.around)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], resolve(n.Content[i+1])
 		fd := fields.ByJSONName(key.Value)
@@ -70,7 +92,7 @@ func (d *document) message(n *yaml.Node, m protoreflect.Message, path string) {
 		}
 		at := join(path, key.Value)
 		if fd == nil {
-			d.errorAt(key.Line, at, "unknown field"+suggest(key.Value, jsonNames(fields)))
+			d.errorAt(key.Line, at, "unknown field"+d.unknown(n, m.Descriptor(), key.Value))
 			continue
 		}
 		at = join(path, fd.JSONName())
@@ -83,7 +105,9 @@ func (d *document) message(n *yaml.Node, m protoreflect.Message, path string) {
 			continue
 		}
 		d.noteEffect(m.Descriptor(), fd, value, at, key.Line)
+		d.around = append(d.around[:around], m.Descriptor())
 		d.field(value, m, fd, at)
+		d.around = d.around[:around]
 	}
 }
 
@@ -101,7 +125,7 @@ func (d *document) field(n *yaml.Node, m protoreflect.Message, fd protoreflect.F
 		d.mapField(n, m.Mutable(fd).Map(), fd, path)
 	case fd.IsList():
 		if n.Kind != yaml.SequenceNode {
-			d.errorAt(n.Line, path, "must be a list, not "+describe(n))
+			d.errorAt(n.Line, path, "must be a list, not "+describe(n)+asList(n))
 			return
 		}
 		list := m.Mutable(fd).List()
@@ -130,7 +154,7 @@ func (d *document) field(n *yaml.Node, m protoreflect.Message, fd protoreflect.F
 
 func (d *document) mapField(n *yaml.Node, m protoreflect.Map, fd protoreflect.FieldDescriptor, path string) {
 	if n.Kind != yaml.MappingNode {
-		d.errorAt(n.Line, path, "must be a mapping, not "+describe(n))
+		d.errorAt(n.Line, path, "must be a mapping, not "+describe(n)+asMapping(n, nil))
 		return
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -161,6 +185,9 @@ func describe(n *yaml.Node) string {
 	if n.Tag == "!!null" {
 		return "nothing"
 	}
+	if n.Tag != "!!str" {
+		return n.Value
+	}
 	return strconv.Quote(n.Value)
 }
 
@@ -172,7 +199,11 @@ func (d *document) scalarValue(n *yaml.Node, fd protoreflect.FieldDescriptor, pa
 		return none, false
 	}
 	bad := func(want string) (protoreflect.Value, bool) {
-		d.errorAt(n.Line, path, fmt.Sprintf("must be %s, not %s", want, describe(n)))
+		hint := ""
+		if number, ok := strings.CutSuffix(n.Value, "%"); ok && strings.Contains(want, "number") {
+			hint = ": write " + strings.TrimSpace(number)
+		}
+		d.errorAt(n.Line, path, fmt.Sprintf("must be %s, not %s%s", want, describe(n), hint))
 		return none, false
 	}
 	switch fd.Kind() {
@@ -216,14 +247,19 @@ func (d *document) scalarValue(n *yaml.Node, fd protoreflect.FieldDescriptor, pa
 		}
 		return protoreflect.ValueOfFloat64(f), true
 	}
-	return d.integer(n, fd, bad)
+	return d.integer(n, fd, path, bad)
 }
 
 func isMapKey(fd protoreflect.FieldDescriptor) bool {
 	return fd.ContainingMessage() != nil && fd.ContainingMessage().IsMapEntry() && fd.Number() == 1
 }
 
-func (d *document) integer(n *yaml.Node, fd protoreflect.FieldDescriptor, bad func(string) (protoreflect.Value, bool)) (protoreflect.Value, bool) {
+func (d *document) integer(n *yaml.Node, fd protoreflect.FieldDescriptor, path string, bad func(string) (protoreflect.Value, bool)) (protoreflect.Value, bool) {
+	if n.Tag == "!!str" && !isMapKey(fd) && d.kind != "ConfigMap" {
+		if _, err := strconv.ParseInt(n.Value, 10, 64); err == nil {
+			d.say(Info, n.Line, path, fmt.Sprintf("is a number in quotes, which Kubernetes refuses: write %s", n.Value))
+		}
+	}
 	switch fd.Kind() {
 	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
 		v, err := strconv.ParseUint(n.Value, 10, 32)
@@ -278,7 +314,7 @@ func (d *document) wellKnown(n *yaml.Node, m protoreflect.Message, path string) 
 		case m.Descriptor().Name() == "Value":
 			proto.Merge(m.Interface(), pv)
 		case pv.GetStructValue() == nil:
-			d.errorAt(n.Line, path, "must be a mapping, not "+describe(n))
+			d.errorAt(n.Line, path, "must be a mapping, not "+describe(n)+asMapping(n, nil))
 		default:
 			proto.Merge(m.Interface(), pv.GetStructValue())
 		}
@@ -338,7 +374,7 @@ func (d *document) duration(n *yaml.Node, path string) (time.Duration, bool) {
 	v, err := time.ParseDuration(n.Value)
 	switch {
 	case n.Kind != yaml.ScalarNode || err != nil:
-		d.errorAt(n.Line, path, fmt.Sprintf("must be a duration such as 5s, 30ms or 1h, not %s", describe(n)))
+		d.errorAt(n.Line, path, fmt.Sprintf("must be a duration such as 5s, 30ms or 1h, not %s%s", describe(n), asDuration(n)))
 		return 0, false
 	case v < 0:
 		d.errorAt(n.Line, path, "must not be negative")

@@ -188,6 +188,7 @@ func TestLoadLimits_NoFile(t *testing.T) {
 func FuzzLimits(f *testing.F) {
 	f.Add([]byte("domain: a\ndescriptors:\n- {key: b, value: c, rate_limit: {unit: day, requests_per_unit: 1}, descriptors: [{key: d}]}\n"))
 	f.Add([]byte("domain: a\n---\ndomain: b\n"))
+	f.Add([]byte("domain: a\ndescriptors:\n- &one {key: b, rate_limit: {unit: day, requests_per_unit: 1}}\n- {<<: *one, value: c}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		domains, _, err := readLimits("fuzz.yaml", data)
 		if err != nil {

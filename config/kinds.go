@@ -80,7 +80,11 @@ func (d *document) read() {
 			names = append(names, n)
 		}
 		slices.Sort(names)
-		d.find(Warning, ISM0006, "", fmt.Sprintf("%s %s is not read by Isthmus%s", d.apiVersion, d.kind, suggest(d.kind, names)))
+		hint := suggest(d.kind, names)
+		if known {
+			hint = ", which reads a " + d.kind + " of apiVersion " + strings.TrimPrefix(k.group+"/", "/") + versions[k.group][0]
+		}
+		d.find(Warning, ISM0006, "", fmt.Sprintf("%s %s is not read by Isthmus%s", d.apiVersion, d.kind, hint))
 		return
 	case group != k.group:
 		d.find(Warning, ISM0007, "apiVersion", fmt.Sprintf("%s belongs to %s, not %s; read all the same", d.kind, k.group, group))
@@ -139,7 +143,7 @@ func (d *document) checkHost(host, path string, bare bool) bool {
 	default:
 		for label := range strings.SplitSeq(strings.TrimSuffix(rest, "."), ".") {
 			if !validLabel(label) {
-				problem = fmt.Sprintf("%q is no host name", host)
+				problem = fmt.Sprintf("%q is no host name", host) + asHost(host)
 			}
 		}
 	}

@@ -37,7 +37,7 @@ func readLimits(path string, data []byte) ([]*mesh.LimitDomain, []string, error)
 		if err := decodeSafely(dec, &doc); err == io.EOF {
 			break
 		} else if err != nil {
-			line, message := yamlError(err)
+			line, message := yamlError(err, data)
 			r.errorf(line, "", "%s", message)
 			break
 		}

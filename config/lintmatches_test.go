@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -134,6 +135,29 @@ func TestLint_BrokenMatch(t *testing.T) {
 	if !r.HasErrors() || slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Code == IST0130 }) {
 		t.Errorf("findings %v, want an error alone", r.Findings)
 	}
+}
+
+// TestLint_Weights: weights that look like percentages and are none are told.
+func TestLint_Weights(t *testing.T) {
+	for weights, want := range map[string]string{"80 30": "110, so they are no percentages: the destinations get 72.7 %, 27.3 %", "80 20": "", "1 3": "", "50 25": "75", "90 0": "90", "0 100": ""} {
+		var a, b int
+		fmt.Sscan(weights, &a, &b)
+		text := webRoute(fmt.Sprintf("route: [{destination: {host: web.test}, weight: %d}, {destination: {host: web.test}, weight: %d}]", a, b))
+		checkFinding(t, text, want, ISM0075)
+	}
+}
+
+// TestLint_Quoted: what is written otherwise than Kubernetes takes it is told.
+func TestLint_Quoted(t *testing.T) {
+	text := strings.Replace(webRoute("route: [{destination: {host: web.test, port: {number: \"80\"}}}]"), "{name: web, namespace: prod}\nspec:\n  hosts: [web.test]\n  http", "{name: web, namespaces: prod}\nspec:\n  hosts: [web.test]\n  http", 1)
+	checkFinding(t, text, "destination.port.number: is a number in quotes, which Kubernetes refuses: write 80", ISM0002)
+	checkFinding(t, text, "metadata.namespaces: unknown field, which has no effect (did you mean \"namespace\"?)", ISM0001)
+}
+
+// TestLint_Kinds: of a kind that is read, the apiVersion is told by which it is.
+func TestLint_Kinds(t *testing.T) {
+	checkFinding(t, "apiVersion: networking.istio/v1\nkind: VirtualService\nmetadata: {name: a}\n", "is not read by Isthmus, which reads a VirtualService of apiVersion networking.istio.io/v1", ISM0006)
+	checkFinding(t, "apiVersion: v1\nkind: service\nmetadata: {name: a}\n", "is not read by Isthmus (did you mean \"Service\"?)", ISM0006)
 }
 
 // TestLint_SameSidecars: of two Sidecars for the same workloads the second is

@@ -32,6 +32,7 @@ func (c *checker) lintVirtualService(v *mesh.VirtualService, d *document) {
 			}
 			lintShare(d, m.Share, at)
 		}
+		lintWeights(d, r, path)
 		if r.Retries != nil {
 			c.lintRetries(d, r, path)
 		}
@@ -48,6 +49,23 @@ func lintShare(d *document, share mesh.Fraction, path string) {
 		return
 	}
 	d.find(Info, ISM0040, path, fmt.Sprintf("is in percent: one request in %d; a tenth of the requests would be 10", mesh.AllRequests/share))
+}
+
+// lintWeights says what weights come to that look like percentages and are none. They
+// may add up to anything (Istio); of small numbers, 1 and 3, everybody knows.
+func lintWeights(d *document, r *mesh.HTTPRoute, path string) {
+	total := uint32(0)
+	for _, dest := range r.Route {
+		total += min(dest.Weight, 1000)
+	}
+	if len(r.Route) < 2 || total == 100 || total <= 50 || total >= 200 {
+		return
+	}
+	var parts []string
+	for _, dest := range r.Route[:min(len(r.Route), maxNamed)] {
+		parts = append(parts, fmt.Sprintf("%.1f %%", 100*float64(dest.Weight)/float64(total)))
+	}
+	d.find(Info, ISM0075, path+".route", fmt.Sprintf("the weights add up to %d, so they are no percentages: the destinations get %s", total, strings.Join(parts, ", ")))
 }
 
 // lintRetries compares times, and says where retries go.

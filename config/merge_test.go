@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -103,6 +105,22 @@ func TestRead_MergeKeyOvertaken(t *testing.T) {
 	want := "v.yaml:14: info: timeout: stands before << and wins over what that brings from line 10"
 	if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return strings.HasPrefix(f.String(), want) }) {
 		t.Errorf("findings %v, want %q", r.Findings, want)
+	}
+}
+
+// TestMergeKeys_Elsewhere: the bootstrap file and limits are read in the same way.
+func TestMergeKeys_Elsewhere(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "isthmus.yaml")
+	if err := os.WriteFile(file, []byte("node: {name: a, labels: &l {app: a, tier: b}}\ndomains: {<<: *l, tier: c}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, _, err := LoadBootstrap(file, nil)
+	if err != nil || b.Domains["app"] != "a" || b.Domains["tier"] != "c" {
+		t.Errorf("bootstrap %+v with error %v", b, err)
+	}
+	domains, _, err := readLimits("limits.yaml", []byte("domain: a\ndescriptors:\n- &one {key: b, rate_limit: {unit: day, requests_per_unit: 1}}\n- {<<: *one, value: c}\n"))
+	if err != nil || len(domains) != 1 || len(domains[0].Descriptors) != 2 {
+		t.Errorf("limits %+v with error %v", domains, err)
 	}
 }
 

@@ -90,7 +90,7 @@ func (d *document) pathNormalization(p *meshconfig.MeshConfig_ProxyPathNormaliza
 func inner(text string, from int) (root *yaml.Node, line int, err error) {
 	var doc yaml.Node
 	if err := decodeSafely(yaml.NewDecoder(strings.NewReader(text)), &doc); err != nil && !errors.Is(err, io.EOF) {
-		line, message := yamlError(err)
+		line, message := yamlError(err, []byte(text))
 		return nil, from + line, errors.New(message)
 	}
 	if len(doc.Content) == 0 {

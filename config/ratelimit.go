@@ -397,9 +397,9 @@ func (m *envoyMessage) comparison(kind, text string, fold bool) mesh.StringMatch
 }
 
 func (m *envoyMessage) regex(text, path string) mesh.StringMatch {
-	re, err := regexp.Compile("^(?:" + text + ")$")
+	re, err := compileRegex(text, "^(?:", ")$")
 	if err != nil {
-		m.doc.error(path, "is no RE2 expression: "+strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		m.doc.error(path, err.Error())
 		return mesh.StringMatch{Kind: mesh.MatchPresent}
 	}
 	return mesh.StringMatch{Kind: mesh.MatchRegex, Value: text, Regex: re}

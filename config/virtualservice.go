@@ -223,9 +223,9 @@ func (d *document) stringMatch(m *networking.StringMatch, path string) *mesh.Str
 		if t.Regex == "*" {
 			return &mesh.StringMatch{Kind: mesh.MatchPresent}
 		}
-		re, err := regexp.Compile("^(?:" + t.Regex + ")$")
+		re, err := compileRegex(t.Regex, "^(?:", ")$")
 		if err != nil {
-			d.error(path+".regex", "is no RE2 expression: "+strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+			d.error(path+".regex", err.Error())
 		}
 		return &mesh.StringMatch{Kind: mesh.MatchRegex, Value: t.Regex, Regex: re}
 	}
@@ -315,9 +315,9 @@ func (d *document) rewrite(r *networking.HTTPRewrite, path string) *mesh.Rewrite
 		if r.Uri != "" {
 			d.error(path+".uriRegexRewrite", "cannot stand beside uri: only one of them")
 		}
-		re, err := regexp.Compile(x.Match)
+		re, err := compileRegex(x.Match, "", "")
 		if err != nil {
-			d.error(path+".uriRegexRewrite.match", "is no RE2 expression: "+strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+			d.error(path+".uriRegexRewrite.match", err.Error())
 		}
 		out.Regex = re
 		out.Substitution = backReference.ReplaceAllString(strings.ReplaceAll(x.Rewrite, "$", "$$"), "$${$1}")

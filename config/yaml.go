@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // document is one resource of a file with the places of its fields.
@@ -26,8 +25,9 @@ type document struct {
 	labels, annotations map[string]string
 
 	root   *yaml.Node
-	places map[string]int // field path -> line
-	before int            // findings that there were before this document's
+	places map[string]int                   // field path -> line
+	around []protoreflect.MessageDescriptor // what the field that is being read stands in
+	before int                              // findings that there were before this document's
 }
 
 // maxNodes bounds what aliases may expand a document to.
@@ -52,7 +52,7 @@ func (r *reader) readFile(f File) {
 			return
 		}
 		if err != nil {
-			line, message := yamlError(err)
+			line, message := yamlError(err, data)
 			fail(line, message+templateHint(f.Data))
 			return
 		}
@@ -80,17 +80,6 @@ func decodeSafely(dec *yaml.Decoder, n *yaml.Node) (err error) {
 		}
 	}()
 	return dec.Decode(n)
-}
-
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:unmarshal errors:\s*)?line (\d+): `)
-
-func yamlError(err error) (int, string) {
-	text := err.Error()
-	if m := yamlLine.FindStringSubmatch(text); m != nil {
-		line, _ := strconv.Atoi(m[1])
-		return line, "not YAML: " + text[len(m[0]):]
-	}
-	return 0, "not YAML: " + strings.TrimPrefix(text, "yaml: ")
 }
 
 // sound checks what the YAML library lets pass: keys given twice, aliases that
@@ -122,7 +111,11 @@ func sound(n *yaml.Node, budget *int, within []*yaml.Node) (line int, err error)
 			case twice && k.Tag == mergeKey:
 				return k.Line, errSecondMerge
 			case twice:
-				return k.Line, fmt.Errorf("key %q is given twice, first in line %d", k.Value, before)
+				hint := ""
+				if len(within) == 0 && (k.Value == "apiVersion" || k.Value == "kind") {
+					hint = "; a line --- parts resources"
+				}
+				return k.Line, fmt.Errorf("key %q is given twice, first in line %d%s", k.Value, before, hint)
 			case k.Tag == mergeKey:
 				if line, err := mergeable(n.Content[i+1]); err != nil {
 					return line, err
@@ -155,17 +148,24 @@ func (r *reader) readNode(file string, n *yaml.Node) {
 		return
 	}
 	if d.apiVersion == "" || d.kind == "" {
-		d.error("", "apiVersion or kind is missing, so nobody can tell what this is")
+		d.untold()
 		return
 	}
-	if m := child(n, "metadata"); m != nil {
+	m := child(n, "metadata")
+	if m != nil && m.Kind != yaml.MappingNode && m.Tag != "!!null" {
+		d.errorAt(m.Line, "metadata", "must be a mapping, not "+describe(m)+asMapping(m, nil))
+		return
+	}
+	if m != nil {
 		d.namespace = scalar(child(m, "namespace"))
 		d.name = scalar(child(m, "name"))
-		d.labels = d.stringMap(child(m, "labels"), "metadata.labels")
-		d.annotations = d.stringMap(child(m, "annotations"), "metadata.annotations")
 	}
 	if d.namespace == "" {
 		d.namespace = "default"
+	}
+	if m != nil {
+		d.labels = d.stringMap(child(m, "labels"), "metadata.labels")
+		d.annotations = d.stringMap(child(m, "annotations"), "metadata.annotations")
 	}
 	if d.name == "" {
 		d.error("metadata.name", "is missing")
@@ -182,6 +182,23 @@ func (r *reader) readNode(file string, n *yaml.Node) {
 	}
 	d.findBlanks()
 	d.read()
+}
+
+// untold says which of the keys is missing that say what a resource is, and whether
+// another one was meant to be it.
+func (d *document) untold() {
+	for _, key := range []string{"apiVersion", "kind"} {
+		if d.text(key) != "" {
+			continue
+		}
+		hint := ""
+		for i := 0; i+1 < len(d.root.Content); i += 2 {
+			if k := d.root.Content[i]; k.Value != key && suggest(k.Value, []string{key}) != "" {
+				hint = fmt.Sprintf(": write it for %q in line %d", k.Value, k.Line)
+			}
+		}
+		d.error(key, "is missing, so nobody can tell what this is"+hint)
+	}
 }
 
 // child returns the value of a key of a mapping, nil if there is none.
@@ -227,7 +244,7 @@ func (d *document) stringMap(n *yaml.Node, path string) map[string]string {
 		v := resolve(n.Content[i+1])
 		d.places[path+"."+n.Content[i].Value] = v.Line
 		if v.Kind != yaml.ScalarNode || v.Tag != "!!str" {
-			d.errorAt(v.Line, path+"."+n.Content[i].Value, fmt.Sprintf("must be a string: write %q", v.Value))
+			d.errorAt(v.Line, path+"."+n.Content[i].Value, fmt.Sprintf("must be a string (write %q), not %s", v.Value, describe(v)))
 			continue
 		}
 		out[n.Content[i].Value] = v.Value
