@@ -102,14 +102,14 @@ func asDuration(n *yaml.Node) string {
 
 // unknown says what an unknown field may have been meant to be: another name, or
 // one that belongs deeper, or less deep, than it stands.
-func (d *document) unknown(n *yaml.Node, of protoreflect.MessageDescriptor, key string) string {
+func (d *document) unknown(n *yaml.Node, of protoreflect.MessageDescriptor, key string, value *yaml.Node) string {
 	names := jsonNames(of.Fields())
 	for _, name := range names {
 		if strings.EqualFold(name, key) {
 			return suggest(key, names)
 		}
 	}
-	if under := fieldsWith(n, of, key); len(under) == 1 {
+	if under := fieldsWith(n, of, key, value); len(under) == 1 {
 		return fmt.Sprintf(": it belongs under %s, further to the right", under[0])
 	}
 	for i := len(d.around) - 1; i >= 0; i-- {
@@ -128,10 +128,10 @@ const fewNames = 6
 
 // fieldsWith are the fields of a message that have a field of a name, or take any:
 // of several, those that stand there without a value.
-func fieldsWith(n *yaml.Node, of protoreflect.MessageDescriptor, key string) (under []string) {
+func fieldsWith(n *yaml.Node, of protoreflect.MessageDescriptor, key string, value *yaml.Node) (under []string) {
 	for i := range of.Fields().Len() {
 		f := of.Fields().Get(i)
-		labels := f.IsMap() && of.Fields().Len() == 1
+		labels := f.IsMap() && of.Fields().Len() == 1 && value.Kind == yaml.ScalarNode
 		if labels || !f.IsMap() && f.Message() != nil && fieldNamed(f.Message(), key) != nil {
 			under = append(under, f.JSONName())
 		}

@@ -82,6 +82,15 @@ tracing: {zipkin: {address: "zipkin.infra:9411"}}
 
 func TestLoadBootstrap_Refuses(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
+		{"gossip: {join: 10.0.0.6:7946}", `:1: gossip.join: must be a list, not "10.0.0.6:7946": write ["10.0.0.6:7946"]`},
+		{"node:\n  labels: [a]", `:2: node.labels: must be a mapping, not a list`},
+		{"node: {labels: {a: [b]}}", `:1: node.labels.a: must be a single value, not a list`},
+		{"drain:\n  timeout: 30", ":2: drain.timeout: must be a duration such as 5s, 30ms or 1h, not 30: write 30s, if seconds are meant"},
+		{"tracing: {sampling: 10%}", `:1: tracing.sampling: must be a number, not "10%"`},
+		{"numTrustedProxies: one", `:1: numTrustedProxies: must be a whole number, not "one"`},
+		{"probes: {allowExec: 1}", ":1: probes.allowExec: must be true or false, not 1"},
+		{"listeners: 15001", ":1: listeners: must be a mapping, not 15001"},
+		{"node:\n  name: a\n cluster: b", ":3: not YAML: did not find expected key"},
 		{"node: {adress: 10.0.0.1}", ":1: node.adress: unknown field (did you mean \"address\"?)"},
 		{"\nlistener: {}", ":2: listener: unknown field (did you mean \"listeners\"?)"},
 		{"node:\n  cluster: a/b", ":2: node.cluster:"},
@@ -93,7 +102,7 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 		{"capture: redirect", "not supported yet"},
 		{"gossip: {announce: onw}", "(did you mean \"own\"?)"},
 		{"gossip: {join: [host]}", "gossip.join[0]"},
-		{"drain: {timeout: soon}", "cannot unmarshal"},
+		{"drain: {timeout: soon}", "drain.timeout: must be a duration such as"},
 		{"\ndownstream: {headTimeout: -1s}", ":2: downstream.headTimeout: must not be negative"},
 		{"probes: {remote: {interval: 1ms}}", ":1: probes.remote.interval: must be 100ms or more, or 0 for none"},
 		{"probes: {remote: {timeout: 0s}}", "probes.remote.timeout: must be more than 0"},

@@ -108,7 +108,13 @@ func (l *bootstrapLoader) read(b *Bootstrap) error {
 func (l *bootstrapLoader) walk(n *yaml.Node, t reflect.Type, path string) error {
 	n = resolve(n)
 	if n.Kind == yaml.ScalarNode {
-		return l.expand(n, path)
+		if err := l.expand(n, path); err != nil {
+			return err
+		}
+	}
+	if wrong := mismatch(n, t); wrong != "" {
+		l.lines[path] = n.Line
+		return l.fail(path, "%s", wrong)
 	}
 	if n.Kind == yaml.SequenceNode && t.Kind() == reflect.Slice {
 		for i, item := range n.Content {
@@ -142,6 +148,38 @@ func (l *bootstrapLoader) walk(n *yaml.Node, t reflect.Type, path string) error 
 		}
 	}
 	return nil
+}
+
+// mismatch says what a value must be that the bootstrap file cannot have in a field
+// of a type; "" if it can.
+func mismatch(n *yaml.Node, t reflect.Type) string {
+	if n.Tag == "!!null" {
+		return ""
+	}
+	switch t.Kind() {
+	case reflect.Slice, reflect.Struct, reflect.Map:
+		return wrongType(n, t)
+	}
+	if n.Kind != yaml.ScalarNode {
+		if t.Kind() == reflect.Interface {
+			return ""
+		}
+		return "must be a single value, not " + describe(n)
+	}
+	if n.Decode(reflect.New(t).Interface()) == nil {
+		return ""
+	}
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		return "must be a duration such as 5s, 30ms or 1h, not " + describe(n) + asDuration(n)
+	case t.Kind() == reflect.Bool:
+		return "must be true or false, not " + describe(n)
+	case t.Kind() == reflect.Float64:
+		return "must be a number, not " + describe(n)
+	case t.Kind() == reflect.String:
+		return "must be a string, not " + describe(n)
+	}
+	return "must be a whole number, not " + describe(n)
 }
 
 func fieldByTag(t reflect.Type, name string) (*reflect.StructField, []string) {

@@ -92,7 +92,7 @@ func (d *document) message(n *yaml.Node, m protoreflect.Message, path string) {
 		}
 		at := join(path, key.Value)
 		if fd == nil {
-			d.errorAt(key.Line, at, "unknown field"+d.unknown(n, m.Descriptor(), key.Value))
+			d.errorAt(key.Line, at, "unknown field"+d.unknown(n, m.Descriptor(), key.Value, value))
 			continue
 		}
 		at = join(path, fd.JSONName())

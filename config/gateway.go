@@ -73,7 +73,7 @@ func (d *document) server(s *networking.Server, path string) (mesh.GatewayServer
 	for i, h := range s.Hosts {
 		at := fmt.Sprintf("%s.hosts[%d]", path, i)
 		namespace, host, ok := strings.Cut(h, "/")
-		if !ok {
+		if !ok || strings.Contains(h, "://") {
 			namespace, host = "*", h
 		}
 		if namespace == "." {

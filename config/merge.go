@@ -15,33 +15,36 @@ const mergeKey = "!!merge"
 // pass (see [sound]), and puts what merge keys name in their place. Who reads the
 // document sees neither; the keys bear the line where they are written. It returns
 // the line of what is wrong, and the places where kubectl reads something else.
-func expand(root *yaml.Node) (told []overtaken, line int, err error) {
+func expand(root *yaml.Node) (told []notice, line int, err error) {
 	budget := maxNodes
 	if line, err := sound(root, &budget, nil); err != nil {
 		return nil, line, err
 	}
-	m := merger{done: map[*yaml.Node]bool{}}
+	m := merger{from: root.Line, done: map[*yaml.Node]bool{}}
 	m.expand(root)
 	return m.told, 0, nil
 }
 
-// overtaken is a key that stands before the merge key whose mapping has it, too. It
-// wins, as the specification has it; for kubectl's library the later one does.
-type overtaken struct {
-	key    string
-	line   int
-	merged int // line of the other
+// notice is something that kubectl would read otherwise.
+type notice struct {
+	line int
+	key  string // that it is about; "": none
+	text string
 }
 
 type merger struct {
+	from int                 // line of the document
 	done map[*yaml.Node]bool // mappings may be there several times, by aliases
-	told []overtaken
+	told []notice
 }
 
 // expand replaces the merge keys of a node and of all below it. What it makes is no
 // larger than what sound has counted, since that has followed the same aliases.
 func (m *merger) expand(n *yaml.Node) {
 	if n.Kind == yaml.AliasNode {
+		if n.Alias.Line < m.from {
+			m.told = append(m.told, notice{line: n.Line, text: fmt.Sprintf("*%s names what another document has in line %d; kubectl, for which names hold within a document, refuses it", n.Value, n.Alias.Line)})
+		}
 		n = n.Alias
 	}
 	if m.done[n] {
@@ -78,7 +81,8 @@ func (m *merger) merge(n *yaml.Node, at int) {
 				own[k.Value] = -1
 				merged = append(merged, k, from.Content[i+1])
 			} else if place >= 0 && place < at {
-				m.told = append(m.told, overtaken{k.Value, n.Content[place].Line, k.Line})
+				// The specification has it so; for kubectl's library the later wins.
+				m.told = append(m.told, notice{n.Content[place].Line, k.Value, fmt.Sprintf("stands before << and wins over what that brings from line %d; kubectl would take the latter: write << first", k.Line)})
 			}
 		}
 	}
@@ -115,10 +119,6 @@ func mergeable(value *yaml.Node) (line int, err error) {
 		}
 	}
 	return 0, nil
-}
-
-func (o *overtaken) text() string {
-	return fmt.Sprintf("stands before << and wins over what that brings from line %d; kubectl would take the latter: write << first", o.merged)
 }
 
 // errSecondMerge is what two merge keys in one mapping are told.

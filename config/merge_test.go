@@ -108,6 +108,17 @@ func TestRead_MergeKeyOvertaken(t *testing.T) {
 	}
 }
 
+// TestRead_AliasOfAnotherDocument: kubectl knows none.
+func TestRead_AliasOfAnotherDocument(t *testing.T) {
+	service := func(name, selector string) string {
+		return "apiVersion: v1\nkind: Service\nmetadata: {name: " + name + "}\nspec: {ports: [{port: 80}], selector: " + selector + "}\n---\n"
+	}
+	one := service("a", "&s {app: a}")
+	checkFinding(t, one, "", ISM0002)
+	checkFinding(t, one+service("b", "*s"), "f.yaml:9: info: *s names what another document has in line 4", ISM0002)
+	checkFinding(t, one+service("b", "{<<: *s}"), "f.yaml:9: info: *s names what another document has in line 4", ISM0002)
+}
+
 // TestMergeKeys_Elsewhere: the bootstrap file and limits are read in the same way.
 func TestMergeKeys_Elsewhere(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "isthmus.yaml")

@@ -65,7 +65,7 @@ func (r *reader) readFile(f File) {
 			continue
 		}
 		for _, o := range told {
-			r.findings = append(r.findings, Finding{File: f.Name, Line: o.line, Severity: Info, Field: o.key, Message: o.text()})
+			r.findings = append(r.findings, Finding{File: f.Name, Line: o.line, Severity: Info, Field: o.key, Message: o.text})
 		}
 		r.readNode(f.Name, n.Content[0])
 	}
@@ -141,10 +141,8 @@ func (r *reader) readNode(file string, n *yaml.Node) {
 		return
 	}
 	d.apiVersion, d.kind = d.text("apiVersion"), d.text("kind")
-	if items := child(n, "items"); strings.HasSuffix(d.kind, "List") && items != nil {
-		for _, item := range items.Content {
-			r.readNode(file, resolve(item))
-		}
+	if items := child(n, "items"); d.kind == "List" || strings.HasSuffix(d.kind, "List") && items != nil {
+		d.readList(items)
 		return
 	}
 	if d.apiVersion == "" || d.kind == "" {
@@ -182,6 +180,20 @@ func (r *reader) readNode(file string, n *yaml.Node) {
 	}
 	d.findBlanks()
 	d.read()
+}
+
+// readList reads the resources of a List.
+func (d *document) readList(items *yaml.Node) {
+	switch {
+	case items == nil:
+		d.error("items", "is missing: a List holds resources")
+	case items.Kind != yaml.SequenceNode && items.Tag != "!!null":
+		d.errorAt(items.Line, "items", "must be a list, not "+describe(items)+asList(items))
+	default:
+		for _, item := range items.Content {
+			d.reader.readNode(d.file, resolve(item))
+		}
+	}
 }
 
 // untold says which of the keys is missing that say what a resource is, and whether
