@@ -91,7 +91,11 @@ func (c *checker) listened(m mesh.Meta, selector map[string]string, root bool) *
 			continue
 		}
 		maps.Copy(out.listened, ports.listened)
-		maps.Copy(out.services, ports.services)
+		for p, name := range ports.services {
+			if first, ok := out.services[p]; !ok || name < first {
+				out.services[p] = name
+			}
+		}
 		out.unsaid = out.unsaid || ports.unsaid
 	}
 	for _, g := range c.config.Gateways {
@@ -217,7 +221,7 @@ func (c *checker) lintMatchPort(v *mesh.VirtualService, d *document, m *mesh.Pro
 			}
 			for _, h := range v.Hosts {
 				ports, known := c.ports(h)
-				if strings.HasPrefix(h, "*") || !known || slices.ContainsFunc(ports, func(p mesh.Port) bool { return p.Number == m.Port }) {
+				if strings.HasPrefix(h, "*") || !known || len(ports) == 0 || slices.ContainsFunc(ports, func(p mesh.Port) bool { return p.Number == m.Port }) {
 					return
 				}
 				have = append(have, h+" has "+portText(numbers(ports)))

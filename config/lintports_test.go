@@ -23,6 +23,16 @@ kind: Service
 metadata: {name: told, namespace: prod}
 spec: {selector: {app: told}, ports: [{name: http, port: 80, targetPort: web}]}
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: b, namespace: many}
+spec: {selector: {app: b}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: a, namespace: many}
+spec: {selector: {app: a}, ports: [{port: 80, targetPort: 8081}]}
+---
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata: {name: told, namespace: prod}
@@ -74,6 +84,7 @@ func TestLint_PolicyPorts(t *testing.T) {
 		{"the whole namespace, of which one is unsaid", "prod", "", to(`"7"`), ""},
 		{"nobody is known", "test", "", to(`"7"`), ""},
 		{"a gateway's", "edge", "", to(`"443"`), ""},
+		{"of the first of several", "many", "", to(`"80"`), "they listen on 8080, 8081; it is a port of Service a"},
 		{"no gateway's", "edge", "", to(`"8443"`), "they listen on 443"},
 		{"the mesh's, of which one is unsaid", "istio-system", "", to(`"7"`), ""},
 	} {
@@ -139,7 +150,7 @@ func TestLint_Exports(t *testing.T) {
 		{"one that has resources", entry("edge"), ""},
 		{"its own, all, none", entry(`prod, ".", "*", "~"`), ""},
 		{"the root", entry("istio-system"), ""},
-		{"a slip", entry("., egde"), `f.yaml:32: info: ServiceEntry prod/web: exportTo[1]: no resource of these files is in namespace "egde" (did you mean "edge"?)`},
+		{"a slip", entry("., egde"), `f.yaml:42: info: ServiceEntry prod/web: exportTo[1]: no resource of these files is in namespace "egde" (did you mean "edge"?)`},
 		{"one that is declared", entry("shop") + "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n", ""},
 		{"one with somebody else's resources", entry("shop") + "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a, namespace: shop}\n", ""},
 		{"by annotation", portsBase + "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: prod, annotations: {networking.istio.io/exportTo: \"edge, shop\"}}\nspec: {selector: {app: s}, ports: [{port: 80}]}\n", `metadata.annotations.networking.istio.io/exportTo: no resource of these files is in namespace "shop"`},
