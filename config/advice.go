@@ -21,9 +21,9 @@ var noSpace = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*:[^\s/]`)
 // asMapping says how a mapping is written that has a value in its place: by the
 // field for which that was meant.
 func asMapping(n *yaml.Node, of protoreflect.MessageDescriptor) string {
+	key, value, _ := strings.Cut(n.Value, ":")
 	switch {
-	case n.Kind == yaml.ScalarNode && noSpace.MatchString(n.Value):
-		key, value, _ := strings.Cut(n.Value, ":")
+	case n.Kind == yaml.ScalarNode && noSpace.MatchString(n.Value) && (of == nil || fieldNamed(of, key) != nil):
 		return fmt.Sprintf(": write a space behind the colon, %s: %s", key, value)
 	case n.Kind == yaml.SequenceNode:
 		return `: leave the "- ", or the [ ], out`
@@ -42,7 +42,7 @@ func asMapping(n *yaml.Node, of protoreflect.MessageDescriptor) string {
 	if fits == nil {
 		return ""
 	}
-	value := written(n)
+	value = written(n)
 	if fits.Kind() == protoreflect.EnumKind {
 		value = strings.ToUpper(n.Value)
 	}

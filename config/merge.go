@@ -73,7 +73,8 @@ func (m *merger) merge(n *yaml.Node, at int) {
 		own[n.Content[i].Value] = i
 	}
 	var merged []*yaml.Node
-	for _, from := range mappingsOf(n.Content[at+1]) {
+	for _, from := range partsOf(n.Content[at+1]) {
+		from = resolve(from)
 		for i := 0; i < len(from.Content); i += 2 {
 			k := from.Content[i]
 			place, ok := own[k.Value]
@@ -92,28 +93,17 @@ func (m *merger) merge(n *yaml.Node, at int) {
 	n.Content = append(content, n.Content[at+2:]...)
 }
 
-// mappingsOf returns the mappings that the value of a merge key is: one, or a list
-// of them. What is no mapping is left out; sound has refused it.
-func mappingsOf(value *yaml.Node) (out []*yaml.Node) {
-	all := []*yaml.Node{value}
+// partsOf returns what the value of a merge key names: itself, or of a list each.
+func partsOf(value *yaml.Node) []*yaml.Node {
 	if value.Kind == yaml.SequenceNode {
-		all = value.Content
+		return value.Content
 	}
-	for _, v := range all {
-		if v = resolve(v); v.Kind == yaml.MappingNode {
-			out = append(out, v)
-		}
-	}
-	return out
+	return []*yaml.Node{value}
 }
 
 // mergeable refuses a merge key's value that is no mapping and no list of them.
 func mergeable(value *yaml.Node) (line int, err error) {
-	all := []*yaml.Node{value}
-	if value.Kind == yaml.SequenceNode {
-		all = value.Content
-	}
-	for _, v := range all {
+	for _, v := range partsOf(value) {
 		if to := resolve(v); to.Kind != yaml.MappingNode {
 			return v.Line, fmt.Errorf("<< takes a mapping or a list of mappings, not %s: write <<: *NAME, with &NAME at a mapping", describe(to))
 		}
