@@ -18,6 +18,9 @@ func (s *stream) gone() (gone bool) {
 	if s.h2 != nil {
 		return s.h2.Err() != nil
 	}
+	if s.dead.Load() {
+		return true
+	}
 	err := s.control(func(fd uintptr) { gone = s.hungUp(fd) })
 	return gone || err != nil
 }

@@ -69,9 +69,9 @@ type stream struct {
 
 	interrupted atomic.Bool // interrupt came and fill has not told yet
 
-	mu   sync.Mutex // guards conn against interrupt and kill by other goroutines
-	conn pollable   // nil while the runtime does not know the connection
-	dead bool       // kill came: do not wait any more
+	mu   sync.Mutex  // guards conn against interrupt and kill by other goroutines
+	conn pollable    // nil while the runtime does not know the connection
+	dead atomic.Bool // kill came: read, write and wait no more; set under mu
 }
 
 // pollable is what *net.TCPConn and *os.File have in common.
@@ -119,7 +119,7 @@ func (s *stream) register() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dead {
+	if s.dead.Load() {
 		return net.ErrClosed
 	}
 	if s.conn == nil {
@@ -150,7 +150,7 @@ func (s *stream) fill() (int, error) {
 		return s.fillSecure()
 	}
 	if s.raw == nil {
-		if s.tryRead(uintptr(s.fd)) {
+		if !s.dead.Load() && s.tryRead(uintptr(s.fd)) {
 			return s.filled()
 		}
 		if err := s.register(); err != nil {
@@ -251,6 +251,11 @@ func (s *stream) interrupt() {
 // kill ends the connection, from another goroutine: whoever waits for it, or
 // will, gets an error. With a reset, the peer cannot take what it has got for
 // the whole.
+//
+// A descriptor that the runtime does not know is not ours to close: its number
+// may be another connection's before whoever uses it has noticed. He closes it,
+// with his next read or write or when he looks whether the peer has gone; so does
+// the kernel, if the process ends before.
 func (s *stream) kill(reset bool) {
 	if s.h2 != nil {
 		s.h2.Reset(http2.CodeCancel)
@@ -258,8 +263,13 @@ func (s *stream) kill(reset bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dead = true
+	if s.dead.Swap(true) {
+		return
+	}
 	if s.conn == nil {
+		if reset {
+			resetOnClose(uintptr(s.fd))
+		}
 		return
 	}
 	if raw, err := s.conn.SyscallConn(); err == nil && reset {
@@ -314,10 +324,7 @@ func (s *stream) control(fn func(fd uintptr)) error {
 // peek looks at the socket without waiting: whether the peer has gone, or has
 // sent what nobody asked for.
 func (s *stream) peek() peekResult {
-	s.mu.Lock()
-	dead := s.dead
-	s.mu.Unlock()
-	if dead {
+	if s.dead.Load() {
 		return peekBroken
 	}
 	result := peekOpen
@@ -358,6 +365,9 @@ func (s *stream) close() {
 	}
 	s.endTLS()
 	if s.raw == nil && s.conn == nil {
+		s.mu.Lock()
+		s.dead.Store(true) // from here on kill lets the number be
+		s.mu.Unlock()
 		rawClose(s.fd)
 		return
 	}

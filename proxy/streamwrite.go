@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -58,6 +59,9 @@ func (s *stream) write(p []byte, t instant) error {
 // writeRaw sends all of p as it is.
 func (s *stream) writeRaw(p []byte, t instant) error {
 	if s.raw == nil {
+		if s.dead.Load() {
+			return net.ErrClosed
+		}
 		n, errno := rawSend(uintptr(s.fd), p)
 		switch {
 		case n == len(p) && errno == 0:
