@@ -239,7 +239,7 @@ func TestHTTPSlowBody(t *testing.T) {
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	})
-	a := newTestAsker(t, &mesh.AuthorizationProvider{Timeout: 100 * time.Millisecond}, at)
+	a := newTestAsker(t, &mesh.AuthorizationProvider{Timeout: time.Second}, at)
 	if v, err := a.Ask(context.Background(), getCall("/200")); !errors.Is(err, errLate) {
 		t.Errorf("200: %+v, %v", v, err)
 	}

@@ -174,7 +174,7 @@ func untilAllowed(t *testing.T, a *Asker) {
 // and the next one finds another connection.
 func TestAskFrozen(t *testing.T) {
 	bothProtocols(t, func(t *testing.T, p *mesh.AuthorizationProvider) {
-		p.Timeout = 500 * time.Millisecond
+		p.Timeout = time.Second
 		at := allowAll(t, p.GRPC)
 		a := newTestAsker(t, p, at)
 		mustAsk(t, a, getCall("/"))

@@ -99,7 +99,7 @@ func TestContinue_Refused(t *testing.T) {
 		t.Errorf("got %q", head)
 	}
 	c.send(smuggled)
-	if rest, _ := io.ReadAll(c.r); len(rest) > 0 {
+	if rest := toEnd(t, c.r); rest != "" {
 		t.Errorf("and then %q", rest)
 	}
 	if n := len(up.seen()); n != 1 {
@@ -177,7 +177,7 @@ func TestHalfClose(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	close(release)
-	if got, _ := io.ReadAll(c.r); status(string(got)) != "200" || !strings.HasSuffix(string(got), "ok") {
+	if got := toEnd(t, c.r); status(got) != "200" || !strings.HasSuffix(got, "ok") {
 		t.Errorf("got %q", got)
 	}
 }

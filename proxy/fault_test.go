@@ -111,9 +111,10 @@ func TestFault_Draws(t *testing.T) {
 // TestFault_Delay: a delay is not of the route's timeout, and takes nothing of
 // the upstream meanwhile.
 func TestFault_Delay(t *testing.T) {
+	t.Parallel()
 	up := replying(t, okReply)
-	const delay = 600 * time.Millisecond
-	p := serve(t, Options{draw: dice(t, 0)}, entry("s.test", up.address)+faulty("{delay: {percentage: {value: 1}, fixedDelay: 600ms}}", ", timeout: 500ms"))
+	const delay = 1100 * time.Millisecond
+	p := serve(t, Options{draw: dice(t, 0)}, entry("s.test", up.address)+faulty("{delay: {percentage: {value: 1}, fixedDelay: 1100ms}}", ", timeout: 1s"))
 	start := time.Now()
 	got := exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1))
 	if took := time.Since(start); status(got) != "200" || took < delay {

@@ -107,6 +107,7 @@ spec:
 // TestForward_PerTryTimeout tries another endpoint when one does not answer in
 // time.
 func TestForward_PerTryTimeout(t *testing.T) {
+	t.Parallel()
 	var first atomic.Bool
 	slow := upstreamServer(t, func(_ string, r *bufio.Reader, c net.Conn) bool {
 		if first.CompareAndSwap(false, true) {
@@ -125,7 +126,7 @@ spec:
   http:
   - route: [{destination: {host: s.test}}]
     timeout: 10s
-    retries: {attempts: 2, perTryTimeout: 50ms, retryOn: gateway-error}
+    retries: {attempts: 2, perTryTimeout: 1s, retryOn: gateway-error}
 `)
 	if got := exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1)); status(got) != "200" {
 		t.Errorf("got %q", got)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -233,9 +234,12 @@ func exchangeRaw(t testing.TB, address, request string, done func(string) bool) 
 	if _, err := io.WriteString(c, request); err != nil {
 		t.Fatal(err)
 	}
+	if done == nil {
+		return toEnd(t, c)
+	}
 	var got bytes.Buffer
 	buf := make([]byte, 64<<10)
-	for done == nil || !done(got.String()) {
+	for !done(got.String()) {
 		n, err := c.Read(buf)
 		got.Write(buf[:n])
 		if err != nil {
@@ -243,6 +247,17 @@ func exchangeRaw(t testing.TB, address, request string, done func(string) bool) 
 		}
 	}
 	return got.String()
+}
+
+// toEnd reads until the connection ends, in order or by a reset. One that goes on
+// until its deadline is a failure.
+func toEnd(t testing.TB, r io.Reader) string {
+	t.Helper()
+	got, err := io.ReadAll(r)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection goes on after %.200q", got)
+	}
+	return string(got)
 }
 
 // whole reports whether text holds n complete replies with bodies of known

@@ -182,8 +182,9 @@ func TestHTTP2_Drain(t *testing.T) {
 // TestHTTP2_StalledClient: a client that grants no window holds up nobody, and
 // its stream is reset in time.
 func TestHTTP2_StalledClient(t *testing.T) {
+	t.Parallel()
 	big := "HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + strings.Repeat("x", 300_000)
-	p := serve(t, Options{Downstream: Downstream{StallTimeout: 100 * time.Millisecond}}, entry("s.test", replying(t, big).address)+entry("small.test", replying(t, okReply).address))
+	p := serve(t, Options{Downstream: Downstream{StallTimeout: time.Second}}, entry("s.test", replying(t, big).address)+entry("small.test", replying(t, okReply).address))
 	r := dialRaw(t, p.address("outbound"))
 	r.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
 	r.ask(1, true)
@@ -264,7 +265,7 @@ func TestHTTP2_HalfAHead(t *testing.T) {
 			c.SetDeadline(time.Now().Add(20 * time.Second))
 			if name == "preface" {
 				io.WriteString(c, http2.ClientPreface[:10])
-				io.ReadAll(c) // its end
+				toEnd(t, c)
 				return
 			}
 			r := dialRaw(t, p.address("outbound"))

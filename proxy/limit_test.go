@@ -236,9 +236,9 @@ func TestLimit_PerConnection(t *testing.T) {
 		c.SetDeadline(time.Now().Add(20 * time.Second))
 		last := "GET / HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n"
 		io.WriteString(c, get("one.test")+get("one.test")+get("one.test")+last)
-		got, _ := io.ReadAll(c)
+		got := toEnd(t, c)
 		c.Close()
-		if ok, refused := strings.Count(string(got), " 200 "), strings.Count(string(got), " 429 "); ok != 2 || refused != 2 {
+		if ok, refused := strings.Count(got, " 200 "), strings.Count(got, " 429 "); ok != 2 || refused != 2 {
 			t.Errorf("%d let in, %d refused, want 2 and 2: %q", ok, refused, got)
 		}
 	}

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// hasty is Downstream with time-outs as short as a test's.
-var hasty = Downstream{IdleTimeout: 100 * time.Millisecond, HeadTimeout: 100 * time.Millisecond, StallTimeout: 100 * time.Millisecond}
+// hasty is Downstream with time-outs for tests: those within which something has to
+// come are not so short that a busy machine would miss them.
+var hasty = Downstream{IdleTimeout: time.Second, HeadTimeout: time.Second, StallTimeout: 100 * time.Millisecond}
 
 // edgeWith is atEdge with limits for clients.
 func edgeWith(d Downstream) Options {
@@ -41,13 +42,13 @@ func drip(t *testing.T, address, first, text string) string {
 			}
 		}
 	}()
-	got, _ := io.ReadAll(c)
-	return string(got)
+	return toEnd(t, c)
 }
 
 // TestPatience_SlowHead: a head that drips in has an absolute end, however
 // steadily it drips.
 func TestPatience_SlowHead(t *testing.T) {
+	t.Parallel()
 	up := record(t, okReply)
 	p := serve(t, Options{Downstream: hasty}, entry("s.test", up.address))
 	if got := drip(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.test\r\n", "A: b\r\n"); status(got) != "408" || !strings.Contains(got, "connection: close") {
@@ -61,6 +62,7 @@ func TestPatience_SlowHead(t *testing.T) {
 // TestPatience_SilentConnection: a gateway ends a connection that never says
 // anything, and any listener one that has fallen silent.
 func TestPatience_SilentConnection(t *testing.T) {
+	t.Parallel()
 	p := serve(t, edgeWith(hasty), entry("s.test", record(t, okReply).address)+edge("s.test"))
 	if got := exchangeRaw(t, p.address("gateway:80"), "", nil); got != "" {
 		t.Errorf("got %q", got)
@@ -104,9 +106,10 @@ func TestPatience_SlowBody(t *testing.T) {
 // TestPatience_SteadyBody: a body that comes steadily may take longer than a
 // stall.
 func TestPatience_SteadyBody(t *testing.T) {
+	t.Parallel()
 	up := record(t, okReply)
 	limits := hasty
-	limits.MinRate = 1
+	limits.StallTimeout, limits.MinRate = time.Second, 1
 	p := serve(t, edgeWith(limits), entry("s.test", up.address)+edge("s.test"))
 	c, err := net.Dial("tcp", p.address("gateway:80"))
 	if err != nil {
@@ -116,7 +119,7 @@ func TestPatience_SteadyBody(t *testing.T) {
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	io.WriteString(c, post("Content-Length: 20", ""))
 	for range 20 {
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(60 * time.Millisecond)
 		io.WriteString(c, "x")
 	}
 	if head, err := readHead(bufio.NewReader(c)); err != nil || status(head) != "200" {
@@ -152,7 +155,7 @@ func TestPatience_SlowReader(t *testing.T) {
 			}
 			defer c.Close()
 			io.WriteString(c, get("s.test"))
-			<-ended
+			await(t, "the end of the reply", ended)
 		})
 	}
 }
@@ -189,13 +192,14 @@ func TestPatience_LargestBody(t *testing.T) {
 func TestPatience_AfterContinue(t *testing.T) {
 	for name, lines := range map[string]string{"length": "Content-Length: 1000", "chunked": "Transfer-Encoding: chunked"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
 				io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
 				skipBody(head, r)
 				return false
 			})
 			limits := hasty
-			limits.IdleTimeout = time.Hour
+			limits.IdleTimeout, limits.StallTimeout = time.Hour, time.Second
 			p := serve(t, edgeWith(limits), entry("s.test", up.address)+edge("s.test"))
 			c := dial(t, p.address("gateway:80"))
 			c.send(post(lines+"\r\nExpect: 100-continue", ""))

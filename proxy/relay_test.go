@@ -441,10 +441,11 @@ func TestRelay_DurationWithoutReader(t *testing.T) {
 func TestRelay_Ends(t *testing.T) {
 	up := byteServer(t, func(c net.Conn) { io.Copy(c, c) })
 	for name, tt := range map[string]struct{ policy, closed string }{
-		"idle":     {"{connectionPool: {tcp: {idleTimeout: 0.2s}}}", "-"},
-		"duration": {"{connectionPool: {tcp: {maxConnectionDuration: 0.2s, idleTimeout: 0s}}}", "DT"},
+		"idle":     {"{connectionPool: {tcp: {idleTimeout: 1s}}}", "-"},
+		"duration": {"{connectionPool: {tcp: {maxConnectionDuration: 1s, idleTimeout: 0s}}}", "DT"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB)+policyOf(tt.policy))
 			c := dialTCP(t, p.address("gateway:80"))
 			io.WriteString(c, "x")
@@ -458,6 +459,7 @@ func TestRelay_Ends(t *testing.T) {
 
 // TestRelay_Idle: a connection on which something moves one way is not idle.
 func TestRelay_Idle(t *testing.T) {
+	t.Parallel()
 	up := byteServer(t, func(c net.Conn) { io.Copy(io.Discard, c); io.WriteString(c, "end") })
 	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB)+policyOf("{connectionPool: {tcp: {idleTimeout: 2s}}}"))
 	c := dialTCP(t, p.address("gateway:80"))
@@ -494,9 +496,10 @@ func TestRelay_Weights(t *testing.T) {
 // TestRelay_Limits: a connection more than maxConnections waits for a place as
 // long as it may take to connect, and then ends.
 func TestRelay_Limits(t *testing.T) {
+	t.Parallel()
 	up := byteServer(t, func(c net.Conn) { io.Copy(c, c) })
 	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB)+
-		policyOf("{connectionPool: {tcp: {maxConnections: 1, connectTimeout: 0.2s}}}"))
+		policyOf("{connectionPool: {tcp: {maxConnections: 1, connectTimeout: 1s}}}"))
 	echo := func(c net.Conn) error {
 		io.WriteString(c, "x")
 		_, err := io.ReadFull(c, make([]byte, 1))

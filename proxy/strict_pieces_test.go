@@ -59,8 +59,7 @@ func inPieces(t *testing.T, address, first string, arrived func() bool, second s
 		time.Sleep(time.Millisecond)
 	}
 	io.WriteString(c, second)
-	got, _ := io.ReadAll(c)
-	return string(got)
+	return toEnd(t, c)
 }
 
 // TestStrict_BodyBehindHead: head and body in packets of their own, as most

@@ -354,7 +354,7 @@ kind: VirtualService
 metadata: {name: s}
 spec:
   hosts: [s.test]
-  http: [{timeout: 100ms, route: [{destination: {host: s.test}}]}]
+  http: [{timeout: 1s, route: [{destination: {host: s.test}}]}]
 ---
 `
 	pool := func(p string) string {
@@ -378,16 +378,17 @@ spec:
 		pool, flag string
 		talk       bool
 	}{
-		"silent":          {"{tcp: {idleTimeout: 300ms}}", "- idle_timeout", false},
-		"silent, by http": {"{http: {idleTimeout: 300ms}}", "- idle_timeout", false},
-		"too long":        {"{tcp: {maxConnectionDuration: 300ms}}", "DT max_duration_timeout", true},
+		"silent":          {"{tcp: {idleTimeout: 1.5s}}", "- idle_timeout", false},
+		"silent, by http": {"{http: {idleTimeout: 1.5s}}", "- idle_timeout", false},
+		"too long":        {"{tcp: {maxConnectionDuration: 1.5s}}", "DT max_duration_timeout", true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			up := switching(t, echoing)
 			log, lines := newLog(t, "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT% %REQ(:PATH)% %REQ(UPGRADE)%", true)
 			p := serve(t, Options{AccessLog: log}, entry("s.test", up.address)+timeout+pool(tt.pool))
-			c, r, _ := begin(t, p.address("outbound"), asWebSocket())
 			began := time.Now()
+			c, r, _ := begin(t, p.address("outbound"), asWebSocket())
 			n := 0
 			for tt.talk || n == 0 {
 				if _, err := c.Write([]byte("ab")); err != nil {
@@ -400,7 +401,7 @@ spec:
 				time.Sleep(time.Millisecond)
 			}
 			io.Copy(io.Discard, r)
-			if lasted := time.Since(began); lasted < 250*time.Millisecond {
+			if lasted := time.Since(began); lasted < 1500*time.Millisecond {
 				t.Errorf("the tunnel lasted %v", lasted)
 			}
 			awaitGone(p)

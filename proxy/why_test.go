@@ -230,11 +230,12 @@ spec:
 // TestWhy_Remembers: what is kept of requests that end well for their clients,
 // and of those of whom it is not the proxy's doing.
 func TestWhy_Remembers(t *testing.T) {
+	t.Parallel()
 	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
 		code := 200
 		switch {
 		case strings.HasPrefix(head, "GET /slow"):
-			time.Sleep(30 * time.Millisecond)
+			time.Sleep(1100 * time.Millisecond)
 		case strings.HasPrefix(head, "GET /broken"):
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
 			return false
@@ -246,9 +247,9 @@ func TestWhy_Remembers(t *testing.T) {
 		_, err := fmt.Fprintf(c, "HTTP/1.1 %d x\r\nContent-Length: 0\r\n\r\n", code)
 		return err == nil
 	})
-	p := serve(t, Options{Slow: 20 * time.Millisecond}, entry("s.test", up.address)+destinationRule("s.test", "connectionPool: {http: {maxRetries: 1}}"))
+	p := serve(t, Options{Slow: time.Second}, entry("s.test", up.address)+destinationRule("s.test", "connectionPool: {http: {maxRetries: 1}}"))
 	for _, tt := range []struct{ path, why string }{
-		{"/slow", `the client waited .*ms for its 200 because its reply took longer than 20ms to begin`},
+		{"/slow", `the client waited [0-9.]+s for its 200 because its reply took longer than 1s to begin`},
 		{"/broken", `the client got a 200 that broke off because the endpoint ended the connection before its reply was whole`},
 		{"/5", `the client got 500 because the endpoint answered so`},
 		{"/4", ""},

@@ -69,7 +69,7 @@ kind: DestinationRule
 metadata: {name: short}
 spec:
   host: short.up
-  trafficPolicy: {connectionPool: {tcp: {idleTimeout: 1s, maxConnections: 1, connectTimeout: 0.1s}}}
+  trafficPolicy: {connectionPool: {tcp: {idleTimeout: 3s, maxConnections: 1, connectTimeout: 1s}}}
 ---
 `
 
