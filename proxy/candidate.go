@@ -141,7 +141,7 @@ func (p *Proxy) shared(inForce *table, t *target) bool {
 		p.upstreams[t.key] = u
 	}
 	r := t.resolve()
-	if u.known != r.known || !samePointers(u.endpoints, r.endpoints) || !reflect.DeepEqual(u.wires, r.wires) || !reflect.DeepEqual(u.policy, r.policy) {
+	if u.known != r.known || !slices.Equal(u.endpoints, r.endpoints) || !reflect.DeepEqual(u.wires, r.wires) || !reflect.DeepEqual(u.policy, r.policy) {
 		return false
 	}
 	t.upstream.Store(u)

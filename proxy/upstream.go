@@ -5,9 +5,6 @@ import (
 	"log/slog"
 	"maps"
 	"math"
-	"net/netip"
-	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -18,51 +15,6 @@ import (
 	"isthmus/ratelimit"
 	"isthmus/telemetry"
 )
-
-// upstreamKey names an upstream over all snapshots.
-type upstreamKey struct {
-	inbound bool // the application beside this proxy
-	through bool // an east-west gateway's way to its own cluster
-	relay   bool // for connections that are passed on as they come
-	host    string
-	port    uint32
-	subset  string
-}
-
-// String is Envoy's form, "outbound|80|v1|reviews.prod.svc.cluster.local".
-func (k upstreamKey) String() string {
-	direction := "outbound"
-	if k.inbound || k.through {
-		direction = "inbound"
-	}
-	return direction + "|" + strconv.FormatUint(uint64(k.port), 10) + "|" + k.subset + "|" + k.host
-}
-
-// target is a place in a table where an upstream goes. Most services that a
-// proxy knows are never called, so the upstream is made when the first request
-// comes for it.
-type target struct {
-	key upstreamKey
-
-	// resolve finds what the configuration says of it.
-	resolve func() resolved
-
-	// upstream is written once, by Proxy.upstream, under Proxy.mu.
-	upstream atomic.Pointer[upstream]
-}
-
-// resolved is what the configuration says of a target.
-type resolved struct {
-	known     bool // false: it has no such host, port or subset
-	endpoints []*mesh.Endpoint
-	policy    mesh.Policy
-	wires     []wire // how each endpoint is spoken to
-}
-
-// same reports whether two say the same.
-func (r *resolved) same(o *resolved) bool {
-	return r.known == o.known && r.policy == o.policy && samePointers(r.endpoints, o.endpoints) && slices.Equal(r.wires, o.wires)
-}
 
 // upstream is a set of endpoints with one policy, as one snapshot has it. It
 // does not change; what lives on from snapshot to snapshot is in its members
@@ -134,34 +86,6 @@ func (l *live) complain(u *upstream, m *member, err error) {
 		return
 	}
 	l.log.Warn("TLS handshake with an endpoint failed", "upstream", u.key.String(), "endpoint", m.address.String(), "error", err)
-}
-
-// member is one endpoint of one upstream with its connections. It lives as
-// long as snapshot after snapshot has the endpoint.
-type member struct {
-	host    *balancer.Host
-	record  *health.Record
-	address netip.AddrPort
-	pool    connPool
-	shared  sharedPool
-	link    *link // nil: the endpoint is in the own cluster
-
-	upstream atomic.Pointer[upstream] // of the current snapshot
-
-	wire wire
-	tls  handshaker // nil: plain text
-
-	dials     atomic.Pointer[dials]
-	verifying atomic.Bool // whether it can be reached is being found out
-
-	// destination names the service to the proxy at address ("reviews.prod:80");
-	// "" if the application itself is there, or the server name does.
-	destination string
-	live        *live
-	requests    atomic.Pointer[telemetry.Requests]
-	relays      atomic.Pointer[telemetry.Connections]
-	principal   atomic.Pointer[string] // that the endpoint has shown last
-	traffic     *telemetry.Link        // nil: the application is here
 }
 
 // Istio's defaults (DestinationRule connectionPool).
@@ -321,138 +245,4 @@ func retryLimits(b *mesh.RetryBudget, most int32) breaker.Limits {
 	l := breaker.DefaultLimits
 	l.Most = most
 	return l
-}
-
-func newMember(e *mesh.Endpoint, w wire, l *live, way *link) *member {
-	host := balancer.NewHost(e, way.hostGate())
-	m := &member{host: host, record: health.NewRecord(host), address: e.Address, wire: w, link: way, live: l}
-	if !l.inbound {
-		m.traffic = l.stores.links.To(telemetry.Place{Cluster: e.Cluster, Locality: e.Locality.String()})
-	}
-	m.countAs("")
-	host.Look(m.look)
-	m.dials.Store(newDials())
-	if e.Via && !w.named {
-		service, port := destinationOf(e)
-		m.destination = service + ":" + strconv.FormatUint(uint64(port), 10)
-	}
-	return m
-}
-
-// countAs makes exchanges with the endpoint count as those with the owner of a
-// certificate; "" if it has shown none.
-func (m *member) countAs(principal string) {
-	l := m.live.labels
-	if !m.live.inbound {
-		l.Destination = partyOfEndpoint(m.host.Endpoint())
-		l.Destination.Principal = principal
-	}
-	m.requests.Store(m.live.stores.requests.Of(l))
-	m.relays.Store(m.live.stores.connections.Of(l))
-}
-
-// shown notes who an endpoint has proved to be.
-func (m *member) shown(principal string) {
-	if before := m.principal.Swap(&principal); before == nil || *before != principal {
-		m.countAs(principal)
-	}
-}
-
-// close ends the connections of a member that is gone.
-func (m *member) close() {
-	m.host.Close()
-	m.pool.close()
-	m.shared.close()
-}
-
-func samePointers(a, b []*mesh.Endpoint) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
-}
-
-// target enters a destination of a route. port is that of the request, which
-// counts where the destination names none.
-func (c *compiler) target(d mesh.Destination, port uint32) *target {
-	v, known := c.reg.View(d.Host)
-	k := upstreamKey{host: d.Host, port: d.Port, subset: d.Subset}
-	if known {
-		k.host = v.Host
-		if k.port == 0 {
-			p, ok := v.Port(port)
-			if !ok {
-				p, ok = v.Port(0)
-			}
-			k.port, known = p.Number, ok
-		} else {
-			_, known = v.Port(k.port)
-		}
-	}
-	return c.enterTarget(k, v, known)
-}
-
-// relayTarget enters a destination of a route that passes connections on. port
-// is that of the listener. Endpoints at another proxy's inbound listener are left
-// out where no server name tells that one what such a connection is for.
-func (c *compiler) relayTarget(d mesh.Destination, port uint32, protocols []mesh.Protocol) *target {
-	v, known := c.reg.View(d.Host)
-	k := upstreamKey{relay: true, host: d.Host, port: d.Port, subset: d.Subset}
-	if known {
-		k.host = v.Host
-		p, ok := v.RelayPort(k.port, protocols...)
-		if q, same := v.Port(port); k.port == 0 && same && port != 0 && slices.Contains(protocols, q.Protocol) {
-			p, ok = q, true
-		}
-		k.port, known = p.Number, ok
-	}
-	return c.enterTarget(k, v, known)
-}
-
-// enterTarget enters what a key names. v is the view of its host, if that is
-// known.
-func (c *compiler) enterTarget(k upstreamKey, v *mesh.View, known bool) *target {
-	if t := c.targets[k]; t != nil {
-		return t
-	}
-	t := &target{key: k}
-	reg, rules := c.reg, c.snapshot.Rules
-	t.resolve = func() resolved {
-		if !known {
-			return resolved{}
-		}
-		policy := rules.Find(v.Host, v.Namespace, k.port, k.subset)
-		endpoints := reg.Endpoints(v, k.port)
-		if k.subset != "" {
-			if policy.Subset == nil {
-				return resolved{}
-			}
-			endpoints = slices.DeleteFunc(endpoints, func(e *mesh.Endpoint) bool { return !e.MatchesSubset(policy.Subset.Labels) })
-		}
-		r := resolved{known: true, policy: policy}
-		for i, w := range c.wires(k, v, endpoints, policy.TLS) {
-			if k.relay && endpoints[i].Via && !w.named {
-				continue
-			}
-			r.endpoints, r.wires = append(r.endpoints, endpoints[i]), append(r.wires, w)
-		}
-		return r
-	}
-	c.targets[k] = t
-	return t
-}
-
-// addTarget enters a target with given endpoints of a view, which is nil for the
-// application beside this proxy.
-func (c *compiler) addTarget(k upstreamKey, v *mesh.View, endpoints []*mesh.Endpoint, policy mesh.Policy) *target {
-	t := &target{key: k, resolve: func() resolved {
-		return resolved{known: true, endpoints: endpoints, policy: policy, wires: c.wires(k, v, endpoints, policy.TLS)}
-	}}
-	c.targets[k] = t
-	return t
 }
