@@ -8,7 +8,6 @@ import (
 
 	"isthmus/http1"
 	"isthmus/mesh"
-	"isthmus/sni"
 	"isthmus/tls"
 )
 
@@ -19,15 +18,8 @@ import (
 // serveMesh serves a connection that begins as TLS, of which the first bytes have
 // come. It reports whether requests follow.
 func (c *conn) serveMesh(t *table) (http bool) {
-	hello, err := c.readHello()
-	switch {
-	case err == nil:
-	case errors.Is(err, sni.ErrMalformed), errors.Is(err, sni.ErrNotTLS), errors.Is(err, sni.ErrLong):
-		c.sendAlert(alertDecodeError)
-		c.countRefused(BadRequest)
-		return false
-	default:
-		c.countRefused(ClientGone)
+	hello, ok := c.hello()
+	if !ok {
 		return false
 	}
 	c.serverName = hello.ServerName

@@ -49,15 +49,8 @@ func (c *conn) sendAlert(description byte) {
 // come, by the name in its ClientHello: it relays it to its end, or shakes hands,
 // so that HTTP may follow.
 func (c *conn) serveTLS(t *table, names *sniTable) (http bool) {
-	hello, err := c.readHello()
-	switch {
-	case err == nil:
-	case errors.Is(err, sni.ErrMalformed), errors.Is(err, sni.ErrNotTLS), errors.Is(err, sni.ErrLong):
-		c.sendAlert(alertDecodeError)
-		c.countRefused(BadRequest)
-		return false
-	default:
-		c.countRefused(ClientGone)
+	hello, ok := c.hello()
+	if !ok {
 		return false
 	}
 	r := names.find(hello.ServerName, c)
@@ -109,6 +102,22 @@ func (c *conn) terminate(s *tlsServer, name string) bool {
 		s.vouch(c.stream, serving, c.identity)
 	}
 	return true
+}
+
+// hello reads the ClientHello of a connection that begins as TLS. Without one, the
+// client is told if it could hear so, and the connection is counted as refused.
+func (c *conn) hello() (h sni.Hello, ok bool) {
+	h, err := c.readHello()
+	switch {
+	case err == nil:
+		return h, true
+	case errors.Is(err, sni.ErrMalformed), errors.Is(err, sni.ErrNotTLS), errors.Is(err, sni.ErrLong):
+		c.sendAlert(alertDecodeError)
+		c.countRefused(BadRequest)
+	default:
+		c.countRefused(ClientGone)
+	}
+	return h, false
 }
 
 // readHello reads until the ClientHello is whole. Its bytes stay where they are.
