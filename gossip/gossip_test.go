@@ -115,16 +115,12 @@ func TestGossip_RecordsTravel(t *testing.T) {
 
 // TestGossip_LargeRecord: what no packet holds is fetched.
 func TestGossip_LargeRecord(t *testing.T) {
-	slow := func(o *Options) { o.Fast = false } // push/pull comes every 30 s
+	slow := func(o *Options) { o.Fast = false } // push/pull comes after 30 s: later than is waited for
 	a := start(t, "a", slow)
 	b := start(t, "b", func(o *Options) { slow(o); joining(a)(o) })
 	eventually(t, "b has joined", func() bool { return state(a, b) == "alive" })
-	before := time.Now()
 	b.Announce(endpoints(2000, "big.ns"))
 	eventually(t, "the record arrives", func() bool { return len(of(a, b)) == 2000 })
-	if time.Since(before) > 25*time.Second {
-		t.Error("only push/pull has brought it")
-	}
 }
 
 // TestGossip_Leave takes own endpoints along; those announced for others stay,
