@@ -567,3 +567,28 @@ func TestPayload_IsJSON(t *testing.T) {
 		t.Errorf("%s: %v", value, err)
 	}
 }
+
+// TestTokens_Preview: nobody is asked for keys, and nothing is remembered of a
+// token that nobody has verified.
+func TestTokens_Preview(t *testing.T) {
+	keys := NewKeys(KeysOptions{})
+	keys.Close()
+	rule := &mesh.TokenRule{Issuer: "https://issuer.test", KeysURI: "https://issuer.test/keys"}
+	tokens := NewTokens([]*mesh.TokenRule{rule}, keys)
+	token := "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci50ZXN0Iiwic3ViIjoiYWxpY2UifQ.AAAA" // {"alg":"RS256"} {"iss":"https://issuer.test","sub":"alice"}
+	ask := func() *http1.Request {
+		var r http1.Request
+		head := "GET / HTTP/1.1\r\nhost: a\r\nauthorization: Bearer " + token + "\r\n\r\n"
+		if n, err := r.Parse([]byte(head), http1.Limits{}); n == 0 || err != nil {
+			t.Fatal(n, err)
+		}
+		return &r
+	}
+	claims, unverified, bad := tokens.Preview(ask())
+	if bad != nil || !unverified || claims.Principal != "https://issuer.test/alice" {
+		t.Errorf("claims %+v, unverified %v, refused %v", claims, unverified, bad)
+	}
+	if c, bad := tokens.Check(ask()); c != nil || bad == nil || bad.Status != 503 {
+		t.Errorf("the token that nobody verified is taken: %+v, %v", c, bad)
+	}
+}
