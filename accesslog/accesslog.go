@@ -1,9 +1,10 @@
 // Package accesslog writes a line for an exchange: in Istio's default format,
 // as text or JSON, or in one made of Envoy's operators.
 //
-// Whoever serves requests never waits for the log. A line is put together in
-// memory, and one goroutine writes what has gathered. A disk that is full or
-// does not answer costs lines, which are counted, and nothing else.
+// Whoever serves requests never waits for the log. What a line needs is kept in
+// memory, and one goroutine makes lines of what has gathered and writes them. A
+// disk that is full or does not answer costs lines, which are counted, and nothing
+// else. See docs/adr/015 for why.
 //
 // What is logged is said by a [Rule]: a filter in the part of CEL that Istio's
 // documentation uses, and a share.
@@ -11,7 +12,6 @@ package accesslog
 
 import (
 	"math/rand/v2"
-	"net/netip"
 	"time"
 
 	"isthmus/http1"
@@ -23,13 +23,8 @@ const Unknown = -1
 // Entry is what is known of one exchange. Texts that are empty are shown as "-",
 // or as null.
 type Entry struct {
-	Start       time.Time
-	Duration    time.Duration // until the last byte of the reply was sent
-	Received    time.Duration // from Start until the request's last byte came; Unknown: it did not
-	FirstByte   time.Duration // from Start until the upstream's reply began; Unknown: there is none
-	ServiceTime time.Duration // that the upstream took to begin it; Unknown likewise
+	Facts
 
-	Protocol  string // "HTTP/1.1"
 	Method    []byte
 	Path      []byte
 	Query     []byte // without "?"
@@ -40,6 +35,24 @@ type Entry struct {
 	Request   *http1.Header // nil: the head could not be read
 	Reply     *http1.Header // of what the format asks for; nil: there was none
 
+	RequestBytes, ReplyBytes int64 // of the bodies with their heads
+	MTLS                     bool
+
+	ClientEnd
+	UpstreamEnd
+	ClientMemo, UpstreamMemo *Memo // of those connections; nil: nobody remembers
+}
+
+// Facts are what is known of an exchange and does not live in memory that the next
+// one will use: it can be kept until there is time to make a line of it.
+type Facts struct {
+	Start       time.Time
+	Duration    time.Duration // until the last byte of the reply was sent
+	Received    time.Duration // from Start until the request's last byte came; Unknown: it did not
+	FirstByte   time.Duration // from Start until the upstream's reply began; Unknown: there is none
+	ServiceTime time.Duration // that the upstream took to begin it; Unknown likewise
+
+	Protocol    string // "HTTP/1.1"
 	Status      int
 	Flags       string // "-": none
 	Details     string
@@ -47,22 +60,11 @@ type Entry struct {
 	Failure     string // what went wrong at connecting
 	GRPCStatus  int    // Unknown: the exchange is none of gRPC
 
-	RequestBody, ReplyBody   int64 // bytes of the bodies
-	RequestBytes, ReplyBytes int64 // with their heads
+	RequestBody, ReplyBody int64 // bytes of the bodies
 
-	Route         string
-	Upstream      string // "outbound|80||reviews.prod.svc.cluster.local"
-	UpstreamHost  netip.AddrPort
-	UpstreamLocal netip.AddrPort
-	Cluster       string // whose endpoint it was
-	Attempts      int
-
-	Local      netip.AddrPort
-	Remote     netip.AddrPort // the client
-	ServerName string         // that TLS was for
-	Peer       string         // identity that the client has proved
-	MTLS       bool
-	Trace      [16]byte // zero: the exchange is not traced
+	Route    string
+	Attempts int
+	Trace    [16]byte // zero: the exchange is not traced
 }
 
 // Rule says which exchanges are logged.

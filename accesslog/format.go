@@ -28,22 +28,30 @@ const jsonFormat = `{
 
 // Format is how a line looks. It never changes.
 type Format struct {
-	parts []part
-	tail  string // behind the last part
-	json  bool
-	reply [][]byte // names of the reply's fields that are asked for
+	parts  []part
+	runs   []run                // the same
+	asks   [ofUpstream + 1]bool // which scopes there are
+	wanted []wanted             // for the parts that show what messages hold
+	tail   string               // behind the last part
+	json   bool
+	reply  [][]byte // names of the reply's fields that are asked for
 }
 
-// part is a text as it is, and what the operator behind it stands for. In JSON,
-// texts stand between values and hold the quotes.
+// part is a text as it is, and what the operator behind it stands for.
 type part struct {
 	literal string
 	operator
-	quoted bool // in JSON: within a string that holds more than this
-	alone  bool // in JSON: the whole value, so that it keeps its type
-
-	number, harmless bool // what kind says
+	style style
 }
+
+// style is how what an operator stands for is written.
+type style uint8
+
+const (
+	bare   style = iota // into a line of text
+	quoted              // into a string of JSON that holds more than this
+	alone               // as a whole value of JSON, which keeps its type
+)
 
 // ReplyFields are the names of those fields of replies that lines hold, in lower
 // case: [Entry].Reply need not have others.
@@ -71,6 +79,7 @@ func ParseFormat(text string) (*Format, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.group()
 	return f, nil
 }
 
@@ -101,7 +110,7 @@ func (f *Format) objectAt(n *yaml.Node, depth int) error {
 		if i > 0 {
 			f.text(",")
 		}
-		f.text(string(appendString(nil, []byte(key.Value))) + ":")
+		f.text(string(appendString(nil, key.Value)) + ":")
 		switch {
 		case value.Kind == yaml.MappingNode:
 			if err := f.objectAt(value, depth+1); err != nil {
@@ -125,7 +134,6 @@ func (f *Format) text(s string) { f.tail += s }
 // add adds an operator behind the text that is there.
 func (f *Format) add(p part) {
 	p.literal, f.tail = f.tail, ""
-	p.number, p.harmless = p.kind.number(), p.kind.harmless()
 	f.parts = append(f.parts, p)
 }
 
@@ -137,13 +145,13 @@ func (f *Format) line(s string, value bool) error {
 	}
 	for i := range list {
 		if list[i].kind == opReply {
-			for _, field := range list[i].fields {
+			for _, field := range list[i].argument.fields {
 				f.reply = append(f.reply, field.name)
 			}
 		}
 	}
 	if value && len(list) == 1 && list[0].kind != opLiteral {
-		list[0].alone = true
+		list[0].style = alone
 		f.add(list[0])
 		return nil
 	}
@@ -154,10 +162,12 @@ func (f *Format) line(s string, value bool) error {
 	for _, p := range list {
 		switch {
 		case p.kind != opLiteral:
-			p.quoted = value
+			if value {
+				p.style = quoted
+			}
 			f.add(p)
 		case value:
-			quoted := appendString(nil, []byte(p.literal))
+			quoted := appendString(nil, p.literal)
 			f.text(string(quoted[1 : len(quoted)-1]))
 		default:
 			f.text(p.literal)
@@ -207,13 +217,13 @@ func parseOperator(s string) (p part, rest string, err error) {
 		}
 		argument, hasArgument, rest = rest[1:i], true, rest[i+1:]
 	}
-	length := 0
+	length := int64(0)
 	if strings.HasPrefix(rest, ":") {
 		i := 1
 		for i < len(rest) && '0' <= rest[i] && rest[i] <= '9' {
 			i++
 		}
-		if length, err = strconv.Atoi(rest[1:i]); err != nil || length < 1 {
+		if length, err = strconv.ParseInt(rest[1:i], 10, 32); err != nil || length < 1 {
 			return p, "", fmt.Errorf("%%%s: behind the colon there has to be a length", name)
 		}
 		rest = rest[i:]
@@ -222,7 +232,7 @@ func parseOperator(s string) (p part, rest string, err error) {
 		return p, "", fmt.Errorf("%q: an operator ends with %%; write %%%% for a percent sign", first(s, 24))
 	}
 	p.operator, err = newOperator(name, argument, hasArgument)
-	p.length = length
+	p.length = int32(length)
 	return p, rest[1:], err
 }
 
@@ -231,75 +241,6 @@ func first(s string, n int) string {
 		return s[:n] + "..."
 	}
 	return s
-}
-
-// Append appends the line of an exchange, without a line feed.
-func (f *Format) Append(dst []byte, e *Entry) []byte {
-	for i := range f.parts {
-		p := &f.parts[i]
-		dst = append(dst, p.literal...)
-		if p.alone {
-			dst = p.appendJSON(dst, e)
-			continue
-		}
-		from := len(dst)
-		dst = p.appendText(dst, e)
-		switch {
-		case p.harmless:
-		case p.quoted:
-			dst = escapeFrom(dst, from)
-		default:
-			oneLine(dst[from:])
-		}
-	}
-	return append(dst, f.tail...)
-}
-
-// appendText appends what an operator stands for.
-func (p *part) appendText(dst []byte, e *Entry) []byte {
-	from := len(dst)
-	out := p.operator.append(dst, e)
-	if len(out) == from {
-		return append(out, '-')
-	}
-	if p.length > 0 && len(out)-from > p.length {
-		out = out[:from+p.length]
-	}
-	return out
-}
-
-// appendJSON appends it as a value of its own: null where there is nothing.
-func (p *part) appendJSON(dst []byte, e *Entry) []byte {
-	from := len(dst)
-	if p.number {
-		out := p.operator.append(dst, e)
-		if len(out) == from {
-			return append(out, "null"...)
-		}
-		return out
-	}
-	from++
-	out := p.operator.append(append(dst, '"'), e)
-	if len(out) == from {
-		return append(out[:from-1], "null"...)
-	}
-	if p.length > 0 && len(out)-from > p.length {
-		out = out[:from+p.length]
-	}
-	if !p.harmless {
-		out = escapeFrom(out, from)
-	}
-	return append(out, '"')
-}
-
-// oneLine keeps what a client has sent from ending the line, or worse.
-func oneLine(b []byte) {
-	for i := plain(b); i < len(b); i++ {
-		c := b[i]
-		if c < 0x20 || c == 0x7f {
-			b[i] = '?'
-		}
-	}
 }
 
 // hostName is what %HOSTNAME% stands for.

@@ -22,19 +22,30 @@ func fields(of map[string]string) *http1.Header {
 // known is an exchange of which everything is known.
 func known() *Entry {
 	return &Entry{
-		Start: time.Date(2026, 3, 4, 5, 6, 7, 89_000_000, time.UTC), Duration: 12 * time.Millisecond, Received: time.Millisecond, FirstByte: 9 * time.Millisecond, ServiceTime: 8 * time.Millisecond,
-		Protocol: "HTTP/1.1", Method: []byte("GET"), Path: []byte("/a"), Query: []byte("b=c"), HasQuery: true, Authority: []byte("reviews"), Scheme: []byte("http"), RequestID: []byte("id-1"),
+		Facts: Facts{
+			Start: time.Date(2026, 3, 4, 5, 6, 7, 89_000_000, time.UTC), Duration: 12 * time.Millisecond, Received: time.Millisecond, FirstByte: 9 * time.Millisecond, ServiceTime: 8 * time.Millisecond,
+			Protocol: "HTTP/1.1", Status: 200, Flags: "-", Details: "via_upstream", GRPCStatus: Unknown,
+			RequestBody: 3, ReplyBody: 5, Route: "default", Attempts: 2, Trace: [16]byte{1, 2},
+		},
+		Method: []byte("GET"), Path: []byte("/a"), Query: []byte("b=c"), HasQuery: true, Authority: []byte("reviews"), Scheme: []byte("http"), RequestID: []byte("id-1"),
 		Request: fields(map[string]string{"user-agent": "curl/8", "x-forwarded-for": "10.1.1.1", "x-quote": `a"b\c`}), Reply: fields(map[string]string{"x-flavour": "sweet"}),
-		Status: 200, Flags: "-", Details: "via_upstream", GRPCStatus: Unknown,
-		RequestBody: 3, ReplyBody: 5, RequestBytes: 30, ReplyBytes: 50,
-		Route: "default", Upstream: "outbound|80||reviews", UpstreamHost: netip.MustParseAddrPort("10.0.0.1:8080"), UpstreamLocal: netip.MustParseAddrPort("10.0.0.9:4000"), Cluster: "c2", Attempts: 2,
-		Local: netip.MustParseAddrPort("10.0.0.9:15006"), Remote: netip.MustParseAddrPort("[2001:db8::1]:999"), ServerName: "sni.test", Peer: "spiffe://td/ns/a/sa/b", MTLS: true, Trace: [16]byte{1, 2},
+		RequestBytes: 30, ReplyBytes: 50, MTLS: true,
+		UpstreamEnd: UpstreamEnd{Upstream: "outbound|80||reviews", UpstreamHost: netip.MustParseAddrPort("10.0.0.1:8080"), UpstreamLocal: netip.MustParseAddrPort("10.0.0.9:4000"), Cluster: "c2"},
+		ClientEnd:   ClientEnd{Local: netip.MustParseAddrPort("10.0.0.9:15006"), Remote: netip.MustParseAddrPort("[2001:db8::1]:999"), ServerName: "sni.test", Peer: "spiffe://td/ns/a/sa/b"},
 	}
+}
+
+// line is what a format makes of an exchange.
+func line(f *Format, e *Entry) string {
+	var b batch
+	b.add(f, e)
+	text := b.records[0].appendLine(nil, &source{texts: b.texts})
+	return strings.TrimSuffix(string(text), "\n")
 }
 
 // refused is an exchange of which little is known.
 func refused() *Entry {
-	return &Entry{Received: Unknown, FirstByte: Unknown, ServiceTime: Unknown, Flags: "DPE", Details: "downstream_protocol_error", Status: 400, GRPCStatus: Unknown}
+	return &Entry{Facts: Facts{Received: Unknown, FirstByte: Unknown, ServiceTime: Unknown, Flags: "DPE", Details: "downstream_protocol_error", Status: 400, GRPCStatus: Unknown}}
 }
 
 func TestFormat_Text(t *testing.T) {
@@ -52,18 +63,18 @@ func TestFormat_Text(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := string(f.Append(nil, known())); got != tt.want {
+			if got := line(f, known()); got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
 	}
 	f, _ := ParseFormat("text")
-	if got, want := string(f.Append(nil, refused())), `[0001-01-01T00:00:00.000Z] "- - -" 400 DPE downstream_protocol_error - "-" 0 0 0 - "-" "-" "-" "-" "-" - - - - - -`; got != want {
+	if got, want := line(f, refused()), `[0001-01-01T00:00:00.000Z] "- - -" 400 DPE downstream_protocol_error - "-" 0 0 0 - "-" "-" "-" "-" "-" - - - - - -`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	e := known()
 	e.Path = []byte("/a\nb\x7f")
-	if got := string(f.Append(nil, e)); strings.ContainsAny(got, "\n\x7f") {
+	if got := line(f, e); strings.ContainsAny(got, "\n\x7f") {
 		t.Errorf("more than one line: %q", got)
 	}
 }
@@ -74,10 +85,10 @@ func TestFormat_JSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	var full, empty map[string]any
-	if err := json.Unmarshal(f.Append(nil, known()), &full); err != nil {
+	if err := json.Unmarshal([]byte(line(f, known())), &full); err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal(f.Append(nil, refused()), &empty); err != nil {
+	if err := json.Unmarshal([]byte(line(f, refused())), &empty); err != nil {
 		t.Fatal(err)
 	}
 	for key, want := range map[string]any{
@@ -96,7 +107,7 @@ func TestFormat_JSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := string(f.Append(nil, known())), `{"code":200,"both":"a\"b\\c \"HTTP/1.1\"","in":{"trace":"01020000000000000000000000000000"},"as it is":"x"}`; got != want {
+	if got, want := line(f, known()), `{"code":200,"both":"a\"b\\c \"HTTP/1.1\"","in":{"trace":"01020000000000000000000000000000"},"as it is":"x"}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
@@ -124,17 +135,45 @@ func TestParseFormat_Refuses(t *testing.T) {
 	}
 }
 
-// TestFormat_AllocatesNothing once there is memory for the line.
-func TestFormat_AllocatesNothing(t *testing.T) {
+// TestBatch_AllocatesNothing once there is memory for it, and what is said of the
+// connections is remembered.
+func TestBatch_AllocatesNothing(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		f, err := ParseFormat(format)
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, line := known(), make([]byte, 0, 2048)
-		if n := testing.AllocsPerRun(100, func() { f.Append(line[:0], e) }); n != 0 {
+		e, out := known(), make([]byte, 0, 2048)
+		e.ClientMemo, e.UpstreamMemo = new(Memo), new(Memo)
+		var b batch
+		n := testing.AllocsPerRun(100, func() {
+			b.add(f, e)
+			b.records[0].appendLine(out[:0], &source{texts: b.texts})
+			b.reset()
+		})
+		if n != 0 {
 			t.Errorf("%s: %v allocations", format, n)
 		}
+	}
+}
+
+// TestMemo: what is remembered of a connection holds for one format, and as long
+// as it is true.
+func TestMemo(t *testing.T) {
+	e := known()
+	e.ClientMemo, e.UpstreamMemo = new(Memo), new(Memo)
+	both, one := format(t, "%UPSTREAM_HOST% %RESPONSE_CODE% %REQUESTED_SERVER_NAME%/%UPSTREAM_CLUSTER%"), format(t, "%UPSTREAM_HOST%")
+	for range 2 {
+		if got, want := line(both, e), "10.0.0.1:8080 200 sni.test/outbound|80||reviews"; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		if got := line(one, e); got != "10.0.0.1:8080" {
+			t.Errorf("%q", got)
+		}
+	}
+	e.UpstreamHost, e.ServerName = netip.MustParseAddrPort("10.0.0.2:8080"), "other.test"
+	if got, want := line(both, e), "10.0.0.2:8080 200 other.test/outbound|80||reviews"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 
@@ -152,24 +191,39 @@ func FuzzParseFormat(f *testing.F) {
 		}
 		e := known()
 		e.Path, e.Request = []byte(path), fields(map[string]string{"user-agent": agent})
-		line := parsed.Append(nil, e)
-		if !parsed.json {
-			return
-		}
-		if !json.Valid(line) || strings.ContainsRune(string(line), '\n') {
-			t.Errorf("%q makes %q", format, line)
+		got := line(parsed, e)
+		if parsed.json && !json.Valid([]byte(got)) || strings.Contains(got, "\n") {
+			t.Errorf("%q makes %q", format, got)
 		}
 	})
 }
 
-func BenchmarkFormat_JSON(b *testing.B) {
-	f, err := ParseFormat("json")
-	if err != nil {
-		b.Fatal(err)
-	}
-	e, line := known(), make([]byte, 0, 2048)
+// BenchmarkBatch_Add is what a line costs an exchange.
+func BenchmarkBatch_Add(b *testing.B) {
+	f, e, full := format(b, "json"), known(), batch{}
+	e.ClientMemo, e.UpstreamMemo = new(Memo), new(Memo)
 	b.ReportAllocs()
 	for b.Loop() {
-		f.Append(line[:0], e)
+		if full.add(f, e); full.size() >= writeFrom {
+			full.reset()
+		}
+	}
+}
+
+// BenchmarkBatch_Lines is what it costs the writer, without the disk.
+func BenchmarkBatch_Lines(b *testing.B) {
+	f, e, full := format(b, "json"), known(), batch{}
+	e.ClientMemo, e.UpstreamMemo = new(Memo), new(Memo)
+	for full.size() < writeFrom {
+		full.add(f, e)
+	}
+	out := make([]byte, 0, 2*writeFrom)
+	from, i := source{texts: full.texts}, 0
+	b.ReportAllocs()
+	for b.Loop() {
+		out = full.records[i].appendLine(out, &from)
+		if i++; i == len(full.records) {
+			from, i, out = source{texts: full.texts}, 0, out[:0]
+		}
 	}
 }

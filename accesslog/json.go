@@ -1,10 +1,6 @@
 package accesslog
 
-import (
-	"bytes"
-	"encoding/binary"
-	"unicode/utf8"
-)
+import "unicode/utf8"
 
 const hexDigits = "0123456789abcdef"
 
@@ -32,38 +28,36 @@ func appendEscaped(dst, s []byte) []byte {
 }
 
 // appendString writes a text as JSON.
-func appendString(dst, s []byte) []byte {
-	dst = append(dst, '"')
-	from := len(dst)
-	return append(escapeFrom(append(dst, s...), from), '"')
+func appendString(dst []byte, s string) []byte {
+	return append(appendInside(append(dst, '"'), alone, s), '"')
 }
 
-// escapeFrom makes what dst holds from a place on the inside of a JSON string.
-// As a rule there is nothing to do.
-func escapeFrom(dst []byte, from int) []byte {
-	i := from + plain(dst[from:])
-	if i == len(dst) {
-		return dst
-	}
-	rest := bytes.Clone(dst[i:])
-	return appendEscaped(dst[:i], rest)
-}
+// bytestring is what lines are made of.
+type bytestring interface{ ~string | ~[]byte }
 
 // plain is how many bytes at the beginning of a text are ASCII that JSON and a
-// line take as it is. It looks at eight of them at a time.
-func plain(b []byte) int {
+// line take as it is. It looks at sixteen of them at a time.
+func plain[T bytestring](b T) int {
 	const (
 		ones  = 0x0101010101010101
 		highs = 0x80 * ones
 	)
-	// below has the high bit of each byte set that is smaller than n, if no byte in
-	// front of it had: of words where any is set, the bytes are looked at one by one.
-	below := func(w, n uint64) uint64 { return (w - n*ones) &^ w }
+	// odd has the high bit of each byte set that is not such, if no byte in front of it
+	// was: of words where any is set, the bytes are looked at one by one. Where a
+	// byte's high bit is set, nothing else counts; where it is not, adding cannot carry
+	// into the next one.
+	odd := func(w uint64) uint64 {
+		return (w | (w + ones) | (w - ' '*ones) | ((w ^ '"'*ones) - ones) | ((w ^ '\\'*ones) - ones)) & highs
+	}
 	i := 0
+	for ; len(b)-i >= 16; i += 16 {
+		if odd(word(b, i))|odd(word(b, i+8)) != 0 {
+			break
+		}
+	}
 	for i < len(b) && len(b) >= 8 {
 		at := min(i, len(b)-8) // the last word may overlap the one before
-		w := binary.LittleEndian.Uint64(b[at:])
-		if (w|(w+ones)|below(w, ' ')|below(w^'"'*ones, 1)|below(w^'\\'*ones, 1))&highs != 0 {
+		if odd(word(b, at)) != 0 {
 			break
 		}
 		i = at + 8
@@ -74,4 +68,11 @@ func plain(b []byte) int {
 		}
 	}
 	return i
+}
+
+// word is eight bytes of a text from a place on; the compiler makes one load of it.
+func word[T bytestring](b T, i int) uint64 {
+	_ = b[i+7]
+	return uint64(b[i]) | uint64(b[i+1])<<8 | uint64(b[i+2])<<16 | uint64(b[i+3])<<24 |
+		uint64(b[i+4])<<32 | uint64(b[i+5])<<40 | uint64(b[i+6])<<48 | uint64(b[i+7])<<56
 }

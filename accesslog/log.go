@@ -10,14 +10,15 @@ import (
 )
 
 const (
-	// maxGathered is how many bytes of lines may wait to be written: some 4,000
-	// lines of the usual length. What comes on top is lost.
+	// maxGathered is how many bytes of what lines are made of may wait: some 4,000
+	// exchanges. What comes on top is lost.
 	maxGathered = 2 << 20
 
-	// writeFrom is how many of them are written at once, without waiting for more:
-	// four times Envoy's, since Go's runtime looks at its threads every 20 µs while
-	// one of them is in a call that takes long, and for a millisecond more.
-	writeFrom = 256 << 10
+	// writeFrom is how many of them are made lines at once, without waiting for more:
+	// some 1,100 exchanges. What the lines cost depends on it, since a goroutine that
+	// is in a call for longer than 20 µs loses its processor, and another thread has to
+	// wake for whoever else has work; docs/adr/015 has the figures.
+	writeFrom = 512 << 10
 
 	// gatherFor is how long a line may wait for others: short enough for whoever
 	// watches the log, long enough that a busy proxy writes ten times a second.
@@ -50,8 +51,7 @@ type Log struct {
 
 	mu       sync.Mutex // guards what is below
 	path     string
-	gathered []byte // lines to be written
-	lines    uint64 // in gathered
+	gathered batch
 	closed   bool
 
 	wake   chan struct{} // of capacity 1: there are lines, or many, or the end has come
@@ -85,39 +85,21 @@ func (l *Log) Move(path string, f *Format) {
 	l.format.Store(f)
 }
 
-// Record logs an exchange if the rule wants it. scratch is memory for a line;
-// what it returns is to be given again. It never waits for the disk, and hardly
-// ever for others that log: the line is made where it is to stand or, if somebody
-// else is there, elsewhere, and then copied.
-func (l *Log) Record(r *Rule, e *Entry, scratch []byte) []byte {
+// Record logs an exchange if the rule wants it. It never waits for the disk, and
+// for others that log only as long as they keep what their lines are made of.
+func (l *Log) Record(r *Rule, e *Entry) {
 	if !r.wants(e) {
-		return scratch
+		return
 	}
-	if l.mu.TryLock() {
-		before := len(l.gathered)
-		l.gathered = append(l.Format().Append(l.gathered, e), '\n')
-		l.added(before)
-		return scratch
-	}
-	scratch = append(l.Format().Append(scratch[:0], e), '\n')
 	l.mu.Lock()
-	before := len(l.gathered)
-	l.gathered = append(l.gathered, scratch...)
-	l.added(before)
-	return scratch
-}
-
-// added ends the adding of a line where so many bytes were before. If that is too
-// many, the line is lost. The caller holds mu, which is released.
-func (l *Log) added(before int) {
-	after := len(l.gathered)
-	if l.closed || after > maxGathered {
-		l.gathered = l.gathered[:before]
+	before := l.gathered.size()
+	if l.closed || before >= maxGathered {
 		l.mu.Unlock()
 		l.lost.Add(1)
 		return
 	}
-	l.lines++
+	l.gathered.add(l.Format(), e)
+	after := l.gathered.size()
 	l.mu.Unlock()
 	if before == 0 || before < writeFrom && after >= writeFrom {
 		l.signal()
@@ -156,31 +138,58 @@ func (l *Log) run() {
 	defer close(l.done)
 	w := &writer{log: l}
 	defer w.close()
-	pause := time.NewTimer(0)
-	<-pause.C
-	var spare []byte
+	due := time.NewTimer(gatherFor)
+	due.Stop()
+	waits := false // due is running
+	var spare batch
 	for {
-		<-l.wake
-		if l.waiting() < writeFrom {
-			pause.Reset(gatherFor)
-			select {
-			case <-l.wake: // many, or the end
-				pause.Stop()
-			case <-pause.C:
+		late := false
+		select {
+		case <-l.wake:
+		case <-due.C:
+			waits, late = false, true
+		}
+		if l.waiting() < writeFrom && !late {
+			// A timer is not set again for each write: that costs more than the write.
+			if !waits {
+				due.Reset(gatherFor)
+				waits = true
 			}
+			continue
 		}
 		l.mu.Lock()
-		p, n, closed := l.gathered, l.lines, l.closed
-		l.gathered, l.lines = spare[:0], 0
+		full := l.gathered
+		l.gathered = spare
+		closed := l.closed
 		l.mu.Unlock()
-		w.write(p, n)
-		if spare = p; cap(spare) > 2*writeFrom {
-			spare = nil // that was an outage
+		n := w.makeLines(&full)
+		spare = l.giveBack(full)
+		if n > 0 {
+			w.write(w.lines, n)
+		}
+		if cap(w.lines) > 8*writeFrom {
+			w.lines = nil // that was an outage
 		}
 		if closed {
 			return
 		}
 	}
+}
+
+// giveBack has the next exchanges use the memory of those before, unless some have
+// begun to use other memory: the processor's cache has it still. It returns what is
+// not in use.
+func (l *Log) giveBack(b batch) (spare batch) {
+	if b.size() > 2*writeFrom {
+		return batch{} // that was an outage
+	}
+	b.reset()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.gathered.records) == 0 {
+		b, l.gathered = l.gathered, b
+	}
+	return b
 }
 
 // waiting is how many bytes have gathered; so many that it does not matter once
@@ -191,7 +200,7 @@ func (l *Log) waiting() int {
 	if l.closed {
 		return maxGathered
 	}
-	return len(l.gathered)
+	return l.gathered.size()
 }
 
 // writer is what the log's goroutine knows of the file.
@@ -201,32 +210,42 @@ type writer struct {
 	path   string         // where it was opened
 	looked time.Time      // when it was last looked whether the file is at the path
 	torn   bool           // the last line written is not whole
+	lines  []byte         // memory for lines
+}
+
+// makeLines makes the lines of a batch, and returns how many.
+func (w *writer) makeLines(b *batch) uint64 {
+	from := source{texts: b.texts}
+	w.lines = w.lines[:0]
+	for i := range b.records {
+		w.lines = b.records[i].appendLine(w.lines, &from)
+	}
+	return uint64(len(b.records))
 }
 
 // write writes lines; those that cannot be are lost.
 func (w *writer) write(p []byte, lines uint64) {
-	if lines == 0 {
-		return
-	}
-	lost := func(rest []byte) { w.log.lost.Add(uint64(bytes.Count(rest, []byte("\n")))) }
 	if err := w.ready(); err != nil {
-		lost(p)
+		w.log.lost.Add(lines)
 		return
 	}
 	if w.torn {
 		if _, err := w.file.Write([]byte("\n")); err != nil {
-			lost(p)
+			w.log.lost.Add(lines)
 			return
 		}
 		w.torn = false
 	}
 	n, err := w.file.Write(p)
-	w.log.written.Add(uint64(bytes.Count(p[:n], []byte("\n"))))
-	if err != nil {
-		w.torn = n > 0 && p[n-1] != '\n'
-		lost(p[n:])
-		w.close() // whatever is wrong with it, the next one may be better
+	if err == nil {
+		w.log.written.Add(lines)
+		return
 	}
+	whole := uint64(bytes.Count(p[:n], []byte("\n")))
+	w.log.written.Add(whole)
+	w.log.lost.Add(lines - whole)
+	w.torn = n > 0 && p[n-1] != '\n'
+	w.close() // whatever is wrong with it, the next one may be better
 }
 
 // ready opens the file where it is not open, or no longer at its path.

@@ -26,11 +26,11 @@ func format(t testing.TB, s string) *Format {
 
 var all = Rule{Share: 1}
 
-// record logs an exchange of a status.
-func record(l *Log, status int) {
+// log logs an exchange of a status.
+func log(l *Log, status int) {
 	e := known()
 	e.Status = status
-	l.Record(&all, e, nil)
+	l.Record(&all, e)
 }
 
 func count(t *testing.T, l *Log, written, lost uint64) {
@@ -77,9 +77,9 @@ func TestLog_Gathers(t *testing.T) {
 		d := &disk{room: -1}
 		l := logTo(t, d)
 		defer l.Close()
-		record(l, 200)
+		log(l, 200)
 		synctest.Wait()
-		record(l, 201)
+		log(l, 201)
 		count(t, l, 0, 0)
 		time.Sleep(gatherFor)
 		synctest.Wait()
@@ -87,16 +87,17 @@ func TestLog_Gathers(t *testing.T) {
 		if got := d.text.String(); got != "200\n201\n" {
 			t.Errorf("%q", got)
 		}
-		for range writeFrom / 4 {
-			record(l, 202)
+		const many = writeFrom / recordSize
+		for range many {
+			log(l, 202)
 		}
 		synctest.Wait()
-		count(t, l, 2+writeFrom/4, 0) // at once
-		record(l, 203)
+		count(t, l, 2+many, 0) // at once
+		log(l, 203)
 		l.Close()
-		count(t, l, 3+writeFrom/4, 0)
-		record(l, 204)
-		count(t, l, 3+writeFrom/4, 1)
+		count(t, l, 3+many, 0)
+		log(l, 204)
+		count(t, l, 3+many, 1)
 	})
 }
 
@@ -106,11 +107,11 @@ func TestLog_Blocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &disk{room: -1, gate: make(chan struct{})}
 		l := logTo(t, d)
-		record(l, 200)
+		log(l, 200)
 		time.Sleep(time.Second)
-		const most = maxGathered / 4
+		const most = maxGathered / recordSize
 		for range most + 10 {
-			record(l, 200)
+			log(l, 200)
 		}
 		count(t, l, 0, 10)
 		began := time.Now()
@@ -132,19 +133,19 @@ func TestLog_Full(t *testing.T) {
 		l := logTo(t, d)
 		defer l.Close()
 		for range 3 {
-			record(l, 200)
+			log(l, 200)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
 		count(t, l, 1, 2)
-		record(l, 300)
+		log(l, 300)
 		time.Sleep(time.Second)
 		synctest.Wait()
 		count(t, l, 1, 3)
 		d.mu.Lock()
 		d.room = -1
 		d.mu.Unlock()
-		record(l, 400)
+		log(l, 400)
 		time.Sleep(time.Second)
 		synctest.Wait()
 		count(t, l, 2, 3)
@@ -163,12 +164,12 @@ func TestLog_CannotBeOpened(t *testing.T) {
 			}
 			return d, nil
 		}})
-		record(l, 200)
+		log(l, 200)
 		time.Sleep(time.Second)
 		synctest.Wait()
 		count(t, l, 0, 1)
 		broken = false
-		record(l, 201)
+		log(l, 201)
 		l.Close()
 		count(t, l, 1, 1)
 	})
@@ -214,24 +215,11 @@ func TestLog_Share(t *testing.T) {
 	l := logTo(t, d)
 	half, e := Rule{Share: 0.5}, known()
 	for range 10000 {
-		l.Record(&half, e, nil)
+		l.Record(&half, e)
 	}
 	l.Close()
 	if n, _ := l.Lines(); n < 4700 || n > 5300 { // six standard deviations
 		t.Errorf("%d of 10000 lines", n)
-	}
-}
-
-// TestLog_AllocatesNothing for a line, once there is memory.
-func TestLog_AllocatesNothing(t *testing.T) {
-	l := New(Options{Format: format(t, "json"), open: func(string) (io.WriteCloser, error) { return &disk{}, nil }})
-	defer l.Close()
-	e, line := known(), make([]byte, 0, 2048)
-	l.mu.Lock()
-	l.gathered = make([]byte, 0, maxGathered)
-	l.mu.Unlock()
-	if n := testing.AllocsPerRun(1000, func() { line = l.Record(&all, e, line) }); n >= 1 {
-		t.Errorf("%v allocations", n)
 	}
 }
 
@@ -244,10 +232,10 @@ func TestLog_Many(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range loggers {
 		wg.Go(func() {
-			e, scratch := known(), []byte(nil)
+			e := known()
 			for j := range each {
 				e.RequestBody, e.ReplyBody = int64(i), int64(j)
-				scratch = l.Record(&all, e, scratch)
+				l.Record(&all, e)
 			}
 		})
 	}
@@ -274,7 +262,7 @@ func TestLog_Move(t *testing.T) {
 	w.write([]byte("1\n"), 1)
 	l.Move(b, format(t, "%RESPONSE_FLAGS%"))
 	w.write([]byte("2\n"), 1)
-	record(l, 200)
+	log(l, 200)
 	l.Close()
 	for path, want := range map[string]string{a: "1\n", b: "2\n-\n"} {
 		if got, err := os.ReadFile(path); err != nil || string(got) != want {

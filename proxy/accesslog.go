@@ -24,7 +24,7 @@ type tally struct {
 	grpc      grpcCode
 	asks      messageCounter // of gRPC, in the request
 	tells     messageCounter // in the reply
-	upstream  netip.AddrPort
+	upstream  *localEnd      // of the connection that the reply came by; nil: none has
 }
 
 // compileLogging says what is logged of the exchanges on each kind of listener.
@@ -56,7 +56,7 @@ func (c *compiler) compileLogging() {
 // log writes the exchange's line.
 func (x *exchange) log(r *accesslog.Rule, flag string, took time.Duration) {
 	e := x.tellOf(flag, took)
-	x.line = x.conn.proxy.options.AccessLog.Record(r, e, x.line)
+	x.conn.proxy.options.AccessLog.Record(r, e)
 	*e = accesslog.Entry{}
 }
 
@@ -73,7 +73,7 @@ func (x *exchange) logRelay(k Kind) {
 	if k != NoError {
 		e.Termination = answers[k].detail
 	}
-	x.line = x.conn.proxy.options.AccessLog.Record(r, e, x.line)
+	x.conn.proxy.options.AccessLog.Record(r, e)
 	*e = accesslog.Entry{}
 }
 
@@ -92,8 +92,8 @@ func (x *exchange) tellOf(flag string, took time.Duration) *accesslog.Entry {
 	e.Request, e.Reply = &x.req.Header, &x.replyKept
 	e.Status, e.Flags, e.Details, e.GRPCStatus = x.status, flag, x.details(), x.tally.grpc.value()
 	e.RequestBody, e.ReplyBody, e.Attempts = x.requestBody(), x.tally.replyBody, x.attempts
-	e.Local, e.Remote, e.UpstreamLocal = c.local(), c.remote, x.tally.upstream
-	e.ServerName, e.Peer, e.MTLS = c.serverName, c.identity, c.identity != ""
+	e.Local, e.Remote, e.ServerName, e.Peer, e.MTLS = c.local(), c.remote, c.serverName, c.identity, c.identity != ""
+	e.ClientMemo = &c.memo
 	e.RequestBytes, e.ReplyBytes = e.RequestBody+x.requestHead(), e.ReplyBody+int64(x.tally.replyHead)
 	if len(x.req.Method) > 0 {
 		e.Protocol = x.protocol()
@@ -116,16 +116,29 @@ func (x *exchange) tellOf(flag string, took time.Duration) *accesslog.Entry {
 	if x.kind != NoError && x.replying && x.member != nil || x.kind == ClientGone {
 		e.Termination = answers[x.kind].detail
 	}
-	if m := x.member; m != nil {
-		e.UpstreamHost, e.Cluster, e.Upstream = m.address, m.host.Endpoint().Cluster, m.live.name
-	} else if x.route != nil && len(x.route.destinations) > 0 {
-		e.Upstream = x.upstream(x.route.destinations[0].target).live.name
-	}
+	x.tellUpstream(e)
 	if x.route != nil {
 		e.Route = x.route.name
 	}
 	return e
 }
+
+// tellUpstream says which end the exchange had at an upstream.
+func (x *exchange) tellUpstream(e *accesslog.Entry) {
+	e.UpstreamMemo = &noUpstream
+	if m := x.member; m != nil {
+		e.UpstreamHost, e.Cluster, e.Upstream, e.UpstreamMemo = m.address, m.host.Endpoint().Cluster, m.live.name, &m.memo
+	} else if x.route != nil && len(x.route.destinations) > 0 {
+		l := x.upstream(x.route.destinations[0].target).live
+		e.Upstream, e.UpstreamMemo = l.name, &l.memo
+	}
+	if up := x.tally.upstream; up != nil {
+		e.UpstreamLocal, e.UpstreamMemo = up.address, &up.memo
+	}
+}
+
+// noUpstream is for exchanges without an upstream.
+var noUpstream accesslog.Memo
 
 // protocol is what the request came in.
 func (x *exchange) protocol() string {
@@ -210,6 +223,12 @@ func (x *exchange) keepFields(h *http1.Header) {
 		fields = append(fields, http1.Field{Name: name, Value: kept[from:]})
 	}
 	x.replyKept.Fields, x.kept = fields, kept
+}
+
+// localEnd is our end of a connection to an upstream. All streams of one share it.
+type localEnd struct {
+	address netip.AddrPort
+	memo    accesslog.Memo
 }
 
 // local is where the client has connected to; asked of the kernel once.

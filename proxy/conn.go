@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"isthmus/accesslog"
 	"isthmus/auth"
 	"isthmus/http1"
 	"isthmus/mesh"
@@ -42,6 +43,7 @@ type client struct {
 	remote   netip.AddrPort // the same, with its port
 
 	localAddr netip.AddrPort // see local
+	memo      accesslog.Memo // what access log lines say of the connection
 	caller    atomic.Pointer[caller]
 
 	serverName string // that TLS was terminated for; "" where the client named none

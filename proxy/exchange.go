@@ -87,7 +87,6 @@ type exchange struct {
 	replyKept http1.Header     // fields of the reply that the access log asks for
 	kept      []byte           // their values
 	entry     *accesslog.Entry // nil before the first
-	line      []byte           // of the access log
 
 	requestChunks, replyChunks http1.ChunkReader
 }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"net/netip"
 	"slices"
 	"sync"
 
@@ -65,7 +64,7 @@ type sharedConn struct {
 	h2     *http2.Conn
 	member *member
 	opened instant
-	local  netip.AddrPort
+	local  *localEnd
 
 	// Guarded by the pool's mu.
 	uses    uint32

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"sync/atomic"
 
+	"isthmus/accesslog"
 	"isthmus/balancer"
 	"isthmus/health"
 	"isthmus/mesh"
@@ -37,6 +38,7 @@ type member struct {
 	relays      atomic.Pointer[telemetry.Connections]
 	principal   atomic.Pointer[string] // that the endpoint has shown last
 	traffic     *telemetry.Link        // nil: the application is here
+	memo        accesslog.Memo         // of tries without a reply
 }
 
 func newMember(e *mesh.Endpoint, w wire, l *live, way *link) *member {

@@ -19,7 +19,7 @@ type upstreamConn struct {
 	*stream
 	member *member
 	shared *sharedConn // of a stream: the connection
-	local  netip.AddrPort
+	local  *localEnd
 	uses   uint32 // requests sent so far
 	opened instant
 	since  instant // when it was put back
@@ -172,7 +172,7 @@ func (u *upstream) dial(m *member, within, deadline instant, speaks headFormat) 
 			if m.link != nil {
 				s.limitUnacknowledged()
 			}
-			return &upstreamConn{stream: s, member: m, local: conn.LocalAddr().(*net.TCPAddr).AddrPort(), opened: start}, nil
+			return &upstreamConn{stream: s, member: m, local: &localEnd{address: conn.LocalAddr().(*net.TCPAddr).AddrPort()}, opened: start}, nil
 		}
 		conn.Close()
 		permit.Abandoned()

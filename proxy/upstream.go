@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"isthmus/accesslog"
 	"isthmus/balancer"
 	"isthmus/breaker"
 	"isthmus/health"
@@ -66,7 +67,8 @@ type live struct {
 	unreached       *telemetry.Requests // of those that reached no endpoint
 	unreachedRelays *telemetry.Connections
 
-	name       string // of the upstream's key
+	name       string         // of the upstream's key
+	memo       accesslog.Memo // of exchanges that found no endpoint
 	log        *slog.Logger
 	complained atomic.Int64 // an instant: of the last failed handshake that was told
 

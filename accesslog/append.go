@@ -1,0 +1,220 @@
+package accesslog
+
+import (
+	"encoding/hex"
+	"net/netip"
+	"time"
+)
+
+// source is where the values of parts come from.
+type source struct {
+	facts    *Facts
+	client   *ClientEnd
+	upstream *UpstreamEnd
+	texts    []byte // what a batch has kept, in the order of the parts that want it
+}
+
+// appendParts appends some of a line. What a client, or another process, has sent
+// goes by appendText, as do names; numbers, addresses and words of ours cannot
+// end a string or a line.
+func (s *source) appendParts(dst []byte, parts []part) []byte {
+	f := s.facts
+	for i := range parts {
+		p := &parts[i]
+		dst = append(dst, p.literal...)
+		from := len(dst)
+		switch p.kind {
+		case opStart:
+			dst = p.close(appendTime(p.open(dst), f.Start))
+		case opStartFormat:
+			dst = p.close(appendLayout(p.open(dst), p.argument.layout, f.Start))
+		case opRequest, opReply:
+			dst = appendText(dst, p, s.text())
+			continue
+		case opProtocol:
+			dst = p.appendWord(dst, f.Protocol)
+		case opStatus:
+			dst = appendInt(dst, int64(f.Status))
+		case opFlags:
+			dst = p.appendWord(dst, f.Flags)
+		case opDetails:
+			dst = appendText(dst, p, f.Details)
+			continue
+		case opTermination:
+			dst = appendText(dst, p, f.Termination)
+			continue
+		case opFailure:
+			dst = appendText(dst, p, f.Failure)
+			continue
+		case opReceived:
+			dst = appendInt(dst, f.RequestBody)
+		case opSent:
+			dst = appendInt(dst, f.ReplyBody)
+		case opDuration:
+			dst = p.appendMillis(dst, f.Duration)
+		case opRequestDuration:
+			dst = p.appendMillis(dst, f.Received)
+		case opResponseDuration:
+			dst = p.appendMillis(dst, f.FirstByte)
+		case opReplySending:
+			sending := time.Duration(Unknown)
+			if f.FirstByte != Unknown {
+				sending = f.Duration - f.FirstByte
+			}
+			dst = p.appendMillis(dst, sending)
+		case opServiceTime:
+			dst = p.appendMillis(dst, f.ServiceTime)
+		case opGRPC:
+			dst = p.appendGRPC(dst, f.GRPCStatus)
+		case opGRPCNumber:
+			if f.GRPCStatus == Unknown {
+				dst = p.appendNothing(dst)
+			} else {
+				dst = appendInt(dst, int64(f.GRPCStatus))
+			}
+		case opUpstreamHost:
+			dst = p.appendAddrPort(dst, s.upstream.UpstreamHost)
+		case opUpstreamAddress:
+			dst = p.appendAddr(dst, s.upstream.UpstreamHost.Addr())
+		case opUpstream:
+			dst = appendText(dst, p, s.upstream.Upstream)
+			continue
+		case opUpstreamLocal:
+			dst = p.appendAddrPort(dst, s.upstream.UpstreamLocal)
+		case opAttempts:
+			dst = appendInt(dst, int64(f.Attempts))
+		case opLocal:
+			dst = p.appendAddrPort(dst, s.client.Local)
+		case opLocalAddress:
+			dst = p.appendAddr(dst, s.client.Local.Addr())
+		case opRemote:
+			dst = p.appendAddrPort(dst, s.client.Remote)
+		case opRemoteAddress:
+			dst = p.appendAddr(dst, s.client.Remote.Addr())
+		case opServerName:
+			dst = appendText(dst, p, s.client.ServerName)
+			continue
+		case opRoute:
+			dst = appendText(dst, p, f.Route)
+			continue
+		case opPeer:
+			dst = appendText(dst, p, s.client.Peer)
+			continue
+		case opTrace:
+			if f.Trace == [16]byte{} {
+				dst = p.appendNothing(dst)
+			} else {
+				dst = p.close(hex.AppendEncode(p.open(dst), f.Trace[:]))
+			}
+		case opCluster:
+			dst = appendText(dst, p, s.upstream.Cluster)
+			continue
+		case opNothing:
+			dst = appendText(dst, p, p.argument.text)
+			continue
+		}
+		if p.length > 0 && p.style != alone && len(dst)-from > int(p.length) {
+			dst = dst[:from+int(p.length)]
+		}
+	}
+	return dst
+}
+
+// open and close stand around what is written as it is.
+func (p *part) open(dst []byte) []byte {
+	if p.style == alone {
+		return append(dst, '"')
+	}
+	return dst
+}
+
+func (p *part) close(dst []byte) []byte { return p.open(dst) }
+
+// appendNothing says that there is nothing.
+func (p *part) appendNothing(dst []byte) []byte {
+	if p.style == alone {
+		return append(dst, "null"...)
+	}
+	return append(dst, '-')
+}
+
+// appendWord appends a text of which we know that it is as it is.
+func (p *part) appendWord(dst []byte, s string) []byte {
+	if s == "" {
+		return p.appendNothing(dst)
+	}
+	return p.close(append(p.open(dst), s...))
+}
+
+// appendText appends any text.
+func appendText[T bytestring](dst []byte, p *part, s T) []byte {
+	if len(s) == 0 {
+		return p.appendNothing(dst)
+	}
+	return p.close(appendInside(p.open(dst), p.style, cut(s, int(p.length))))
+}
+
+// cut cuts a text off at a length, of which 0 is any.
+func cut[T bytestring](s T, length int) T {
+	if length > 0 && len(s) > length {
+		return s[:length]
+	}
+	return s
+}
+
+// appendInside appends a text within what is open. It looks at the text where it
+// comes from: to read what has just been copied costs more.
+func appendInside[T bytestring](dst []byte, s style, t T) []byte {
+	n := plain(t)
+	dst = append(dst, t[:n]...)
+	switch {
+	case n == len(t):
+		return dst
+	case s == bare:
+		return appendLine(dst, t[n:])
+	}
+	return appendEscaped(dst, []byte(t[n:]))
+}
+
+// appendLine keeps what a client has sent from ending the line, or worse.
+func appendLine[T bytestring](dst []byte, s T) []byte {
+	for i := range len(s) {
+		c := s[i]
+		if c < 0x20 || c == 0x7f {
+			c = '?'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+func (p *part) appendMillis(dst []byte, d time.Duration) []byte {
+	if d == Unknown {
+		return p.appendNothing(dst)
+	}
+	return appendInt(dst, d.Milliseconds())
+}
+
+func (p *part) appendGRPC(dst []byte, status int) []byte {
+	switch {
+	case status == Unknown:
+		return p.appendNothing(dst)
+	case status < len(grpcNames):
+		return p.appendWord(dst, grpcNames[status])
+	}
+	return p.close(appendInt(p.open(dst), int64(status)))
+}
+
+func (p *part) appendAddrPort(dst []byte, a netip.AddrPort) []byte {
+	if !a.IsValid() {
+		return p.appendNothing(dst)
+	}
+	return p.close(a.AppendTo(p.open(dst)))
+}
+
+func (p *part) appendAddr(dst []byte, a netip.Addr) []byte {
+	if !a.IsValid() {
+		return p.appendNothing(dst)
+	}
+	return p.close(a.AppendTo(p.open(dst)))
+}
