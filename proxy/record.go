@@ -30,7 +30,7 @@ func (x *exchange) record() {
 		x.remember()
 	}
 	if x.traced.sampled() {
-		x.tell(flag, took)
+		x.tell(flag)
 	}
 	if r := x.table.logging[x.conn.kind]; r != nil {
 		x.log(r, flag, took)

@@ -3,12 +3,9 @@ package proxy
 import (
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"slices"
 	"strconv"
-	"time"
 
-	"isthmus/http1"
 	"isthmus/mesh"
 	"isthmus/tracing"
 )
@@ -184,123 +181,10 @@ func (t *traced) exemplar() (id [16]byte) {
 func (x *exchange) appendTrace(out []byte, to headFormat) []byte {
 	t := &x.traced
 	t.try = tracing.NewSpanID()
-	var room [8]tracing.Field
-	for _, f := range t.context.List(room[:0], t.formats, t.span) {
-		x.value = t.context.AppendValue(x.value[:0], f, t.try, t.span)
+	ids := t.context.Spell(t.try, t.span)
+	for _, f := range t.context.List(t.formats, t.span) {
+		x.value = ids.AppendValue(x.value[:0], f)
 		out = to.field(out, f.Name(), x.value)
-	}
-	return out
-}
-
-// tell offers the spans of the exchange, which is over, and of its tries.
-func (x *exchange) tell(flag string, took time.Duration) {
-	t := &x.traced
-	end := time.Now()
-	at := func(i instant) time.Time { return end.Add(-time.Duration(x.clock - i)) }
-	state, _ := x.req.Lookup(traceState)
-	whole := &tracing.Span{
-		Trace: t.context.Trace, ID: t.span, Parent: t.context.Span, State: string(state), Kind: tracing.Server, Name: x.operation(),
-		Start: at(x.start), End: end, Failed: x.status >= 500 || x.status == 0,
-	}
-	if x.conn.kind == outbound {
-		whole.Kind = tracing.Client
-	}
-	whole.Tags = x.spanTags(flag)
-	spans := []*tracing.Span{whole}
-	try := func(n int, m *member, id tracing.SpanID, began, ended instant, status int, k Kind, cause error) {
-		s := &tracing.Span{
-			Trace: t.context.Trace, ID: id, Parent: t.span, State: whole.State, Kind: tracing.Client, Name: whole.Name,
-			Start: at(began), End: at(ended), Failed: k != NoError || status >= 500,
-			Tags: []tracing.Tag{
-				{Key: "component", Value: "proxy"}, {Key: "isthmus.attempt", Value: strconv.Itoa(n)}, {Key: "isthmus.cluster", Value: m.host.Endpoint().Cluster},
-				{Key: "upstream_cluster", Value: m.live.name}, {Key: "upstream_address", Value: m.address.String()},
-			},
-		}
-		if status != 0 {
-			s.Tags = append(s.Tags, tracing.Tag{Key: "http.status_code", Value: strconv.Itoa(status)})
-		}
-		if k != NoError && k != retriableStatus {
-			s.Tags = append(s.Tags, tracing.Tag{Key: "response_flags", Value: answers[k].flag}, tracing.Tag{Key: "isthmus.failure", Value: detailOf(k)})
-		}
-		if cause != nil {
-			s.Tags = append(s.Tags, tracing.Tag{Key: "isthmus.cause", Value: cause.Error()})
-		}
-		spans = append(spans, s)
-	}
-	for i := range x.trail.failed {
-		f := &x.trail.failed[i]
-		try(i+1, f.member, f.span, f.began, f.ended, f.status, f.kind, f.cause)
-	}
-	if m := x.member; m != nil && x.attempts > len(x.trail.failed) {
-		try(x.attempts, m, t.try, x.trail.began, x.clock, x.status, x.kind, x.trail.cause)
-	}
-	for _, e := range t.rule.exporters {
-		e.Offer(spans)
-	}
-}
-
-var traceState = []byte("tracestate")
-
-// operation is Istio's name of what was asked for.
-func (x *exchange) operation() string {
-	if x.host == nil {
-		return "unknown"
-	}
-	return x.host.name + ":" + strconv.FormatUint(uint64(x.host.port), 10) + "/*"
-}
-
-// maxTag is how long a tag may be that clients decide about (Istio's
-// maxPathTagLength).
-const maxTag = 256
-
-// spanTags are those of the exchange: Istio's, and what the rule adds.
-func (x *exchange) spanTags(flag string) (out []tracing.Tag) {
-	add := func(key, value string) {
-		if value != "" {
-			out = append(out, tracing.Tag{Key: key, Value: value[:min(len(value), maxTag)]})
-		}
-	}
-	n := x.conn.proxy.node
-	add("component", "proxy")
-	add("node_id", n.Member())
-	add("guid:x-request-id", string(x.requestIDText()))
-	add("http.method", string(x.req.Method))
-	// Without the query, which may hold what is secret.
-	add("http.url", string(x.scheme())+"://"+string(x.req.Authority)+string(x.req.Path))
-	add("http.protocol", x.protocol())
-	add("http.status_code", strconv.Itoa(x.status))
-	add("response_flags", flag)
-	add("request_size", strconv.FormatInt(x.requestBody(), 10))
-	add("response_size", strconv.FormatInt(x.tally.replyBody, 10))
-	if agent, ok := x.req.Get(http1.UserAgent); ok {
-		add("user_agent", string(agent))
-	}
-	add("peer.address", netip.Addr(x.conn.address).String())
-	if m := x.member; m != nil {
-		add("upstream_cluster", m.live.name)
-		add("upstream_cluster.name", m.live.name)
-	}
-	if s := x.tally.grpcStatus(); s >= 0 {
-		add("grpc.status_code", strconv.Itoa(s))
-	}
-	r := x.traced.rule
-	if r.istioTags {
-		self := partyOfNode(n)
-		add("istio.mesh_id", n.TrustDomain)
-		add("istio.cluster_id", n.Cluster)
-		add("istio.namespace", n.Namespace)
-		add("istio.canonical_service", self.Service)
-		add("istio.canonical_revision", self.Revision)
-	}
-	for _, tag := range r.tags {
-		value := tag.Literal
-		if tag.Header != "" {
-			value = tag.Default
-			if v, ok := x.req.Lookup([]byte(tag.Header)); ok {
-				value = string(v)
-			}
-		}
-		add(tag.Name, value)
 	}
 	return out
 }

@@ -198,66 +198,104 @@ var names = [numFields][]byte{
 // Name is the field's.
 func (f Field) Name() []byte { return names[f] }
 
+// lists are the fields by the formats, whether the span has a parent, and whether
+// the trace is debugged: to put them together for each request costs more than to
+// write them.
+var lists = func() (out [B3Multi << 3][]Field) {
+	for i := range out {
+		formats, child, debug := Formats(i&7), i&8 != 0, i&16 != 0
+		if formats&W3C != 0 {
+			out[i] = append(out[i], Traceparent)
+		}
+		if formats&B3Single != 0 {
+			out[i] = append(out[i], B3)
+		}
+		if formats&B3Multi == 0 {
+			continue
+		}
+		out[i] = append(out[i], B3TraceID, B3SpanID)
+		if child {
+			out[i] = append(out[i], B3ParentSpanID)
+		}
+		if debug {
+			out[i] = append(out[i], B3Flags)
+		} else {
+			out[i] = append(out[i], B3Sampled)
+		}
+	}
+	return out
+}()
+
 // List returns which fields say the context in some formats, in their order. A
-// span without a parent has no field for it.
-func (c *Context) List(dst []Field, formats Formats, parent SpanID) []Field {
-	if formats&W3C != 0 {
-		dst = append(dst, Traceparent)
-	}
-	if formats&B3Single != 0 {
-		dst = append(dst, B3)
-	}
-	if formats&B3Multi == 0 {
-		return dst
-	}
-	dst = append(dst, B3TraceID, B3SpanID)
+// span without a parent has no field for it. The list is not to be changed.
+func (c *Context) List(formats Formats, parent SpanID) []Field {
+	i := formats & (W3C | B3Single | B3Multi)
 	if parent != (SpanID{}) {
-		dst = append(dst, B3ParentSpanID)
+		i |= 8
 	}
 	if c.Debug {
-		return append(dst, B3Flags)
+		i |= 16
 	}
-	return append(dst, B3Sampled)
+	return lists[i]
 }
 
-// AppendValue writes what a field says to the next process: span is the one that
-// sends, parent its own.
-func (c *Context) AppendValue(dst []byte, f Field, span, parent SpanID) []byte {
-	sampled := byte('0')
-	if c.Decision == Sampled {
-		sampled = '1'
+// Spelling is a context as it goes to the next process, its identifiers as digits.
+type Spelling struct {
+	trace        [2 * len(TraceID{})]byte
+	span, parent [2 * len(SpanID{})]byte
+	hasParent    bool
+	sampled      byte
+	debug, short bool
+}
+
+// Spell spells the context out: span is the one that sends, parent its own.
+func (c *Context) Spell(span, parent SpanID) (s Spelling) {
+	putHex(s.trace[:], c.Trace[:])
+	putHex(s.span[:], span[:])
+	if s.hasParent = parent != (SpanID{}); s.hasParent {
+		putHex(s.parent[:], parent[:])
 	}
+	s.sampled, s.debug, s.short = '0', c.Debug, c.Short
+	if c.Decision == Sampled {
+		s.sampled = '1'
+	}
+	return s
+}
+
+// AppendValue writes what a field says.
+func (s *Spelling) AppendValue(dst []byte, f Field) []byte {
 	switch f {
 	case Traceparent:
-		dst = hex.AppendEncode(append(dst, "00-"...), c.Trace[:])
-		dst = hex.AppendEncode(append(dst, '-'), span[:])
-		return append(dst, '-', '0', sampled)
+		dst = append(append(dst, "00-"...), s.trace[:]...)
+		dst = append(append(dst, '-'), s.span[:]...)
+		return append(dst, '-', '0', s.sampled)
 	case B3:
-		dst = hex.AppendEncode(append(c.appendTrace(dst), '-'), span[:])
-		if c.Debug {
-			sampled = 'd'
+		decision := s.sampled
+		if s.debug {
+			decision = 'd'
 		}
-		dst = append(dst, '-', sampled)
-		if parent != (SpanID{}) {
-			dst = hex.AppendEncode(append(dst, '-'), parent[:])
+		dst = append(append(s.appendTrace(dst), '-'), s.span[:]...)
+		dst = append(dst, '-', decision)
+		if s.hasParent {
+			dst = append(append(dst, '-'), s.parent[:]...)
 		}
 		return dst
 	case B3TraceID:
-		return c.appendTrace(dst)
+		return s.appendTrace(dst)
 	case B3SpanID:
-		return hex.AppendEncode(dst, span[:])
+		return append(dst, s.span[:]...)
 	case B3ParentSpanID:
-		return hex.AppendEncode(dst, parent[:])
+		return append(dst, s.parent[:]...)
 	case B3Sampled:
-		return append(dst, sampled)
+		return append(dst, s.sampled)
 	}
 	return append(dst, '1') // B3Flags
 }
 
-// appendTrace writes the ID as long as it came.
-func (c *Context) appendTrace(dst []byte) []byte {
-	if c.Short {
-		return hex.AppendEncode(dst, c.Trace[8:])
+// appendTrace writes the trace's ID as long as it came.
+func (s *Spelling) appendTrace(dst []byte) []byte {
+	if s.short {
+		return append(dst, s.trace[len(s.trace)/2:]...)
 	}
-	return hex.AppendEncode(dst, c.Trace[:])
+	return append(dst, s.trace[:]...)
 }

@@ -83,8 +83,9 @@ func TestContext(t *testing.T) {
 // written is the context as fields, "|" between them.
 func written(c *Context, formats Formats) string {
 	var out []string
-	for _, f := range c.List(nil, formats, c.Span) {
-		out = append(out, string(f.Name())+": "+string(c.AppendValue(nil, f, own, c.Span)))
+	ids := c.Spell(own, c.Span)
+	for _, f := range c.List(formats, c.Span) {
+		out = append(out, string(f.Name())+": "+string(ids.AppendValue(nil, f)))
 	}
 	return strings.Join(out, "|")
 }
@@ -94,9 +95,9 @@ func TestRead_AllocatesNothing(t *testing.T) {
 	out := make([]byte, 0, 512)
 	n := testing.AllocsPerRun(100, func() {
 		c := Read(fields)
-		var room [numFields]Field
-		for _, f := range c.List(room[:0], W3C|B3Single|B3Multi, c.Span) {
-			out = c.AppendValue(out[:0], f, NewSpanID(), c.Span)
+		ids := c.Spell(NewSpanID(), c.Span)
+		for _, f := range c.List(W3C|B3Single|B3Multi, c.Span) {
+			out = ids.AppendValue(out[:0], f)
 		}
 	})
 	if n != 0 {

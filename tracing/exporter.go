@@ -48,7 +48,7 @@ type Options struct {
 
 // sender sends spans in one protocol.
 type sender interface {
-	send(context.Context, []*Span) error
+	send(context.Context, []Span) error
 	close()
 }
 
@@ -57,7 +57,7 @@ type sender interface {
 type Exporter struct {
 	options Options
 	sender  sender
-	queue   chan []*Span
+	queue   chan []Span
 	counts  *Counts
 	cancel  context.CancelFunc // of what is being sent
 	closing chan struct{}      // closed by Close
@@ -86,14 +86,14 @@ func newSender(o *Options) sender {
 
 func newExporter(o Options, counts *Counts, s sender) *Exporter {
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &Exporter{options: o, sender: s, queue: make(chan []*Span, maxQueued), counts: counts, cancel: cancel, closing: make(chan struct{}), done: make(chan struct{})}
+	e := &Exporter{options: o, sender: s, queue: make(chan []Span, maxQueued), counts: counts, cancel: cancel, closing: make(chan struct{}), done: make(chan struct{})}
 	go e.run(ctx)
 	return e
 }
 
 // Offer takes the spans of one exchange. If the queue is full, they are lost. It
 // never waits.
-func (e *Exporter) Offer(spans []*Span) {
+func (e *Exporter) Offer(spans []Span) {
 	select {
 	case <-e.closing:
 		e.counts.Lost.Add(uint64(len(spans)))
@@ -126,7 +126,7 @@ func (e *Exporter) run(ctx context.Context) {
 	defer e.sender.close()
 	pause := time.Duration(0)
 	for open := true; open; {
-		var batch []*Span
+		var batch []Span
 		if batch, open = e.gather(); len(batch) == 0 {
 			continue
 		}
@@ -149,7 +149,7 @@ func (e *Exporter) run(ctx context.Context) {
 
 // gather waits for spans, and then a little for more. open is false once the
 // exporter is to end.
-func (e *Exporter) gather() (batch []*Span, open bool) {
+func (e *Exporter) gather() (batch []Span, open bool) {
 	select {
 	case batch = <-e.queue:
 	case <-e.closing:
@@ -171,7 +171,7 @@ func (e *Exporter) gather() (batch []*Span, open bool) {
 }
 
 // rest takes all that is queued.
-func (e *Exporter) rest(batch []*Span) []*Span {
+func (e *Exporter) rest(batch []Span) []Span {
 	for {
 		select {
 		case spans := <-e.queue:
@@ -183,7 +183,7 @@ func (e *Exporter) rest(batch []*Span) []*Span {
 }
 
 // send sends a batch; it is lost if that fails.
-func (e *Exporter) send(ctx context.Context, batch []*Span) error {
+func (e *Exporter) send(ctx context.Context, batch []Span) error {
 	ctx, cancel := context.WithTimeout(ctx, sendWithin)
 	defer cancel()
 	if err := e.sender.send(ctx, batch); err != nil {

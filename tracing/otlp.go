@@ -10,14 +10,16 @@ import (
 
 // otlpRequest writes an ExportTraceServiceRequest (opentelemetry-proto
 // collector/trace/v1, trace/v1, common/v1).
-func otlpRequest(r *Resource, spans []*Span) []byte {
+func otlpRequest(r *Resource, spans []Span) []byte {
 	resource := otlpTag(nil, 1, Tag{"service.name", r.Service})
 	for _, t := range r.Tags {
 		resource = otlpTag(resource, 1, t)
 	}
 	scope := rpc.AppendMessage(nil, 1, rpc.AppendText(nil, 1, "isthmus"))
-	for _, s := range spans {
-		scope = rpc.AppendMessage(scope, 2, otlpSpan(s))
+	var span []byte
+	for i := range spans {
+		span = otlpSpan(span[:0], &spans[i])
+		scope = rpc.AppendMessage(scope, 2, span)
 	}
 	resourceSpans := rpc.AppendMessage(nil, 1, resource)
 	resourceSpans = rpc.AppendMessage(resourceSpans, 2, scope)
@@ -27,8 +29,8 @@ func otlpRequest(r *Resource, spans []*Span) []byte {
 // otlpError is STATUS_CODE_ERROR.
 const otlpError = 2
 
-func otlpSpan(s *Span) []byte {
-	b := rpc.AppendMessage(nil, 1, s.Trace[:])
+func otlpSpan(b []byte, s *Span) []byte {
+	b = rpc.AppendMessage(b, 1, s.Trace[:])
 	b = rpc.AppendMessage(b, 2, s.ID[:])
 	b = rpc.AppendText(b, 3, s.State)
 	if s.Parent != (SpanID{}) {
@@ -53,6 +55,11 @@ func otlpTime(b []byte, field protowire.Number, t time.Time) []byte {
 
 // otlpTag writes a KeyValue.
 func otlpTag(b []byte, field protowire.Number, t Tag) []byte {
-	value := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), t.Value)
-	return rpc.AppendMessage(b, field, rpc.AppendMessage(rpc.AppendText(nil, 1, t.Key), 2, value))
+	// Tags and numbers of fields below 16 are one byte each.
+	value := 1 + protowire.SizeBytes(len(t.Value))
+	b = protowire.AppendTag(b, field, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(1+protowire.SizeBytes(len(t.Key))+1+protowire.SizeBytes(value)))
+	b = protowire.AppendString(protowire.AppendTag(b, 1, protowire.BytesType), t.Key)
+	b = protowire.AppendVarint(protowire.AppendTag(b, 2, protowire.BytesType), uint64(value))
+	return protowire.AppendString(protowire.AppendTag(b, 1, protowire.BytesType), t.Value)
 }

@@ -19,14 +19,14 @@ type httpSender struct {
 	url       *url.URL
 	mediaType string
 	resource  *Resource
-	encode    func(*Resource, []*Span) []byte
+	encode    func(*Resource, []Span) []byte
 }
 
 // idleCollector is how long a connection to a collector is kept that nothing is
 // sent on.
 const idleCollector = time.Minute
 
-func newHTTPSender(o *Options, path, mediaType string, encode func(*Resource, []*Span) []byte) *httpSender {
+func newHTTPSender(o *Options, path, mediaType string, encode func(*Resource, []Span) []byte) *httpSender {
 	s := &httpSender{mediaType: mediaType, resource: &o.Resource, encode: encode}
 	s.url = &url.URL{Scheme: "http", Host: o.Authority, Path: path}
 	if o.Path != "" {
@@ -46,7 +46,7 @@ func newHTTPSender(o *Options, path, mediaType string, encode func(*Resource, []
 // maxAnswer is how much of an answer is read, so that the connection can be kept.
 const maxAnswer = 64 << 10
 
-func (s *httpSender) send(ctx context.Context, spans []*Span) error {
+func (s *httpSender) send(ctx context.Context, spans []Span) error {
 	body := s.encode(s.resource, spans)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url.String(), bytes.NewReader(body))
 	if err != nil {
@@ -79,7 +79,7 @@ func newGRPCSender(o *Options) *grpcSender {
 	return &grpcSender{client: rpc.NewClient(o.Authority, maxAnswer, o.Dial), resource: &o.Resource}
 }
 
-func (s *grpcSender) send(ctx context.Context, spans []*Span) error {
+func (s *grpcSender) send(ctx context.Context, spans []Span) error {
 	began := time.Now()
 	_, err := s.client.Call(ctx, "/opentelemetry.proto.collector.trace.v1.TraceService/Export", otlpRequest(s.resource, spans))
 	if err != nil {

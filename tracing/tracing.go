@@ -51,7 +51,7 @@ type Span struct {
 	Name       string
 	Start, End time.Time
 	Failed     bool
-	Tags       []Tag
+	Tags       []Tag // no two by one name
 }
 
 // Tag is something that a span says.

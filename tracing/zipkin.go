@@ -3,7 +3,6 @@ package tracing
 import (
 	"encoding/hex"
 	"encoding/json"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -12,7 +11,7 @@ import (
 const spanSize = 1 << 10
 
 // zipkinJSON writes a list of spans, as Zipkin's API v2 has them.
-func zipkinJSON(r *Resource, spans []*Span) []byte {
+func zipkinJSON(r *Resource, spans []Span) []byte {
 	address := "ipv4"
 	if strings.Contains(r.Address, ":") {
 		address = "ipv6"
@@ -24,7 +23,8 @@ func zipkinJSON(r *Resource, spans []*Span) []byte {
 	local = append(local, '}')
 
 	b := append(make([]byte, 0, spanSize*len(spans)), '[')
-	for i, s := range spans {
+	for i := range spans {
+		s := &spans[i]
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -46,11 +46,12 @@ func zipkinJSON(r *Resource, spans []*Span) []byte {
 	return append(b, ']')
 }
 
-// appendTags writes an object of a span's tags. Of two by one name the last counts.
+// appendTags writes an object of a span's tags. That it has failed is one of them
+// for Zipkin.
 func appendTags(b []byte, s *Span) []byte {
 	between := `{`
-	for i, t := range s.Tags {
-		if t.Key == "error" && s.Failed || slices.ContainsFunc(s.Tags[i+1:], func(later Tag) bool { return later.Key == t.Key }) {
+	for _, t := range s.Tags {
+		if t.Key == "error" && s.Failed {
 			continue
 		}
 		b = appendMember(appendMember(b, between, t.Key), `:`, t.Value)

@@ -1,0 +1,196 @@
+package proxy
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"isthmus/http1"
+	"isthmus/tracing"
+)
+
+// tell offers the spans of the exchange, which is over, and of its tries.
+func (x *exchange) tell(flag string) {
+	end := time.Now()
+	at := func(i instant) time.Time { return end.Add(-time.Duration(x.clock - i)) }
+	w := newSpanWriter(x)
+	kind := tracing.Server
+	if x.conn.kind == outbound {
+		kind = tracing.Client
+	}
+	w.begin(tracing.Span{ID: x.traced.span, Parent: x.traced.context.Span, Kind: kind, Start: at(x.start), End: end, Failed: x.status >= 500 || x.status == 0})
+	w.exchange(x, flag)
+	for i := range x.trail.failed {
+		f := &x.trail.failed[i]
+		w.begin(tracing.Span{ID: f.span, Parent: x.traced.span, Kind: tracing.Client, Start: at(f.began), End: at(f.ended), Failed: true})
+		w.try(i+1, f.member, f.status, f.kind, f.cause)
+	}
+	if m := x.member; m != nil && x.attempts > len(x.trail.failed) {
+		w.begin(tracing.Span{ID: x.traced.try, Parent: x.traced.span, Kind: tracing.Client, Start: at(x.trail.began), End: end, Failed: x.kind != NoError || x.status >= 500})
+		w.try(x.attempts, m, x.status, x.kind, x.trail.cause)
+	}
+	spans := w.end()
+	for _, e := range x.traced.rule.exporters {
+		e.Offer(spans)
+	}
+}
+
+// maxTag is how long a tag may be that clients decide about (Istio's
+// maxPathTagLength).
+const maxTag = 256
+
+const (
+	// usualTags is how many tags an exchange has with one try, and usualText how long
+	// those are together that are made for it.
+	usualTags = 32
+	usualText = 512
+)
+
+// spanWriter puts the spans of one exchange together. They are sent and forgotten
+// together, so their tags share memory, and so do the texts of these.
+type spanWriter struct {
+	trace tracing.TraceID
+	state string
+	name  string
+	spans []tracing.Span
+	tags  []tracing.Tag
+	from  int // in tags: where those of the last span begin
+	text  strings.Builder
+}
+
+func newSpanWriter(x *exchange) *spanWriter {
+	w := &spanWriter{trace: x.traced.context.Trace, name: "unknown"}
+	w.spans = make([]tracing.Span, 0, 2+len(x.trail.failed))
+	w.tags = make([]tracing.Tag, 0, usualTags)
+	w.text.Grow(usualText)
+	state, _ := x.req.Lookup(traceState)
+	w.state = w.write(state)
+	if x.host != nil { // Istio's name of what was asked for
+		var room [5]byte
+		w.name = w.write([]byte(x.host.name), []byte(":"), strconv.AppendUint(room[:0], uint64(x.host.port), 10), []byte("/*"))
+	}
+	return w
+}
+
+var traceState = []byte("tracestate")
+
+// begin begins another span. What it says comes before the next one begins.
+func (w *spanWriter) begin(s tracing.Span) {
+	w.close()
+	s.Trace, s.State, s.Name = w.trace, w.state, w.name
+	w.spans = append(w.spans, s)
+}
+
+// close gives the last span its tags.
+func (w *spanWriter) close() {
+	if n := len(w.spans); n > 0 {
+		w.spans[n-1].Tags = w.tags[w.from:len(w.tags):len(w.tags)]
+	}
+	w.from = len(w.tags)
+}
+
+func (w *spanWriter) end() []tracing.Span {
+	w.close()
+	return w.spans
+}
+
+// write makes a text.
+func (w *spanWriter) write(parts ...[]byte) string {
+	from := w.text.Len()
+	for _, p := range parts {
+		w.text.Write(p)
+	}
+	return w.text.String()[from:]
+}
+
+// tag adds what the last span says, unless that is nothing.
+func (w *spanWriter) tag(key, value string) {
+	if value != "" {
+		w.tags = append(w.tags, tracing.Tag{Key: key, Value: value[:min(len(value), maxTag)]})
+	}
+}
+
+func (w *spanWriter) number(key string, v int64) {
+	var room [20]byte
+	w.tag(key, w.write(strconv.AppendInt(room[:0], v, 10)))
+}
+
+// override adds a tag that the configuration wants, in place of one of ours by the
+// same name.
+func (w *spanWriter) override(key, value string) {
+	own := w.tags[w.from:]
+	for i := range own {
+		if own[i].Key == key && value != "" {
+			own[i].Value = value[:min(len(value), maxTag)]
+			return
+		}
+	}
+	w.tag(key, value)
+}
+
+// exchange adds the tags of the exchange: Istio's, and what the rule adds.
+func (w *spanWriter) exchange(x *exchange, flag string) {
+	n := x.conn.proxy.node
+	w.tag("component", "proxy")
+	w.tag("node_id", n.Member())
+	w.tag("guid:x-request-id", w.write(x.requestIDText()))
+	w.tag("http.method", w.write(x.req.Method))
+	// Without the query, which may hold what is secret.
+	w.tag("http.url", w.write(x.scheme(), []byte("://"), x.req.Authority, x.req.Path))
+	w.tag("http.protocol", x.protocol())
+	w.number("http.status_code", int64(x.status))
+	w.tag("response_flags", flag)
+	w.number("request_size", x.requestBody())
+	w.number("response_size", x.tally.replyBody)
+	if agent, ok := x.req.Get(http1.UserAgent); ok {
+		w.tag("user_agent", w.write(agent))
+	}
+	var room [64]byte
+	w.tag("peer.address", w.write(x.conn.address.AppendTo(room[:0])))
+	if m := x.member; m != nil {
+		w.tag("upstream_cluster", m.live.name)
+		w.tag("upstream_cluster.name", m.live.name)
+	}
+	if s := x.tally.grpcStatus(); s >= 0 {
+		w.number("grpc.status_code", int64(s))
+	}
+	r := x.traced.rule
+	if r.istioTags {
+		self := partyOfNode(n)
+		w.tag("istio.mesh_id", n.TrustDomain)
+		w.tag("istio.cluster_id", n.Cluster)
+		w.tag("istio.namespace", n.Namespace)
+		w.tag("istio.canonical_service", self.Service)
+		w.tag("istio.canonical_revision", self.Revision)
+	}
+	for _, tag := range r.tags {
+		value := tag.Literal
+		if tag.Header != "" {
+			value = tag.Default
+			if v, ok := x.req.Lookup([]byte(tag.Header)); ok {
+				value = w.write(v)
+			}
+		}
+		w.override(tag.Name, value)
+	}
+}
+
+// try adds the tags of a try; status is 0 where there was no reply.
+func (w *spanWriter) try(n int, m *member, status int, k Kind, cause error) {
+	w.tag("component", "proxy")
+	w.number("isthmus.attempt", int64(n))
+	w.tag("isthmus.cluster", m.host.Endpoint().Cluster)
+	w.tag("upstream_cluster", m.live.name)
+	var room [64]byte
+	w.tag("upstream_address", w.write(m.address.AppendTo(room[:0])))
+	if status != 0 {
+		w.number("http.status_code", int64(status))
+	}
+	if k != NoError && k != retriableStatus {
+		w.tag("response_flags", answers[k].flag)
+		w.tag("isthmus.failure", detailOf(k))
+	}
+	if cause != nil {
+		w.tag("isthmus.cause", cause.Error())
+	}
+}
