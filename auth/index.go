@@ -2,8 +2,10 @@ package auth
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
+	"isthmus/http1"
 	"isthmus/mesh"
 )
 
@@ -17,6 +19,8 @@ type ruleSet struct {
 	always   []*rule
 	texts    [bySource]map[string][]*rule
 	longest  [bySource]int // text of each: none longer is looked up, however long a request's is
+	endings  []int         // how long those of byEnding are, each length once
+	claims   []claimKey    // the claims of byClaim, each once
 	blocks   [dimensions - bySource]blockTable[*rule]
 }
 
@@ -31,8 +35,11 @@ const (
 	// Of requests alone: a rule that forbids fits a connection without them.
 	byPath
 	byFolder // of a path
+	byEnding // of a path
 	byCaller // whom a token is about
+	byClaim  // of a token, and its value
 	byHost   // or the domain of one
+	byHeader // and its value
 
 	// By address block.
 	bySource
@@ -101,6 +108,15 @@ func (s *ruleSet) enter(r *rule, by dimension, keys [dimensions][]entry) {
 		}
 		s.texts[by][k.text] = append(s.texts[by][k.text], r)
 		s.longest[by] = max(s.longest[by], len(k.text))
+		if by == byEnding && !slices.Contains(s.endings, len(k.text)) {
+			s.endings = append(s.endings, len(k.text))
+		}
+	}
+	if by == byClaim {
+		key, _ := r.claimKey()
+		if !slices.ContainsFunc(s.claims, func(o claimKey) bool { return o.prefix == key.prefix }) {
+			s.claims = append(s.claims, key)
+		}
 	}
 }
 
@@ -121,7 +137,7 @@ func (s *ruleSet) visit(q *Request, do func([]*rule) bool) {
 	case q.HTTP == nil:
 		s.visitConnection(do)
 	case do(s.texts[byPath][string(q.Path)]), len(s.texts[byCaller]) > 0 && do(s.texts[byCaller][q.caller()]):
-	case s.visitFolder(q.Path, do), s.visitHost(q.HTTP.Authority, do):
+	case s.visitFolder(q.Path, do), s.visitEnding(q.Path, do), s.visitHost(q.HTTP.Authority, do), s.visitHeaders(q.HTTP, do), s.visitClaims(q.Claims, do):
 	}
 }
 
@@ -141,6 +157,16 @@ func (s *ruleSet) visitFolder(path []byte, do func([]*rule) bool) bool {
 	folders := s.texts[byFolder]
 	for i, c := range path[:min(len(path), s.longest[byFolder])] {
 		if c == '/' && do(folders[string(path[:i+1])]) {
+			return true
+		}
+	}
+	return false
+}
+
+// visitEnding looks at the rules on the ends that a path has.
+func (s *ruleSet) visitEnding(path []byte, do func([]*rule) bool) bool {
+	for _, n := range s.endings {
+		if n <= len(path) && do(s.texts[byEnding][string(path[len(path)-n:])]) {
 			return true
 		}
 	}
@@ -167,6 +193,46 @@ func (s *ruleSet) visitHost(authority []byte, do func([]*rule) bool) bool {
 		}
 		if len(host) == len(whole) {
 			break
+		}
+	}
+	return false
+}
+
+// keyLength is how long keys may be that are put together without memory from the
+// heap; there is no need for longer ones.
+const keyLength = 256
+
+// visitHeaders looks at the rules on what each line of a header says.
+func (s *ruleSet) visitHeaders(r *http1.Request, do func([]*rule) bool) bool {
+	headers := s.texts[byHeader]
+	if len(headers) == 0 {
+		return false
+	}
+	var buf [keyLength]byte
+	for i := range r.Fields {
+		f := &r.Fields[i]
+		if len(f.Name)+len(f.Value) >= s.longest[byHeader] {
+			continue
+		}
+		key := buf[:0]
+		for _, c := range f.Name {
+			key = append(key, lowerByte(c))
+		}
+		if key = append(append(key, 0), f.Value...); do(headers[string(key)]) {
+			return true
+		}
+	}
+	return false
+}
+
+// visitClaims looks at the rules on what a token says.
+func (s *ruleSet) visitClaims(c *Claims, do func([]*rule) bool) bool {
+	var buf [keyLength]byte
+	for i := range s.claims {
+		for _, v := range c.Values(s.claims[i].path...) {
+			if key := append(append(buf[:0], s.claims[i].prefix...), v...); do(s.texts[byClaim][string(key)]) {
+				return true
+			}
 		}
 	}
 	return false
@@ -211,8 +277,17 @@ func (r *rule) keys() (out [dimensions][]entry) {
 			}
 		}
 	}
+	for i := range r.when {
+		if c := &r.when[i]; out[byHeader] == nil && c.Key == mesh.KeyHeader && !isHost(c.Name) && !strings.HasPrefix(c.Name, ":") {
+			out[byHeader] = prefixed(c.Name+"\x00", textKeys(&c.values, whole))
+		}
+	}
+	if key, values := r.claimKey(); values != nil {
+		out[byClaim] = prefixed(key.prefix, values)
+	}
 	out[byPath] = keysOf(r.to, func(m *operationMatch) []entry { return textKeys(&m.paths, whole) })
 	out[byFolder] = keysOf(r.to, func(m *operationMatch) []entry { return textKeys(&m.paths, folder) })
+	out[byEnding] = keysOf(r.to, func(m *operationMatch) []entry { return textKeys(&m.paths, ending) })
 	out[byHost] = keysOf(r.to, func(m *operationMatch) []entry { return textKeys(&m.hosts, domain) })
 	for _, b := range []struct {
 		by    dimension
@@ -230,6 +305,31 @@ func (r *rule) keys() (out [dimensions][]entry) {
 		}
 	}
 	return out
+}
+
+// claimKey is a claim of tokens: the names that lead to it, and what the keys of
+// its values begin with.
+type claimKey struct {
+	path   []string
+	prefix string
+}
+
+// claimKey returns the claim that a rule can be looked up by, and its values; nil
+// if there is none.
+func (r *rule) claimKey() (key claimKey, values []entry) {
+	for i := range r.when {
+		if c := &r.when[i]; values == nil && c.Key == mesh.KeyClaims {
+			key, values = claimKey{c.Claims, strings.Join(c.Claims, "\x00") + "\x00"}, textKeys(&c.values, whole)
+		}
+	}
+	return key, values
+}
+
+func prefixed(prefix string, keys []entry) []entry {
+	for i := range keys {
+		keys[i].text = prefix + keys[i].text
+	}
+	return keys
 }
 
 // keysOf puts the keys of alternatives together; nil if one of them has none.
@@ -269,6 +369,9 @@ func folder(t *text) (string, bool) {
 	slash := strings.LastIndexByte(v, '/')
 	return v[:slash+1], slash >= 0 && t.kind != suffix && t.kind != present
 }
+
+// ending is what paths end with that a value stands for.
+func ending(t *text) (string, bool) { return t.value, t.kind == suffix }
 
 // domain is a host that a value stands for, or the longest domain, with the dot
 // before it, that is sure to be all hosts'.

@@ -40,6 +40,8 @@ func TestRules_IndexChangesNothing(t *testing.T) {
 	spaces := values("prod", "shop", "*", "pr*")
 	principals := values("cluster.local/ns/prod/sa/a", "cluster.local/ns/shop/sa/a", "*", "*/sa/a")
 	accounts := values("prod/a", "shop/a")
+	teams := values("a", "b", "A", "a*", "*", strings.Repeat("a", keyLength))
+	groups := values("g", "h", "g*", "*", "")
 	callers := values("issuer/a", "issuer/*", "*")
 	hosts := values("web.prod", "Web.Prod:80", "*.prod", "*prod", "*b.prod:80", "web.*", "*", "prod.", "*.", ".prod")
 	rapid.Check(t, func(t *rapid.T) {
@@ -79,15 +81,23 @@ func TestRules_IndexChangesNothing(t *testing.T) {
 				}
 				r.To = append(r.To, m)
 			}
+			if maybe("when header") {
+				name := rapid.SampledFrom([]string{"x-team", "x-other", ":path"}).Draw(t, "name")
+				r.When = append(r.When, mesh.Condition{Key: mesh.KeyHeader, Name: name, Values: teams.Draw(t, "team")})
+			}
+			if maybe("when claim") {
+				path := rapid.SampledFrom([][]string{{"groups"}, {"a", "b"}}).Draw(t, "path of the claim")
+				r.When = append(r.When, mesh.Condition{Key: mesh.KeyClaims, Claims: path, Values: groups.Draw(t, "group")})
+			}
 			if maybe("when") {
-				r.When = []mesh.Condition{rapid.SampledFrom([]mesh.Condition{
+				r.When = append(r.When, rapid.SampledFrom([]mesh.Condition{
 					{Key: mesh.KeySourceNamespace, Values: in("prod")},
 					{Key: mesh.KeySourcePrincipal, Values: in("cluster.local/ns/prod/sa/a", "*")},
 					{Key: mesh.KeySourceServiceAccount, Values: notIn("prod/a")},
 					{Key: mesh.KeyRequestPrincipal, Values: in("issuer/a")},
 					{Key: mesh.KeyHeader, Name: "host", Values: in("Web.prod")},
 					{Key: mesh.KeySourceIP, Blocks: mesh.Blocks{In: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}},
-				}).Draw(t, "condition")}
+				}).Draw(t, "condition"))
 			}
 			rules = append(rules, r)
 		}
@@ -102,7 +112,8 @@ func TestRules_IndexChangesNothing(t *testing.T) {
 			host:     rapid.SampledFrom([]string{"web.prod", "WEB.prod:80", "a.b.prod.", "prod", "prod:80", "b.prod:80", ".prod", "web.", strings.Repeat(".", 99) + "prod", strings.Repeat("a", hostLength) + ".prod"}).Draw(t, "host"),
 			identity: rapid.SampledFrom([]string{"", "spiffe://cluster.local/ns/prod/sa/a", "spiffe://cluster.local/ns/shop/sa/a", "spiffe://x/y"}).Draw(t, "identity"),
 			source:   rapid.SampledFrom([]string{"", "10.1.2.3", "10.1.9.9", "192.0.2.1", "2001:db8::1", "fe80::1%eth0", "::ffff:10.1.2.3"}).Draw(t, "address"),
-			claims:   rapid.SampledFrom([]*Claims{nil, {Principal: "issuer/a", root: &claim{}}, {Principal: "issuer/b", root: &claim{}}}).Draw(t, "claims"),
+			claims:   rapid.SampledFrom([]*Claims{nil, {Principal: "issuer/a", root: &claim{}}, {Principal: "issuer/b", root: &claim{members: map[string]*claim{"groups": {values: []string{"h", "g"}}, "a": {members: map[string]*claim{"b": {values: []string{"g"}}}}}}}}).Draw(t, "claims"),
+			fields:   rapid.SliceOfN(rapid.SampledFrom([]string{"x-team: a", "X-Team: b", "x-team: A", "x-team: ", "x-other: a", "x-tea: a", "x-team: " + strings.Repeat("a", keyLength)}), 0, 3).Draw(t, "fields"),
 			tcp:      rapid.Bool().Draw(t, "tcp"),
 		}.request()
 		want := false
@@ -195,10 +206,16 @@ func BenchmarkRules_1000Alike(b *testing.B) {
 			r.From = []mesh.PeerMatch{{Principals: in(strings.TrimPrefix(alice, "spiffe://"))}}
 			return r
 		}},
-		// Of these, each has to be asked.
 		{"ends of paths", func(i int) *mesh.AuthorizationRule { return to(mesh.OperationMatch{Paths: of("*-%d.json", i)}) }},
 		{"headers", func(i int) *mesh.AuthorizationRule {
 			return &mesh.AuthorizationRule{When: []mesh.Condition{{Key: mesh.KeyHeader, Name: "x-team", Values: of("team-%d", i)}}}
+		}},
+		{"claims", func(i int) *mesh.AuthorizationRule {
+			return &mesh.AuthorizationRule{When: []mesh.Condition{{Key: mesh.KeyClaims, Claims: []string{"groups"}, Values: of("team-%d", i)}}}
+		}},
+		// Of these, each has to be asked.
+		{"beginnings of headers", func(i int) *mesh.AuthorizationRule {
+			return &mesh.AuthorizationRule{When: []mesh.Condition{{Key: mesh.KeyHeader, Name: "x-team", Values: of("team-%d-*", i)}}}
 		}},
 	} {
 		b.Run(kind.name, func(b *testing.B) {
@@ -207,7 +224,7 @@ func BenchmarkRules_1000Alike(b *testing.B) {
 				rules = append(rules, kind.rule(i))
 			}
 			r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, rules...)}, nil, nil)
-			q := asked{path: "/api/other/thing", host: "web.team.example", identity: alice, source: "192.0.2.1", fields: []string{"x-team: other"}}.request()
+			q := asked{path: "/api/other/thing", host: "web.team.example", identity: alice, source: "192.0.2.1", fields: []string{"x-team: other"}, claims: &Claims{root: &claim{members: map[string]*claim{"groups": {values: []string{"other", "another"}}}}}}.request()
 			b.ReportAllocs()
 			for b.Loop() {
 				if r.Check(q) != nil {
