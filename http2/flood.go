@@ -11,6 +11,8 @@ type glitch uint8
 const (
 	glitchReset        glitch = iota // RST_STREAM of a request just made (rapid reset, CVE-2023-44487); see addReset
 	glitchProvoked                   // a stream that we had to reset, by the peer's fault (MadeYouReset, CVE-2025-8671)
+	glitchLarge                      // a request whose header list is larger than we take (HPACK bomb, CVE-2022-41723): it is answered with 431
+	glitchStray                      // a client's HEADERS for a stream that we have reset: they may have been under way, but are decoded
 	glitchContinuation               // CONTINUATION (CVE-2023-45288); the size of a header block has a bound of its own
 	glitchPing                       // PING that is no answer (CVE-2019-9512)
 	glitchSettings                   // SETTINGS that is no answer, after the first (CVE-2019-9515)
@@ -19,7 +21,7 @@ const (
 	glitchWindow                     // a small WINDOW_UPDATE (CVE-2019-9511, CVE-2019-9517)
 	glitchUnknown                    // a frame of an unknown type
 
-	workRequest // a request that has been answered to its end
+	workRequest // a request that has been answered to its end, but for one that is too large
 	workData    // a DATA frame that we have sent, not cut short for want of a window
 )
 
@@ -29,6 +31,9 @@ const (
 //	resets         500   50  Envoy: 500 and more than half of all (overload.premature_reset_total_stream_count);
 //	                         nghttp2: 1000, then 33
 //	provoked       200   20  as above, but no client in order does it; HAProxy counts them as glitches
+//	large          200   20  likewise: 431 is an answer that no client in order asks for again; x/net ends the
+//	                         connection with a block of more than twice the limit
+//	stray         2000  200  a request has one block of trailers at the most, but few have any
 //	CONTINUATION  1000  100  a head of 60 KiB comes in 4 frames of 16 KiB
 //	PING          2000  200  x/net and Envoy hold 10000 and 1000 answers that were not sent yet
 //	SETTINGS      1000  100  likewise
@@ -45,6 +50,8 @@ const (
 var glitchCosts = [...]int32{
 	glitchReset:        20,
 	glitchProvoked:     50,
+	glitchLarge:        50,
+	glitchStray:        5,
 	glitchContinuation: 10,
 	glitchPing:         5,
 	glitchSettings:     10,

@@ -50,6 +50,8 @@ func TestGlitches(t *testing.T) {
 		{"settings changed each second", often(1, glitchSettings), false},
 		{"heads of 60 KiB", all(often(3000, glitchContinuation), often(2000, workRequest)), false},
 		{"a bad request each second", often(1, glitchProvoked), false},
+		{"a cookie too large, ten requests a second", often(10, glitchLarge), false},
+		{"trailers behind a refusal", all(often(100, glitchStray), often(1000, workRequest)), false},
 		{"PRIORITY_UPDATE for each request", all(often(1000, glitchUnknown), often(1000, workRequest)), false},
 
 		{"rapid reset", often(1000, glitchReset), true},
@@ -58,6 +60,9 @@ func TestGlitches(t *testing.T) {
 		{"rapid reset at once", once(600, glitchReset), true},
 		{"resets provoked", often(100, glitchProvoked), true},
 		{"resets provoked among requests", all(often(1000, workRequest), often(1000, glitchProvoked)), true},
+		{"HPACK bombs", often(500, glitchLarge), true},
+		{"HPACK bombs, slowly", often(50, glitchLarge), true},
+		{"bombs on a stream that was reset", often(1000, glitchStray), true},
 		{"CONTINUATION flood", often(5000, glitchContinuation), true},
 		{"PING flood", often(5000, glitchPing), true},
 		{"SETTINGS flood", often(1000, glitchSettings), true},

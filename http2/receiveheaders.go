@@ -78,8 +78,11 @@ func (c *Conn) takeBlock(id uint32, block []byte) error {
 			return fault
 		case s != nil && s.remoteEnd && s.err == nil:
 			return &StreamError{CodeStreamClosed, "HEADERS after the end"}
-		case s != nil || c.wasReset(id):
-			return nil // they were under way
+		case s != nil || c.wasReset(id): // they were under way
+			if c.server {
+				return c.annoyed(glitchStray)
+			}
+			return nil // the reply to a request given up
 		case c.server:
 			return &ConnError{CodeStreamClosed, "HEADERS on a stream that is over"}
 		}
@@ -128,6 +131,9 @@ func (c *Conn) open(id uint32, block []byte) error {
 	s.send, s.recv = newSendWindow(c.peerWindow), newRecvWindow(c.window)
 	c.streams[id] = s
 	c.fresh = append(c.fresh, s)
+	if large {
+		return c.annoyed(glitchLarge)
+	}
 	return nil
 }
 

@@ -396,7 +396,9 @@ func (s *Stream) frame(data []byte, end bool) int {
 // over forgets a stream that both sides have ended. The caller holds conn.mu.
 func (s *Stream) over() {
 	if s.localEnd && s.remoteEnd {
-		s.conn.nuisance.add(workRequest, s.conn.heard)
+		if !s.tooLarge {
+			s.conn.nuisance.add(workRequest, s.conn.heard)
+		}
 		s.conn.remove(s)
 	}
 }

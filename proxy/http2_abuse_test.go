@@ -60,6 +60,20 @@ func (r *rawClient) block(rest ...string) []byte {
 	return bytes.Clone(r.head.Bytes())
 }
 
+// bomb is a request's head that unpacks to 300 KB. The first one of a connection
+// puts into the table what is unpacked.
+func (r *rawClient) bomb(first bool) []byte {
+	var fields []string
+	if first {
+		fields = []string{"x-bomb", strings.Repeat("b", 3000)}
+	}
+	block := r.block(fields...)
+	for range 100 {
+		block = append(block, 0x80|62) // the entry that was added last
+	}
+	return block
+}
+
 // ask sends a request's head.
 func (r *rawClient) ask(id uint32, end bool, fields ...string) {
 	r.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: r.block(fields...), EndHeaders: true, EndStream: end})
@@ -183,6 +197,15 @@ func TestHTTP2_Floods(t *testing.T) {
 			}
 			r.WriteData(1, false, nil)
 		}},
+		{"row 33: HPACK bombs", func(r *rawClient, i uint32) {
+			r.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: r.bomb(i == 0), EndHeaders: true, EndStream: true})
+		}},
+		{"row 33: HPACK bombs on a stream that was reset", func(r *rawClient, i uint32) {
+			if i == 0 {
+				r.ask(1, false, "connection", "close")
+			}
+			r.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: r.bomb(i == 0), EndHeaders: true, EndStream: true})
+		}},
 		{"PRIORITY", func(r *rawClient, i uint32) { r.WritePriority(1, http2.PriorityParam{StreamDep: 3}) }},
 		{"WINDOW_UPDATE of 1", func(r *rawClient, i uint32) { r.WriteWindowUpdate(0, 1) }},
 		{"unknown frames", func(r *rawClient, i uint32) { r.WriteRawFrame(0xbb, 0, 0, nil) }},
@@ -229,6 +252,44 @@ func TestHTTP2_Floods(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHTTP2_Bombs: a client that sends bombs, and waits for the answers, as one in
+// order would, is not served for ever (FAULTS 33).
+func TestHTTP2_Bombs(t *testing.T) {
+	up := replying(t, okReply)
+	p := serve(t, atEdge(), entry("s.test", up.address)+edge("s.test"))
+	r := dialRaw(t, p.address("gateway:80"))
+	const rounds, each = 40, 50 // of which a few are let pass
+	for i := range uint32(rounds * each) {
+		r.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: r.bomb(i == 0), EndHeaders: true, EndStream: true})
+		if i%each < each-1 {
+			continue
+		}
+		answers := 0
+		f := r.until(func(f http2.Frame) bool {
+			switch f := f.(type) {
+			case *http2.MetaHeadersFrame:
+				if got := f.PseudoValue("status"); got != "431" {
+					t.Errorf("a bomb was answered %s", got)
+				}
+				answers++
+			case *http2.GoAwayFrame:
+				if f.ErrCode != http2.ErrCodeEnhanceYourCalm {
+					t.Errorf("the connection ended with %v", f.ErrCode)
+				}
+				return true
+			}
+			return answers == each
+		})
+		if f == nil || f.Header().Type == http2.FrameGoAway {
+			if i < each {
+				t.Errorf("the connection ended with the first bombs already: %v", f)
+			}
+			return
+		}
+	}
+	t.Errorf("%d bombs were answered, and the connection goes on", rounds*each)
 }
 
 // TestHTTP2_Malformed: a request that two readers could take in two ways reaches
@@ -279,11 +340,7 @@ func TestHTTP2_Malformed(t *testing.T) {
 		{"CONNECT", "405", func(r *rawClient) { r.ask(1, true, "bare", ":method", "CONNECT", ":authority", "s.test:80") }},
 		{"underscores at the edge", "400", func(r *rawClient) { r.ask(1, true, "x_forwarded_for", "1.2.3.4") }},
 		{"row 33: a head that unpacks to much more", "431", func(r *rawClient) {
-			block := r.block("x-bomb", strings.Repeat("b", 3000))
-			for range 100 {
-				block = append(block, 0x80|62) // the entry that was added last
-			}
-			r.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndHeaders: true, EndStream: true})
+			r.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: r.bomb(true), EndHeaders: true, EndStream: true})
 		}},
 		{"too many fields", "431", func(r *rawClient) {
 			var fields []string
