@@ -30,6 +30,7 @@ type benchCase struct {
 	name, title, about string
 	figures            []figure
 	base               string // the peer to compare with
+	better             string // who is compared with instead if it is there
 	who                func(all []peer) []peer
 	run                func(b *bench, p peer) (values, error)
 }
@@ -109,7 +110,11 @@ var allCases = []benchCase{
 		run:     steady("/1k", 16_000),
 	},
 	{
-		name: "grpc", title: "Calls of gRPC, HTTP/2 on both sides, 8 connections with 32 calls each, 100 bytes", base: "net/http", who: callingGRPC,
+		name: "h2h2", title: "HTTP/2 in plain text on both sides, 8 connections with 32 requests each, 1 KiB", base: reverseProxy.name, better: traefik.name, who: handingOnHTTP2,
+		figures: closedLoop(ratio(0.3)), run: shared("/1k"),
+	},
+	{
+		name: "grpc", title: "Calls of gRPC, HTTP/2 on both sides, 8 connections with 32 calls each, 100 bytes", base: reverseProxy.name, better: traefik.name, who: handingOnHTTP2,
 		figures: closedLoop(ratio(0.3)), run: shared(grpcPath),
 	},
 	{
@@ -121,7 +126,7 @@ var allCases = []benchCase{
 		figures: perMiB(ratio(0.55)), run: saturated(load{path: "/1m", connections: 16}, 1),
 	},
 	{
-		name: "h2rss", title: "Resident memory with 1,000 connections of HTTP/2", base: "haproxy", who: callingGRPC,
+		name: "h2rss", title: "Resident memory with 1,000 connections of HTTP/2", base: "haproxy", who: handingOnHTTP2,
 		about:   "Without a request, and with ten calls of gRPC each that nobody answers: 10,000 streams.",
 		figures: []figure{{"conns", "MiB without a request", 1, goal0}, {"streams", "MiB with 10,000 calls that wait", 1, goal0}},
 		run:     (*bench).streamMemory,
@@ -142,6 +147,14 @@ func caseNames() []string {
 		names = append(names, c.name)
 	}
 	return names
+}
+
+// against says whom a case compares with, of those who are there.
+func (c benchCase) against(all []peer) benchCase {
+	if slices.ContainsFunc(all, func(p peer) bool { return p.name == c.better }) {
+		c.base = c.better
+	}
+	return c
 }
 
 // chooseCases returns the cases of a comma separated list, in their own order.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -73,15 +74,19 @@ func overHTTP2AndTLS(all []peer) []peer {
 	return list
 }
 
-// callingGRPC is everybody who hands HTTP/2 on as HTTP/2.
-func callingGRPC(all []peer) []peer {
-	return []peer{
+// handingOnHTTP2 is everybody who hands HTTP/2 on as HTTP/2.
+func handingOnHTTP2(all []peer) []peer {
+	list := []peer{
 		all[0].changed("{number: 80, name: http, protocol: HTTP}]", "{number: 80, name: grpc, protocol: GRPC}]", "ports: {http:", "ports: {grpc:", "@UPSTREAM@", "@GRPC@"),
 		haproxy.changed("bind 127.0.0.1:@PORT@", "bind 127.0.0.1:@PORT@ proto h2", "@UPSTREAM@", "@GRPC@ proto h2"),
 		nginx.changed("@PORT@ backlog=4096", "@PORT@ http2 backlog=4096", "proxy_pass http://out", "grpc_pass grpc://out", "@UPSTREAM@", "@GRPC@",
 			"proxy_set_header", "grpc_set_header", `grpc_set_header Connection "";`, "", "proxy_hide_header", "grpc_hide_header", "proxy_http_version 1.1;", "", "proxy_buffers 16 16k;", ""),
 		reverseProxy.changed("-upstream", "-grpc\n-upstream", "@UPSTREAM@", "@GRPC@"),
 	}
+	if slices.ContainsFunc(all, func(p peer) bool { return p.name == traefik.name }) {
+		list = append(list, traefik.changed("http://127.0.0.1:@UPSTREAM@", "h2c://127.0.0.1:@GRPC@"))
+	}
+	return list
 }
 
 // shared is load over HTTP/2: 8 connections with 32 requests at a time each.
@@ -188,15 +193,25 @@ const grpcPath = "/bench.Echo/Call"
 // grpcMessage is a message of 100 bytes, as gRPC frames it.
 var grpcMessage = append([]byte{0, 0, 0, 0, 100}, strings.Repeat("x", 100)...)
 
-// grpcUpstream answers calls with the message that they bring.
+// grpcUpstream answers calls with the message that they bring, and other requests
+// as upstream does.
 func grpcUpstream(address string) error {
+	replies := map[string][]byte{}
+	for path, size := range bodies {
+		replies[path] = bytes.Repeat([]byte("x"), size)
+	}
 	s := &http.Server{Addr: address, Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == holdPath {
 			<-r.Context().Done()
 			return
 		}
-		w.Header().Set("Content-Type", "application/grpc")
 		w.Header().Set("X-Powered-By", "bench")
+		if body, ok := replies[r.URL.Path]; ok {
+			w.Header().Set("Content-Type", "text/plain")
+			w.Write(body)
+			return
+		}
+		w.Header().Set("Content-Type", "application/grpc")
 		w.Header().Set("Trailer", "Grpc-Status")
 		io.Copy(w, r.Body)
 		w.Header().Set("Grpc-Status", "0")

@@ -96,6 +96,9 @@ func compare(ctx context.Context, isthmus, names string, rounds, seconds int, ou
 	if err != nil {
 		return err
 	}
+	for i, c := range cases {
+		cases[i] = c.against(list)
+	}
 	b := &bench{ctx: ctx, rounds: rounds, seconds: seconds, peers: list}
 	res, err := b.measure(cases)
 	if err != nil {

@@ -96,3 +96,17 @@ func TestManyEndpointsDiffer(t *testing.T) {
 		seen[ip.String()] = true
 	}
 }
+
+func TestAgainst(t *testing.T) {
+	c := benchCase{base: "net/http", better: "traefik"}
+	for _, test := range []struct {
+		there []peer
+		want  string
+	}{
+		{[]peer{haproxy, nginx}, "net/http"}, {[]peer{haproxy, nginx, traefik}, "traefik"},
+	} {
+		if got := c.against(test.there).base; got != test.want {
+			t.Errorf("among %d: %s, want %s", len(test.there), got, test.want)
+		}
+	}
+}
