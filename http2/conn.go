@@ -44,10 +44,19 @@ const (
 	// CVE-2024-27316 is what no bound costs.
 	maxHeaderBlock = 64 << 10
 
-	// connWindow is how much of all bodies together may have come and wait to be
-	// read. What is within it is granted anew as it comes, so that a body that
-	// nobody reads cannot hold up the others.
+	// connWindow is how much of all bodies together may be under way. It is granted
+	// anew as it comes, not as it is read, so that a body that nobody reads cannot
+	// hold up the others.
 	connWindow = 4 << 20
+
+	// maxUnread is how much of all bodies together may have come and wait to be read
+	// before their windows are narrowed: one that nobody reads is no reason yet, two
+	// are.
+	maxUnread = defaultMaxWindow + defaultMaxWindow/2
+
+	// narrowTime is how long they stay so at least: SETTINGS all the time are a
+	// nuisance.
+	narrowTime = time.Second
 )
 
 func (o Options) orDefault() Options {
@@ -95,6 +104,9 @@ type Conn struct {
 	unread    int // bytes of all bodies that have come and were not read
 	withheld  int // of the connection's window, while unread is too much
 	estimator bdpEstimator
+	wide      uint32    // what the estimator has last found a stream's window should be
+	narrowed  time.Time // when streams' windows were narrowed; zero: they are not
+	unacked   int       // our SETTINGS that the peer has not acknowledged; windows are narrow only when it has
 	nuisance  glitches  // what the peer has done that costs it nothing and us much
 	heard     time.Time // when bytes came last
 	probing   bool      // the answer to Probe has not come
@@ -126,6 +138,7 @@ func NewServer(o Options) *Conn {
 		Setting{ID: SettingMaxHeaderListSize, Value: uint32(http1.DefaultLimits.HeadBytes)},
 		Setting{ID: SettingEnableConnectProtocol, Value: 1},
 	)
+	c.unacked++
 	c.widen()
 	return c
 }
@@ -139,6 +152,7 @@ func NewClient(o Options) *Conn {
 		Setting{ID: SettingInitialWindowSize, Value: uint32(c.options.Window)},
 		Setting{ID: SettingMaxHeaderListSize, Value: uint32(http1.DefaultLimits.HeadBytes)},
 	)
+	c.unacked++
 	c.widen()
 	return c
 }

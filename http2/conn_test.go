@@ -3,6 +3,7 @@ package http2
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"testing"
@@ -121,6 +122,13 @@ func requestBlock() []byte {
 	return AppendPath(b, []byte("/"), nil, false)
 }
 
+func getBlock() []byte {
+	b := AppendMethod(nil, []byte("GET"))
+	b = AppendScheme(b, []byte("http"))
+	b = AppendAuthority(b, []byte("s.test"))
+	return AppendPath(b, []byte("/"), nil, false)
+}
+
 // readAll reads a body to its end.
 func readAll(s *Stream) ([]byte, error) {
 	var out []byte
@@ -222,37 +230,88 @@ func TestConn_Echo(t *testing.T) {
 	})
 }
 
-// TestConn_SlowReaderHoldsUpNobody: a body that nobody reads leaves the others
-// their windows.
+// TestConn_SlowReaderHoldsUpNobody: bodies that nobody reads leave the others
+// their windows, in either direction and however wide the windows have become, and
+// hold no more than is said.
 func TestConn_SlowReaderHoldsUpNobody(t *testing.T) {
 	const size = 3 * connWindow
-	stuck := make(chan struct{})
-	e := join(Options{}, Options{}, func(s *Stream) {
-		if fields, _, _ := s.Request(); string(fields[0].Value) == "GET" {
-			<-stuck
-			return
-		}
-		body, _ := readAll(s)
-		s.Send(AppendStatus(nil, 200), body[:1], true, time.Time{})
-	})
-	defer e.close()
-	for range 20 {
-		s := e.client.Open(0)
-		defer s.Close()
-		block := AppendPath(AppendAuthority(AppendScheme(AppendMethod(nil, []byte("GET")), []byte("http")), []byte("s.test")), []byte("/"), nil, false)
-		s.Start(block, make([]byte, defaultWindow), false)
+	const stuck = 20
+	for _, wide := range []uint32{defaultWindow, defaultMaxWindow} {
+		t.Run(fmt.Sprintf("requests, windows of %d", wide), func(t *testing.T) {
+			release := make(chan struct{})
+			e := join(Options{}, Options{}, func(s *Stream) {
+				if fields, _, _ := s.Request(); string(fields[0].Value) == "GET" {
+					<-release
+					return
+				}
+				body, _ := readAll(s)
+				s.Send(AppendStatus(nil, 200), body[:1], true, time.Time{})
+			})
+			e.widen(e.server, wide)
+			var wait sync.WaitGroup
+			for range stuck {
+				s := e.client.Open(0)
+				s.Start(getBlock(), nil, false)
+				wait.Go(func() { // ends with the other side's
+					s.Write(make([]byte, size), true, time.Time{})
+					s.Close()
+				})
+			}
+			s := e.client.Open(0)
+			sent := make(chan error)
+			go func() { sent <- s.Send(requestBlock(), make([]byte, size), true, time.Time{}) }() // ends when all is on its way
+			if status, _, _, err := readReply(s); status != "200" {
+				t.Errorf("status %q, error %v", status, err)
+				s.InterruptWrite()
+			}
+			if err := <-sent; err != nil {
+				t.Error(err)
+			}
+			e.holds(t, e.server, stuck)
+			close(release)
+			wait.Wait()
+			s.Close()
+			e.close()
+		})
+		t.Run(fmt.Sprintf("replies, windows of %d", wide), func(t *testing.T) {
+			e := join(Options{}, Options{}, func(s *Stream) {
+				s.Send(AppendStatus(nil, 200), make([]byte, size), true, time.Time{})
+			})
+			defer e.close()
+			e.widen(e.client, wide)
+			for range stuck {
+				s := e.client.Open(0)
+				defer s.Close()
+				s.Start(requestBlock(), nil, true)
+			}
+			s := e.client.Open(0)
+			defer s.Close()
+			s.Start(requestBlock(), nil, true)
+			if _, body, _, err := readReply(s); err != nil || len(body) != size {
+				t.Errorf("%d bytes, error %v", len(body), err)
+			}
+			e.holds(t, e.client, stuck)
+		})
 	}
-	s := e.client.Open(0)
-	defer s.Close()
-	sent := make(chan error)
-	go func() { sent <- s.Send(requestBlock(), make([]byte, size), true, time.Time{}) }() // ends when all is on its way
-	if status, _, _, err := readReply(s); status != "200" {
-		t.Errorf("status %q, error %v", status, err)
+}
+
+// widen makes the windows of what comes to c as wide as the way there would.
+func (e *ends) widen(c *Conn, window uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.wide = window; window > c.window {
+		c.enlarge(window)
 	}
-	if err := <-sent; err != nil {
-		t.Error(err)
+}
+
+// holds has it that no more waits to be read than so many streams may leave.
+func (e *ends) holds(t *testing.T, c *Conn, stuck int) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if most := maxUnread + connWindow + stuck*defaultWindow; c.unread > most {
+		t.Errorf("%d bytes wait to be read, want %d at the most", c.unread, most)
 	}
-	close(stuck)
 }
 
 // TestConn_Leave: requests that have come before GOAWAY are served, the others

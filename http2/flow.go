@@ -50,9 +50,12 @@ func newRecvWindow(size uint32) recvWindow { return recvWindow{size: int64(size)
 // receive takes down the payload of a DATA frame, its padding included. It
 // reports whether the peer was allowed to send that; if not, the stream or the
 // connection ends with FLOW_CONTROL_ERROR.
+//
+// An empty frame passes always, as the end of a body after which the window has
+// been narrowed may be one.
 func (w *recvWindow) receive(n int) bool {
 	w.left -= int64(n)
-	return w.left >= 0
+	return w.left >= 0 || n == 0
 }
 
 // consume takes down that n bytes received have been read, or thrown away. It
@@ -83,6 +86,17 @@ func (w *recvWindow) widen(size uint32) {
 	if more := int64(size) - w.size; more > 0 {
 		w.size += more
 		w.left += more
+	}
+}
+
+// narrow is what a smaller SETTINGS_INITIAL_WINDOW_SIZE of ours has done at the
+// peer, when it has acknowledged that. What it has sent before may be more than
+// the window holds now: then it waits until enough of that is read (RFC 9113
+// 6.9.2), which may have been: consume is to be asked.
+func (w *recvWindow) narrow(size uint32) {
+	if less := w.size - int64(size); less > 0 {
+		w.size -= less
+		w.left -= less
 	}
 }
 

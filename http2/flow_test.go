@@ -71,6 +71,30 @@ func TestRecvWindow(t *testing.T) {
 	}
 }
 
+func TestRecvWindow_Narrow(t *testing.T) {
+	w := newRecvWindow(1000)
+	w.receive(600)
+	w.consume(100)
+	w.narrow(100)
+	if w.receive(1) {
+		t.Error("a byte passed with 500 unread of a window of 100")
+	}
+	if !w.receive(0) {
+		t.Error("an end without data was refused")
+	}
+	w = newRecvWindow(1000)
+	w.receive(400)
+	w.consume(400)
+	w.narrow(100)
+	if n := w.consume(0); n != 400 || w.left != 100 {
+		t.Errorf("all was read: an update of %d and a window of %d, want 400 and 100", n, w.left)
+	}
+	w.narrow(200)
+	if w.size != 100 {
+		t.Errorf("narrowed to a wider window: %d", w.size)
+	}
+}
+
 // TestRecvWindow_Even: what the sender may send by our updates is what we
 // allow, and while all is read, it never comes to a standstill.
 func TestRecvWindow_Even(t *testing.T) {
@@ -80,7 +104,7 @@ func TestRecvWindow_Even(t *testing.T) {
 		unread := 0
 		for range rapid.IntRange(1, 100).Draw(t, "steps") {
 			var n uint32
-			switch rapid.IntRange(0, 3).Draw(t, "step") {
+			switch rapid.IntRange(0, 4).Draw(t, "step") {
 			case 0:
 				sent := send.take(rapid.IntRange(0, 500).Draw(t, "sent"))
 				unread += sent
@@ -94,11 +118,17 @@ func TestRecvWindow_Even(t *testing.T) {
 			case 2:
 				n = recv.consume(unread)
 				unread = 0
-				if n == 0 && recv.left == 0 {
+				if n == 0 && recv.left <= 0 {
 					t.Fatal("all is read, and the sender waits")
 				}
 			case 3:
 				n = recv.grow(rapid.Uint32Range(1, 2000).Draw(t, "grown"))
+			case 4:
+				size := uint32(recv.size)
+				narrow := rapid.Uint32Range(1, size).Draw(t, "narrow")
+				send.resize(size, narrow)
+				recv.narrow(narrow)
+				n = recv.consume(0)
 			}
 			if !send.add(n) {
 				t.Fatalf("an update of %d overflows", n)

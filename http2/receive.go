@@ -125,6 +125,7 @@ var errTiresome = &ConnError{CodeEnhanceYourCalm, "too_much_for_nothing"}
 // takeSettings does as the peer asks.
 func (c *Conn) takeSettings(h FrameHeader, p []byte) error {
 	if h.Flags.Has(FlagAck) {
+		c.acknowledged()
 		return nil
 	}
 	if c.flooded() {

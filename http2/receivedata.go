@@ -1,5 +1,7 @@
 package http2
 
+import "time"
+
 // takeData takes a part of a body.
 func (c *Conn) takeData(h FrameHeader, p []byte) error {
 	data, err := ParseData(h, p)
@@ -52,12 +54,12 @@ func (c *Conn) takeData(h FrameHeader, p []byte) error {
 	return nil
 }
 
-// grant lets the peer send as much anew of all bodies together as has come,
-// unless too much of what has come was not read yet; then that follows as it is
-// read.
+// grant lets the peer send as much anew of all bodies together as has come. Where
+// too much of that was not read yet, the windows of streams are narrowed first;
+// until they are, what has come is granted as it is read.
 func (c *Conn) grant(n int) {
 	c.withheld += n
-	if c.unread > connWindow/2 {
+	if c.unread > maxUnread && !c.narrow() {
 		return
 	}
 	if n := c.recv.consume(c.withheld); n > 0 {
@@ -82,19 +84,57 @@ func (c *Conn) grantStream(s *Stream, n int) {
 func (c *Conn) measure(n int) {
 	window, ping := c.estimator.receive(n, c.heard)
 	if window > 0 && int(window) <= c.options.MaxWindow {
-		c.enlarge(window)
+		c.wide = window
 	}
 	if ping {
 		c.out = AppendPing(c.room(), false, pingMeasure)
+	}
+	if c.wide > c.window && (c.narrowed.IsZero() || c.unread < maxUnread/2 && c.heard.Sub(c.narrowed) > narrowTime) {
+		c.narrowed = time.Time{}
+		c.enlarge(c.wide)
 	}
 }
 
 // enlarge makes the windows larger: of new streams by a setting, which the peer
 // applies to those that there are, too (RFC 9113 6.9.2).
 func (c *Conn) enlarge(window uint32) {
-	c.out = AppendSettings(c.room(), Setting{SettingInitialWindowSize, window})
+	c.setWindow(window)
 	for _, s := range c.streams {
 		s.recv.widen(window)
 	}
 	c.window = window
+}
+
+// setWindow tells the peer which windows streams have.
+func (c *Conn) setWindow(window uint32) {
+	c.out = AppendSettings(c.room(), Setting{SettingInitialWindowSize, window})
+	c.unacked++
+}
+
+// narrow makes the windows of streams as small as they were first, so that bodies
+// that nobody reads hold no more than that each, and leave the others the
+// connection's window. It reports whether they are: the peer has to know.
+func (c *Conn) narrow() bool {
+	if c.narrowed.IsZero() && c.window > uint32(c.options.Window) && c.err == nil {
+		c.narrowed = c.heard
+		c.setWindow(uint32(c.options.Window))
+	}
+	return c.window == uint32(c.options.Window)
+}
+
+// acknowledged takes down that the peer has applied settings of ours.
+func (c *Conn) acknowledged() {
+	if c.unacked == 0 {
+		return // nobody has asked
+	}
+	c.unacked--
+	if c.unacked > 0 || c.narrowed.IsZero() || c.window == uint32(c.options.Window) {
+		return
+	}
+	c.window = uint32(c.options.Window)
+	for _, s := range c.streams {
+		s.recv.narrow(c.window)
+		c.grantStream(s, 0)
+	}
+	c.grant(0)
 }
