@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -346,5 +348,47 @@ func TestUpgrade_UpstreamHTTP2Refuses(t *testing.T) {
 	_, _, head := begin(t, p.address("outbound"), asWebSocket())
 	if r := <-asked; status(head) != "101" || r.Proto != "HTTP/1.1" || r.Header.Get("sec-websocket-key") != sampleKey {
 		t.Errorf("beside HTTP/2: %q, the upstream saw %s %v", head, r.Proto, r.Header)
+	}
+}
+
+// TestUpgrade_DrainOverHTTP2: a drain tells a client of HTTP/2 to open no more
+// streams, closes its WebSocket with 1001 later, and waits for the answer.
+func TestUpgrade_DrainOverHTTP2(t *testing.T) {
+	for name, upstream := range map[string]func(t *testing.T) (config string){
+		"HTTP/1.1 to upstream": func(t *testing.T) string {
+			return entry("s.test", switching(t, func(_ string, r *bufio.Reader, c *net.TCPConn) { answerClose(r, c, false) }).address)
+		},
+		"HTTP/2 to upstream": func(t *testing.T) string {
+			return overHTTP2(entry("s.test", framerUpstream(t, true, "200", make(chan string, 8))))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := serve(t, Options{}, upstream(t))
+			c := dialFrames(t, p.address("outbound"))
+			c.webSocket()
+			c.want("HEADERS :status=200 x-up=1")
+			ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+			defer cancel()
+			drained := make(chan error, 1)
+			go func() { drained <- p.Drain(ctx) }() // ends with the drain
+			c.want("GOAWAY")
+			got := c.next()
+			for got == "GOAWAY" {
+				got = c.next()
+			}
+			if data, ok := strings.CutPrefix(got, "DATA "); !ok || closeCode([]byte(strings.TrimSuffix(data, " END"))) != 1001 {
+				t.Fatalf("got %q, want a frame that closes with 1001", got)
+			}
+			select {
+			case <-drained:
+				t.Error("the drain does not wait for the client's answer")
+			default:
+			}
+			c.send(string(frameOf(closeFrame, true, []byte{1001 >> 8, 1001 & 0xff})), true)
+			if err := await(t, "the drain's end", drained); err != nil {
+				t.Errorf("drain: %v", err)
+			}
+		})
 	}
 }
