@@ -234,8 +234,9 @@ func TestConn_Echo(t *testing.T) {
 // their windows, in either direction and however wide the windows have become, and
 // hold no more than is said.
 func TestConn_SlowReaderHoldsUpNobody(t *testing.T) {
-	const size = 3 * connWindow
-	const stuck = 20
+	const size = 2 * connWindow
+	const stuck = 6 // whose windows are more than the connection's, and than may wait
+	body := make([]byte, size)
 	for _, wide := range []uint32{defaultWindow, defaultMaxWindow} {
 		t.Run(fmt.Sprintf("requests, windows of %d", wide), func(t *testing.T) {
 			release := make(chan struct{})
@@ -244,8 +245,8 @@ func TestConn_SlowReaderHoldsUpNobody(t *testing.T) {
 					<-release
 					return
 				}
-				body, _ := readAll(s)
-				s.Send(AppendStatus(nil, 200), body[:1], true, time.Time{})
+				got, _ := readAll(s)
+				s.Send(AppendStatus(nil, 200), got[:1], true, time.Time{})
 			})
 			e.widen(e.server, wide)
 			var wait sync.WaitGroup
@@ -253,13 +254,13 @@ func TestConn_SlowReaderHoldsUpNobody(t *testing.T) {
 				s := e.client.Open(0)
 				s.Start(getBlock(), nil, false)
 				wait.Go(func() { // ends with the other side's
-					s.Write(make([]byte, size), true, time.Time{})
+					s.Write(body, true, time.Time{})
 					s.Close()
 				})
 			}
 			s := e.client.Open(0)
 			sent := make(chan error)
-			go func() { sent <- s.Send(requestBlock(), make([]byte, size), true, time.Time{}) }() // ends when all is on its way
+			go func() { sent <- s.Send(requestBlock(), body, true, time.Time{}) }() // ends when all is on its way
 			if status, _, _, err := readReply(s); status != "200" {
 				t.Errorf("status %q, error %v", status, err)
 				s.InterruptWrite()
@@ -275,7 +276,7 @@ func TestConn_SlowReaderHoldsUpNobody(t *testing.T) {
 		})
 		t.Run(fmt.Sprintf("replies, windows of %d", wide), func(t *testing.T) {
 			e := join(Options{}, Options{}, func(s *Stream) {
-				s.Send(AppendStatus(nil, 200), make([]byte, size), true, time.Time{})
+				s.Send(AppendStatus(nil, 200), body, true, time.Time{})
 			})
 			defer e.close()
 			e.widen(e.client, wide)
@@ -287,8 +288,8 @@ func TestConn_SlowReaderHoldsUpNobody(t *testing.T) {
 			s := e.client.Open(0)
 			defer s.Close()
 			s.Start(requestBlock(), nil, true)
-			if _, body, _, err := readReply(s); err != nil || len(body) != size {
-				t.Errorf("%d bytes, error %v", len(body), err)
+			if _, got, _, err := readReply(s); err != nil || len(got) != size {
+				t.Errorf("%d bytes, error %v", len(got), err)
 			}
 			e.holds(t, e.client, stuck)
 		})
