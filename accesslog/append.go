@@ -65,7 +65,9 @@ func (s *source) appendParts(dst []byte, parts []part) []byte {
 		case opServiceTime:
 			dst = p.appendMillis(dst, f.ServiceTime)
 		case opGRPC:
-			dst = p.appendGRPC(dst, f.GRPCStatus)
+			dst = p.appendGRPC(dst, f.GRPCStatus, grpcNames[:])
+		case opGRPCSnake:
+			dst = p.appendGRPC(dst, f.GRPCStatus, grpcSnakeNames[:])
 		case opGRPCNumber:
 			if f.GRPCStatus == Unknown {
 				dst = p.appendNothing(dst)
@@ -195,12 +197,12 @@ func (p *part) appendMillis(dst []byte, d time.Duration) []byte {
 	return appendInt(dst, d.Milliseconds())
 }
 
-func (p *part) appendGRPC(dst []byte, status int) []byte {
+func (p *part) appendGRPC(dst []byte, status int, names []string) []byte {
 	switch {
 	case status == Unknown:
 		return p.appendNothing(dst)
-	case status < len(grpcNames):
-		return p.appendWord(dst, grpcNames[status])
+	case status < len(names):
+		return p.appendWord(dst, names[status])
 	}
 	return p.close(appendInt(p.open(dst), int64(status)))
 }

@@ -112,22 +112,52 @@ func TestFormat_JSON(t *testing.T) {
 	}
 }
 
+// TestFormat_GRPC: a status of gRPC is written as the format asks for.
+func TestFormat_GRPC(t *testing.T) {
+	const text = "%GRPC_STATUS% %GRPC_STATUS(CAMEL_STRING)% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%"
+	const fields = `{"name": "%GRPC_STATUS(SNAKE_STRING)%", "number": "%GRPC_STATUS(NUMBER)%"}`
+	for _, tt := range []struct {
+		status     int
+		text, json string
+	}{
+		{0, "OK OK OK 0 0", `{"name":"OK","number":0}`},
+		{1, "Canceled Canceled CANCELLED 1 1", `{"name":"CANCELLED","number":1}`},
+		{7, "PermissionDenied PermissionDenied PERMISSION_DENIED 7 7", `{"name":"PERMISSION_DENIED","number":7}`},
+		{16, "Unauthenticated Unauthenticated UNAUTHENTICATED 16 16", `{"name":"UNAUTHENTICATED","number":16}`},
+		{17, "17 17 17 17 17", `{"name":"17","number":17}`},
+		{Unknown, "- - - - -", `{"name":null,"number":null}`},
+	} {
+		for format, want := range map[string]string{text: tt.text, fields: tt.json} {
+			f, err := ParseFormat(format)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := known()
+			e.GRPCStatus = tt.status
+			if got := line(f, e); got != want {
+				t.Errorf("status %d: got %s, want %s", tt.status, got, want)
+			}
+		}
+	}
+}
+
 func TestParseFormat_Refuses(t *testing.T) {
 	for format, want := range map[string]string{
-		"jsn":                 "neither text nor json",
-		"%NOPE%":              "is no operator",
-		"%DURATION(x)%":       "takes no argument",
-		"%REQ(X":              "there is no )",
-		"%REQ(X):0%":          "a length",
-		"%REQ()%":             "name is missing",
-		"%DURATION":           "ends with %",
-		"100%":                "ends with %",
-		"%START_TIME(%Q)%":    "%Q is not known",
-		`{"a": ["x"]}`:        "must be a text",
-		`{"a": "%DURATION"}`:  "a: ",
-		"{}":                  "must be a mapping",
-		`{"a": `:              "not a mapping",
-		"%START_TIME(%Y%m%)%": "nothing behind",
+		"jsn":                  "neither text nor json",
+		"%NOPE%":               "is no operator",
+		"%DURATION(x)%":        "takes no argument",
+		"%GRPC_STATUS(snake)%": "may be CAMEL_STRING, SNAKE_STRING or NUMBER",
+		"%REQ(X":               "there is no )",
+		"%REQ(X):0%":           "a length",
+		"%REQ()%":              "name is missing",
+		"%DURATION":            "ends with %",
+		"100%":                 "ends with %",
+		"%START_TIME(%Q)%":     "%Q is not known",
+		`{"a": ["x"]}`:         "must be a text",
+		`{"a": "%DURATION"}`:   "a: ",
+		"{}":                   "must be a mapping",
+		`{"a": `:               "not a mapping",
+		"%START_TIME(%Y%m%)%":  "nothing behind",
 	} {
 		if _, err := ParseFormat(format); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", format, err, want)

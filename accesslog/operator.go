@@ -33,6 +33,7 @@ const (
 	opReplySending
 	opServiceTime
 	opGRPC
+	opGRPCSnake
 	opGRPCNumber
 	opUpstreamHost
 	opUpstreamAddress
@@ -154,6 +155,12 @@ func newOperator(name, of string, hasArgument bool) (operator, error) {
 			return operator{kind: opStartFormat, argument: &argument{layout: layout}}, err
 		}
 		return operator{kind: opStart}, nil
+	case "GRPC_STATUS":
+		kind, ok := grpcForms[of]
+		if !ok {
+			return operator{}, fmt.Errorf("%%%s(%s)%%: it may be CAMEL_STRING, SNAKE_STRING or NUMBER", name, of)
+		}
+		return operator{kind: kind}, nil
 	}
 	if fields != opLiteral {
 		return fieldOperator(name, of, fields)
@@ -164,7 +171,7 @@ func newOperator(name, of string, hasArgument bool) (operator, error) {
 		slices.Sort(known)
 		return operator{}, fmt.Errorf("%%%s%% is no operator; there are %s", name, strings.Join(known, " "))
 	}
-	if hasArgument && kind != opGRPC {
+	if hasArgument {
 		return operator{}, fmt.Errorf("%%%s%% takes no argument", name)
 	}
 	return operator{kind: kind}, nil
@@ -185,8 +192,17 @@ func fieldOperator(name, of string, kind opKind) (operator, error) {
 	return o, nil
 }
 
+// grpcForms are the ways to write a status of gRPC.
+var grpcForms = map[string]opKind{"": opGRPC, "CAMEL_STRING": opGRPC, "SNAKE_STRING": opGRPCSnake, "NUMBER": opGRPCNumber}
+
 // grpcNames are gRPC's statuses as Envoy writes them.
 var grpcNames = [...]string{
 	"OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied",
 	"ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+}
+
+// grpcSnakeNames are those of gRPC's documentation.
+var grpcSnakeNames = [...]string{
+	"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+	"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 }

@@ -77,7 +77,7 @@ func TestGRPC_Statuses(t *testing.T) {
 	inbound := fmt.Sprintf("127.0.0.1:%d", ports[0])
 	r.write(t, "node.yaml", fmt.Sprintf(`node: {name: n, address: 127.0.0.1, labels: {app: echo}}
 listeners: {outbound: "", inbound: %q, admin: %q, metrics: ""}
-accessLog: {path: log, format: "%%RESPONSE_CODE%% %%GRPC_STATUS%% %%GRPC_STATUS_NUMBER%% %%RESPONSE_FLAGS%%"}
+accessLog: {path: log, format: "%%RESPONSE_CODE%% %%GRPC_STATUS%% %%GRPC_STATUS(NUMBER)%% %%RESPONSE_FLAGS%%"}
 `, inbound, r.admin))
 	r.write(t, "mesh/echo.yaml", fmt.Sprintf(grpcSidecar, l.Addr().(*net.TCPAddr).Port))
 	var said strings.Builder
