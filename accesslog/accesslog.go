@@ -52,19 +52,24 @@ type Facts struct {
 	FirstByte   time.Duration // from Start until the upstream's reply began; Unknown: there is none
 	ServiceTime time.Duration // that the upstream took to begin it; Unknown likewise
 
-	Protocol    string // "HTTP/1.1"
-	Status      int
-	Flags       string // "-": none
-	Details     string
-	Termination string // why the connection had to end
-	Failure     string // what went wrong at connecting
-	GRPCStatus  int    // Unknown: the exchange is none of gRPC
+	Outcome
+	GRPCStatus int // Unknown: the exchange is none of gRPC
 
 	RequestBody, ReplyBody int64 // bytes of the bodies
 
 	Route    string
 	Attempts int
 	Trace    [16]byte // zero: the exchange is not traced
+}
+
+// Outcome is how an exchange went: most go as the one before.
+type Outcome struct {
+	Protocol    string // "HTTP/1.1"
+	Status      int
+	Flags       string // "-": none
+	Details     string
+	Termination string // why the connection had to end
+	Failure     string // what went wrong at connecting
 }
 
 // Rule says which exchanges are logged.

@@ -12,6 +12,8 @@ type source struct {
 	client   *ClientEnd
 	upstream *UpstreamEnd
 	texts    []byte // what a batch has kept, in the order of the parts that want it
+
+	last remembered // how the exchange before went
 }
 
 // appendParts appends some of a line. What a client, or another process, has sent

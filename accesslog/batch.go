@@ -58,6 +58,11 @@ func (r *record) appendLine(dst []byte, s *source) []byte {
 	rest := s.texts[r.texts:]
 	for i := range r.format.runs {
 		switch run := &r.format.runs[i]; run.scope {
+		case ofOutcome:
+			if s.last.format != r.format || s.last.outcome != r.Outcome {
+				s.last.learn(r.format, &r.Outcome)
+			}
+			dst = append(dst, s.last.run(run.at)...)
 		case ofClient:
 			dst = append(dst, r.client.run(run.at)...)
 		case ofUpstream:

@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ func known() *Entry {
 	return &Entry{
 		Facts: Facts{
 			Start: time.Date(2026, 3, 4, 5, 6, 7, 89_000_000, time.UTC), Duration: 12 * time.Millisecond, Received: time.Millisecond, FirstByte: 9 * time.Millisecond, ServiceTime: 8 * time.Millisecond,
-			Protocol: "HTTP/1.1", Status: 200, Flags: "-", Details: "via_upstream", GRPCStatus: Unknown,
+			Outcome: Outcome{Protocol: "HTTP/1.1", Status: 200, Flags: "-", Details: "via_upstream"}, GRPCStatus: Unknown,
 			RequestBody: 3, ReplyBody: 5, Route: "default", Attempts: 2, Trace: [16]byte{1, 2},
 		},
 		Method: []byte("GET"), Path: []byte("/a"), Query: []byte("b=c"), HasQuery: true, Authority: []byte("reviews"), Scheme: []byte("http"), RequestID: []byte("id-1"),
@@ -45,7 +46,7 @@ func line(f *Format, e *Entry) string {
 
 // refused is an exchange of which little is known.
 func refused() *Entry {
-	return &Entry{Facts: Facts{Received: Unknown, FirstByte: Unknown, ServiceTime: Unknown, Flags: "DPE", Details: "downstream_protocol_error", Status: 400, GRPCStatus: Unknown}}
+	return &Entry{Facts: Facts{Received: Unknown, FirstByte: Unknown, ServiceTime: Unknown, Outcome: Outcome{Flags: "DPE", Details: "downstream_protocol_error", Status: 400}, GRPCStatus: Unknown}}
 }
 
 func TestFormat_Text(t *testing.T) {
@@ -176,14 +177,38 @@ func TestBatch_AllocatesNothing(t *testing.T) {
 		e, out := known(), make([]byte, 0, 2048)
 		e.ClientMemo, e.UpstreamMemo = new(Memo), new(Memo)
 		var b batch
+		var from source
 		n := testing.AllocsPerRun(100, func() {
+			e.Status ^= 4
 			b.add(f, e)
-			b.records[0].appendLine(out[:0], &source{texts: b.texts})
+			from.texts = b.texts
+			b.records[0].appendLine(out[:0], &from)
 			b.reset()
 		})
 		if n != 0 {
 			t.Errorf("%s: %v allocations", format, n)
 		}
+	}
+}
+
+// TestBatch_Outcomes: lines that go otherwise than the one before say so.
+func TestBatch_Outcomes(t *testing.T) {
+	one, other := format(t, "%RESPONSE_CODE% %REQ(:PATH)% %RESPONSE_FLAGS%"), format(t, "%RESPONSE_CODE%")
+	var b batch
+	var want string
+	for i, status := range []int{200, 200, 503, 200, 503, 503} {
+		e := known()
+		e.HasQuery, e.Path, e.Status = false, []byte{'/', byte('0' + i)}, status
+		b.add(one, e)
+		b.add(other, e)
+		want += fmt.Sprintf("%d /%d -\n%d\n", status, i, status)
+	}
+	from, got := source{texts: b.texts}, []byte(nil)
+	for i := range b.records {
+		got = b.records[i].appendLine(got, &from)
+	}
+	if string(got) != want {
+		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
 
@@ -253,7 +278,7 @@ func BenchmarkBatch_Lines(b *testing.B) {
 	for b.Loop() {
 		out = full.records[i].appendLine(out, &from)
 		if i++; i == len(full.records) {
-			from, i, out = source{texts: full.texts}, 0, out[:0]
+			from.texts, i, out = full.texts, 0, out[:0]
 		}
 	}
 }

@@ -15,10 +15,10 @@ const (
 	maxGathered = 2 << 20
 
 	// writeFrom is how many of them are made lines at once, without waiting for more:
-	// some 1,100 exchanges. What the lines cost depends on it, since a goroutine that
+	// some 550 exchanges. What the lines cost depends on it, since a goroutine that
 	// is in a call for longer than 20 µs loses its processor, and another thread has to
 	// wake for whoever else has work; docs/adr/015 has the figures.
-	writeFrom = 512 << 10
+	writeFrom = 256 << 10
 
 	// gatherFor is how long a line may wait for others: short enough for whoever
 	// watches the log, long enough that a busy proxy writes ten times a second.
@@ -211,14 +211,15 @@ type writer struct {
 	looked time.Time      // when it was last looked whether the file is at the path
 	torn   bool           // the last line written is not whole
 	lines  []byte         // memory for lines
+	source source         // of the values in them
 }
 
 // makeLines makes the lines of a batch, and returns how many.
 func (w *writer) makeLines(b *batch) uint64 {
-	from := source{texts: b.texts}
+	w.source.texts = b.texts
 	w.lines = w.lines[:0]
 	for i := range b.records {
-		w.lines = b.records[i].appendLine(w.lines, &from)
+		w.lines = b.records[i].appendLine(w.lines, &w.source)
 	}
 	return uint64(len(b.records))
 }

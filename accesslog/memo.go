@@ -26,12 +26,13 @@ type UpstreamEnd struct {
 // goroutine may use it.
 type Memo struct{ last atomic.Pointer[remembered] }
 
-// remembered are the runs of a format that say something of one end, as text. It
-// never changes.
+// remembered are the runs of a format that say something of one end, or of how an
+// exchange went, as text. Of ends, it never changes.
 type remembered struct {
 	format   *Format
 	client   ClientEnd
 	upstream UpstreamEnd
+	outcome  Outcome
 	text     []byte
 	ends     []int // of the runs, in text
 }
@@ -41,12 +42,16 @@ type scope uint8
 
 const (
 	ofExchange scope = iota
+	ofOutcome
 	ofClient
 	ofUpstream
+	scopes
 )
 
 func (k opKind) scope() scope {
 	switch k {
+	case opProtocol, opStatus, opFlags, opDetails, opTermination, opFailure:
+		return ofOutcome
 	case opLocal, opLocalAddress, opRemote, opRemoteAddress, opServerName, opPeer:
 		return ofClient
 	case opUpstream, opUpstreamHost, opUpstreamAddress, opUpstreamLocal, opCluster:
@@ -71,7 +76,7 @@ func (f *Format) group() {
 			f.wanted = append(f.wanted, wanted{p.kind, p.argument.fields, int(p.length)})
 		}
 	}
-	var seen [ofUpstream + 1]int
+	var seen [scopes]int
 	for from := 0; from < len(f.parts); {
 		s := f.parts[from].kind.scope()
 		to := from + 1
@@ -115,9 +120,16 @@ func (f *Format) ofUpstream(e *Entry) *remembered {
 	return r
 }
 
+// learn makes it be of an outcome.
+func (r *remembered) learn(f *Format, o *Outcome) {
+	r.format, r.outcome = f, *o
+	r.text, r.ends = r.text[:0], r.ends[:0]
+	r.make(ofOutcome)
+}
+
 // make makes the text of the runs of a scope.
 func (r *remembered) make(s scope) {
-	from := source{client: &r.client, upstream: &r.upstream}
+	from := source{facts: &Facts{Outcome: r.outcome}, client: &r.client, upstream: &r.upstream}
 	for i := range r.format.runs {
 		if run := &r.format.runs[i]; run.scope == s {
 			r.text = from.appendParts(r.text, run.parts)
