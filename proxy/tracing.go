@@ -136,6 +136,8 @@ type traced struct {
 	formats tracing.Formats // in which it is written
 	span    tracing.SpanID  // the exchange's
 	try     tracing.SpanID  // that of the try under way
+
+	spelling tracing.Spelling // of the context, for that try
 }
 
 // beginTrace finds out whether the exchange is traced.
@@ -181,10 +183,9 @@ func (t *traced) exemplar() (id [16]byte) {
 func (x *exchange) appendTrace(out []byte, to headFormat) []byte {
 	t := &x.traced
 	t.try = tracing.NewSpanID()
-	ids := t.context.Spell(t.try, t.span)
+	t.spelling.Spell(&t.context, t.formats, t.try, t.span)
 	for _, f := range t.context.List(t.formats, t.span) {
-		x.value = ids.AppendValue(x.value[:0], f)
-		out = to.field(out, f.Name(), x.value)
+		out = to.field(out, f.Name(), t.spelling.Value(f))
 	}
 	return out
 }

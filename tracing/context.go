@@ -239,63 +239,73 @@ func (c *Context) List(formats Formats, parent SpanID) []Field {
 	return lists[i]
 }
 
-// Spelling is a context as it goes to the next process, its identifiers as digits.
+// Spelling is a context as it goes to the next process.
 type Spelling struct {
-	trace        [2 * len(TraceID{})]byte
-	span, parent [2 * len(SpanID{})]byte
-	hasParent    bool
-	sampled      byte
-	debug, short bool
+	whole  [len("00-") + 2*len(TraceID{}) + len("-") + 2*len(SpanID{}) + len("-01")]byte // traceparent, which most else is a part of
+	parent [2 * len(SpanID{})]byte
+	single []byte // b3
+	short  bool
 }
 
-// Spell spells the context out: span is the one that sends, parent its own.
-func (c *Context) Spell(span, parent SpanID) (s Spelling) {
-	putHex(s.trace[:], c.Trace[:])
-	putHex(s.span[:], span[:])
-	if s.hasParent = parent != (SpanID{}); s.hasParent {
-		putHex(s.parent[:], parent[:])
-	}
-	s.sampled, s.debug, s.short = '0', c.Debug, c.Short
+// Where the parts of traceparent are.
+const (
+	traceAt   = len("00-")
+	spanAt    = traceAt + 2*len(TraceID{}) + len("-")
+	sampledAt = spanAt + 2*len(SpanID{}) + len("-0")
+)
+
+// Spell spells the context out in some formats: span is the one that sends, parent
+// its own.
+func (s *Spelling) Spell(c *Context, formats Formats, span, parent SpanID) {
+	copy(s.whole[:], "00-")
+	putHex(s.whole[traceAt:], c.Trace[:])
+	s.whole[spanAt-1] = '-'
+	putHex(s.whole[spanAt:], span[:])
+	s.whole[sampledAt-2], s.whole[sampledAt-1], s.whole[sampledAt] = '-', '0', '0'
 	if c.Decision == Sampled {
-		s.sampled = '1'
+		s.whole[sampledAt] = '1'
 	}
-	return s
+	putHex(s.parent[:], parent[:])
+	s.short = c.Short
+	if formats&B3Single != 0 {
+		s.spellSingle(c, parent)
+	}
 }
 
-// AppendValue writes what a field says.
-func (s *Spelling) AppendValue(dst []byte, f Field) []byte {
+// spellSingle writes b3.
+func (s *Spelling) spellSingle(c *Context, parent SpanID) {
+	decision := s.whole[sampledAt]
+	if c.Debug {
+		decision = 'd'
+	}
+	b := append(append(s.single[:0], s.Value(B3TraceID)...), '-')
+	b = append(append(b, s.Value(B3SpanID)...), '-', decision)
+	if parent != (SpanID{}) {
+		b = append(append(b, '-'), s.parent[:]...)
+	}
+	s.single = b
+}
+
+// Value is what a field says. It is the spelling's memory.
+func (s *Spelling) Value(f Field) []byte {
 	switch f {
 	case Traceparent:
-		dst = append(append(dst, "00-"...), s.trace[:]...)
-		dst = append(append(dst, '-'), s.span[:]...)
-		return append(dst, '-', '0', s.sampled)
+		return s.whole[:]
 	case B3:
-		decision := s.sampled
-		if s.debug {
-			decision = 'd'
-		}
-		dst = append(append(s.appendTrace(dst), '-'), s.span[:]...)
-		dst = append(dst, '-', decision)
-		if s.hasParent {
-			dst = append(append(dst, '-'), s.parent[:]...)
-		}
-		return dst
+		return s.single
 	case B3TraceID:
-		return s.appendTrace(dst)
+		if s.short { // as long as it came
+			return s.whole[traceAt+len(TraceID{}) : spanAt-1]
+		}
+		return s.whole[traceAt : spanAt-1]
 	case B3SpanID:
-		return append(dst, s.span[:]...)
+		return s.whole[spanAt : spanAt+2*len(SpanID{})]
 	case B3ParentSpanID:
-		return append(dst, s.parent[:]...)
+		return s.parent[:]
 	case B3Sampled:
-		return append(dst, s.sampled)
+		return s.whole[sampledAt:]
 	}
-	return append(dst, '1') // B3Flags
+	return debugFlag
 }
 
-// appendTrace writes the trace's ID as long as it came.
-func (s *Spelling) appendTrace(dst []byte) []byte {
-	if s.short {
-		return append(dst, s.trace[len(s.trace)/2:]...)
-	}
-	return append(dst, s.trace[:]...)
-}
+var debugFlag = []byte("1")
