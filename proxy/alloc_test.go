@@ -31,6 +31,15 @@ func TestExchange_AllocatesNothingUnsampled(t *testing.T) {
 	testExchangeAllocates(t, Options{Tracing: newZipkin(t).tracing(0)})
 }
 
+// TestExchange_AllocatesNothingChanged: nor if rules change headers, which most
+// routes of gateways have.
+func TestExchange_AllocatesNothingChanged(t *testing.T) {
+	const rules = `
+    headers: {request: {set: {x-set: a, user-agent: b}, add: {x-add: c}, remove: [accept, x-gone]}, response: {set: {x-set: d}, remove: [server, x-gone]}}
+    route: [{destination: {host: s.test}, headers: {request: {set: {x-set: e}}}}]`
+	testRouteAllocates(t, Options{}, strings.Replace(plainYAML, "route: [{destination: {host: s.test}}]", strings.TrimSpace(rules), 1))
+}
+
 // TestExchange_AllocatesNothingLimited: nor if it is counted by descriptors, by this
 // proxy or, as long as it has tokens, by all together.
 func TestExchange_AllocatesNothingLimited(t *testing.T) {
@@ -65,7 +74,12 @@ func (alone) Send(string, []byte) {}
 
 func testExchangeAllocates(t *testing.T, o Options, more ...string) {
 	t.Helper()
-	p := serve(t, o, entry("s.test", plainServer(t, okReply))+plainYAML+strings.Join(more, ""))
+	testRouteAllocates(t, o, plainYAML+strings.Join(more, ""))
+}
+
+func testRouteAllocates(t *testing.T, o Options, rules string) {
+	t.Helper()
+	p := serve(t, o, entry("s.test", plainServer(t, okReply))+rules)
 	send := plainClient(t, p.address("outbound"), plainRequest)
 	send() // opens the upstream's connection
 	goroutines := runtime.NumGoroutine()

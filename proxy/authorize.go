@@ -303,7 +303,7 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 		x.verdict = v
 		return Denied
 	}
-	x.req.Fields = applyOps(x.req.Fields, &mesh.HeaderOps{Set: v.Set, Add: v.Add, Remove: v.Remove})
+	x.req.Fields = change(x.req.Fields, &mesh.HeaderOps{Set: v.Set, Add: v.Add, Remove: v.Remove})
 	x.added.Set, x.added.Add = append(x.added.Set, v.DownstreamSet...), append(x.added.Add, v.Downstream...)
 	return NoError
 }

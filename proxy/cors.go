@@ -86,7 +86,8 @@ func allows(p *mesh.CORS, origin []byte) bool {
 func (x *exchange) crossOrigin(p *mesh.CORS, fields []http1.Field) []http1.Field {
 	fields = slices.Clone(fields)
 	set := func(name, value string) {
-		fields = append(removeField(fields, name), newField(mesh.NameValue{Name: name, Value: value}))
+		f := newField(mesh.NameValue{Name: name, Value: value})
+		fields = append(removeField(fields, &f), f)
 	}
 	if origin, _ := headerValue(&x.req, "origin"); len(origin) > 0 && allows(p, origin) {
 		set(allowOrigin, string(origin))

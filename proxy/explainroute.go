@@ -150,7 +150,7 @@ func (x *exchange) explainEffects(e *explain.Explanation) {
 		add("mirror", fmt.Sprintf("copies of %s of requests go to %s", fraction(m.share), m.route.destinations[0].rule.Host))
 	}
 	if h := r.headers; h != nil {
-		add("headers", describeHeaders(h))
+		add("headers", describeHeaders(h.said))
 	}
 	if r.cors != nil {
 		add("corsPolicy", "replies tell browsers which origins may read them")

@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"isthmus/http1"
-	"isthmus/mesh"
 )
 
 // buildReply writes the head that goes to the client into x.out.
@@ -20,7 +19,7 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 		fields = x.crossOrigin(p, fields)
 	}
 	if x.added.Set != nil || x.added.Add != nil {
-		fields = applyOps(slices.Clone(fields), &x.added)
+		fields = change(slices.Clone(fields), &x.added)
 	}
 	to := x.conn.format()
 	out := to.status(x.out[:0], x.res.Status, x.res.Reason)
@@ -75,19 +74,6 @@ func (x *exchange) endHead(out []byte, to headFormat) {
 	x.out = to.end(out)
 	x.headLen = len(x.out)
 	x.tally.replyHead = x.headLen
-}
-
-// changeReply applies header rules to a copy of the reply's fields: the
-// destination's first, then the route's, as Envoy does.
-func (x *exchange) changeReply(route, destination *mesh.HeaderRules) []http1.Field {
-	fields := append(x.fields[:0], x.res.Fields...)
-	for _, r := range []*mesh.HeaderRules{destination, route} {
-		if r != nil {
-			fields = applyOps(fields, &r.Response)
-		}
-	}
-	x.fields = fields
-	return fields
 }
 
 // hopByHop reports whether a field is about one connection only, or about the

@@ -225,68 +225,6 @@ func appendUUID(dst []byte) []byte {
 	return dst
 }
 
-// changeRequest applies header rules to a copy of the request's fields: the
-// route's first, then the destination's. Setting host changes the authority.
-func (x *exchange) changeRequest(rules ...*mesh.HeaderRules) (fields []http1.Field, authority []byte) {
-	fields, authority = append(x.fields[:0], x.req.Fields...), x.req.Authority
-	for _, r := range rules {
-		if r == nil {
-			continue
-		}
-		fields = applyOps(fields, &r.Request)
-		for _, list := range [][]mesh.NameValue{r.Request.Set, r.Request.Add} {
-			for _, nv := range list {
-				if nv.Name == "host" || nv.Name == ":authority" {
-					authority = []byte(nv.Value)
-				}
-			}
-		}
-	}
-	x.fields = fields
-	return fields, authority
-}
-
-// applyOps removes, sets and adds. Pseudo-headers and host are left to the
-// caller, and framing cannot be changed by a rule.
-func applyOps(fields []http1.Field, ops *mesh.HeaderOps) []http1.Field {
-	for _, name := range ops.Remove {
-		if name != "host" {
-			fields = removeField(fields, name)
-		}
-	}
-	for _, nv := range ops.Set {
-		if !settable(nv.Name) {
-			continue
-		}
-		fields = removeField(fields, nv.Name)
-		fields = append(fields, newField(nv))
-	}
-	for _, nv := range ops.Add {
-		if settable(nv.Name) {
-			fields = append(fields, newField(nv))
-		}
-	}
-	return fields
-}
-
-func settable(name string) bool {
-	return name != "host" && name != "content-length" && name != "transfer-encoding" && name[0] != ':'
-}
-
-func newField(nv mesh.NameValue) http1.Field {
-	return http1.Field{Name: []byte(nv.Name), Value: []byte(nv.Value), ID: http1.LookupField([]byte(nv.Name))}
-}
-
-func removeField(fields []http1.Field, name string) []http1.Field {
-	kept := fields[:0]
-	for _, f := range fields {
-		if !equalFold(f.Name, name) {
-			kept = append(kept, f)
-		}
-	}
-	return kept
-}
-
 // rewritePath applies a route's rewrite: in place of the prefix that the match
 // named, or of the whole path.
 func (x *exchange) rewritePath(rw *mesh.Rewrite) []byte {

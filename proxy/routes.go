@@ -241,7 +241,7 @@ func (c *compiler) compileAction(vs *mesh.VirtualService, rule *mesh.HTTPRoute, 
 		rewrite:  rule.Rewrite,
 		timeout:  instant(rule.Timeout),
 		retries:  cmp.Or(rule.Retries, mesh.DefaultRetries),
-		headers:  nonEmpty(&rule.Headers),
+		headers:  newHeaderRules(&rule.Headers),
 		cors:     rule.CORS,
 	}
 	if !rule.Fault.Empty() {
@@ -263,7 +263,7 @@ func (c *compiler) compileDestinations(vs *mesh.VirtualService, list []mesh.Rout
 		out = append(out, destination{
 			target:  target(d.Destination),
 			weight:  weight,
-			headers: nonEmpty(&d.Headers),
+			headers: newHeaderRules(&d.Headers),
 			rule:    d.Destination,
 		})
 		total += weight
@@ -296,11 +296,4 @@ func isStandby(vs *mesh.VirtualService, d destination, all []destination) bool {
 		other, _, ok := mesh.ServiceOf(o.rule.Host)
 		return ok && o.weight > 0 && other == service && o.rule.Host != d.rule.Host
 	})
-}
-
-func nonEmpty(h *mesh.HeaderRules) *mesh.HeaderRules {
-	if h.Empty() {
-		return nil
-	}
-	return h
 }

@@ -186,9 +186,9 @@ type action struct {
 	rewrite      *mesh.Rewrite
 	timeout      instant // duration in nanoseconds; 0: none
 	retries      *mesh.Retries
-	headers      *mesh.HeaderRules // nil: none
-	fault        *mesh.Fault       // nil: none
-	cors         *mesh.CORS        // nil: none
+	headers      *headerRules // nil: none
+	fault        *mesh.Fault  // nil: none
+	cors         *mesh.CORS   // nil: none
 	mirrors      []mirror
 }
 
@@ -197,7 +197,7 @@ type destination struct {
 	target  *target
 	weight  uint32
 	standby bool // weight 0, but serves when no other destination can
-	headers *mesh.HeaderRules
+	headers *headerRules
 	rule    mesh.Destination
 }
 
