@@ -40,10 +40,10 @@ func (b *batch) add(f *Format, e *Entry) {
 	r.Facts, r.format, r.texts = e.Facts, f, len(b.texts)-before
 	r.client, r.upstream = nil, nil
 	if f.asks[ofClient] {
-		r.client = f.ofClient(e)
+		r.client = e.ClientMemo.of(ofClient, f, e)
 	}
 	if f.asks[ofUpstream] {
-		r.upstream = f.ofUpstream(e)
+		r.upstream = e.UpstreamMemo.of(ofUpstream, f, e)
 	}
 }
 

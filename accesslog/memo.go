@@ -89,33 +89,23 @@ func (f *Format) group() {
 	}
 }
 
-// ofClient returns the client's runs for an exchange, from its memo if there is one
-// and it still says the same.
-func (f *Format) ofClient(e *Entry) *remembered {
-	if e.ClientMemo != nil {
-		if r := e.ClientMemo.last.Load(); r != nil && r.format == f && r.client == e.ClientEnd {
+// of returns the runs of a format that say something of an end of an exchange,
+// remembered if they still say the same. m may be nil.
+func (m *Memo) of(s scope, f *Format, e *Entry) *remembered {
+	if m != nil {
+		if r := m.last.Load(); r != nil && r.format == f && (s == ofClient && r.client == e.ClientEnd || s == ofUpstream && r.upstream == e.UpstreamEnd) {
 			return r
 		}
 	}
-	r := &remembered{format: f, client: e.ClientEnd}
-	r.make(ofClient)
-	if e.ClientMemo != nil {
-		e.ClientMemo.last.Store(r)
+	r := &remembered{format: f}
+	if s == ofClient {
+		r.client = e.ClientEnd
+	} else {
+		r.upstream = e.UpstreamEnd
 	}
-	return r
-}
-
-// ofUpstream is the same for the upstream's.
-func (f *Format) ofUpstream(e *Entry) *remembered {
-	if e.UpstreamMemo != nil {
-		if r := e.UpstreamMemo.last.Load(); r != nil && r.format == f && r.upstream == e.UpstreamEnd {
-			return r
-		}
-	}
-	r := &remembered{format: f, upstream: e.UpstreamEnd}
-	r.make(ofUpstream)
-	if e.UpstreamMemo != nil {
-		e.UpstreamMemo.last.Store(r)
+	r.make(s)
+	if m != nil {
+		m.last.Store(r)
 	}
 	return r
 }
