@@ -321,7 +321,7 @@ func (c *Conn) openLocked(s *Stream) error {
 	}
 	c.last = s.id
 	s.send, s.recv = newSendWindow(c.peerWindow), newRecvWindow(c.window)
-	c.streams[s.id] = s
+	c.list(s)
 	return nil
 }
 

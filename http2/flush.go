@@ -8,8 +8,8 @@ import (
 
 // What is to be sent is gathered in one buffer. Workers append their frames to
 // it and go on; the flusher writes what there is, and while it writes, the next
-// frames gather in another one. It yields once before it writes: workers that
-// are about to append do so first, and several replies leave in one write.
+// frames gather in another one. It yields before it writes: workers that are
+// about to append do so first, and several replies leave in one write.
 
 const (
 	// outSize is how much may be gathered; one large write.
@@ -28,6 +28,13 @@ const (
 	// calls is no use: a frame is gathered at a time. 64 KiB in a millisecond are half
 	// a gigabit a second.
 	slowWrite = time.Millisecond
+
+	// mostYields is how often it yields while more is appended. Goroutines that yield
+	// wait in a queue that the scheduler looks into when there is no other work, and
+	// at every 61st turn: then the flusher comes amid the replies that the poller has
+	// handed over together, the youngest first, and would leave the oldest behind. By
+	// the second time they are through.
+	mostYields = 2
 
 	// outLimit bounds what the reader adds by itself, acknowledgements of a peer
 	// that sends PING and SETTINGS and does not read (CVE-2019-9512, -9515).
@@ -85,9 +92,12 @@ func (c *Conn) Flush(write func(p []byte) error) error {
 			return c.err
 		}
 		c.writing = true
-		c.mu.Unlock()
-		runtime.Gosched()
-		c.mu.Lock()
+		for yields, had := 0, 0; yields < mostYields && had < len(c.out) && len(c.out) < bodyRoom; yields++ {
+			had = len(c.out)
+			c.mu.Unlock()
+			runtime.Gosched()
+			c.mu.Lock()
+		}
 		out := c.out
 		c.out = nil
 		c.roomMade()

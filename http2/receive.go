@@ -296,9 +296,16 @@ func (c *Conn) wasReset(id uint32) bool {
 	return false
 }
 
+// list has frames find a stream by its number.
+func (c *Conn) list(s *Stream) {
+	c.streams[s.id] = s
+	s.listed = true
+}
+
 // remove forgets a stream whose both ends are done with it.
 func (c *Conn) remove(s *Stream) {
-	if c.streams[s.id] == s {
+	if s.listed {
 		delete(c.streams, s.id)
+		s.listed = false
 	}
 }

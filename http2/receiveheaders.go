@@ -129,7 +129,7 @@ func (c *Conn) open(id uint32, block []byte) error {
 	c.active++
 	s.remoteEnd, s.opened = c.ending, c.heard
 	s.send, s.recv = newSendWindow(c.peerWindow), newRecvWindow(c.window)
-	c.streams[id] = s
+	c.list(s)
 	c.fresh = append(c.fresh, s)
 	if large {
 		return c.annoyed(glitchLarge)

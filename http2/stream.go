@@ -20,6 +20,7 @@ type Stream struct {
 	tooLarge bool          // the head has more of them than we take
 
 	// Guarded by conn.mu.
+	listed    bool // among conn.streams
 	send      sendWindow
 	recv      recvWindow
 	queue     queue
@@ -57,15 +58,16 @@ func takeStream(c *Conn, id uint32) *Stream {
 	return s
 }
 
-// recycle gives a stream's memory back.
+// recycle gives a stream's memory back. What its fields point into is the arena,
+// or was, so only one that is not kept has to be let go of.
 func (s *Stream) recycle() {
 	s.queue.clear()
 	arena, fields, heads := s.arena, s.fields, s.heads
-	if cap(arena) > maxFrame {
-		arena = nil // one enormous head shall not be kept for ever
+	if cap(arena) > maxFrame { // one enormous head shall not be kept for ever
+		clear(fields)
+		clear(heads)
+		arena = nil
 	}
-	clear(fields)
-	clear(heads)
 	*s = Stream{arena: arena[:0], fields: fields[:0], heads: heads[:0], queue: queue{chunks: s.queue.chunks[:0]}, readable: s.readable, writable: s.writable}
 	streams.Put(s)
 }
