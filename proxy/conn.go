@@ -294,6 +294,12 @@ func (c *conn) linger() {
 
 // release gives the exchange's memory back.
 func (x *exchange) release() {
+	x.reset()
+	exchanges.Put(x)
+}
+
+// reset makes the exchange ready for the next request.
+func (x *exchange) reset() {
 	x.body.kept.recycle()
 	out, fields, tried := x.out[:0], x.fields[:0], x.tried[:0]
 	x.tally, x.traced, x.replyKept.Fields = tally{}, traced{}, x.replyKept.Fields[:0]
@@ -322,7 +328,6 @@ func (x *exchange) release() {
 		x.pumping.continued.Store(0)
 	}
 	x.out, x.fields, x.tried = out, fields, tried
-	exchanges.Put(x)
 }
 
 // refuseHead answers a request that could not be read.

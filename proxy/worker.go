@@ -22,11 +22,13 @@ type workers struct {
 }
 
 // worker is one of them. It has all that an exchange over HTTP/2 needs instead
-// of a connection.
+// of a connection, and the exchange.
 type worker struct {
-	of   *workers
-	next chan job // of capacity 1; closed: there are no more
-	conn conn
+	of       *workers
+	job      job           // the next one, which is there when next says so
+	next     chan struct{} // of capacity 1; closed: there are no more
+	conn     conn
+	exchange exchange
 }
 
 // job is a stream to be served.
@@ -49,18 +51,19 @@ func (p *workers) serve(j job) {
 	}
 	p.mu.Unlock()
 	if w == nil {
-		w = &worker{of: p, next: make(chan job, 1)}
+		w = &worker{of: p, next: make(chan struct{}, 1)}
 		w.conn.stream = &stream{}
 		go w.run()
 	}
-	w.next <- j
+	w.job = j
+	w.next <- struct{}{}
 }
 
 // run serves streams until nobody has needed the worker for a while, or one has
 // panicked: the goroutine that sends its body may still use what is the worker's.
 func (w *worker) run() {
-	for j := range w.next {
-		broken := w.serve(j)
+	for range w.next {
+		broken := w.serve()
 		w.of.mu.Lock()
 		w.of.busy--
 		last := w.of.closed || broken
@@ -106,13 +109,13 @@ func (p *workers) close() {
 }
 
 // serve carries one exchange over a stream. It reports whether that has panicked.
-func (w *worker) serve(j job) (broken bool) {
-	c := &w.conn
+func (w *worker) serve() (broken bool) {
+	c, x, j := &w.conn, &w.exchange, w.job
+	w.job = job{}
 	c.client, c.last, c.aborted = j.client, 0, false
 	c.stream.lend(j.h2, j.under, j.client.patience.write)
 	defer c.close()
 	defer func() { broken = c.recoverStream(recover()) }()
-	x := exchanges.Get().(*exchange)
 	x.conn = c
 	if kind, status := c.readStream(x); kind != NoError {
 		if kind != ClientGone {
@@ -123,7 +126,7 @@ func (w *worker) serve(j job) (broken bool) {
 	} else {
 		x.serve()
 	}
-	x.release()
+	x.reset()
 	if c.aborted {
 		j.h2.Reset(http2.CodeInternal)
 	}

@@ -32,10 +32,10 @@ func TestWorker_Panic(t *testing.T) {
 	var log bytes.Buffer
 	c := &client{proxy: &Proxy{log: slog.New(slog.NewTextHandler(&log, nil))}, listener: &listener{}, patience: &patience{}}
 	p := &workers{}
-	w := &worker{of: p, next: make(chan job, 1)}
+	w := &worker{of: p, next: make(chan struct{}, 1), job: job{c, &stream{}, h.Next()}}
 	w.conn.stream = &stream{}
 	p.busy = 1
-	w.next <- job{c, &stream{}, h.Next()}
+	w.next <- struct{}{}
 	close(w.next)
 	w.run()
 	if len(p.idle) > 0 || p.underWay() != 0 {
