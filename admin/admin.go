@@ -112,6 +112,7 @@ func New(s State, metrics http.Handler) http.Handler {
 	})
 	serveHistory(mux, s)
 	serveCanary(mux, s)
+	mux.HandleFunc("GET /debug/pprof/profile", profile)
 	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, s.ConfigDump()) })
 	for path, act := range map[string]func(){"/drain": s.Drain, "/quitquitquit": s.Quit, "/reload": s.Reload} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
