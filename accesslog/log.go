@@ -3,7 +3,9 @@ package accesslog
 import (
 	"bytes"
 	"io"
+	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,8 +37,9 @@ const (
 type Options struct {
 	Path   string // "/dev/stdout" and "/dev/stderr" are the process's own
 	Format *Format
-	Rule   Rule // what is logged where nothing else says so
-	On     bool // whether anything is
+	Rule   Rule         // what is logged where nothing else says so
+	On     bool         // whether anything is
+	Logger *slog.Logger // is told what should never happen; nil: [slog.Default]
 
 	// open opens the file at a path; tests bring others. Nil: as it says.
 	open func(path string) (io.WriteCloser, error)
@@ -64,6 +67,9 @@ type Log struct {
 func New(o Options) *Log {
 	l := &Log{options: o, path: o.Path, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	l.format.Store(o.Format)
+	if o.Logger == nil {
+		l.options.Logger = slog.Default()
+	}
 	if l.options.open == nil {
 		l.options.open = openPath
 	}
@@ -214,8 +220,16 @@ type writer struct {
 	source source         // of the values in them
 }
 
-// makeLines makes the lines of a batch, and returns how many.
-func (w *writer) makeLines(b *batch) uint64 {
+// makeLines makes the lines of a batch, and returns how many. One that breaks costs
+// the batch, not the process.
+func (w *writer) makeLines(b *batch) (made uint64) {
+	defer func() {
+		if r := recover(); r != nil {
+			made, w.source = 0, source{}
+			w.log.lost.Add(uint64(len(b.records)))
+			w.log.options.Logger.Error("panic while making lines of the access log", "panic", r, "stack", string(debug.Stack()))
+		}
+	}()
 	w.source.texts = b.texts
 	w.lines = w.lines[:0]
 	for i := range b.records {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -151,6 +152,28 @@ func TestLog_Full(t *testing.T) {
 		count(t, l, 2, 3)
 		if got := d.text.String(); got != "200\n20\n400\n" {
 			t.Errorf("%q", got)
+		}
+	})
+}
+
+// TestLog_Broken: a format that breaks costs its lines, and no others.
+func TestLog_Broken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, told := &disk{room: -1}, bytes.Buffer{}
+		l := New(Options{
+			Format: format(t, "%DOWNSTREAM_REMOTE_ADDRESS%"), Logger: slog.New(slog.NewTextHandler(&told, nil)),
+			open: func(string) (io.WriteCloser, error) { return d, nil },
+		})
+		l.Format().asks[ofClient] = false // so that what its lines need is not kept
+		log(l, 200)
+		time.Sleep(time.Second)
+		count(t, l, 0, 1)
+		l.Move("", format(t, "%RESPONSE_CODE%"))
+		log(l, 201)
+		l.Close()
+		count(t, l, 1, 1)
+		if d.text.String() != "201\n" || !strings.Contains(told.String(), "panic while making lines") {
+			t.Errorf("%q, and the log has %q", d.text.String(), told.String())
 		}
 	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"log/slog"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,8 +20,8 @@ const defaultLog = "/dev/stdout"
 
 // newAccessLog makes the log that the bootstrap file describes, or the one that
 // Telemetry resources may ask for: Istio's text, at the process's output.
-func newAccessLog(c config.AccessLog) (*accesslog.Log, error) {
-	o := accesslog.Options{Path: cmp.Or(c.Path, defaultLog), On: c.IsOn(), Rule: accesslog.Rule{Share: c.Sampling / 100}}
+func newAccessLog(c config.AccessLog, log *slog.Logger) (*accesslog.Log, error) {
+	o := accesslog.Options{Path: cmp.Or(c.Path, defaultLog), On: c.IsOn(), Rule: accesslog.Rule{Share: c.Sampling / 100}, Logger: log}
 	var err error
 	if o.Format, err = accesslog.ParseFormat(c.Format); err != nil {
 		return nil, err

@@ -154,7 +154,7 @@ func (s *server) build(paths []string) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.accessLog, err = newAccessLog(b.AccessLog); err != nil {
+	if s.accessLog, err = newAccessLog(b.AccessLog, log); err != nil {
 		return err
 	}
 	if err := s.makeLimits(); err != nil {
