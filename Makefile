@@ -1,6 +1,9 @@
 # Every target sets itself up: Go is all that has to be there.
+SHELL       := bash
+.SHELLFLAGS := -o pipefail -c # what fails before a pipe has failed
 GO       ?= go
 FUZZTIME ?= 5m # on two cores, ten minutes of CPU for each target
+SOAK     ?= 10m
 COUNT    ?= 6
 NETNS    ?= -out docs/failover-measured.md # flags of bin/netns; others: -scenario black-hole -keep
 
@@ -82,6 +85,9 @@ limits-measured: build ## rate limits: 30 s of the example, the real envoyproxy/
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/netns ./bench/netns
 	bench/limits.sh -out docs/limits-measured.md
 
+soak: ## two clusters, killed, reloaded and left over and over under load, for SOAK
+	ISTHMUS_SOAK=$(SOAK) $(GO) test -timeout 12h -count 1 -v -run TestSoak ./cmd/isthmus | grep -v '^=== '
+
 fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 	@set -e; for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
 	  for t in $$(grep -oE '^func Fuzz[A-Za-z0-9_]+' $$f | cut -d' ' -f2); do \
@@ -92,4 +98,4 @@ fuzz: ## every fuzz target for FUZZTIME, a time or a count of runs
 clean: ## what the targets have made
 	rm -rf bin
 
-.PHONY: help build demo test check fmt vet bench bench-peers conformance netns distance large websocket rotate testssl rules-test console-test alerts conformance-metrics simulate limits-measured fuzz clean
+.PHONY: help build demo test check fmt vet bench bench-peers conformance netns distance large websocket rotate testssl rules-test console-test alerts conformance-metrics simulate limits-measured soak fuzz clean
