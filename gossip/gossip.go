@@ -69,6 +69,7 @@ type Gossip struct {
 	inbox   chan []byte
 	talks   chan talk
 	dropped atomic.Uint64 // messages that were malformed or too many
+	joining chan struct{} // of capacity 1, and full while seeds are asked to let us in
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 
@@ -120,6 +121,7 @@ func Start(o Options) (*Gossip, error) {
 		options: o, name: o.Node.Member(), log: o.Logger,
 		inbox:   make(chan []byte, 4096),
 		talks:   make(chan talk, maxTalks),
+		joining: make(chan struct{}, 1),
 		records: map[string]*record{},
 		members: map[string]*member{},
 		wanted:  map[string]uint64{},
@@ -326,6 +328,14 @@ func (g *Gossip) SetKeys(keys [][]byte) error {
 // Leave says goodbye: nobody keeps this member's own endpoints. It waits until
 // others have heard it, or for the time-out; then gossip is over.
 func (g *Gossip) Leave(timeout time.Duration) error {
+	if g.alive() == 1 {
+		// A seed that is letting us in knows of us before we know of it.
+		select {
+		case g.joining <- struct{}{}:
+			<-g.joining
+		case <-time.After(timeout):
+		}
+	}
 	g.mu.Lock()
 	last := &record{Left: true}
 	for _, e := range g.own.Endpoints {
