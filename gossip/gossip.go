@@ -326,7 +326,8 @@ func (g *Gossip) SetKeys(keys [][]byte) error {
 }
 
 // Leave says goodbye: nobody keeps this member's own endpoints. It waits until
-// others have heard it, or for the time-out; then gossip is over.
+// others have heard it, or for the time-out; then gossip is over. Who knows nobody
+// yet waits as long again, at most, for seeds that are being asked.
 func (g *Gossip) Leave(timeout time.Duration) error {
 	if g.alive() == 1 {
 		// A seed that is letting us in knows of us before we know of it.

@@ -141,6 +141,29 @@ func TestGossip_Leave(t *testing.T) {
 	}
 }
 
+// TestGossip_LeaveWhileJoining: who is being let in waits for that, and says goodbye
+// to whom it has met then.
+func TestGossip_LeaveWhileJoining(t *testing.T) {
+	a, b := start(t, "a", nil), start(t, "b", nil)
+	b.Announce(endpoints(1, "b.ns"))
+	b.joining <- struct{}{} // as if a seed was being asked
+	left := make(chan error, 1)
+	go func() { left <- b.Leave(time.Minute) }() // ends when the seed has answered
+	if _, err := b.list.Join([]string{a.Address()}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-left:
+		t.Fatalf("it has left already: %v", err)
+	default:
+	}
+	<-b.joining
+	if err := <-left; err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b has left", func() bool { return state(a, b) == "left" && len(of(a, b)) == 0 })
+}
+
 // TestGossip_Death keeps own endpoints, marked; the owner's return makes all
 // well.
 func TestGossip_Death(t *testing.T) {

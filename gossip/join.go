@@ -126,7 +126,7 @@ func (g *Gossip) answers(address string) bool {
 // tryAll exchanges everything with some seeds, several at once since one that is
 // gone takes its time, and returns those that it has reached.
 func (g *Gossip) tryAll(addresses []string) (reached []string) {
-	g.joining <- struct{}{} // Leave does not hold it
+	g.joining <- struct{}{} // at once: Leave looks only
 	defer func() { <-g.joining }()
 	var mu sync.Mutex // guards reached
 	var all sync.WaitGroup
