@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"sync"
 
 	"isthmus/http1"
@@ -93,7 +94,7 @@ func (p *workers) trim() {
 	for _, w := range p.idle[:n] {
 		close(w.next)
 	}
-	p.idle = append(p.idle[:0], p.idle[n:]...)
+	p.idle = slices.Delete(p.idle, 0, n) // which lets go of them
 	p.least = len(p.idle)
 }
 

@@ -3,7 +3,10 @@ package proxy
 import (
 	"bytes"
 	"log/slog"
+	"net/http"
+	"runtime"
 	"testing"
+	"weak"
 
 	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -47,4 +50,28 @@ func TestWorker_Panic(t *testing.T) {
 	if !h.Idle() {
 		t.Error("the stream is still open")
 	}
+}
+
+// TestWorkers_Trim: a worker that nobody has needed for a while is let go of, with
+// the memory that it holds.
+func TestWorkers_Trim(t *testing.T) {
+	p := serve(t, Options{}, entry("s.test", replying(t, okReply).address))
+	if res, err := h2Client(t, p, "outbound").Get("http://s.test/"); err != nil || res.StatusCode != http.StatusOK {
+		t.Fatal(res, err)
+	}
+	idle := func() (w *worker) {
+		p.workers.mu.Lock()
+		defer p.workers.mu.Unlock()
+		if len(p.workers.idle) > 0 {
+			w = p.workers.idle[0]
+		}
+		return w
+	}
+	await(t, "an idle worker", until(func() bool { return idle() != nil }))
+	w := weak.Make(idle())
+	await(t, "the worker's end", until(func() bool {
+		p.workers.trim()
+		runtime.GC()
+		return w.Value() == nil
+	}))
 }
