@@ -1,8 +1,11 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"isthmus/mesh"
 )
@@ -18,6 +21,7 @@ type Bootstrap struct {
 	Listeners          Listeners         `yaml:"listeners"`
 	NumTrustedProxies  int               `yaml:"numTrustedProxies"`
 	Downstream         Downstream        `yaml:"downstream"`
+	Overload           Overload          `yaml:"overload"`
 	Capture            string            `yaml:"capture"`
 	Certificates       Certificates      `yaml:"certificates"`
 	CredentialDir      string            `yaml:"credentialDir"`
@@ -67,6 +71,34 @@ type Downstream struct {
 	StallTimeout time.Duration `yaml:"stallTimeout"`
 	MinRate      int           `yaml:"minRate"`
 	MaxBody      int           `yaml:"maxBody"`
+}
+
+// Overload is the section overload: what all clients together may take; see
+// proxy.Overload.
+type Overload struct {
+	// Memory is a quantity as Kubernetes writes them, 512Mi; "": what the container
+	// may have, or the machine has.
+	Memory string `yaml:"memory"`
+
+	Connections int `yaml:"connections"` // 0: half of the files that may be open
+}
+
+// leastMemory is what an idle proxy holds, and room for some requests.
+const leastMemory = 32 << 20
+
+// Bytes returns Memory in bytes; 0 if it is not said.
+func (o Overload) Bytes() (int64, error) {
+	if o.Memory == "" {
+		return 0, nil
+	}
+	q, err := resource.ParseQuantity(o.Memory)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%q must be a quantity of bytes such as 512Mi", o.Memory)
+	case q.Value() < leastMemory:
+		return 0, fmt.Errorf("%q is too little: the proxy needs 32Mi by itself", o.Memory)
+	}
+	return q.Value(), nil
 }
 
 // Certificates is the section certificates.

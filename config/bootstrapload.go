@@ -284,6 +284,9 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 	if err := l.checkCanary(&b.Canary); err != nil {
 		return err
 	}
+	if _, err := b.Overload.Bytes(); err != nil {
+		return l.fail("overload.memory", "%v", err)
+	}
 	if b.NumTrustedProxies < 0 {
 		return l.fail("numTrustedProxies", "must not be negative")
 	}
@@ -294,6 +297,7 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 		{"drain.timeout", b.Drain.Timeout < 0}, {"why.slow", b.Why.Slow < 0},
 		{"downstream.idleTimeout", b.Downstream.IdleTimeout < 0}, {"downstream.headTimeout", b.Downstream.HeadTimeout < 0},
 		{"downstream.stallTimeout", b.Downstream.StallTimeout < 0}, {"downstream.maxBody", b.Downstream.MaxBody < 0},
+		{"overload.connections", b.Overload.Connections < 0},
 	} {
 		if n.negative {
 			return l.fail(n.field, "must not be negative")

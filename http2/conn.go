@@ -21,6 +21,9 @@ type Options struct {
 	// default 4 MiB, as much as 40 ms at 800 Mbit/s.
 	Window, MaxWindow int
 
+	// Budget, if there is one, bounds what lies unread on this connection and others.
+	Budget *Budget
+
 	// DropUnderscores drops trailers with a "_" in their names; see
 	// [http1.Header.Underscore].
 	DropUnderscores bool
@@ -102,6 +105,7 @@ type Conn struct {
 	send      sendWindow
 	recv      recvWindow
 	unread    int // bytes of all bodies that have come and were not read
+	told      int // of unread, what Options.Budget knows
 	withheld  int // of the connection's window, while unread is too much
 	estimator bdpEstimator
 	wide      uint32    // what the estimator has last found a stream's window should be
@@ -196,7 +200,8 @@ var (
 	ErrClosed = errors.New("connection closed")
 )
 
-// ResetError is a stream's end by RST_STREAM.
+// ResetError is a stream's end by RST_STREAM. It is ours with
+// [CodeEnhanceYourCalm] where [Budget] has ended it.
 type ResetError struct {
 	Code   ErrCode
 	ByPeer bool

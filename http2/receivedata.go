@@ -38,7 +38,7 @@ func (c *Conn) takeData(h FrameHeader, p []byte) error {
 		s.length -= int64(len(data))
 	}
 	s.queue.put(data)
-	c.unread += len(data)
+	c.hold(len(data))
 	if padding := len(p) - len(data); padding > 0 {
 		c.grantStream(s, padding)
 	}

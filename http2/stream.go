@@ -130,7 +130,7 @@ func (s *Stream) Read(p []byte) (n int, err error) {
 	n = s.queue.read(p)
 	switch {
 	case n > 0:
-		c.unread -= n
+		c.hold(-n)
 		c.grantStream(s, n)
 		if c.withheld > 0 {
 			c.grant(0)
@@ -431,7 +431,7 @@ func (s *Stream) Close() {
 	}
 	s.reset(code)
 	c.remove(s)
-	c.unread -= s.queue.len()
+	c.hold(-s.queue.len())
 	if c.withheld > 0 && c.err == nil {
 		c.grant(0)
 	}

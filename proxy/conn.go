@@ -51,7 +51,7 @@ type client struct {
 	clientCert []byte // of a client that has shown one, as in x-forwarded-client-cert
 	identity   string // the SPIFFE ID of a client that has proved it; "": nobody knows who it is
 
-	disowned atomic.Bool // nobody vouches for the client any more
+	leaving atomic.Bool // see leaves
 
 	judged atomic.Pointer[auth.Peer] // the same, as policies name it; nil before the first that asks
 

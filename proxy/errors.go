@@ -25,6 +25,8 @@ const (
 	NoUpgrade   // the upstream does not take the upgrade over what it speaks
 	BadReply
 	Overflow
+	Overloaded // the proxy itself: all clients together take too much memory
+	Shed       // likewise, after the request had begun
 	Timeout
 	TryTimeout
 	BadRequest
@@ -74,6 +76,8 @@ var answers = [...]answer{
 	NoUpgrade:       {detail: "upgrade_failed", flag: "UPE", status: 502, body: connectError + "upgrade failed"},
 	BadReply:        {detail: "upstream_reset_before_response_started{protocol_error}", flag: "UPE", status: 502, body: connectError + "protocol error"},
 	Overflow:        {detail: "upstream_reset_before_response_started{overflow}", flag: "UO", status: 503, body: connectError + "overflow", unsent: true},
+	Overloaded:      {detail: "overload", flag: "OM", status: 503, body: "overloaded", unsent: true},
+	Shed:            {detail: "overload_reset", flag: "OM", status: 503, body: "overloaded"},
 	Timeout:         {detail: "upstream_response_timeout", flag: "UT", status: 504, body: "upstream request timeout"},
 	TryTimeout:      {detail: "upstream_per_try_timeout", flag: "UT", status: 504, body: "upstream request timeout"},
 	BadRequest:      {detail: "downstream_protocol_error", flag: "DPE", status: 400},

@@ -107,8 +107,8 @@ func (x *exchange) serve() {
 	}
 	x.readDialect()
 
-	err := NoError
-	if x.req.Upgrade != nil {
+	err := x.conn.proxy.overload.judge()
+	if err == NoError && x.req.Upgrade != nil {
 		err = x.readUpgrade()
 	}
 	if err == NoError {

@@ -314,7 +314,7 @@ func (u *upstream) dialShared(m *member, d *sharedDial, client *stream, deadline
 
 // share makes a connection carry many requests at a time; see add.
 func (u *upstream) share(c *upstreamConn, lease bool) *upstreamConn {
-	s := &sharedConn{stream: c.stream, h2: http2.NewClient(http2.Options{}), member: c.member, opened: c.opened, local: c.local}
+	s := &sharedConn{stream: c.stream, h2: http2.NewClient(http2.Options{Budget: c.member.live.stores.bodies}), member: c.member, opened: c.opened, local: c.local}
 	leased := c.member.shared.add(s, u, lease)
 	go s.serve(u.keepAliveHTTP2)
 	return leased

@@ -48,7 +48,7 @@ func brokenPreface(b []byte) bool {
 // serveHTTP2 serves a connection that speaks HTTP/2 until either side ends it. It
 // reads, workers serve, and a goroutine of its own, which ends with it, writes.
 func (c *conn) serveHTTP2() {
-	o := http2.Options{MaxStreams: meshStreams}
+	o := http2.Options{MaxStreams: meshStreams, Budget: c.proxy.overload.bodies}
 	if c.kind == gateway {
 		o.MaxStreams, o.DropUnderscores = edgeStreams, true
 	}

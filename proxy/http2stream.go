@@ -96,6 +96,12 @@ func streamError(err error) error {
 	return err
 }
 
+// calmed reports whether a stream has ended since bodies held too much memory.
+func calmed(err error) bool {
+	var reset http2.ResetError
+	return errors.As(err, &reset) && !reset.ByPeer && reset.Code == http2.CodeEnhanceYourCalm
+}
+
 // writeLimit is when a write has to be done that begins at t.
 func (s *stream) writeLimit(t instant) time.Time { return (t + s.stall).time() }
 
@@ -223,6 +229,8 @@ func (x *exchange) streamKind(c *upstreamConn, k Kind) Kind {
 	switch {
 	case errors.Is(err, http2.ErrUnprocessed):
 		return Refused
+	case calmed(err):
+		return Shed
 	case errors.As(err, &reset) && !reset.ByPeer:
 		return BadReply // what came was not HTTP/2
 	case errors.As(err, &reset):
@@ -248,8 +256,11 @@ func (x *exchange) deliverStream(c *upstreamConn, chunked bool) Kind {
 			}
 		}
 		if kind := x.fillReply(c, x.replyDeadline(), nil, 0); kind != NoError {
-			if kind == Terminated && c.ended {
+			switch {
+			case kind == Terminated && c.ended:
 				continue
+			case kind == Terminated && calmed(c.h2.Err()):
+				return Shed
 			}
 			return kind
 		}

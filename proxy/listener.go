@@ -153,6 +153,10 @@ func (l *listener) accept() {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
+		if !l.proxy.takesConn(l) {
+			unix.Close(fd)
+			continue
+		}
 		c := newConn(l, fd, peer)
 		l.mu.Lock()
 		l.conns[c] = struct{}{}
@@ -165,6 +169,7 @@ func (l *listener) forget(c *conn) {
 	l.mu.Lock()
 	delete(l.conns, c)
 	l.mu.Unlock()
+	l.proxy.overload.open.Add(-1)
 }
 
 // interruptIdle wakes every connection, so that those between two requests

@@ -18,9 +18,9 @@ func (x *exchange) refuse(k Kind) {
 	}
 	a := &answers[k]
 	x.unsent = a.unsent && x.conn.kind == inbound
-	x.overloaded = k == Overflow
+	x.overloaded = k == Overflow || k == Overloaded
 	switch k {
-	case BadRequest, RequestTimeout, BodyTooLarge:
+	case BadRequest, RequestTimeout, BodyTooLarge, Overloaded:
 		x.keep = false
 	case Unauthorized:
 		x.refuseToken(x.badToken)

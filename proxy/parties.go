@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"isthmus/http1"
+	"isthmus/http2"
 	"isthmus/mesh"
 	"isthmus/telemetry"
 )
@@ -84,6 +85,7 @@ type stores struct {
 	requests    *telemetry.Store[telemetry.Requests, *telemetry.Requests]
 	connections *telemetry.Store[telemetry.Connections, *telemetry.Connections]
 	links       *telemetry.Links
+	bodies      *http2.Budget // nil: none
 }
 
 // A proxy introduces itself to another one with the first request on a connection

@@ -42,6 +42,7 @@ type Options struct {
 	GatewayPorts      map[uint32]uint32 // a Gateway's port -> the port bound here; default: the same
 	NumTrustedProxies int               // how many proxies before a gateway are believed in x-forwarded-*
 	Downstream        Downstream        // what clients may take
+	Overload          Overload          // what all of them together may
 	Identity          *tls.Own          // this proxy's own; nil: it has none, and Node.Identity is ""
 	Credentials       *tls.Store        // that Gateways and DestinationRules name; default: one without a folder
 	Keys              *auth.Keys        // of issuers of tokens; default: some that are on no disk
@@ -83,6 +84,7 @@ type Proxy struct {
 	spans      tracing.Counts
 	slow       time.Duration // Options.Slow
 	memory     memory        // of troubles
+	overload   overload
 	keys       *auth.Keys
 	tallies    tallies
 	refusals   *rate.Limiter // of what the log tells of them
@@ -120,6 +122,9 @@ func New(o Options) (*Proxy, error) {
 		}
 	}
 	go p.sweep()
+	if o.Overload.Memory > 0 {
+		go p.watchMemory()
+	}
 	return p, nil
 }
 
@@ -150,10 +155,12 @@ func newProxy(o Options) *Proxy {
 	if p.keys == nil {
 		p.keys = auth.NewKeys(auth.KeysOptions{Logger: o.Logger})
 	}
+	p.overload.init(o.Overload)
 	p.options.stores = &stores{
 		requests:    telemetry.NewStore(telemetry.NewRequests, p.requestsInUse),
 		connections: telemetry.NewStore(telemetry.NewConnections, p.connectionsInUse),
 		links:       telemetry.NewLinks(telemetry.Place{Cluster: o.Node.Cluster, Locality: o.Node.Locality.String()}),
+		bodies:      p.overload.bodies,
 	}
 	s := p.options.stores
 	for kind := range p.patience {

@@ -9,6 +9,9 @@ import (
 // record counts the exchange, which is over, and keeps in mind what is to be
 // told of it.
 func (x *exchange) record() {
+	if x.kind == ClientGone && x.conn.h2 != nil && calmed(x.conn.h2.Err()) {
+		x.kind = Shed // the client is there, but we have ended its stream
+	}
 	flag, took := x.flag(), time.Duration(x.clock-x.start)
 	e := telemetry.Exchange{
 		Status: x.status, Flag: flag, GRPC: x.tally.grpcStatus(), Took: took,

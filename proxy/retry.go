@@ -26,7 +26,7 @@ func (p *retryPlan) again(x *exchange, u *upstream, k Kind) bool {
 		p.forget(x, u)
 		return p.backOff(x)
 	}
-	if !x.repeatable() || k == NoHealthy || k == NoDestination || k == ClientGone || k == Timeout || k == Overflow {
+	if !x.repeatable() || k == NoHealthy || k == NoDestination || k == ClientGone || k == Timeout || k == Overflow || k == Shed {
 		return false
 	}
 	if x.deadline != 0 && now() >= x.deadline {

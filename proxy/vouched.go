@@ -58,7 +58,7 @@ func (p *Proxy) review() {
 	for _, l := range p.listeners {
 		l.mu.Lock()
 		for c := range l.conns {
-			if c.vouched.Load() != nil && !c.disowned.Load() {
+			if c.vouched.Load() != nil && !c.leaving.Load() {
 				open = append(open, c)
 			}
 		}
@@ -71,7 +71,7 @@ func (p *Proxy) review() {
 			continue
 		}
 		ended++
-		c.disowned.Store(true)
+		c.leaving.Store(true)
 		if c.waiting.Load() || c.shared.Load() {
 			c.interrupt()
 		}
@@ -82,5 +82,6 @@ func (p *Proxy) review() {
 }
 
 // leaves reports whether the connection takes no more requests than those that are
-// under way: the proxy drains, or nobody vouches for the client any more.
-func (c *client) leaves() bool { return c.proxy.draining.Load() || c.disowned.Load() }
+// under way: the proxy drains, nobody vouches for the client any more, or its place
+// is needed.
+func (c *client) leaves() bool { return c.proxy.draining.Load() || c.leaving.Load() }

@@ -147,6 +147,8 @@ var kindWords = map[Kind]string{
 	Timeout:         "time was up",
 	TryTimeout:      "the time of this try was up",
 	Overflow:        "there were as many requests or connections as its connectionPool allows",
+	Overloaded:      "all clients together took more memory than the proxy may have (overload.memory)",
+	Shed:            "bodies that nobody read held more memory than the proxy may have for them (overload.memory)",
 	ClientGone:      "the client went away",
 }
 

@@ -150,10 +150,10 @@ func TestWhy_Answers(t *testing.T) {
 		})
 	}
 	// What takes more to come about has tests of its own, or words at least.
-	for _, k := range []Kind{RateLimited, Misdirected, Unauthorized, Forbidden, Denied} {
-		told[k] = true // TestWhy_Refused, TestWhy_Denied
+	for _, k := range []Kind{RateLimited, Misdirected, Unauthorized, Forbidden, Denied, Overloaded} {
+		told[k] = true // TestWhy_Refused, TestWhy_Denied, TestOverload_Requests
 	}
-	for _, k := range []Kind{LinkDown, Stalled, GloballyLimited, LimitUnknown} {
+	for _, k := range []Kind{LinkDown, Stalled, GloballyLimited, LimitUnknown, Shed} {
 		told[k] = true
 		if why := (&trouble{kind: k, status: answers[k].status, flag: answers[k].flag}).why(); kindWords[k] == "" || !strings.Contains(why[0], kindWords[k]) {
 			t.Errorf("%v: %q", k, why)

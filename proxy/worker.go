@@ -39,7 +39,8 @@ type job struct {
 	h2     *http2.Stream
 }
 
-// serve has a worker serve a stream. It does not wait.
+// serve has a worker serve a stream, unless there is none and no memory for one more.
+// It does not wait.
 func (p *workers) serve(j job) {
 	p.mu.Lock()
 	p.busy++
@@ -52,6 +53,13 @@ func (p *workers) serve(j job) {
 	}
 	p.mu.Unlock()
 	if w == nil {
+		if proxy := j.client.proxy; proxy.grow() != refuseNothing {
+			proxy.overload.refuseStream(j.h2, j.client.kind)
+			p.mu.Lock()
+			p.busy--
+			p.mu.Unlock()
+			return
+		}
 		w = &worker{of: p, next: make(chan struct{}, 1)}
 		w.conn.stream = &stream{}
 		go w.run()

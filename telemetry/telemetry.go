@@ -86,6 +86,11 @@ func (l *Labels) fill(v *labelValues) {
 // NoFlag is the response flag of an exchange that met nothing.
 const NoFlag = "-"
 
+// gauge is a metric of what there is now.
+func gauge(d *prometheus.Desc, v float64) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+}
+
 // counter is a metric of a sum.
 func counter(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
 	return prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)

@@ -106,12 +106,12 @@ func TestAlerts(t *testing.T) {
 			name: "no room for the log, and nobody takes spans", alerts: []string{"IsthmusAccessLogLost", "IsthmusSpansLost"},
 			breaks: func(t *testing.T) {
 				w.caller.kill()
-				w.caller.log = "/dev/full"
+				w.caller.more = "accessLog: {path: /dev/full, format: text}\ntracing: {sampling: 100, zipkin: {address: \"127.0.0.1:1\"}}\n"
 				w.caller.start(t, program)
 			},
 			mends: func(t *testing.T) {
 				w.caller.kill()
-				w.caller.log = ""
+				w.caller.more = ""
 				w.caller.start(t, program)
 			},
 		},
@@ -119,14 +119,29 @@ func TestAlerts(t *testing.T) {
 			name: "many idle clients", alerts: []string{"IsthmusFileDescriptors"},
 			breaks: func(t *testing.T) {
 				w.caller.kill()
-				w.caller.files = 200
+				w.caller.files, w.caller.more = 200, "overload: {connections: 200}\n"
 				w.caller.start(t, program)
 				w.crowd(t, 150)
 			},
 			mends: func(t *testing.T) {
 				w.crowd(t, 0)
 				w.caller.kill()
-				w.caller.files = 0
+				w.caller.files, w.caller.more = 0, ""
+				w.caller.start(t, program)
+			},
+		},
+		{
+			name: "more clients than may be connected", alerts: []string{"IsthmusOverload"},
+			breaks: func(t *testing.T) {
+				w.caller.kill()
+				w.caller.more = "overload: {connections: 30}\n"
+				w.caller.start(t, program)
+				w.crowd(t, 60)
+			},
+			mends: func(t *testing.T) {
+				w.crowd(t, 0)
+				w.caller.kill()
+				w.caller.more = ""
 				w.caller.start(t, program)
 			},
 		},
@@ -214,7 +229,7 @@ type alertProxy struct {
 	w                                         *alertWorld
 	name, cluster                             string
 	outbound, inbound, admin, metrics, gossip string
-	log                                       string // of requests
+	more                                      string // of the bootstrap file
 	files                                     int    // descriptors that it may have; 0: as many as we
 	cmd                                       *exec.Cmd
 }
@@ -327,16 +342,12 @@ func (w *alertWorld) issue(t *testing.T, p *alertProxy, ttl time.Duration) {
 // start starts the proxy as program has it, and waits until it is ready.
 func (p *alertProxy) start(t *testing.T, program string) {
 	t.Helper()
-	log := ""
-	if p.log != "" {
-		log = "accessLog: {path: " + p.log + ", format: text}\ntracing: {sampling: 100, zipkin: {address: \"127.0.0.1:1\"}}\n"
-	}
 	p.w.write(t, p.name+".yaml", fmt.Sprintf(`node: {name: %[1]s, address: 127.0.0.1, cluster: %[2]s, namespace: prod, serviceAccount: %[1]s, labels: {app: %[1]s}}
 listeners: {outbound: %[3]q, inbound: %[4]q, admin: %[5]q, metrics: %[6]q}
 certificates: {cert: %[1]s.crt, key: %[1]s.key, ca: ca/ca.crt}
 gossip: {bind: %[7]q, advertise: %[7]q, join: [%[8]q, %[9]q]}
 drain: {timeout: 1s}
-%[10]s`, p.name, p.cluster, p.outbound, p.inbound, p.admin, p.metrics, p.gossip, p.w.caller.gossip, p.w.callee.gossip, log))
+%[10]s`, p.name, p.cluster, p.outbound, p.inbound, p.admin, p.metrics, p.gossip, p.w.caller.gossip, p.w.callee.gossip, p.more))
 	command := fmt.Sprintf("exec %s run --bootstrap %s.yaml --config %s.d", program, p.name, p.name)
 	if p.files > 0 {
 		command = fmt.Sprintf("ulimit -n %d; ", p.files) + command

@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"isthmus/config"
+	"isthmus/proxy"
 )
 
 // TestMonitoring_NamesExist: every metric that alerts and dashboards of deploy
@@ -26,7 +27,7 @@ func TestMonitoring_NamesExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := start(b, []string{t.TempDir()}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s, err := start(b, proxy.Overload{}, []string{t.TempDir()}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

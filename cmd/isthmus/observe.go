@@ -58,6 +58,7 @@ func (s *server) registry() *prometheus.Registry {
 	r.MustRegister(
 		admin.NewCollector(s),
 		telemetry.PoliciesCollector(p.PolicyMatches), p.Mirrors(), telemetry.LogCollector(s.accessLog.Lines), telemetry.SpansCollector(p.Spans),
+		telemetry.OverloadCollector(p.Overload),
 		telemetry.OverflowCollector(func() uint64 { return p.Requests().Overflowed() + p.Connections().Overflowed() }),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

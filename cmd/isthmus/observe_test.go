@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"isthmus/config"
+	"isthmus/proxy"
 )
 
 // TestAccessLog_OfTheMesh: lines go where the mesh configuration says, unless the
@@ -33,7 +34,7 @@ func TestAccessLog_OfTheMesh(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := start(b, []string{filepath.Join(dir, "config")}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		s, err := start(b, proxy.Overload{}, []string{filepath.Join(dir, "config")}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}

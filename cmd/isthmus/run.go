@@ -62,10 +62,13 @@ func newRunCommand() *cobra.Command {
 			if err := config.CheckCandidate(paths, b.Canary.Paths); err != nil {
 				return usageError{err}
 			}
-			raiseFileLimit(log)
+			overload, err := bounds(b.Overload, log)
+			if err != nil {
+				return err
+			}
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			s, err := start(b, paths, log)
+			s, err := start(b, overload, paths, log)
 			if err != nil {
 				return err
 			}
@@ -91,21 +94,10 @@ func newLogger(level string) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
 }
 
-// raiseFileLimit takes as many descriptors as the system allows: every
-// connection is one.
-func raiseFileLimit(log *slog.Logger) {
-	var l syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err == nil && l.Cur < l.Max {
-		l.Cur = l.Max
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
-			log.Debug("file limit not raised", "error", err)
-		}
-	}
-}
-
 // server is a running proxy with everything that belongs to it.
 type server struct {
 	bootstrap *config.Bootstrap
+	overload  proxy.Overload
 	node      *mesh.Node
 	log       *slog.Logger
 	proxy     *proxy.Proxy
@@ -129,8 +121,8 @@ type server struct {
 
 // start builds the proxy: the data plane, the control that feeds it, gossip
 // that feeds control, and admin that looks at all of them.
-func start(b *config.Bootstrap, paths []string, log *slog.Logger) (*server, error) {
-	s := &server{bootstrap: b, node: b.MeshNode(), log: log, listening: map[string]string{}, quit: make(chan struct{})}
+func start(b *config.Bootstrap, o proxy.Overload, paths []string, log *slog.Logger) (*server, error) {
+	s := &server{bootstrap: b, overload: o, node: b.MeshNode(), log: log, listening: map[string]string{}, quit: make(chan struct{})}
 	if err := s.build(paths); err != nil {
 		s.close()
 		return nil, err
@@ -165,7 +157,7 @@ func (s *server) build(paths []string) (err error) {
 		Identity: s.identity, Credentials: s.store, Keys: s.keys,
 		GatewayBind: b.Listeners.Gateway.Bind, GatewayPorts: b.Listeners.Gateway.Ports,
 		Clusters: b.Clusters, Limits: s.limits,
-		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Slow: b.Why.Slow, AccessLog: s.accessLog, Tracing: b.Tracing.Mesh(), Logger: log,
+		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Overload: s.overload, Through: b.Gossip.Announce == "through", Slow: b.Why.Slow, AccessLog: s.accessLog, Tracing: b.Tracing.Mesh(), Logger: log,
 	})
 	if err != nil {
 		return err

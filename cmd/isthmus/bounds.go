@@ -1,0 +1,71 @@
+package main
+
+import (
+	"log/slog"
+	"math"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+
+	"isthmus/config"
+	"isthmus/proxy"
+)
+
+// bounds finds out what clients may take together of this process, where the
+// bootstrap file does not say it, and tells the runtime how much memory there is.
+func bounds(o config.Overload, log *slog.Logger) (proxy.Overload, error) {
+	out := proxy.Overload{Connections: o.Connections}
+	files := raiseFileLimit(log)
+	if out.Connections == 0 {
+		// Each may need one to an endpoint.
+		out.Connections = int(min(files/2, math.MaxInt32))
+	}
+	var err error
+	if out.Memory, err = o.Bytes(); err != nil {
+		return out, err
+	}
+	if out.Memory == 0 {
+		out.Memory = memoryLimit(log)
+	}
+	if out.Memory > 0 && debug.SetMemoryLimit(-1) == math.MaxInt64 { // unless GOMEMLIMIT is set
+		// Garbage shall not be what has requests refused: that begins at four fifths.
+		debug.SetMemoryLimit(out.Memory / 10 * 7)
+	}
+	log.Debug("bounds", "memory", out.Memory, "connections", out.Connections, "files", files)
+	return out, nil
+}
+
+// memoryLimit is how much memory the process may have: what GOMEMLIMIT says, its
+// container's limit, or all of the machine's. 0: nobody knows.
+func memoryLimit(log *slog.Logger) int64 {
+	said := debug.SetMemoryLimit(-1)
+	n, err := memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)()
+	if err != nil {
+		log.Debug("memory limit not known", "error", err)
+		n = 0
+	}
+	if said != math.MaxInt64 && (n == 0 || uint64(said) < n) {
+		return said
+	}
+	return int64(n)
+}
+
+// raiseFileLimit takes as many descriptors as the system allows: every
+// connection is one. It returns how many there are.
+func raiseFileLimit(log *slog.Logger) uint64 {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		log.Debug("file limit not known", "error", err)
+		return 0
+	}
+	if l.Cur < l.Max {
+		raised := syscall.Rlimit{Cur: l.Max, Max: l.Max}
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised); err != nil {
+			log.Debug("file limit not raised", "error", err)
+		} else {
+			l = raised
+		}
+	}
+	return l.Cur
+}

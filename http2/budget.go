@@ -1,0 +1,120 @@
+package http2
+
+import "sync"
+
+// Budget bounds what bodies may lie unread on all connections together that share
+// it. When there is too much, the streams that hold most are reset with
+// ENHANCE_YOUR_CALM, those of the connections first that hold most.
+type Budget struct {
+	most int
+
+	mu       sync.Mutex // guards what is below; taken under Conn.mu, never the other way round
+	told     map[*Conn]int
+	held     int
+	trimming bool
+	resets   uint64
+}
+
+// budgetStep is how much a connection may hold, or no longer hold, without a word to
+// its Budget: bodies that are read as they come, most of them, cost it nothing.
+const budgetStep = 64 << 10
+
+// NewBudget makes a Budget of so many bytes.
+func NewBudget(most int) *Budget { return &Budget{most: most, told: map[*Conn]int{}} }
+
+// State returns how many bytes lie unread, to within 64 KiB for each connection,
+// and how many streams have been reset since there were too many.
+func (b *Budget) State() (held int, resets uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.held, b.resets
+}
+
+// tell takes down what a connection holds. What is too much is reset by a
+// goroutine of its own, one at a time, since whoever tells has a Conn.mu; it ends
+// when it has looked at every connection.
+func (b *Budget) tell(c *Conn, holds int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held += holds - b.told[c]
+	if b.told[c] = holds; holds == 0 {
+		delete(b.told, c)
+	}
+	if b.held > b.most && !b.trimming {
+		b.trimming = true
+		go b.trim()
+	}
+}
+
+// trim resets streams until an eighth of the budget is free again, so that not
+// every frame that comes next is one too many.
+func (b *Budget) trim() {
+	for looked := map[*Conn]bool{}; ; {
+		c := b.fullest(looked)
+		if c == nil {
+			return
+		}
+		if !c.resetFullest() {
+			looked[c] = true
+		}
+	}
+}
+
+// fullest returns the connection that holds most, of those that have not been
+// looked at in vain; nil: that was all, or enough.
+func (b *Budget) fullest(looked map[*Conn]bool) (fullest *Conn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.held > b.most-b.most/8 {
+		for c, n := range b.told {
+			if !looked[c] && (fullest == nil || n > b.told[fullest]) {
+				fullest = c
+			}
+		}
+	}
+	if fullest == nil {
+		b.trimming = false
+	}
+	return fullest
+}
+
+// resetFullest resets the stream that holds most, and reports whether one does.
+func (c *Conn) resetFullest() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var fullest *Stream
+	for _, s := range c.streams {
+		if s.queue.len() > 0 && (fullest == nil || s.queue.len() > fullest.queue.len()) {
+			fullest = s
+		}
+	}
+	if fullest == nil {
+		return false
+	}
+	c.resetLocked(fullest.id, CodeEnhanceYourCalm)
+	n := fullest.queue.len()
+	fullest.queue.clear()
+	c.options.Budget.count()
+	c.hold(-n)
+	if c.withheld > 0 && c.err == nil {
+		c.grant(0)
+	}
+	return true
+}
+
+func (b *Budget) count() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.resets++
+}
+
+// hold counts n more bytes of bodies that lie unread. The caller holds mu.
+func (c *Conn) hold(n int) {
+	c.unread += n
+	b := c.options.Budget
+	if b == nil || c.unread == c.told || c.unread > 0 && max(c.unread-c.told, c.told-c.unread) < budgetStep {
+		return
+	}
+	c.told = c.unread
+	b.tell(c, c.told)
+}

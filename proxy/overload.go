@@ -1,0 +1,258 @@
+package proxy
+
+import (
+	"runtime"
+	"runtime/metrics"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"isthmus/http2"
+	"isthmus/telemetry"
+)
+
+// Overload bounds what all clients together may take of this process. A zero field
+// is no bound.
+type Overload struct {
+	// Memory is how many bytes the process may have: the container's limit, as a
+	// rule. When four fifths of it are held, requests are refused; when nine tenths
+	// are, new connections as well. A quarter is for bodies over HTTP/2 that wait to
+	// be read; see [http2.Budget].
+	Memory int64
+
+	// Connections is how many connections clients may have open. One more takes the
+	// place of one that is idle, or is closed.
+	Connections int
+}
+
+// What is refused, as by Envoy's actions stop_accepting_requests and
+// stop_accepting_connections.
+const (
+	refuseNothing int32 = iota
+	refuseRequests
+	refuseConnections
+)
+
+// memoryInterval is how often it is looked how much memory is held, and crowdStep
+// after how many workers and connections more besides, by whoever makes them: a burst
+// fills a small container sooner than another goroutine has its turn.
+const (
+	memoryInterval = 100 * time.Millisecond
+	crowdStep      = 64
+)
+
+// collectInterval is how often at the most garbage is collected while requests are
+// refused: that takes time from those that are under way.
+const collectInterval = instant(time.Second)
+
+// overload is how much clients take of the process.
+type overload struct {
+	bounds Overload
+	bodies *http2.Budget // nil: no bound
+
+	refusing atomic.Int32 // one of the above
+	open     atomic.Int64 // connections of clients
+
+	grown atomic.Uint64 // how often grow was called
+
+	mu    sync.Mutex // guards meter, and changes of refusing
+	meter *memoryMeter
+
+	requests, conns, idle atomic.Uint64 // refused, and ended to make room
+
+	warnings *rate.Limiter // of connections that are refused
+}
+
+func (o *overload) init(bounds Overload) {
+	o.bounds, o.meter = bounds, newMemoryMeter()
+	o.warnings = rate.NewLimiter(rate.Every(10*time.Second), 1)
+	if bounds.Memory > 0 {
+		o.bodies = http2.NewBudget(int(bounds.Memory / 4))
+	}
+}
+
+// refuse counts a request that is not served.
+func (o *overload) refuse() Kind {
+	o.requests.Add(1)
+	return Overloaded
+}
+
+// overloaded is the head of the reply to a request that no worker looks at; unsentHead
+// tells another proxy besides that nobody has.
+var (
+	overloaded = http2.AppendField(http2.AppendStatus(nil, answers[Overloaded].status), nameOverloaded, valueTrue)
+	unsentHead = http2.AppendField(slices.Clone(overloaded), nameUnsent, valueTrue)
+)
+
+// refuseStream answers a request over HTTP/2 for whoever reads them, since a worker
+// takes memory, even if all it does is to refuse. It does not wait. REFUSED_STREAM
+// would have clients come again at once.
+func (o *overload) refuseStream(s *http2.Stream, kind listenerKind) {
+	o.refuse()
+	head := overloaded
+	if kind == inbound {
+		head = unsentHead
+	}
+	if s.Send(head, nil, true, epoch) != nil { // there is no room: the client does not read
+		s.Reset(http2.CodeEnhanceYourCalm)
+	}
+	s.Close()
+}
+
+// judge says whether a request may be served at all.
+func (o *overload) judge() Kind {
+	if o.refusing.Load() == refuseNothing {
+		return NoError
+	}
+	return o.refuse()
+}
+
+// takesConn reports whether a listener may take one more connection, and counts it.
+func (p *Proxy) takesConn(l *listener) bool {
+	o := &p.overload
+	full := o.bounds.Connections > 0 && o.open.Load() >= int64(o.bounds.Connections)
+	if p.grow() < refuseConnections && (!full || p.makeRoom(l)) {
+		o.open.Add(1)
+		return true
+	}
+	o.conns.Add(1)
+	if o.warnings.Allow() {
+		p.log.Warn("connections are refused: raise overload.connections or overload.memory, or run more replicas", "listener", l.name, "open", o.open.Load())
+	}
+	return false
+}
+
+// makeRoom ends a connection that is idle, of a listener rather than of the others,
+// and reports whether there was one.
+func (p *Proxy) makeRoom(l *listener) bool {
+	if l.endIdle() {
+		return true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, other := range p.listeners {
+		if other != l && other.endIdle() {
+			return true
+		}
+	}
+	return false
+}
+
+// mostLookedAt bounds the search for an idle connection: whoever has all of them
+// busy shall not have us look through them for each one more.
+const mostLookedAt = 64
+
+// endIdle ends any connection between two requests, and reports whether there was
+// one.
+func (l *listener) endIdle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	looked := 0
+	for c := range l.conns {
+		if looked++; looked > mostLookedAt {
+			break
+		}
+		if c.waiting.Load() && c.leaving.CompareAndSwap(false, true) {
+			c.interrupt()
+			l.proxy.overload.idle.Add(1)
+			return true
+		}
+	}
+	return false
+}
+
+// grow is called for each worker, or connection, more than there were. It reports
+// what is refused.
+func (p *Proxy) grow() int32 {
+	o := &p.overload
+	if o.bounds.Memory > 0 && o.grown.Add(1)%crowdStep == 0 {
+		p.lookAtMemory()
+	}
+	return o.refusing.Load()
+}
+
+// lookAtMemory finds out how much is held, and has requests refused before that is too
+// much.
+func (p *Proxy) lookAtMemory() {
+	o := &p.overload
+	if !o.mu.TryLock() {
+		return // somebody looks
+	}
+	defer o.mu.Unlock()
+	held := o.meter.held()
+	was := o.refusing.Load()
+	is := whatToRefuse(was, held, o.bounds.Memory)
+	o.refusing.Store(is)
+	switch {
+	case is != refuseNothing && was == refuseNothing:
+		p.log.Warn("requests are refused: the proxy holds too much memory", "held", held, "limit", o.bounds.Memory)
+	case is == refuseNothing && was != refuseNothing:
+		p.log.Info("requests are served again", "held", held)
+	}
+}
+
+// watchMemory looks at it all the time. New starts it, Close ends it.
+func (p *Proxy) watchMemory() {
+	tick := time.NewTicker(memoryInterval)
+	defer tick.Stop()
+	for collected := instant(0); ; {
+		p.lookAtMemory()
+		if p.overload.refusing.Load() != refuseNothing && now() > collected+collectInterval {
+			p.workers.trim()
+			runtime.GC()
+			collected = now()
+			continue
+		}
+		select {
+		case <-p.sweeping:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// whatToRefuse says what is refused when so much is held and was is refused so far: a
+// twentieth less ends what has begun, so that it does not come and go.
+func whatToRefuse(was int32, held, limit int64) int32 {
+	twentieths := held * 20 / limit
+	switch {
+	case twentieths >= 18, twentieths >= 17 && was == refuseConnections:
+		return refuseConnections
+	case twentieths >= 16, twentieths >= 15 && was != refuseNothing:
+		return refuseRequests
+	}
+	return refuseNothing
+}
+
+// memoryMeter tells how much memory is held: all that the runtime has of the system
+// but what it has given back, or could at once. Garbage is held, too: the runtime keeps
+// it below what has requests refused, for as long as it can (debug.SetMemoryLimit).
+type memoryMeter struct{ samples [3]metrics.Sample }
+
+func newMemoryMeter() *memoryMeter {
+	return &memoryMeter{[3]metrics.Sample{
+		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
+	}}
+}
+
+func (m *memoryMeter) held() int64 {
+	metrics.Read(m.samples[:])
+	return int64(m.samples[0].Value.Uint64() - m.samples[1].Value.Uint64() - m.samples[2].Value.Uint64())
+}
+
+// Overload returns how much clients take, for the metrics.
+func (p *Proxy) Overload() telemetry.OverloadState {
+	o := &p.overload
+	s := telemetry.OverloadState{
+		Memory: newMemoryMeter().held(), MemoryLimit: o.bounds.Memory, Refusing: int(o.refusing.Load()),
+		Connections: int(o.open.Load()), ConnectionsLimit: o.bounds.Connections,
+		Requests: o.requests.Load(), Refused: o.conns.Load(), Ended: o.idle.Load(),
+	}
+	if o.bodies != nil {
+		s.Bodies, s.Reset = o.bodies.State()
+	}
+	return s
+}
