@@ -278,8 +278,10 @@ func (c *Conn) Next() *Stream {
 		c.fresh, c.taken = c.fresh[:0], 0
 		return nil
 	}
+	s := c.fresh[c.taken]
 	c.taken++
-	return c.fresh[c.taken-1]
+	s.taken = true
+	return s
 }
 
 // Active returns how many streams are open.

@@ -45,6 +45,9 @@ func (c *Conn) takeData(h FrameHeader, p []byte) error {
 	c.grant(len(p))
 	if end {
 		s.remoteEnd = true
+		if c.server && !s.taken {
+			s.whole = s.queue.len() == 0
+		}
 	}
 	s.readable.signal()
 	if len(data) == 0 && !end {

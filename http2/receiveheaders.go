@@ -113,7 +113,7 @@ func (c *Conn) open(id uint32, block []byte) error {
 		s.recycle()
 		return err
 	}
-	s.tooLarge = large
+	s.request, s.whole, s.tooLarge = s.fields[:len(s.fields):len(s.fields)], c.ending, large
 	c.last = id
 	refused := c.leaving && id > c.limit || c.err != nil
 	if refused || c.active >= int(c.options.MaxStreams) {

@@ -17,7 +17,10 @@ type Stream struct {
 	id       uint32        // of a client's: 0 before the head is sent
 	arena    []byte        // names and values of fields
 	fields   []http1.Field // all that have come, heads and trailers; written by the reader
-	tooLarge bool          // the head has more of them than we take
+	request  []http1.Field // those of a request's head
+	whole    bool          // the request has no body, as far as was known when it was taken
+	taken    bool          // by Next
+	tooLarge bool          // the head has more fields than we take
 
 	// Guarded by conn.mu.
 	listed    bool // among conn.streams
@@ -76,9 +79,7 @@ func (s *Stream) recycle() {
 // whether the request ends with it. They hold until Close. large says that there
 // were more than we take: the rest was left out.
 func (s *Stream) Request() (fields []http1.Field, end, large bool) {
-	s.conn.mu.Lock()
-	defer s.conn.mu.Unlock()
-	return s.fields, s.remoteEnd && s.queue.len() == 0 && s.trailers == nil, s.tooLarge
+	return s.request, s.whole, s.tooLarge // which nobody writes any more
 }
 
 // ExpectLength holds the body to a length (RFC 9113 8.1.1). It is for servers,

@@ -193,6 +193,39 @@ func TestHTTP2_Combinations(t *testing.T) {
 	})
 }
 
+// TestHTTP2_TrailersAtOnce: trailers that come together with the head of their
+// request stay trailers (RFC 9110 6.5.1).
+func TestHTTP2_TrailersAtOnce(t *testing.T) {
+	heads, bodies := make(chan string, 1), make(chan string, 1)
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		heads <- head
+		var body strings.Builder
+		for !strings.HasSuffix(body.String(), "0\r\nx-last: word\r\n\r\n") {
+			line, err := r.ReadString('\n')
+			if body.WriteString(line); err != nil {
+				break
+			}
+		}
+		bodies <- body.String()
+		io.WriteString(c, okReply)
+		return true
+	})
+	p := serve(t, Options{}, entry("s.test", up.address))
+	r := dialRaw(t, p.address("outbound"))
+	r.ask(1, false, "bare", ":method", "POST", ":scheme", "http", ":authority", "s.test", ":path", "/")
+	r.WriteData(1, false, []byte("body"))
+	r.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: r.block("bare", "x-last", "word"), EndHeaders: true, EndStream: true})
+	if got := r.status(1); got != "200" {
+		t.Fatal(got)
+	}
+	if head := await(t, "the head", heads); strings.Contains(head, "x-last") {
+		t.Errorf("the upstream got the head %q", head)
+	}
+	if body := await(t, "the body", bodies); body != "4\r\nbody\r\n0\r\nx-last: word\r\n\r\n" {
+		t.Errorf("the upstream got the body %q", body)
+	}
+}
+
 // TestHTTP2_LargeFirst: a connection may begin with a body of large frames.
 func TestHTTP2_LargeFirst(t *testing.T) {
 	p := serve(t, Options{}, overHTTP2(entry("s.test", h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
