@@ -83,7 +83,7 @@ func (c *Conn) resetFullest() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var fullest *Stream
-	for _, s := range c.streams {
+	for s := range c.streams.all() {
 		if s.queue.len() > 0 && (fullest == nil || s.queue.len() > fullest.queue.len()) {
 			fullest = s
 		}

@@ -99,7 +99,7 @@ type Conn struct {
 	slow    bool       // the flusher's last write took long
 	waiting []*Stream  // for room in out, or for the connection's window
 
-	streams   map[uint32]*Stream
+	streams   streamSet
 	last      uint32 // the highest stream of the client's
 	active    int    // streams that somebody serves: a reset gives no place for another (CVE-2023-44487)
 	send      sendWindow
@@ -165,7 +165,7 @@ func newConn(o Options, server bool) *Conn {
 	o = o.orDefault()
 	c := &Conn{
 		options: o, server: server, decoder: NewDecoder(headerTable),
-		streams: map[uint32]*Stream{}, send: newSendWindow(protocolWindow), recv: newRecvWindow(protocolWindow),
+		send: newSendWindow(protocolWindow), recv: newRecvWindow(protocolWindow),
 		window: uint32(o.Window), peerWindow: protocolWindow, peerStreams: defaultMaxStreams,
 		estimator: newBDPEstimator(uint32(o.Window)),
 	}
@@ -240,9 +240,9 @@ func (c *Conn) end(err error) {
 	if c.err == nil {
 		c.err = err
 	}
-	for _, s := range c.streams {
+	for s := range c.streams.all() {
 		if s.err == nil && !(s.remoteEnd && s.localEnd) {
-			s.err = c.err
+			s.fail(c.err)
 		}
 		s.readable.signal()
 		s.writable.signal()

@@ -392,8 +392,8 @@ func FuzzConn(f *testing.F) {
 				break
 			}
 		}
-		if c.unread > connWindow || len(c.streams) > 3 {
-			t.Errorf("%d bytes and %d streams are kept", c.unread, len(c.streams))
+		if c.unread > connWindow || c.streams.len() > 3 {
+			t.Errorf("%d bytes and %d streams are kept", c.unread, c.streams.len())
 		}
 		for _, s := range open {
 			s.Close()

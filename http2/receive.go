@@ -143,7 +143,7 @@ func (c *Conn) takeSettings(h FrameHeader, p []byte) error {
 			// (RFC 7541 4.2).
 			c.peerTable = c.peerTable || v < headerTable
 		case SettingInitialWindowSize:
-			for _, s := range c.streams {
+			for s := range c.streams.all() {
 				if !s.send.resize(c.peerWindow, v) {
 					return &ConnError{CodeFlowControl, "SETTINGS_INITIAL_WINDOW_SIZE overflows a window"}
 				}
@@ -201,7 +201,7 @@ func (c *Conn) takeWindowUpdate(h FrameHeader, p []byte) error {
 			return &ConnError{CodeFlowControl, "the connection's window overflows"}
 		}
 		c.roomMade()
-	} else if s := c.streams[h.Stream]; s != nil {
+	} else if s := c.streams.get(h.Stream); s != nil {
 		if !s.send.add(n) {
 			return &StreamError{CodeFlowControl, "the stream's window overflows"}
 		}
@@ -229,18 +229,18 @@ func (c *Conn) takeReset(h FrameHeader, p []byte) error {
 	if h.Stream > c.last || h.Stream%2 == 0 {
 		return &ConnError{CodeProtocol, "RST_STREAM on a stream that nobody has opened"}
 	}
-	s := c.streams[h.Stream]
+	s := c.streams.get(h.Stream)
 	if s == nil {
 		return nil
 	}
 	switch {
 	case !c.server && code == CodeRefusedStream:
-		s.err = ErrUnprocessed
+		s.fail(ErrUnprocessed)
 	case !c.server && code == CodeNo && s.headDone && s.remoteEnd:
 		// The reply is whole, and the rest of the request is not wanted (8.1).
 		s.unwanted = true
 	case s.err == nil:
-		s.err = ResetError{code, true}
+		s.fail(ResetError{code, true})
 	}
 	c.remove(s)
 	s.readable.signal()
@@ -256,9 +256,9 @@ func (c *Conn) takeReset(h FrameHeader, p []byte) error {
 func (c *Conn) takeGoAway(h FrameHeader, p []byte) error {
 	last, _, _ := ParseGoAway(p)
 	c.refused = true
-	for id, s := range c.streams {
-		if !c.server && id > last {
-			s.err = ErrUnprocessed
+	for s := range c.streams.all() {
+		if !c.server && s.id > last {
+			s.fail(ErrUnprocessed)
 			c.remove(s)
 			s.readable.signal()
 			s.writable.signal()
@@ -275,9 +275,9 @@ func (c *Conn) resetLocked(id uint32, code ErrCode) {
 	}
 	c.resets[c.resetAt] = id
 	c.resetAt = (c.resetAt + 1) % len(c.resets)
-	if s := c.streams[id]; s != nil {
+	if s := c.streams.get(id); s != nil {
 		if s.err == nil {
-			s.err = ResetError{code, false}
+			s.fail(ResetError{code, false})
 		}
 		c.remove(s)
 		s.readable.signal()
@@ -298,14 +298,14 @@ func (c *Conn) wasReset(id uint32) bool {
 
 // list has frames find a stream by its number.
 func (c *Conn) list(s *Stream) {
-	c.streams[s.id] = s
+	c.streams.add(s)
 	s.listed = true
 }
 
 // remove forgets a stream whose both ends are done with it.
 func (c *Conn) remove(s *Stream) {
 	if s.listed {
-		delete(c.streams, s.id)
+		c.streams.remove(s)
 		s.listed = false
 	}
 }

@@ -12,7 +12,7 @@ func (c *Conn) takeData(h FrameHeader, p []byte) error {
 		return &ConnError{CodeFlowControl, "more than the connection's window"}
 	}
 	end := h.Flags.Has(FlagEndStream)
-	s := c.streams[h.Stream]
+	s := c.streams.get(h.Stream)
 	if s == nil || s.remoteEnd || s.err != nil {
 		c.grant(len(p))
 		switch {
@@ -102,7 +102,7 @@ func (c *Conn) measure(n int) {
 // applies to those that there are, too (RFC 9113 6.9.2).
 func (c *Conn) enlarge(window uint32) {
 	c.setWindow(window)
-	for _, s := range c.streams {
+	for s := range c.streams.all() {
 		s.recv.widen(window)
 	}
 	c.window = window
@@ -135,7 +135,7 @@ func (c *Conn) acknowledged() {
 		return
 	}
 	c.window = uint32(c.options.Window)
-	for _, s := range c.streams {
+	for s := range c.streams.all() {
 		s.recv.narrow(c.window)
 		c.grantStream(s, 0)
 	}

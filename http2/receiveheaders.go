@@ -67,7 +67,7 @@ func (c *Conn) takeBlock(id uint32, block []byte) error {
 	if c.server && id > c.last && fault == nil {
 		return c.open(id, block)
 	}
-	s := c.streams[id]
+	s := c.streams.get(id)
 	if s == nil || s.remoteEnd || s.err != nil || fault != nil {
 		if _, _, err := c.decoder.Decode(block, nil, nil, 0); err != nil && !errors.Is(err, errHeaderListTooLarge) {
 			return err

@@ -3,6 +3,7 @@ package http2
 import (
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"isthmus/http1"
@@ -37,9 +38,11 @@ type Stream struct {
 	opened    time.Time // a client's stream: when its head came
 	replied   bool      // something has been sent
 	unwanted  bool      // the server wants no more of the request
-	err       error     // why it is over before its time
+	err       error     // why it is over before its time; set by fail
 	stopRead  bool      // see Interrupt
 	stopWrite bool
+
+	failed atomic.Bool // err is set, for who looks without conn.mu
 
 	readable, writable waiter
 }
@@ -201,9 +204,18 @@ func (s *Stream) LookOut(limit time.Time) error {
 
 // Err returns why the stream is over before its time; nil while it is not.
 func (s *Stream) Err() error {
+	if !s.failed.Load() {
+		return nil
+	}
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
 	return s.err
+}
+
+// fail notes why the stream is over before its time. The caller holds conn.mu.
+func (s *Stream) fail(err error) {
+	s.err = err
+	s.failed.Store(true)
 }
 
 // Interrupt ends a wait for something to read under way, or the next one.

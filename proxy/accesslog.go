@@ -208,10 +208,10 @@ func (x *exchange) keepTrailers(list []http1.Field) {
 }
 
 func (x *exchange) keepFields(h *http1.Header) {
-	log := x.conn.proxy.options.AccessLog
-	if log == nil {
+	if x.table.logging[x.conn.kind] == nil {
 		return
 	}
+	log := x.conn.proxy.options.AccessLog
 	fields, kept := x.replyKept.Fields, x.kept
 	for _, name := range log.Format().ReplyFields() {
 		v, ok := h.Lookup(name)

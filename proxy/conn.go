@@ -201,7 +201,7 @@ func (c *conn) exchange(x *exchange) bool {
 	if c.kind == inbound && x.isProbe() {
 		x.serveProbe()
 	} else {
-		x.serve()
+		x.serve(now())
 	}
 	c.last = x.clock
 	if c.aborted {

@@ -92,11 +92,11 @@ type exchange struct {
 }
 
 // serve carries one exchange over the connection. It returns when the reply is
-// out, or when there can be none. The request's head has been read.
-func (x *exchange) serve() {
+// out, or when there can be none. The request's head has been read, and came at
+// start.
+func (x *exchange) serve(start instant) {
 	defer x.record()
-	x.start = now()
-	x.clock = x.start
+	x.start, x.clock = start, start
 	x.table = x.conn.proxy.table.Load()
 	if x.table.trial != nil {
 		x.pin(x.table.trial)

@@ -83,16 +83,17 @@ func (c *conn) readFrames(h *http2.Conn, flushed <-chan struct{}) error {
 	leaving := instant(0)
 	for {
 		if c.in.len() > 0 {
+			came := now()
 			n, err := h.Receive(c.in.bytes())
 			c.in.r += n
 			for s := h.Next(); s != nil; s = h.Next() {
-				c.proxy.workers.serve(job{c.client, c.stream, s})
+				c.proxy.workers.serve(job{c.client, c.stream, s, came})
 			}
 			if err != nil {
 				return err
 			}
 			if n > 0 {
-				begun = now()
+				begun = came
 			}
 		}
 		idle := h.Idle()

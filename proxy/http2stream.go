@@ -124,14 +124,21 @@ func (s *stream) writeBody(p []byte, last bool, t instant) error {
 // flushStream is flush for a client of HTTP/2: the head as HEADERS, what is
 // behind it as DATA.
 func (x *exchange) flushStream(end bool) Kind {
-	s, limit := x.conn.h2, x.conn.writeLimit(x.clock)
-	var err error
-	if x.replying {
-		err = s.Write(x.out, end, limit)
-	} else {
-		x.replying = true
-		err = s.Send(x.out[:x.headLen], x.out[x.headLen:], end, limit)
+	if !x.replying {
+		return x.beginStream(x.out[x.headLen:], end)
 	}
+	err := x.conn.h2.Write(x.out, end, x.conn.writeLimit(x.clock))
+	x.out = x.out[:0]
+	if err != nil {
+		return ClientGone
+	}
+	return NoError
+}
+
+// beginStream sends the head of the reply, and the beginning of its body.
+func (x *exchange) beginStream(body []byte, end bool) Kind {
+	x.replying = true
+	err := x.conn.h2.Send(x.out[:x.headLen], body, end, x.conn.writeLimit(x.clock))
 	x.out = x.out[:0]
 	if err != nil {
 		return ClientGone

@@ -216,6 +216,16 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 	return kind
 }
 
+// flushWith sends the head of the reply with the beginning of its body. HTTP/1.1
+// wants to have both in one piece, for one write.
+func (x *exchange) flushWith(body []byte, end bool) Kind {
+	if x.conn.h2 != nil {
+		return x.beginStream(body, end)
+	}
+	x.out = append(x.out, body...)
+	return x.flush(end)
+}
+
 // flush writes out what has been built. end says that the reply ends with it,
 // which HTTP/2 wants to know.
 func (x *exchange) flush(end bool) Kind {

@@ -8,11 +8,11 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 	left := x.res.ContentLength
 	n := min(int64(c.in.len()), left)
 	x.tally.replyBody += n
-	x.countTold(c.in.data[c.in.r : c.in.r+int(n)])
-	x.out = append(x.out, c.in.data[c.in.r:c.in.r+int(n)]...)
+	begins := c.in.data[c.in.r : c.in.r+int(n)]
+	x.countTold(begins)
 	c.in.r += int(n)
 	left -= n
-	if kind := x.flush(left == 0); kind != NoError {
+	if kind := x.flushWith(begins, left == 0); kind != NoError {
 		return kind
 	}
 	if left > spliceFrom && x.dialect == notGRPC && c.plain() && x.conn.plain() {

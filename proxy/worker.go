@@ -37,6 +37,7 @@ type job struct {
 	client *client
 	under  *stream
 	h2     *http2.Stream
+	came   instant
 }
 
 // serve has a worker serve a stream, unless there is none and no memory for one more.
@@ -133,7 +134,7 @@ func (w *worker) serve() (broken bool) {
 	} else if c.kind == inbound && x.isProbe() {
 		x.serveProbe()
 	} else {
-		x.serve()
+		x.serve(j.came)
 	}
 	x.reset()
 	if c.aborted {

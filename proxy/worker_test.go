@@ -35,7 +35,7 @@ func TestWorker_Panic(t *testing.T) {
 	var log bytes.Buffer
 	c := &client{proxy: &Proxy{log: slog.New(slog.NewTextHandler(&log, nil))}, listener: &listener{}, patience: &patience{}}
 	p := &workers{}
-	w := &worker{of: p, next: make(chan struct{}, 1), job: job{c, &stream{}, h.Next()}}
+	w := &worker{of: p, next: make(chan struct{}, 1), job: job{c, &stream{}, h.Next(), now()}}
 	w.conn.stream = &stream{}
 	p.busy = 1
 	w.next <- struct{}{}
