@@ -188,7 +188,7 @@ func (p *Proxy) lookAtMemory() {
 	o.refusing.Store(is)
 	switch {
 	case is != refuseNothing && was == refuseNothing:
-		p.log.Warn("requests are refused: the proxy holds too much memory", "held", held, "limit", o.bounds.Memory)
+		p.log.Warn("requests are refused: the proxy holds four fifths of its memory: raise the limit of the container or overload.memory, or run more replicas", "held", held, "limit", o.bounds.Memory)
 	case is == refuseNothing && was != refuseNothing:
 		p.log.Info("requests are served again", "held", held)
 	}
