@@ -83,8 +83,8 @@ type Overload struct {
 	Connections int `yaml:"connections"` // 0: half of the files that may be open
 }
 
-// leastMemory is what an idle proxy holds, and room for some requests.
-const leastMemory = 32 << 20
+// leastMemory is what a proxy needs, and room for some requests; see proxy.LeastMemory.
+const leastMemory = 48 << 20
 
 // Bytes returns Memory in bytes; 0 if it is not said.
 func (o Overload) Bytes() (int64, error) {
@@ -96,7 +96,7 @@ func (o Overload) Bytes() (int64, error) {
 	case err != nil:
 		return 0, fmt.Errorf("%q must be a quantity of bytes such as 512Mi", o.Memory)
 	case q.Value() < leastMemory:
-		return 0, fmt.Errorf("%q is too little: the proxy needs 32Mi by itself", o.Memory)
+		return 0, fmt.Errorf("%q is too little: write 48Mi or more", o.Memory)
 	}
 	return q.Value(), nil
 }

@@ -88,7 +88,7 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 		{"drain:\n  timeout: 30", ":2: drain.timeout: must be a duration such as 5s, 30ms or 1h, not 30: write 30s, if seconds are meant"},
 		{"tracing: {sampling: 10%}", `:1: tracing.sampling: must be a number, not "10%"`},
 		{"\noverload: {memory: much}", `:2: overload.memory: "much" must be a quantity of bytes such as 512Mi`},
-		{"overload: {memory: 1Mi}", `:1: overload.memory: "1Mi" is too little: the proxy needs 32Mi by itself`},
+		{"overload: {memory: 1Mi}", `:1: overload.memory: "1Mi" is too little: write 48Mi or more`},
 		{"overload: {connections: -1}", ":1: overload.connections: must not be negative"},
 		{"numTrustedProxies: one", `:1: numTrustedProxies: must be a whole number, not "one"`},
 		{"probes: {allowExec: 1}", ":1: probes.allowExec: must be true or false, not 1"},

@@ -18,9 +18,9 @@ const (
 )
 
 var (
-	smallBuffers = sync.Pool{New: func() any { return new([smallBufferSize]byte) }}
-	buffers      = sync.Pool{New: func() any { return new([bufferSize]byte) }}
-	largeBuffers = sync.Pool{New: func() any { return new([largeBufferSize]byte) }}
+	smallBuffers = sync.Pool{New: func() any { made.Add(smallBufferSize); return new([smallBufferSize]byte) }}
+	buffers      = sync.Pool{New: func() any { made.Add(bufferSize); return new([bufferSize]byte) }}
+	largeBuffers = sync.Pool{New: func() any { made.Add(largeBufferSize); return new([largeBufferSize]byte) }}
 )
 
 // buffer is bytes read and not yet consumed: data[r:w]. Its memory is borrowed

@@ -107,7 +107,7 @@ func (x *exchange) serve(start instant) {
 	}
 	x.readDialect()
 
-	err := x.conn.proxy.overload.judge()
+	err := x.conn.proxy.judge()
 	if err == NoError && x.req.Upgrade != nil {
 		err = x.readUpgrade()
 	}

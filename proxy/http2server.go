@@ -57,6 +57,7 @@ func (c *conn) serveHTTP2() {
 	}
 	c.keepShort()
 	h := http2.NewServer(o)
+	made.Add(http2Made)
 	c.shared.Store(true)
 	c.local() // which its streams ask for
 	c.large = true

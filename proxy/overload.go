@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"math"
 	"runtime"
 	"runtime/metrics"
 	"slices"
@@ -17,16 +18,23 @@ import (
 // Overload bounds what all clients together may take of this process. A zero field
 // is no bound.
 type Overload struct {
-	// Memory is how many bytes the process may have: the container's limit, as a
-	// rule. When four fifths of it are held, requests are refused; when nine tenths
-	// are, new connections as well. A quarter is for bodies over HTTP/2 that wait to
-	// be read; see [http2.Budget].
+	// Memory is how many bytes requests may hold, and what serves them: what the
+	// process may have (see [MemoryFor]). When four fifths of it are held, requests
+	// are refused; when nine tenths are, new connections as well. A quarter is for
+	// bodies over HTTP/2 that wait to be read; see [http2.Budget].
 	Memory int64
 
 	// Connections is how many connections clients may have open. One more takes the
 	// place of one that is idle, or is closed.
 	Connections int
 }
+
+// LeastMemory is how much a process has to have for bounds to make sense.
+const LeastMemory = 48 << 20
+
+// MemoryFor returns what Overload.Memory is for a process that may have so many bytes:
+// 16 MiB are the binary's, and the kernel's for sockets.
+func MemoryFor(process int64) int64 { return process - 16<<20 }
 
 // What is refused, as by Envoy's actions stop_accepting_requests and
 // stop_accepting_connections.
@@ -36,12 +44,31 @@ const (
 	refuseConnections
 )
 
-// memoryInterval is how often it is looked how much memory is held, and crowdStep
-// after how many workers and connections more besides, by whoever makes them: a burst
-// fills a small container sooner than another goroutine has its turn.
+// memoryInterval is how often it is looked how much memory is held. A burst fills a
+// small container sooner than whoever looks has his turn: whoever takes a connection or
+// a request looks, too, when what was made has grown by a 64th of the memory.
 const (
 	memoryInterval = 100 * time.Millisecond
-	crowdStep      = 64
+	lookSteps      = 64
+)
+
+// made is how many bytes have been made, rather than taken from a pool, for what
+// requests hold. It only says when to look; it is the process's, as the pools are.
+var made atomic.Int64
+
+// What there is no pool for, about: with a goroutine's stack, and for a connection of
+// HTTP/2 with what is to be sent to a client that does not read.
+const (
+	connMade  = 8 << 10
+	http2Made = 64 << 10
+)
+
+// A request over HTTP/2 that waits for its upstream holds workerMemory, and the process
+// idleMemory without any. A burst of requests has its workers made before these have
+// begun to fill their memory, so it is their number that is bounded.
+const (
+	workerMemory = 16 << 10
+	idleMemory   = 12 << 20
 )
 
 // collectInterval is how often at the most garbage is collected while requests are
@@ -53,13 +80,17 @@ type overload struct {
 	bounds Overload
 	bodies *http2.Budget // nil: no bound
 
-	refusing atomic.Int32 // one of the above
-	open     atomic.Int64 // connections of clients
+	refusal atomic.Int32 // one of the above
+	open    atomic.Int64 // connections of clients
 
-	grown atomic.Uint64 // how often grow was called
+	workers int // that there may be
 
-	mu    sync.Mutex // guards meter, and changes of refusing
+	step   int64        // of made, from one look to the next
+	looked atomic.Int64 // made at the last look
+
+	mu    sync.Mutex // guards what is below, and changes of refusal
 	meter *memoryMeter
+	held  int64 // at the last look
 
 	requests, conns, idle atomic.Uint64 // refused, and ended to make room
 
@@ -69,7 +100,10 @@ type overload struct {
 func (o *overload) init(bounds Overload) {
 	o.bounds, o.meter = bounds, newMemoryMeter()
 	o.warnings = rate.NewLimiter(rate.Every(10*time.Second), 1)
+	o.step, o.workers = math.MaxInt64, math.MaxInt
 	if bounds.Memory > 0 {
+		o.step = bounds.Memory / lookSteps
+		o.workers = max(int(bounds.Memory/5*4-idleMemory)/workerMemory, edgeStreams)
 		o.bodies = http2.NewBudget(int(bounds.Memory / 4))
 	}
 }
@@ -103,19 +137,29 @@ func (o *overload) refuseStream(s *http2.Stream, kind listenerKind) {
 }
 
 // judge says whether a request may be served at all.
-func (o *overload) judge() Kind {
-	if o.refusing.Load() == refuseNothing {
+func (p *Proxy) judge() Kind {
+	if p.refusing() == refuseNothing {
 		return NoError
 	}
-	return o.refuse()
+	return p.overload.refuse()
+}
+
+// refusing says what is refused.
+func (p *Proxy) refusing() int32 {
+	o := &p.overload
+	if made.Load()-o.looked.Load() >= o.step {
+		p.lookAtMemory()
+	}
+	return o.refusal.Load()
 }
 
 // takesConn reports whether a listener may take one more connection, and counts it.
 func (p *Proxy) takesConn(l *listener) bool {
 	o := &p.overload
 	full := o.bounds.Connections > 0 && o.open.Load() >= int64(o.bounds.Connections)
-	if p.grow() < refuseConnections && (!full || p.makeRoom(l)) {
+	if p.refusing() < refuseConnections && (!full || p.makeRoom(l)) {
 		o.open.Add(1)
+		made.Add(connMade)
 		return true
 	}
 	o.conns.Add(1)
@@ -164,16 +208,6 @@ func (l *listener) endIdle() bool {
 	return false
 }
 
-// grow is called for each worker, or connection, more than there were. It reports
-// what is refused.
-func (p *Proxy) grow() int32 {
-	o := &p.overload
-	if o.bounds.Memory > 0 && o.grown.Add(1)%crowdStep == 0 {
-		p.lookAtMemory()
-	}
-	return o.refusing.Load()
-}
-
 // lookAtMemory finds out how much is held, and has requests refused before that is too
 // much.
 func (p *Proxy) lookAtMemory() {
@@ -182,25 +216,33 @@ func (p *Proxy) lookAtMemory() {
 		return // somebody looks
 	}
 	defer o.mu.Unlock()
-	held := o.meter.held()
-	was := o.refusing.Load()
-	is := whatToRefuse(was, held, o.bounds.Memory)
-	o.refusing.Store(is)
-	switch {
-	case is != refuseNothing && was == refuseNothing:
-		p.log.Warn("requests are refused: the proxy holds four fifths of its memory: raise the limit of the container or overload.memory, or run more replicas", "held", held, "limit", o.bounds.Memory)
-	case is == refuseNothing && was != refuseNothing:
-		p.log.Info("requests are served again", "held", held)
-	}
+	o.looked.Store(made.Load())
+	o.held = o.meter.held()
+	o.refusal.Store(whatToRefuse(o.refusal.Load(), o.held, o.bounds.Memory))
 }
 
-// watchMemory looks at it all the time. New starts it, Close ends it.
+// watchMemory looks at it all the time, and tells the log. New starts it, Close ends
+// it.
 func (p *Proxy) watchMemory() {
+	o := &p.overload
 	tick := time.NewTicker(memoryInterval)
 	defer tick.Stop()
-	for collected := instant(0); ; {
+	told, seen, collected := false, uint64(0), instant(0)
+	for {
 		p.lookAtMemory()
-		if p.overload.refusing.Load() != refuseNothing && now() > collected+collectInterval {
+		o.mu.Lock()
+		is, held := o.refusal.Load(), o.held
+		o.mu.Unlock()
+		n := o.requests.Load()
+		refuses := is != refuseNothing || n != seen
+		switch {
+		case refuses && !told:
+			p.log.Warn("requests are refused: they hold four fifths of the memory, or would; raise the limit of the container or overload.memory, or run more replicas", "held", held, "limit", o.bounds.Memory)
+		case !refuses && told:
+			p.log.Info("requests are served again", "held", held, "refused", n)
+		}
+		told, seen = refuses, n
+		if is != refuseNothing && now() > collected+collectInterval {
 			p.workers.trim()
 			runtime.GC()
 			collected = now()
@@ -247,7 +289,7 @@ func (m *memoryMeter) held() int64 {
 func (p *Proxy) Overload() telemetry.OverloadState {
 	o := &p.overload
 	s := telemetry.OverloadState{
-		Memory: newMemoryMeter().held(), MemoryLimit: o.bounds.Memory, Refusing: int(o.refusing.Load()),
+		Memory: newMemoryMeter().held(), MemoryLimit: o.bounds.Memory, Refusing: int(o.refusal.Load()),
 		Connections: int(o.open.Load()), ConnectionsLimit: o.bounds.Connections,
 		Requests: o.requests.Load(), Refused: o.conns.Load(), Ended: o.idle.Load(),
 	}

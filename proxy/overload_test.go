@@ -57,7 +57,7 @@ func TestOverload_Requests(t *testing.T) {
 	if res, err := h2Client(t, p, "outbound").Get("http://nobody.test/"); err != nil || res.StatusCode != 404 { // by a worker that then waits
 		t.Fatal(res, err)
 	}
-	p.overload.refusing.Store(refuseRequests)
+	p.overload.refusal.Store(refuseRequests)
 	for _, c := range []struct {
 		name   string
 		client *http.Client
@@ -101,7 +101,7 @@ func TestOverload_Requests(t *testing.T) {
 // refused before there is one, and the connection goes on.
 func TestOverload_NoWorker(t *testing.T) {
 	p := serve(t, Options{}, entry("s.test", replying(t, okReply).address))
-	p.overload.refusing.Store(refuseRequests)
+	p.overload.refusal.Store(refuseRequests)
 	r := dialRaw(t, p.address("outbound"))
 	for id := uint32(1); id < 6; id += 2 {
 		r.ask(id, id == 1) // the others have bodies that do not come
@@ -114,7 +114,7 @@ func TestOverload_NoWorker(t *testing.T) {
 	if n, s := p.workers.underWay(), p.Overload(); n != 0 || s.Requests != 3 {
 		t.Errorf("%d workers are busy; %+v", n, s)
 	}
-	p.overload.refusing.Store(refuseNothing)
+	p.overload.refusal.Store(refuseNothing)
 	r.ask(7, true)
 	if got := r.status(7); got != "200" {
 		t.Errorf("in the end %q", got)

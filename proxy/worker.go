@@ -18,6 +18,7 @@ type workers struct {
 	mu     sync.Mutex // guards what is below
 	idle   []*worker
 	busy   int // how many do not
+	count  int // of all
 	least  int // how few have waited since the last trim
 	closed bool
 }
@@ -43,28 +44,27 @@ type job struct {
 // serve has a worker serve a stream, unless there is none and no memory for one more.
 // It does not wait.
 func (p *workers) serve(j job) {
+	proxy := j.client.proxy
 	p.mu.Lock()
-	p.busy++
 	var w *worker
 	if n := len(p.idle); n > 0 {
 		w = p.idle[n-1]
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.least = min(p.least, n-1)
-	}
-	p.mu.Unlock()
-	if w == nil {
-		if proxy := j.client.proxy; proxy.grow() != refuseNothing {
-			proxy.overload.refuseStream(j.h2, j.client.kind)
-			p.mu.Lock()
-			p.busy--
-			p.mu.Unlock()
-			return
-		}
+	} else if p.count < proxy.overload.workers && proxy.refusing() == refuseNothing {
+		made.Add(workerMemory)
+		p.count++
 		w = &worker{of: p, next: make(chan struct{}, 1)}
 		w.conn.stream = &stream{}
 		go w.run()
+	} else {
+		p.mu.Unlock()
+		proxy.overload.refuseStream(j.h2, j.client.kind)
+		return
 	}
+	p.busy++
+	p.mu.Unlock()
 	w.job = j
 	w.next <- struct{}{}
 }
@@ -77,7 +77,9 @@ func (w *worker) run() {
 		w.of.mu.Lock()
 		w.of.busy--
 		last := w.of.closed || broken
-		if !last {
+		if last {
+			w.of.count--
+		} else {
 			w.of.idle = append(w.of.idle, w)
 		}
 		w.of.mu.Unlock()
@@ -103,6 +105,7 @@ func (p *workers) trim() {
 	for _, w := range p.idle[:n] {
 		close(w.next)
 	}
+	p.count -= n
 	p.idle = slices.Delete(p.idle, 0, n) // which lets go of them
 	p.least = len(p.idle)
 }

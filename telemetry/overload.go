@@ -15,7 +15,7 @@ type OverloadState struct {
 
 var (
 	heldDesc        = prometheus.NewDesc("isthmus_memory_held_bytes", "Memory in use, without garbage.", nil, nil)
-	heldLimitDesc   = prometheus.NewDesc("isthmus_memory_limit_bytes", "overload.memory, or the container's limit.", nil, nil)
+	heldLimitDesc   = prometheus.NewDesc("isthmus_memory_limit_bytes", "What requests, and what serves them, may hold: overload.memory, or the container's limit, less 16 MiB.", nil, nil)
 	refusingDesc    = prometheus.NewDesc("isthmus_overload_refusing", "For want of memory, refused now: 0 nothing, 1 requests, 2 new connections as well.", nil, nil)
 	clientsDesc     = prometheus.NewDesc("isthmus_client_connections", "Connections of clients that are open.", nil, nil)
 	clientLimitDesc = prometheus.NewDesc("isthmus_client_connections_limit", "overload.connections.", nil, nil)

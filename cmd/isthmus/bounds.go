@@ -21,14 +21,21 @@ func bounds(o config.Overload, log *slog.Logger) (proxy.Overload, error) {
 		// Each may need one to an endpoint.
 		out.Connections = int(min(files/2, math.MaxInt32))
 	}
-	var err error
-	if out.Memory, err = o.Bytes(); err != nil {
+	process, err := o.Bytes()
+	if err != nil {
 		return out, err
 	}
-	if out.Memory == 0 {
-		out.Memory = memoryLimit(log)
+	if process == 0 {
+		process = memoryLimit(log)
 	}
-	if out.Memory > 0 && debug.SetMemoryLimit(-1) == math.MaxInt64 { // unless GOMEMLIMIT is set
+	if process < proxy.LeastMemory {
+		if process > 0 {
+			log.Warn("the container has too little memory for requests to be refused before it is gone; give it 48Mi at least", "limit", process)
+		}
+		return out, nil
+	}
+	out.Memory = proxy.MemoryFor(process)
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // unless GOMEMLIMIT is set
 		// Garbage shall not be what has requests refused: that begins at four fifths.
 		debug.SetMemoryLimit(out.Memory / 10 * 7)
 	}
