@@ -72,6 +72,7 @@ func newRunCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			forgetStart()
 			fmt.Fprintf(cmd.ErrOrStderr(), "isthmus ready: %s\n", s.addresses())
 			s.wait(ctx, stop)
 			return nil
