@@ -327,6 +327,9 @@ func (x *exchange) reset() {
 	if x.pumping.continued.Load() != 0 {
 		x.pumping.continued.Store(0)
 	}
+	if x.pumping.answered.Load() {
+		x.pumping.answered.Store(false)
+	}
 	x.out, x.fields, x.tried = out, fields, tried
 }
 

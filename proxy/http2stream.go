@@ -166,12 +166,18 @@ func appendTrailers(dst []byte, trailers []http1.Field) []byte {
 	return dst
 }
 
-// requestTrailers are those of a request whose body has been read whole.
+// requestTrailers are those of a request whose body has been read whole. What
+// reads chunks knows those of another request where there are none.
 func (x *exchange) requestTrailers() []http1.Field {
-	if x.conn.h2 != nil {
+	switch {
+	case x.body.empty():
+		return nil
+	case x.conn.h2 != nil:
 		return x.conn.h2.Trailers()
+	case x.body.framing == http1.Chunked:
+		return x.requestChunks.Trailers()
 	}
-	return x.requestChunks.Trailers()
+	return nil
 }
 
 // sendStream sends the request over a stream of HTTP/2; see send.

@@ -72,10 +72,10 @@ func (x *exchange) pump(c *upstreamConn) Kind {
 			return x.endBody(c, x.requestTrailers())
 		}
 	}
-	if x.body.framing == http1.Length {
+	if x.body.framing == http1.Length && (x.conn.h2 == nil || c.h2 == nil) {
 		return x.pumpLength(c)
 	}
-	return x.pumpOpen(c)
+	return x.pumpOpen(c) // there may be trailers
 }
 
 // pumpLength sends the rest of a body of known length. Much of it is moved

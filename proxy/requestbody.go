@@ -42,8 +42,10 @@ func (b *requestBody) open(x *exchange) Kind {
 	*b = requestBody{framing: x.req.Framing, length: x.req.ContentLength, whole: true, opened: true}
 	in := &x.conn.in
 	switch {
-	case b.framing == http1.NoBody || b.framing == http1.Length && b.length == 0:
+	case b.framing == http1.NoBody:
 		return NoError
+	case b.framing == http1.Length && b.length == 0:
+		return x.awaitEnd()
 	case x.conn.patience.maxBody != 0 && b.length > x.conn.patience.maxBody:
 		return BodyTooLarge
 	case b.framing == http1.Chunked:
@@ -102,6 +104,23 @@ func (b *requestBody) openLength(x *exchange) Kind {
 	}
 	b.data = in.data[in.r : in.r+int(b.length)]
 	in.r += int(b.length)
+	return x.awaitEnd()
+}
+
+// awaitEnd waits for the end of a stream of HTTP/2 whose body has come as far as its
+// length says: there may be trailers. What has come of it stays where it is.
+func (x *exchange) awaitEnd() Kind {
+	c := x.conn
+	if c.h2 == nil {
+		return NoError
+	}
+	c.pinned = true
+	defer func() { c.pinned = false }()
+	for !c.h2.Ended() {
+		if kind := x.fillBody(nil, 0); kind != NoError && !c.ended {
+			return kind
+		}
+	}
 	return NoError
 }
 
