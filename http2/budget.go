@@ -12,6 +12,7 @@ type Budget struct {
 	told     map[*Conn]int
 	held     int
 	trimming bool
+	vain     map[*Conn]bool // looked at by trim, and no word of them since
 	resets   uint64
 }
 
@@ -20,7 +21,9 @@ type Budget struct {
 const budgetStep = 64 << 10
 
 // NewBudget makes a Budget of so many bytes.
-func NewBudget(most int) *Budget { return &Budget{most: most, told: map[*Conn]int{}} }
+func NewBudget(most int) *Budget {
+	return &Budget{most: most, told: map[*Conn]int{}, vain: map[*Conn]bool{}}
+}
 
 // State returns how many bytes lie unread, to within 64 KiB for each connection,
 // and how many streams have been reset since there were too many.
@@ -37,6 +40,7 @@ func (b *Budget) tell(c *Conn, holds int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.held += holds - b.told[c]
+	delete(b.vain, c)
 	if b.told[c] = holds; holds == 0 {
 		delete(b.told, c)
 	}
@@ -49,32 +53,38 @@ func (b *Budget) tell(c *Conn, holds int) {
 // trim resets streams until an eighth of the budget is free again, so that not
 // every frame that comes next is one too many.
 func (b *Budget) trim() {
-	for looked := map[*Conn]bool{}; ; {
-		c := b.fullest(looked)
+	for {
+		c := b.fullest()
 		if c == nil {
 			return
 		}
-		if !c.resetFullest() {
-			looked[c] = true
+		if c.resetFullest() {
+			b.mu.Lock()
+			delete(b.vain, c)
+			b.mu.Unlock()
 		}
 	}
 }
 
 // fullest returns the connection that holds most, of those that have not been
-// looked at in vain; nil: that was all, or enough.
-func (b *Budget) fullest(looked map[*Conn]bool) (fullest *Conn) {
+// looked at in vain; nil: that was all, or enough. It is taken for one of these until
+// it turns out otherwise, so that what it says meanwhile is not lost.
+func (b *Budget) fullest() (fullest *Conn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.held > b.most-b.most/8 {
 		for c, n := range b.told {
-			if !looked[c] && (fullest == nil || n > b.told[fullest]) {
+			if !b.vain[c] && (fullest == nil || n > b.told[fullest]) {
 				fullest = c
 			}
 		}
 	}
 	if fullest == nil {
 		b.trimming = false
+		clear(b.vain)
+		return nil
 	}
+	b.vain[fullest] = true
 	return fullest
 }
 
@@ -91,15 +101,33 @@ func (c *Conn) resetFullest() bool {
 	if fullest == nil {
 		return false
 	}
-	c.resetLocked(fullest.id, CodeEnhanceYourCalm)
-	n := fullest.queue.len()
-	fullest.queue.clear()
+	switch {
+	case fullest.err != nil: // it was over before
+	case fullest.localEnd && fullest.remoteEnd:
+		fullest.fail(ResetError{CodeEnhanceYourCalm, false}) // of which the peer need not know
+		fullest.readable.signal()
+	default:
+		c.resetLocked(fullest.id, CodeEnhanceYourCalm)
+	}
+	c.throwAway(fullest)
+	c.remove(fullest)
 	c.options.Budget.count()
+	return true
+}
+
+// throwAway throws away what lies unread of a body. Who finds nothing more to read
+// shall not take that for its end. The caller holds mu.
+func (c *Conn) throwAway(s *Stream) {
+	n := s.queue.len()
+	if n == 0 {
+		return
+	}
+	s.queue.clear()
+	s.remoteEnd = false
 	c.hold(-n)
 	if c.withheld > 0 && c.err == nil {
 		c.grant(0)
 	}
-	return true
 }
 
 func (b *Budget) count() {

@@ -82,6 +82,28 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// TestBudget_Whole: a body that had come whole, and was then thrown away, has no end
+// that anybody could take it for whole by.
+func TestBudget_Whole(t *testing.T) {
+	c := NewServer(Options{Budget: NewBudget(1)})
+	b := AppendSettings([]byte(Preface))
+	start := len(b)
+	b = EndHeaders(append(BeginHeaders(b), requestBlock()...), start, 1, false, maxFrame)
+	b = append(AppendDataHeader(b, 1, true, 4), "body"...)
+	if _, err := c.Receive(b); err != nil {
+		t.Fatal(err)
+	}
+	s := c.Next()
+	c.resetFullest()
+	if s.Ended() {
+		t.Error("the body has ended")
+	}
+	if n, err := s.Read(make([]byte, 9)); n != 0 || err != (ResetError{CodeEnhanceYourCalm, false}) {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+	s.Close()
+}
+
 func soon(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {

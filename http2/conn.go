@@ -57,6 +57,10 @@ const (
 	// are.
 	maxUnread = defaultMaxWindow + defaultMaxWindow/2
 
+	// maxResets is how many streams of a client's may be reset at a time whose frames
+	// are under way: as many as any of ours may have open.
+	maxResets = 256
+
 	// narrowTime is how long they stay so at least: SETTINGS all the time are a
 	// nuisance.
 	narrowTime = time.Second
@@ -123,7 +127,7 @@ type Conn struct {
 
 	introduced chan struct{} // a client's: closed when the server's first SETTINGS have come, or will not
 
-	resets  [64]uint32 // streams that we have reset of late, of which frames may be under way
+	resets  [maxResets]uint32 // streams that we have reset of late, of which frames may be under way
 	resetAt int
 
 	leaving bool   // GOAWAY went out: no stream above limit is served
@@ -241,7 +245,11 @@ func (c *Conn) end(err error) {
 		c.err = err
 	}
 	for s := range c.streams.all() {
-		if s.err == nil && !(s.remoteEnd && s.localEnd) {
+		switch {
+		case s.err != nil || s.remoteEnd && s.localEnd:
+		case s.replyWhole():
+			s.unwanted = true
+		default:
 			s.fail(c.err)
 		}
 		s.readable.signal()

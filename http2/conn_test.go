@@ -438,3 +438,74 @@ func TestConn_TakesConnect(t *testing.T) {
 		t.Errorf("of one that has gone: %v", err)
 	}
 }
+
+// TestConn_GivenUp: what is under way of streams that were given up at once is no
+// fault of the peer's, however many they are.
+func TestConn_GivenUp(t *testing.T) {
+	const streams = maxResets
+	data := func(b []byte, id uint32) []byte { return append(AppendDataHeader(b, id, false, 4), "body"...) }
+
+	client := NewClient(Options{})
+	b := AppendSettings(nil, Setting{SettingMaxConcurrentStreams, streams})
+	if _, err := client.Receive(b); err != nil {
+		t.Fatal(err)
+	}
+	var open []*Stream
+	for range streams {
+		s := client.Open(0)
+		s.Start(getBlock(), nil, true)
+		open = append(open, s)
+	}
+	for _, s := range open {
+		s.Close()
+	}
+
+	server := NewServer(Options{MaxStreams: streams})
+	b = AppendSettings([]byte(Preface))
+	for i := range uint32(streams) {
+		start := len(b)
+		b = EndHeaders(append(BeginHeaders(b), requestBlock()...), start, 2*i+1, false, maxFrame)
+	}
+	if _, err := server.Receive(b); err != nil {
+		t.Fatal(err)
+	}
+	for s := server.Next(); s != nil; s = server.Next() {
+		s.Send(AppendStatus(nil, 503), nil, true, time.Now().Add(time.Second))
+		s.Close()
+	}
+
+	for range 3 {
+		for i := range uint32(streams) {
+			if _, err := client.Receive(data(nil, 2*i+1)); err != nil {
+				t.Fatalf("client, stream %d: %v", 2*i+1, err)
+			}
+			if _, err := server.Receive(data(nil, 2*i+1)); err != nil {
+				t.Fatalf("server, stream %d: %v", 2*i+1, err)
+			}
+		}
+	}
+}
+
+// TestConn_OtherLengths: bodies of another length than was announced end the
+// connection in the end, also where that is found out by whoever serves them.
+func TestConn_OtherLengths(t *testing.T) {
+	c := NewServer(Options{})
+	b := AppendSettings([]byte(Preface))
+	for id := uint32(1); id < 1000; id += 2 {
+		start := len(b)
+		b = EndHeaders(append(BeginHeaders(b), requestBlock()...), start, id, false, maxFrame)
+		b = append(AppendDataHeader(b, id, true, 4), "body"...)
+		_, err := c.Receive(b)
+		if err != nil {
+			return
+		}
+		s := c.Next()
+		c.Next()
+		if s.ExpectLength(10) == nil {
+			t.Fatal("4 bytes are taken for 10")
+		}
+		s.Close()
+		b = AppendFrameHeader(b[:0], FrameHeader{Type: 0xbb})
+	}
+	t.Error("500 of them are no nuisance")
+}

@@ -234,15 +234,19 @@ func (c *Conn) takeReset(h FrameHeader, p []byte) error {
 		return nil
 	}
 	switch {
+	case s.err != nil || s.localEnd && s.remoteEnd:
+		return nil // it is over
+	case s.replyWhole():
+		s.unwanted = true // with NO_ERROR (8.1), and servers do so with others
 	case !c.server && code == CodeRefusedStream:
 		s.fail(ErrUnprocessed)
-	case !c.server && code == CodeNo && s.headDone && s.remoteEnd:
-		// The reply is whole, and the rest of the request is not wanted (8.1).
-		s.unwanted = true
-	case s.err == nil:
+	default:
 		s.fail(ResetError{code, true})
 	}
-	c.remove(s)
+	if c.server {
+		c.throwAway(s) // nobody needs the request any more
+	}
+	c.done(s)
 	s.readable.signal()
 	s.writable.signal()
 	if c.server && c.nuisance.addReset(c.heard.Sub(s.opened), s.replied, c.heard) {
@@ -257,9 +261,9 @@ func (c *Conn) takeGoAway(h FrameHeader, p []byte) error {
 	last, _, _ := ParseGoAway(p)
 	c.refused = true
 	for s := range c.streams.all() {
-		if !c.server && s.id > last {
+		if !c.server && s.id > last && s.err == nil && !s.replyWhole() {
 			s.fail(ErrUnprocessed)
-			c.remove(s)
+			c.done(s)
 			s.readable.signal()
 			s.writable.signal()
 		}
@@ -279,7 +283,7 @@ func (c *Conn) resetLocked(id uint32, code ErrCode) {
 		if s.err == nil {
 			s.fail(ResetError{code, false})
 		}
-		c.remove(s)
+		c.done(s)
 		s.readable.signal()
 		s.writable.signal()
 	}
@@ -302,7 +306,15 @@ func (c *Conn) list(s *Stream) {
 	s.listed = true
 }
 
-// remove forgets a stream whose both ends are done with it.
+// done forgets a stream whose both ends are done with it, unless some of its body is
+// still to be read: then Budget has to find it, until Close.
+func (c *Conn) done(s *Stream) {
+	if s.queue.len() == 0 {
+		c.remove(s)
+	}
+}
+
+// remove forgets a stream.
 func (c *Conn) remove(s *Stream) {
 	if s.listed {
 		c.streams.remove(s)

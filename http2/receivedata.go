@@ -18,8 +18,8 @@ func (c *Conn) takeData(h FrameHeader, p []byte) error {
 		switch {
 		case s == nil && h.Stream > c.last || h.Stream%2 == 0:
 			return &ConnError{CodeProtocol, "DATA on a stream that nobody has opened"}
-		case s != nil && s.err != nil || c.wasReset(h.Stream):
-			return nil // it was under way
+		case s != nil && s.err != nil, s == nil && !c.server, c.wasReset(h.Stream):
+			return nil // it was under way, which of a server's reply may be much
 		}
 		return &StreamError{CodeStreamClosed, "DATA after the end"}
 	}

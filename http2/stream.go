@@ -28,6 +28,7 @@ type Stream struct {
 	send      sendWindow
 	recv      recvWindow
 	queue     queue
+	uncounted bool  // a reply's content-length is not that of its body
 	counted   bool  // the body has a length:
 	length    int64 // what is missing of it
 	heads     []head
@@ -94,14 +95,22 @@ func (s *Stream) ExpectLength(n int64) error {
 	came := int64(s.queue.len())
 	if came > n || s.remoteEnd && came < n {
 		c.resetLocked(s.id, CodeProtocol)
+		c.nuisance.add(glitchProvoked, c.heard) // as in Fault
 		return s.err
 	}
 	s.counted, s.length = true, n-came
 	return nil
 }
 
+// Uncount says, before the head is sent, that the reply's content-length is not that
+// of its body: the request is HEAD or CONNECT (RFC 9110 8.6, 9.3.6).
+func (s *Stream) Uncount() { s.uncounted = true }
+
 // expectLength does so for a reply. The caller holds conn.mu.
 func (s *Stream) expectLength(fields []http1.Field) {
+	if s.uncounted || len(fields) == 0 || string(fields[0].Value) == "204" || string(fields[0].Value) == "304" {
+		return
+	}
 	for i := range fields {
 		if fields[i].ID == http1.ContentLength {
 			if n, ok := http1.ParseLength(fields[i].Value); ok {
@@ -211,6 +220,11 @@ func (s *Stream) Err() error {
 	defer s.conn.mu.Unlock()
 	return s.err
 }
+
+// replyWhole reports whether a reply has come whole: nothing that ends the stream then
+// takes anything of it, and all that is missing is the rest of a request that is not
+// wanted any more. The caller holds conn.mu.
+func (s *Stream) replyWhole() bool { return !s.conn.server && s.headDone && s.remoteEnd }
 
 // fail notes why the stream is over before its time. The caller holds conn.mu.
 func (s *Stream) fail(err error) {
@@ -414,7 +428,7 @@ func (s *Stream) over() {
 		if !s.tooLarge {
 			s.conn.nuisance.add(workRequest, s.conn.heard)
 		}
-		s.conn.remove(s)
+		s.conn.done(s)
 	}
 }
 
@@ -427,7 +441,7 @@ func (s *Stream) Reset(code ErrCode) {
 }
 
 func (s *Stream) reset(code ErrCode) {
-	if s.id != 0 && s.err == nil && !(s.localEnd && s.remoteEnd) {
+	if s.id != 0 && s.err == nil && !s.unwanted && !(s.localEnd && s.remoteEnd) {
 		s.conn.resetLocked(s.id, code)
 	}
 }

@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,6 +92,97 @@ func TestHTTP2_TrailersBehindLength(t *testing.T) {
 			}
 			id += 2
 		}
+	}
+}
+
+// TestHTTP2_HeadEndsLater: a reply to HEAD, or 304, may tell the length of what it
+// has not (RFC 9113 8.1.1), and end with a frame of its own; it is no fault, however
+// many there are.
+func TestHTTP2_HeadEndsLater(t *testing.T) {
+	var conns, resets atomic.Int32
+	up := framerServerOf(t, nil, func(f *http2.Framer, frame http2.Frame) {
+		switch frame := frame.(type) {
+		case *http2.HeadersFrame:
+			if frame.StreamID == 1 {
+				conns.Add(1)
+			}
+			var block bytes.Buffer
+			e := hpack.NewEncoder(&block)
+			e.WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+			e.WriteField(hpack.HeaderField{Name: "content-length", Value: "5"})
+			f.WriteHeaders(http2.HeadersFrameParam{StreamID: frame.StreamID, BlockFragment: block.Bytes(), EndHeaders: true})
+			f.WriteData(frame.StreamID, true, nil)
+		case *http2.RSTStreamFrame:
+			if frame.ErrCode != http2.ErrCodeCancel {
+				resets.Add(1)
+			}
+		}
+	})
+	p := serve(t, Options{}, overHTTP2(entry("s.test", up)))
+	c := h1Client(t, p, "outbound")
+	for i := range 400 {
+		res, err := c.Head("http://s.test/")
+		if err != nil || res.StatusCode != 200 || res.ContentLength != 5 {
+			t.Fatal(i, res, err)
+		}
+	}
+	if conns.Load() != 1 || resets.Load() > 0 {
+		t.Errorf("400 requests took %d connections, and %d resets that say that something is wrong", conns.Load(), resets.Load())
+	}
+}
+
+// TestHTTP2_WholeAndGone: a reply that has come whole is one, whatever the upstream
+// says of the rest of the request, and if its connection has ended by the time.
+func TestHTTP2_WholeAndGone(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		then func(f *http2.Framer, id uint32)
+	}{
+		{"no more", func(f *http2.Framer, id uint32) { f.WriteRSTStream(id, http2.ErrCodeNo) }},
+		{"cancelled", func(f *http2.Framer, id uint32) { f.WriteRSTStream(id, http2.ErrCodeCancel) }},
+		{"protocol error", func(f *http2.Framer, id uint32) {
+			f.WriteGoAway(id, http2.ErrCodeProtocol, nil)
+			f.WritePushPromise(http2.PushPromiseParam{StreamID: id, PromiseID: 2})
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			up := byteServer(t, func(c net.Conn) {
+				io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+				f := http2.NewFramer(c, c)
+				f.WriteSettings()
+				for {
+					frame, err := f.ReadFrame()
+					if err != nil {
+						return
+					}
+					if h, ok := frame.(*http2.HeadersFrame); ok {
+						f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true})
+						f.WriteData(h.StreamID, false, []byte("x"))
+						time.Sleep(10 * time.Millisecond)
+						var all bytes.Buffer // which comes at once
+						g := http2.NewFramer(&all, nil)
+						g.WriteData(h.StreamID, true, nil)
+						tt.then(g, h.StreamID)
+						c.Write(all.Bytes())
+					}
+				}
+			})
+			p := serve(t, Options{}, overHTTP2(entry("s.test", up)))
+			for i := range 30 {
+				r := dialRaw(t, p.address("outbound"))
+				r.ask(1, false, "bare", ":method", "POST", ":scheme", "http", ":authority", "s.test", ":path", "/")
+				r.WriteData(1, false, []byte("x"))
+				if got := r.status(1); got != "200" {
+					t.Fatal(i, got)
+				}
+				if f := r.until(func(f http2.Frame) bool {
+					return f.Header().StreamID == 1 && (f.Header().Type == http2.FrameRSTStream || f.Header().Flags.Has(http2.FlagDataEndStream))
+				}); f == nil || f.Header().Type == http2.FrameRSTStream {
+					t.Fatalf("%d: the reply ended with %v", i, f)
+				}
+				r.conn.Close()
+			}
+		})
 	}
 }
 

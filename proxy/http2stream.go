@@ -197,6 +197,9 @@ func (x *exchange) sendStream(c *upstreamConn) Kind {
 			return BadRequest
 		}
 	}
+	if x.upgrade.protocol != nil || string(x.req.Method) == "HEAD" {
+		c.h2.Uncount()
+	}
 	n, err := c.h2.Start(x.out, data, whole && len(trailers) == 0 && x.upgrade.protocol == nil)
 	switch {
 	case errors.Is(err, http2.ErrUnprocessed):
