@@ -38,6 +38,9 @@ func memberTexts(b []byte, m *Member) []byte {
 		if !d.Ready {
 			b = texts(b, "not ready")
 		}
+		if d.Shed != "" {
+			b = texts(b, "sheds load")
+		}
 	}
 	return b
 }

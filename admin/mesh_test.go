@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"isthmus/telemetry"
 )
 
 // world is a proxy in a mesh as a test wants it.
@@ -146,6 +148,16 @@ func TestLook_Problems(t *testing.T) {
 		{"a member is silent", func(w *world) { w.members[2].Digest = nil }, nil},
 		{"others' files refused", func(w *world) { w.members[1].Digest.Refused, w.members[2].Digest.Refused = true, true }, []string{"warning: 2 proxies cannot use the files as they are now: c1/n/b, c2/n/c"}},
 		{"another not ready", func(w *world) { w.members[1].Digest.Ready = false }, []string{"warning: 1 proxy not ready: c1/n/b"}},
+		{"own memory taken", func(w *world) { w.own.Shed = telemetry.ShedRequest }, []string{"critical: requests are refused for want of memory by 1 proxy: c1/n/a"}},
+		{"others are overloaded", func(w *world) {
+			w.members[1].Digest.Shed, w.members[2].Digest.Shed = telemetry.ShedConnection, telemetry.ShedConnection
+			w.own.Shed = telemetry.ShedIdleConnection
+		}, []string{
+			"critical: new connections of clients are refused at their limit by 2 proxies: c1/n/b, c2/n/c",
+			"warning: idle connections of clients are ended at their limit by 1 proxy: c1/n/a",
+		}},
+		{"bodies that nobody reads", func(w *world) { w.members[1].Digest.Shed = telemetry.ShedStream }, []string{"warning: requests whose bodies nobody reads are reset for want of memory by 1 proxy: c1/n/b"}},
+		{"what a later version tells", func(w *world) { w.members[1].Digest.Shed = "sleep" }, nil},
 		{"another's certificate", func(w *world) { w.members[1].Digest.CertificateEnds = time.Now().Add(-time.Hour).Unix() }, []string{"critical: the certificate of c1/n/b ends in 0s"}},
 		{"a limit", func(w *world) { w.limits = []Limit{{Name: "l"}, {Name: "m", State: "its service does not answer"}} }, []string{"warning: the limit m: its service does not answer"}},
 		{"own certificates", func(w *world) {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"isthmus/telemetry"
 )
 
 // Problem is one thing that an operator should know at once.
@@ -158,10 +160,23 @@ func serviceProblems(services []Service, add func(severity, page, search, format
 	}
 }
 
+// shedding is how it is told what proxies refuse or end since their clients take too
+// much.
+var shedding = []struct {
+	what           telemetry.Shed
+	severity, text string
+}{
+	{telemetry.ShedRequest, critical, "requests are refused for want of memory"},
+	{telemetry.ShedConnection, critical, "new connections of clients are refused at their limit"},
+	{telemetry.ShedStream, warning, "requests whose bodies nobody reads are reset for want of memory"},
+	{telemetry.ShedIdleConnection, warning, "idle connections of clients are ended at their limit"},
+}
+
 // memberProblems says what ails proxies, many of one ailment in one line.
 func memberProblems(own string, members []Member, add func(severity, page, search, format string, args ...any)) {
 	dead := map[string][]string{} // by cluster
 	var refused, notReady []string
+	sheds := map[telemetry.Shed][]string{}
 	lives := map[string]bool{}
 	for _, m := range members {
 		switch d := m.Digest; {
@@ -177,6 +192,9 @@ func memberProblems(own string, members []Member, add func(severity, page, searc
 			notReady = append(notReady, m.Name)
 		}
 		lives[m.Cluster] = true
+		if d := m.Digest; d != nil && d.Shed != "" {
+			sheds[d.Shed] = append(sheds[d.Shed], m.Name)
+		}
 		if d := m.Digest; d != nil && d.CertificateEnds != 0 && m.Name != own {
 			if left := time.Until(time.Unix(d.CertificateEnds, 0)); left < endsSoon {
 				add(bySoon(left), "members", m.Name, "the certificate of %s ends in %s", m.Name, age(max(0, left.Seconds())))
@@ -189,6 +207,11 @@ func memberProblems(own string, members []Member, add func(severity, page, searc
 			continue
 		}
 		add(warning, "members", "dead", "%s of %s died: %s", count(len(names), "proxy"), cluster, some(names))
+	}
+	for _, s := range shedding {
+		if names := sheds[s.what]; len(names) > 0 {
+			add(s.severity, "members", cmp.Or(only(names), "sheds load"), s.text+" by %s: %s", count(len(names), "proxy"), some(names))
+		}
 	}
 	if len(refused) > 0 {
 		add(warning, "members", cmp.Or(only(refused), "refused"), "%s cannot use the files as they are now: %s", count(len(refused), "proxy"), some(refused))

@@ -1,6 +1,10 @@
 package admin
 
-import "time"
+import (
+	"time"
+
+	"isthmus/telemetry"
+)
 
 // Traffic is how requests go now: over the last ten seconds.
 type Traffic struct {
@@ -51,13 +55,14 @@ type Flow struct {
 
 // Digest is what a proxy tells the others of itself by gossip.
 type Digest struct {
-	Age             float64 `json:"age"` // seconds since it came
-	Ready           bool    `json:"ready"`
-	Snapshot        uint64  `json:"snapshot"`
-	Hash            string  `json:"hash"`
-	Refused         bool    `json:"refused"` // its files have changed since, and are not used
-	CertificateEnds int64   `json:"certificateEnds,omitempty"`
-	Flows           []Flow  `json:"flows"`
+	Age             float64        `json:"age"` // seconds since it came
+	Ready           bool           `json:"ready"`
+	Snapshot        uint64         `json:"snapshot"`
+	Hash            string         `json:"hash"`
+	Refused         bool           `json:"refused"`        // its files have changed since, and are not used
+	Shed            telemetry.Shed `json:"shed,omitempty"` // the worst of what it refuses or ends since clients take too much
+	CertificateEnds int64          `json:"certificateEnds,omitempty"`
+	Flows           []Flow         `json:"flows"`
 }
 
 // Total is all that a proxy has done: for its application, and else for others.

@@ -23,6 +23,7 @@ type Digest struct {
 	Snapshot uint64 `json:"n,omitempty"` // its number
 	Hash     string `json:"h,omitempty"` // of the configuration
 	Refused  bool   `json:"e,omitempty"` // the files have changed since, and are not used
+	Shed     string `json:"s,omitempty"` // the worst of what it refuses or ends since clients take too much; "": nothing
 	Ends     int64  `json:"x,omitempty"` // when the proxy's certificate does, in Unix seconds; 0: it has none
 
 	Flows []Flow `json:"f,omitempty"` // those with most errors and requests, as many as there is room for

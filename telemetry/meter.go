@@ -10,7 +10,8 @@ import (
 // Meter tells how requests go now, for people who look: it reads counters
 // every few seconds and keeps what they were a moment ago.
 type Meter struct {
-	list func() []*Requests
+	list     func() []*Requests
+	overload func() OverloadState
 
 	mu      sync.Mutex // guards what is below
 	samples []sample   // the oldest first
@@ -42,9 +43,10 @@ type Point struct {
 }
 
 type sample struct {
-	at    time.Time
-	sums  map[Labels]*sum
-	total sum
+	at       time.Time
+	sums     map[Labels]*sum
+	total    sum
+	overload OverloadState
 }
 
 // sum is what counters have counted in all.
@@ -53,8 +55,11 @@ type sum struct {
 	buckets          [len(bounds) + 1]uint64
 }
 
-// NewMeter makes a meter of counters; list returns them, as [Store.List] does.
-func NewMeter(list func() []*Requests) *Meter { return &Meter{list: list} }
+// NewMeter makes a meter of counters; list returns them, as [Store.List] does, and
+// overload what [OverloadCollector] shows.
+func NewMeter(list func() []*Requests, overload func() OverloadState) *Meter {
+	return &Meter{list: list, overload: overload}
+}
 
 // Run reads the counters until ctx ends.
 func (m *Meter) Run(ctx context.Context) {
@@ -71,7 +76,7 @@ func (m *Meter) Run(ctx context.Context) {
 }
 
 func (m *Meter) read(at time.Time) {
-	s := sample{at: at, sums: map[Labels]*sum{}}
+	s := sample{at: at, sums: map[Labels]*sum{}, overload: m.overload()}
 	for _, r := range m.list() {
 		r.each(func(o outcome, counted *series) {
 			l := Labels{
@@ -151,6 +156,19 @@ func (m *Meter) History() []Point {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.history)
+}
+
+// Shed returns the worst of what was refused or ended over the last ten seconds, up to
+// now, since clients take too much. "": nothing was.
+func (m *Meter) Shed() Shed {
+	now := m.overload()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	was := now
+	if len(m.samples) > 0 {
+		was = m.samples[0].overload
+	}
+	return now.shedSince(&was)
 }
 
 func (s *sum) add(c *series, failed bool) {

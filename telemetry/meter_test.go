@@ -12,7 +12,7 @@ func TestMeter_Rates(t *testing.T) {
 	subset := NewRequests(Labels{Reporter: "source", DestinationService: "web.test", Destination: Party{Cluster: "c1"}})
 	quiet := NewRequests(Labels{Reporter: "source", DestinationService: "quiet.test"})
 	list := []*Requests{web, subset, quiet}
-	m := NewMeter(func() []*Requests { return list })
+	m := NewMeter(func() []*Requests { return list }, func() OverloadState { return OverloadState{} })
 	start := time.Unix(1_000_000, 0)
 	quiet.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: NoGRPC, Took: time.Millisecond})
 	web.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: NoGRPC, Took: time.Hour}) // before anybody looked
@@ -73,5 +73,47 @@ func TestSum_Quantile(t *testing.T) {
 		if got := tt.sum.quantile(0.5); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
+	}
+}
+
+// TestMeter_Shed: the worst of what was refused or ended within the window, and
+// nothing once it is over.
+func TestMeter_Shed(t *testing.T) {
+	var now OverloadState
+	m := NewMeter(func() []*Requests { return nil }, func() OverloadState { return now })
+	if s := m.Shed(); s != "" {
+		t.Errorf("before anybody has looked: %q", s)
+	}
+	at := time.Unix(1_000_000, 0)
+	now.Requests, now.Refused, now.Ended, now.Reset = 9, 9, 9, 9 // before anybody has looked
+	m.read(at)
+	for _, step := range []struct {
+		happens func()
+		want    Shed
+	}{
+		{func() {}, ""},
+		{func() { now.Ended++ }, ShedIdleConnection},
+		{func() { now.Reset++ }, ShedStream},
+		{func() { now.Refused++ }, ShedConnection},
+		{func() { now.Requests++ }, ShedRequest},
+	} {
+		step.happens()
+		if s := m.Shed(); s != step.want {
+			t.Errorf("got %q, want %q", s, step.want)
+		}
+	}
+	for range meterWindow {
+		at = at.Add(meterInterval)
+		m.read(at)
+	}
+	if s := m.Shed(); s != ShedRequest {
+		t.Errorf("ten seconds later: %q", s)
+	}
+	m.read(at.Add(meterInterval))
+	if s := m.Shed(); s != "" {
+		t.Errorf("later still: %q", s)
+	}
+	if now.Refusing = 1; m.Shed() != ShedRequest {
+		t.Error("requests are refused, though none comes")
 	}
 }

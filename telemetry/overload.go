@@ -13,6 +13,34 @@ type OverloadState struct {
 	Requests, Refused, Ended, Reset uint64 // requests and connections refused; idle connections ended, streams reset
 }
 
+// Shed is what is refused or ended since clients take too much: the label "what" of
+// isthmus_overload_shed_total.
+type Shed string
+
+// What there is to shed, the worst first.
+const (
+	ShedRequest        Shed = "request"
+	ShedConnection     Shed = "connection"
+	ShedStream         Shed = "stream"
+	ShedIdleConnection Shed = "idle_connection"
+)
+
+// shedSince is the worst of what was shed after was. While requests are refused, that
+// is it, be there requests or not.
+func (s *OverloadState) shedSince(was *OverloadState) Shed {
+	switch {
+	case s.Refusing > 0 || s.Requests > was.Requests:
+		return ShedRequest
+	case s.Refused > was.Refused:
+		return ShedConnection
+	case s.Reset > was.Reset:
+		return ShedStream
+	case s.Ended > was.Ended:
+		return ShedIdleConnection
+	}
+	return ""
+}
+
 var (
 	heldDesc        = prometheus.NewDesc("isthmus_memory_held_bytes", "Memory in use, without garbage.", nil, nil)
 	heldLimitDesc   = prometheus.NewDesc("isthmus_memory_limit_bytes", "What requests, and what serves them, may hold: overload.memory, or the container's limit, less 16 MiB.", nil, nil)
@@ -50,8 +78,8 @@ func (c overloadCollector) Collect(out chan<- prometheus.Metric) {
 	if s.ConnectionsLimit > 0 {
 		out <- gauge(clientLimitDesc, float64(s.ConnectionsLimit))
 	}
-	out <- counter(shedDesc, float64(s.Requests), "request")
-	out <- counter(shedDesc, float64(s.Refused), "connection")
-	out <- counter(shedDesc, float64(s.Ended), "idle_connection")
-	out <- counter(shedDesc, float64(s.Reset), "stream")
+	out <- counter(shedDesc, float64(s.Requests), string(ShedRequest))
+	out <- counter(shedDesc, float64(s.Refused), string(ShedConnection))
+	out <- counter(shedDesc, float64(s.Ended), string(ShedIdleConnection))
+	out <- counter(shedDesc, float64(s.Reset), string(ShedStream))
 }

@@ -120,7 +120,7 @@ export function list({ path, columns, key, open, empty }) {
     },
     resize() { layOut(); draw(); },
     move(by) { choose(selected < 0 ? Math.trunc(frame.scrollTop / rowHeight) : selected + by); },
-    enter() { const r = row(selected); if (r) open?.(r, key(r)); },
+    enter() { const r = row(selected); if (r) open?.(r, key(r)); return !!r; },
   };
   return api;
 }

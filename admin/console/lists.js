@@ -135,7 +135,8 @@ function memberState(r) {
   if (r.state !== "alive") return state(r.state === "dead" ? "bad" : "off", r.state);
   if (!d) return state("off", "alive, says nothing");
   if (d.refused) return state("warn", "its files are refused");
-  return d.ready ? state("good", "ready") : state("warn", "not ready");
+  if (!d.ready) return state("warn", "not ready");
+  return d.shed ? state("warn", "sheds load") : state("good", "ready");
 }
 
 function ends(r) {

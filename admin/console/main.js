@@ -129,7 +129,7 @@ addEventListener("keydown", (e) => {
   const keys = {
     "/": () => (page.search ? page.search.focus() : go("endpoints")), "?": () => byId("keys").showModal(), "[": () => beside(-1), "]": () => beside(1),
     j: () => page.list?.move(1), k: () => page.list?.move(-1), ArrowDown: () => page.list?.move(1), ArrowUp: () => page.list?.move(-1),
-    Enter: () => !e.target.closest("a, button") && page.list?.enter(),
+    Enter: () => { if (!page.list?.enter() && typing) e.target.blur(); },
   };
   if (e.key >= "1" && e.key <= "9") { if (pages[e.key - 1]) go(pages[e.key - 1]); return; }
   if (!keys[e.key] || (["ArrowDown", "ArrowUp"].includes(e.key) && !page.list)) return;

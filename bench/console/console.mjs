@@ -147,6 +147,10 @@ try {
     await page.keyboard.press("/");
     await page.keyboard.type("svc77. version=v1 -us-west");
     await page.waitForFunction(() => document.querySelectorAll(".item").length === 8);
+    await page.keyboard.press("Enter"); // no row is chosen: the search is over
+    await page.keyboard.press("j");
+    assert.equal(await page.inputValue("input[type=search]"), "svc77. version=v1 -us-west");
+    assert.equal(await page.locator(".item.on").count(), 1);
     await page.screenshot({ path: join(out, "large-endpoints.png") });
     await page.show("mesh");
     await page.waitForFunction(() => document.querySelectorAll(".map .card").length === 5);

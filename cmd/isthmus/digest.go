@@ -6,13 +6,14 @@ import (
 
 	"isthmus/admin"
 	"isthmus/gossip"
+	"isthmus/telemetry"
 )
 
 // Own implements admin.State: what this proxy would tell the others of itself,
 // were there room for all of it.
 func (s *server) Own() admin.Digest {
 	st := s.control.Status()
-	d := admin.Digest{Ready: st.Ready, Snapshot: st.Snapshot.Number, Hash: st.Snapshot.Hash, Refused: st.Snapshot.Error != "", Flows: []admin.Flow{}}
+	d := admin.Digest{Ready: st.Ready, Snapshot: st.Snapshot.Number, Hash: st.Snapshot.Hash, Refused: st.Snapshot.Error != "", Shed: s.meter.Shed(), Flows: []admin.Flow{}}
 	if id := s.identity.Identity(); id != nil {
 		d.CertificateEnds = id.NotAfter.Unix()
 	}
@@ -65,7 +66,7 @@ func (s *server) Recent() []admin.Point {
 // digest is what this proxy tells the others of itself.
 func (s *server) digest() gossip.Digest {
 	own := s.Own()
-	d := gossip.Digest{Ready: own.Ready, Snapshot: own.Snapshot, Hash: own.Hash, Refused: own.Refused, Ends: own.CertificateEnds}
+	d := gossip.Digest{Ready: own.Ready, Snapshot: own.Snapshot, Hash: own.Hash, Refused: own.Refused, Shed: string(own.Shed), Ends: own.CertificateEnds}
 	for _, f := range own.Flows {
 		d.Flows = append(d.Flows, gossip.Flow{
 			Service: f.Service, Cluster: f.Cluster, Inbound: f.Inbound,
@@ -93,7 +94,7 @@ func toldBy(h gossip.Heard, ok bool) *admin.Digest {
 		return nil
 	}
 	d := &admin.Digest{
-		Age: h.Age.Round(time.Millisecond).Seconds(), Ready: h.Ready, Snapshot: h.Snapshot, Hash: h.Hash, Refused: h.Refused,
+		Age: h.Age.Round(time.Millisecond).Seconds(), Ready: h.Ready, Snapshot: h.Snapshot, Hash: h.Hash, Refused: h.Refused, Shed: telemetry.Shed(h.Shed),
 		CertificateEnds: h.Ends, Flows: []admin.Flow{},
 	}
 	for _, f := range h.Flows {

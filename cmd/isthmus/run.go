@@ -167,7 +167,7 @@ func (s *server) build(paths []string) (err error) {
 	if err != nil {
 		return err
 	}
-	s.meter = telemetry.NewMeter(s.proxy.Requests().List)
+	s.meter = telemetry.NewMeter(s.proxy.Requests().List, s.proxy.Overload)
 	s.control, err = control.New(control.Options{
 		Node: s.node, Paths: paths, Announce: b.Gossip.Announce, Inbound: b.Listeners.Inbound,
 		Publish: s.publish, History: s.history,

@@ -49,6 +49,26 @@ q ends  Tab page  ↑↓ move`
 	}
 }
 
+// TestTop_Narrow: what is wrong is there to its end, however long it is.
+func TestTop_Narrow(t *testing.T) {
+	s := topExample()
+	s.width = 30
+	s.mesh.Problems = []admin.Problem{
+		{Severity: "critical", Text: "web.n: the only endpoint in c2 cannot serve: connection  refused"},
+		{Severity: "warning", Text: strings.Repeat("x", 40)},
+	}
+	want := `■ web.n: the only endpoint in
+  c2 cannot serve: connection
+  refused
+▲ xxxxxxxxxxxxxxxxxxxxxxxxxxxx
+  xxxxxxxxxxxx
+
+CLUSTER`
+	if got := strings.Join(s.lines()[3:], "\n"); !strings.HasPrefix(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 // TestTop_Unknown: of a proxy that has not answered, or does no longer, nobody
 // says that nothing is wrong.
 func TestTop_Unknown(t *testing.T) {

@@ -175,7 +175,10 @@ func (t *topState) meshLines() []string {
 		if p.Severity == "critical" {
 			mark = in(red, "■")
 		}
-		out = append(out, t.line([]cell{mark, text(p.Text)}, " "))
+		for _, part := range wrap(printable(p.Text), t.width-2) {
+			out = append(out, t.line([]cell{mark, {text: part}}, " "))
+			mark = cell{text: " "}
+		}
 	}
 	if len(out) > 0 {
 		out = append(out, "")
@@ -212,6 +215,24 @@ func (t *topState) meshLines() []string {
 		out = append(out, t.table(append([]cell{text("FROM"), text("TO")}, trafficHead...), links)...)
 	}
 	return out
+}
+
+// wrap cuts a text into lines of so many characters, between words where it can.
+func wrap(s string, width int) (out []string) {
+	r := []rune(s)
+	for width > 0 && len(r) > width {
+		end := width
+		for end > 0 && r[end] != ' ' {
+			end--
+		}
+		if end == 0 {
+			end = width
+		}
+		out = append(out, strings.TrimRight(string(r[:end]), " "))
+		for r = r[end:]; len(r) > 0 && r[0] == ' '; r = r[1:] {
+		}
+	}
+	return append(out, string(r))
 }
 
 var (
@@ -286,6 +307,8 @@ func (t *topState) memberRows() (out [][]cell) {
 			state = in(amber, "its files are refused")
 		case !d.Ready:
 			state = in(amber, "not ready")
+		case d.Shed != "":
+			state = in(amber, "sheds load")
 		}
 		if d != nil {
 			hash, n = d.Hash[:min(8, len(d.Hash))], d.Total()
