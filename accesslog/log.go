@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -29,6 +30,9 @@ const (
 	// lookEvery is how often the log looks whether its file is still at its path.
 	lookEvery = time.Second
 
+	// tellEvery is how often at the most it is told that lines are lost.
+	tellEvery = time.Minute
+
 	// closeWithin bounds how long Close waits for the disk.
 	closeWithin = time.Second
 )
@@ -39,7 +43,7 @@ type Options struct {
 	Format *Format
 	Rule   Rule         // what is logged where nothing else says so
 	On     bool         // whether anything is
-	Logger *slog.Logger // is told what should never happen; nil: [slog.Default]
+	Logger *slog.Logger // is told that lines are lost, and why; nil: [slog.Default]
 
 	// open opens the file at a path; tests bring others. Nil: as it says.
 	open func(path string) (io.WriteCloser, error)
@@ -171,7 +175,7 @@ func (l *Log) run() {
 		n := w.makeLines(&full)
 		spare = l.giveBack(full)
 		if n > 0 {
-			w.write(w.lines, n)
+			w.tell(w.write(w.lines, n))
 		}
 		if cap(w.lines) > 8*writeFrom {
 			w.lines = nil // that was an outage
@@ -217,7 +221,9 @@ type writer struct {
 	looked time.Time      // when it was last looked whether the file is at the path
 	torn   bool           // the last line written is not whole
 	lines  []byte         // memory for lines
-	source source         // of the values in them
+	told   uint64         // how many lost lines the process's log has been told of
+	toldAt time.Time
+	source source // of the values in them
 }
 
 // makeLines makes the lines of a batch, and returns how many. One that breaks costs
@@ -227,6 +233,7 @@ func (w *writer) makeLines(b *batch) (made uint64) {
 		if r := recover(); r != nil {
 			made, w.source = 0, source{}
 			w.log.lost.Add(uint64(len(b.records)))
+			w.told += uint64(len(b.records))
 			w.log.options.Logger.Error("panic while making lines of the access log", "panic", r, "stack", string(debug.Stack()))
 		}
 	}()
@@ -238,29 +245,46 @@ func (w *writer) makeLines(b *batch) (made uint64) {
 	return uint64(len(b.records))
 }
 
+var errTooSlow = errors.New("requests ended faster than their lines could be written")
+
+// tell says that lines are lost, and why: because of err, or, if that is nil, since
+// the file did not take the ones before soon enough.
+func (w *writer) tell(err error) {
+	lost := w.log.lost.Load()
+	if lost == w.told || time.Since(w.toldAt) < tellEvery {
+		return
+	}
+	if err == nil {
+		err = errTooSlow
+	}
+	w.log.options.Logger.Warn("lines of the access log are lost", "lines", lost-w.told, "error", err)
+	w.told, w.toldAt = lost, time.Now()
+}
+
 // write writes lines; those that cannot be are lost.
-func (w *writer) write(p []byte, lines uint64) {
+func (w *writer) write(p []byte, lines uint64) error {
 	if err := w.ready(); err != nil {
 		w.log.lost.Add(lines)
-		return
+		return err
 	}
 	if w.torn {
 		if _, err := w.file.Write([]byte("\n")); err != nil {
 			w.log.lost.Add(lines)
-			return
+			return err
 		}
 		w.torn = false
 	}
 	n, err := w.file.Write(p)
 	if err == nil {
 		w.log.written.Add(lines)
-		return
+		return nil
 	}
 	whole := uint64(bytes.Count(p[:n], []byte("\n")))
 	w.log.written.Add(whole)
 	w.log.lost.Add(lines - whole)
 	w.torn = n > 0 && p[n-1] != '\n'
 	w.close() // whatever is wrong with it, the next one may be better
+	return err
 }
 
 // ready opens the file where it is not open, or no longer at its path.

@@ -198,6 +198,58 @@ func TestLog_CannotBeOpened(t *testing.T) {
 	})
 }
 
+// TestLog_Tells: the process's log has why lines are lost, at once, and once a minute
+// while they are.
+func TestLog_Tells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told bytes.Buffer
+		broken, d := true, &disk{room: -1, gate: make(chan struct{})}
+		l := New(Options{
+			Format: format(t, "%RESPONSE_CODE%"), Logger: slog.New(slog.NewTextHandler(&told, nil)),
+			open: func(string) (io.WriteCloser, error) {
+				if broken {
+					return nil, errors.New("no such folder")
+				}
+				return d, nil
+			},
+		})
+		is := func(want ...string) {
+			t.Helper()
+			synctest.Wait()
+			lines := strings.SplitAfter(told.String(), "\n")
+			told.Reset()
+			if len(lines)-1 != len(want) {
+				t.Fatalf("got %q, want %q", lines, want)
+			}
+			for i, w := range want {
+				if !strings.HasSuffix(lines[i], w+"\n") || !strings.Contains(lines[i], "lines of the access log are lost") {
+					t.Errorf("got %q, want %q", lines[i], w)
+				}
+			}
+		}
+		log(l, 200)
+		time.Sleep(time.Second)
+		is(`lines=1 error="no such folder"`)
+		for range 70 {
+			log(l, 200)
+			time.Sleep(time.Second)
+		}
+		is(`lines=60 error="no such folder"`)
+		broken = false
+		log(l, 200)
+		time.Sleep(time.Minute)
+		for range maxGathered/recordSize + 10 {
+			log(l, 200)
+		}
+		close(d.gate)
+		time.Sleep(time.Second)
+		is(`lines=20 error="` + errTooSlow.Error() + `"`)
+		log(l, 200)
+		l.Close()
+		is()
+	})
+}
+
 // TestLog_Rotation: a file that was moved away is left alone, with a word or
 // without, and one that was there is appended to.
 func TestLog_Rotation(t *testing.T) {
