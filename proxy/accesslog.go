@@ -128,13 +128,21 @@ func (x *exchange) tellUpstream(e *accesslog.Entry) {
 	e.UpstreamMemo = &noUpstream
 	if m := x.member; m != nil {
 		e.UpstreamHost, e.Cluster, e.Upstream, e.UpstreamMemo = m.address, m.host.Endpoint().Cluster, m.live.name, &m.memo
-	} else if x.route != nil && len(x.route.destinations) > 0 {
-		l := x.upstream(x.route.destinations[0].target).live
+	} else if l := x.aim(); l != nil {
 		e.Upstream, e.UpstreamMemo = l.name, &l.memo
 	}
 	if up := x.tally.upstream; up != nil {
 		e.UpstreamLocal, e.UpstreamMemo = up.address, &up.memo
 	}
+}
+
+// aim is the upstream of an exchange that has got no endpoint of it; nil: it should
+// have got none.
+func (x *exchange) aim() *live {
+	if x.route == nil || len(x.route.destinations) == 0 {
+		return nil
+	}
+	return x.upstream(x.route.destinations[0].target).live
 }
 
 // noUpstream is for exchanges without an upstream.

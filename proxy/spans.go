@@ -147,9 +147,13 @@ func (w *spanWriter) exchange(x *exchange, flag string) {
 	}
 	var room [64]byte
 	w.tag("peer.address", w.write(x.conn.address.AppendTo(room[:0])))
+	up := x.aim()
 	if m := x.member; m != nil {
-		w.tag("upstream_cluster", m.live.name)
-		w.tag("upstream_cluster.name", m.live.name)
+		up = m.live
+	}
+	if up != nil {
+		w.tag("upstream_cluster", up.name)
+		w.tag("upstream_cluster.name", up.name)
 	}
 	if s := x.tally.grpcStatus(); s >= 0 {
 		w.number("grpc.status_code", int64(s))

@@ -143,6 +143,34 @@ func TestTracing_Spans(t *testing.T) {
 	}
 }
 
+// TestTracing_NoEndpoint: the span says which upstream had nobody.
+func TestTracing_NoEndpoint(t *testing.T) {
+	z := newZipkin(t)
+	p := serve(t, Options{Tracing: z.tracing(100)}, `
+kind: ServiceEntry
+apiVersion: networking.istio.io/v1
+metadata: {name: s}
+spec:
+  hosts: [s.test]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  workloadSelector: {labels: {app: none}}
+`)
+	for _, host := range []string{"s.test", "nobody.test"} {
+		exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n", whole(1))
+	}
+	awaitGone(p)
+	p.Close()
+	got := map[string]string{}
+	for _, s := range z.wait(t, 2) {
+		got[s.Tags["response_flags"]] = s.Tags["upstream_cluster"] + " " + s.Tags["upstream_cluster.name"]
+	}
+	if len(got) != 2 || got["UH"] != "outbound|80||s.test outbound|80||s.test" || got["NR"] != " " {
+		t.Errorf("got %v", got)
+	}
+}
+
 // requests is how many the upstream has seen.
 func (u *upstreamScript) requests() int {
 	u.mu.Lock()
