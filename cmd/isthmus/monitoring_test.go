@@ -19,7 +19,8 @@ import (
 )
 
 // TestMonitoring_NamesExist: every metric that alerts and dashboards of deploy
-// ask for is one that a proxy shows, or that the rules record.
+// ask for is one that a proxy shows, or that the rules record; and each of our own is
+// in the documentation.
 func TestMonitoring_NamesExist(t *testing.T) {
 	b, _, err := config.LoadBootstrap("", []string{
 		"ISTHMUS_LISTENERS_OUTBOUND=127.0.0.1:0", "ISTHMUS_LISTENERS_INBOUND=", "ISTHMUS_LISTENERS_ADMIN=", "ISTHMUS_LISTENERS_METRICS=", "ISTHMUS_GOSSIP_BIND=",
@@ -49,6 +50,16 @@ func TestMonitoring_NamesExist(t *testing.T) {
 		known[f[1]] = true
 	}
 
+	doc, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for m := range known {
+		if strings.HasPrefix(m, "isthmus_") && !strings.Contains(string(doc), "`"+m) {
+			t.Errorf("docs/metrics.md does not have %s", m)
+		}
+	}
+
 	asked := map[string][]string{} // by place
 	var rules struct {
 		Groups []struct {
@@ -67,7 +78,8 @@ func TestMonitoring_NamesExist(t *testing.T) {
 			if r.Record != "" {
 				known[r.Record] = true
 			}
-			asked["rules.yaml "+r.Alert+r.Record] = append(asked[r.Alert], r.Expr)
+			place := "rules.yaml " + r.Alert + r.Record
+			asked[place] = append(asked[place], r.Expr)
 		}
 	}
 	boards, err := filepath.Glob("../../deploy/grafana/*.json")
