@@ -94,7 +94,7 @@ func TestOverload_Requests(t *testing.T) {
 	if n := p.Overload().Requests; n != 4 {
 		t.Errorf("%d requests are counted as refused, want 4", n)
 	}
-	awaitCounted(t, p, "200 OM 2", "404 NR 1", "503 OM 2")
+	eventuallyCounted(t, p, []string{"BlackHoleCluster 404 NR 1", "unknown 200 OM 2", "unknown 503 OM 2"}, "destination_service_name", "response_code", "response_flags")
 }
 
 // TestOverload_NoWorker: without a worker that waits, requests over HTTP/2 are

@@ -59,7 +59,8 @@ func delayedFlag(flag string) string {
 
 // counters finds where the exchange is counted: with the endpoint it went to
 // last, else with the upstream that it was for, else with the routes that answer
-// by themselves, else with what belongs nowhere.
+// by themselves, as what was refused before anybody looked for one, else with what
+// belongs nowhere.
 func (x *exchange) counters() *telemetry.Requests {
 	switch {
 	case x.member != nil && (x.conn.kind != inbound || x.conn.identity == "" || !x.member.live.inbound):
@@ -72,7 +73,7 @@ func (x *exchange) counters() *telemetry.Requests {
 			return x.calledBy(l)
 		}
 		return l.unreached
-	case x.route != nil:
+	case x.route != nil, x.kind == Overloaded:
 		return x.conn.proxy.answered[x.conn.kind]
 	}
 	return x.conn.proxy.unrouted[x.conn.kind]
