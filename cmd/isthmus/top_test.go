@@ -28,7 +28,7 @@ func topExample() *topState {
 }
 
 func TestTop_Mesh(t *testing.T) {
-	want := `isthmus c1/n/a  ready  snapshot 7  here 0/s, -  2 wrong
+	want := `isthmus c1/n/a  ready  2 wrong  snapshot 7  here 0/s, -
 [1 Mesh]  2 Services   3 Endpoints   4 Members 
 
 ■ web.n: none of 2 endpoints can serve
@@ -83,7 +83,7 @@ func TestTop_Unknown(t *testing.T) {
 	}
 	s = topExample()
 	s.err = errors.New("connection refused")
-	if got := s.lines()[0]; got != "isthmus c1/n/a  connection refused  snapshot 7  here 0/s, -  what is below is from before" {
+	if got := s.lines()[0]; got != "isthmus c1/n/a  connection refused  what is below is from before  snapshot 7  here 0/s, -" {
 		t.Errorf("after an answer: %q", got)
 	}
 }

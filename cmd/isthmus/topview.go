@@ -81,10 +81,9 @@ func (t *topState) lines() []string {
 	}
 	own := t.mesh.Own
 	head := []cell{
-		in(bold, "isthmus "+st.Node), state,
+		in(bold, "isthmus "+st.Node), state, t.problemCount(), // what is behind may be cut off
 		text(fmt.Sprintf("snapshot %d", st.Snapshot.Number)),
 		text(fmt.Sprintf("here %s/s, %s", admin.FormatRate(own.Requests), admin.FormatSuccess(own))),
-		t.problemCount(),
 	}
 	if st.Node == "" {
 		head = []cell{in(bold, "isthmus"), state} // of a proxy that has told nothing, nothing is right
