@@ -124,8 +124,9 @@ var (
 // refuseStream answers a request over HTTP/2 for whoever reads them, since a worker
 // takes memory, even if all it does is to refuse. It does not wait. REFUSED_STREAM
 // would have clients come again at once.
-func (o *overload) refuseStream(s *http2.Stream, kind listenerKind) {
-	o.refuse()
+func (p *Proxy) refuseStream(s *http2.Stream, kind listenerKind) {
+	a := &answers[p.overload.refuse()]
+	p.answered[kind].Record(&telemetry.Exchange{Status: a.status, Flag: a.flag, GRPC: telemetry.NoGRPC})
 	head := overloaded
 	if kind == inbound {
 		head = unsentHead

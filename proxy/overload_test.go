@@ -114,6 +114,7 @@ func TestOverload_NoWorker(t *testing.T) {
 	if n, s := p.workers.underWay(), p.Overload(); n != 0 || s.Requests != 3 {
 		t.Errorf("%d workers are busy; %+v", n, s)
 	}
+	awaitCounted(t, p, "503 OM 3")
 	p.overload.refusal.Store(refuseNothing)
 	r.ask(7, true)
 	if got := r.status(7); got != "200" {

@@ -60,7 +60,7 @@ func (p *workers) serve(j job) {
 		go w.run()
 	} else {
 		p.mu.Unlock()
-		proxy.overload.refuseStream(j.h2, j.client.kind)
+		proxy.refuseStream(j.h2, j.client.kind)
 		return
 	}
 	p.busy++
