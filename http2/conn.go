@@ -15,6 +15,10 @@ type Options struct {
 	// 100, as RFC 9113 5.1.2 has it for a least.
 	MaxStreams uint32
 
+	// PeerStreams is how many streams a client may have open before the server has said
+	// how many it takes; default 100.
+	PeerStreams uint32
+
 	// Window is how many bytes of a body may come ahead of whoever reads it;
 	// default 64 KiB. A server cannot have less than 65535: that is what clients send
 	// before they hear of it. It grows up to MaxWindow with what the way there holds;
@@ -69,6 +73,9 @@ const (
 func (o Options) orDefault() Options {
 	if o.MaxStreams == 0 {
 		o.MaxStreams = defaultMaxStreams
+	}
+	if o.PeerStreams == 0 {
+		o.PeerStreams = defaultMaxStreams
 	}
 	if o.Window == 0 {
 		o.Window = defaultWindow
@@ -170,7 +177,7 @@ func newConn(o Options, server bool) *Conn {
 	c := &Conn{
 		options: o, server: server, decoder: NewDecoder(headerTable),
 		send: newSendWindow(protocolWindow), recv: newRecvWindow(protocolWindow),
-		window: uint32(o.Window), peerWindow: protocolWindow, peerStreams: defaultMaxStreams,
+		window: uint32(o.Window), peerWindow: protocolWindow, peerStreams: o.PeerStreams,
 		estimator: newBDPEstimator(uint32(o.Window)),
 	}
 	c.ready.L = &c.mu
@@ -307,6 +314,14 @@ func (c *Conn) TakesMore() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err == nil && !c.refused && !c.leaving && c.last < maxStreamID-1
+}
+
+// PeerStreams returns how many streams the server takes at a time; before it has said
+// so, what was taken for it.
+func (c *Conn) PeerStreams() uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peerStreams
 }
 
 // Open returns a stream for a request, or nil if as many are open as the server

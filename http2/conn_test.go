@@ -509,3 +509,42 @@ func TestConn_OtherLengths(t *testing.T) {
 	}
 	t.Error("500 of them are no nuisance")
 }
+
+// TestConn_PeerStreams: a client opens as many streams as it has been told by whoever
+// made it, until the server says how many it takes, or that it does not care.
+func TestConn_PeerStreams(t *testing.T) {
+	for _, tt := range []struct {
+		name                    string
+		settings                []Setting
+		option, opened, allowed uint32
+	}{
+		{"fewer", []Setting{{ID: SettingMaxConcurrentStreams, Value: 2}}, 5, 5, 2},
+		{"more", []Setting{{ID: SettingMaxConcurrentStreams, Value: 250}}, 5, 5, 250},
+		{"not said", []Setting{{ID: SettingInitialWindowSize, Value: 1 << 16}}, 5, 5, 100},
+		{"nothing said", nil, 5, 5, 100},
+		{"by default", nil, 0, 100, 100},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := NewClient(Options{PeerStreams: tt.option})
+			opened := uint32(0)
+			for c.Open(0) != nil {
+				opened++
+			}
+			if opened != tt.opened {
+				t.Errorf("%d streams were opened before the server said anything, want %d", opened, tt.opened)
+			}
+			if _, err := c.Receive(AppendSettings(nil, tt.settings...)); err != nil {
+				t.Fatal(err)
+			}
+			if got := c.PeerStreams(); got != tt.allowed {
+				t.Errorf("then it takes %d, want %d", got, tt.allowed)
+			}
+			if _, err := c.Receive(AppendSettings(nil)); err != nil { // which changes nothing
+				t.Fatal(err)
+			}
+			if got := c.PeerStreams(); got != tt.allowed {
+				t.Errorf("and after more SETTINGS %d, want %d", got, tt.allowed)
+			}
+		})
+	}
+}

@@ -101,6 +101,7 @@ func (c *Conn) inOrder(h FrameHeader) error {
 			return &ConnError{CodeProtocol, "the first frame is not SETTINGS"}
 		}
 		c.settled = true
+		c.peerStreams = defaultMaxStreams // unless it says another number
 	}
 	if c.expected != 0 && (h.Type != FrameContinuation || h.Stream != c.expected) {
 		return &ConnError{CodeProtocol, "a frame within a header block"}

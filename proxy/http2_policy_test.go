@@ -94,6 +94,55 @@ func TestHTTP2_MaxConcurrentStreams(t *testing.T) {
 	}
 }
 
+// lateListener has its connections say nothing at first: what they write waits.
+type lateListener struct{ net.Listener }
+
+type lateConn struct {
+	net.Conn
+	once sync.Once
+}
+
+func (l lateListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return &lateConn{Conn: c}, err
+}
+
+func (c *lateConn) Write(p []byte) (int, error) {
+	c.once.Do(func() { time.Sleep(20 * time.Millisecond) })
+	return c.Conn.Write(p)
+}
+
+// TestHTTP2_FewStreams: a burst for an endpoint that takes few requests over a connection,
+// which nobody knows before it has said so, costs nobody a reply: those that it refuses go
+// over others, which get no more than it takes.
+func TestHTTP2_FewStreams(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 2}}
+	s.Protocols.SetUnencryptedHTTP2(true)
+	go s.Serve(lateListener{l}) // ends when the server is closed
+	t.Cleanup(func() { s.Close() })
+	p := serve(t, Options{}, overHTTP2(entry("s.test", l.Addr().String())))
+	c := h2Client(t, p, "outbound")
+	const burst = 60
+	var done sync.WaitGroup
+	for range burst {
+		done.Go(func() {
+			res, err := c.Post("http://s.test/", "text/plain", strings.NewReader("x"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if res.Body.Close(); res.StatusCode != 200 {
+				t.Error(res.Status)
+			}
+		})
+	}
+	done.Wait()
+}
+
 // TestHTTP2_MaxConnections: who finds no room on the connections that may be open
 // gets it when a request over one of them has ended, and an endpoint that has none
 // gets one when that of another is idle.

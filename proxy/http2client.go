@@ -77,6 +77,7 @@ type sharedPool struct {
 	mu      sync.Mutex // guards what is below
 	conns   []*sharedConn
 	dialing *sharedDial // under way; nil: none is
+	streams uint32      // that the endpoint has said it takes over one, the last of those that are gone; 0: nobody knows
 	closed  bool
 }
 
@@ -127,6 +128,7 @@ func (s *sharedConn) lease(u *upstream) *upstreamConn {
 func (p *sharedPool) retire(s *sharedConn) {
 	if i := slices.Index(p.conns, s); i >= 0 {
 		p.conns = slices.Delete(p.conns, i, i+1)
+		p.streams = s.streams()
 	}
 	s.retired = true
 	if s.h2.Idle() {
@@ -221,6 +223,25 @@ func (p *sharedPool) add(s *sharedConn, u *upstream, lease bool) (c *upstreamCon
 	return c
 }
 
+// firstStreams is how many requests a new connection gets before the endpoint has said
+// how many it takes: as many as over the others, so that a burst that was too much for
+// one is not too much for the next one. 0: nobody knows.
+func (p *sharedPool) firstStreams() uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	least := p.streams
+	for i, s := range p.conns {
+		if n := s.streams(); i == 0 || n < least {
+			least = n
+		}
+	}
+	return least
+}
+
+// streams is how many requests the endpoint takes over the connection: one at least,
+// since one that takes none for now is asked again.
+func (s *sharedConn) streams() uint32 { return max(s.h2.PeerStreams(), 1) }
+
 // dialTurn returns the dial under way to be waited for, or one for who asks to
 // make: mine.
 func (p *sharedPool) dialTurn() (d *sharedDial, mine bool) {
@@ -314,7 +335,7 @@ func (u *upstream) dialShared(m *member, d *sharedDial, client *stream, deadline
 
 // share makes a connection carry many requests at a time; see add.
 func (u *upstream) share(c *upstreamConn, lease bool) *upstreamConn {
-	s := &sharedConn{stream: c.stream, h2: http2.NewClient(http2.Options{Budget: c.member.live.stores.bodies}), member: c.member, opened: c.opened, local: c.local}
+	s := &sharedConn{stream: c.stream, h2: http2.NewClient(http2.Options{PeerStreams: c.member.shared.firstStreams(), Budget: c.member.live.stores.bodies}), member: c.member, opened: c.opened, local: c.local}
 	leased := c.member.shared.add(s, u, lease)
 	go s.serve(u.keepAliveHTTP2)
 	return leased
