@@ -45,6 +45,7 @@ func (x *exchange) readUpgrade() Kind {
 var (
 	errHandshake = errors.New("a WebSocket wants one Sec-WebSocket-Version, and one Sec-WebSocket-Key of 16 bytes in base64")
 	errSwitched  = errors.New("101 for another protocol than was asked for")
+	errPage      = errors.New("a 2xx in the place of the 101 that begins a WebSocket")
 	errAccept    = errors.New("Sec-WebSocket-Accept does not fit the Sec-WebSocket-Key")
 	errExtended  = errors.New("the endpoint speaks HTTP/2, and has not announced that it takes WebSocket over it (RFC 8441)")
 )
@@ -150,15 +151,20 @@ func (x *exchange) appendOffer(out []byte) []byte {
 	return out
 }
 
-// switches reports whether the reply says yes, or pretends to.
+// switches reports whether the reply says yes, or pretends to. To a client of HTTP/2 any
+// 2xx does (RFC 9113 8.5), a page in the place of a WebSocket too.
 func (x *exchange) switches(c *upstreamConn) bool {
-	return x.upgrade.protocol != nil && (c.h2 == nil && x.res.Status == 101 || c.h2 != nil && x.res.Status/100 == 2)
+	yes := x.res.Status/100 == 2
+	return x.upgrade.protocol != nil && (c.h2 == nil && x.res.Status == 101 || (c.h2 != nil || x.conn.h2 != nil) && yes)
 }
 
 // agree judges a reply that says yes.
 func (x *exchange) agree(c *upstreamConn) Kind {
 	switch {
 	case c.h2 != nil:
+	case x.res.Status != 101:
+		x.trail.cause = errPage
+		return BadReply
 	case x.res.Close || !bytes.EqualFold(x.res.Upgrade, x.upgrade.protocol):
 		x.trail.cause = errSwitched
 		return BadReply

@@ -212,7 +212,9 @@ func TestUpgrade_ExtendedConnectRefused(t *testing.T) {
 		{"its end", asYes(), true, append(append([]string{":protocol", "websocket"}, connect...), version...), "400"},
 		{"an accept that does not fit", asYes(), false, append(append([]string{":protocol", "websocket"}, connect...), version...), "502"},
 		{"403", "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", false, append(append([]string{":protocol", "websocket"}, connect...), version...), "403"},
-		{"200", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, append(append([]string{":protocol", "websocket"}, connect...), version...), "200"},
+		{"a page, which 200 would make a tunnel", okReply, false, append(append([]string{":protocol", "websocket"}, connect...), version...), "502"},
+		{"no content", "HTTP/1.1 204 No Content\r\n\r\n", false, append(append([]string{":protocol", "websocket"}, connect...), version...), "502"},
+		{"302", "HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", false, append(append([]string{":protocol", "websocket"}, connect...), version...), "302"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			up := replying(t, tt.reply)
@@ -226,7 +228,7 @@ func TestUpgrade_ExtendedConnectRefused(t *testing.T) {
 			for !strings.HasSuffix(got, " END") {
 				got = c.next()
 			}
-			if want := map[bool]int{false: 0, true: 1}[strings.Contains("502 403 200", tt.want)]; len(up.seen()) != want {
+			if want := map[bool]int{false: 0, true: 1}[strings.Contains("502 403 302", tt.want)]; len(up.seen()) != want {
 				t.Errorf("the upstream was asked %d times, want %d", len(up.seen()), want)
 			}
 		})
