@@ -41,7 +41,9 @@ func serve(t testing.TB, o Options, yaml string, announced ...mesh.Endpoint) *Pr
 		o.Outbound = "127.0.0.1:0"
 	}
 	o.GatewayBind = "127.0.0.1"
-	o.Logger = slog.New(slog.DiscardHandler)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	p, err := New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -158,14 +158,19 @@ func (p *Proxy) refusing() int32 {
 func (p *Proxy) takesConn(l *listener) bool {
 	o := &p.overload
 	full := o.bounds.Connections > 0 && o.open.Load() >= int64(o.bounds.Connections)
-	if p.refusing() < refuseConnections && (!full || p.makeRoom(l)) {
+	short := p.refusing() >= refuseConnections
+	if !short && (!full || p.makeRoom(l)) {
 		o.open.Add(1)
 		made.Add(connMade)
 		return true
 	}
 	o.conns.Add(1)
 	if o.warnings.Allow() {
-		p.log.Warn("connections are refused: raise overload.connections or overload.memory, or run more replicas", "listener", l.name, "open", o.open.Load())
+		why := "clients have as many as they may, and none is idle: raise overload.connections"
+		if short {
+			why = "requests hold nine tenths of the memory: raise the limit of the container or overload.memory"
+		}
+		p.log.Warn("connections are refused: "+why+", or run more replicas", "listener", l.name, "open", o.open.Load(), "limit", o.bounds.Connections)
 	}
 	return false
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -125,7 +126,8 @@ func TestOverload_NoWorker(t *testing.T) {
 // TestOverload_Memory: a proxy that holds more than it may refuses connections, and
 // takes them when it may have more.
 func TestOverload_Memory(t *testing.T) {
-	p := serve(t, Options{Overload: Overload{Memory: 1}}, entry("s.test", "127.0.0.1:1"))
+	var log words
+	p := serve(t, Options{Overload: Overload{Memory: 1}, Logger: slog.New(slog.NewTextHandler(&log, nil))}, entry("s.test", "127.0.0.1:1"))
 	await(t, "refusals", until(func() bool { return p.Overload().Refusing == int(refuseConnections) }))
 	c, err := net.Dial("tcp", p.address("outbound"))
 	if err != nil {
@@ -139,6 +141,9 @@ func TestOverload_Memory(t *testing.T) {
 	}
 	if s := p.Overload(); s.Refused != 1 || s.Connections != 0 || s.Memory == 0 {
 		t.Errorf("%+v", s)
+	}
+	if got := log.String(); !strings.Contains(got, "connections are refused: requests hold nine tenths of the memory") || strings.Contains(got, "overload.connections") {
+		t.Errorf("the log says %q", got)
 	}
 }
 
@@ -154,7 +159,8 @@ func TestOverload_Connections(t *testing.T) {
 		io.WriteString(c, okReply)
 		return true
 	})
-	p := serve(t, Options{Overload: Overload{Connections: 2}}, entry("s.test", up.address))
+	var log words
+	p := serve(t, Options{Overload: Overload{Connections: 2}, Logger: slog.New(slog.NewTextHandler(&log, nil))}, entry("s.test", up.address))
 	type client struct {
 		net.Conn
 		*bufio.Reader
@@ -201,6 +207,9 @@ func TestOverload_Connections(t *testing.T) {
 	}
 	if s := p.Overload(); s.Ended != 1 || s.Refused != 1 {
 		t.Errorf("%+v", s)
+	}
+	if got := log.String(); !strings.Contains(got, "raise overload.connections, or run more replicas") || strings.Contains(got, "memory") || !strings.Contains(got, "open=2 limit=2") {
+		t.Errorf("the log says %q", got)
 	}
 }
 
