@@ -427,6 +427,43 @@ spec: {action: DENY, rules: [{to: [{operation: {paths: ["/api/never"]}}]}]}
 	}
 }
 
+// TestAuthorize_CustomAfterDeadline: a body that an authorization service is to be asked
+// with is waited for, whatever deadline the request before had.
+func TestAuthorize_CustomAfterDeadline(t *testing.T) {
+	service := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer service.Close()
+	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	callee := sidecarOfWeb(t, newTrust(t).identity("prod", "web"), capturing(t, okReply).address, fmt.Sprintf(`
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: tickets
+      envoyExtAuthzHttp: {service: %q, port: %s, timeout: 5s}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tickets, namespace: prod}
+spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
+`, host, port))
+	r := dialRaw(t, callee.address("inbound"))
+	head := []string{"bare", ":method", "POST", ":scheme", "http", ":authority", "web.prod", ":path", "/"}
+	r.ask(1, true, append(head, "x-envoy-expected-rq-timeout-ms", "500")...)
+	if got := r.status(1); got != "200" {
+		t.Fatal(got)
+	}
+	time.Sleep(510 * time.Millisecond)
+	r.ask(3, false, append(head, "content-length", "4")...)
+	r.out.Flush()
+	time.Sleep(10 * time.Millisecond)
+	r.WriteData(3, true, []byte("body"))
+	if got := r.status(3); got != "200" {
+		t.Error(got)
+	}
+}
+
 // TestAuthorize_Audit: the log has the requests that AUDIT policies fit, whatever
 // becomes of them, and no others.
 func TestAuthorize_Audit(t *testing.T) {
