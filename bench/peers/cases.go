@@ -31,6 +31,8 @@ type benchCase struct {
 	figures            []figure
 	base               string // the peer to compare with
 	better             string // who is compared with instead if it is there
+	also               string // another peer to compare the first figure with, in short
+	alsoGoal           goal
 	who                func(all []peer) []peer
 	run                func(b *bench, p peer) (values, error)
 }
@@ -97,11 +99,11 @@ var allCases = []benchCase{
 	},
 	{
 		name: "h2c", title: "HTTP/2 in plain text to HTTP/1.1, 8 connections with 32 requests each, 1 KiB", base: "haproxy", who: overHTTP2,
-		figures: closedLoop(ratio(1.2)), run: shared("/1k"),
+		figures: closedLoop(ratio(1.2)), also: "nginx", alsoGoal: ratio(0.7), run: shared("/1k"),
 	},
 	{
 		name: "h2", title: "HTTP/2 over TLS to HTTP/1.1, likewise", base: "haproxy", who: overHTTP2AndTLS,
-		figures: closedLoop(ratio(1.2)), run: shared("/1k"),
+		figures: closedLoop(ratio(1.2)), also: "nginx", alsoGoal: ratio(0.7), run: shared("/1k"),
 	},
 	{
 		name: "h2rate", title: "HTTP/2 in plain text to HTTP/1.1, 80,000 requests a second, 1 KiB", base: "haproxy", who: overHTTP2,

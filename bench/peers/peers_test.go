@@ -86,6 +86,19 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// TestInShort: a case may be compared with two others.
+func TestInShort(t *testing.T) {
+	c := benchCase{name: "c", base: "haproxy", who: everybody, figures: closedLoop(ratio(1.2)), also: "nginx", alsoGoal: ratio(0.7)}
+	r := report{results: results{}, cases: []benchCase{c}, peers: []peer{{name: "isthmus"}, haproxy, nginx}}
+	for name, cpu := range map[string]float64{"isthmus": 8, "haproxy": 10, "nginx": 10} {
+		r.results.add("c", name, values{"cpu": cpu})
+	}
+	want := "| [c] CPU µs a request | 8.0 | 0.80 of HAProxy's | ≤ 1.20 of HAProxy's | met |\n| [c] CPU µs a request | 8.0 | 0.80 of nginx's | ≤ 0.70 of nginx's | **missed** |\n\n"
+	if got := r.inShort(); !strings.HasSuffix(got, want) {
+		t.Errorf("got\n%s\nwant it to end with\n%s", got, want)
+	}
+}
+
 func TestManyEndpointsDiffer(t *testing.T) {
 	seen := map[string]bool{}
 	for i := range many {

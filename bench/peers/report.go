@@ -57,17 +57,27 @@ func (r report) inShort() string {
 	var b strings.Builder
 	b.WriteString("## In short\n\n| | Isthmus | that is | goal | |\n| --- | --- | --- | --- | --- |\n")
 	for _, c := range r.cases {
-		p := c.judged(r.peers)
-		for _, f := range c.figures {
-			if f.goal == goal0 {
-				continue
-			}
-			fmt.Fprintf(&b, "| [%s] %s | %.*f | %s | %s | %s |\n", c.name, f.title,
-				f.digits, r.results.median(c.name, p.name, f.key), r.ratioText(c, p, f, " of "+possessive(c.base)), f.goal.text(c), r.verdict(c, p, f))
+		r.short(&b, c)
+		if c.also != "" {
+			first := c.figures[0]
+			first.goal = c.alsoGoal
+			c.base, c.figures = c.also, []figure{first}
+			r.short(&b, c)
 		}
 	}
 	b.WriteByte('\n')
 	return b.String()
+}
+
+func (r report) short(b *strings.Builder, c benchCase) {
+	p := c.judged(r.peers)
+	for _, f := range c.figures {
+		if f.goal == goal0 {
+			continue
+		}
+		fmt.Fprintf(b, "| [%s] %s | %.*f | %s | %s | %s |\n", c.name, f.title,
+			f.digits, r.results.median(c.name, p.name, f.key), r.ratioText(c, p, f, " of "+possessive(c.base)), f.goal.text(c), r.verdict(c, p, f))
+	}
 }
 
 // judged is the peer that a case's goals are for.
