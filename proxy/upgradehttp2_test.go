@@ -235,6 +235,18 @@ func TestUpgrade_ExtendedConnectRefused(t *testing.T) {
 	}
 }
 
+// TestUpgrade_ExtendedConnectDirect: a page of the route's own is no tunnel.
+func TestUpgrade_ExtendedConnectDirect(t *testing.T) {
+	for status, want := range map[int]string{200: "502", 403: "403"} {
+		p := serve(t, Options{}, entry("s.test", deadAddress(t))+virtualService("s.test", fmt.Sprintf("{directResponse: {status: %d}}", status)))
+		c := dialFrames(t, p.address("outbound"))
+		c.open(false, ":protocol", "websocket", ":method", "CONNECT", ":scheme", "http", ":authority", "s.test", ":path", "/", "sec-websocket-version", "13")
+		if got := c.next(); !strings.HasPrefix(got, "HEADERS :status="+want) {
+			t.Errorf("%d is %q, want %s", status, got, want)
+		}
+	}
+}
+
 // upgradingTo makes requests to a port of HTTP go over HTTP/2.
 const upgradingTo = `
 apiVersion: networking.istio.io/v1
