@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"math"
 	"runtime"
 	"runtime/metrics"
@@ -83,7 +84,7 @@ type overload struct {
 	refusal atomic.Int32 // one of the above
 	open    atomic.Int64 // connections of clients
 
-	workers int // that there may be
+	workers int64 // that there may be
 
 	step   int64        // of made, from one look to the next
 	looked atomic.Int64 // made at the last look
@@ -97,14 +98,14 @@ type overload struct {
 	warnings *rate.Limiter // of connections that are refused
 }
 
-func (o *overload) init(bounds Overload) {
-	o.bounds, o.meter = bounds, newMemoryMeter()
+func (o *overload) init(bounds Overload, bodies *http2.Budget) {
+	o.bounds, o.meter, o.bodies = bounds, newMemoryMeter(), bodies
 	o.warnings = rate.NewLimiter(rate.Every(10*time.Second), 1)
-	o.step, o.workers = math.MaxInt64, math.MaxInt
+	o.step, o.workers = math.MaxInt64, math.MaxInt64
 	if bounds.Memory > 0 {
 		o.step = bounds.Memory / lookSteps
-		o.workers = max(int(bounds.Memory/5*4-idleMemory)/workerMemory, edgeStreams)
-		o.bodies = http2.NewBudget(int(bounds.Memory / 4))
+		o.workers = max((bounds.Memory/5*4-idleMemory)/workerMemory, edgeStreams)
+		o.bodies = cmp.Or(bodies, http2.NewBudget(int(bounds.Memory/4)))
 	}
 }
 
@@ -224,8 +225,19 @@ func (p *Proxy) lookAtMemory() {
 	defer o.mu.Unlock()
 	o.looked.Store(made.Load())
 	o.held = o.meter.held()
-	o.refusal.Store(whatToRefuse(o.refusal.Load(), o.held, o.bounds.Memory))
+	was := o.refusal.Load()
+	is := whatToRefuse(was, o.held, o.bounds.Memory)
+	if was == refuseNothing && (o.open.Load()+p.workers.count.Load())*mostHeld < o.bounds.Memory/8 {
+		// It is not for them: a configuration is being read, say, and refusing requests
+		// would not give back what that takes.
+		is = refuseNothing
+	}
+	o.refusal.Store(is)
 }
+
+// mostHeld is how much a connection or a request of a client's may hold: two large
+// buffers, and two others.
+const mostHeld = 2*largeBufferSize + 2*bufferSize
 
 // watchMemory looks at it all the time, and tells the log. New starts it, Close ends
 // it.

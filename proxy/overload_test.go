@@ -65,6 +65,7 @@ func TestOverload_Requests(t *testing.T) {
 	}{{"HTTP/1.1", h1Client(t, p, "outbound")}, {"HTTP/2", h2Client(t, p, "outbound")}} {
 		for _, grpc := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, gRPC %v", c.name, grpc), func(t *testing.T) {
+				await(t, "a worker that waits", until(func() bool { return idleWorkers(p) > 0 }))
 				req, _ := http.NewRequest("POST", "http://s.test/", strings.NewReader("body"))
 				if grpc {
 					req.Header.Set("Content-Type", "application/grpc")
@@ -96,6 +97,12 @@ func TestOverload_Requests(t *testing.T) {
 		t.Errorf("%d requests are counted as refused, want 4", n)
 	}
 	eventuallyCounted(t, p, []string{"BlackHoleCluster 404 NR 1", "unknown 200 OM 2", "unknown 503 OM 2"}, "destination_service_name", "response_code", "response_flags")
+}
+
+func idleWorkers(p *Proxy) int {
+	p.workers.mu.Lock()
+	defer p.workers.mu.Unlock()
+	return len(p.workers.idle)
 }
 
 // TestOverload_NoWorker: without a worker that waits, requests over HTTP/2 are
@@ -145,6 +152,20 @@ func TestOverload_Memory(t *testing.T) {
 	if got := log.String(); !strings.Contains(got, "connections are refused: requests hold nine tenths of the memory") || strings.Contains(got, "overload.connections") {
 		t.Errorf("the log says %q", got)
 	}
+}
+
+// TestOverload_NotForClients: requests are not refused for memory that their clients
+// cannot have taken.
+func TestOverload_NotForClients(t *testing.T) {
+	p := serve(t, Options{Overload: Overload{Memory: newMemoryMeter().held() / 4}}, entry("s.test", "127.0.0.1:1"))
+	for range 10 {
+		p.lookAtMemory()
+		if n := p.Overload().Refusing; n != int(refuseNothing) {
+			t.Fatalf("without a client, %d is refused", n)
+		}
+	}
+	p.overload.open.Store(1 << 20)
+	await(t, "refusals", until(func() bool { return p.Overload().Refusing != int(refuseNothing) }))
 }
 
 // TestOverload_Connections: one more connection than clients may have takes the
@@ -235,8 +256,7 @@ func TestOverload_Bodies(t *testing.T) {
 			f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true}) // :status 200
 		}
 	})
-	p := serve(t, Options{}, overHTTP2(entry("s.test", up)))
-	p.overload.bodies = h2.NewBudget(most)
+	p := serve(t, Options{bodies: h2.NewBudget(most)}, overHTTP2(entry("s.test", up)))
 	var wait sync.WaitGroup
 	answers := make(chan string, 80)
 	var clients []*uploader

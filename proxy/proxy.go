@@ -27,6 +27,7 @@ import (
 
 	"isthmus/accesslog"
 	"isthmus/auth"
+	"isthmus/http2"
 	"isthmus/mesh"
 	"isthmus/ratelimit"
 	"isthmus/telemetry"
@@ -59,6 +60,9 @@ type Options struct {
 	// draw returns a number below n, for shares of requests. Nil: at random;
 	// tests bring dice of their own.
 	draw func(n uint32) uint32
+
+	// bodies bounds those that nobody reads. Nil: Overload does; tests bring others.
+	bodies *http2.Budget
 }
 
 // Proxy is the data plane. Its methods may be called by any goroutine.
@@ -155,7 +159,7 @@ func newProxy(o Options) *Proxy {
 	if p.keys == nil {
 		p.keys = auth.NewKeys(auth.KeysOptions{Logger: o.Logger})
 	}
-	p.overload.init(o.Overload)
+	p.overload.init(o.Overload, o.bodies)
 	p.options.stores = &stores{
 		requests:    telemetry.NewStore(telemetry.NewRequests, p.requestsInUse),
 		connections: telemetry.NewStore(telemetry.NewConnections, p.connectionsInUse),

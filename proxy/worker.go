@@ -3,6 +3,7 @@ package proxy
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"isthmus/http1"
 	"isthmus/http2"
@@ -17,9 +18,9 @@ import (
 type workers struct {
 	mu     sync.Mutex // guards what is below
 	idle   []*worker
-	busy   int // how many do not
-	count  int // of all
-	least  int // how few have waited since the last trim
+	busy   int          // how many do not
+	count  atomic.Int64 // of all
+	least  int          // how few have waited since the last trim
 	closed bool
 }
 
@@ -52,9 +53,9 @@ func (p *workers) serve(j job) {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.least = min(p.least, n-1)
-	} else if p.count < proxy.overload.workers && proxy.refusing() == refuseNothing {
+	} else if p.count.Load() < proxy.overload.workers && proxy.refusing() == refuseNothing {
 		made.Add(workerMemory)
-		p.count++
+		p.count.Add(1)
 		w = &worker{of: p, next: make(chan struct{}, 1)}
 		w.conn.stream = &stream{}
 		go w.run()
@@ -78,7 +79,7 @@ func (w *worker) run() {
 		w.of.busy--
 		last := w.of.closed || broken
 		if last {
-			w.of.count--
+			w.of.count.Add(-1)
 		} else {
 			w.of.idle = append(w.of.idle, w)
 		}
@@ -105,7 +106,7 @@ func (p *workers) trim() {
 	for _, w := range p.idle[:n] {
 		close(w.next)
 	}
-	p.count -= n
+	p.count.Add(-int64(n))
 	p.idle = slices.Delete(p.idle, 0, n) // which lets go of them
 	p.least = len(p.idle)
 }
