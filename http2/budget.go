@@ -104,9 +104,10 @@ func (c *Conn) resetFullest() bool {
 	switch {
 	case fullest.err != nil: // it was over before
 	case fullest.localEnd && fullest.remoteEnd:
-		fullest.fail(ResetError{CodeEnhanceYourCalm, false}) // of which the peer need not know
+		fullest.fail(ErrShed) // of which the peer need not know
 		fullest.readable.signal()
 	default:
+		fullest.fail(ErrShed)
 		c.resetLocked(fullest.id, CodeEnhanceYourCalm)
 	}
 	c.throwAway(fullest)

@@ -98,7 +98,7 @@ func TestBudget_Whole(t *testing.T) {
 	if s.Ended() {
 		t.Error("the body has ended")
 	}
-	if n, err := s.Read(make([]byte, 9)); n != 0 || err != (ResetError{CodeEnhanceYourCalm, false}) {
+	if n, err := s.Read(make([]byte, 9)); n != 0 || err != ErrShed {
 		t.Errorf("read %d bytes, %v", n, err)
 	}
 	s.Close()

@@ -207,12 +207,14 @@ var (
 	// has not looked at it (RFC 9113 8.7), or that was never sent.
 	ErrUnprocessed = errors.New("not processed by the server")
 
+	// ErrShed is the end of a stream by [Budget]. The peer is told ENHANCE_YOUR_CALM.
+	ErrShed = errors.New("bodies that nobody reads hold too much memory")
+
 	// ErrClosed is the end of a connection that nobody has found a fault with.
 	ErrClosed = errors.New("connection closed")
 )
 
-// ResetError is a stream's end by RST_STREAM. It is ours with
-// [CodeEnhanceYourCalm] where [Budget] has ended it.
+// ResetError is a stream's end by RST_STREAM.
 type ResetError struct {
 	Code   ErrCode
 	ByPeer bool

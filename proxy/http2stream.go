@@ -96,12 +96,6 @@ func streamError(err error) error {
 	return err
 }
 
-// calmed reports whether a stream has ended since bodies held too much memory.
-func calmed(err error) bool {
-	var reset http2.ResetError
-	return errors.As(err, &reset) && !reset.ByPeer && reset.Code == http2.CodeEnhanceYourCalm
-}
-
 // writeLimit is when a write has to be done that begins at t.
 func (s *stream) writeLimit(t instant) time.Time { return (t + s.stall).time() }
 
@@ -245,7 +239,7 @@ func (x *exchange) streamKind(c *upstreamConn, k Kind) Kind {
 	switch {
 	case errors.Is(err, http2.ErrUnprocessed):
 		return Refused
-	case calmed(err):
+	case errors.Is(err, http2.ErrShed):
 		return Shed
 	case errors.As(err, &reset) && !reset.ByPeer:
 		return BadReply // what came was not HTTP/2
@@ -275,7 +269,7 @@ func (x *exchange) deliverStream(c *upstreamConn, chunked bool) Kind {
 			switch {
 			case kind == Terminated && c.ended:
 				continue
-			case kind == Terminated && calmed(c.h2.Err()):
+			case kind == Terminated && errors.Is(c.h2.Err(), http2.ErrShed):
 				return Shed
 			}
 			return kind

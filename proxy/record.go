@@ -1,15 +1,17 @@
 package proxy
 
 import (
+	"errors"
 	"time"
 
+	"isthmus/http2"
 	"isthmus/telemetry"
 )
 
 // record counts the exchange, which is over, and keeps in mind what is to be
 // told of it.
 func (x *exchange) record() {
-	if x.kind == ClientGone && x.conn.h2 != nil && calmed(x.conn.h2.Err()) {
+	if x.kind == ClientGone && x.conn.h2 != nil && errors.Is(x.conn.h2.Err(), http2.ErrShed) {
 		x.kind = Shed // the client is there, but we have ended its stream
 	}
 	flag, took := x.flag(), time.Duration(x.clock-x.start)
