@@ -3,6 +3,7 @@ package proxy
 import (
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"isthmus/http1"
@@ -29,25 +30,24 @@ func (x *exchange) tell(flag string) {
 		w.begin(tracing.Span{ID: x.traced.try, Parent: x.traced.span, Kind: tracing.Client, Start: at(x.trail.began), End: end, Failed: x.kind != NoError || x.status >= 500})
 		w.try(x.attempts, m, x.status, x.kind, x.trail.cause)
 	}
-	spans := w.end()
+	w.close()
 	for _, e := range x.traced.rule.exporters {
-		e.Offer(spans)
+		e.Offer(w.spans)
 	}
+	w.release()
 }
 
 // maxTag is how long a tag may be that clients decide about (Istio's
 // maxPathTagLength).
 const maxTag = 256
 
-const (
-	// usualTags is how many tags an exchange has with one try, and usualText how long
-	// those are together that are made for it.
-	usualTags = 32
-	usualText = 512
-)
+// usualText is how long the texts of an exchange with one try are together that
+// are made for its spans.
+const usualText = 512
 
-// spanWriter puts the spans of one exchange together. They are sent and forgotten
-// together, so their tags share memory, and so do the texts of these.
+// spanWriter puts the spans of one exchange together. They are offered and
+// forgotten together, so their tags share memory, which the next exchange uses, and
+// so do the texts of these.
 type spanWriter struct {
 	trace tracing.TraceID
 	state string
@@ -58,10 +58,11 @@ type spanWriter struct {
 	text  strings.Builder
 }
 
+var spanWriters = sync.Pool{New: func() any { return new(spanWriter) }}
+
 func newSpanWriter(x *exchange) *spanWriter {
-	w := &spanWriter{trace: x.traced.context.Trace, name: "unknown"}
-	w.spans = make([]tracing.Span, 0, 2+len(x.trail.failed))
-	w.tags = make([]tracing.Tag, 0, usualTags)
+	w := spanWriters.Get().(*spanWriter)
+	w.trace, w.name = x.traced.context.Trace, "unknown"
 	w.text.Grow(usualText)
 	state, _ := x.req.Lookup(traceState)
 	w.state = w.write(state)
@@ -89,9 +90,12 @@ func (w *spanWriter) close() {
 	w.from = len(w.tags)
 }
 
-func (w *spanWriter) end() []tracing.Span {
-	w.close()
-	return w.spans
+// release gives the memory to the next exchange.
+func (w *spanWriter) release() {
+	clear(w.spans)
+	clear(w.tags)
+	*w = spanWriter{spans: w.spans[:0], tags: w.tags[:0]}
+	spanWriters.Put(w)
 }
 
 // write makes a text.

@@ -4,18 +4,20 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	// maxQueued is how many exchanges wait to be sent, with a few spans each; those
-	// of OpenTelemetry's SDK are 2,048 spans.
-	maxQueued = 2048
+	// maxQueued is how many bytes of spans wait to be sent: those of some 2,000
+	// exchanges, as OpenTelemetry's SDK lets 2,048 spans wait. What comes on top is
+	// lost.
+	maxQueued = 4 << 20
 
-	// sendFrom is how many spans are sent at once, sendEvery how long one waits for
-	// others.
-	sendFrom  = 512
+	// sendFrom is how many bytes of spans are sent at once, sendEvery how long one
+	// waits for others.
+	sendFrom  = 256 << 10
 	sendEvery = time.Second
 
 	// sendWithin is how long a collector may take.
@@ -46,22 +48,45 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
-// sender sends spans in one protocol.
+// sender sends messages of spans.
 type sender interface {
-	send(context.Context, []Span) error
+	// send returns nil if the collector has the message. After an error somebody may
+	// still read it.
+	send(ctx context.Context, message []byte) error
 	close()
+}
+
+// encoding writes spans as a collector wants them. It never changes.
+type encoding interface {
+	// room is how much the message begins with before the first span.
+	room() int
+	// appendSpan appends a span to others.
+	appendSpan(dst []byte, s *Span) []byte
+	// message completes what has room and then spans. It may move what it returns within b.
+	message(b []byte) []byte
 }
 
 // Exporter sends spans to a collector. Its methods may be called by any
 // goroutine.
 type Exporter struct {
-	options Options
-	sender  sender
-	queue   chan []Span
-	counts  *Counts
-	cancel  context.CancelFunc // of what is being sent
-	closing chan struct{}      // closed by Close
-	done    chan struct{}      // closed when the goroutine has ended
+	options  Options
+	encoding encoding
+	sender   sender
+	counts   *Counts
+
+	mu     sync.Mutex // guards the fields below
+	queued batch
+	closed bool
+
+	wake   chan struct{}      // of one: there is the first span, or many, or the end has come
+	cancel context.CancelFunc // of what is being sent
+	done   chan struct{}      // closed when the goroutine has ended
+}
+
+// batch are spans that are sent together.
+type batch struct {
+	bytes []byte // as they are sent, behind the encoding's room; nil: there are none
+	spans int
 }
 
 // Counts are those of spans, over all exporters of a proxy.
@@ -71,39 +96,66 @@ type Counts struct {
 
 // NewExporter starts one. Its goroutine ends with Close.
 func NewExporter(o Options, counts *Counts) *Exporter {
-	return newExporter(o, counts, newSender(&o))
-}
-
-func newSender(o *Options) sender {
 	switch o.Protocol {
 	case OTLPGRPC:
-		return newGRPCSender(o)
+		return newExporter(o, counts, newOTLP(&o.Resource), newGRPCSender(&o))
 	case Zipkin:
-		return newHTTPSender(o, "/api/v2/spans", "application/json", zipkinJSON)
+		return newExporter(o, counts, newZipkin(&o.Resource), newHTTPSender(&o, "/api/v2/spans", "application/json"))
 	}
-	return newHTTPSender(o, "/v1/traces", "application/x-protobuf", otlpRequest)
+	return newExporter(o, counts, newOTLP(&o.Resource), newHTTPSender(&o, "/v1/traces", "application/x-protobuf"))
 }
 
-func newExporter(o Options, counts *Counts, s sender) *Exporter {
+func newExporter(o Options, counts *Counts, c encoding, s sender) *Exporter {
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &Exporter{options: o, sender: s, queue: make(chan []Span, maxQueued), counts: counts, cancel: cancel, closing: make(chan struct{}), done: make(chan struct{})}
+	e := &Exporter{options: o, encoding: c, sender: s, counts: counts, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
 	go e.run(ctx)
 	return e
 }
 
-// Offer takes the spans of one exchange. If the queue is full, they are lost. It
-// never waits.
+// encoded is memory for the spans of one exchange, which are written before
+// anybody is kept from offering others.
+var encoded = sync.Pool{New: func() any { return new([]byte) }}
+
+// Offer takes the spans of one exchange, and keeps nothing of theirs. If the queue
+// is full, they are lost. It never waits for the collector.
 func (e *Exporter) Offer(spans []Span) {
-	select {
-	case <-e.closing:
-		e.counts.Lost.Add(uint64(len(spans)))
-		return
-	default:
+	b := encoded.Get().(*[]byte)
+	*b = (*b)[:0]
+	for i := range spans {
+		*b = e.encoding.appendSpan(*b, &spans[i])
 	}
-	select {
-	case e.queue <- spans:
-	default:
+	if !e.queue(*b, len(spans)) {
 		e.counts.Lost.Add(uint64(len(spans)))
+	}
+	encoded.Put(b)
+}
+
+// queue queues spans, unless there is no room, or nobody who sends them.
+func (e *Exporter) queue(b []byte, spans int) bool {
+	e.mu.Lock()
+	q := &e.queued
+	if e.closed || len(q.bytes)+len(b) > maxQueued {
+		e.mu.Unlock()
+		return false
+	}
+	before := len(q.bytes)
+	if before == 0 {
+		q.bytes = append(q.bytes, make([]byte, e.encoding.room())...)
+	}
+	q.bytes = append(q.bytes, b...)
+	q.spans += spans
+	after := len(q.bytes)
+	e.mu.Unlock()
+	if before == 0 || before < sendFrom && after >= sendFrom {
+		e.signal()
+	}
+	return true
+}
+
+func (e *Exporter) signal() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -113,7 +165,10 @@ const closeWithin = time.Second
 // Close sends what is queued, if the collector takes it soon, and ends the
 // exporter.
 func (e *Exporter) Close() {
-	close(e.closing)
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.signal()
 	timer := time.AfterFunc(closeWithin, e.cancel)
 	defer timer.Stop()
 	<-e.done
@@ -124,72 +179,71 @@ func (e *Exporter) Close() {
 func (e *Exporter) run(ctx context.Context) {
 	defer close(e.done)
 	defer e.sender.close()
+	var spare []byte // memory of what was sent
 	pause := time.Duration(0)
-	for open := true; open; {
-		var batch []Span
-		if batch, open = e.gather(); len(batch) == 0 {
-			continue
+	for {
+		closed := e.gather()
+		var b batch
+		e.mu.Lock()
+		b, e.queued = e.queued, batch{bytes: spare[:0]}
+		e.mu.Unlock()
+		spare = nil
+		if b.spans > 0 {
+			pause = e.send(ctx, b, pause)
 		}
-		err := e.send(ctx, batch)
-		if err == nil {
-			pause = 0
-			continue
+		if closed {
+			return
 		}
-		if pause == 0 {
-			e.options.Logger.Warn("spans are lost: the collector does not take them", "collector", e.options.Authority, "error", err)
+		if pause == 0 && cap(b.bytes) <= 2*sendFrom { // more was an outage
+			spare = b.bytes
 		}
-		// Meanwhile the queue fills, and then what is offered is lost.
-		pause = min(max(2*pause, sendEvery), longestPause)
-		select {
-		case <-e.closing:
-		case <-time.After(pause):
+		if pause > 0 {
+			// Meanwhile the queue fills, and then what is offered is lost.
+			e.await(time.After(pause), func(batch) bool { return false })
 		}
 	}
 }
 
-// gather waits for spans, and then a little for more. open is false once the
+// gather waits for spans, and then a little for more. It reports whether the
 // exporter is to end.
-func (e *Exporter) gather() (batch []Span, open bool) {
-	select {
-	case batch = <-e.queue:
-	case <-e.closing:
-		return e.rest(nil), false
-	}
+func (e *Exporter) gather() (closed bool) {
+	e.await(nil, func(b batch) bool { return b.spans > 0 })
 	due := time.NewTimer(sendEvery)
 	defer due.Stop()
-	for len(batch) < sendFrom {
-		select {
-		case spans := <-e.queue:
-			batch = append(batch, spans...)
-		case <-due.C:
-			return batch, true
-		case <-e.closing:
-			return e.rest(batch), false
-		}
-	}
-	return batch, true
+	return e.await(due.C, func(b batch) bool { return len(b.bytes) >= sendFrom })
 }
 
-// rest takes all that is queued.
-func (e *Exporter) rest(batch []Span) []Span {
+// await waits until what is queued is enough, time is up, or the exporter is to
+// end, which it reports.
+func (e *Exporter) await(due <-chan time.Time, enough func(batch) bool) (closed bool) {
 	for {
+		e.mu.Lock()
+		queued, closed := e.queued, e.closed
+		e.mu.Unlock()
+		if closed || enough(queued) {
+			return closed
+		}
 		select {
-		case spans := <-e.queue:
-			batch = append(batch, spans...)
-		default:
-			return batch
+		case <-e.wake:
+		case <-due:
+			return false
 		}
 	}
 }
 
-// send sends a batch; it is lost if that fails.
-func (e *Exporter) send(ctx context.Context, batch []Span) error {
+// send sends a batch; it is lost if that fails. It returns how long to leave the
+// collector alone, which was the pause before.
+func (e *Exporter) send(ctx context.Context, b batch, before time.Duration) (pause time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, sendWithin)
 	defer cancel()
-	if err := e.sender.send(ctx, batch); err != nil {
-		e.counts.Lost.Add(uint64(len(batch)))
-		return err
+	err := e.sender.send(ctx, e.encoding.message(b.bytes))
+	if err == nil {
+		e.counts.Sent.Add(uint64(b.spans))
+		return 0
 	}
-	e.counts.Sent.Add(uint64(len(batch)))
-	return nil
+	e.counts.Lost.Add(uint64(b.spans))
+	if before == 0 {
+		e.options.Logger.Warn("spans are lost: the collector does not take them", "collector", e.options.Authority, "error", err)
+	}
+	return min(max(2*before, sendEvery), longestPause)
 }

@@ -1,6 +1,7 @@
 package tracing
 
 import (
+	"encoding/binary"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -8,22 +9,59 @@ import (
 	"isthmus/rpc"
 )
 
-// otlpRequest writes an ExportTraceServiceRequest (opentelemetry-proto
-// collector/trace/v1, trace/v1, common/v1).
-func otlpRequest(r *Resource, spans []Span) []byte {
+// otlp writes an ExportTraceServiceRequest (opentelemetry-proto
+// collector/trace/v1, trace/v1, common/v1). Its messages begin with how long they
+// are: what stands before the spans is written when they are there.
+type otlp struct {
+	resource []byte // Resource, as a field of ResourceSpans
+	scope    []byte // InstrumentationScope, as a field of ScopeSpans
+}
+
+func newOTLP(r *Resource) *otlp {
 	resource := otlpTag(nil, 1, Tag{"service.name", r.Service})
 	for _, t := range r.Tags {
 		resource = otlpTag(resource, 1, t)
 	}
-	scope := rpc.AppendMessage(nil, 1, rpc.AppendText(nil, 1, "isthmus"))
-	var span []byte
-	for i := range spans {
-		span = otlpSpan(span[:0], &spans[i])
-		scope = rpc.AppendMessage(scope, 2, span)
+	return &otlp{
+		resource: rpc.AppendMessage(nil, 1, resource),
+		scope:    rpc.AppendMessage(nil, 1, rpc.AppendText(nil, 1, "isthmus")),
 	}
-	resourceSpans := rpc.AppendMessage(nil, 1, resource)
-	resourceSpans = rpc.AppendMessage(resourceSpans, 2, scope)
-	return rpc.AppendMessage(nil, 1, resourceSpans)
+}
+
+// otlpLength is how long what begins a message within another can be.
+const otlpLength = 1 + binary.MaxVarintLen64
+
+func (o *otlp) room() int { return 2*otlpLength + len(o.resource) + otlpLength + len(o.scope) }
+
+// message writes what stands before the spans, to the end of its room.
+func (o *otlp) message(b []byte) []byte {
+	room := o.room()
+	scope := len(o.scope) + len(b) - room
+	head := make([]byte, 0, room)
+	begin := func(field protowire.Number, length int) {
+		head = protowire.AppendVarint(protowire.AppendTag(head, field, protowire.BytesType), uint64(length))
+	}
+	begin(1, len(o.resource)+1+protowire.SizeBytes(scope))
+	head = append(head, o.resource...)
+	begin(2, scope)
+	head = append(head, o.scope...)
+	from := room - len(head)
+	copy(b[from:], head)
+	return b[from:]
+}
+
+// appendSpan writes a Span, as a field of ScopeSpans. How long it is is known at
+// its end, where there is room for it to move.
+func (o *otlp) appendSpan(dst []byte, s *Span) []byte {
+	from := len(dst)
+	dst = otlpSpan(dst, s)
+	length := len(dst) - from
+	var room [otlpLength]byte
+	head := protowire.AppendVarint(protowire.AppendTag(room[:0], 2, protowire.BytesType), uint64(length))
+	dst = append(dst, head...)
+	copy(dst[from+len(head):], dst[from:from+length])
+	copy(dst[from:], head)
+	return dst
 }
 
 // otlpError is STATUS_CODE_ERROR.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"isthmus/rpc"
@@ -18,16 +19,14 @@ type httpSender struct {
 	transport *http.Transport
 	url       *url.URL
 	mediaType string
-	resource  *Resource
-	encode    func(*Resource, []Span) []byte
 }
 
 // idleCollector is how long a connection to a collector is kept that nothing is
 // sent on.
 const idleCollector = time.Minute
 
-func newHTTPSender(o *Options, path, mediaType string, encode func(*Resource, []Span) []byte) *httpSender {
-	s := &httpSender{mediaType: mediaType, resource: &o.Resource, encode: encode}
+func newHTTPSender(o *Options, path, mediaType string) *httpSender {
+	s := &httpSender{mediaType: mediaType}
 	s.url = &url.URL{Scheme: "http", Host: o.Authority, Path: path}
 	if o.Path != "" {
 		s.url.Path = o.Path
@@ -46,12 +45,26 @@ func newHTTPSender(o *Options, path, mediaType string, encode func(*Resource, []
 // maxAnswer is how much of an answer is read, so that the connection can be kept.
 const maxAnswer = 64 << 10
 
-func (s *httpSender) send(ctx context.Context, spans []Span) error {
-	body := s.encode(s.resource, spans)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url.String(), bytes.NewReader(body))
-	if err != nil {
-		return err
+// sentBody is the body of a request. The transport may read it for longer than the
+// call takes, until it closes it.
+type sentBody struct {
+	bytes.Reader
+	close func()
+}
+
+func (b *sentBody) Close() error {
+	b.close()
+	return nil
+}
+
+func (s *httpSender) send(ctx context.Context, message []byte) error {
+	var bodies sync.WaitGroup // that are not closed
+	body := func() (io.ReadCloser, error) {
+		bodies.Add(1)
+		return &sentBody{*bytes.NewReader(message), sync.OnceFunc(bodies.Done)}, nil
 	}
+	req := (&http.Request{Method: http.MethodPost, URL: s.url, Host: s.url.Host, ContentLength: int64(len(message)), GetBody: body}).WithContext(ctx)
+	req.Body, _ = body()
 	req.Header = http.Header{"Content-Type": {s.mediaType}, "User-Agent": {"isthmus"}}
 	res, err := s.transport.RoundTrip(req)
 	if err != nil {
@@ -64,24 +77,22 @@ func (s *httpSender) send(ctx context.Context, spans []Span) error {
 	if res.StatusCode/100 != 2 {
 		return fmt.Errorf("HTTP status %d", res.StatusCode)
 	}
+	bodies.Wait()
 	return nil
 }
 
 func (s *httpSender) close() { s.transport.CloseIdleConnections() }
 
 // grpcSender sends spans by OTLP's service.
-type grpcSender struct {
-	client   *rpc.Client
-	resource *Resource
-}
+type grpcSender struct{ client *rpc.Client }
 
 func newGRPCSender(o *Options) *grpcSender {
-	return &grpcSender{client: rpc.NewClient(o.Authority, maxAnswer, o.Dial), resource: &o.Resource}
+	return &grpcSender{rpc.NewClient(o.Authority, maxAnswer, o.Dial)}
 }
 
-func (s *grpcSender) send(ctx context.Context, spans []Span) error {
+func (s *grpcSender) send(ctx context.Context, message []byte) error {
 	began := time.Now()
-	_, err := s.client.Call(ctx, "/opentelemetry.proto.collector.trace.v1.TraceService/Export", otlpRequest(s.resource, spans))
+	_, err := s.client.Call(ctx, "/opentelemetry.proto.collector.trace.v1.TraceService/Export", message)
 	if err != nil {
 		s.client.Drop(began)
 	}

@@ -7,11 +7,12 @@ import (
 	"strings"
 )
 
-// spanSize is about how much a span is as text.
-const spanSize = 1 << 10
+// zipkin writes a list of spans, as Zipkin's API v2 has them.
+type zipkin struct {
+	local []byte // who made them, as a member of each
+}
 
-// zipkinJSON writes a list of spans, as Zipkin's API v2 has them.
-func zipkinJSON(r *Resource, spans []Span) []byte {
+func newZipkin(r *Resource) *zipkin {
 	address := "ipv4"
 	if strings.Contains(r.Address, ":") {
 		address = "ipv6"
@@ -20,30 +21,32 @@ func zipkinJSON(r *Resource, spans []Span) []byte {
 	if r.Address != "" {
 		local = appendMember(local, `,"`+address+`":`, r.Address)
 	}
-	local = append(local, '}')
+	return &zipkin{append(local, '}')}
+}
 
-	b := append(make([]byte, 0, spanSize*len(spans)), '[')
-	for i := range spans {
-		s := &spans[i]
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = hex.AppendEncode(append(b, `{"traceId":"`...), s.Trace[:])
-		b = hex.AppendEncode(append(b, `","id":"`...), s.ID[:])
-		if s.Parent != (SpanID{}) {
-			b = hex.AppendEncode(append(b, `","parentId":"`...), s.Parent[:])
-		}
-		kind := `","kind":"CLIENT","name":`
-		if s.Kind == Server {
-			kind = `","kind":"SERVER","name":`
-		}
-		b = appendMember(b, kind, s.Name)
-		b = strconv.AppendInt(append(b, `,"timestamp":`...), s.Start.UnixMicro(), 10)
-		b = strconv.AppendInt(append(b, `,"duration":`...), max(s.End.Sub(s.Start).Microseconds(), 1), 10)
-		b = append(append(b, local...), `,"tags":`...)
-		b = append(appendTags(b, s), '}')
-	}
+// room is none: the comma before the first span becomes the list's bracket.
+func (z *zipkin) room() int { return 0 }
+
+func (z *zipkin) message(b []byte) []byte {
+	b[0] = '['
 	return append(b, ']')
+}
+
+func (z *zipkin) appendSpan(b []byte, s *Span) []byte {
+	b = hex.AppendEncode(append(b, `,{"traceId":"`...), s.Trace[:])
+	b = hex.AppendEncode(append(b, `","id":"`...), s.ID[:])
+	if s.Parent != (SpanID{}) {
+		b = hex.AppendEncode(append(b, `","parentId":"`...), s.Parent[:])
+	}
+	kind := `","kind":"CLIENT","name":`
+	if s.Kind == Server {
+		kind = `","kind":"SERVER","name":`
+	}
+	b = appendMember(b, kind, s.Name)
+	b = strconv.AppendInt(append(b, `,"timestamp":`...), s.Start.UnixMicro(), 10)
+	b = strconv.AppendInt(append(b, `,"duration":`...), max(s.End.Sub(s.Start).Microseconds(), 1), 10)
+	b = append(append(b, z.local...), `,"tags":`...)
+	return append(appendTags(b, s), '}')
 }
 
 // appendTags writes an object of a span's tags. That it has failed is one of them
