@@ -34,7 +34,7 @@ func (c *checker) lintVirtualService(v *mesh.VirtualService, d *document) {
 		}
 		lintWeights(d, r, path)
 		if r.Retries != nil {
-			c.lintRetries(d, r, path)
+			c.lintRetries(v, d, r, path)
 		}
 		c.lintMatches(v, d, r, path)
 		lintRewrite(d, r, path)
@@ -69,7 +69,7 @@ func lintWeights(d *document, r *mesh.HTTPRoute, path string) {
 }
 
 // lintRetries compares times, and says where retries go.
-func (c *checker) lintRetries(d *document, r *mesh.HTTPRoute, path string) {
+func (c *checker) lintRetries(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, path string) {
 	p := r.Retries
 	if p.Attempts == 0 {
 		return
@@ -89,6 +89,8 @@ func (c *checker) lintRetries(d *document, r *mesh.HTTPRoute, path string) {
 	}
 	tries := time.Duration(1+p.Attempts) * p.PerTryTimeout
 	switch {
+	case !r.Timed && (r.Delegate != nil || len(v.Hosts) == 0):
+		// The timeout is for the other one of delegate and root to say.
 	case r.Timeout == 0 && p.PerTryTimeout > 0:
 		worst := tries
 		for n := 1; n <= p.Attempts; n++ {

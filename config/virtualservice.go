@@ -85,7 +85,7 @@ func (d *document) gateways(list []string) []string {
 }
 
 func (d *document) httpRoute(r *networking.HTTPRoute, path string, delegate bool) *mesh.HTTPRoute {
-	out := &mesh.HTTPRoute{Name: r.Name, Source: d.source(path), Timeout: r.Timeout.AsDuration()}
+	out := &mesh.HTTPRoute{Name: r.Name, Source: d.source(path), Timeout: r.Timeout.AsDuration(), Timed: r.Timeout != nil}
 	for i, m := range r.Match {
 		out.Match = append(out.Match, d.match(m, fmt.Sprintf("%s.match[%d]", path, i)))
 	}
@@ -159,7 +159,7 @@ func (d *document) exactlyOne(r *networking.HTTPRoute, path string, delegate boo
 	case len(what) > 1:
 		d.error(path, strings.Join(what, " and ")+" exclude each other")
 	}
-	if len(r.Route) == 0 && r.Rewrite != nil {
+	if len(r.Route) == 0 && r.Delegate == nil && r.Rewrite != nil {
 		d.error(path+".rewrite", "needs a route")
 	}
 	if r.Fault != nil && (r.Redirect != nil || r.DirectResponse != nil) {

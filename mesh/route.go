@@ -88,6 +88,7 @@ type HTTPRoute struct {
 
 	Rewrite *Rewrite
 	Timeout time.Duration // of the whole exchange, retries included; 0: none
+	Timed   bool          // the rule says Timeout itself
 	Retries *Retries      // nil: [DefaultRetries]
 	Headers HeaderRules
 	Fault   *Fault // nil: none

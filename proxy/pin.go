@@ -175,7 +175,7 @@ func compareRoutes(a, b *route) (d canary.Difference) {
 func sameSettings(a, b *mesh.HTTPRoute) bool {
 	bare := func(r *mesh.HTTPRoute) mesh.HTTPRoute {
 		c := *r
-		c.Name, c.Source, c.Match, c.Delegate = "", mesh.Source{}, nil, nil
+		c.Name, c.Source, c.Match, c.Delegate, c.Timed = "", mesh.Source{}, nil, nil, false
 		c.Route = slices.Clone(r.Route)
 		for i := range c.Route {
 			c.Route[i].Source, c.Route[i].Destination, c.Route[i].Weight = mesh.Source{}, mesh.Destination{}, 0

@@ -163,8 +163,8 @@ func (c *compiler) holdsHere(vs *mesh.VirtualService, m *mesh.ProxyMatch, gatewa
 }
 
 // compileDelegate puts the rules of a delegate in the place of the rule that
-// names it: both conditions must hold. What the delegate does not say about
-// faults, other origins and mirrors, the rule says (Istio: mergeHTTPRoute).
+// names it: both conditions must hold, and what the delegate does not say, the
+// rule says (Istio: mergeHTTPRoute).
 func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute, gateway string, port uint32) []*route {
 	i := slices.IndexFunc(c.snapshot.Config.VirtualServices, func(d *mesh.VirtualService) bool {
 		return d.Namespace == rule.Delegate.Namespace && d.Name == rule.Delegate.Name
@@ -175,7 +175,18 @@ func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute
 	var out []*route
 	for _, inner := range c.snapshot.Config.VirtualServices[i].HTTP {
 		merged := *inner
+		if merged.Name = cmp.Or(inner.Name, rule.Name); inner.Name != "" && rule.Name != "" {
+			merged.Name = rule.Name + "-" + inner.Name
+		}
 		merged.Match = mergeMatches(rule.Match, inner.Match)
+		merged.Rewrite = cmp.Or(inner.Rewrite, rule.Rewrite)
+		if !inner.Timed {
+			merged.Timeout, merged.Timed = rule.Timeout, rule.Timed
+		}
+		merged.Retries = cmp.Or(inner.Retries, rule.Retries)
+		if inner.Headers.Empty() {
+			merged.Headers = rule.Headers
+		}
 		merged.Fault = cmp.Or(inner.Fault, rule.Fault)
 		merged.CORS = cmp.Or(inner.CORS, rule.CORS)
 		if len(merged.Mirrors) == 0 {
