@@ -157,8 +157,9 @@ func isHostOf(v *mesh.VirtualService, authority string) bool {
 	})
 }
 
-// lintRewrite names rewrites that make other paths than they seem to.
-func lintRewrite(d *document, r *mesh.HTTPRoute, path string) {
+// lintRewrite names rewrites that make other paths than they seem to. whole says that
+// no other VirtualService adds conditions to the rule's.
+func lintRewrite(d *document, r *mesh.HTTPRoute, path string, whole bool) {
 	w := r.Rewrite
 	if w == nil {
 		return
@@ -169,11 +170,21 @@ func lintRewrite(d *document, r *mesh.HTTPRoute, path string) {
 	if !w.HasURI || w.URI == "" || strings.HasSuffix(w.URI, "/") {
 		return
 	}
+	eaten := func(prefix string) {
+		d.find(Warning, ISM0069, path+".rewrite.uri", fmt.Sprintf("stands in the place of the prefix and its last slash: %sx becomes %sx; write %s/", prefix, w.URI, w.URI))
+	}
 	for _, m := range r.Match {
-		if m.URI != nil && m.URI.Kind == mesh.MatchPrefix && len(m.URI.Value) > 1 && strings.HasSuffix(m.URI.Value, "/") {
-			d.find(Warning, ISM0069, path+".rewrite.uri", fmt.Sprintf("stands in the place of the prefix and its last slash: %sx becomes %sx; write %s/", m.URI.Value, w.URI, w.URI))
+		switch {
+		case m.URI != nil && m.URI.Kind == mesh.MatchPrefix && strings.HasSuffix(m.URI.Value, "/"):
+			eaten(m.URI.Value)
+			return
+		case (m.URI == nil || m.URI.Kind == mesh.MatchPresent) && whole:
+			eaten("/")
 			return
 		}
+	}
+	if len(r.Match) == 0 && whole {
+		eaten("/")
 	}
 }
 

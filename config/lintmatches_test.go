@@ -68,6 +68,10 @@ func TestLint_Never(t *testing.T) {
 		{"a header in capitals", match("headers: {X-User: {exact: a}}"), ""},
 
 		{"a rewrite that eats a slash", webRoute("match: [{uri: {prefix: /api/}}]\n    rewrite: {uri: /v1}\n    route: [{destination: {host: web.test}}]"), ISM0069},
+		{"a rewrite that eats the first slash", webRoute("match: [{uri: {prefix: /}}]\n    rewrite: {uri: /v1}\n    route: [{destination: {host: web.test}}]"), ISM0069},
+		{"a rewrite of any path", webRoute("rewrite: {uri: /v1}\n    route: [{destination: {host: web.test}}]"), ISM0069},
+		{"a rewrite of any path that has a header", webRoute("match: [{headers: {x-a: {}}}]\n    rewrite: {uri: /v1}\n    route: [{destination: {host: web.test}}]"), ISM0069},
+		{"a rewrite below a slash", webRoute("rewrite: {uri: /v1/}\n    route: [{destination: {host: web.test}}]"), ""},
 		{"a rewrite that keeps it", webRoute("match: [{uri: {prefix: /api}}]\n    rewrite: {uri: /}\n    route: [{destination: {host: web.test}}]"), ""},
 		{"another dialect's group", webRoute("match: [{uri: {prefix: /api}}]\n    rewrite: {uriRegexRewrite: {match: '^/api/(.*)', rewrite: '/$1'}}\n    route: [{destination: {host: web.test}}]"), ISM0069},
 		{"a redirect to itself", webRoute("match: [{uri: {prefix: /a}}]\n    redirect: {uri: /a/b}"), ISM0069},

@@ -37,7 +37,7 @@ func (c *checker) lintVirtualService(v *mesh.VirtualService, d *document) {
 			c.lintRetries(v, d, r, path)
 		}
 		c.lintMatches(v, d, r, path)
-		lintRewrite(d, r, path)
+		lintRewrite(d, r, path, r.Delegate == nil && len(v.Hosts) > 0)
 		c.lintRedirect(v, d, i)
 		lintOrigins(d, r, path)
 	}

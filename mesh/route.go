@@ -194,8 +194,9 @@ type Redirect struct {
 	Code         int    // 301, 302, 303, 307, 308; default 301
 }
 
-// Rewrite is Istio's HTTPRewrite. URI replaces the matched prefix, or the
-// whole path where the match was exact or there was none.
+// Rewrite is Istio's HTTPRewrite. URI replaces the matched prefix, which is "/"
+// where the match asks for no path, or the whole path where the match was exact or
+// a regular expression.
 type Rewrite struct {
 	URI          string
 	HasURI       bool

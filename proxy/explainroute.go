@@ -136,10 +136,10 @@ func (x *exchange) explainEffects(e *explain.Explanation) {
 	if w := r.rewrite; w != nil {
 		var to []string
 		if w.HasURI {
-			to = append(to, "path to "+w.URI)
+			to = append(to, "path to "+string(x.rewritePath(w)))
 		}
 		if w.Regex != nil {
-			to = append(to, fmt.Sprintf("path, %s to %s", w.Regex, w.Substitution))
+			to = append(to, fmt.Sprintf("path, %s to %s: %s", w.Regex, w.Substitution, x.rewritePath(w)))
 		}
 		if w.Authority != "" {
 			to = append(to, "authority to "+w.Authority)

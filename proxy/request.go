@@ -226,7 +226,8 @@ func appendUUID(dst []byte) []byte {
 }
 
 // rewritePath applies a route's rewrite: in place of the prefix that the match
-// named, or of the whole path.
+// named, or of the whole path where it named all of it. A match that asks for no
+// path is one of the prefix "/" (Istio: TranslateRouteMatch).
 func (x *exchange) rewritePath(rw *mesh.Rewrite) []byte {
 	path := x.req.Path
 	switch {
@@ -235,12 +236,21 @@ func (x *exchange) rewritePath(rw *mesh.Rewrite) []byte {
 	case !rw.HasURI:
 		return path
 	}
-	if m := x.matched; m != nil && m.uri != nil && m.uri.Kind == mesh.MatchPrefix {
-		rest := path[len(m.uri.Value):]
-		if len(rw.URI) > 0 && rw.URI[len(rw.URI)-1] == '/' && len(rest) > 0 && rest[0] == '/' {
-			rest = rest[1:] // "/v1/" to "/" must not make "//"
+	prefix := "/"
+	if m := x.matched; m != nil && m.uri != nil {
+		switch m.uri.Kind {
+		case mesh.MatchPrefix:
+			prefix = m.uri.Value
+		case mesh.MatchExact, mesh.MatchRegex:
+			return []byte(rw.URI)
 		}
-		return append([]byte(rw.URI), rest...)
 	}
-	return []byte(rw.URI)
+	if path[0] != '/' {
+		return path // of OPTIONS *
+	}
+	rest := path[len(prefix):]
+	if len(rw.URI) > 0 && rw.URI[len(rw.URI)-1] == '/' && len(rest) > 0 && rest[0] == '/' {
+		rest = rest[1:] // "/v1/" to "/" must not make "//"
+	}
+	return append([]byte(rw.URI), rest...)
 }

@@ -153,6 +153,15 @@ spec:
   - match: [{uri: {prefix: /users/}}]
     rewrite: {uriRegexRewrite: {match: '^/users/(\d+)/(.*)$', rewrite: '/\2?id=\1'}, authority: inner.test}
     route: [{destination: {host: s.test}}]
+  - match: [{headers: {x-api: {exact: v2}}}]
+    rewrite: {uri: /v2/}
+    route: [{destination: {host: s.test}}]
+  - match: [{uri: {}, headers: {x-api: {exact: v3}}}]
+    rewrite: {uri: /v3/}
+    route: [{destination: {host: s.test}}]
+  - match: [{uri: {exact: /all}}, {uri: {regex: /every.*}}]
+    rewrite: {uri: /one}
+    route: [{destination: {host: s.test}}]
   - match: [{uri: {prefix: /headers}}]
     headers:
       request: {set: {x-set: new}, add: {x-add: one}, remove: [x-gone]}
@@ -169,6 +178,12 @@ spec:
 		{"redirect below another prefix", "GET /old/a/b?c HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"location: http://s.test/new/a/b?c\r\n"}, nil},
 		{"redirect to another path", "GET /there HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"location: http://s.test/here\r\n"}, nil},
 		{"rewrite a prefix", "GET /v1/a?b HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /a?b HTTP/1.1\r\n"}, nil},
+		{"rewrite any path", "GET /users?id=1 HTTP/1.1\r\nHost: s.test\r\nx-api: v2\r\n\r\n", []string{"GET /v2/users?id=1 HTTP/1.1\r\n"}, nil},
+		{"rewrite the shortest path", "GET / HTTP/1.1\r\nHost: s.test\r\nx-api: v2\r\n\r\n", []string{"GET /v2/ HTTP/1.1\r\n"}, nil},
+		{"rewrite no path", "OPTIONS * HTTP/1.1\r\nHost: s.test\r\nx-api: v2\r\n\r\n", []string{"OPTIONS * HTTP/1.1\r\n"}, nil},
+		{"rewrite any path that is there", "GET /users HTTP/1.1\r\nHost: s.test\r\nx-api: v3\r\n\r\n", []string{"GET /v3/users HTTP/1.1\r\n"}, nil},
+		{"rewrite an exact path", "GET /all HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /one HTTP/1.1\r\n"}, nil},
+		{"rewrite a path that fits", "GET /everything HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /one HTTP/1.1\r\n"}, nil},
 		{"rewrite by regex", "GET /users/42/mail HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /mail?id=42 HTTP/1.1\r\nhost: inner.test\r\n"}, nil},
 		{"headers", "GET /headers HTTP/1.1\r\nHost: s.test\r\nX-Set: old\r\nX-Gone: 1\r\n\r\n",
 			[]string{"host: by-rule.test\r\n", "x-set: new\r\n", "x-add: one\r\n", "x-add: two\r\n", "server: isthmus\r\n"}, []string{"X-Set: old", "X-Gone", "X-Old", "Server: up"}},
