@@ -66,9 +66,12 @@ func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
 func (d delegate) LocalState(join bool) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	all := make([]*record, 0, len(d.records))
-	for _, r := range d.records {
-		all = append(all, r)
+	now := time.Now()
+	all := make([]handedOn, 0, len(d.records))
+	for owner, r := range d.records {
+		if gone := d.goneFor(owner, now); gone < forgetAfter {
+			all = append(all, handedOn{r, gone.Milliseconds()})
+		}
 	}
 	b, _ := json.Marshal(all)
 	return b
@@ -80,30 +83,33 @@ func (d delegate) MergeRemoteState(b []byte, join bool) {
 		d.dropped.Add(1)
 		return
 	}
-	var fresh []*record
+	var fresh []*record // of those who live
+	changed := false
 	for _, raw := range all {
-		r, err := decode(raw)
+		r, gone, err := decodeHandedOn(raw)
 		if err != nil {
 			d.dropped.Add(1)
 			continue
 		}
-		if d.merge(r) {
-			fresh = append(fresh, r)
+		if d.merge(r, gone) {
+			changed = true
+			if gone == 0 {
+				fresh = append(fresh, r)
+			}
 		}
-	}
-	if len(fresh) == 0 {
-		return
 	}
 	if len(fresh) <= maxPassedOn {
 		// Whoever hears of a newcomer first tells the others. Many at once are old
-		// news to everybody but us.
+		// news to everybody but us, as is who has gone.
 		d.mu.Lock()
 		for _, r := range fresh {
 			d.spread(r)
 		}
 		d.mu.Unlock()
 	}
-	d.options.OnChange()
+	if changed {
+		d.options.OnChange()
+	}
 }
 
 // maxPassedOn is how many records that push/pull brought are broadcast.
@@ -154,6 +160,7 @@ func (g *Gossip) noteMember(n *memberlist.Node, state string) {
 		since:  time.Now(),
 		talks:  m.Talks, node: *n,
 	}
+	delete(g.strangers, n.Name)
 	shown := g.stateOf(n.Name)
 	g.mu.Unlock()
 	if before != state {
@@ -162,8 +169,9 @@ func (g *Gossip) noteMember(n *memberlist.Node, state string) {
 	}
 }
 
-// merge takes a record in and reports whether it says anything new.
-func (g *Gossip) merge(r *record) bool {
+// merge takes in a record whose owner has been gone for so long, and reports
+// whether it says anything new.
+func (g *Gossip) merge(r *record, gone time.Duration) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if r.Owner == g.name {
@@ -177,15 +185,20 @@ func (g *Gossip) merge(r *record) bool {
 		}
 		return false
 	}
+	if gone >= forgetAfter {
+		return false
+	}
 	old := g.records[r.Owner]
-	if old == nil && len(g.records) >= maxOwners {
+	if newer(old, r) == old {
+		g.meet(r.Owner, gone, true)
+		return false
+	}
+	if old == nil && !g.hasRoom(r.Owner) {
 		g.dropped.Add(1)
 		return false
 	}
-	if newer(old, r) == old {
-		return false
-	}
 	g.records[r.Owner] = r
+	g.meet(r.Owner, gone, false)
 	return true
 }
 
@@ -234,7 +247,7 @@ func (g *Gossip) handle(b []byte) {
 			g.dropped.Add(1)
 			return
 		}
-		if g.merge(r) {
+		if g.merge(r, 0) {
 			g.mu.Lock()
 			if len(b) <= maxPacket {
 				// Passed on as it came: gossip spreads by everybody's doing so.

@@ -83,6 +83,8 @@ type Gossip struct {
 	asked   map[string]time.Time // when a record was last asked for, by owner
 	digests map[string]*heard    // the latest, by owner; only of members
 
+	strangers map[string]time.Time // since when the owner of a record that is no member has been gone
+
 	distances map[string]Distance // by cluster
 }
 
@@ -128,6 +130,7 @@ func Start(o Options) (*Gossip, error) {
 		asked:   map[string]time.Time{},
 		digests: map[string]*heard{},
 
+		strangers: map[string]time.Time{},
 		distances: map[string]Distance{},
 		// A version from the clock is higher than any of an earlier life.
 		own: &record{Owner: o.Node.Member(), Cluster: o.Node.Cluster, Version: uint64(time.Now().UnixNano())},

@@ -348,7 +348,7 @@ func TestGossip_Garbage(t *testing.T) {
 func TestGossip_NobodySpeaksForUs(t *testing.T) {
 	a := start(t, "a", nil)
 	a.Announce(endpoints(1, "a.ns"))
-	a.merge(&record{Owner: a.name, Version: a.own.Version + 1000, Cluster: "elsewhere"})
+	a.merge(&record{Owner: a.name, Version: a.own.Version + 1000, Cluster: "elsewhere"}, 0)
 	if got := of(a, a); len(got) != 1 || got[0].Cluster != "c-a" {
 		t.Errorf("own endpoints %+v", got)
 	}

@@ -27,10 +27,6 @@ const settlingRounds = 5
 // addresses as there are proxies.
 const triesAtOnce = 8
 
-// forgetAfter is how long a member that is gone is remembered, and with it its
-// endpoints.
-const forgetAfter = 24 * time.Hour
-
 // join keeps this member in touch with its seeds. Start starts it; it ends
 // with ctx.
 func (g *Gossip) join(ctx context.Context) {
@@ -186,19 +182,4 @@ func (g *Gossip) missing(seeds []string) []string {
 	}
 	g.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(seeds), func(a string) bool { return alive[a] })
-}
-
-// forget drops members that are long gone, with their records.
-func (g *Gossip) forget() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for name, m := range g.members {
-		if m.State != stateAlive && time.Since(m.since) > forgetAfter {
-			delete(g.members, name)
-			delete(g.records, name)
-			delete(g.asked, name)
-			delete(g.wanted, name)
-			delete(g.digests, name)
-		}
-	}
 }
