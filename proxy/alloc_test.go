@@ -35,7 +35,7 @@ func TestExchange_AllocatesNothingUnsampled(t *testing.T) {
 // routes of gateways have.
 func TestExchange_AllocatesNothingChanged(t *testing.T) {
 	const rules = `
-    headers: {request: {set: {x-set: a, user-agent: b}, add: {x-add: c}, remove: [accept, x-gone]}, response: {set: {x-set: d}, remove: [server, x-gone]}}
+    headers: {request: {set: {x-set: a, user-agent: b, x-forwarded-proto: https}, add: {x-add: c}, remove: [accept, x-gone]}, response: {set: {x-set: d}, remove: [server, x-gone]}}
     route: [{destination: {host: s.test}, headers: {request: {set: {x-set: e}}}}]`
 	testRouteAllocates(t, Options{}, strings.Replace(plainYAML, "route: [{destination: {host: s.test}}]", strings.TrimSpace(rules), 1))
 }

@@ -106,6 +106,7 @@ func (p *Proxy) PolicyMatches() map[telemetry.Policy]uint64 {
 // with it.
 func (x *exchange) authorize(vh *virtualHost) Kind {
 	a, c := x.table.access, x.conn
+	x.sanitize()
 	if x.asked != nil {
 		return x.asked.authorize(x, vh)
 	}

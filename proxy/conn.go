@@ -312,7 +312,7 @@ func (x *exchange) reset() {
 	x.dialect, x.bridged, x.webReply = notGRPC, false, false
 	x.upgrade.protocol, x.upgrade.agreed, x.upgrade.websocket = nil, false, false
 	x.trail.forget()
-	x.overloaded, x.unsent, x.hasID, x.attempts, x.cookie, x.delayed = false, false, false, 0, nil, 0
+	x.overloaded, x.unsent, x.hasID, x.sanitized, x.attempts, x.cookie, x.delayed = false, false, false, false, 0, nil, 0
 	x.limited, x.drawn, x.deadline = nil, 0, 0
 	if x.subject.Peer != nil || x.subject.Claims != nil {
 		x.subject, x.refusal = auth.Request{}, nil

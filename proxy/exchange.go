@@ -52,6 +52,8 @@ type exchange struct {
 	pumping  pumping
 	fields   []http1.Field // a changed copy of the request's, for header rules
 
+	sanitized bool // what a gateway does not believe has been taken off
+
 	// What has become of the reply.
 	replying bool // its head has gone out
 	status   int

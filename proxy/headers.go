@@ -12,6 +12,10 @@ type headerRules struct {
 	said              *mesh.HeaderRules
 	request, response headerOps
 	authority         []byte // that the request gets; nil: it keeps its own
+
+	// tells says that they change what requests say of where they come from, on
+	// which a gateway's clients have no say, and we have.
+	tells bool
 }
 
 // newHeaderRules makes them ready; nil: there are none.
@@ -20,6 +24,7 @@ func newHeaderRules(said *mesh.HeaderRules) *headerRules {
 		return nil
 	}
 	r := &headerRules{said: said, request: newHeaderOps(&said.Request), response: newHeaderOps(&said.Response)}
+	r.tells = r.request.tell()
 	for _, list := range [][]mesh.NameValue{said.Request.Set, said.Request.Add} {
 		for _, nv := range list {
 			if nv.Name == "host" || nv.Name == ":authority" {
@@ -45,6 +50,13 @@ func newHeaderOps(said *mesh.HeaderOps) (o headerOps) {
 		}
 	}
 	return headerOps{o.remove, newFields(said.Set), newFields(said.Add)}
+}
+
+// tell reports whether one of the fields is about where a request comes from.
+func (o *headerOps) tell() bool {
+	return slices.ContainsFunc(slices.Concat(o.remove, o.set, o.add), func(f http1.Field) bool {
+		return f.ID == http1.XForwardedFor || f.ID == http1.XForwardedProto || f.ID == http1.XRequestID || doubtful(&f, true)
+	})
 }
 
 func newFields(list []mesh.NameValue) (out []http1.Field) {
@@ -101,9 +113,17 @@ func removeField(fields []http1.Field, named *http1.Field) []http1.Field {
 }
 
 // changeRequest applies header rules to a copy of the request's fields: the
-// route's first, then the destination's. Setting host changes the authority.
-func (x *exchange) changeRequest(route, destination *headerRules) (fields []http1.Field, authority []byte) {
+// route's first, then the destination's. Setting host changes the authority. told
+// says that our words about where the request comes from are among the fields.
+func (x *exchange) changeRequest(route, destination *headerRules) (fields []http1.Field, authority []byte, told bool) {
+	told = route != nil && route.tells || destination != nil && destination.tells
+	if told {
+		x.sanitize()
+	}
 	fields, authority = append(x.fields[:0], x.req.Fields...), x.req.Authority
+	if told {
+		fields = x.introduceClient(fields)
+	}
 	for _, r := range [...]*headerRules{route, destination} {
 		if r == nil {
 			continue
@@ -114,7 +134,7 @@ func (x *exchange) changeRequest(route, destination *headerRules) (fields []http
 		}
 	}
 	x.fields = fields
-	return fields, authority
+	return fields, authority, told
 }
 
 // changeReply applies header rules to a copy of the reply's fields: the

@@ -111,6 +111,7 @@ func (x *exchange) limitLocally(l *limiter) Kind {
 		return x.overLimit(l.refusal, fields, nil)
 	}
 	if o.Limited && rule.NotEnforced != nil {
+		x.sanitize()
 		x.req.Fields = change(x.req.Fields, &mesh.HeaderOps{Add: rule.NotEnforced})
 	}
 	x.added.Add = append(x.added.Add, fields...)
@@ -160,6 +161,7 @@ func (x *exchange) limitGlobally(l *limiter) Kind {
 		g.counts.Allowed.Add(1)
 	}
 	if len(v.Request) > 0 {
+		x.sanitize()
 		x.req.Fields = change(x.req.Fields, &mesh.HeaderOps{Add: v.Request})
 	}
 	x.added.Add = append(x.added.Add, fields...)

@@ -72,12 +72,12 @@ var requestIDLine = regexp.MustCompile(`(?i)x-request-id: [^\r]+\r\n`)
 // TestMirror_Copy: a copy is the request with the same id, for the same host,
 // changed by the same rules.
 func TestMirror_Copy(t *testing.T) {
-	const rules = `, rewrite: {uri: /new}, headers: {request: {add: {x-added: "1"}}}`
+	const rules = `, rewrite: {uri: /new/}, headers: {request: {add: {x-added: "1"}}}`
 	for _, tt := range []struct{ name, more, request, line, host, body string }{
 		{"GET", "", "GET /a?b=c HTTP/1.1\r\nHost: s.test\r\nX-One: 1\r\n\r\n", "GET /a?b=c HTTP/1.1", "s.test", ""},
 		{"with a port", "", "GET /a HTTP/1.1\r\nHost: s.test:80\r\nX-One: 1\r\n\r\n", "GET /a HTTP/1.1", "s.test:80", ""},
 		{"absolute", "", "GET http://s.test/a HTTP/1.1\r\nHost: s.test\r\nX-One: 1\r\n\r\n", "GET /a HTTP/1.1", "s.test", ""},
-		{"with a body", rules, "POST /a HTTP/1.1\r\nHost: s.test\r\nX-One: 1\r\nContent-Length: 5\r\n\r\nhello", "POST /new HTTP/1.1", "s.test", "hello"},
+		{"with a body", rules, "POST /a HTTP/1.1\r\nHost: s.test\r\nX-One: 1\r\nContent-Length: 5\r\n\r\nhello", "POST /new/a HTTP/1.1", "s.test", "hello"},
 		{"an empty body", "", "POST /a HTTP/1.1\r\nHost: s.test\r\nX-One: 1\r\nContent-Length: 0\r\n\r\n", "POST /a HTTP/1.1", "s.test", ""},
 		{"chunked", "", "POST /a HTTP/1.1\r\nHost: s.test\r\nX-One: 1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "POST /a HTTP/1.1", "s.test", "hello"},
 	} {

@@ -4,21 +4,23 @@ import (
 	"bytes"
 	"encoding/hex"
 	"math/rand/v2"
+	"slices"
 
 	"isthmus/http1"
 	"isthmus/mesh"
 )
 
-// buildRequest writes the head that goes to the upstream into x.out. Nothing of the framing that was received is sent on;
-// identity and forwarding fields are taken off first and ours put on last.
+// buildRequest writes the head that goes to the upstream into x.out. Nothing of the framing that was received is sent on.
+// Identity and forwarding fields of clients are taken off, and ours put on; of the latter, rules have the last word.
 func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *destination, deadline instant) {
-	fields, authority := x.req.Fields, x.req.Authority
+	fields, authority, told := x.req.Fields, x.req.Authority, false
+	x.value = x.value[:0]
 	if x.req.Hop {
 		x.req.StripHopByHop()
 		fields = x.req.Fields
 	}
 	if h, dh := x.route.headers, d.headers; h != nil || dh != nil {
-		fields, authority = x.changeRequest(h, dh)
+		fields, authority, told = x.changeRequest(h, dh)
 	}
 	path := x.req.Path
 	if rw := x.route.rewrite; rw != nil {
@@ -30,7 +32,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 
 	out := to.request(x.out[:0], &x.req, path, authority, scheme, x.upgrade.protocol)
 	var forwarded, proto, id, attempt, cert []byte
-	edge, grpc := x.conn.kind == gateway, false
+	edge, grpc := x.conn.kind == gateway && !x.sanitized, false
 	for i := range fields {
 		f := &fields[i]
 		switch f.ID {
@@ -66,6 +68,9 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 				continue
 			}
 		case http1.XForwardedFor:
+			if told {
+				break
+			}
 			if forwarded != nil {
 				forwarded = bytes.Join([][]byte{forwarded, f.Value}, []byte(", "))
 			} else {
@@ -78,6 +83,9 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 			}
 			continue
 		case http1.XForwardedProto:
+			if told {
+				break
+			}
 			proto = f.Value
 			continue
 		case http1.XRequestID:
@@ -88,8 +96,9 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 			}
 		case http1.ContentType:
 			if x.bridged {
-				x.value = appendPlainType(x.value[:0], f.Value)
-				out = to.field(out, f.Name, x.value)
+				n := len(x.value)
+				x.value = appendPlainType(x.value, f.Value)
+				out = to.field(out, f.Name, x.value[n:])
 				continue
 			}
 		case http1.Unknown:
@@ -100,18 +109,17 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 		out = to.field(out, f.Name, f.Value)
 	}
 
-	value := append(x.value[:0], forwarded...)
-	if len(forwarded) > 0 {
-		value = append(value, ", "...)
-	}
-	value = append(value, x.conn.peer...)
-	out = to.field(out, nameForwardedFor, value)
-	if proto == nil || edge && x.conn.proxy.trusted == 0 {
-		proto = x.scheme()
-	}
-	out = to.field(out, nameProto, proto)
-	if id == nil {
-		out = to.field(out, nameRequestID, x.requestID())
+	value := x.value[:0]
+	if !told {
+		value = x.appendForwarded(value, forwarded)
+		out = to.field(out, nameForwardedFor, value)
+		if proto == nil || edge && x.conn.proxy.trusted == 0 {
+			proto = x.scheme()
+		}
+		out = to.field(out, nameProto, proto)
+		if id == nil {
+			out = to.field(out, nameRequestID, x.requestID())
+		}
 	}
 	if attempt != nil { // the tries are the calling proxy's
 		out = to.field(out, nameAttempt, attempt)
@@ -156,6 +164,80 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 		out = to.field(out, nameExpect, valueContinue)
 	}
 	x.out = to.end(out)
+}
+
+// appendForwarded writes x-forwarded-for: where the request has come by before, and
+// who has brought it here.
+func (x *exchange) appendForwarded(dst, before []byte) []byte {
+	dst = append(dst, before...)
+	if len(before) > 0 {
+		dst = append(dst, ", "...)
+	}
+	return append(dst, x.conn.peer...)
+}
+
+// introduceClient puts our words about where a request comes from among its fields, for rules
+// that have others.
+func (x *exchange) introduceClient(fields []http1.Field) []http1.Field {
+	var before []byte
+	proto, id := false, false
+	for i := range fields {
+		switch f := &fields[i]; f.ID {
+		case http1.XForwardedFor:
+			if before != nil {
+				before = bytes.Join([][]byte{before, f.Value}, []byte(", "))
+			} else {
+				before = f.Value
+			}
+		case http1.XForwardedProto:
+			proto = true
+		case http1.XRequestID:
+			id = true
+		}
+	}
+	x.value = x.appendForwarded(x.value[:0], before)
+	fields = append(removeField(fields, &http1.Field{ID: http1.XForwardedFor}), http1.Field{Name: nameForwardedFor, Value: x.value, ID: http1.XForwardedFor})
+	if !proto {
+		fields = append(fields, http1.Field{Name: nameProto, Value: x.scheme(), ID: http1.XForwardedProto})
+	}
+	if !id {
+		fields = append(fields, http1.Field{Name: nameRequestID, Value: x.requestID(), ID: http1.XRequestID})
+	}
+	return fields
+}
+
+// sanitize takes off what a gateway does not believe its clients, before somebody of
+// ours judges the request or adds to it: what is there afterwards is ours, and goes
+// on. Requests that nobody looks at lose it on the way out.
+func (x *exchange) sanitize() {
+	if x.conn.kind != gateway || x.sanitized {
+		return
+	}
+	x.sanitized = true
+	untrusted := x.conn.proxy.trusted == 0
+	x.req.Fields = slices.DeleteFunc(x.req.Fields, func(f http1.Field) bool {
+		switch f.ID {
+		case http1.XForwardedProto:
+			return untrusted
+		case http1.XForwardedClientCert, http1.IsthmusDestination, http1.IsthmusSource, http1.IsthmusProbe:
+			return true
+		}
+		return doubtful(&f, untrusted)
+	})
+}
+
+// doubtful reports whether a field is one that a client outside the mesh may not
+// say, or, untrusted, a proxy before a gateway neither.
+func doubtful(f *http1.Field, untrusted bool) bool {
+	switch f.ID {
+	case http1.EnvoyRateLimited, http1.EnvoyOverloaded, http1.EnvoyExpectedTimeout, http1.EnvoyUpstreamTimeout, http1.IsthmusUnsent:
+		return true
+	case http1.XForwardedHost:
+		return untrusted
+	case http1.Unknown:
+		return reserved(f.Name) || untrusted && forwarding(f.Name)
+	}
+	return false
 }
 
 // appendList puts two values of a list together.
