@@ -313,7 +313,7 @@ func (x *exchange) reset() {
 	x.upgrade.protocol, x.upgrade.agreed, x.upgrade.websocket = nil, false, false
 	x.trail.forget()
 	x.overloaded, x.unsent, x.hasID, x.sanitized, x.attempts, x.cookie, x.delayed = false, false, false, false, 0, nil, 0
-	x.limited, x.drawn, x.deadline = nil, 0, 0
+	x.limited, x.drawn, x.timing = nil, 0, timing{}
 	if x.subject.Peer != nil || x.subject.Claims != nil {
 		x.subject, x.refusal = auth.Request{}, nil
 	}
@@ -321,6 +321,9 @@ func (x *exchange) reset() {
 		x.badToken, x.verdict, x.added = nil, nil, mesh.HeaderOps{}
 	}
 	x.pumping.unread, x.pumping.short = false, false
+	if x.pumping.came.Load() != 0 {
+		x.pumping.came.Store(0)
+	}
 	if x.pumping.begun.Load() {
 		x.pumping.begun.Store(false)
 	}

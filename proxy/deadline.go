@@ -7,35 +7,107 @@ import (
 	"isthmus/http1"
 )
 
+// timing is how long an exchange may take. Timeouts run from when the request has
+// come whole (Envoy: router_filter.rst), so that clients may take the time that they
+// need to send it, in which others look after them; see patience.
+type timing struct {
+	deadline instant // when it has to be over, as far as that is known; 0: never
+	pending  bool    // it is not known yet: the client is still sending
+
+	ends     instant // when the client's own deadline, of gRPC, passes
+	timeout  instant // a duration; 0: none
+	expected instant // likewise, for which the calling proxy waits
+
+	tryTimeout instant // likewise, for a try
+	tryBegan   instant // when the last one began
+	tryEnds    instant // when it has to be over, as far as that is known
+}
+
+// within is for how long, at most, the upstream may take with a request that is still
+// to come. 0: for ever.
+func (t *timing) within() instant {
+	return sooner(sooner(t.timeout, t.expected), t.tryTimeout)
+}
+
 // setDeadline finds when the exchange has to be over: by the route's timeout
 // (0: never), which the own application may change for a request of its own and
 // which a fault's delay does not count in, and by what callers say that they wait. Nobody works for a caller who has gone.
 func (x *exchange) setDeadline() {
-	timeout := x.route.timeout
-	limit := instant(0)
+	x.timeout, x.expected, x.ends = x.route.timeout, 0, 0
 	for i := range x.req.Fields {
 		f := &x.req.Fields[i]
 		switch f.ID {
 		case http1.EnvoyUpstreamTimeout:
 			// Envoy's x-envoy-upstream-rq-timeout-ms, from internal callers.
 			if d, ok := milliseconds(f.Value); ok && x.conn.kind == outbound {
-				timeout = d
+				x.timeout = d
 			}
 		case http1.EnvoyExpectedTimeout:
 			if d, ok := milliseconds(f.Value); ok && x.conn.kind == inbound {
-				limit = sooner(limit, x.start+d)
+				x.expected = sooner(x.expected, d)
 			}
 		case http1.GRPCTimeout:
 			if d, ok := grpcTimeout(f.Value); ok {
-				limit = sooner(limit, x.start+d)
+				x.ends = sooner(x.ends, x.start+d)
 			}
 		}
 	}
-	if timeout != 0 {
-		limit = sooner(limit, x.start+x.delayed+timeout)
-	}
-	x.deadline = limit
+	x.settleDeadline()
 }
+
+// settleDeadline finds the deadlines, as far as the request has come.
+func (x *exchange) settleDeadline() {
+	at, ok := x.cameAt()
+	x.pending = !ok || x.awaitsContinue()
+	x.deadline, x.tryEnds = x.ends, 0
+	if !ok {
+		return
+	}
+	x.deadline = x.deadlineFrom(at)
+	if x.tryTimeout != 0 {
+		x.tryEnds = max(at, x.tryBegan) + x.tryTimeout
+	}
+}
+
+// deadlineFrom is the deadline of a request that has come whole at a time.
+func (x *exchange) deadlineFrom(at instant) instant {
+	limit := x.ends
+	if x.expected != 0 {
+		limit = sooner(limit, at+x.expected)
+	}
+	if x.timeout != 0 {
+		limit = sooner(limit, at+x.delayed+x.timeout)
+	}
+	return limit
+}
+
+// cameAt returns when the request had come as far as its client sends it without a
+// word of the upstream's. ok is false if it has not.
+func (x *exchange) cameAt() (t instant, ok bool) {
+	switch b := &x.body; {
+	case x.req.Framing == http1.NoBody, x.awaitsContinue():
+		return x.start, true
+	case !b.opened:
+		return 0, false
+	case b.whole:
+		return max(x.start, x.tally.received), true
+	}
+	t = instant(x.pumping.came.Load())
+	return t, t != 0
+}
+
+// awaitsContinue reports whether the client waits for 100 (Continue), and so for the
+// upstream.
+func (x *exchange) awaitsContinue() bool {
+	return x.body.awaited && x.pumping.continued.Load() == 0 && !x.pumping.begun.Load()
+}
+
+// tryDeadline is when the reply to the last try has to have begun.
+func (x *exchange) tryDeadline() instant { return sooner(x.deadline, x.tryEnds) }
+
+// shortestLook is how often, at most, whoever waits for a reply looks whether the
+// request has come.
+const shortestLook = instant(5 * time.Millisecond)
 
 // maxTimeout bounds what a header may ask for, so that adding to it cannot
 // overflow.
@@ -71,12 +143,15 @@ func grpcTimeout(b []byte) (instant, bool) {
 
 // appendDeadline tells the upstream how long we wait: all proxies in
 // x-envoy-expected-rq-timeout-ms, and gRPC in its own words.
-func (x *exchange) appendDeadline(out []byte, to headFormat, deadline instant, grpc bool) []byte {
-	if deadline == 0 {
+func (x *exchange) appendDeadline(out []byte, to headFormat, deadline, within instant, grpc bool) []byte {
+	if deadline == 0 && within == 0 {
 		return out
 	}
-	left := max(1, (deadline-x.clock)/instant(time.Millisecond))
-	out = to.number(out, nameExpectedTime, int64(left))
+	left := within / instant(time.Millisecond)
+	if deadline != 0 {
+		left = sooner(left, max(1, (deadline-x.clock)/instant(time.Millisecond)))
+	}
+	out = to.number(out, nameExpectedTime, int64(max(1, left)))
 	if grpc {
 		var room [24]byte
 		value := room[:0]

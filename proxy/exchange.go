@@ -35,8 +35,8 @@ type exchange struct {
 	start   instant
 	clock   instant // about now: when bytes came last
 
-	deadline instant // of the route's timeout; 0: none
-	delayed  instant // for how long, by the route's fault
+	timing
+	delayed instant // for how long, by the route's fault
 
 	dialect  dialect          // of gRPC
 	bridged  bool             // a call of gRPC-Web is made one of gRPC
@@ -239,6 +239,9 @@ func (x *exchange) admit() Kind {
 	x.countAsked(x.body.data)
 	if x.body.whole {
 		x.tally.received = x.clock
+	}
+	if x.pending {
+		x.settleDeadline()
 	}
 	return k
 }

@@ -185,8 +185,8 @@ func describeHeaders(h *mesh.HeaderRules) string {
 func (x *exchange) explainTimes(e *explain.Explanation) {
 	p := x.route.retries
 	total := time.Duration(0)
-	if x.deadline != 0 {
-		total = time.Duration(x.deadline - x.start)
+	if deadline := x.deadlineFrom(x.start); deadline != 0 {
+		total = time.Duration(deadline - x.start)
 		e.Timeout = total.String()
 	}
 	out := &explain.Retries{Attempts: p.Attempts, On: describeRetryOn(p), Source: p.Source.String()}

@@ -72,7 +72,7 @@ func (x *exchange) there(d *destination, u *upstream, member int) *explain.Acces
 		return out
 	}
 	// The very bytes that would be sent.
-	x.buildRequest(asHTTP1, nil, u.members[member], d, 0)
+	x.buildRequest(asHTTP1, nil, u.members[member], d)
 	var r http1.Request
 	if n, err := r.Parse(x.out, http1.Limits{}); n == 0 || err != nil {
 		return nil

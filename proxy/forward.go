@@ -143,9 +143,15 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	x.attempts++
 	x.member, x.unwanted, x.trail.began = m, false, x.clock
 	x.tried = append(x.tried, m.host)
-	deadline := x.deadline
-	if t := plan.policy.PerTryTimeout; t != 0 {
-		deadline = sooner(deadline, now()+instant(t))
+	if x.pumping.came.Load() != 0 { // for the last try; for this one the rest is still to be taken
+		x.pumping.came.Store(0)
+		x.pending = true
+	}
+	if x.tryTimeout = instant(plan.policy.PerTryTimeout); x.tryTimeout != 0 {
+		x.tryBegan = now()
+	}
+	if x.tryTimeout != 0 || x.pending {
+		x.settleDeadline()
 	}
 	active := x.enter(u.live)
 	if limit := u.limits.requests; limit != 0 && active > limit || u.room != nil && !u.room.Admit(active, x.priority()) {
@@ -159,7 +165,7 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	defer m.host.End()
 
 	for fresh := false; ; {
-		c, err := x.lease(u, m, deadline, fresh)
+		c, err := x.lease(u, m, x.tryDeadline(), fresh)
 		if err != nil {
 			x.trail.cause = err.Cause
 			if err.Kind == ConnectTimeout && x.deadline != 0 && now() >= x.deadline {
@@ -171,7 +177,7 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 		if !reused || u.limits.connections != 0 {
 			x.clock = now() // it may have taken a while
 		}
-		kind := x.exchangeOn(c, d, u, deadline, plan)
+		kind := x.exchangeOn(c, d, u, plan)
 		switch {
 		case !reused || x.replying:
 			return x.unasked(kind, u, m)
@@ -233,17 +239,17 @@ func (x *exchange) deadlineKind(k Kind) Kind {
 
 // exchangeOn sends the request over a connection and delivers the reply. The
 // connection is put back or ended on every way out.
-func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, deadline instant, plan *retryPlan) Kind {
+func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan *retryPlan) Kind {
 	c.uses++
 	x.pumping.unread, x.pumping.short = false, false
 	x.introduce = c.member.wire.mode == wireMesh && (c.shared == nil && c.uses == 1 || c.shared != nil && !c.reused)
 	x.movable = c.member.link != nil && plan.failovers == 0 && x.idempotent() && x.repeatable() && x.elsewhere(u)
 	sent := x.clock
-	kind := x.send(c, d, deadline)
+	kind := x.send(c, d)
 	if kind == NoError || kind == Terminated {
 		// An upstream that ends its reading early may still have replied.
 		before := kind
-		if kind = x.readReply(c, deadline); kind == Terminated && before != NoError {
+		if kind = x.readReply(c); kind == Terminated && before != NoError {
 			kind = before
 		}
 	}
@@ -304,9 +310,9 @@ func (x *exchange) faultOfUpstream(k Kind) bool {
 
 // send writes head and body, or leaves them to the first read of the reply. A
 // body that was not read whole is sent on by a second goroutine from here on.
-func (x *exchange) send(c *upstreamConn, d *destination, deadline instant) Kind {
+func (x *exchange) send(c *upstreamConn, d *destination) Kind {
 	x.bridged = x.bridges(c)
-	x.buildRequest(c.format(), c.scheme(), c.member, d, deadline)
+	x.buildRequest(c.format(), c.scheme(), c.member, d)
 	if c.h2 != nil {
 		return x.sendStream(c)
 	}

@@ -120,10 +120,17 @@ const grpcGrace = instant(200 * time.Millisecond)
 
 // replyDeadline is when a reply whose head has come has to be over.
 func (x *exchange) replyDeadline() instant {
-	if x.dialect != notGRPC && x.deadline != 0 {
-		return x.deadline + grpcGrace
+	return x.graceful(x.deadline)
+}
+
+// callDeadline is when a call of gRPC has to be over whose body is still coming.
+func (x *exchange) callDeadline() instant { return x.graceful(x.ends) }
+
+func (x *exchange) graceful(deadline instant) instant {
+	if x.dialect != notGRPC && deadline != 0 {
+		return deadline + grpcGrace
 	}
-	return x.deadline
+	return deadline
 }
 
 // calleesLead is by how much a callee may be ahead of us with a deadline: it has

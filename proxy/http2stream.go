@@ -208,7 +208,7 @@ func (x *exchange) sendStream(c *upstreamConn) Kind {
 }
 
 // readStreamHead reads one head of a reply; see readReplyHead.
-func (x *exchange) readStreamHead(c *upstreamConn, deadline instant) Kind {
+func (x *exchange) readStreamHead(c *upstreamConn) Kind {
 	for {
 		fields, end, ok := c.h2.Head()
 		if ok {
@@ -222,7 +222,7 @@ func (x *exchange) readStreamHead(c *upstreamConn, deadline instant) Kind {
 		if c.in.len() > 0 { // nobody sends a body before its head
 			return BadReply
 		}
-		if kind := x.fillReply(c, deadline, nil, 0); kind != NoError {
+		if kind := x.fillReply(c, inHead, nil, 0); kind != NoError {
 			return x.streamKind(c, kind)
 		}
 	}
@@ -265,7 +265,7 @@ func (x *exchange) deliverStream(c *upstreamConn, chunked bool) Kind {
 				return kind
 			}
 		}
-		if kind := x.fillReply(c, x.replyDeadline(), nil, 0); kind != NoError {
+		if kind := x.fillReply(c, inBody, nil, 0); kind != NoError {
 			switch {
 			case kind == Terminated && c.ended:
 				continue

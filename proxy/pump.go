@@ -12,6 +12,7 @@ import (
 type pumping struct {
 	active    bool         // the goroutine runs; only the exchange's goroutine looks
 	begun     atomic.Bool  // bytes have been taken from the client that nobody keeps
+	came      atomic.Int64 // an instant: when the body had come whole, or no more of it was taken; 0: it goes on
 	continued atomic.Int64 // an instant: when the client was sent the 100 that it had waited for; 0: it was not
 	answered  atomic.Bool  // the reply, over HTTP/2, has begun
 	rest      []byte       // of what is held of the body: what has to be sent first
@@ -35,6 +36,7 @@ func (x *exchange) startPump(c *upstreamConn) Kind {
 	p.outcome = make(chan Kind, 1)
 	go func(outcome chan<- Kind) {
 		kind := x.pumpSafely(c)
+		x.pumping.came.CompareAndSwap(0, int64(now()))
 		if kind != NoError && kind != Terminated {
 			c.interrupt() // the reply will not come: whoever waits for it shall know
 		}
@@ -107,8 +109,7 @@ func (x *exchange) pumpLength(c *upstreamConn) Kind {
 		left -= n
 		x.tally.pumped.Add(n)
 		if left == 0 {
-			x.tally.received = now()
-			x.pumping.last.Store(true)
+			x.bodyCame()
 		}
 		if in.len() == 0 {
 			if c.writePipe(p, now()) != nil {
@@ -124,6 +125,13 @@ func (x *exchange) pumpLength(c *upstreamConn) Kind {
 		}
 	}
 	return NoError
+}
+
+// bodyCame notes that all of the body has been taken from the client.
+func (x *exchange) bodyCame() {
+	x.tally.received = now()
+	x.pumping.came.Store(int64(x.tally.received))
+	x.pumping.last.Store(true)
 }
 
 // pumpOpen sends the rest of a body whose end is found as it comes: a chunk, or
@@ -148,8 +156,7 @@ func (x *exchange) pumpOpen(c *upstreamConn) Kind {
 			return BodyTooLarge
 		}
 		if done {
-			x.tally.received = now()
-			x.pumping.last.Store(true)
+			x.bodyCame()
 			return x.sendLast(c, out)
 		}
 		if len(out) > 0 {

@@ -14,12 +14,12 @@ const maxInterim = 5
 // the client is still there.
 const clientCheck = instant(time.Second)
 
-// readReply reads the head of the final reply. deadline is that of this try.
-func (x *exchange) readReply(c *upstreamConn, deadline instant) Kind {
+// readReply reads the head of the final reply.
+func (x *exchange) readReply(c *upstreamConn) Kind {
 	interim := 0
 	for {
 		x.res.Reset()
-		if kind := x.readReplyHead(c, deadline); kind != NoError {
+		if kind := x.readReplyHead(c); kind != NoError {
 			return kind
 		}
 		if x.switches(c) {
@@ -41,9 +41,9 @@ func (x *exchange) readReply(c *upstreamConn, deadline instant) Kind {
 }
 
 // readReplyHead reads one head, of an interim reply or the final one.
-func (x *exchange) readReplyHead(c *upstreamConn, deadline instant) Kind {
+func (x *exchange) readReplyHead(c *upstreamConn) Kind {
 	if c.h2 != nil {
-		return x.readStreamHead(c, deadline)
+		return x.readStreamHead(c)
 	}
 	for {
 		n, err := x.res.Parse(c.in.bytes(), http1.Limits{}, x.req.Method)
@@ -61,7 +61,7 @@ func (x *exchange) readReplyHead(c *upstreamConn, deadline instant) Kind {
 				return BadReply
 			}
 		}
-		if kind := x.fillReply(c, deadline, nil, 0); kind != NoError {
+		if kind := x.fillReply(c, inHead, nil, 0); kind != NoError {
 			return kind
 		}
 	}
@@ -91,16 +91,32 @@ func (x *exchange) passInterim() Kind {
 	return NoError
 }
 
-// fillReply reads from the upstream until bytes come, the try's deadline
-// passes, or the client turns out to be gone. The bytes go into p if there is
-// one, n of them at most.
-func (x *exchange) fillReply(c *upstreamConn, deadline instant, p *pipe, n int64) Kind {
+// replyPart is what of a reply is awaited: the try's deadline is for its head.
+type replyPart bool
+
+const inHead, inBody replyPart = true, false
+
+// fillReply reads from the upstream until bytes come, the deadline passes, or the
+// client turns out to be gone. The bytes go into p if there is one, n of them at
+// most.
+func (x *exchange) fillReply(c *upstreamConn, part replyPart, p *pipe, n int64) Kind {
 	asked, check := x.clock, x.clock+clientCheck
 	if x.movable {
 		check = asked + stallCheck
 	}
 	for {
-		c.limit = sooner(deadline, check)
+		look := check
+		if x.pending {
+			x.settleDeadline()
+			if within := x.within(); within != 0 {
+				look = sooner(check, now()+max(within, shortestLook)) // no timeout passes sooner
+			}
+		}
+		deadline := x.tryDeadline()
+		if part == inBody {
+			deadline = x.replyDeadline()
+		}
+		c.limit = sooner(deadline, look)
 		var err error
 		if p == nil {
 			_, err = c.fill()

@@ -29,7 +29,7 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 	}
 	for left > 0 {
 		c.in.r, c.in.w = 0, 0
-		if kind := x.fillReply(c, x.replyDeadline(), nil, 0); kind != NoError {
+		if kind := x.fillReply(c, inBody, nil, 0); kind != NoError {
 			return kind
 		}
 		n := min(int64(c.in.len()), left)
@@ -48,7 +48,7 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 // the kernel.
 func (x *exchange) splice(c *upstreamConn, p *pipe, left int64) Kind {
 	for left > 0 {
-		if kind := x.fillReply(c, x.replyDeadline(), p, left); kind != NoError {
+		if kind := x.fillReply(c, inBody, p, left); kind != NoError {
 			return kind
 		}
 		left -= int64(p.held)
@@ -90,7 +90,7 @@ func (x *exchange) deliverChunked(c *upstreamConn, chunked bool) Kind {
 		if c.in.len() == 0 {
 			c.in.r, c.in.w = 0, 0
 		}
-		if kind := x.fillReply(c, x.replyDeadline(), nil, 0); kind != NoError {
+		if kind := x.fillReply(c, inBody, nil, 0); kind != NoError {
 			return kind
 		}
 	}
@@ -106,7 +106,7 @@ func (x *exchange) deliverUntilClose(c *upstreamConn, chunked bool) Kind {
 				return kind
 			}
 		}
-		kind := x.fillReply(c, x.replyDeadline(), nil, 0)
+		kind := x.fillReply(c, inBody, nil, 0)
 		if kind == Terminated && c.ended {
 			return x.finish(chunked, nil)
 		}

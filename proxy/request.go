@@ -12,7 +12,7 @@ import (
 
 // buildRequest writes the head that goes to the upstream into x.out. Nothing of the framing that was received is sent on.
 // Identity and forwarding fields of clients are taken off, and ours put on; of the latter, rules have the last word.
-func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *destination, deadline instant) {
+func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *destination) {
 	fields, authority, told := x.req.Fields, x.req.Authority, false
 	x.value = x.value[:0]
 	if x.req.Hop {
@@ -32,6 +32,10 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 
 	out := to.request(x.out[:0], &x.req, path, authority, scheme, x.upgrade.protocol)
 	var forwarded, proto, id, attempt, cert []byte
+	deadline, within := x.tryDeadline(), instant(0)
+	if x.pending {
+		within = x.within()
+	}
 	edge, grpc := x.conn.kind == gateway && !x.sanitized, false
 	for i := range fields {
 		f := &fields[i]
@@ -51,7 +55,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 			}
 			continue
 		case http1.EnvoyExpectedTimeout:
-			if edge || deadline != 0 {
+			if edge || deadline != 0 || within != 0 {
 				continue
 			}
 		case http1.GRPCTimeout:
@@ -135,7 +139,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 		out = to.field(out, nameClientCert, value)
 	}
 	x.value = value
-	out = x.appendDeadline(out, to, deadline, grpc)
+	out = x.appendDeadline(out, to, deadline, within, grpc)
 	if d := m.destination; d != "" {
 		out = to.text(out, nameDestination, d)
 	}

@@ -205,7 +205,7 @@ func (x *exchange) fillBody(p *pipe, n int64) Kind {
 		case from != 0:
 			limit = x.body.pace.limit(from, c.patience)
 		}
-		c.limit = sooner(x.replyDeadline(), limit)
+		c.limit = sooner(x.callDeadline(), limit)
 		var err error
 		if p == nil {
 			_, err = c.fill()
@@ -220,7 +220,7 @@ func (x *exchange) fillBody(p *pipe, n int64) Kind {
 			return NoError
 		case err == errInterrupted && !x.pumping.stop.Load():
 			continue // by a 100; or the proxy drains, which does not concern an exchange under way
-		case err == errTimeout && !talk && x.pumping.answered.Load() && now() < sooner(x.replyDeadline(), t+c.patience.idle):
+		case err == errTimeout && !talk && x.pumping.answered.Load() && now() < sooner(x.callDeadline(), t+c.patience.idle):
 			continue
 		}
 		return readError(err)

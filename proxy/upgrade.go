@@ -196,7 +196,7 @@ func (x *exchange) tunnel(c *upstreamConn, d *destination, u *upstream) Kind {
 	if x.conn.h2 != nil {
 		x.res.Status = 200
 	}
-	x.status, x.deadline, x.keep = x.res.Status, 0, false
+	x.status, x.timing, x.keep = x.res.Status, timing{}, false
 	x.buildReply(d, false)
 	x.keepHead()
 	if kind := x.flush(false); kind != NoError {

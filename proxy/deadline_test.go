@@ -1,0 +1,126 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestDeadline_Uploads: timeouts run from when a request has come whole, however long
+// its client takes to send it; and they do run from then on.
+func TestDeadline_Uploads(t *testing.T) {
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		n := len(skipBody(head, r))
+		if strings.Contains(head, " /silent ") {
+			return true
+		}
+		_, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nx-expected: %s\r\nContent-Length: %d\r\n\r\n%d", field(head, "x-envoy-expected-rq-timeout-ms"), len(fmt.Sprint(n)), n)
+		return err == nil
+	})
+	const pieces, between = 10, 60 * time.Millisecond
+	for _, tt := range []struct {
+		name, rule, head string
+		piece            int  // of its body, in bytes
+		chunked          bool // its length is not told
+		want             string
+		late             time.Duration // how long behind the end of the body the answer comes, at least
+	}{
+		{"a large body", "timeout: 200ms", "POST / ", 20_000, false, "200", 0},
+		{"one that fits a buffer", "timeout: 200ms", "POST / ", 100, false, "200", 0},
+		{"one of unknown length", "timeout: 200ms", "POST / ", 5_000, true, "200", 0},
+		{"a time-out of tries", "retries: {attempts: 1, perTryTimeout: 200ms}", "POST / ", 20_000, false, "200", 0},
+		{"a large body, and nobody answers", "timeout: 200ms", "POST /silent ", 20_000, false, "504", 200 * time.Millisecond},
+		{"one that fits a buffer, and nobody answers", "timeout: 200ms", "POST /silent ", 100, false, "504", 200 * time.Millisecond},
+		{"one of unknown length, and nobody answers", "timeout: 200ms", "POST /silent ", 5_000, true, "504", 200 * time.Millisecond},
+		{"a time-out of tries, and nobody answers", "retries: {attempts: 1, perTryTimeout: 200ms}", "POST /silent ", 20_000, false, "504", 200 * time.Millisecond},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := serve(t, Options{}, entry("s.test", up.address)+virtualService("s.test", "{"+tt.rule+", route: [{destination: {host: s.test}}]}"))
+			c, err := net.Dial("tcp", p.address("outbound"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(20 * time.Second))
+			framing := fmt.Sprintf("Content-Length: %d\r\n\r\n", pieces*tt.piece)
+			if tt.chunked {
+				framing = "Transfer-Encoding: chunked\r\n\r\n"
+			}
+			io.WriteString(c, tt.head+"HTTP/1.1\r\nHost: s.test\r\n"+framing)
+			text := strings.Repeat("x", tt.piece)
+			if tt.chunked {
+				text = fmt.Sprintf("%x\r\n%s\r\n", tt.piece, text)
+			}
+			for range pieces {
+				time.Sleep(between)
+				io.WriteString(c, text)
+			}
+			if tt.chunked {
+				io.WriteString(c, "0\r\n\r\n")
+			}
+			end := time.Now()
+			got := readWhole(c)
+			if took := time.Since(end); status(got) != tt.want || took < tt.late-20*time.Millisecond || took > tt.late+time.Second {
+				t.Errorf("got %q %v after the end, want %s after %v", got, took, tt.want, tt.late)
+			}
+			if tt.want == "200" && (!strings.HasSuffix(got, fmt.Sprint(pieces*tt.piece)) || tt.piece > 1000 && field(got, "x-expected") != "200") {
+				t.Errorf("got %q, want all of the body there, and the upstream to be told of 200 ms", got)
+			}
+		})
+	}
+}
+
+// readWhole reads one reply.
+func readWhole(c net.Conn) string {
+	var got strings.Builder
+	buf := make([]byte, 4<<10)
+	for !whole(1)(got.String()) {
+		n, err := c.Read(buf)
+		got.Write(buf[:n])
+		if err != nil {
+			break
+		}
+	}
+	return got.String()
+}
+
+// TestDeadline_Continue: while a client waits for 100 (Continue), the upstream is
+// waited for; behind it, the client.
+func TestDeadline_Continue(t *testing.T) {
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		if strings.Contains(head, " /silent ") {
+			return true
+		}
+		io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
+		skipBody(head, r)
+		_, err := io.WriteString(c, okReply)
+		return err == nil
+	})
+	p := serve(t, Options{}, entry("s.test", up.address)+virtualService("s.test", "{timeout: 200ms, route: [{destination: {host: s.test}}]}"))
+	for path, want := range map[string]string{"/silent": "504", "/": "200"} {
+		c, err := net.Dial("tcp", p.address("outbound"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		fmt.Fprintf(c, "PUT %s HTTP/1.1\r\nHost: s.test\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n", path)
+		r := bufio.NewReader(c)
+		head, err := readHead(r)
+		if status(head) == "100" {
+			for range 10 {
+				time.Sleep(40 * time.Millisecond)
+				io.WriteString(c, "x")
+			}
+			head, err = readHead(r)
+		}
+		if err != nil || status(head) != want {
+			t.Errorf("%s: got %q, %v, want %s", path, head, err, want)
+		}
+	}
+}
