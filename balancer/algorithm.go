@@ -7,14 +7,15 @@ import (
 )
 
 // leastRequest takes the less busy of two random hosts, the power of two
-// choices. Where weights differ, hosts are drawn by weight and the load is
-// compared per weight, which comes to Envoy's weight/(active+1).
+// choices. Where weights differ, hosts are drawn by weight, what each has under
+// way is compared per weight, and the first drawn wins a tie: so parts are those
+// of the weights when all are idle, and when all are busy.
 func (g *group) leastRequest() *candidate {
 	if len(g.candidates) == 1 {
 		return &g.candidates[0]
 	}
 	a, b := g.two()
-	if uint64(a.host.active.Load()+1)*b.weight <= uint64(b.host.active.Load()+1)*a.weight {
+	if uint64(a.host.active.Load())*b.weight <= uint64(b.host.active.Load())*a.weight {
 		return a
 	}
 	return b

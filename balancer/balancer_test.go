@@ -3,7 +3,9 @@ package balancer
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,20 +60,54 @@ func TestSet_Weights(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			list := []*Host{host(1, "r/z", 1), host(2, "r/z", 2), host(3, "r/z", 3)}
 			got := shares(t, NewSet(list, &mesh.LoadBalancer{Kind: kind}, nil, Caller{}), n)
-			if kind == mesh.LeastRequest {
-				// Of two drawn by weight the less loaded per weight wins, so the heavier
-				// ones gain; no more is promised.
-				if !(got[0] < got[1] && got[1] < got[2]) {
-					t.Errorf("shares %v do not grow with the weights", got)
-				}
-				return
-			}
 			for i, want := range []float64{1.0 / 6, 2.0 / 6, 3.0 / 6} {
 				if !near(got[i], want, n) {
 					t.Errorf("host %d has %.3f, want %.3f", i, got[i], want)
 				}
 			}
 		})
+	}
+}
+
+// TestSet_LeastRequestByWeight: parts are those of the weights, however many
+// requests are under way; a host that has just begun to warm up is not starved.
+func TestSet_LeastRequestByWeight(t *testing.T) {
+	const n = 40_000
+	for _, tt := range []struct {
+		name    string
+		weights []uint32
+		want    float64 // of the first
+	}{
+		{"one and nine", []uint32{10, 90}, .1},
+		{"one of eleven, as if it warmed up", []uint32{10, 100, 100, 100, 100, 100, 100, 100, 100, 100, 100}, 1.0 / 101},
+	} {
+		for _, kind := range []mesh.LoadBalancerKind{mesh.LeastRequest, mesh.PeakEWMA} {
+			for _, underWay := range []int{0, 3, 10, 50, 200} {
+				var list []*Host
+				for i, w := range tt.weights {
+					list = append(list, host(i, "r/z", w))
+				}
+				s := NewSet(list, &mesh.LoadBalancer{Kind: kind}, nil, Caller{})
+				random, got := rand.New(rand.NewPCG(1, 2)), 0.0
+				var live []*Host
+				for range n {
+					i, _ := s.Pick(nil, 0)
+					if i == 0 {
+						got += 1.0 / n
+					}
+					list[i].Begin()
+					s.Observe(list[i], time.Millisecond)
+					if live = append(live, list[i]); len(live) > underWay {
+						j := random.IntN(len(live))
+						live[j].End()
+						live = slices.Delete(live, j, j+1)
+					}
+				}
+				if got < .6*tt.want || got > 1.9*tt.want {
+					t.Errorf("%s, kind %d, %d under way: %.4f, want about %.4f", tt.name, kind, underWay, got, tt.want)
+				}
+			}
+		}
 	}
 }
 
@@ -400,12 +436,20 @@ func TestSet_PickAllocatesNothing(t *testing.T) {
 
 func BenchmarkPick(b *testing.B) {
 	for _, k := range []struct {
-		name string
-		kind mesh.LoadBalancerKind
-	}{{"LeastRequest", mesh.LeastRequest}, {"RoundRobin", mesh.RoundRobin}, {"PeakEWMA", mesh.PeakEWMA}, {"RingHash", mesh.RingHash}, {"Maglev", mesh.Maglev}} {
+		name    string
+		kind    mesh.LoadBalancerKind
+		weights uint32 // 1 to this
+	}{
+		{"LeastRequest", mesh.LeastRequest, 1}, {"LeastRequestByWeight", mesh.LeastRequest, 3}, {"RoundRobin", mesh.RoundRobin, 1},
+		{"PeakEWMA", mesh.PeakEWMA, 1}, {"PeakEWMAByWeight", mesh.PeakEWMA, 3}, {"RingHash", mesh.RingHash, 1}, {"Maglev", mesh.Maglev, 1},
+	} {
 		for _, n := range []int{10, 1000, 100_000} {
 			b.Run(fmt.Sprintf("%s/%d", k.name, n), func(b *testing.B) {
-				s := NewSet(hosts(n, "r/z"), hashed(k.kind), nil, Caller{Locality: mesh.ParseLocality("r/z")})
+				list := make([]*Host, n)
+				for i := range list {
+					list[i] = host(i, "r/z", 1+uint32(i)%k.weights)
+				}
+				s := NewSet(list, hashed(k.kind), nil, Caller{Locality: mesh.ParseLocality("r/z")})
 				s.Pick(nil, 1)
 				b.ReportAllocs()
 				for hash := uint64(0); b.Loop(); hash = mix(hash) {

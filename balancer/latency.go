@@ -49,9 +49,10 @@ func (l *latency) observe(d time.Duration, now time.Time) {
 
 // cost is the time that a further request would take, more or less: the
 // average, forgotten with time, for each request under way and the new one.
-func (h *Host) cost(now time.Time) float64 {
+// share is how many requests of a host of average weight one of its own is worth.
+func (h *Host) cost(now time.Time, share float64) float64 {
 	average, age := h.latency.load(now)
-	active := float64(h.active.Load())
+	active := float64(h.active.Load()) * share
 	if average == 0 {
 		return unknownLatency * active
 	}
@@ -66,14 +67,19 @@ func (s *Set) Observe(h *Host, d time.Duration) {
 	}
 }
 
-// peakEWMA takes the one of lower cost of two random hosts, per weight.
+// peakEWMA takes the one of lower cost of two random hosts, which are drawn by
+// weight; requests under way count per weight.
 func (g *group) peakEWMA() *candidate {
 	if len(g.candidates) == 1 {
 		return &g.candidates[0]
 	}
 	a, b := g.two()
-	now := time.Now()
-	if b.host.cost(now)*float64(a.weight) < a.host.cost(now)*float64(b.weight) {
+	now, ofA, ofB := time.Now(), 1.0, 1.0
+	if !g.equal {
+		average := float64(g.weight) / float64(len(g.candidates))
+		ofA, ofB = average/float64(a.weight), average/float64(b.weight)
+	}
+	if b.host.cost(now, ofB) < a.host.cost(now, ofA) {
 		return b
 	}
 	return a
