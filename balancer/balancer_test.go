@@ -99,7 +99,7 @@ func TestSet_LeastRequestByWeight(t *testing.T) {
 					s.Observe(list[i], time.Millisecond)
 					if live = append(live, list[i]); len(live) > underWay {
 						j := random.IntN(len(live))
-						live[j].End()
+						live[j].End(nil)
 						live = slices.Delete(live, j, j+1)
 					}
 				}
@@ -327,14 +327,47 @@ func TestHost_Trial(t *testing.T) {
 		if i, ok := s.Pick([]*Host{list[1]}, 0); !ok || i != 0 {
 			t.Fatal("the host on trial is not picked")
 		}
-		list[0].Begin()
+		trial := list[0].Begin()
 		if _, ok := s.Pick([]*Host{list[1]}, 0); ok {
 			t.Fatal("a second request during the trial")
 		}
-		list[0].End()
+		list[0].End(trial)
+		if _, ok := s.Pick([]*Host{list[1]}, 0); !ok {
+			t.Fatal("no request after the first, which did not succeed")
+		}
 		list[0].Restore()
 		if s.Usable() != 2 {
 			t.Fatal("not usable after a success")
+		}
+	})
+}
+
+// TestHost_TrialBesideOld: requests that began before an ejection, or in a trial
+// before it, do not keep the host from its trial.
+func TestHost_TrialBesideOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		list := hosts(2, "r/z")
+		s := NewSet(list, nil, nil, Caller{})
+		defer s.Close()
+		var old []*Trial
+		for range 3 {
+			old = append(old, list[0].Begin())
+			list[0].Eject("test", time.Second, true)
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if i, ok := s.Pick([]*Host{list[1]}, 0); !ok || i != 0 {
+				t.Fatalf("not picked with %d old requests under way", len(old))
+			}
+		}
+		trial := list[0].Begin()
+		for _, o := range old {
+			list[0].End(o)
+		}
+		if _, ok := s.Pick([]*Host{list[1]}, 0); ok {
+			t.Fatal("a second request during the trial")
+		}
+		if list[0].End(trial); list[0].Active() != 0 {
+			t.Errorf("%d under way in the end", list[0].Active())
 		}
 	})
 }

@@ -28,7 +28,8 @@ type Host struct {
 	active   atomic.Int32
 	state    atomic.Uint32 // State, for readers without the lock
 	latency  latency
-	since    atomic.Int64 // when it entered service, in Unix nanoseconds; 0: before anybody watched
+	trial    atomic.Pointer[Trial] // not nil while it is OnTrial
+	since    atomic.Int64          // when it entered service, in Unix nanoseconds; 0: before anybody watched
 
 	mu       sync.Mutex // guards what is below
 	reason   string
@@ -89,11 +90,27 @@ func (h *Host) Update(e *mesh.Endpoint) {
 // a warmup, its share begins small.
 func (h *Host) Enter() { h.since.Store(time.Now().UnixNano()) }
 
-// Begin and End count a request under way.
-func (h *Host) Begin() { h.active.Add(1) }
+// Trial is one time that a host is on trial, and counts the requests that began
+// in it: those before, which may go on for long, say nothing of the host now.
+type Trial struct{ active atomic.Int32 }
+
+// Begin counts a request under way. End is to be given what it returns.
+func (h *Host) Begin() *Trial {
+	h.active.Add(1)
+	t := h.trial.Load()
+	if t != nil {
+		t.active.Add(1)
+	}
+	return t
+}
 
 // End is the counterpart of Begin.
-func (h *Host) End() { h.active.Add(-1) }
+func (h *Host) End(t *Trial) {
+	h.active.Add(-1)
+	if t != nil {
+		t.active.Add(-1)
+	}
+}
 
 // Active returns how many requests are under way.
 func (h *Host) Active() int32 { return h.active.Load() }
@@ -121,6 +138,7 @@ func (h *Host) Eject(reason string, d time.Duration, hard bool) {
 	// Up to a tenth more, so that many proxies do not try at the same moment.
 	d += rand.N(d/10 + 1)
 	h.reason, h.hard, h.until = reason, hard, time.Now().Add(d)
+	h.trial.Store(nil)
 	h.state.Store(uint32(Ejected))
 	h.schedule(d)
 	h.changed()
@@ -153,6 +171,7 @@ func (h *Host) tryAgain() {
 	case !well:
 		h.schedule(lookAgain)
 	default:
+		h.trial.Store(new(Trial))
 		h.state.Store(uint32(OnTrial))
 		h.changed()
 	}
@@ -175,19 +194,21 @@ func (h *Host) Restore() {
 	}
 	h.reason, h.hard = "", false
 	h.Enter()
+	h.trial.Store(nil)
 	h.state.Store(uint32(Usable))
 	h.changed()
 }
 
-// good reports whether the host should get traffic. A host on trial counts as
-// good only while nothing is under way to it.
+// good reports whether the host should get traffic, if it is free.
 func (h *Host) good() bool {
 	return State(h.state.Load()) != Ejected && h.Endpoint().Unready == "" && h.gate.open()
 }
 
-// free reports whether a good host may be given one more request now.
+// free reports whether a good host may be given one more request now: on trial,
+// one after the other.
 func (h *Host) free() bool {
-	return State(h.state.Load()) != OnTrial || h.active.Load() == 0
+	t := h.trial.Load()
+	return t == nil || t.active.Load() == 0
 }
 
 // lastResort reports whether the host may be tried when there is no good one.

@@ -101,7 +101,7 @@ func TestPeakEWMA(t *testing.T) {
 			t.Errorf("the idle host has %.3f beside one with 30 requests under way", got[0])
 		}
 		for range 30 {
-			list[1].End()
+			list[1].End(nil)
 		}
 		time.Sleep(time.Minute)
 		s.Observe(list[1], 5*time.Millisecond)

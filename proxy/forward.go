@@ -161,8 +161,7 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	if u.begun != nil && x.attempts == 1 {
 		u.begun.Add()
 	}
-	m.host.Begin()
-	defer m.host.End()
+	defer m.host.End(m.host.Begin())
 
 	for fresh := false; ; {
 		c, err := x.lease(u, m, x.tryDeadline(), fresh)

@@ -183,8 +183,7 @@ func (c *conn) relay(t *table, r *tcpRoute) Kind {
 	}
 	m := x.member
 	x.tally.upstream = up.local
-	m.host.Begin()
-	defer m.host.End()
+	defer m.host.End(m.host.Begin())
 	defer up.discard()
 	counts := c.relaysOf(m)
 	s := &relaySession{
