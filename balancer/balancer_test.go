@@ -342,6 +342,53 @@ func TestHost_Trial(t *testing.T) {
 	})
 }
 
+// TestHost_EjectedTwice: a dial that fails late does not end what outlier detection
+// has begun, nor the other way round.
+func TestHost_EjectedTwice(t *testing.T) {
+	type ejection struct {
+		reason string
+		d      time.Duration
+		hard   bool
+	}
+	dial, replies := ejection{"connect failed", time.Second, false}, ejection{"consecutive 5xx", 30 * time.Second, true}
+	longDial, shortReplies := ejection{"connect failed", 30 * time.Second, false}, ejection{"consecutive 5xx", time.Second, true}
+	for _, tt := range []struct {
+		name   string
+		first  ejection
+		after  time.Duration
+		second ejection
+		until  time.Duration // from the first on
+		reason string
+		hard   bool
+	}{
+		{"a dial during a hard one", replies, 0, dial, 30 * time.Second, "consecutive 5xx", true},
+		{"a dial towards its end", shortReplies, 500 * time.Millisecond, longDial, 30 * time.Second, "consecutive 5xx", true},
+		{"replies after a dial", longDial, 0, shortReplies, 30 * time.Second, "consecutive 5xx", true},
+		{"two dials", dial, 500 * time.Millisecond, longDial, 30 * time.Second, "connect failed", false},
+		{"a dial after a hard one", shortReplies, 2 * time.Second, dial, 3 * time.Second, "connect failed", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := host(1, "r/z", 1)
+				start := time.Now()
+				h.Eject(tt.first.reason, tt.first.d, tt.first.hard)
+				time.Sleep(tt.after)
+				synctest.Wait()
+				h.Eject(tt.second.reason, tt.second.d, tt.second.hard)
+				time.Sleep(time.Until(start.Add(tt.until - time.Millisecond)))
+				if state, reason := h.State(); state != Ejected || reason != tt.reason || h.lastResort() == tt.hard {
+					t.Errorf("state %v (%s), last resort %v shortly before the end", state, reason, h.lastResort())
+				}
+				time.Sleep(tt.until / 5)
+				synctest.Wait()
+				if state, _ := h.State(); state != OnTrial {
+					t.Errorf("state %v after the end", state)
+				}
+			})
+		})
+	}
+}
+
 // TestHost_TrialBesideOld: requests that began before an ejection, or in a trial
 // before it, do not keep the host from its trial.
 func TestHost_TrialBesideOld(t *testing.T) {

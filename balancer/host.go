@@ -128,16 +128,24 @@ func (h *Host) State() (State, string) {
 // Eject keeps traffic away for a time; then the host is on trial. hard says
 // that replies, not connects, were the reason: then it is no last resort
 // either, since outlier detection without a panic threshold means 503 when all
-// are ejected.
+// are ejected. Of two ejections at a time, the one that is hard and the one that
+// ends later hold.
 func (h *Host) Eject(reason string, d time.Duration, hard bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	now := time.Now()
+	// Up to a tenth more, so that many proxies do not try at the same moment.
+	d += rand.N(d/10 + 1)
+	if left := h.until.Sub(now); State(h.state.Load()) == Ejected && left > 0 {
+		if h.hard && !hard {
+			reason, hard = h.reason, true
+		}
+		d = max(d, left)
+	}
 	if h.timer != nil {
 		h.timer.Stop()
 	}
-	// Up to a tenth more, so that many proxies do not try at the same moment.
-	d += rand.N(d/10 + 1)
-	h.reason, h.hard, h.until = reason, hard, time.Now().Add(d)
+	h.reason, h.hard, h.until = reason, hard, now.Add(d)
 	h.trial.Store(nil)
 	h.state.Store(uint32(Ejected))
 	h.schedule(d)
