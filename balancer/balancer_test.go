@@ -283,6 +283,9 @@ func TestSet_Localities(t *testing.T) {
 		{"distribute", distribute, from, nil, []float64{.2, .2, .2, .4, 0}},
 		{"distribute, a listed one cannot serve", distribute, from, []int{3}, []float64{1. / 3, 1. / 3, 1. / 3, 0, 0}},
 		{"distribute spills to the unlisted last", distribute, from, []int{0, 1, 2, 3}, []float64{0, 0, 0, 0, 1}},
+		{"distribute spills to the near unlisted first", &mesh.LocalityLB{Distribute: []mesh.Distribute{
+			{From: "*", To: []mesh.LocalityShare{{Locality: "r3/*", Percent: 100}, {Locality: "r1/b", Percent: 0}}},
+		}}, from, []int{4, 0}, []float64{0, 1, 0, 0, 0}},
 		{"distribute, nothing for here", distribute, mesh.ParseLocality("r3/a"), nil, []float64{.2, .2, .2, .2, .2}},
 		{"failoverPriority", &mesh.LocalityLB{FailoverPriority: []string{"region=r3"}}, from, nil, []float64{0, 0, 0, 0, 1}},
 	} {
@@ -340,6 +343,42 @@ func TestHost_Trial(t *testing.T) {
 			t.Fatal("not usable after a success")
 		}
 	})
+}
+
+// TestSet_DistributePanics: minHealthPercent is of the localities listed, and all
+// of their hosts serve when it is not reached.
+func TestSet_DistributePanics(t *testing.T) {
+	const n = 20_000
+	lb := &mesh.LoadBalancer{Kind: mesh.Random, Locality: &mesh.LocalityLB{Distribute: []mesh.Distribute{
+		{From: "*", To: []mesh.LocalityShare{{Locality: "r/a", Percent: 50}, {Locality: "r/b", Percent: 50}}},
+	}}}
+	for _, tt := range []struct {
+		name    string
+		percent uint32
+		eject   []int
+		want    []float64
+	}{
+		{"none asked for", 0, []int{0, 1, 2}, []float64{0, 0, 0, 1, 0}},
+		{"too few", 50, []int{0, 1, 2}, []float64{.25, .25, .25, .25, 0}},
+		{"nobody, but others", 50, []int{0, 1, 2, 3}, []float64{0, 0, 0, 0, 1}},
+		{"nobody at all", 50, []int{0, 1, 2, 3, 4}, []float64{.2, .2, .2, .2, .2}},
+		{"enough", 50, []int{0}, []float64{0, 1. / 3, 1. / 3, 1. / 3, 0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			list := []*Host{host(1, "r/a", 1), host(2, "r/b", 1), host(3, "r/b", 1), host(4, "r/b", 1), host(5, "far", 1)}
+			for _, i := range tt.eject {
+				list[i].Eject("test", time.Hour, true)
+			}
+			s := NewSet(list, lb, &mesh.OutlierDetection{MinHealthPercent: tt.percent}, Caller{Locality: mesh.ParseLocality("r/a")})
+			got := shares(t, s, n)
+			for i := range list {
+				if !near(got[i], tt.want[i], n) {
+					t.Errorf("shares %v, want %v\n%s", got, tt.want, s.Describe())
+					break
+				}
+			}
+		})
+	}
 }
 
 // TestHost_EjectedTwice: a dial that fails late does not end what outlier detection

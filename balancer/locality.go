@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"slices"
 	"strings"
 
 	"isthmus/mesh"
@@ -11,7 +12,7 @@ type plan struct {
 	from       mesh.Locality
 	labels     map[string]string // of the proxy
 	off        bool              // one priority for all
-	distribute *mesh.Distribute  // the one whose From matches the proxy
+	distribute *mesh.Distribute  // the one whose From matches the proxy: what it lists is the first priority
 	failover   []mesh.Failover
 	byLabels   []string // failoverPriority
 
@@ -35,7 +36,7 @@ func newPlan(lb *mesh.LoadBalancer, caller Caller) plan {
 		p.off = true
 		for i := range l.Distribute {
 			if from.Matches(l.Distribute[i].From) {
-				p.distribute = &l.Distribute[i]
+				p.distribute, p.off = &l.Distribute[i], false
 				break
 			}
 		}
@@ -51,6 +52,12 @@ func newPlan(lb *mesh.LoadBalancer, caller Caller) plan {
 func (p *plan) priority(e *mesh.Endpoint) int {
 	if p.off {
 		return 0
+	}
+	if p.distribute != nil {
+		if p.lists(e.Locality) {
+			return 0
+		}
+		return 1 + p.localityRank(e.Locality)
 	}
 	rank := 0
 	if len(p.byLabels) > 0 {
@@ -107,9 +114,10 @@ func (p *plan) ownLabel(key string) string {
 // shareOut divides traffic as distribute says. A locality's share is scaled by
 // its health, min(1, 1.4 × healthy part), as Envoy's locality weights are
 // (locality_weight.rst); the sum is then made 1. What hosts in full health
-// cannot carry goes to the degraded. If nobody listed can serve, nil: the
-// others get it all, by the priorities of their localities.
-func (p *plan) shareOut(cells []*cell) (good, degraded []float64) {
+// cannot carry goes to the degraded. If nobody listed can serve, nil: the others
+// get it all, by the priorities of their localities. If too few can, all listed
+// get the same, whatever their health and locality, as with Envoy.
+func (p *plan) shareOut(cells []*cell, panicAt int) (good, degraded []float64) {
 	percent := p.percents(cells)
 	var listed level
 	for i, c := range cells {
@@ -117,9 +125,19 @@ func (p *plan) shareOut(cells []*cell) (good, degraded []float64) {
 			listed.add(c)
 		}
 	}
-	loads := priorityLoads([]level{listed}, 0)[0]
-	if loads.good+loads.degraded == 0 {
+	loads := priorityLoads([]level{listed}, panicAt)[0]
+	switch {
+	case listed.good+listed.degraded == 0, loads.good+loads.degraded == 0:
 		return nil, nil
+	case loads.panicking:
+		all := make([]uint64, len(cells))
+		for i, c := range cells {
+			if percent[i] > 0 {
+				c.panic()
+				all[i] = weightOf(c.good)
+			}
+		}
+		return split(1, all), make([]float64, len(cells))
 	}
 	part := func(load float64, of func(*cell) []candidate) []float64 {
 		out := make([]float64, len(cells))
@@ -138,6 +156,11 @@ func (p *plan) shareOut(cells []*cell) (good, degraded []float64) {
 		return out
 	}
 	return part(loads.good, func(c *cell) []candidate { return c.good }), part(loads.degraded, func(c *cell) []candidate { return c.degraded })
+}
+
+// lists reports whether distribute gives a locality anything.
+func (p *plan) lists(l mesh.Locality) bool {
+	return slices.ContainsFunc(p.distribute.To, func(to mesh.LocalityShare) bool { return to.Percent > 0 && l.Matches(to.Locality) })
 }
 
 // percents returns what distribute gives each cell; a pattern's share is

@@ -131,6 +131,9 @@ type cell struct {
 	panicking           bool
 }
 
+// panic makes all hosts serve, whatever their health.
+func (c *cell) panic() { c.panicking, c.good, c.degraded = true, c.all, nil }
+
 // shareUnit is what the shares of all groups add up to, nearly.
 const shareUnit = 1 << 20
 
@@ -139,7 +142,7 @@ const shareUnit = 1 << 20
 func (s *Set) share(st *state, cells []*cell) {
 	var good, degraded []float64
 	if s.plan.distribute != nil {
-		good, degraded = s.plan.shareOut(cells)
+		good, degraded = s.plan.shareOut(cells, s.panicAt)
 	}
 	if good == nil {
 		good, degraded = s.byPriority(cells)
@@ -176,7 +179,7 @@ func (s *Set) byPriority(cells []*cell) (good, degraded []float64) {
 		healthy, spared := make([]uint64, len(l.cells)), make([]uint64, len(l.cells))
 		for j, c := range l.cells {
 			if load.panicking {
-				c.panicking, c.good, c.degraded = true, c.all, nil
+				c.panic()
 			}
 			healthy[j], spared[j] = weightOf(c.good), weightOf(c.degraded)
 		}
