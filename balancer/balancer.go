@@ -93,7 +93,7 @@ func (s *Set) Pick(tried []*Host, hash uint64) (int, bool) {
 	if s.hash != nil {
 		return s.pickByHash(st, tried, hash)
 	}
-	g := st.draw(0)
+	g := st.draw()
 	if c := s.choose(g); c.host.free() && !contains(tried, c.host) {
 		return c.index, true
 	}
@@ -105,7 +105,10 @@ func (s *Set) pickByHash(st *state, tried []*Host, hash uint64) (int, bool) {
 	if hash == 0 {
 		hash = rand.Uint64() | 1
 	}
-	g := st.draw(hash)
+	g := &st.groups[0]
+	if g.share != st.total {
+		g = st.drawFor(hash)
+	}
 	if i, ok := s.byHash(g, hash, tried); ok {
 		return i, true
 	}
@@ -116,13 +119,20 @@ func (s *Set) pickByHash(st *state, tried []*Host, hash uint64) (int, bool) {
 // order of priority.
 func (s *Set) PickBeyond(tried []*Host) (int, bool) {
 	st := s.current()
+	near := func(h *Host) bool {
+		l := h.Endpoint().Locality
+		return slices.ContainsFunc(tried, func(t *Host) bool { return t.Endpoint().Locality == l })
+	}
 	for i := range st.groups {
-		g := &st.groups[i]
-		if slices.ContainsFunc(tried, func(h *Host) bool { return h.Endpoint().Locality == g.candidates[0].host.Endpoint().Locality }) {
+		list := st.groups[i].candidates
+		if st.groups[i].locality != severalLocalities && near(list[0].host) {
 			continue
 		}
-		if c := scan(g.candidates, tried); c != nil {
-			return c.index, true
+		start := rand.IntN(len(list))
+		for j := range list {
+			if c := &list[(start+j)%len(list)]; c.host.free() && !near(c.host) {
+				return c.index, true
+			}
 		}
 	}
 	return 0, false

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -71,6 +72,11 @@ func TestHashing_Failure(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				list := hosts(rapid.IntRange(2, 20).Draw(t, "hosts"), "r/z")
+				if n := rapid.IntRange(1, 4).Draw(t, "localities"); n > 1 {
+					for i := range list {
+						list[i] = host(i, fmt.Sprint("r/", i%n), 1)
+					}
+				}
 				s := NewSet(list, hashed(kind), nil, Caller{})
 				gone := rapid.IntRange(0, len(list)-1).Draw(t, "gone")
 				var hashes [300]uint64
@@ -111,6 +117,54 @@ func TestHashing_Localities(t *testing.T) {
 	}
 	if i, ok := s.Pick(nil, 7); !ok || i != 4 {
 		t.Fatalf("picked %d, %v when the near ones are gone", i, ok)
+	}
+}
+
+// TestHashing_Distribute: localities get what distribute says, and when one of them
+// cannot serve, only its own requests go elsewhere.
+func TestHashing_Distribute(t *testing.T) {
+	const n = 20_000
+	list := []*Host{host(1, "r/a", 1), host(2, "r/b", 1), host(3, "r/c", 1), host(4, "r/c", 1)}
+	lb := hashed(mesh.RingHash)
+	lb.Locality = &mesh.LocalityLB{Distribute: []mesh.Distribute{{From: "*", To: []mesh.LocalityShare{
+		{Locality: "r/a", Percent: 50}, {Locality: "r/b", Percent: 30}, {Locality: "r/c", Percent: 20},
+	}}}}
+	s := NewSet(list, lb, nil, Caller{Locality: mesh.ParseLocality("r/a")})
+	var hashes [n]uint64
+	var owner [n]int
+	got := map[string]float64{}
+	for k := range hashes {
+		hashes[k] = rand.Uint64() | 1
+		owner[k], _ = s.Pick(nil, hashes[k])
+		got[list[owner[k]].Endpoint().Locality.String()] += 1.0 / n
+	}
+	for locality, want := range map[string]float64{"r/a": .5, "r/b": .3, "r/c": .2} {
+		if !near(got[locality], want, n) {
+			t.Errorf("%s has %.3f, want %.2f", locality, got[locality], want)
+		}
+	}
+	for gone := range 2 {
+		list[gone].Eject("test", time.Hour, false)
+		for k, h := range hashes {
+			if i, ok := s.Pick(nil, h); !ok || i == gone || owner[k] != gone && i != owner[k] {
+				t.Fatalf("hash of host %d went to %d, %v when %d failed", owner[k], i, ok, gone)
+			}
+		}
+		list[gone].Restore()
+	}
+}
+
+// TestHashing_Beyond: another locality is found within a priority.
+func TestHashing_Beyond(t *testing.T) {
+	list := []*Host{host(1, "r/a", 1), host(2, "r/a", 1), host(3, "r/b", 1)}
+	s := NewSet(list, hashed(mesh.RingHash), nil, Caller{})
+	for range 50 {
+		if i, ok := s.PickBeyond(list[:1]); !ok || i != 2 {
+			t.Fatalf("picked %d, %v", i, ok)
+		}
+	}
+	if i, ok := s.PickBeyond(list[1:]); ok {
+		t.Fatalf("picked %d, though all localities were tried", i)
 	}
 }
 

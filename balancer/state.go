@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"isthmus/mesh"
 )
 
@@ -21,13 +23,15 @@ type state struct {
 }
 
 // group is the hosts of one locality that can serve, or of one priority where
-// the localities within it do not matter.
+// the localities within it do not matter (Set.byLocality).
 type group struct {
 	priority   int
 	locality   string
 	degraded   bool
 	panicking  bool   // health is ignored
+	share      uint64 // of shareUnit
 	until      uint64 // the shares of the groups up to this one, added up
+	seed       uint64 // of what hashes are to the group
 	candidates []candidate
 	weight     uint64    // of all candidates
 	equal      bool      // all candidates weigh the same
@@ -35,8 +39,7 @@ type group struct {
 	table      hashTable // of consistent hashing
 }
 
-// takes reports whether a host of the group's locality is one of its
-// candidates now.
+// takes reports whether a host of the group's cell is one of its candidates now.
 func (g *group) takes(h *Host) bool {
 	return g.panicking || h.good() && h.Endpoint().Degraded == g.degraded
 }
@@ -81,13 +84,24 @@ func (s *Set) rebuild(before *state) *state {
 	return st
 }
 
+// byLocality reports whether the localities of one priority have shares of their
+// own. Otherwise requests that belong to a host find it among all of the
+// priority: if they found its locality first, the others there would lose some of
+// theirs with every host that fails.
+func (s *Set) byLocality() bool {
+	return s.hash == nil || s.plan.distribute != nil || s.plan.leastHosts > 0
+}
+
 // cells sorts the hosts by priority and locality. growing says that one of
 // them warms up.
 func (s *Set) cells(now time.Time) (cells []*cell, growing bool) {
-	byKey := map[groupKey]*cell{}
+	byKey, byLocality := map[groupKey]*cell{}, s.byLocality()
 	for i, h := range s.hosts {
 		e := h.Endpoint()
 		k := groupKey{s.plan.priority(e), e.Locality}
+		if !byLocality {
+			k.locality = mesh.Locality{}
+		}
 		c := byKey[k]
 		if c == nil {
 			c = &cell{key: k}
@@ -123,7 +137,7 @@ type groupKey struct {
 	locality mesh.Locality
 }
 
-// cell is the hosts of one locality in one priority.
+// cell is the hosts of one locality in one priority, or of all there.
 type cell struct {
 	key                 groupKey
 	all, good, degraded []candidate
@@ -156,8 +170,10 @@ func (s *Set) share(st *state, cells []*cell) {
 			if len(list) > 0 {
 				st.usable += len(list)
 				st.groups = append(st.groups, s.newGroup(c, list, spared))
-				st.total += uint64(math.Round(part * shareUnit))
-				st.groups[len(st.groups)-1].until = st.total
+				g := &st.groups[len(st.groups)-1]
+				g.share = uint64(math.Round(part * shareUnit))
+				st.total += g.share
+				g.until = st.total
 			}
 		}
 	}
@@ -166,7 +182,7 @@ func (s *Set) share(st *state, cells []*cell) {
 		for i := range st.groups {
 			st.groups[i].until = 1
 		}
-		st.total = 1
+		st.groups[0].share, st.total = 1, 1
 	}
 }
 
@@ -197,14 +213,17 @@ func (s *Set) byPriority(cells []*cell) (good, degraded []float64) {
 func (s *Set) newGroup(c *cell, list []candidate, degraded bool) group {
 	g := group{
 		priority:   c.key.priority,
-		locality:   c.key.locality.String(),
+		locality:   localityOf(list),
 		degraded:   degraded,
 		panicking:  c.panicking,
 		candidates: list,
 		equal:      true,
 	}
 	if s.hash != nil {
-		g.table = s.tableOf(c)
+		g.table, g.seed = s.tableOf(c), mix(xxhash.Sum64String(c.key.locality.String())+uint64(c.key.priority)<<1)
+		if degraded {
+			g.seed++
+		}
 		return g
 	}
 	for i := range list {
@@ -230,22 +249,51 @@ func (s *Set) tableOf(c *cell) hashTable {
 	return t
 }
 
-// draw picks a group by its share. hash, unless it is 0, decides instead of
-// chance.
-func (st *state) draw(hash uint64) *group {
+// draw picks a group by its share.
+func (st *state) draw() *group {
 	if len(st.groups) == 1 {
 		return &st.groups[0]
 	}
-	var n uint64
-	if hash != 0 {
-		n = mix(hash) % st.total
-	} else {
-		n = rand.Uint64N(st.total)
-	}
+	n := rand.Uint64N(st.total)
 	for i := range st.groups {
 		if n < st.groups[i].until {
 			return &st.groups[i]
 		}
 	}
 	return &st.groups[len(st.groups)-1]
+}
+
+// drawFor picks the group that a hash belongs to, each with its share of the
+// hashes. When shares change, only so many hashes move as must (weighted
+// rendezvous hashing).
+func (st *state) drawFor(hash uint64) *group {
+	var best *group
+	most := 0.0
+	for i := range st.groups {
+		g := &st.groups[i]
+		if g.share == st.total {
+			return g
+		}
+		if g.share == 0 {
+			continue
+		}
+		point := (float64(mix(hash^g.seed)>>11) + .5) / (1 << 53) // between 0 and 1
+		if score := float64(g.share) / -math.Log(point); score > most {
+			best, most = g, score
+		}
+	}
+	return best
+}
+
+const severalLocalities = "*"
+
+// localityOf is that of all hosts, if they have one.
+func localityOf(list []candidate) string {
+	l := list[0].host.Endpoint().Locality
+	for i := range list {
+		if list[i].host.Endpoint().Locality != l {
+			return severalLocalities
+		}
+	}
+	return l.String()
 }
