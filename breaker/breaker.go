@@ -59,6 +59,7 @@ func New(changed func(State)) *Breaker {
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			switch to {
 			case gobreaker.StateOpen:
+				b.troubled.Store(true)
 				changed(Open)
 				// gobreaker finds out that its time is over when it is next asked;
 				// those who pick hosts must know without asking. The timer ends by itself.
@@ -66,7 +67,6 @@ func New(changed func(State)) *Breaker {
 			case gobreaker.StateHalfOpen:
 				changed(HalfOpen)
 			case gobreaker.StateClosed:
-				b.troubled.Store(false)
 				changed(Closed)
 			}
 		},
@@ -92,10 +92,10 @@ type Permit struct {
 
 // Connected says that the dial succeeded.
 func (p Permit) Connected() {
-	switch {
-	case p.done != nil:
+	if p.done != nil {
 		p.done(nil)
-	case p.breaker != nil:
+	}
+	if p.breaker != nil {
 		p.breaker.Succeeded()
 	}
 }
@@ -105,7 +105,6 @@ func (p Permit) Failed() {
 	if p.breaker == nil {
 		return
 	}
-	p.breaker.troubled.Store(true)
 	if p.done == nil {
 		var err error
 		if p.done, err = p.breaker.cb.Allow(); err != nil {
@@ -113,6 +112,7 @@ func (p Permit) Failed() {
 		}
 	}
 	p.done(errDial)
+	p.breaker.troubled.Store(true) // after it: see Succeeded
 }
 
 // Abandoned says that the dial was given up before it could prove anything.
@@ -122,15 +122,20 @@ func (p Permit) Abandoned() {
 	}
 }
 
-// Succeeded notes a sign of life that is no dial: a reply.
+// Succeeded notes a sign of life that is no dial: a reply. That all is well is
+// noted first, and failures are told before they are noted, so that of a success
+// and a failure at the same moment none is forgotten that still counts.
 func (b *Breaker) Succeeded() {
 	if !b.troubled.Load() {
 		return
 	}
-	if done, err := b.cb.Allow(); err == nil {
-		done(nil)
-		if b.cb.State() == gobreaker.StateClosed {
-			b.troubled.Store(false)
-		}
+	done, err := b.cb.Allow()
+	if err != nil {
+		return
+	}
+	b.troubled.Store(false)
+	done(nil)
+	if b.cb.State() != gobreaker.StateClosed {
+		b.troubled.Store(true)
 	}
 }

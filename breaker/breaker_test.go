@@ -116,6 +116,31 @@ func TestBreaker_AtOnce(t *testing.T) {
 	})
 }
 
+// TestBreaker_Race: a success at the moment when the breaker opens does not make
+// it forget that it has, so that its trial can close it.
+func TestBreaker_Race(t *testing.T) {
+	for range 50_000 {
+		var state atomic.Uint32
+		b := New(func(s State) { state.Store(uint32(s)) })
+		var permits [tripAfter]Permit
+		for i := range permits {
+			permits[i], _ = b.Dial()
+		}
+		dial(t, b, Permit.Failed)
+		var both sync.WaitGroup
+		both.Go(b.Succeeded)
+		both.Go(func() {
+			for _, p := range permits {
+				p.Failed()
+			}
+		})
+		both.Wait()
+		if s := State(state.Load()); s != Closed && !b.troubled.Load() {
+			t.Fatalf("state %v, and every dial is allowed", s)
+		}
+	}
+}
+
 func TestBreaker_AllocatesNothing(t *testing.T) {
 	b := New(func(State) {})
 	if n := testing.AllocsPerRun(1000, func() {
