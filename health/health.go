@@ -43,7 +43,7 @@ type Record struct {
 	localErrors   uint32     // in a row
 	timesEjected  uint32     // by replies, decremented for each interval in health
 	ejectedUntil  time.Time  // by replies
-	counted       bool       // in the tracker's ejected
+	counted       bool       // in the tracker's ejected, until ejectedUntil
 	lastDecrement time.Time
 }
 
@@ -134,12 +134,11 @@ func (t *Tracker) succeeded(r *Record) {
 	defer r.mu.Unlock()
 	r.connects, r.localErrors, r.connectsUntil = 0, 0, time.Time{}
 	r.errors5xx, r.gatewayErrors = 0, 0
-	t.uncount(r)
 	if now := time.Now(); !now.Before(r.ejectedUntil) {
 		r.target.Restore() // else it is the reply of a request sent before the ejection
 	}
 	t.decrement(r)
-	r.dirty.Store(r.timesEjected > 0 || r.counted)
+	r.dirty.Store(r.timesEjected > 0)
 }
 
 // localError counts an error that came from this side of the connection. The
@@ -185,7 +184,7 @@ func (t *Tracker) eject(r *Record, reason string) {
 	if now.Before(r.ejectedUntil) {
 		return // a reply of a request sent before
 	}
-	t.uncount(r)
+	t.uncount(r) // if its time has ended at this very moment
 	if !t.mayEject() {
 		t.counts.refused.Add(1)
 		return
@@ -197,6 +196,11 @@ func (t *Tracker) eject(r *Record, reason string) {
 	d := min(base*time.Duration(r.timesEjected), max(maxEjection, base))
 	r.ejectedUntil, r.lastDecrement = now.Add(d), now.Add(d)
 	r.target.Eject(reason, d, true)
+	time.AfterFunc(d, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		t.uncount(r)
+	})
 }
 
 // counts are a tracker's over all snapshots.
@@ -228,8 +232,8 @@ func (t *Tracker) mayEject() bool {
 	}
 }
 
-// uncount gives the place of a host back that is no longer ejected. The caller
-// holds r.mu.
+// uncount gives the place of a host back whose ejection's time is over, even if no
+// request has found out how it is. The caller holds r.mu.
 func (t *Tracker) uncount(r *Record) {
 	if r.counted && !time.Now().Before(r.ejectedUntil) {
 		r.counted = false

@@ -184,6 +184,49 @@ func TestTracker_MaxEjectionPercent(t *testing.T) {
 	}
 }
 
+// TestTracker_PlaceReturns: who was ejected takes a place for its time, and no
+// longer, whether any request goes to it after that or not.
+func TestTracker_PlaceReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := policy()
+		p.MaxEjectionPercent = 10
+		tr := NewTracker(p, 3, nil)
+		hosts, records := make([]target, 3), make([]*Record, 3)
+		for i := range hosts {
+			records[i] = NewRecord(&hosts[i])
+		}
+		eject := func(i int) {
+			for range 5 {
+				tr.Replied(records[i], 500)
+			}
+			synctest.Wait()
+		}
+		now := func() int { n, _, _ := tr.Ejections(); return n }
+		eject(0)
+		time.Sleep(29 * time.Second)
+		if eject(1); hosts[1].ejected || now() != 1 {
+			t.Fatalf("%d are ejected at a time, want one", now())
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if now() != 0 {
+			t.Errorf("%d count as ejected after their time", now())
+		}
+		if eject(1); !hosts[1].ejected || now() != 1 {
+			t.Errorf("the second is not ejected after the time of the first: %d", now())
+		}
+		tr.Forget(records[1])
+		if eject(2); !hosts[2].ejected || now() != 1 {
+			t.Errorf("no place after one that is gone: %d", now())
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if now() != 0 {
+			t.Errorf("%d count as ejected in the end", now())
+		}
+	})
+}
+
 func TestTracker_SuccessAllocatesNothing(t *testing.T) {
 	tr := NewTracker(policy(), 3, nil)
 	r := NewRecord(&target{})
