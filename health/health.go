@@ -119,6 +119,15 @@ func (t *Tracker) Replied(r *Record, status int) {
 	t.serverError(r, status >= 502 && status <= 504)
 }
 
+// Connected notes that a host has taken a connection whose bytes are relayed: there
+// is no more to see of it, so it counts as a success (as Envoy's TCP proxy tells its
+// outlier detector).
+func (t *Tracker) Connected(r *Record) {
+	if r.dirty.Load() {
+		t.succeeded(r)
+	}
+}
+
 // isError reports whether the policy counts a status as an error.
 func (t *Tracker) isError(status int) bool {
 	if codes := t.policy.ErrorCodes; codes != nil {

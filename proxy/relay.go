@@ -211,9 +211,12 @@ func (x *exchange) connect() (*upstreamConn, *upstream, Kind) {
 		}
 		x.attempts++
 		x.member, x.tried = m, append(x.tried, m.host)
+		trial := m.host.Begin()
 		c, err := u.lease(m, x.conn.stream, x.clock, now()+u.connectTimeout, true)
+		m.host.End(trial)
 		x.clock = now()
 		if err == nil {
+			u.tracker.Connected(m.record)
 			x.trail.cause = nil
 			return c, u, NoError
 		}

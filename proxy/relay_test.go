@@ -360,6 +360,58 @@ func TestRelay_Limits(t *testing.T) {
 	}
 }
 
+// TestRelay_Recovers: an endpoint that refused a connection, and takes them again,
+// gets as many as the others at once, though none of them ends.
+func TestRelay_Recovers(t *testing.T) {
+	t.Parallel()
+	greet := func(name string) func(net.Conn) {
+		return func(c net.Conn) { io.WriteString(c, name); io.Copy(io.Discard, c) }
+	}
+	b, listen := reservedPort(t)
+	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, byteServer(t, greet("a")), b)+tcpGateway(toDB)+
+		policyOf("{outlierDetection: {consecutive5xxErrors: 3, maxEjectionPercent: 100}}"))
+	open := func() string {
+		c := dialTCP(t, p.address("gateway:80"))
+		name := make([]byte, 1)
+		if _, err := io.ReadFull(c, name); err != nil {
+			t.Fatal(err)
+		}
+		return string(name)
+	}
+	usable := func() bool {
+		for _, h := range p.HostStates() {
+			if h.Reason != "" && h.Key.Address.String() == b {
+				return false
+			}
+		}
+		return true
+	}
+	for deadline := time.Now().Add(20 * time.Second); usable(); {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody tried b")
+		}
+		if name := open(); name != "a" {
+			t.Fatalf("connected to %q", name)
+		}
+	}
+	handEach(t, listen(), greet("b"))
+	for deadline := time.Now().Add(20 * time.Second); open() != "b"; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("b gets no connection")
+		}
+	}
+	if !usable() {
+		t.Error("b is not restored by a connection")
+	}
+	got := map[string]int{}
+	for range 20 {
+		got[open()]++
+	}
+	if got["b"] < 10 { // the less busy one
+		t.Errorf("%v, want most of them to go to b", got)
+	}
+}
+
 // TestRelay_Matches: conditions on addresses and ports.
 func TestRelay_Matches(t *testing.T) {
 	name := func(n string) string { return byteServer(t, func(c net.Conn) { io.WriteString(c, n) }) }
