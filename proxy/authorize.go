@@ -160,14 +160,15 @@ func (x *exchange) describe(needs auth.Needs, vh *virtualHost, claims *auth.Clai
 	return q
 }
 
-// authorizeConnection judges a connection whose bytes are passed on.
-func (c *conn) authorizeConnection(t *table, vh *virtualHost) Kind {
+// authorizeConnection judges a connection whose bytes are passed on. port is as in
+// tcpRoute.
+func (c *conn) authorizeConnection(t *table, port uint32) Kind {
 	a := t.access
 	if a == nil || a.rules == nil {
 		return NoError
 	}
 	var q auth.Request
-	c.describe(&q, a.needs, vh.destinationPort())
+	c.describe(&q, a.needs, port)
 	r := a.rules.Check(&q)
 	if q.Audited != nil {
 		c.proxy.tellAudit(c, &q, "allowed", r == nil)

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"isthmus/auth"
+	"isthmus/explain"
 	"isthmus/mesh"
 	"isthmus/tls"
 )
@@ -356,6 +357,108 @@ spec: {rules: [{from: [{source: {namespaces: [shop]}}], to: [{operation: {ports:
 		if got := overTLSAt(t, callee.address("inbound"), config, "hello"); strings.HasPrefix(got, "HTTP/1.1 200") != want {
 			t.Errorf("%s: %q", namespace, got)
 		}
+	}
+}
+
+// TestAuthorize_GatewayConnection: likewise for those that a gateway passes on. What
+// is refused, the destination hears nothing of.
+func TestAuthorize_GatewayConnection(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("a", "db.test")
+	var conns atomic.Int32
+	secure, plain := &stdtls.Config{Certificates: []stdtls.Certificate{certificate()}}, (*stdtls.Config)(nil)
+	database := func(config *stdtls.Config) string {
+		return byteServer(t, func(c net.Conn) {
+			conns.Add(1)
+			if config != nil {
+				c = stdtls.Server(c, config)
+			}
+			io.WriteString(c, "hello")
+		})
+	}
+	read := func(c net.Conn, err error) string {
+		if err != nil {
+			return err.Error()
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		return toEnd(t, c)
+	}
+	inTLS := func(name string, shown ...stdtls.Certificate) func(string) string {
+		return func(address string) string {
+			c, err := stdtls.Dial("tcp", address, &stdtls.Config{ServerName: name, InsecureSkipVerify: true, Certificates: shown})
+			if err != nil {
+				return err.Error()
+			}
+			return read(c, nil)
+		}
+	}
+	inTCP := func(address string) string { return read(net.Dial("tcp", address)) }
+	const (
+		tcp         = "port: {number: 80, name: tcp, protocol: TCP}"
+		passthrough = "port: {number: 80, name: tls, protocol: TLS}, tls: {mode: PASSTHROUGH}"
+		mutual      = "port: {number: 80, name: tls, protocol: TLS}, tls: {mode: MUTUAL, credentialName: a}"
+		denied      = "remote error: tls: access denied"
+	)
+	for _, tt := range []struct {
+		name, server string
+		upstream     *stdtls.Config
+		dial         func(string) string
+		policy, want string
+	}{
+		{"TCP, DENY the address", tcp, plain, inTCP, `action: DENY, rules: [{from: [{source: {ipBlocks: [127.0.0.1]}}]}]`, ""},
+		{"TCP, DENY another", tcp, plain, inTCP, `action: DENY, rules: [{from: [{source: {ipBlocks: [10.0.0.0/8]}}]}]`, "hello"},
+		{"TCP, ALLOW the address", tcp, plain, inTCP, `rules: [{from: [{source: {ipBlocks: [127.0.0.1]}}], to: [{operation: {ports: ["80"]}}]}]`, "hello"},
+		{"TCP, ALLOW another", tcp, plain, inTCP, `rules: [{from: [{source: {ipBlocks: [10.0.0.0/8]}}]}]`, ""},
+		{"TCP, ALLOW requests", tcp, plain, inTCP, `rules: [{to: [{operation: {methods: [GET]}}]}]`, ""},
+		{"PASSTHROUGH, DENY the name", passthrough, secure, inTLS("db.test"), `action: DENY, rules: [{when: [{key: connection.sni, values: [db.test]}]}]`, denied},
+		{"PASSTHROUGH, DENY another", passthrough, secure, inTLS("db.test"), `action: DENY, rules: [{when: [{key: connection.sni, values: [x.test]}]}]`, "hello"},
+		{"PASSTHROUGH, ALLOW the name", passthrough, secure, inTLS("db.test"), `rules: [{when: [{key: connection.sni, values: [db.test]}]}]`, "hello"},
+		{"PASSTHROUGH, ALLOW nothing", passthrough, secure, inTLS("db.test"), ``, denied},
+		{"TLS, ALLOW the client", mutual, plain, inTLS("db.test", i.pair("a")), `rules: [{from: [{source: {principals: [a.test/ns/n/sa/a]}}]}]`, "hello"},
+		{"TLS, DENY others", mutual, plain, inTLS("db.test", i.pair("a")), `action: DENY, rules: [{from: [{source: {notPrincipals: [a.test/ns/n/sa/a]}}]}]`, "hello"},
+		{"TLS, DENY but for another", mutual, plain, inTLS("db.test", i.pair("a")), `action: DENY, rules: [{from: [{source: {notPrincipals: [a.test/ns/n/sa/b]}}]}]`, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conns.Store(0)
+			o := atEdge()
+			o.Credentials, o.Identity = tls.NewStore(i.dir, nil), newTrust(t).identity("default", "edge")
+			gw := serve(t, o, passEntry("db.up", overTCPPort, database(tt.upstream))+`
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec: {selector: {istio: ingressgateway}, servers: [{`+tt.server+`, hosts: ["*"]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [db.test]
+  gateways: [gw]
+  tcp: [{route: [{destination: {host: db.up}}]}]
+  tls: [{match: [{sniHosts: [db.test]}], route: [{destination: {host: db.up, port: {number: 5432}}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: edge, namespace: istio-system}
+spec: {selector: {matchLabels: {istio: ingressgateway}}, `+tt.policy+"}\n")
+			if got := tt.dial(gw.address("gateway:80")); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			if n, want := conns.Load(), int32(strings.Count(tt.want, "hello")); n != want {
+				t.Errorf("%d connections arrived, want %d", n, want)
+			}
+			if tt.server == tcp {
+				return // explanations are of requests
+			}
+			e, err := gw.Explain(explain.Question{Listener: "gateway:80", URL: "https://db.test/", Caller: "spiffe://a.test/ns/n/sa/a"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := map[bool]string{true: explain.PassedOn, false: explain.Refused}[tt.want == "hello"]; e.Outcome != want {
+				t.Errorf("explained as %s, %s, want %s", e.Outcome, e.Reason, want)
+			}
+		})
 	}
 }
 

@@ -43,6 +43,9 @@ func (p *Proxy) Explain(q explain.Question) (*explain.Explanation, error) {
 		x.route = r.route
 		e.Route = &explain.Route{Name: r.route.name, Match: r.describe(x.conn.serverName), Source: r.route.rule.Source.String()}
 		x.explainDestinations(e)
+		if x.conn.kind == gateway {
+			x.explainConnection(e, t)
+		}
 		x.collectPolicies(e)
 		return e, nil
 	}

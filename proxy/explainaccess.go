@@ -41,6 +41,32 @@ func (q *inquiry) authorize(x *exchange, vh *virtualHost) Kind {
 	return NoError
 }
 
+// explainConnection judges as conn.authorizeConnection does, without a trace.
+func (x *exchange) explainConnection(e *explain.Explanation, t *table) {
+	c := x.conn
+	if r := t.gateways[c.port].sni.find(c.serverName, c); r.terminate == nil {
+		c.identity = "" // whom the client proves to be, it proves to the other end
+	}
+	e.Access = x.explainCaller(t)
+	if t.access == nil || t.access.rules == nil {
+		e.Access.Verdict = "allowed"
+		return
+	}
+	var q auth.Request
+	c.describe(&q, t.access.needs, c.port)
+	refused := ""
+	if r := explainOpinion(e.Access, t.access.rules.Opinion(&q)); r != nil {
+		refused = r.Error()
+	} else if asked := t.access.rules.Asked(&q); len(asked) > 0 {
+		refused = fmt.Sprintf("%s (%s) asks an authorization service about requests, and nobody sees any", asked[0].Meta, asked[0].Source)
+		e.Access.Verdict, e.Access.By, e.Access.Source = "refused", asked[0].Meta.String(), asked[0].Source.String()
+	}
+	if refused != "" {
+		a := &answers[Forbidden]
+		e.Outcome, e.Flag, e.Detail, e.Reason = explain.Refused, a.flag, a.detail, "the connection ends: "+refused
+	}
+}
+
 // tokenSources are the places of the rules by which tokens are judged.
 func tokenSources(n *mesh.Node, c *mesh.Config) (out []string) {
 	for _, r := range mesh.TokenRulesOf(n, c.RequestAuthentications) {

@@ -150,7 +150,7 @@ func (c *compiler) compilePassed(t *sniTable, admit func(name string) bool) {
 				k := upstreamKey{through: true, relay: true, host: v.Host, port: p.Number, subset: subset}
 				d := destination{weight: 1, rule: mesh.Destination{Host: v.Host, Port: p.Number, Subset: subset}}
 				d.target = c.addTarget(k, v, inSubset, policy)
-				r := &tcpRoute{route: &route{rule: noRule, name: "passed", action: action{destinations: []destination{d}, totalWeight: 1, retries: noRetries}}}
+				r := &tcpRoute{port: p.Number, route: &route{rule: noRule, name: "passed", action: action{destinations: []destination{d}, totalWeight: 1, retries: noRetries}}}
 				for _, name := range c.reg.Names(svc) {
 					if admit(name) {
 						t.add(mesh.DestinationSNI(p.Number, subset, name), r)

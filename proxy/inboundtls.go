@@ -51,11 +51,7 @@ func (c *conn) serveMesh(t *table) (http bool) {
 			c.countRefused(PlainText)
 			return false
 		}
-		if c.authorizeConnection(t, vh) != NoError {
-			c.countRefused(Forbidden)
-			return false
-		}
-		c.relay(t, &tcpRoute{route: vh.routes[0]})
+		c.relay(t, &tcpRoute{route: vh.routes[0], port: vh.destinationPort()})
 		return false
 	}
 	return true

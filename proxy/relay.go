@@ -35,6 +35,7 @@ func (c *conn) sniTable(t *table) *sniTable {
 // TLS alerts (RFC 8446 6) to a client whose connection goes nowhere, so that it
 // can say why.
 const (
+	alertAccessDenied     = 49
 	alertDecodeError      = 50
 	alertInternalError    = 80
 	alertUnrecognizedName = 112
@@ -74,6 +75,8 @@ func (c *conn) relayTLS(t *table, r *tcpRoute) {
 	switch kind := c.relay(t, r); kind {
 	case NoRoute:
 		c.sendAlert(alertUnrecognizedName)
+	case Forbidden:
+		c.sendAlert(alertAccessDenied)
 	case NoDestination, NoHealthy, ConnectFailure, ConnectTimeout, LinkDown, Overflow:
 		c.sendAlert(alertInternalError)
 	}
@@ -162,11 +165,16 @@ func (c *conn) relayed(t *table, r *route) *exchange {
 	return x
 }
 
-// relay passes a connection on, and returns when it has ended.
+// relay passes a connection on, if policies let it pass, and returns when it has
+// ended.
 func (c *conn) relay(t *table, r *tcpRoute) Kind {
 	if r == nil {
 		c.countRefused(NoRoute)
 		return NoRoute
+	}
+	if c.kind != outbound && c.authorizeConnection(t, r.port) != NoError {
+		c.countRefused(Forbidden)
+		return Forbidden
 	}
 	x := c.relayed(t, r.route)
 	defer x.release()

@@ -17,6 +17,7 @@ import (
 type tcpRoute struct {
 	matches []tcpMatch // any of them; empty: everything
 	route   *route     // what it does, of which only destinations are set
+	port    uint32     // that policies name, on the inbound listener; a gateway's is its own
 
 	// terminate is set instead of route where TLS ends here and HTTP follows.
 	terminate *tlsServer
