@@ -191,8 +191,13 @@ func (x *exchange) gatewayHost(host []byte, port uint32) (vh *virtualHost, k Kin
 		if r == nil || r.terminate == nil {
 			break // of another snapshot
 		}
-		if !r.terminate.covers(string(host)) {
-			return nil, Misdirected
+		if string(host) != c.serverName {
+			// A server name that is this host would have to choose the same server:
+			// another one has other certificates, and lets other clients in (RFC 9110
+			// 15.5.20), though a wildcard of this one may be for the host as well.
+			if o := t.sni.find(string(host), c); o == nil || o.terminate != r.terminate {
+				return nil, Misdirected
+			}
 		}
 		vh = r.terminate.hosts.find(host, port)
 	}

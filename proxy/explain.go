@@ -247,7 +247,7 @@ func (x *exchange) explainRefusal(e *explain.Explanation, k Kind, status int) {
 	case RateLimited:
 		e.Status, e.Reason = x.limited.status, "the bucket of a rate limit is empty"
 	case Misdirected:
-		e.Reason = fmt.Sprintf("TLS was terminated for the server name %q, whose Gateway server has other hosts", x.conn.serverName)
+		e.Reason = fmt.Sprintf("TLS was terminated for the server name %q, and the host is another Gateway server's, or none's", x.conn.serverName)
 	case PlainText:
 		e.Reason = "there is no answer, the connection ends: the port asks for mTLS (PeerAuthentication), and the caller comes in plain text; give its identity by --from"
 		if x.conn.secure != nil {

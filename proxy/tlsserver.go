@@ -17,8 +17,7 @@ import (
 // hosts that are served behind it.
 type tlsServer struct {
 	*terminator
-	key      string   // the same for the same server, in whatever snapshot
-	patterns []string // hosts of the server: exact, "*.suffix" or "*"
+	key string // the same for the same server, in whatever snapshot
 
 	// What follows TLS: requests for hosts, or, if hosts is nil, bytes that are
 	// passed on.
@@ -38,12 +37,13 @@ type terminator struct {
 // newTLSServer makes a server of a port.
 func newTLSServer(port uint32, s *mesh.GatewayServer, o *Options) *tlsServer {
 	t := &tlsServer{terminator: &terminator{settings: s.Terminate, own: o.Identity, store: o.Credentials}}
+	var hosts []string
 	for _, h := range s.Hosts {
-		t.patterns = append(t.patterns, h.Host)
+		hosts = append(hosts, h.Host)
 	}
 	same := *s.Terminate
 	same.Source = mesh.Source{}
-	t.key = fmt.Sprintf("%d %q %+v", port, t.patterns, same)
+	t.key = fmt.Sprintf("%d %q %+v", port, hosts, same)
 	return t
 }
 
@@ -81,12 +81,6 @@ type serving struct {
 	credentials []*tls.Credential
 	identity    *tls.Identity
 	config      *stdtls.Config
-}
-
-// covers reports whether a host is one of the server's. Others have another
-// server, with other certificates and other clients (RFC 9110 15.5.20).
-func (s *tlsServer) covers(host string) bool {
-	return slices.ContainsFunc(s.patterns, func(p string) bool { return p == "*" || p == host || mesh.MatchHost(p, host) })
 }
 
 // serving returns how a client is served. Credentials that have changed into

@@ -112,10 +112,12 @@ func TestTLS_Servers(t *testing.T) {
 	i := issuer{t, t.TempDir()}
 	i.credential("a", "a.test")
 	i.credential("w", "*.w.test")
+	i.credential("admin", "admin.w.test")
 	up := replying(t, okReply)
 	p := serveSecure(t, i.dir, entry("up.test", up.address)+secureGateway(
-		server("a.test", "mode: SIMPLE, credentialName: a")+server(`"*.w.test"`, "mode: SIMPLE, credentialName: w")+server("gone.test", "mode: SIMPLE, credentialName: gone"),
-		"a.test", "x.w.test"))
+		server("a.test", "mode: SIMPLE, credentialName: a")+server(`"*.w.test"`, "mode: SIMPLE, credentialName: w")+server("gone.test", "mode: SIMPLE, credentialName: gone")+
+			server("admin.w.test", "mode: MUTUAL, credentialName: admin"),
+		"a.test", "x.w.test", "admin.w.test"))
 	for _, tt := range []struct{ name, sni, host, want string }{
 		{"a", "a.test", "a.test", "HTTP/1.1 200 "},
 		{"upper case", "A.TEST", "A.test", "HTTP/1.1 200 "},
@@ -123,11 +125,14 @@ func TestTLS_Servers(t *testing.T) {
 		{"another host of the same server", "x.w.test", "y.w.test", "HTTP/1.1 404 "},
 		{"a host of another server", "a.test", "x.w.test", "HTTP/1.1 421 "},
 		{"a host of none", "a.test", "z.test", "HTTP/1.1 421 "},
+		{"a host of a narrower server", "x.w.test", "admin.w.test", "HTTP/1.1 421 "},
+		{"the same in upper case, with a port", "x.w.test", "ADMIN.w.test:443", "HTTP/1.1 421 "},
+		{"a narrower server, and no certificate", "admin.w.test", "admin.w.test", "certificate required"},
 		{"a name of none", "z.test", "z.test", "unrecognized name"},
 		{"no certificate", "gone.test", "gone.test", "internal error"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := overTLSTo(t, p, &stdtls.Config{ServerName: tt.sni, RootCAs: i.roots("a", "w")}, get(tt.host))
+			got := overTLSTo(t, p, &stdtls.Config{ServerName: tt.sni, RootCAs: i.roots("a", "w", "admin")}, get(tt.host))
 			if !strings.HasPrefix(got, tt.want) && !strings.HasSuffix(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
