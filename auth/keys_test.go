@@ -365,13 +365,17 @@ func TestKeys_Recovers(t *testing.T) {
 // TestKeys_Rotation: a token of a new key has the set fetched; one of a key that
 // is gone passes no longer, though it was known.
 func TestKeys_Rotation(t *testing.T) {
-	a, b := key(), tokenKey{"b", "ES256", ecKeyB()}
-	for _, kids := range []bool{true, false} {
-		t.Run(fmt.Sprintf("kids %v", kids), func(t *testing.T) {
-			if !kids {
+	for _, kids := range []string{"everywhere", "nowhere", "in tokens alone"} {
+		t.Run("kids "+kids, func(t *testing.T) {
+			a, b := key(), tokenKey{"b", "ES256", ecKeyB()}
+			if kids == "nowhere" {
 				a.kid, b.kid = "", ""
 			}
-			issuer := newFakeIssuer(keySetOf(a))
+			listedA, listedB := a, b
+			if kids != "everywhere" {
+				listedA.kid, listedB.kid = "", ""
+			}
+			issuer := newFakeIssuer(keySetOf(listedA))
 			synctest.Test(t, func(t *testing.T) {
 				k := NewKeys(KeysOptions{Client: issuer.client()})
 				defer k.Close()
@@ -385,7 +389,7 @@ func TestKeys_Rotation(t *testing.T) {
 				if err := check(old); err != nil {
 					t.Fatal(err)
 				}
-				issuer.serve(keySetOf(a, b)) // what a careful issuer does first
+				issuer.serve(keySetOf(listedA, listedB)) // what a careful issuer does first
 				if err := check(young); err != nil {
 					t.Errorf("of the new key: %v", err)
 				}
@@ -395,7 +399,7 @@ func TestKeys_Rotation(t *testing.T) {
 				if n := issuer.calls(); n != 2 {
 					t.Errorf("%d fetches, want 2", n)
 				}
-				issuer.serve(keySetOf(b))
+				issuer.serve(keySetOf(listedB))
 				time.Sleep(20 * time.Minute)
 				synctest.Wait()
 				if err := check(old); err == nil || err.Status != 401 {

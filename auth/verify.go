@@ -305,14 +305,16 @@ func parseKey(raw []byte) (*publicKey, error) {
 }
 
 // verify returns the key that a token was signed with; else what the client is
-// told, and whether the issuer may have a key that is not in the set.
+// told, and whether the issuer may have a key that is not in the set. Where either
+// has no kid, any key may be meant (RFC 7517 4.5).
 func (s *keySet) verify(j *parsedToken) (key *publicKey, text string, unknown bool) {
-	tried := false
+	tried, named := false, false
 	for _, k := range s.keys {
-		if k.kind != keyKindOf(j.alg) || k.alg != "" && k.alg != j.alg || j.kid != "" && k.kid != j.kid {
+		if k.kind != keyKindOf(j.alg) || k.alg != "" && k.alg != j.alg || j.kid != "" && k.kid != "" && k.kid != j.kid {
 			continue
 		}
 		tried = true
+		named = named || j.kid != "" && k.kid != ""
 		if verifySignature(k, j) == nil {
 			return k, "", false
 		}
@@ -320,7 +322,7 @@ func (s *keySet) verify(j *parsedToken) (key *publicKey, text string, unknown bo
 	if !tried {
 		return nil, textNoKey, true
 	}
-	return nil, textSignature, j.kid == ""
+	return nil, textSignature, !named
 }
 
 // verifySignature is called for algorithms that keyKindOf allows alone, with a
