@@ -65,15 +65,17 @@ func (id *Identity) Server() *stdtls.Config {
 
 // Peer returns the SPIFFE ID of the other side of a connection made with
 // [Identity.Server] or a server configuration whose roots vouch for it; "" if it
-// shows none.
+// shows none. What only looks like one is none: nobody could say of which trust
+// domain it is.
 func Peer(s *stdtls.ConnectionState) string {
-	if len(s.PeerCertificates) == 0 || len(s.PeerCertificates[0].URIs) != 1 {
+	if len(s.PeerCertificates) == 0 {
 		return ""
 	}
-	if u := s.PeerCertificates[0].URIs[0]; u.Scheme == "spiffe" {
-		return u.String()
+	id, err := SPIFFE(s.PeerCertificates[0])
+	if err != nil {
+		return ""
 	}
-	return ""
+	return id
 }
 
 // Expected says whom a callee may be. The zero value is anybody of the trust

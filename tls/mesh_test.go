@@ -2,8 +2,10 @@ package tls
 
 import (
 	stdtls "crypto/tls"
+	"crypto/x509"
 	"io"
 	"net"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -182,5 +184,19 @@ func TestPeer(t *testing.T) {
 	}
 	if Peer(&stdtls.ConnectionState{}) != "" {
 		t.Error("a peer without a certificate")
+	}
+	for uri, want := range map[string]string{
+		workload:       workload,
+		workload + "/": "", workload + "%2F": "", workload + "?x": "", workload + "#x": "", "spiffe://cluster.local/ns//sa/x": "",
+		"spiffe://cluster.local/ns/../sa/x": "", "spiffe://Cluster.local/ns/a/sa/b": "", "spiffe://u@cluster.local/ns/a/sa/b": "",
+		"spiffe://cluster.local:1/ns/a/sa/b": "", "spiffe://cluster.local": "", "https://cluster.local/ns/a/sa/b": "",
+	} {
+		u, err := url.Parse(uri)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Peer(&stdtls.ConnectionState{PeerCertificates: []*x509.Certificate{{URIs: []*url.URL{u}}}}); got != want {
+			t.Errorf("%s: peer %q, want %q", uri, got, want)
+		}
 	}
 }
