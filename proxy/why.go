@@ -112,7 +112,7 @@ func (t *trouble) because() (string, []string) {
 	case BodyTooLarge:
 		return fmt.Sprintf("the request's body is larger than downstream.maxBody, %d bytes", t.patience.maxBody), nil
 	case Misdirected:
-		return fmt.Sprintf("the certificate that TLS was begun with is not for %q", t.authority), nil
+		return fmt.Sprintf("TLS was begun for another server of the gateway than the one that is for %q, or none is", t.authority), nil
 	case ClientGone:
 		return "it did not wait for the reply", tries
 	}

@@ -222,7 +222,7 @@ spec:
 	secure.credential("a", "a.test")
 	gw := serveSecure(t, secure.dir, secureGateway(server("a.test", "mode: SIMPLE, credentialName: a")))
 	got := askWhy(t, gw, overTLSTo(t, gw, &stdtls.Config{ServerName: "a.test", RootCAs: secure.roots("a")}, get("z.test")))
-	if want := `the client got 421 because the certificate that TLS was begun with is not for "z.test"`; got.Why[0] != want {
+	if want := `the client got 421 because TLS was begun for another server of the gateway than the one that is for "z.test", or none is`; got.Why[0] != want {
 		t.Errorf("got %q, want %q", got.Why[0], want)
 	}
 }
