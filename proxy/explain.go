@@ -37,14 +37,14 @@ func (p *Proxy) Explain(q explain.Question) (*explain.Explanation, error) {
 		Snapshot: explain.Snapshot{Number: s.Number, Hash: s.Config.Hash},
 		Tried:    []explain.Tried{}, Destinations: []explain.Destination{}, Policies: []explain.Policy{},
 	}
-	if r := passedOn(x, t); r != nil {
+	if r := passedOn(x, t, u); r != nil {
 		e.Outcome, e.Host = explain.PassedOn, x.conn.serverName
 		e.Notes = append(e.Notes, "the connection is passed on as it comes, by the server name in its TLS: nothing in the request counts")
 		x.route = r.route
 		e.Route = &explain.Route{Name: r.route.name, Match: r.describe(x.conn.serverName), Source: r.route.rule.Source.String()}
 		x.explainDestinations(e)
-		if x.conn.kind == gateway {
-			x.explainConnection(e, t)
+		if x.conn.kind != outbound {
+			x.explainConnection(e, t, r)
 		}
 		x.collectPolicies(e)
 		return e, nil
@@ -208,24 +208,50 @@ func (x *exchange) head(q explain.Question) (k Kind, status int) {
 
 // passedOn returns the route of a TLS connection that is not terminated here;
 // nil if requests count.
-func passedOn(x *exchange, t *table) *tcpRoute {
+func passedOn(x *exchange, t *table, u *url.URL) *tcpRoute {
 	c := x.conn
+	if c.kind == inbound {
+		return c.passedThrough(t.inbound, u)
+	}
 	names := t.sni
 	if c.kind == gateway && t.gateways[c.port] != nil {
 		names = t.gateways[c.port].sni
 	}
-	if !c.https || c.kind == inbound || names == nil {
+	if !c.https || names == nil {
 		return nil
 	}
 	r := names.find(c.serverName, c)
 	if r == nil || r.terminate != nil && r.terminate.hosts != nil {
 		return nil
 	}
+	if r.terminate == nil {
+		c.identity = "" // whoever the client proves to be, it proves to the other end
+	}
 	if r.terminate != nil {
 		for _, relay := range r.terminate.relay {
 			return relay
 		}
 		return nil
+	}
+	return r
+}
+
+// passedThrough returns the route by which an east-west gateway passes the mTLS of
+// another proxy on; nil if it ends that itself.
+func (c *conn) passedThrough(t *inboundTable, u *url.URL) *tcpRoute {
+	var scratch [256]byte
+	host, port, ok := splitAuthority(scratch[:], []byte(u.Host))
+	if !ok || !c.https || t.through == nil || t.hosts.find(host, port) != nil {
+		return nil
+	}
+	vh := t.through.find(host, port)
+	if vh == nil {
+		return nil
+	}
+	name := mesh.DestinationSNI(vh.port, "", vh.name)
+	r := t.passed.find(name, c)
+	if r != nil {
+		c.serverName, c.identity = name, ""
 	}
 	return r
 }

@@ -42,18 +42,15 @@ func (q *inquiry) authorize(x *exchange, vh *virtualHost) Kind {
 }
 
 // explainConnection judges as conn.authorizeConnection does, without a trace.
-func (x *exchange) explainConnection(e *explain.Explanation, t *table) {
+func (x *exchange) explainConnection(e *explain.Explanation, t *table, r *tcpRoute) {
 	c := x.conn
-	if r := t.gateways[c.port].sni.find(c.serverName, c); r.terminate == nil {
-		c.identity = "" // whom the client proves to be, it proves to the other end
-	}
 	e.Access = x.explainCaller(t)
 	if t.access == nil || t.access.rules == nil {
 		e.Access.Verdict = "allowed"
 		return
 	}
 	var q auth.Request
-	c.describe(&q, t.access.needs, c.port)
+	c.describe(&q, t.access.needs, r.port)
 	refused := ""
 	if r := explainOpinion(e.Access, t.access.rules.Opinion(&q)); r != nil {
 		refused = r.Error()

@@ -19,9 +19,11 @@ type inboundTable struct {
 	// through are the services of the own cluster that an east-west gateway
 	// serves besides; nil if it is none. Connections for those whose proxies speak
 	// mTLS are passed on to them by their server name, as passed has it, so that
-	// caller and callee see each other's certificates.
+	// caller and callee see each other's certificates. What requests for those find,
+	// sealed has instead.
 	through *hostTable
 	passed  *sniTable
+	sealed  map[*virtualHost]sealedHost
 
 	// mode says who may come in plain text, and who by mTLS; modes say so for
 	// single ports, where it is not the same for all.
@@ -29,6 +31,14 @@ type inboundTable struct {
 	modes map[*virtualHost]mesh.MTLSMode
 
 	relayed map[*virtualHost]bool // ports whose bytes mean nothing to this proxy
+}
+
+// sealedHost is a service of which there are endpoints that speak mTLS, or have to.
+// The gateway's own certificate is for none of them: whoever it let in by that
+// would be the gateway to them.
+type sealedHost struct {
+	secure *virtualHost // for requests within mTLS: the endpoints that speak none
+	plain  *virtualHost // for those in plain text, which stay so: all that take it
 }
 
 // modeOf returns what PeerAuthentication has for a port.
@@ -59,7 +69,7 @@ func (t *inboundTable) find(host []byte, port uint32, named bool) *virtualHost {
 
 func (c *compiler) compileInbound() *inboundTable {
 	t := &inboundTable{
-		hosts: newHostTable(), relayed: map[*virtualHost]bool{}, modes: map[*virtualHost]mesh.MTLSMode{},
+		hosts: newHostTable(), relayed: map[*virtualHost]bool{}, modes: map[*virtualHost]mesh.MTLSMode{}, sealed: map[*virtualHost]sealedHost{},
 		mode: mesh.PeerModeOf(c.snapshot.Config.PeerAuthentications, c.node.RootNamespace, c.node.Namespace, c.node.Labels),
 	}
 	own := mesh.OwnServices(c.node, c.snapshot.Config)
@@ -89,7 +99,7 @@ func (c *compiler) compileInbound() *inboundTable {
 		}
 	}
 	if c.options.Through {
-		t.through = c.compileThrough()
+		t.through = c.compileThrough(t)
 		t.passed = newSNITable()
 		c.compilePassed(t.passed, func(string) bool { return true })
 	}
@@ -98,7 +108,7 @@ func (c *compiler) compileInbound() *inboundTable {
 
 // compileThrough makes the virtual hosts by which an east-west gateway serves
 // the services of its own cluster to the others.
-func (c *compiler) compileThrough() *hostTable {
+func (c *compiler) compileThrough(in *inboundTable) *hostTable {
 	t := newHostTable()
 	for _, svc := range c.reg.Services() {
 		v, ok := c.reg.View(svc + ".svc." + mesh.LocalDomain)
@@ -107,12 +117,28 @@ func (c *compiler) compileThrough() *hostTable {
 		}
 		e := &hostEntry{}
 		for _, p := range v.Ports {
-			d := destination{weight: 1, rule: mesh.Destination{Host: v.Host, Port: p.Number}}
 			endpoints := c.behind(v, p.Number)
 			policy := c.snapshot.Rules.Find(v.Host, v.Namespace, p.Number, "")
-			d.target = c.addTarget(upstreamKey{through: true, host: v.Host, port: p.Number}, v, endpoints, policy)
-			r := &route{rule: noRule, name: "through", action: action{destinations: []destination{d}, totalWeight: 1, retries: mesh.DefaultRetries}}
-			e.ports = append(e.ports, portHost{p.Number, newVirtualHost(v.Host, p.Number, []*route{r})})
+			host := func(callers callers, without func(*mesh.Endpoint) bool) *virtualHost {
+				k := upstreamKey{through: true, callers: callers, host: v.Host, port: p.Number}
+				d := destination{weight: 1, rule: mesh.Destination{Host: v.Host, Port: p.Number}}
+				d.target = c.addTarget(k, v, slices.DeleteFunc(slices.Clone(endpoints), without), policy)
+				r := &route{rule: noRule, name: "through", action: action{destinations: []destination{d}, totalWeight: 1, retries: mesh.DefaultRetries}}
+				vh := newVirtualHost(v.Host, p.Number, []*route{r})
+				in.relayed[vh] = !p.Protocol.IsHTTP()
+				return vh
+			}
+			vh := host(anybody, func(*mesh.Endpoint) bool { return false })
+			e.ports = append(e.ports, portHost{p.Number, vh})
+			sealed := func(e *mesh.Endpoint) bool { return c.sealed(v, e, policy.TLS) }
+			demands := func(e *mesh.Endpoint) bool { return c.demandsMTLS(v, e, policy.TLS) }
+			if slices.ContainsFunc(endpoints, sealed) {
+				s := sealedHost{secure: host(inMTLS, sealed), plain: host(inPlain, demands)}
+				if !slices.ContainsFunc(endpoints, func(e *mesh.Endpoint) bool { return !demands(e) }) {
+					in.modes[s.plain] = mesh.MTLSStrict
+				}
+				in.sealed[vh] = s
+			}
 		}
 		if p, ok := v.Port(0); ok {
 			e.fallback = e.find(p.Number)
@@ -140,7 +166,8 @@ func (c *compiler) compilePassed(t *sniTable, admit func(name string) bool) {
 			continue
 		}
 		for _, p := range v.Ports {
-			endpoints := slices.DeleteFunc(c.behind(v, p.Number), func(e *mesh.Endpoint) bool { return !e.TakesMTLS() })
+			whole := c.snapshot.Rules.Find(v.Host, v.Namespace, p.Number, "")
+			endpoints := slices.DeleteFunc(c.behind(v, p.Number), func(e *mesh.Endpoint) bool { return !c.sealed(v, e, whole.TLS) })
 			if len(endpoints) == 0 {
 				continue
 			}

@@ -32,6 +32,9 @@ func (c *conn) serveMesh(t *table) (http bool) {
 				return false
 			}
 			vh = t.inbound.through.find([]byte(host), port)
+			if _, sealed := t.inbound.sealed[vh]; sealed {
+				vh = nil // a subset of nobody's
+			}
 		}
 		if vh == nil {
 			c.sendAlert(alertUnrecognizedName)
@@ -117,6 +120,15 @@ func (x *exchange) inboundHost() (*virtualHost, Kind) {
 	}
 	if vh == nil {
 		return nil, NoRoute
+	}
+	if s, ok := t.sealed[vh]; ok && !x.isProbe() {
+		vh = s.plain
+		if c.overTLS() {
+			vh = s.secure
+			if c.destinationHost != nil {
+				c.leave() // it is older than what it would be passed on to now
+			}
+		}
 	}
 	switch t.modeOf(vh) {
 	case mesh.MTLSStrict:

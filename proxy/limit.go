@@ -148,6 +148,10 @@ func (t *table) eachVirtualHost(fn func(kind listenerKind, vh *virtualHost)) {
 	all(outbound, t.outbound)
 	all(inbound, t.inbound.hosts)
 	all(inbound, t.inbound.through)
+	for _, s := range t.inbound.sealed {
+		fn(inbound, s.secure)
+		fn(inbound, s.plain)
+	}
 	for _, g := range t.gateways {
 		all(gateway, g.hosts)
 		if g.sni == nil {

@@ -413,6 +413,125 @@ func TestMTLS_Through(t *testing.T) {
 	}
 }
 
+// TestMTLS_ThroughLendsNothing: whoever comes to an east-west gateway, the sidecars
+// behind it never see that one in the caller's place.
+func TestMTLS_ThroughLendsNothing(t *testing.T) {
+	tr := newTrust(t)
+	web, frontend, gatewayID := tr.identity("prod", "web"), tr.identity("shop", "frontend"), tr.identity("istio-system", "eastwest")
+	deny := `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: frontend, namespace: prod}
+spec: {action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/frontend]}}]}]}
+---
+`
+	mutual := `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: prod}
+spec: {host: web.prod.svc.cluster.local, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}
+---
+`
+	strict := peerAuthentication("prod", "STRICT")
+	const (
+		unrecognized = "remote error: tls: unrecognized name"
+		nobody       = "HTTP/1.1 503"
+		named        = "GET / HTTP/1.1\r\nHost: a\r\nx-isthmus-destination: web.prod:80\r\n\r\n"
+		probe        = "GET / HTTP/1.1\r\nHost: a\r\nx-isthmus-destination: web.prod:80\r\nx-isthmus-probe: 1\r\n\r\n"
+		plain        = "plain text"
+	)
+	for _, tt := range []struct {
+		name           string
+		sidecar, yaml  string
+		hint           string // what gossip says of the sidecar
+		server         string // name; plain: there is no TLS
+		request        string
+		want           string
+		arrives, knows bool // at the application, which is told who calls
+	}{
+		{"by its name", "", "", "id", mesh.DestinationSNI(80, "", webHost), get("a"), "HTTP/1.1 200", true, true},
+		{"by its name, denied", deny, "", "id", mesh.DestinationSNI(80, "", webHost), get("a"), "HTTP/1.1 403", false, false},
+		{"by its name, of which gossip says nothing", strict, strict, "", mesh.DestinationSNI(80, "", webHost), get("a"), "HTTP/1.1 200", true, true},
+		{"a subset of nobody's", deny, "", "id", mesh.DestinationSNI(80, "nosuch", webHost), get("a"), unrecognized, false, false},
+		{"a subset of nobody's, and STRICT", deny + strict, strict, "", mesh.DestinationSNI(80, "nosuch", webHost), get("a"), unrecognized, false, false},
+		{"a name without a meaning", deny, "", "id", "mesh.example", named, nobody, false, false},
+		{"no name", deny + strict, strict, "id", "", get(webHost), nobody, false, false},
+		{"a probe", strict, strict, "id", "", probe, "HTTP/1.1 200", false, false},
+		{"plain text", "", "", "id", plain, named, "HTTP/1.1 200", true, false},
+		{"plain text, and STRICT at the sidecar alone", strict, "", "id", plain, named, nobody, false, false},
+		{"plain text, and STRICT", strict, strict, "id", plain, named, "", false, false},
+		{"plain text, and STRICT, by Host", strict, strict, "", plain, get("web.prod.svc.cluster.local"), "", false, false},
+		{"plain text, and ISTIO_MUTUAL", "", mutual, "id", plain, named, "", false, false},
+		{"plain text, and DISABLE", "", peerAuthentication("prod", "DISABLE"), "id", plain, named, "HTTP/1.1 200", true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			application := capturing(t, okReply)
+			sidecar := sidecarOfWeb(t, web, application.address, tt.sidecar)
+			behind := webAt(sidecar, "")
+			behind.Cluster = "c1"
+			if tt.hint != "" {
+				behind.Identity = web.Identity().ID
+			}
+			o := proxyOf("istio-system", "eastwest", gatewayID)
+			o.Inbound, o.Through = "127.0.0.1:0", true
+			gw := serve(t, o, tt.yaml, behind)
+			var got string
+			if tt.server == plain {
+				got = exchangeRaw(t, gw.address("inbound"), tt.request, whole(1))
+			} else {
+				got = overTLSAt(t, gw.address("inbound"), frontend.Identity().Client(tt.server, tls.ProtocolHTTP, tls.Expected{}, nil), tt.request)
+			}
+			if !strings.HasPrefix(got, tt.want) || tt.want == "" && got != "" {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			if seen := application.seen(); len(seen) > 0 != tt.arrives {
+				t.Fatalf("the application got %q, want something: %v", seen, tt.arrives)
+			}
+			if tt.arrives {
+				cert := field(application.last(), "x-forwarded-client-cert")
+				if strings.HasSuffix(cert, ";URI="+frontend.Identity().ID) != tt.knows || strings.Contains(cert, "eastwest") || !tt.knows && cert != "" {
+					t.Errorf("x-forwarded-client-cert %q, want the caller: %v", cert, tt.knows)
+				}
+			}
+		})
+	}
+}
+
+// TestMTLS_ThroughGetsSidecar: connections for a service without sidecars end when
+// it has one, to come anew and be passed on. What has no sidecar serves on as long.
+func TestMTLS_ThroughGetsSidecar(t *testing.T) {
+	tr := newTrust(t)
+	web, frontend := tr.identity("prod", "web"), tr.identity("shop", "frontend")
+	old, young := capturing(t, okReply), capturing(t, okReply)
+	bare := mesh.Endpoint{
+		Service: "web.prod", Port: mesh.Port{Number: 80, Name: "http", Protocol: mesh.ProtocolHTTP}, Address: netip.MustParseAddrPort(old.address),
+		Cluster: "c1", Weight: 1, Source: mesh.SourceGossip,
+	}
+	o := proxyOf("istio-system", "eastwest", tr.identity("istio-system", "eastwest"))
+	o.Inbound, o.Through = "127.0.0.1:0", true
+	gw := serve(t, o, "", bare)
+	behind := webAt(sidecarOfWeb(t, web, young.address, ""), web.Identity().ID)
+	behind.Cluster = "c1"
+	for _, protocol := range []mesh.Protocol{mesh.ProtocolHTTP, mesh.ProtocolHTTP2} {
+		t.Run(protocol.String(), func(t *testing.T) {
+			publish(t, gw, "", bare)
+			way := webAt(gw, web.Identity().ID)
+			way.Relayed, way.Port.Protocol = true, protocol
+			caller := serve(t, proxyOf("shop", "frontend", frontend), "", way)
+			ask := func() {
+				t.Helper()
+				if got := status(exchangeRaw(t, caller.address("outbound"), get(webHost), whole(1))); got != "200" {
+					t.Fatalf("status %s", got)
+				}
+			}
+			ask()
+			publish(t, gw, "", bare, behind)
+			before := len(young.seen())
+			await(t, "a request at the sidecar", until(func() bool { ask(); return len(young.seen()) > before }))
+		})
+	}
+}
+
 // TestMTLS_Relay: connections that begin as TLS are passed on to the other
 // proxy's application within mTLS, bytes as they come.
 func TestMTLS_Relay(t *testing.T) {

@@ -12,11 +12,22 @@ import (
 type upstreamKey struct {
 	inbound bool // the application beside this proxy
 	through bool // an east-west gateway's way to its own cluster
+	callers      // whose way
 	relay   bool // for connections that are passed on as they come
 	host    string
 	port    uint32
 	subset  string
 }
+
+// callers are whom an east-west gateway leads to some of a service's endpoints, if
+// not all callers are led to all.
+type callers uint8
+
+const (
+	anybody callers = iota
+	inMTLS
+	inPlain
+)
 
 // String is Envoy's form, "outbound|80|v1|reviews.prod.svc.cluster.local".
 func (k upstreamKey) String() string {

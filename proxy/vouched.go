@@ -81,6 +81,13 @@ func (p *Proxy) review() {
 	}
 }
 
+// leave has the connection of a request end as in a drain.
+func (c *conn) leave() {
+	if c.leaving.CompareAndSwap(false, true) && c.under != nil {
+		c.under.interrupt()
+	}
+}
+
 // leaves reports whether the connection takes no more requests than those that are
 // under way: the proxy drains, nobody vouches for the client any more, or its place
 // is needed.

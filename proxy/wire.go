@@ -49,6 +49,8 @@ func (c *compiler) wires(k upstreamKey, v *mesh.View, endpoints []*mesh.Endpoint
 			continue
 		case t == nil && !c.wantsMTLS(v, e):
 			continue
+		case k.through:
+			continue // whoever calls would be the gateway: see sealedHost
 		}
 		w := wire{mode: wireMesh, relay: k.relay}
 		w.expected = expectedOf(v, e, accounts, names, c.node.RootNamespace)
@@ -66,18 +68,39 @@ func (c *compiler) wires(k upstreamKey, v *mesh.View, endpoints []*mesh.Endpoint
 // wantsMTLS reports whether an endpoint is spoken to by mTLS where no
 // DestinationRule says how.
 func (c *compiler) wantsMTLS(v *mesh.View, e *mesh.Endpoint) bool {
-	mode := mesh.MTLSPermissive
-	if list := c.snapshot.Config.PeerAuthentications; len(list) > 0 && !external(v) {
-		m := mesh.PeerModeOf(list, c.node.RootNamespace, namespaceOf(v, e), e.Labels)
-		mode, _ = m.Port(mesh.TargetPort(e.Port, nil))
-	}
-	switch mode {
+	switch c.modeOf(v, e) {
 	case mesh.MTLSDisable:
 		return false
 	case mesh.MTLSStrict:
 		return true
 	}
 	return c.node.Identity != "" && e.TakesMTLS()
+}
+
+// modeOf is what PeerAuthentication has for an endpoint.
+func (c *compiler) modeOf(v *mesh.View, e *mesh.Endpoint) mesh.MTLSMode {
+	list := c.snapshot.Config.PeerAuthentications
+	if len(list) == 0 || external(v) {
+		return mesh.MTLSPermissive
+	}
+	m := mesh.PeerModeOf(list, c.node.RootNamespace, namespaceOf(v, e), e.Labels)
+	mode, _ := m.Port(mesh.TargetPort(e.Port, nil))
+	return mode
+}
+
+// demandsMTLS reports whether an endpoint may be spoken to by mTLS alone. t is what
+// the DestinationRule says; nil: nothing.
+func (c *compiler) demandsMTLS(v *mesh.View, e *mesh.Endpoint, t *mesh.ClientTLS) bool {
+	if t != nil {
+		return t.Mode == mesh.TLSIstioMutual
+	}
+	return c.modeOf(v, e) == mesh.MTLSStrict
+}
+
+// sealed reports whether an endpoint's proxy ends mTLS, or has to, so that an
+// east-west gateway passes that on.
+func (c *compiler) sealed(v *mesh.View, e *mesh.Endpoint, t *mesh.ClientTLS) bool {
+	return e.TakesMTLS() || c.demandsMTLS(v, e, t)
 }
 
 // external reports whether a host is none of the mesh's.
