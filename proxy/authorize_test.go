@@ -360,6 +360,51 @@ spec: {rules: [{from: [{source: {namespaces: [shop]}}], to: [{operation: {ports:
 	}
 }
 
+// TestAuthorize_PassedRequests: a caller who says that bytes follow gets no way past
+// what is asked of requests, in whatever protocol they come.
+func TestAuthorize_PassedRequests(t *testing.T) {
+	tr, i := newTrust(t), newTokenIssuer(t)
+	frontend := tr.identity("shop", "frontend")
+	application := capturing(t, okReply)
+	callee := sidecarOfWeb(t, tr.identity("prod", "web"), application.address, tokensOf(i, "web"))
+	config := frontend.Identity().Client(mesh.DestinationSNI(80, "", webHost), tls.ProtocolTCP, tls.Expected{}, nil)
+	const forged = "By=spiffe://cluster.local/ns/prod/sa/web;URI=spiffe://cluster.local/ns/prod/sa/admin"
+	check := func(got string) {
+		t.Helper()
+		if status(got) != "200" {
+			t.Fatalf("got %q", got)
+		}
+		head := application.last()
+		if u := field(head, "x-user"); u != "" {
+			t.Errorf("the application got x-user: %s", u)
+		}
+		if c := field(head, "x-forwarded-client-cert"); !strings.HasSuffix(c, ";URI="+frontend.Identity().ID) {
+			t.Errorf("the application got x-forwarded-client-cert: %s", c)
+		}
+	}
+	check(overTLSAt(t, callee.address("inbound"), config, "GET / HTTP/1.1\r\nHost: web.prod\r\nx-user: admin\r\nx-forwarded-client-cert: "+forged+"\r\n\r\n"))
+	if got := overTLSAt(t, callee.address("inbound"), config, "GET / HTTP/1.1\r\nHost: web.prod\r\nAuthorization: Bearer nonsense\r\n\r\n"); status(got) != "401" {
+		t.Errorf("with a token that is none: %q", got)
+	}
+	transport := &http.Transport{Protocols: new(http.Protocols), DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&stdtls.Dialer{Config: config}).DialContext(ctx, "tcp", callee.address("inbound"))
+	}}
+	transport.Protocols.SetUnencryptedHTTP2(true) // TLS is there already
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequest("GET", "http://web.prod/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("x-user", "admin")
+	req.Header.Set("x-forwarded-client-cert", forged)
+	res, err := (&http.Client{Transport: transport, Timeout: 20 * time.Second}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	check(fmt.Sprintf("HTTP/1.1 %d ", res.StatusCode))
+}
+
 // TestAuthorize_GatewayConnection: likewise for those that a gateway passes on. What
 // is refused, the destination hears nothing of.
 func TestAuthorize_GatewayConnection(t *testing.T) {

@@ -98,13 +98,16 @@ func (c *conn) serve() {
 			if !more {
 				break
 			}
-			if c.secure != nil && tls.IsHTTP2(c.secure.ConnectionState().NegotiatedProtocol) || c.secure == nil && c.speaksHTTP2() {
+			if again && !tls.IsHTTP2(c.secure.ConnectionState().NegotiatedProtocol) {
+				continue
+			}
+			if again || c.speaksHTTP2() {
 				c.serveHTTP2()
 				break
 			}
-			if again {
-				continue
-			}
+		} else if c.last == 0 && c.kind == inbound && c.secure.ConnectionState().NegotiatedProtocol == tls.ProtocolTCP && c.speaksHTTP2() {
+			c.serveHTTP2() // which was not agreed on
+			break
 		}
 		x := exchanges.Get().(*exchange)
 		x.conn = c

@@ -49,7 +49,7 @@ func (c *conn) serveMesh(t *table) (http bool) {
 	if vh == nil {
 		vh = t.inbound.only
 	}
-	if vh != nil && (t.inbound.relayed[vh] || c.secure.ConnectionState().NegotiatedProtocol == tls.ProtocolTCP) {
+	if vh != nil && t.inbound.relayed[vh] {
 		if t.inbound.modeOf(vh) == mesh.MTLSDisable {
 			c.countRefused(PlainText)
 			return false
