@@ -102,8 +102,8 @@ func (c *conn) terminate(s *tlsServer, name string) bool {
 	if state := c.secure.ConnectionState(); len(state.PeerCertificates) > 0 {
 		c.clientCert = appendClientCert(nil, state.PeerCertificates[0])
 		c.identity = s.identityOf(&state)
-		s.vouch(c.stream, serving, c.identity)
 	}
+	c.vouchAdmission(admission{s.terminator, serving, s.own.Identity()})
 	return true
 }
 

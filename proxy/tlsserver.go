@@ -215,24 +215,65 @@ func (s *terminator) identityOf(state *stdtls.ConnectionState) string {
 	return peer
 }
 
-// vouch notes by what a client with a certificate has been judged: what it was
-// served with, and the mesh's roots as far as its identity hangs on them.
-func (s *terminator) vouch(c *stream, by *serving, identity string) {
-	type judges struct {
-		*serving
-		own *tls.Identity
+// admission is by what a client has been let in: the server that its name picks, what
+// that one has served it with, and the mesh's roots as far as its identity hangs on
+// them.
+type admission struct {
+	*terminator
+	*serving
+	own *tls.Identity
+}
+
+// vouchAdmission notes by what the client has been let in. The server may be another by
+// the next snapshot, whose rules then hold for the connection, too.
+func (c *conn) vouchAdmission(by admission) {
+	current := func() (now admission) {
+		g := c.proxy.table.Load().gateways[c.port]
+		if g == nil || g.sni == nil {
+			return now
+		}
+		r := g.sni.find(c.serverName, c)
+		if r == nil || r.terminate == nil {
+			return now
+		}
+		now.terminator = r.terminate.terminator
+		if now.serving = now.terminator.current.Load(); now.serving == nil {
+			now.serving, _ = now.terminator.serving() // the snapshot is that new
+		}
+		now.own = now.terminator.own.Identity()
+		return now
 	}
-	current := func() judges { return judges{s.current.Load(), s.own.Identity()} }
-	vouch(c, judges{by, s.own.Identity()}, current, func(now judges, state stdtls.ConnectionState) error {
-		state.DidResume = true // as who resumes a session is judged: anew
-		if err := now.config.VerifyConnection(state); err != nil {
+	vouch(c.stream, by, current, func(now admission, state stdtls.ConnectionState) error {
+		if now.serving == nil {
+			return errors.New("no server with a certificate has its name any more")
+		}
+		if err := now.admits(state); err != nil {
 			return err
 		}
-		if s.identityOf(&state) != identity {
+		if now.identityOf(&state) != c.identity {
 			return errors.New("the client's identity is nobody's any more")
 		}
 		return nil
 	})
+}
+
+// admits judges a connection that is open as if it began now.
+func (s *serving) admits(state stdtls.ConnectionState) error {
+	c, shown := s.config, len(state.PeerCertificates) > 0
+	switch {
+	case state.Version < c.MinVersion, c.MaxVersion != 0 && state.Version > c.MaxVersion:
+		return errors.New("its version of TLS is spoken no more")
+	case state.Version < stdtls.VersionTLS13 && !slices.Contains(c.CipherSuites, state.CipherSuite):
+		return errors.New("its cipher suite is spoken no more")
+	case shown && c.ClientAuth == stdtls.NoClientCert:
+		return errors.New("the client has shown a certificate, and nobody judges it any more")
+	case !shown && (c.ClientAuth == stdtls.RequireAnyClientCert || c.ClientAuth == stdtls.RequireAndVerifyClientCert):
+		return errors.New("the client has shown no certificate")
+	case c.VerifyConnection == nil:
+		return nil
+	}
+	state.DidResume = true // as who resumes a session is judged: anew
+	return c.VerifyConnection(state)
 }
 
 // verifyClient judges a client's certificate beyond what crypto/tls does, and

@@ -171,7 +171,8 @@ func TestVouched_Gateway(t *testing.T) {
 	i := issuer{t, t.TempDir()}
 	i.credential("a", "a.test")
 	i.credential("other")
-	p := serveSecure(t, i.dir, entry("up.test", replying(t, okReply).address)+secureGateway(server("a.test", "mode: MUTUAL, credentialName: a"), "a.test"))
+	up := replying(t, okReply)
+	p := serveSecure(t, i.dir, entry("up.test", up.address)+secureGateway(server("a.test", "mode: MUTUAL, credentialName: a"), "a.test"))
 	c, err := stdtls.Dial("tcp", p.address("gateway:80"), &stdtls.Config{ServerName: "a.test", RootCAs: i.roots("a"), Certificates: []stdtls.Certificate{i.pair("a")}})
 	if err != nil {
 		t.Fatal(err)
@@ -189,6 +190,9 @@ func TestVouched_Gateway(t *testing.T) {
 		io.ReadFull(r, make([]byte, len("ok")))
 		p.published <- struct{}{}
 	}
+	// Another host of the server leaves the connection alone, and does not let it go.
+	publish(t, p, entry("up.test", up.address)+secureGateway(server("a.test, b.test", "mode: MUTUAL, credentialName: a"), "a.test"))
+	swept(p)
 	roots, err := os.ReadFile(filepath.Join(i.dir, "other", "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
@@ -214,6 +218,82 @@ func TestVouched_Gateway(t *testing.T) {
 		if tries > 600 {
 			t.Fatal("the connection goes on")
 		}
+	}
+}
+
+// swept has the proxy look at its connections, and waits until it has.
+func swept(p *Proxy) {
+	for range 3 { // one may be under way, one waits, and the third has to wait for that
+		p.published <- struct{}{}
+	}
+}
+
+// TestVouched_Snapshots: what a new snapshot says of a gateway's server holds for the
+// connections that are open as well. Those that it lets in as they are go on.
+func TestVouched_Snapshots(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("a", "a.test")
+	i.credential("b", "a.test")
+	const simple, mutual = "mode: SIMPLE, credentialName: a", "mode: MUTUAL, credentialName: a"
+	for _, tt := range []struct {
+		name          string
+		before, after string // servers
+		shows         bool   // the client a certificate
+		version       uint16
+		stays         bool
+	}{
+		{"nothing", server("a.test", mutual), server("a.test", mutual), true, 0, true},
+		{"another host", server("a.test", mutual), server("a.test, b.test", mutual), true, 0, true},
+		{"another host, SIMPLE", server("a.test", simple), server("a.test, b.test", simple), false, 0, true},
+		{"another certificate", server("a.test", simple), server("a.test", "mode: SIMPLE, credentialName: b"), false, 0, true},
+		{"other roots", server("a.test", mutual), server("a.test", "mode: MUTUAL, credentialName: b"), true, 0, false},
+		{"no credential", server("a.test", simple), server("a.test", "mode: SIMPLE, credentialName: nosuch"), false, 0, false},
+		{"SIMPLE to MUTUAL", server("a.test", simple), server("a.test", mutual), false, 0, false},
+		{"SIMPLE to OPTIONAL_MUTUAL", server("a.test", simple), server("a.test", "mode: OPTIONAL_MUTUAL, credentialName: a"), false, 0, true},
+		{"MUTUAL to OPTIONAL_MUTUAL", server("a.test", mutual), server("a.test", "mode: OPTIONAL_MUTUAL, credentialName: a"), true, 0, true},
+		{"MUTUAL to SIMPLE", server("a.test", mutual), server("a.test", simple), true, 0, false},
+		{"SIMPLE to ISTIO_MUTUAL", server("a.test", simple), server("a.test", "mode: ISTIO_MUTUAL"), false, 0, false},
+		{"its name asked for", server("a.test", mutual), server("a.test", mutual+", subjectAltNames: [spiffe://a.test/ns/n/sa/a]"), true, 0, true},
+		{"another name asked for", server("a.test", mutual), server("a.test", mutual+", subjectAltNames: [spiffe://a.test/ns/n/sa/b]"), true, 0, false},
+		{"a sum of none asked for", server("a.test", mutual), server("a.test", mutual+", verifyCertificateHash: [\""+strings.Repeat("00", 32)+"\"]"), true, 0, false},
+		{"a newer version", server("a.test", simple), server("a.test", simple+", minProtocolVersion: TLSV1_3"), false, stdtls.VersionTLS12, false},
+		{"the same version", server("a.test", simple), server("a.test", simple+", minProtocolVersion: TLSV1_3"), false, stdtls.VersionTLS13, true},
+		{"another suite", server("a.test", simple+", cipherSuites: [ECDHE-ECDSA-AES128-GCM-SHA256]"), server("a.test", simple+", cipherSuites: [ECDHE-ECDSA-AES256-GCM-SHA384]"), false, stdtls.VersionTLS12, false},
+		{"a narrower server", server(`"*.test"`, simple), server(`"*.test"`, simple) + server("a.test", mutual), false, 0, false},
+		{"none", server("a.test", simple), server("b.test", simple), false, 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			up := entry("up.test", replying(t, okReply).address)
+			o := atEdge()
+			o.Credentials, o.Identity = tls.NewStore(i.dir, nil), newTrust(t).identity("default", "edge")
+			p := serve(t, o, up+secureGateway(tt.before, "a.test"))
+			config := &stdtls.Config{ServerName: "a.test", RootCAs: i.roots("a"), MinVersion: tt.version, MaxVersion: tt.version}
+			if tt.shows {
+				config.Certificates = []stdtls.Certificate{i.pair("a")}
+			}
+			c, err := stdtls.Dial("tcp", p.address("gateway:80"), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(20 * time.Second))
+			r := bufio.NewReader(c)
+			ask := func() (string, error) {
+				io.WriteString(c, get("a.test"))
+				head, err := readHead(r)
+				io.CopyN(io.Discard, r, int64(len("ok")))
+				return head, err
+			}
+			if head, err := ask(); status(head) != "200" {
+				t.Fatalf("%q, %v", head, err)
+			}
+			publish(t, p, up+secureGateway(tt.after, "a.test"))
+			swept(p)
+			head, err := ask()
+			if stays := status(head) == "200" && !strings.Contains(head, "connection: close"); stays != tt.stays {
+				t.Errorf("%q, %v, want it to stay: %v", head, err, tt.stays)
+			}
+		})
 	}
 }
 
