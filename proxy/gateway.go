@@ -56,6 +56,7 @@ func (t *gatewayTable) raw() bool { return t != nil && t.hosts == nil && t.sni =
 // of several Gateways on one port are served together.
 func (c *compiler) compileGateways() map[uint32]*gatewayTable {
 	tables := map[uint32]*gatewayTable{}
+	plain := map[uint32]*gatewayHosts{}
 	for _, g := range ownGateways(c.node, c.snapshot.Config) {
 		for i := range g.Servers {
 			s := &g.Servers[i]
@@ -80,37 +81,130 @@ func (c *compiler) compileGateways() map[uint32]*gatewayTable {
 			case s.Port.Protocol == mesh.ProtocolTCP:
 				t.tcp = append(t.tcp, c.compileTCPServer(g, s)...)
 			default:
-				t.hosts = cmp.Or(t.hosts, newHostTable())
-				c.compileServer(t.hosts, g, s)
+				if plain[s.Port.Number] == nil {
+					plain[s.Port.Number] = newGatewayHosts(s.Port.Number)
+				}
+				c.addServer(plain[s.Port.Number], g, s)
 			}
 		}
+	}
+	for port, hosts := range plain {
+		tables[port].hosts = c.compileHosts(hosts)
 	}
 	return tables
 }
 
-func (c *compiler) compileServer(t *hostTable, g *mesh.Gateway, s *mesh.GatewayServer) {
-	if s.HTTPSRedirect {
-		redirect := []*route{{rule: noRule, name: "httpsRedirect", action: action{redirect: &mesh.Redirect{Scheme: "https", Code: 301}}}}
-		for _, h := range s.Hosts {
-			t.add(h.Host, anyPort(h.Host, s.Port.Number, redirect))
+// gatewayHosts are the hosts that servers have together: those of one port in plain
+// text, whichever Gateways they are of, or of one that terminates TLS.
+type gatewayHosts struct {
+	port    uint32
+	domains map[string]*gatewayDomain
+}
+
+// gatewayDomain is one of the hosts.
+type gatewayDomain struct {
+	parts  []gatewayPart
+	secure bool // requests in plain text are sent to https
+}
+
+// gatewayPart is a VirtualService that holds for a host, on a Gateway.
+type gatewayPart struct {
+	gateway string // namespace/name
+	host    string // of the VirtualService
+	of      *mesh.VirtualService
+}
+
+func newGatewayHosts(port uint32) *gatewayHosts {
+	return &gatewayHosts{port: port, domains: map[string]*gatewayDomain{}}
+}
+
+// addServer enters what one server brings.
+func (c *compiler) addServer(to *gatewayHosts, g *mesh.Gateway, s *mesh.GatewayServer) {
+	domain := func(name string) *gatewayDomain {
+		d := to.domains[name]
+		if d == nil {
+			d = &gatewayDomain{}
+			to.domains[name] = d
 		}
-		return
+		d.secure = d.secure || s.HTTPSRedirect
+		return d
 	}
-	bound := c.boundTo(g.Namespace+"/"+g.Name, isHTTP)
-	done := map[string]bool{}
+	if s.HTTPSRedirect {
+		for _, h := range s.Hosts {
+			domain(h.Host)
+		}
+	}
+	name := g.Namespace + "/" + g.Name
+	bound := c.boundTo(name, isHTTP)
 	for _, host := range bound.hosts {
 		for _, sh := range s.Hosts {
-			domain, ok := intersectHosts(host, sh.Host)
-			if !ok || done[domain] {
+			common, ok := intersectHosts(host, sh.Host)
+			if !ok {
 				continue
 			}
-			services := slices.DeleteFunc(slices.Clone(bound.byHost[host]), func(vs *mesh.VirtualService) bool { return !admits(g, sh, vs) })
-			if len(services) == 0 {
-				continue
+			for _, vs := range bound.byHost[host] {
+				if admits(g, sh, vs) {
+					domain(common).add(gatewayPart{name, host, vs})
+				}
 			}
-			done[domain] = true
-			t.add(domain, anyPort(domain, s.Port.Number, c.compileRoutes(services, g.Namespace+"/"+g.Name, s.Port.Number)))
 		}
+	}
+}
+
+// add enters a VirtualService once for each Gateway, by the narrowest of its hosts.
+func (d *gatewayDomain) add(p gatewayPart) {
+	for i := range d.parts {
+		if o := &d.parts[i]; o.of == p.of && o.gateway == p.gateway {
+			if narrower(p.host, o.host) < 0 {
+				o.host = p.host
+			}
+			return
+		}
+	}
+	d.parts = append(d.parts, p)
+}
+
+// narrower compares host patterns: exact ones come first, then wildcards, the longest
+// first (Istio: host.MoreSpecific).
+func narrower(a, b string) int {
+	return cmp.Or(
+		cmp.Compare(boolInt(strings.HasPrefix(a, "*")), boolInt(strings.HasPrefix(b, "*"))),
+		cmp.Compare(boolInt(a == "*"), boolInt(b == "*")),
+		boolInt(strings.HasPrefix(a, "*"))*cmp.Compare(len(b), len(a)),
+	)
+}
+
+// compileHosts makes the virtual hosts. The rules of all VirtualServices for a host are
+// put one behind another, those of the narrower host first, and behind all of them
+// those without conditions.
+func (c *compiler) compileHosts(hosts *gatewayHosts) *hostTable {
+	t := newHostTable()
+	for name, d := range hosts.domains {
+		slices.SortStableFunc(d.parts, func(a, b gatewayPart) int {
+			x, y := a.of.Source, b.of.Source
+			return cmp.Or(narrower(a.host, b.host), cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line), cmp.Compare(a.gateway, b.gateway))
+		})
+		var routes []*route
+		for _, p := range d.parts {
+			routes = append(routes, c.compileRoutes([]*mesh.VirtualService{p.of}, p.gateway, hosts.port)...)
+		}
+		if len(d.parts) > 1 {
+			catchAllsLast(routes)
+		}
+		if d.secure {
+			routes = slices.Insert(routes, 0, toHTTPS())
+		}
+		t.add(name, &hostEntry{fallback: newVirtualHost(name, hosts.port, routes), anyPort: true})
+	}
+	return t
+}
+
+// toHTTPS is the rule of a server with httpsRedirect.
+func toHTTPS() *route {
+	return &route{
+		rule: noRule, name: "httpsRedirect",
+		matches: []requestMatch{{scheme: &mesh.StringMatch{Kind: mesh.MatchExact, Value: "http"}}},
+		action:  action{redirect: &mesh.Redirect{Scheme: "https", Code: 301}},
 	}
 }
 
@@ -121,8 +215,9 @@ func (c *compiler) compileTerminating(t *sniTable, g *mesh.Gateway, s *mesh.Gate
 	if s.Port.Protocol == mesh.ProtocolTLS {
 		server.relay = c.compileTCPServer(g, s)
 	} else {
-		server.hosts = newHostTable()
-		c.compileServer(server.hosts, g, s)
+		hosts := newGatewayHosts(s.Port.Number)
+		c.addServer(hosts, g, s)
+		server.hosts = c.compileHosts(hosts)
 	}
 	for _, h := range s.Hosts {
 		t.add(h.Host, &tcpRoute{terminate: server})
@@ -132,10 +227,6 @@ func (c *compiler) compileTerminating(t *sniTable, g *mesh.Gateway, s *mesh.Gate
 // admits reports whether a host of a Gateway's server is for a VirtualService.
 func admits(g *mesh.Gateway, host mesh.GatewayHost, vs *mesh.VirtualService) bool {
 	return (host.Namespace == "*" || host.Namespace == vs.Namespace) && mesh.VisibleTo(vs.ExportTo, vs.Namespace, g.Namespace)
-}
-
-func anyPort(name string, port uint32, routes []*route) *hostEntry {
-	return &hostEntry{fallback: newVirtualHost(name, port, routes), anyPort: true}
 }
 
 // intersectHosts returns the narrower of two host patterns, if one lies under

@@ -101,11 +101,17 @@ func (c *compiler) compileRoutes(services []*mesh.VirtualService, gateway string
 		}
 	}
 	if len(services) > 1 {
-		slices.SortStableFunc(routes, func(a, b *route) int {
-			return cmp.Compare(boolInt(a.catchAll()), boolInt(b.catchAll()))
-		})
+		catchAllsLast(routes)
 	}
 	return routes
+}
+
+// catchAllsLast puts rules without conditions behind the others (Istio:
+// SortVHostRoutes).
+func catchAllsLast(routes []*route) {
+	slices.SortStableFunc(routes, func(a, b *route) int {
+		return cmp.Compare(boolInt(a.catchAll()), boolInt(b.catchAll()))
+	})
 }
 
 func boolInt(b bool) int {
