@@ -63,3 +63,57 @@ func TestGatewayHosts_Together(t *testing.T) {
 		})
 	}
 }
+
+// TestGatewayHosts_BehindTLS: a gateway behind one that terminates TLS goes by what
+// that one says of how the client has asked, and not by what anybody else says.
+func TestGatewayHosts_BehindTLS(t *testing.T) {
+	const yaml = `
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"], tls: {httpsRedirect: true}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop}
+spec:
+  hosts: [shop.test]
+  gateways: [gw]
+  http:
+  - match: [{uri: {prefix: /moved}}]
+    redirect: {uri: /here}
+  - match: [{scheme: {exact: https}}]
+    directResponse: {status: 200, body: {string: by https}}
+  - directResponse: {status: 209}
+`
+	for _, tt := range []struct {
+		name    string
+		trusted int
+		request string // path, and what x-forwarded-proto says
+		want    string // in the reply
+	}{
+		{"by https", 1, "/ https", "200 OK"},
+		{"in capitals", 1, "/ HTTPS", "200 OK"},
+		{"a redirect", 1, "/moved https", "location: https://shop.test/here\r\n"},
+		{"in plain text", 1, "/ http", "location: https://shop.test/\r\n"},
+		{"without a word", 1, "/", "location: https://shop.test/\r\n"},
+		{"nonsense", 1, "/ ftp", "location: https://shop.test/\r\n"},
+		{"by https, says somebody", 0, "/ https", "location: https://shop.test/\r\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := atEdge()
+			o.NumTrustedProxies = tt.trusted
+			p := serve(t, o, yaml)
+			path, proto, said := strings.Cut(tt.request, " ")
+			request := "GET " + path + " HTTP/1.1\r\nHost: shop.test\r\n"
+			if said {
+				request += "X-Forwarded-Proto: " + proto + "\r\n"
+			}
+			if got := exchangeRaw(t, p.address("gateway:80"), request+"\r\n", whole(1)); !strings.Contains(got, tt.want) {
+				t.Errorf("got %q, want %q in it", got, tt.want)
+			}
+		})
+	}
+}

@@ -3,6 +3,8 @@ package proxy
 import (
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"isthmus/balancer"
 	"isthmus/breaker"
@@ -18,6 +20,8 @@ type link struct {
 	gate    *balancer.Gate
 	breaker *breaker.Breaker
 
+	trying atomic.Bool // a trial is under way
+
 	mu      sync.Mutex // guards members
 	members []*member
 }
@@ -26,25 +30,52 @@ func newLink() *link {
 	l := &link{gate: balancer.NewGate()}
 	l.breaker = breaker.New(func(s breaker.State) {
 		l.gate.Shut(s != breaker.Closed)
-		if s == breaker.HalfOpen {
-			go l.trial() // ends with its dial
+		if s == breaker.HalfOpen && l.trying.CompareAndSwap(false, true) {
+			go func() { // ends with its dial, or when the gate is open
+				defer l.trying.Store(false)
+				l.trial()
+			}()
 		}
 	})
 	return l
 }
 
-// trial dials one of the cluster's endpoints. The breaker hears of the
-// outcome by the dial itself.
+// trial dials one of the cluster's endpoints. The breaker hears of the outcome by
+// the dial itself. Where maxConnections are open already, it waits in line like a
+// request: nobody else comes to see whether the cluster is back.
 func (l *link) trial() {
+	for m := l.any(); m != nil && l.gate.IsShut(); m = l.any() {
+		u := m.upstream.Load()
+		if u.takePlace(now() + trialWait) {
+			within := u.connectTimeout
+			if u.limits.connections != 0 {
+				within = min(within, trialDial)
+			}
+			m.openAhead(u, within)
+			return
+		}
+		time.Sleep(trialAgain)
+	}
+}
+
+// How long a trial waits in line for a connection, until it looks whether it is
+// still needed, and when it tries again where the line was too long. trialDial is
+// how long it may take the place of a request that could be sent elsewhere: time
+// for two round trips over any distance, and for a first packet that was lost.
+const (
+	trialWait  = instant(time.Second)
+	trialAgain = 100 * time.Millisecond
+	trialDial  = instant(2 * time.Second)
+)
+
+// any returns one of the cluster's endpoints; nil: it has none.
+func (l *link) any() *member {
 	l.mu.Lock()
-	var m *member
-	if n := len(l.members); n > 0 {
-		m = l.members[rand.IntN(n)]
+	defer l.mu.Unlock()
+	if len(l.members) == 0 {
+		return nil
 	}
-	l.mu.Unlock()
-	if m != nil {
-		m.look()
-	}
+	return l.members[rand.IntN(len(l.members))]
 }
 
 // linkTo returns the way to a cluster; nil for the own one. The caller holds

@@ -220,8 +220,13 @@ func (m *member) dialAhead(within instant) bool {
 		return true // a request whose turn it is will see
 	}
 	u.live.queue.open.Add(1)
+	return m.openAhead(u, min(within, u.connectTimeout))
+}
+
+// openAhead is dialAhead, whose place in the queue the caller has taken.
+func (m *member) openAhead(u *upstream, within instant) bool {
 	speaks := headFormat(u.speaks == speaksHTTP2)
-	c, err := u.dial(m, min(within, u.connectTimeout), 0, speaks)
+	c, err := u.dial(m, within, 0, speaks)
 	switch {
 	case err != nil:
 		return false

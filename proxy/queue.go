@@ -61,6 +61,28 @@ func (u *upstream) leaseWhole(m *member, client *stream, t, deadline instant, fr
 	}
 }
 
+// takePlace takes the place of one new connection that no client waits for, in
+// its turn, and reports whether that came before the deadline.
+func (u *upstream) takePlace(deadline instant) bool {
+	q := &u.live.queue
+	if u.limits.connections == 0 {
+		q.open.Add(1)
+		return true
+	}
+	for place := -1; ; place = 0 {
+		turn, err := q.enter(u, place)
+		if err != nil {
+			return false
+		}
+		if turn == nil {
+			return true
+		}
+		if q.await(turn, nil, deadline, nil) != NoError {
+			return false
+		}
+	}
+}
+
 // enter takes the place of one new connection, or else a turn in line: at the
 // end of it, or at its front for place 0, who has waited already.
 func (q *connQueue) enter(u *upstream, place int) (turn chan struct{}, err *Error) {
@@ -91,7 +113,7 @@ func (q *connQueue) enter(u *upstream, place int) (turn chan struct{}, err *Erro
 
 // await waits for a turn, or for what makes it needless, unless that is nil: then
 // the place in line is given up. Timeout: the deadline came first; ClientGone: the
-// client for whom we wait has gone.
+// client for whom we wait, if there is one, has gone.
 func (q *connQueue) await(turn chan struct{}, needless <-chan struct{}, deadline instant, client *stream) Kind {
 	timer := time.NewTimer(time.Duration(sooner(deadline, now()+clientCheck) - now()))
 	defer timer.Stop()
@@ -108,7 +130,7 @@ func (q *connQueue) await(turn chan struct{}, needless <-chan struct{}, deadline
 		switch t := now(); {
 		case deadline != 0 && t >= deadline:
 			kind = Timeout
-		case client.gone():
+		case client != nil && client.gone():
 			kind = ClientGone
 		default:
 			timer.Reset(time.Duration(sooner(deadline, t+clientCheck) - t))
