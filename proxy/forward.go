@@ -373,14 +373,20 @@ func (x *exchange) idempotent() bool {
 // judge decides whether a reply, whose head has been read, is delivered or
 // thrown away for another try.
 func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
+	unsent := false
 	if v, ok := x.res.Get(http1.IsthmusUnsent); ok && len(v) > 0 && c.member.host.Endpoint().Via {
-		// The proxy over there could not reach its application at all.
-		u.tracker.ConnectFailed(c.member.record)
-		return ConnectFailure
+		if _, full := x.res.Get(http1.EnvoyOverloaded); !full {
+			// The proxy over there could not reach its application at all.
+			u.tracker.ConnectFailed(c.member.record)
+			return ConnectFailure
+		}
+		// It has as much to do as it may. To leave it alone would give its part to the
+		// others at once, and so would tries that no budget bounds.
+		unsent = true
 	}
 	c.member.link.replied()
 	u.tracker.Replied(c.member.record, x.meaning())
-	if !plan.wants(x) {
+	if !plan.wants(x, unsent) {
 		return NoError
 	}
 	// While the body is sent, more of it may be taken from the client at any moment,

@@ -177,6 +177,55 @@ func TestForward_Unsent(t *testing.T) {
 	}
 }
 
+// TestForward_UnsentOverload: a proxy that takes no more requests, for a limit of
+// its application or its memory, is left in its place, and the request goes to
+// another endpoint within the budget of retries.
+func TestForward_UnsentOverload(t *testing.T) {
+	full := replying(t, "HTTP/1.1 503 Service Unavailable\r\nx-isthmus-unsent: true\r\nx-envoy-overloaded: true\r\nContent-Length: 0\r\n\r\n")
+	good := replying(t, okReply)
+	for _, tt := range []struct {
+		name       string
+		endpoints  []mesh.Endpoint
+		retries    string
+		want       string
+		tries      int // of the first, by n requests, at most
+		overloaded bool
+	}{
+		{"another has room", announced("c2", full.address, good.address), "", "200", 20, false},
+		{"nobody has", announced("c2", full.address), "", "503", 20 * 3, true},
+		{"no retries", announced("c2", full.address), "retries: {attempts: 0}", "503", 20, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for i := range tt.endpoints {
+				tt.endpoints[i].Via = true
+			}
+			p := serve(t, Options{}, `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.prod.global]
+  http: [{route: [{destination: {host: s.prod.global}}], `+tt.retries+`}]
+`, tt.endpoints...)
+			before := len(full.seen())
+			for range 20 {
+				got := exchangeRaw(t, p.address("outbound"), "POST / HTTP/1.1\r\nHost: s.prod.global\r\nContent-Length: 1\r\n\r\nx", whole(1))
+				if status(got) != tt.want || strings.Contains(got, "unsent") || strings.Contains(got, "x-envoy-overloaded: true") != tt.overloaded {
+					t.Fatalf("got %q", got)
+				}
+			}
+			if tries := len(full.seen()) - before; tries == 0 || tries > tt.tries {
+				t.Errorf("%d tries, want up to %d", tries, tt.tries)
+			}
+			for _, h := range p.HostStates() {
+				if !h.Healthy {
+					t.Errorf("%s is out: %s", h.Address, h.Reason)
+				}
+			}
+		})
+	}
+}
+
 // hangUpAwaited is a handshake that lasts until the endpoint has hung up.
 type hangUpAwaited struct{}
 

@@ -87,14 +87,17 @@ func (p *retryPlan) covers(x *exchange, k Kind) bool {
 }
 
 // wants reports whether the policy asks to try again instead of delivering a
-// reply, of which the head has come.
-func (p *retryPlan) wants(x *exchange) bool {
-	named, safe := false, false
-	if x.res.Status >= 400 {
+// reply, of which the head has come. unsent says that nobody has looked at the
+// request, as with a stream that is refused.
+func (p *retryPlan) wants(x *exchange, unsent bool) bool {
+	named, safe := unsent && p.covers(x, Refused), unsent
+	switch {
+	case named:
+	case x.res.Status >= 400:
 		named = p.names(x, x.res.Status)
-	} else if x.dialect != notGRPC {
+	case x.dialect != notGRPC:
 		named = p.namesGRPC(x)
-		safe = x.res.Framing == http1.NoBody
+		safe = safe || x.res.Framing == http1.NoBody
 	}
 	if !named {
 		return false
