@@ -52,7 +52,8 @@ type exchange struct {
 	pumping  pumping
 	fields   []http1.Field // a changed copy of the request's, for header rules
 
-	sanitized bool // what a gateway does not believe has been taken off
+	said      []byte // see scheme
+	sanitized bool   // what a gateway does not believe has been taken off
 
 	// What has become of the reply.
 	replying bool // its head has gone out
@@ -298,8 +299,26 @@ func lowerByte(c byte) byte {
 	return c
 }
 
-// scheme is what x-forwarded-proto and a match on the scheme say.
+// scheme is what x-forwarded-proto and a match on the scheme say, and what redirects
+// keep: how the client has asked.
 func (x *exchange) scheme() []byte {
+	if x.said == nil {
+		x.said = x.findScheme()
+	}
+	return x.said
+}
+
+// findScheme finds the scheme: that of the connection, or what a trusted proxy before
+// a gateway says, which may have terminated TLS (Envoy: xff_num_trusted_hops).
+func (x *exchange) findScheme() []byte {
+	if x.conn.kind == gateway && x.conn.proxy.trusted > 0 {
+		switch proto, _ := x.req.Get(http1.XForwardedProto); {
+		case equalFold(proto, "https"):
+			return schemeHTTPS
+		case equalFold(proto, "http"):
+			return schemeHTTP
+		}
+	}
 	if x.conn.https {
 		return schemeHTTPS
 	}

@@ -89,6 +89,80 @@ func TestLink(t *testing.T) {
 	}
 }
 
+// TestLink_Limit: a cluster that comes back is found, though maxConnections were
+// open to others when it was time to look.
+func TestLink_Limit(t *testing.T) {
+	t.Parallel()
+	var held, free sync.WaitGroup
+	held.Add(2)
+	free.Add(1)
+	near := upstreamServer(t, func(head string, _ *bufio.Reader, c net.Conn) bool {
+		if strings.HasPrefix(head, "GET /hold") {
+			held.Done()
+			free.Wait()
+		}
+		_, err := io.WriteString(c, okReply)
+		return err == nil
+	})
+	var dead []string
+	var listen []func() net.Listener
+	for range 4 {
+		address, back := reservedPort(t)
+		dead, listen = append(dead, address), append(listen, back)
+	}
+	p := serve(t, Options{}, `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: d}
+spec:
+  host: s.prod.global
+  trafficPolicy: {connectionPool: {tcp: {maxConnections: 2}}}
+`, append(announced("c1", near.address), announced("c2", dead...)...)...)
+	ask := func(path string) {
+		if s := status(exchangeRaw(t, p.address("outbound"), "GET "+path+" HTTP/1.1\r\nHost: s.prod.global\r\n\r\n", whole(1))); s != "200" {
+			t.Errorf("%s: %s", path, s)
+		}
+	}
+	shut := func() bool {
+		for _, h := range p.HostStates() {
+			if h.Reason == "cluster cannot be reached" {
+				return true
+			}
+		}
+		return false
+	}
+	for deadline := time.Now().Add(20 * time.Second); !shut(); ask("/") {
+		if time.Now().After(deadline) {
+			t.Fatal("the breaker did not open")
+		}
+	}
+	var busy sync.WaitGroup
+	for range 2 {
+		busy.Go(func() { ask("/hold") })
+	}
+	held.Wait()
+	time.Sleep(2 * time.Second) // it is half open by now
+	var served atomic.Int32
+	for _, listen := range listen {
+		handEach(t, listen(), func(c net.Conn) {
+			for r := bufio.NewReader(c); ; {
+				if _, err := readHead(r); err != nil {
+					return
+				}
+				served.Add(1)
+				io.WriteString(c, okReply)
+			}
+		})
+	}
+	free.Done()
+	busy.Wait()
+	for deadline := time.Now().Add(20 * time.Second); served.Load() == 0; time.Sleep(10 * time.Millisecond) {
+		if ask("/"); time.Now().After(deadline) {
+			t.Fatal("nobody tried the cluster that returned")
+		}
+	}
+}
+
 // TestForward_Budget: when everything answers 503, retries add no more than a
 // fifth.
 func TestForward_Budget(t *testing.T) {

@@ -98,7 +98,7 @@ func (x *exchange) copyFor(to *route) *exchange {
 	c.table, c.host, c.matched, c.route = x.table, x.host, x.matched, to
 	c.start = now()
 	c.clock, c.deadline = c.start, c.start+to.timeout
-	c.id, c.hasID, c.sanitized = x.id, x.hasID, x.sanitized
+	c.id, c.hasID, c.sanitized, c.said = x.id, x.hasID, x.sanitized, x.said
 
 	// Parsing a head of its own gives the copy all that was found in the first.
 	// What the framing was is the body's matter.
