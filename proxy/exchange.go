@@ -131,7 +131,7 @@ func (x *exchange) serve(start instant) {
 	case a.direct != nil && a.direct.Status < 300 && x.conn.h2 != nil && x.upgrade.protocol != nil:
 		x.refuse(NoUpgrade) // a 2xx would be a tunnel (RFC 8441 5), and nobody is at its other end
 	case a.direct != nil:
-		x.answer(a.direct.Status, a.direct.Body)
+		x.say(a.direct.Status, a.direct.Body)
 	case a.fault == nil || x.inject(a.fault):
 		if a.mirrors != nil && x.upgrade.protocol == nil {
 			x.mirror(a.mirrors)

@@ -141,9 +141,30 @@ func (x *exchange) bodyRead() bool {
 	return x.req.Framing == http1.NoBody || x.body.framing == x.req.Framing && x.body.whole
 }
 
+// say answers as a route says by itself, its header rules included (Istio:
+// translateRoute).
+func (x *exchange) say(status int, body []byte, fields ...string) {
+	if h := x.route.headers; h != nil && !h.said.Response.Empty() {
+		if len(body) > 0 {
+			fields = append(fields, "content-type", string(valuePlain))
+		}
+		var list []http1.Field
+		for i := 0; i < len(fields); i += 2 {
+			list = append(list, newField(mesh.NameValue{Name: fields[i], Value: fields[i+1]}))
+		}
+		fields = fields[:0]
+		for _, f := range h.response.apply(list) {
+			if !hopByHop(f.ID) {
+				fields = append(fields, string(f.Name), string(f.Value))
+			}
+		}
+	}
+	x.local(status, body, fields...)
+}
+
 // redirect answers as a route's redirect says.
 func (x *exchange) redirect(r *mesh.Redirect) {
-	x.local(r.Code, nil, "location", x.location(r))
+	x.say(r.Code, nil, "location", x.location(r))
 }
 
 // location is where a redirect leads (Istio HTTPRedirect).

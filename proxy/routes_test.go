@@ -139,6 +139,15 @@ metadata: {name: v}
 spec:
   hosts: [s.test]
   http:
+  - match: [{uri: {prefix: /moved/secure}}]
+    headers: {response: {set: {strict-transport-security: max-age=60}}}
+    redirect: {scheme: https}
+  - match: [{uri: {prefix: /said}}]
+    headers: {response: {set: {content-type: application/json}, add: {x-a: b}}}
+    directResponse: {status: 200, body: {string: "{}"}}
+  - match: [{uri: {prefix: /plain}}]
+    headers: {response: {set: {connection: x-b, x-a: b}}}
+    directResponse: {status: 404, body: {string: no}}
   - match: [{uri: {prefix: /moved}}]
     redirect: {authority: other.test, redirectCode: 308}
   - match: [{uri: {prefix: /secure}}]
@@ -173,6 +182,9 @@ spec:
 		name, request string
 		want, not     []string
 	}{
+		{"a redirect with headers", "GET /moved/secure HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 301 ", "location: https://s.test/moved/secure\r\n", "strict-transport-security: max-age=60\r\n"}, nil},
+		{"an answer of a type", "GET /said HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 200 ", "content-type: application/json\r\n", "x-a: b\r\n", "\r\n\r\n{}"}, []string{"text/plain"}},
+		{"an answer with headers", "GET /plain HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 404 ", "content-type: text/plain\r\n", "x-a: b\r\n"}, []string{"connection: x-b"}},
 		{"redirect to another authority", "GET /moved/a?b HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 308 ", "location: http://other.test/moved/a?b\r\n"}, nil},
 		{"redirect to https", "GET /secure HTTP/1.1\r\nHost: s.test:80\r\n\r\n", []string{"HTTP/1.1 301 ", "location: https://s.test/secure\r\n"}, nil},
 		{"redirect below another prefix", "GET /old/a/b?c HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"location: http://s.test/new/a/b?c\r\n"}, nil},
