@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"isthmus/auth"
 	"isthmus/http1"
@@ -173,15 +175,13 @@ func (x *exchange) location(r *mesh.Redirect) string {
 	if scheme == "" {
 		scheme = string(x.scheme())
 	}
-	host, port := mesh.SplitHostPort(string(x.req.Authority))
-	if r.Authority != "" {
-		host, port = mesh.SplitHostPort(r.Authority)
-	}
+	host, port := mesh.SplitHostPort(cmp.Or(r.Authority, string(x.req.Authority)))
 	switch {
 	case r.Port != 0:
 		port = strconv.Itoa(int(r.Port))
 	case r.RequestPort:
 		port = strconv.Itoa(int(x.host.port))
+	case r.Authority != "": // a port in it is meant
 	case r.ProtocolPort, scheme != string(x.scheme()):
 		port = ""
 	}
@@ -200,7 +200,7 @@ func (x *exchange) location(r *mesh.Redirect) string {
 	default:
 		url += string(x.req.Path)
 	}
-	if x.req.HasQuery {
+	if x.req.HasQuery && !strings.Contains(r.URI, "?") { // whose query takes the place of the request's
 		url += "?" + string(x.req.Query)
 	}
 	return url

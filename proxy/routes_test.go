@@ -154,6 +154,12 @@ spec:
     redirect: {scheme: https}
   - match: [{uri: {exact: /there}}]
     redirect: {uri: /here}
+  - match: [{uri: {exact: /login}}]
+    redirect: {uri: "/in?from=x"}
+  - match: [{uri: {exact: /port}}]
+    redirect: {scheme: https, authority: "other.test:8443"}
+  - match: [{uri: {exact: /ports}}]
+    redirect: {scheme: https, authority: "other.test:8443", port: 9443}
   - match: [{uri: {prefix: /old/}}]
     redirect: {prefixRewrite: /new/}
   - match: [{uri: {prefix: /v1/}}]
@@ -187,6 +193,10 @@ spec:
 		{"an answer with headers", "GET /plain HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 404 ", "content-type: text/plain\r\n", "x-a: b\r\n"}, []string{"connection: x-b"}},
 		{"redirect to another authority", "GET /moved/a?b HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 308 ", "location: http://other.test/moved/a?b\r\n"}, nil},
 		{"redirect to https", "GET /secure HTTP/1.1\r\nHost: s.test:80\r\n\r\n", []string{"HTTP/1.1 301 ", "location: https://s.test/secure\r\n"}, nil},
+		{"redirect with the query", "GET /there?a=1 HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"location: http://s.test/here?a=1\r\n"}, nil},
+		{"redirect to another query", "GET /login?a=1 HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"location: http://s.test/in?from=x\r\n"}, nil},
+		{"redirect to an authority with a port", "GET /port HTTP/1.1\r\nHost: s.test:80\r\n\r\n", []string{"location: https://other.test:8443/port\r\n"}, nil},
+		{"redirect to another port of it", "GET /ports HTTP/1.1\r\nHost: s.test:80\r\n\r\n", []string{"location: https://other.test:9443/ports\r\n"}, nil},
 		{"redirect below another prefix", "GET /old/a/b?c HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"location: http://s.test/new/a/b?c\r\n"}, nil},
 		{"redirect to another path", "GET /there HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"location: http://s.test/here\r\n"}, nil},
 		{"rewrite a prefix", "GET /v1/a?b HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /a?b HTTP/1.1\r\n"}, nil},
