@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 )
@@ -9,7 +10,8 @@ import (
 const (
 	tokenChar  = 1 << iota // tchar (RFC 9110 5.6.2)
 	valueChar              // VCHAR, obs-text, SP, HTAB: what a field value may hold (RFC 9110 5.5)
-	targetChar             // what a request target may hold; see below
+	targetChar             // what a request target may hold, but for its query; see below
+	queryChar              // what its query may hold
 	hostChar               // reg-name (RFC 3986 3.2.2) without "%" and sub-delims, which no host name needs
 	hexChar
 )
@@ -30,10 +32,13 @@ var classes = func() (t [256]uint8) {
 		// RFC 3986 allows less, but browsers send \ ^ ` { | } in queries as they
 		// are (WHATWG URL 1.3), and some clients in paths. Refused are controls
 		// and SP; obs-text, which no grammar of a target has; "#", behind which
-		// nothing is sent; and quotes and angle brackets, which every client
-		// escapes and which break out of logs and pages.
-		if b > 0x20 && b < 0x7f && b != '#' && b != '"' && b != '<' && b != '>' {
-			t[c] |= targetChar
+		// nothing is sent; and, in paths, quotes and angle brackets, which break out
+		// of logs and pages. In queries people type them: ?query=up{job="x"}.
+		if b > 0x20 && b < 0x7f && b != '#' {
+			t[c] |= queryChar
+			if b != '"' && b != '<' && b != '>' {
+				t[c] |= targetChar
+			}
 		}
 		if hexDigit(b) >= 0 {
 			t[c] |= hexChar
@@ -55,6 +60,15 @@ func span(b []byte, class uint8) int {
 		}
 	}
 	return len(b)
+}
+
+// spanTarget returns how many bytes at the start of b a request target may hold.
+func spanTarget(b []byte) int {
+	n := span(b, targetChar)
+	if n < len(b) && classes[b[n]]&queryChar != 0 && bytes.IndexByte(b[:n], '?') >= 0 {
+		n += span(b[n:], queryChar)
+	}
+	return n
 }
 
 func isToken(b []byte) bool { return len(b) > 0 && all(b, tokenChar) }

@@ -21,7 +21,7 @@ func latin1(b []byte) string {
 }
 
 var (
-	refRequestLine = regexp.MustCompile(`^([!#$%&'*+\-.^_` + "`" + `|~0-9A-Za-z]{1,32}) ([!$-;=?-~]+) HTTP/1\.([01])$`)
+	refRequestLine = regexp.MustCompile(`^([!#$%&'*+\-.^_` + "`" + `|~0-9A-Za-z]{1,32}) ([!$-;=@-~]+(?:\?[!"$-~]*)?) HTTP/1\.([01])$`)
 	refStatusLine  = regexp.MustCompile(`^HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x{80}-\x{ff}]*))?$`)
 	refField       = regexp.MustCompile(`^([!#$%&'*+\-.^_` + "`" + `|~0-9A-Za-z]+):[ \t]*((?:[!-~\x{80}-\x{ff}](?:[\t -~\x{80}-\x{ff}]*[!-~\x{80}-\x{ff}])?)?)[ \t]*$`)
 	refLength      = regexp.MustCompile(`^[0-9]{1,19}$`)

@@ -79,7 +79,7 @@ func (r *Request) parseLine(b []byte, lim Limits) (n int, err *Error) {
 	n++
 
 	t := b[n:]
-	size := span(t[:min(len(t), lim.TargetBytes+1)], targetChar)
+	size := spanTarget(t[:min(len(t), lim.TargetBytes+1)])
 	switch {
 	case size > lim.TargetBytes:
 		return 0, errTargetLong

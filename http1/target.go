@@ -38,7 +38,7 @@ func (r *Request) ParsePath(target []byte, lim Limits) error {
 	switch {
 	case len(target) > lim.TargetBytes:
 		return errTargetLong
-	case len(target) == 0 || target[0] != '/' || !all(target, targetChar):
+	case len(target) == 0 || target[0] != '/' || spanTarget(target) < len(target):
 		return errTarget
 	}
 	r.Target = target

@@ -142,6 +142,7 @@ var acceptedTargets = []accepted{
 	{"row 14: absolute target without path", "GET http://s.test HTTP/1.1\r\nHost: s.test\r\n\r\n", sentOn("GET /", ""), ""},
 	{"row 14: absolute target in other case", "GET HTTP://S.test/ HTTP/1.1\r\nHost: s.TEST\r\n\r\n", sentOn("GET /", "", "host: S.test"), ""},
 	{"row 14: a URL in a query", asLine("GET /?http://u@other.test/../a HTTP/1.1"), sentOn("GET /?http://u@other.test/../a", ""), ""},
+	{"row 16: quotes and angle brackets in a query", asLine("GET /q?up{job=\"x\"}<1 HTTP/1.1"), sentOn("GET /q?up{job=\"x\"}<1", ""), ""},
 	{"row 17: get", asLine("get / HTTP/1.1"), sentOn("get /", ""), ""},
 	{"row 17: gEt", asLine("gEt / HTTP/1.1"), sentOn("gEt /", ""), ""},
 	{"row 17: head, which has a body", asLine("head / HTTP/1.1"), sentOn("head /", ""), ""},

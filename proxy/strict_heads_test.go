@@ -172,6 +172,8 @@ var refusedTargets = []refusal{
 	{"row 16: DEL in target", asLine("GET /\x7f HTTP/1.1"), "400", ""},
 	{"row 16: quote in target", asLine("GET /\"a HTTP/1.1"), "400", ""},
 	{"row 16: angle brackets in target", asLine("GET /<a> HTTP/1.1"), "400", ""},
+	{"row 16: quote before the query", asLine("GET /\"a?b HTTP/1.1"), "400", ""},
+	{"row 16: space behind a quote in the query", asLine("GET /?\"a b HTTP/1.1"), "400", ""},
 	{"row 16: broken escape", asLine("GET /%zz HTTP/1.1"), "400", ""},
 	{"row 16: half an escape", asLine("GET /%2 HTTP/1.1"), "400", ""},
 
