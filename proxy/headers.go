@@ -113,7 +113,8 @@ func removeField(fields []http1.Field, named *http1.Field) []http1.Field {
 }
 
 // changeRequest applies header rules to a copy of the request's fields: the
-// route's first, then the destination's. Setting host changes the authority. told
+// route's first, then the destination's, which is nearer. Setting host changes the
+// authority; there the route's word stands (Istio: processDestination). told
 // says that our words about where the request comes from are among the fields.
 func (x *exchange) changeRequest(route, destination *headerRules) (fields []http1.Field, authority []byte, told bool) {
 	told = route != nil && route.tells || destination != nil && destination.tells
@@ -129,19 +130,21 @@ func (x *exchange) changeRequest(route, destination *headerRules) (fields []http
 			continue
 		}
 		fields = r.request.apply(fields)
-		if r.authority != nil {
-			authority = r.authority
-		}
+	}
+	switch {
+	case route != nil && route.authority != nil:
+		authority = route.authority
+	case destination != nil && destination.authority != nil:
+		authority = destination.authority
 	}
 	x.fields = fields
 	return fields, authority, told
 }
 
-// changeReply applies header rules to a copy of the reply's fields: the
-// destination's first, then the route's, as Envoy does.
+// changeReply applies header rules to a copy of the reply's fields, in the same order.
 func (x *exchange) changeReply(route, destination *headerRules) []http1.Field {
 	fields := append(x.fields[:0], x.res.Fields...)
-	for _, r := range [...]*headerRules{destination, route} {
+	for _, r := range [...]*headerRules{route, destination} {
 		if r != nil {
 			fields = r.response.apply(fields)
 		}

@@ -182,6 +182,11 @@ spec:
       request: {set: {x-set: new}, add: {x-add: one}, remove: [x-gone]}
       response: {set: {server: isthmus}, remove: [x-old]}
     route: [{destination: {host: s.test}, headers: {request: {set: {host: by-rule.test}, add: {x-add: two}}}}]
+  - match: [{uri: {prefix: /both}}]
+    headers:
+      request: {set: {host: route.test, x-both: route}}
+      response: {set: {server: route}, add: {x-more: route}}
+    route: [{destination: {host: s.test}, headers: {request: {set: {host: destination.test, x-both: destination}}, response: {set: {server: destination}, add: {x-more: destination}}}}]
   - route: [{destination: {host: s.test}}]
 `)
 	for _, tt := range []struct {
@@ -209,6 +214,8 @@ spec:
 		{"rewrite by regex", "GET /users/42/mail HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /mail?id=42 HTTP/1.1\r\nhost: inner.test\r\n"}, nil},
 		{"headers", "GET /headers HTTP/1.1\r\nHost: s.test\r\nX-Set: old\r\nX-Gone: 1\r\n\r\n",
 			[]string{"host: by-rule.test\r\n", "x-set: new\r\n", "x-add: one\r\n", "x-add: two\r\n", "server: isthmus\r\n"}, []string{"X-Set: old", "X-Gone", "X-Old", "Server: up"}},
+		{"headers of route and destination", "GET /both HTTP/1.1\r\nHost: s.test\r\n\r\n",
+			[]string{"host: route.test\r\n", "x-both: destination\r\n", "server: destination\r\n", "x-more: route\r\nx-more: destination\r\n"}, []string{"x-both: route", "server: route", "host: destination"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := exchangeRaw(t, p.address("outbound"), tt.request, whole(1))
