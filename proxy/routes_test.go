@@ -215,7 +215,7 @@ spec:
 		{"headers", "GET /headers HTTP/1.1\r\nHost: s.test\r\nX-Set: old\r\nX-Gone: 1\r\n\r\n",
 			[]string{"host: by-rule.test\r\n", "x-set: new\r\n", "x-add: one\r\n", "x-add: two\r\n", "server: isthmus\r\n"}, []string{"X-Set: old", "X-Gone", "X-Old", "Server: up"}},
 		{"headers of route and destination", "GET /both HTTP/1.1\r\nHost: s.test\r\n\r\n",
-			[]string{"host: route.test\r\n", "x-both: destination\r\n", "server: destination\r\n", "x-more: route\r\nx-more: destination\r\n"}, []string{"x-both: route", "server: route", "host: destination"}},
+			[]string{"host: route.test\r\n", "x-both: destination\r\n", "server: destination\r\n", "x-more: route\r\n", "x-more: destination\r\n"}, []string{"x-both: route", "server: route", "host: destination"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := exchangeRaw(t, p.address("outbound"), tt.request, whole(1))
