@@ -134,12 +134,7 @@ func (p *Proxy) shared(inForce *table, t *target) bool {
 	if same == nil {
 		return false
 	}
-	u := same.upstream.Load()
-	if u == nil {
-		u = newUpstream(same, &p.options, inForce.caller, p.upstreams[t.key])
-		same.upstream.Store(u)
-		p.upstreams[t.key] = u
-	}
+	u := p.ownUpstream(inForce, same)
 	r := t.resolve()
 	if u.known != r.known || !slices.Equal(u.endpoints, r.endpoints) || !reflect.DeepEqual(u.wires, r.wires) || !reflect.DeepEqual(u.policy, r.policy) {
 		return false
@@ -148,18 +143,18 @@ func (p *Proxy) shared(inForce *table, t *target) bool {
 	return true
 }
 
-// makeCandidate makes the upstream of a candidate's target that is used for the
-// first time. The caller holds mu.
-func (p *Proxy) makeCandidate(of *table, t *target) *upstream {
-	inForce := p.table.Load()
+// candidateUpstream returns the upstream of a target of the candidate, made if
+// need be. The caller holds mu.
+func (p *Proxy) candidateUpstream(inForce, candidate *table, t *target) *upstream {
+	if u := t.upstream.Load(); u != nil {
+		return u
+	}
 	if p.shared(inForce, t) {
 		return t.upstream.Load()
 	}
-	u := newUpstream(t, &p.options, of.caller, p.candidates[t.key])
+	u := newUpstream(t, &p.options, candidate.caller, p.candidates[t.key])
 	t.upstream.Store(u)
-	if inForce.trial != nil && inForce.trial.table == of {
-		p.candidates[t.key] = u
-	}
+	p.candidates[t.key] = u
 	return u
 }
 

@@ -99,19 +99,41 @@ func (p *Proxy) carryOver(t *table) {
 	p.upstreams = kept
 }
 
-// makeUpstream makes the upstream of a target that is used for the first time.
+// makeUpstream makes the upstream of a target that is used for the first time. A
+// request of a table before gets what the table in force has of the same key: an
+// upstream takes its hosts and connections over, so there is one way only, from
+// table to table.
 func (p *Proxy) makeUpstream(of *table, t *target) *upstream {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if u := t.upstream.Load(); u != nil {
 		return u
 	}
-	if of.candidate {
-		return p.makeCandidate(of, t)
+	inForce := p.table.Load()
+	var u *upstream
+	trial := inForce.trialTable()
+	switch {
+	case of.candidate && trial != nil && trial.targets[t.key] != nil:
+		u = p.candidateUpstream(inForce, trial, trial.targets[t.key])
+	case inForce.targets[t.key] != nil:
+		u = p.ownUpstream(inForce, inForce.targets[t.key])
+	case p.upstreams[t.key] != nil:
+		u = p.upstreams[t.key]
+	default: // gone already: the next table ends it
+		u = newUpstream(t, &p.options, of.caller, nil)
+		p.upstreams[t.key] = u
 	}
-	u := newUpstream(t, &p.options, of.caller, p.upstreams[t.key])
 	t.upstream.Store(u)
-	if p.table.Load() == of {
+	return u
+}
+
+// ownUpstream returns the upstream of a target of the table in force, made if need
+// be. The caller holds mu.
+func (p *Proxy) ownUpstream(inForce *table, t *target) *upstream {
+	u := t.upstream.Load()
+	if u == nil {
+		u = newUpstream(t, &p.options, inForce.caller, p.upstreams[t.key])
+		t.upstream.Store(u)
 		p.upstreams[t.key] = u
 	}
 	return u
