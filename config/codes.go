@@ -85,6 +85,7 @@ const (
 	ISM0073 Code = "ISM0073"
 	ISM0074 Code = "ISM0074"
 	ISM0075 Code = "ISM0075"
+	ISM0076 Code = "ISM0076"
 )
 
 // CodeTitle is a code with what it means, in a few words.
@@ -170,4 +171,5 @@ var Codes = []CodeTitle{
 	{ISM0073, "An export to a namespace in which nothing is"},
 	{ISM0074, "A condition on callers that is not asked of them"},
 	{ISM0075, "Weights that do not add up to 100"},
+	{ISM0076, "An operator in a header's value"},
 }

@@ -74,6 +74,10 @@ func TestLint_Never(t *testing.T) {
 		{"a rewrite below a slash", webRoute("rewrite: {uri: /v1/}\n    route: [{destination: {host: web.test}}]"), ""},
 		{"a rewrite that keeps it", webRoute("match: [{uri: {prefix: /api}}]\n    rewrite: {uri: /}\n    route: [{destination: {host: web.test}}]"), ""},
 		{"another dialect's group", webRoute("match: [{uri: {prefix: /api}}]\n    rewrite: {uriRegexRewrite: {match: '^/api/(.*)', rewrite: '/$1'}}\n    route: [{destination: {host: web.test}}]"), ISM0069},
+		{"an operator in a header", webRoute("headers: {request: {set: {x-ip: '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%'}}}\n    route: [{destination: {host: web.test}}]"), ISM0076},
+		{"an operator with an argument, in a destination's reply", webRoute("route: [{destination: {host: web.test}, headers: {response: {add: {x-a: 'id=%REQ(x-request-id):8%'}}}}]"), ISM0076},
+		{"an escaped percent sign", webRoute("headers: {response: {set: {x-a: '10%%'}}}\n    directResponse: {status: 200}"), ISM0076},
+		{"percent signs", webRoute("headers: {request: {set: {x-a: '10% of 20%', x-b: '%2F%2f', x-c: 'a%b%c', x-d: '%F0%9F%98%80'}}}\n    route: [{destination: {host: web.test}}]"), ""},
 		{"a redirect to itself", webRoute("match: [{uri: {prefix: /a}}]\n    redirect: {uri: /a/b}"), ISM0069},
 		{"a redirect to another rule", webRoute("match: [{uri: {exact: /a/b}}]\n    directResponse: {status: 200}\n  - match: [{uri: {prefix: /a}}]\n    redirect: {uri: /a/b}"), ""},
 		{"a redirect to another host", webRoute("redirect: {uri: /a, authority: b.test}"), ""},
@@ -102,7 +106,7 @@ func TestLint_Never(t *testing.T) {
 			var got []Finding
 			r := Read([]File{{Name: "v.yaml", Data: []byte(tt.text)}}, nil)
 			for _, f := range r.Findings {
-				if slices.Contains([]Code{ISM0068, ISM0069, ISM0070, ISM0071, IST0173}, f.Code) {
+				if slices.Contains([]Code{ISM0068, ISM0069, ISM0070, ISM0071, ISM0076, IST0173}, f.Code) {
 					got = append(got, f)
 				}
 			}

@@ -352,6 +352,9 @@ func (d *document) headerOps(o *networking.Headers_HeaderOperations, path string
 				d.error(at, "a header value cannot hold line ends")
 				continue
 			}
+			if op := operator.FindString(m[name]); op != "" {
+				d.find(Warning, ISM0076, at, fmt.Sprintf("has %s, which is sent as it stands; Envoy would put something else in its place", op))
+			}
 			list = append(list, mesh.NameValue{Name: strings.ToLower(name), Value: m[name]})
 		}
 		return list
@@ -366,6 +369,9 @@ func (d *document) headerOps(o *networking.Headers_HeaderOperations, path string
 	}
 	return out
 }
+
+// operator is what Envoy replaces in a header's value (its access log's operators).
+var operator = regexp.MustCompile(`%%|%[A-Z]{3}[A-Z0-9_]*(\([^%]*\))?(:[0-9]+)?%`)
 
 func validHeaderName(s string) bool {
 	for _, c := range []byte(s) {
