@@ -86,11 +86,14 @@ func (c *Controller) announced(now time.Time, application *mesh.Health) (out []m
 		}
 		s := c.probes.subjectOf(&a.Endpoint)
 		suspects = append(suspects, s)
-		if state := c.probes.endpoints.State(s); state.Failing != "" {
-			if now.Sub(state.Since) > dropAfter {
-				continue
-			}
+		switch state := c.probes.endpoints.State(s); {
+		case state.Failing != "" && now.Sub(state.Since) > dropAfter:
+			continue
+		case state.Failing != "":
 			a.Unready = fmt.Sprintf("%s died; %s", a.Owner, state.Failing)
+		case !state.Known && a.OwnerGone > dropAfter:
+			// Who has known it that long has dropped it by now, unless it answers.
+			a.Unready = a.Owner + " died long ago; not looked at yet"
 		}
 		out = append(out, a.Endpoint)
 	}

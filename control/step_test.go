@@ -254,6 +254,40 @@ func TestController_DropsDead(t *testing.T) {
 	})
 }
 
+// TestController_DeadLongAgo: an endpoint of a member that was dead long before this
+// proxy heard of it is a last resort until it has been looked at.
+func TestController_DeadLongAgo(t *testing.T) {
+	for _, tt := range []struct {
+		name, finds   string
+		gone          time.Duration
+		before, after string
+	}{
+		{"just now", "connection refused", time.Minute, "", "c2/default/x died; connection refused"},
+		{"long ago", "connection refused", dropAfter + time.Second, "c2/default/x died long ago; not looked at yet", "c2/default/x died; connection refused"},
+		{"long ago, and answers", "", dropAfter + time.Second, "c2/default/x died long ago; not looked at yet", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var net network
+				c, use, g, _ := still(t, "none", "", net.probed)
+				net.answer("192.0.2.0:80", tt.finds)
+				g.hear(1)
+				g.others[0].OwnerDead, g.others[0].OwnerGone = true, tt.gone
+				c.step()
+				if got := use.snapshot().Registry.All()[0].Unready; got != tt.before {
+					t.Errorf("at first: %q, want %q", got, tt.before)
+				}
+				time.Sleep(2 * suspectProbe.Period)
+				synctest.Wait()
+				c.step()
+				if got := use.snapshot().Registry.All()[0].Unready; got != tt.after {
+					t.Errorf("after a look: %q, want %q", got, tt.after)
+				}
+			})
+		})
+	}
+}
+
 // TestController_ForgetsRefusal: what was refused once is not told of any
 // longer when a new set is in force.
 func TestController_ForgetsRefusal(t *testing.T) {

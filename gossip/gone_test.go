@@ -63,6 +63,9 @@ func TestForget_Everywhere(t *testing.T) {
 	if state(c, x) != "" {
 		t.Fatal("x is a member to who came after its death")
 	}
+	if e := of(c, x); len(e) > 0 && (!e[0].OwnerDead || e[0].OwnerGone < forgetAfter-left) {
+		t.Errorf("the newcomer takes x for gone since %v, dead %v", e[0].OwnerGone, e[0].OwnerDead)
+	}
 	all := []*Gossip{a, b, c}
 	for _, g := range all {
 		eventually(t, g.name+" forgets x", func() bool { return !knows(g, x.name) })

@@ -108,7 +108,8 @@ type Member struct {
 // Announced is an endpoint that somebody announced.
 type Announced struct {
 	mesh.Endpoint
-	OwnerDead bool // the owner has died, as far as gossip can tell
+	OwnerDead bool          // the owner has died, as far as gossip can tell
+	OwnerGone time.Duration // since it was alive, if it is dead
 }
 
 // Start opens the port and begins to join.
@@ -244,11 +245,15 @@ func (g *Gossip) spread(r *record) {
 func (g *Gossip) Endpoints() []Announced {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	now := time.Now()
 	var out []Announced
 	for owner, r := range g.records {
 		state := g.stateOf(owner)
 		for i := range r.Endpoints {
-			e := Announced{Endpoint: r.Endpoints[i].mesh(r), OwnerDead: state == stateDead}
+			e := Announced{Endpoint: r.Endpoints[i].mesh(r)}
+			if state == stateDead {
+				e.OwnerDead, e.OwnerGone = true, g.goneFor(owner, now)
+			}
 			switch {
 			case state == stateAlive:
 			case e.Relayed && state == stateDead:
