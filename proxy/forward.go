@@ -291,7 +291,7 @@ func (x *exchange) dropReply(c *upstreamConn) bool {
 	if x.res.Framing == http1.Length {
 		n = x.res.ContentLength
 	}
-	if x.pumping.short || x.res.Close || x.res.Framing != http1.NoBody && x.res.Framing != http1.Length || int64(c.in.len()) != n {
+	if x.pumping.short || c.cut || x.res.Close || x.res.Framing != http1.NoBody && x.res.Framing != http1.Length || int64(c.in.len()) != n {
 		return false
 	}
 	c.in.r += int(n)
@@ -315,6 +315,7 @@ func (x *exchange) send(c *upstreamConn, d *destination) Kind {
 	if c.h2 != nil {
 		return x.sendStream(c)
 	}
+	c.until, c.cut = x.tryDeadline(), false
 	if x.body.whole || x.body.empty() {
 		if !x.body.empty() {
 			x.out = x.appendWholeBody(x.out)

@@ -208,7 +208,7 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 	case x.res.Framing == http1.UntilClose:
 		kind = x.deliverUntilClose(c, chunked)
 	}
-	sent := x.stopPump(c)
+	sent := x.stopPump(c) && !c.cut
 	if kind == NoError && reusable && sent && c.in.len() == 0 {
 		u.release(c, x.clock)
 	} else {

@@ -54,7 +54,8 @@ func (s *stream) fillSecure() (int, error) {
 			return 0, errStale
 		}
 		// A failure to send does not matter yet: there may be an early reply.
-		s.secure.Write(s.rest)
+		_, err := s.secure.Write(s.rest)
+		s.cut = err != nil
 	}
 	for {
 		s.in.borrow(s.large)

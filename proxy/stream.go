@@ -44,6 +44,7 @@ type stream struct {
 
 	asking asking
 	rest   []byte // of a request that fill has to send
+	cut    bool   // it has failed to: the peer has a part of a request, and must not get another
 
 	// limit is when reading has to end; armed is the deadline that the runtime
 	// was told of. The runtime is told anew only if limit comes before armed, or
@@ -52,6 +53,7 @@ type stream struct {
 	limit, armed instant
 
 	stall      instant // how long a write may stand, at the least
+	until      instant // when it has to end at the latest, if the socket does not take all at once; 0: by stall alone
 	writeArmed instant // the deadline for writing that the runtime knows
 	ended      bool    // the peer has ended its side in order
 	doubted    bool    // whether the peer is there is being found out
@@ -171,7 +173,7 @@ func (s *stream) fill() (int, error) {
 		}
 		// The socket takes no more for now. A failure to send the rest does not
 		// matter yet: there may be an early reply.
-		s.write(s.rest, now())
+		s.cut = s.write(s.rest, now()) != nil
 	}
 	if err := s.wait(s.readFn); err != nil {
 		return 0, err

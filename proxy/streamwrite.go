@@ -99,6 +99,10 @@ func (s *stream) tryWrite(fd uintptr) bool {
 		case 0:
 			s.out = s.out[n:]
 		case syscall.EAGAIN:
+			if s.until != 0 && s.until < s.writeArmed {
+				s.writeArmed = s.until
+				s.conn.SetWriteDeadline(s.until.time())
+			}
 			return false
 		default:
 			s.writeErr = errno
