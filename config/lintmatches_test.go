@@ -155,6 +155,17 @@ func TestLint_Weights(t *testing.T) {
 	}
 }
 
+// TestLint_Delegated: a time-out that the rule names which delegates is not missed, nor
+// the other way round.
+func TestLint_Delegated(t *testing.T) {
+	const retries = "retries: {attempts: 2, perTryTimeout: 1s}\n    "
+	const delegate = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: inner, namespace: prod}\nspec:\n  http:\n  - "
+	const route = "route: [{destination: {host: web.test}}]\n"
+	checkFinding(t, webRoute(retries+route), "no timeout for all tries", ISM0050)
+	checkFinding(t, webRoute("timeout: 9s\n    delegate: {name: inner}\n")+delegate+retries+route, "", ISM0050)
+	checkFinding(t, webRoute(retries+"delegate: {name: inner}\n")+delegate+"timeout: 9s\n    "+route, "", ISM0050)
+}
+
 // TestLint_Quoted: what is written otherwise than Kubernetes takes it is told.
 func TestLint_Quoted(t *testing.T) {
 	text := strings.Replace(webRoute("route: [{destination: {host: web.test, port: {number: \"80\"}}}]"), "{name: web, namespace: prod}\nspec:\n  hosts: [web.test]\n  http", "{name: web, namespaces: prod}\nspec:\n  hosts: [web.test]\n  http", 1)

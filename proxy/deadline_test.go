@@ -124,3 +124,38 @@ func TestDeadline_Continue(t *testing.T) {
 		}
 	}
 }
+
+// TestDeadline_Streams: the same holds over HTTP/2, to upstreams of either kind, and
+// for what a calling proxy says that it waits.
+func TestDeadline_Streams(t *testing.T) {
+	tr := newTrust(t)
+	up := replying(t, okReply)
+	for name, tt := range map[string]struct {
+		yaml, authority, listener string
+		fields                    []string
+	}{
+		"to HTTP/1.1":     {entry("s.test", up.address) + virtualService("s.test", "{timeout: 200ms, route: [{destination: {host: s.test}}]}"), "s.test", "outbound", nil},
+		"to HTTP/2":       {overHTTP2(entry("s.test", replyingStreams(t))) + virtualService("s.test", "{timeout: 200ms, route: [{destination: {host: s.test}}]}"), "s.test", "outbound", nil},
+		"a calling proxy": {"", "web.prod", "inbound", []string{"x-envoy-expected-rq-timeout-ms", "200"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var p *Proxy
+			if tt.listener == "inbound" {
+				p = sidecarOfWeb(t, tr.identity("prod", "web"), up.address, "")
+			} else {
+				p = serve(t, Options{}, tt.yaml)
+			}
+			r := dialRaw(t, p.address(tt.listener))
+			r.ask(1, false, append([]string{"bare", ":method", "POST", ":scheme", "http", ":authority", tt.authority, ":path", "/"}, tt.fields...)...)
+			for i := range 10 {
+				r.out.Flush()
+				time.Sleep(50 * time.Millisecond)
+				r.WriteData(1, i == 9, make([]byte, 5000))
+			}
+			r.out.Flush()
+			if got := r.status(1); got != "200" {
+				t.Errorf("status %s, want 200", got)
+			}
+		})
+	}
+}
