@@ -136,8 +136,6 @@ type traced struct {
 	formats tracing.Formats // in which it is written
 	span    tracing.SpanID  // the exchange's
 	try     tracing.SpanID  // that of the try under way
-
-	spelling tracing.Spelling // of the context, for that try
 }
 
 // beginTrace finds out whether the exchange is traced.
@@ -183,9 +181,11 @@ func (t *traced) exemplar() (id [16]byte) {
 func (x *exchange) appendTrace(out []byte, to headFormat) []byte {
 	t := &x.traced
 	t.try = tracing.NewSpanID()
-	t.spelling.Spell(&t.context, t.formats, t.try, t.span)
-	for _, f := range t.context.List(t.formats, t.span) {
-		out = to.field(out, f.Name(), t.spelling.Value(f))
+	fields := http1Trace
+	if to == asHTTP2 {
+		fields = http2Trace
 	}
-	return out
+	return fields.Append(out, &t.context, t.formats, t.try, t.span)
 }
+
+var http1Trace, http2Trace = tracing.NewFields(asHTTP1.field), tracing.NewFields(asHTTP2.field)
