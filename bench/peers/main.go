@@ -39,6 +39,7 @@ func main() {
 	generate := flag.Int("generate", 0, "send so many requests a second to -target (started by the measurement itself)")
 	slow := flag.Int("slow", 0, "hold so many half sent requests open at -target (started by the measurement itself)")
 	streams := flag.Int("streams", -1, "-slow holds so many calls on each connection, of HTTP/2, instead (started by the measurement itself)")
+	collects := flag.Bool("collect", false, "take spans and keep none (started by the measurement itself)")
 	target := flag.String("target", "", "address for -generate and -slow")
 	flag.Parse()
 	// However it ends, what it has started ends with it: nginx's workers would
@@ -53,6 +54,8 @@ func main() {
 		err = grpcUpstream(*serveGRPC)
 	case *reverse != "":
 		err = serveReverse(*reverse, *to, *certificate, *grpc)
+	case *collects:
+		err = collect()
 	case *generate > 0:
 		err = generateLoad(*target, *generate, *seconds)
 	case *slow > 0 && *streams >= 0:

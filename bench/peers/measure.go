@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net/http"
 	"os"
@@ -31,6 +33,7 @@ type target struct {
 	proc *process // nil if the load goes straight to the upstream
 	port int
 	tls  bool
+	home string // where its files are
 }
 
 // url is where the load asks.
@@ -181,7 +184,7 @@ func (b *bench) launch(p peer, s site) (target, error) {
 		proc.stop()
 		return target{}, err
 	}
-	return target{proc, s.port, p.tls}, nil
+	return target{proc, s.port, p.tls, s.home}, nil
 }
 
 // checkReply asks once, and again while the peer answers with an error, since
@@ -239,6 +242,9 @@ func saturated(l load, warm int) func(b *bench, p peer) (values, error) {
 			if _, err := b.wrk(l, t, warm); err != nil {
 				return err
 			}
+			if err := t.empty(l.emptied); err != nil {
+				return err
+			}
 			before := t.proc.cpu()
 			r, err := b.wrk(l, t, b.seconds)
 			if err != nil {
@@ -251,6 +257,15 @@ func saturated(l load, warm int) func(b *bench, p peer) (values, error) {
 		})
 		return v, err
 	}
+}
+
+// empty empties one of the proxy's files, if it has that.
+func (t target) empty(file string) error {
+	err := os.Truncate(filepath.Join(t.home, file), 0)
+	if file == "" || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // openLoop measures a load of fixed rate, far from what a proxy can do.

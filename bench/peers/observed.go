@@ -1,26 +1,57 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"os"
+	"strings"
 	"sync"
 )
 
-// collector is a Zipkin that takes everything and keeps nothing. It lives as long
-// as the measurement; its CPU time is not that of the proxy.
+// collector starts a Zipkin beside the load, and returns its address. It lives as
+// long as the measurement; its CPU time is not that of the proxy.
 var collector = sync.OnceValue(func() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	self, err := os.Executable()
 	if err != nil {
 		log.Fatal(err)
 	}
-	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // never ends
+	cmd := pinned(context.Background(), loadCPU, []string{self, "-collect"})
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		log.Fatal(err)
+	}
+	address, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		log.Fatal("the collector of spans: ", err)
+	}
+	return strings.TrimSpace(address)
+})
+
+// collect is a Zipkin that takes everything and keeps nothing. It says its address,
+// and serves until it is ended.
+func collect() error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		w.WriteHeader(http.StatusAccepted)
 	}))
-	return l.Addr().String()
-})
+}
+
+// logName is the access log's, in the proxy's home.
+const logName = "access.log"
 
 // observed is the same proxy with everything on that tells of requests beside the
 // metrics, which always count: a line of JSON for each in a file, and traces of
@@ -31,7 +62,7 @@ func observed(p peer) peer {
 	for name, text := range p.files {
 		files[name] = text
 	}
-	files["node.yaml"] += "accessLog: {path: access.log, format: json}\ntracing: {sampling: 1, zipkin: {address: '" + collector() + "'}}\n"
+	files["node.yaml"] += "accessLog: {path: " + logName + ", format: json}\ntracing: {sampling: 1, zipkin: {address: '" + collector() + "'}}\n"
 	p.files = files
 	return p
 }
