@@ -24,45 +24,37 @@ const Unknown = -1
 // or as null.
 type Entry struct {
 	Facts
+	Outcome
 
-	Method    []byte
-	Path      []byte
-	Query     []byte // without "?"
-	HasQuery  bool
-	Authority []byte
+	Request   *http1.Request // empty: its head could not be read
+	Reply     *http1.Header  // of what the format asks for; nil: there was none
 	Scheme    []byte
 	RequestID []byte
-	Request   *http1.Header // nil: the head could not be read
-	Reply     *http1.Header // of what the format asks for; nil: there was none
+	Trace     [16]byte // zero: the exchange is not traced
 
 	RequestBytes, ReplyBytes int64 // of the bodies with their heads
-	MTLS                     bool
 
-	ClientEnd
-	UpstreamEnd
-	ClientMemo, UpstreamMemo *Memo // of those connections; nil: nobody remembers
+	Client   *ClientEnd
+	Upstream *UpstreamEnd
 }
 
 // Facts are what is known of an exchange and does not live in memory that the next
 // one will use: it can be kept until there is time to make a line of it.
 type Facts struct {
-	Start       time.Time
+	Start       int64         // in nanoseconds since 1970
 	Duration    time.Duration // until the last byte of the reply was sent
 	Received    time.Duration // from Start until the request's last byte came; Unknown: it did not
 	FirstByte   time.Duration // from Start until the upstream's reply began; Unknown: there is none
 	ServiceTime time.Duration // that the upstream took to begin it; Unknown likewise
 
-	Outcome
-	GRPCStatus int // Unknown: the exchange is none of gRPC
-
 	RequestBody, ReplyBody int64 // bytes of the bodies
 
-	Route    string
-	Attempts int
-	Trace    [16]byte // zero: the exchange is not traced
+	Route      string
+	GRPCStatus int32 // Unknown: the exchange is none of gRPC
+	Attempts   int32
 }
 
-// Outcome is how an exchange went: most go as the one before.
+// Outcome is how an exchange went: most go as others before.
 type Outcome struct {
 	Protocol    string // "HTTP/1.1"
 	Status      int

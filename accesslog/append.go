@@ -1,7 +1,6 @@
 package accesslog
 
 import (
-	"encoding/hex"
 	"net/netip"
 	"time"
 )
@@ -9,11 +8,13 @@ import (
 // source is where the values of parts come from.
 type source struct {
 	facts    *Facts
+	outcome  *Outcome
 	client   *ClientEnd
 	upstream *UpstreamEnd
 	texts    []byte // what a batch has kept, in the order of the parts that want it
 
-	last remembered // how the exchange before went
+	last   remembered // what lines say of the outcome
+	second second     // of the line before
 }
 
 // appendParts appends some of a line. What a client, or another process, has sent
@@ -27,26 +28,26 @@ func (s *source) appendParts(dst []byte, parts []part) []byte {
 		from := len(dst)
 		switch p.kind {
 		case opStart:
-			dst = p.close(appendTime(p.open(dst), f.Start))
+			dst = p.close(s.second.appendTime(p.open(dst), f.Start))
 		case opStartFormat:
 			dst = p.close(appendLayout(p.open(dst), p.argument.layout, f.Start))
-		case opRequest, opReply:
+		case opRequest, opReply, opTrace:
 			dst = appendText(dst, p, s.text())
 			continue
 		case opProtocol:
-			dst = p.appendWord(dst, f.Protocol)
+			dst = p.appendWord(dst, s.outcome.Protocol)
 		case opStatus:
-			dst = appendInt(dst, int64(f.Status))
+			dst = appendInt(dst, int64(s.outcome.Status))
 		case opFlags:
-			dst = p.appendWord(dst, f.Flags)
+			dst = p.appendWord(dst, s.outcome.Flags)
 		case opDetails:
-			dst = appendText(dst, p, f.Details)
+			dst = appendText(dst, p, s.outcome.Details)
 			continue
 		case opTermination:
-			dst = appendText(dst, p, f.Termination)
+			dst = appendText(dst, p, s.outcome.Termination)
 			continue
 		case opFailure:
-			dst = appendText(dst, p, f.Failure)
+			dst = appendText(dst, p, s.outcome.Failure)
 			continue
 		case opReceived:
 			dst = appendInt(dst, f.RequestBody)
@@ -77,14 +78,14 @@ func (s *source) appendParts(dst []byte, parts []part) []byte {
 				dst = appendInt(dst, int64(f.GRPCStatus))
 			}
 		case opUpstreamHost:
-			dst = p.appendAddrPort(dst, s.upstream.UpstreamHost)
+			dst = p.appendAddrPort(dst, s.upstream.Host)
 		case opUpstreamAddress:
-			dst = p.appendAddr(dst, s.upstream.UpstreamHost.Addr())
+			dst = p.appendAddr(dst, s.upstream.Host.Addr())
 		case opUpstream:
-			dst = appendText(dst, p, s.upstream.Upstream)
+			dst = appendText(dst, p, s.upstream.Name)
 			continue
 		case opUpstreamLocal:
-			dst = p.appendAddrPort(dst, s.upstream.UpstreamLocal)
+			dst = p.appendAddrPort(dst, s.upstream.Local)
 		case opAttempts:
 			dst = appendInt(dst, int64(f.Attempts))
 		case opLocal:
@@ -104,12 +105,6 @@ func (s *source) appendParts(dst []byte, parts []part) []byte {
 		case opPeer:
 			dst = appendText(dst, p, s.client.Peer)
 			continue
-		case opTrace:
-			if f.Trace == [16]byte{} {
-				dst = p.appendNothing(dst)
-			} else {
-				dst = p.close(hex.AppendEncode(p.open(dst), f.Trace[:]))
-			}
 		case opCluster:
 			dst = appendText(dst, p, s.upstream.Cluster)
 			continue
@@ -199,11 +194,11 @@ func (p *part) appendMillis(dst []byte, d time.Duration) []byte {
 	return appendInt(dst, d.Milliseconds())
 }
 
-func (p *part) appendGRPC(dst []byte, status int, names []string) []byte {
+func (p *part) appendGRPC(dst []byte, status int32, names []string) []byte {
 	switch {
 	case status == Unknown:
 		return p.appendNothing(dst)
-	case status < len(names):
+	case int(status) < len(names):
 		return p.appendWord(dst, names[status])
 	}
 	return p.close(appendInt(p.open(dst), int64(status)))

@@ -8,11 +8,11 @@ type attribute struct {
 
 // attributes are Envoy's names of what an entry knows.
 var attributes = map[string]attribute{
-	"request.path":       {kindText, func(e *Entry) value { return bytesOf(e.Path, true) }},
-	"request.url_path":   {kindText, func(e *Entry) value { return bytesOf(e.Path, true) }},
-	"request.query":      {kindText, func(e *Entry) value { return bytesOf(e.Query, e.HasQuery) }},
-	"request.method":     {kindText, func(e *Entry) value { return bytesOf(e.Method, true) }},
-	"request.host":       {kindText, func(e *Entry) value { return bytesOf(e.Authority, true) }},
+	"request.path":       {kindText, func(e *Entry) value { return bytesOf(e.Request.Path, true) }},
+	"request.url_path":   {kindText, func(e *Entry) value { return bytesOf(e.Request.Path, true) }},
+	"request.query":      {kindText, func(e *Entry) value { return bytesOf(e.Request.Query, e.Request.HasQuery) }},
+	"request.method":     {kindText, func(e *Entry) value { return bytesOf(e.Request.Method, true) }},
+	"request.host":       {kindText, func(e *Entry) value { return bytesOf(e.Request.Authority, true) }},
 	"request.scheme":     {kindText, func(e *Entry) value { return bytesOf(e.Scheme, true) }},
 	"request.id":         {kindText, func(e *Entry) value { return bytesOf(e.RequestID, len(e.RequestID) > 0) }},
 	"request.protocol":   {kindText, func(e *Entry) value { return text(e.Protocol) }},
@@ -40,29 +40,29 @@ var attributes = map[string]attribute{
 		return value{kind: kindDuration, number: int64(e.ServiceTime)}
 	}},
 
-	"connection.mtls":                     {kindBool, func(e *Entry) value { return boolean(e.MTLS) }},
-	"connection.requested_server_name":    {kindText, func(e *Entry) value { return text(e.ServerName) }},
-	"connection.uri_san_peer_certificate": {kindText, func(e *Entry) value { return text(e.Peer) }},
+	"connection.mtls":                     {kindBool, func(e *Entry) value { return boolean(e.Client.Peer != "") }},
+	"connection.requested_server_name":    {kindText, func(e *Entry) value { return text(e.Client.ServerName) }},
+	"connection.uri_san_peer_certificate": {kindText, func(e *Entry) value { return text(e.Client.Peer) }},
 	"connection.termination_details":      {kindText, func(e *Entry) value { return text(e.Termination) }},
-	"source.port":                         {kindInt, func(e *Entry) value { return value{kind: kindInt, number: int64(e.Remote.Port())} }},
-	"destination.port":                    {kindInt, func(e *Entry) value { return value{kind: kindInt, number: int64(e.Local.Port())} }},
+	"source.port":                         {kindInt, func(e *Entry) value { return value{kind: kindInt, number: int64(e.Client.Remote.Port())} }},
+	"destination.port":                    {kindInt, func(e *Entry) value { return value{kind: kindInt, number: int64(e.Client.Local.Port())} }},
 	"source.address": {kindText, func(e *Entry) value {
-		if !e.Remote.IsValid() {
+		if !e.Client.Remote.IsValid() {
 			return value{}
 		}
-		return text(e.Remote.String())
+		return text(e.Client.Remote.String())
 	}},
 	"upstream.address": {kindText, func(e *Entry) value {
-		if !e.UpstreamHost.IsValid() {
+		if !e.Upstream.Host.IsValid() {
 			return value{}
 		}
-		return text(e.UpstreamHost.String())
+		return text(e.Upstream.Host.String())
 	}},
-	"xds.cluster_name": {kindText, func(e *Entry) value { return text(e.Upstream) }},
+	"xds.cluster_name": {kindText, func(e *Entry) value { return text(e.Upstream.Name) }},
 	"xds.route_name":   {kindText, func(e *Entry) value { return text(e.Route) }},
 }
 
 var userAgent, referer = newField("user-agent"), newField("referer")
 
 // field is one of the request's.
-func (e *Entry) field(f *field) value { return bytesOf(f.of(e.Request)) }
+func (e *Entry) field(f *field) value { return bytesOf(f.of(&e.Request.Header)) }

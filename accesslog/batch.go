@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"slices"
 
 	"isthmus/http1"
@@ -10,20 +11,27 @@ import (
 // batch are exchanges of which lines are to be made: to keep what a line needs
 // takes a fraction of the time that it takes to make it.
 type batch struct {
-	records []record
-	texts   []byte // of the records, one behind the other
+	records  []record
+	texts    []byte // of the records, one behind the other
+	outcomes [outcomesKept]*Outcome
 }
+
+// outcomesKept is how many outcomes a batch keeps to find those that come again;
+// each has one place, by its status, and those that are usual have different ones.
+const outcomesKept = 31
 
 // record is what is kept of one exchange.
 type record struct {
 	Facts
-	format           *Format
-	client, upstream *remembered // nil: the format does not ask
-	texts            int         // how many bytes of the batch's are its
+	format   *Format
+	outcome  *Outcome
+	client   *ClientEnd
+	upstream *UpstreamEnd
+	texts    int // how many bytes of the batch's are its
 }
 
-// recordSize is about how much memory a record takes.
-const recordSize = 256
+// recordSize is how much memory a record takes, in bytes.
+const recordSize = 120
 
 // size is how much memory the batch takes.
 func (b *batch) size() int { return len(b.records)*recordSize + len(b.texts) }
@@ -37,14 +45,18 @@ func (b *batch) add(f *Format, e *Entry) {
 	n := len(b.records)
 	b.records = slices.Grow(b.records, 1)[:n+1]
 	r := &b.records[n] // whatever was there is written over
-	r.Facts, r.format, r.texts = e.Facts, f, len(b.texts)-before
-	r.client, r.upstream = nil, nil
-	if f.asks[ofClient] {
-		r.client = e.ClientMemo.of(ofClient, f, e)
+	r.Facts, r.format, r.outcome, r.texts = e.Facts, f, b.outcome(&e.Outcome), len(b.texts)-before
+	r.client, r.upstream = e.Client, e.Upstream // whose memory is not looked at now
+}
+
+// outcome returns the same outcome, for keeping. What it returns never changes.
+func (b *batch) outcome(o *Outcome) *Outcome {
+	place := &b.outcomes[uint(o.Status)%outcomesKept]
+	if *place == nil || **place != *o {
+		kept := *o
+		*place = &kept
 	}
-	if f.asks[ofUpstream] {
-		r.upstream = e.UpstreamMemo.of(ofUpstream, f, e)
-	}
+	return *place
 }
 
 // reset makes it empty. Its records are not cleared: few of them keep anything
@@ -59,14 +71,15 @@ func (r *record) appendLine(dst []byte, s *source) []byte {
 	for i := range r.format.runs {
 		switch run := &r.format.runs[i]; run.scope {
 		case ofOutcome:
-			if s.last.format != r.format || s.last.outcome != r.Outcome {
-				s.last.learn(r.format, &r.Outcome)
+			if s.last.format != r.format || s.outcome != r.outcome {
+				s.outcome, s.last.format = r.outcome, r.format
+				s.last.make(ofOutcome, s)
 			}
 			dst = append(dst, s.last.run(run.at)...)
 		case ofClient:
-			dst = append(dst, r.client.run(run.at)...)
+			dst = append(dst, r.client.remembered(r.format).run(run.at)...)
 		case ofUpstream:
-			dst = append(dst, r.upstream.run(run.at)...)
+			dst = append(dst, r.upstream.remembered(r.format).run(run.at)...)
 		default:
 			dst = s.appendParts(dst, run.parts)
 		}
@@ -75,7 +88,8 @@ func (r *record) appendLine(dst []byte, s *source) []byte {
 	return append(append(dst, r.format.tail...), '\n')
 }
 
-// wanted is a text of messages that a format shows.
+// wanted is a text that a format shows and that is kept until then: of messages, or
+// the name of the trace.
 type wanted struct {
 	kind   opKind
 	fields []field // the first that is there
@@ -106,10 +120,21 @@ func (s *source) text() []byte {
 	return t
 }
 
+// appendTrace appends the name of a trace, if there is one.
+func appendTrace(dst []byte, id [16]byte) []byte {
+	if id == [16]byte{} {
+		return dst
+	}
+	return hex.AppendEncode(dst, id[:])
+}
+
 func (w *wanted) append(dst []byte, e *Entry) []byte {
-	h := e.Request
-	if w.kind == opReply {
+	h := &e.Request.Header
+	switch w.kind {
+	case opReply:
 		h = e.Reply
+	case opTrace:
+		return appendTrace(dst, e.Trace)
 	}
 	for i := range w.fields {
 		f := &w.fields[i]
@@ -122,15 +147,15 @@ func (w *wanted) append(dst []byte, e *Entry) []byte {
 				return append(dst, v...)
 			}
 		case methodOf:
-			return append(dst, e.Method...)
+			return append(dst, e.Request.Method...)
 		case pathOf:
-			dst = append(dst, e.Path...)
-			if e.HasQuery {
-				dst = append(append(dst, '?'), e.Query...)
+			dst = append(dst, e.Request.Path...)
+			if e.Request.HasQuery {
+				dst = append(append(dst, '?'), e.Request.Query...)
 			}
 			return dst
 		case authorityOf:
-			return append(dst, e.Authority...)
+			return append(dst, e.Request.Authority...)
 		case schemeOf:
 			return append(dst, e.Scheme...)
 		}

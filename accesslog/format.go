@@ -29,10 +29,9 @@ const jsonFormat = `{
 // Format is how a line looks. It never changes.
 type Format struct {
 	parts  []part
-	runs   []run        // the same
-	asks   [scopes]bool // which scopes there are
-	wanted []wanted     // for the parts that show what messages hold
-	tail   string       // behind the last part
+	runs   []run    // the same
+	wanted []wanted // for the parts that show what messages hold
+	tail   string   // behind the last part
 	json   bool
 	reply  [][]byte // names of the reply's fields that are asked for
 }

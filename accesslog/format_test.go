@@ -24,15 +24,18 @@ func fields(of map[string]string) *http1.Header {
 func known() *Entry {
 	return &Entry{
 		Facts: Facts{
-			Start: time.Date(2026, 3, 4, 5, 6, 7, 89_000_000, time.UTC), Duration: 12 * time.Millisecond, Received: time.Millisecond, FirstByte: 9 * time.Millisecond, ServiceTime: 8 * time.Millisecond,
-			Outcome: Outcome{Protocol: "HTTP/1.1", Status: 200, Flags: "-", Details: "via_upstream"}, GRPCStatus: Unknown,
-			RequestBody: 3, ReplyBody: 5, Route: "default", Attempts: 2, Trace: [16]byte{1, 2},
+			Start: time.Date(2026, 3, 4, 5, 6, 7, 89_000_000, time.UTC).UnixNano(), Duration: 12 * time.Millisecond, Received: time.Millisecond, FirstByte: 9 * time.Millisecond, ServiceTime: 8 * time.Millisecond,
+			GRPCStatus: Unknown, RequestBody: 3, ReplyBody: 5, Route: "default", Attempts: 2,
 		},
-		Method: []byte("GET"), Path: []byte("/a"), Query: []byte("b=c"), HasQuery: true, Authority: []byte("reviews"), Scheme: []byte("http"), RequestID: []byte("id-1"),
-		Request: fields(map[string]string{"user-agent": "curl/8", "x-forwarded-for": "10.1.1.1", "x-quote": `a"b\c`}), Reply: fields(map[string]string{"x-flavour": "sweet"}),
-		RequestBytes: 30, ReplyBytes: 50, MTLS: true,
-		UpstreamEnd: UpstreamEnd{Upstream: "outbound|80||reviews", UpstreamHost: netip.MustParseAddrPort("10.0.0.1:8080"), UpstreamLocal: netip.MustParseAddrPort("10.0.0.9:4000"), Cluster: "c2"},
-		ClientEnd:   ClientEnd{Local: netip.MustParseAddrPort("10.0.0.9:15006"), Remote: netip.MustParseAddrPort("[2001:db8::1]:999"), ServerName: "sni.test", Peer: "spiffe://td/ns/a/sa/b"},
+		Outcome: Outcome{Protocol: "HTTP/1.1", Status: 200, Flags: "-", Details: "via_upstream"},
+		Request: &http1.Request{
+			Method: []byte("GET"), Path: []byte("/a"), Query: []byte("b=c"), HasQuery: true, Authority: []byte("reviews"),
+			Header: *fields(map[string]string{"user-agent": "curl/8", "x-forwarded-for": "10.1.1.1", "x-quote": `a"b\c`}),
+		},
+		Scheme: []byte("http"), RequestID: []byte("id-1"), Trace: [16]byte{1, 2}, Reply: fields(map[string]string{"x-flavour": "sweet"}),
+		RequestBytes: 30, ReplyBytes: 50,
+		Upstream: &UpstreamEnd{Name: "outbound|80||reviews", Host: netip.MustParseAddrPort("10.0.0.1:8080"), Local: netip.MustParseAddrPort("10.0.0.9:4000"), Cluster: "c2"},
+		Client:   &ClientEnd{Local: netip.MustParseAddrPort("10.0.0.9:15006"), Remote: netip.MustParseAddrPort("[2001:db8::1]:999"), ServerName: "sni.test", Peer: "spiffe://td/ns/a/sa/b"},
 	}
 }
 
@@ -46,7 +49,11 @@ func line(f *Format, e *Entry) string {
 
 // refused is an exchange of which little is known.
 func refused() *Entry {
-	return &Entry{Facts: Facts{Received: Unknown, FirstByte: Unknown, ServiceTime: Unknown, Outcome: Outcome{Flags: "DPE", Details: "downstream_protocol_error", Status: 400}, GRPCStatus: Unknown}}
+	return &Entry{
+		Facts:   Facts{Received: Unknown, FirstByte: Unknown, ServiceTime: Unknown, GRPCStatus: Unknown},
+		Outcome: Outcome{Flags: "DPE", Details: "downstream_protocol_error", Status: 400},
+		Request: &http1.Request{}, Client: &ClientEnd{}, Upstream: &UpstreamEnd{},
+	}
 }
 
 func TestFormat_Text(t *testing.T) {
@@ -70,11 +77,11 @@ func TestFormat_Text(t *testing.T) {
 		})
 	}
 	f, _ := ParseFormat("text")
-	if got, want := line(f, refused()), `[0001-01-01T00:00:00.000Z] "- - -" 400 DPE downstream_protocol_error - "-" 0 0 0 - "-" "-" "-" "-" "-" - - - - - -`; got != want {
+	if got, want := line(f, refused()), `[1970-01-01T00:00:00.000Z] "- - -" 400 DPE downstream_protocol_error - "-" 0 0 0 - "-" "-" "-" "-" "-" - - - - - -`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	e := known()
-	e.Path = []byte("/a\nb\x7f")
+	e.Request.Path = []byte("/a\nb\x7f")
 	if got := line(f, e); strings.ContainsAny(got, "\n\x7f") {
 		t.Errorf("more than one line: %q", got)
 	}
@@ -118,7 +125,7 @@ func TestFormat_GRPC(t *testing.T) {
 	const text = "%GRPC_STATUS% %GRPC_STATUS(CAMEL_STRING)% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%"
 	const fields = `{"name": "%GRPC_STATUS(SNAKE_STRING)%", "number": "%GRPC_STATUS(NUMBER)%"}`
 	for _, tt := range []struct {
-		status     int
+		status     int32
 		text, json string
 	}{
 		{0, "OK OK OK 0 0", `{"name":"OK","number":0}`},
@@ -175,7 +182,6 @@ func TestBatch_AllocatesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		e, out := known(), make([]byte, 0, 2048)
-		e.ClientMemo, e.UpstreamMemo = new(Memo), new(Memo)
 		var b batch
 		var from source
 		n := testing.AllocsPerRun(100, func() {
@@ -198,7 +204,7 @@ func TestBatch_Outcomes(t *testing.T) {
 	var want string
 	for i, status := range []int{200, 200, 503, 200, 503, 503} {
 		e := known()
-		e.HasQuery, e.Path, e.Status = false, []byte{'/', byte('0' + i)}, status
+		e.Request.HasQuery, e.Request.Path, e.Status = false, []byte{'/', byte('0' + i)}, status
 		b.add(one, e)
 		b.add(other, e)
 		want += fmt.Sprintf("%d /%d -\n%d\n", status, i, status)
@@ -212,11 +218,10 @@ func TestBatch_Outcomes(t *testing.T) {
 	}
 }
 
-// TestMemo: what is remembered of a connection holds for one format, and as long
-// as it is true.
-func TestMemo(t *testing.T) {
+// TestEnds: what is remembered of a connection holds for one format, and for no
+// other connection.
+func TestEnds(t *testing.T) {
 	e := known()
-	e.ClientMemo, e.UpstreamMemo = new(Memo), new(Memo)
 	both, one := format(t, "%UPSTREAM_HOST% %RESPONSE_CODE% %REQUESTED_SERVER_NAME%/%UPSTREAM_CLUSTER%"), format(t, "%UPSTREAM_HOST%")
 	for range 2 {
 		if got, want := line(both, e), "10.0.0.1:8080 200 sni.test/outbound|80||reviews"; got != want {
@@ -226,8 +231,8 @@ func TestMemo(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	}
-	e.UpstreamHost, e.ServerName = netip.MustParseAddrPort("10.0.0.2:8080"), "other.test"
-	if got, want := line(both, e), "10.0.0.2:8080 200 other.test/outbound|80||reviews"; got != want {
+	e.Upstream, e.Client = &UpstreamEnd{Host: netip.MustParseAddrPort("10.0.0.2:8080")}, &ClientEnd{ServerName: "other.test"}
+	if got, want := line(both, e), "10.0.0.2:8080 200 other.test/-"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
@@ -247,7 +252,7 @@ func FuzzParseFormat(f *testing.F) {
 			return
 		}
 		e := known()
-		e.Path, e.Request = []byte(path), fields(map[string]string{"user-agent": agent})
+		e.Request.Path, e.Request.Header = []byte(path), *fields(map[string]string{"user-agent": agent})
 		got, breaks := line(parsed, e), strings.Count(format, "\n")
 		if parsed.json {
 			breaks = 0
@@ -261,7 +266,6 @@ func FuzzParseFormat(f *testing.F) {
 // BenchmarkBatch_Add is what a line costs an exchange.
 func BenchmarkBatch_Add(b *testing.B) {
 	f, e, full := format(b, "json"), known(), batch{}
-	e.ClientMemo, e.UpstreamMemo = new(Memo), new(Memo)
 	b.ReportAllocs()
 	for b.Loop() {
 		if full.add(f, e); full.size() >= writeFrom {
@@ -273,7 +277,6 @@ func BenchmarkBatch_Add(b *testing.B) {
 // BenchmarkBatch_Lines is what it costs the writer, without the disk.
 func BenchmarkBatch_Lines(b *testing.B) {
 	f, e, full := format(b, "json"), known(), batch{}
-	e.ClientMemo, e.UpstreamMemo = new(Memo), new(Memo)
 	for full.size() < writeFrom {
 		full.add(f, e)
 	}

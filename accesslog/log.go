@@ -13,15 +13,13 @@ import (
 )
 
 const (
-	// maxGathered is how many bytes of what lines are made of may wait: some 4,000
+	// maxGathered is how many bytes of what lines are made of may wait: some 9,000
 	// exchanges. What comes on top is lost.
 	maxGathered = 2 << 20
 
 	// writeFrom is how many of them are made lines at once, without waiting for more:
-	// some 550 exchanges. What the lines cost depends on it, since a goroutine that
-	// is in a call for longer than 20 µs loses its processor, and another thread has to
-	// wake for whoever else has work; docs/adr/015 has the figures.
-	writeFrom = 256 << 10
+	// some 1,700 exchanges. What the lines cost depends on it; docs/adr/015 says how.
+	writeFrom = 384 << 10
 
 	// gatherFor is how long a line may wait for others: short enough for whoever
 	// watches the log, long enough that a busy proxy writes ten times a second.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 )
 
 func format(t testing.TB, s string) *Format {
@@ -88,7 +89,7 @@ func TestLog_Gathers(t *testing.T) {
 		if got := d.text.String(); got != "200\n201\n" {
 			t.Errorf("%q", got)
 		}
-		const many = writeFrom / recordSize
+		const many = (writeFrom + recordSize - 1) / recordSize
 		for range many {
 			log(l, 202)
 		}
@@ -110,7 +111,7 @@ func TestLog_Blocked(t *testing.T) {
 		l := logTo(t, d)
 		log(l, 200)
 		time.Sleep(time.Second)
-		const most = maxGathered / recordSize
+		const most = (maxGathered + recordSize - 1) / recordSize
 		for range most + 10 {
 			log(l, 200)
 		}
@@ -164,7 +165,7 @@ func TestLog_Broken(t *testing.T) {
 			Format: format(t, "%DOWNSTREAM_REMOTE_ADDRESS%"), Logger: slog.New(slog.NewTextHandler(&told, nil)),
 			open: func(string) (io.WriteCloser, error) { return d, nil },
 		})
-		l.Format().asks[ofClient] = false // so that what its lines need is not kept
+		l.Format().runs[0].scope = scopes // which is none
 		log(l, 200)
 		time.Sleep(time.Second)
 		count(t, l, 0, 1)
@@ -238,7 +239,7 @@ func TestLog_Tells(t *testing.T) {
 		broken = false
 		log(l, 200)
 		time.Sleep(time.Minute)
-		for range maxGathered/recordSize + 10 {
+		for range (maxGathered+recordSize-1)/recordSize + 10 {
 			log(l, 200)
 		}
 		close(d.gate)
@@ -343,5 +344,12 @@ func TestLog_Move(t *testing.T) {
 		if got, err := os.ReadFile(path); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v, want %q", path, got, err, want)
 		}
+	}
+}
+
+// TestRecordSize holds the constant to what it says.
+func TestRecordSize(t *testing.T) {
+	if is := unsafe.Sizeof(record{}); is != recordSize {
+		t.Errorf("a record takes %d bytes, not %d", is, recordSize)
 	}
 }

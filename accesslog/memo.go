@@ -5,36 +5,38 @@ import (
 	"sync/atomic"
 )
 
-// ClientEnd is what is known of the connection that an exchange came by.
+// ClientEnd is what is known of the connection that an exchange came by. What lines
+// say of it is made once, and kept with it: it must not change once an exchange
+// has been logged. Any goroutine may use it.
 type ClientEnd struct {
 	Local      netip.AddrPort
 	Remote     netip.AddrPort // the client
 	ServerName string         // that TLS was for
 	Peer       string         // identity that the client has proved
+
+	memo memo
 }
 
-// UpstreamEnd is what is known of the connection that its reply came by.
+// UpstreamEnd is what is known of the connection that its reply came by, or, where
+// there was none, of where it should have come from. What lines say of it is kept
+// with it as with [ClientEnd].
 type UpstreamEnd struct {
-	Upstream      string // "outbound|80||reviews.prod.svc.cluster.local"
-	UpstreamHost  netip.AddrPort
-	UpstreamLocal netip.AddrPort
-	Cluster       string // whose endpoint it was
+	Name    string // of the upstream: "outbound|80||reviews.prod.svc.cluster.local"
+	Host    netip.AddrPort
+	Local   netip.AddrPort
+	Cluster string // whose endpoint it was
+
+	memo memo
 }
 
-// Memo belongs to a connection, and keeps what lines say of it: that is a third of
-// a line of Istio's, and hardly ever changes. Its zero value is ready. Any
-// goroutine may use it.
-type Memo struct{ last atomic.Pointer[remembered] }
+// memo keeps what lines say of an end: a third of a line of Istio's.
+type memo struct{ last atomic.Pointer[remembered] }
 
-// remembered are the runs of a format that say something of one end, or of how an
-// exchange went, as text. Of ends, it never changes.
+// remembered are the runs of a format of one scope, as text.
 type remembered struct {
-	format   *Format
-	client   ClientEnd
-	upstream UpstreamEnd
-	outcome  Outcome
-	text     []byte
-	ends     []int // of the runs, in text
+	format *Format
+	text   []byte
+	ends   []int // of the runs, in text
 }
 
 // scope is what the text of an operator depends on.
@@ -71,9 +73,11 @@ type run struct {
 func (f *Format) group() {
 	for i := range f.parts {
 		p := &f.parts[i]
-		f.asks[p.kind.scope()] = true
-		if p.kind == opRequest || p.kind == opReply {
+		switch p.kind {
+		case opRequest, opReply:
 			f.wanted = append(f.wanted, wanted{p.kind, p.argument.fields, int(p.length)})
+		case opTrace:
+			f.wanted = append(f.wanted, wanted{kind: opTrace})
 		}
 	}
 	var seen [scopes]int
@@ -89,37 +93,34 @@ func (f *Format) group() {
 	}
 }
 
-// of returns the runs of a format that say something of an end of an exchange,
-// remembered if they still say the same. m may be nil.
-func (m *Memo) of(s scope, f *Format, e *Entry) *remembered {
-	if m != nil {
-		if r := m.last.Load(); r != nil && r.format == f && (s == ofClient && r.client == e.ClientEnd || s == ofUpstream && r.upstream == e.UpstreamEnd) {
-			return r
-		}
-	}
+// of returns what lines of a format say of the end that the memo belongs to, of
+// which from is the source.
+func (m *memo) of(f *Format, s scope, from source) *remembered {
 	r := &remembered{format: f}
-	if s == ofClient {
-		r.client = e.ClientEnd
-	} else {
-		r.upstream = e.UpstreamEnd
-	}
-	r.make(s)
-	if m != nil {
-		m.last.Store(r)
-	}
+	r.make(s, &from)
+	m.last.Store(r)
 	return r
 }
 
-// learn makes it be of an outcome.
-func (r *remembered) learn(f *Format, o *Outcome) {
-	r.format, r.outcome = f, *o
-	r.text, r.ends = r.text[:0], r.ends[:0]
-	r.make(ofOutcome)
+// remembered returns what lines of a format say of a client's connection.
+func (c *ClientEnd) remembered(f *Format) *remembered {
+	if r := c.memo.last.Load(); r != nil && r.format == f {
+		return r
+	}
+	return c.memo.of(f, ofClient, source{client: c})
 }
 
-// make makes the text of the runs of a scope.
-func (r *remembered) make(s scope) {
-	from := source{facts: &Facts{Outcome: r.outcome}, client: &r.client, upstream: &r.upstream}
+// remembered returns what lines of a format say of an upstream's connection.
+func (u *UpstreamEnd) remembered(f *Format) *remembered {
+	if r := u.memo.last.Load(); r != nil && r.format == f {
+		return r
+	}
+	return u.memo.of(f, ofUpstream, source{upstream: u})
+}
+
+// make makes the text of the runs of a scope anew.
+func (r *remembered) make(s scope, from *source) {
+	r.text, r.ends = r.text[:0], r.ends[:0]
 	for i := range r.format.runs {
 		if run := &r.format.runs[i]; run.scope == s {
 			r.text = from.appendParts(r.text, run.parts)

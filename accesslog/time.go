@@ -3,45 +3,31 @@ package accesslog
 import (
 	"fmt"
 	"strconv"
-	"sync/atomic"
 	"time"
 )
 
-// day is the beginning of moments of one day, as text.
-type day struct {
+// second is the text of a second. Most lines are of the same as the one before: to
+// take a moment apart costs more than all else that is done with it.
+type second struct {
 	number int64 // since 1970
-	text   [len("2006-01-02T")]byte
+	text   [len("2006-01-02T15:04:05.")]byte
 }
 
-// lastDay is that of the line made last: to take a moment apart costs more than
-// all else that is done with it.
-var lastDay atomic.Pointer[day]
-
-const secondsOfDay = 24 * 60 * 60
-
-// appendTime writes a moment as Envoy does, in UTC: 2006-01-02T15:04:05.000Z.
-func appendTime(dst []byte, t time.Time) []byte {
-	second := t.Unix()
-	number, rest := second/secondsOfDay, int(second%secondsOfDay)
+// appendTime writes a moment as Envoy does, in UTC: 2006-01-02T15:04:05.000Z. It is
+// in nanoseconds since 1970.
+func (s *second) appendTime(dst []byte, t int64) []byte {
+	number, rest := t/1e9, t%1e9
 	if rest < 0 {
-		number, rest = number-1, rest+secondsOfDay
+		number, rest = number-1, rest+1e9
 	}
-	d := lastDay.Load()
-	if d == nil || d.number != number {
-		d = &day{number: number}
-		t.UTC().AppendFormat(d.text[:0], "2006-01-02T")
-		lastDay.Store(d)
+	if number != s.number || s.text[0] == 0 {
+		s.number = number
+		time.Unix(number, 0).UTC().AppendFormat(s.text[:0], "2006-01-02T15:04:05.")
 	}
-	dst = append(dst, d.text[:]...)
-	dst = appendTwo(dst, rest/3600)
-	dst = appendTwo(append(dst, ':'), rest/60%60)
-	dst = appendTwo(append(dst, ':'), rest%60)
-	dst = appendDigits(append(dst, '.'), t.Nanosecond()/1e6, 3)
-	return append(dst, 'Z')
+	millis := int(rest / 1e6)
+	dst = append(dst, s.text[:]...)
+	return append(dst, byte('0'+millis/100), byte('0'+millis/10%10), byte('0'+millis%10), 'Z')
 }
-
-// appendTwo writes a number of two digits.
-func appendTwo(dst []byte, v int) []byte { return append(dst, byte('0'+v/10), byte('0'+v%10)) }
 
 // appendInt writes a number, of which most are short.
 func appendInt(dst []byte, v int64) []byte {
@@ -117,8 +103,9 @@ func parseTimeLayout(s string) (out []piece, err error) {
 	return out, nil
 }
 
-func appendLayout(dst []byte, layout []piece, t time.Time) []byte {
-	t = t.UTC()
+// appendLayout writes a moment as a format says. It is in nanoseconds since 1970.
+func appendLayout(dst []byte, layout []piece, nanos int64) []byte {
+	t := time.Unix(0, nanos).UTC()
 	for _, p := range layout {
 		switch {
 		case p.digits > 0:

@@ -2,8 +2,8 @@ package proxy
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,9 +22,9 @@ type tally struct {
 	replyBody int64
 	asked     instant // when the request was sent, the last time
 	grpc      grpcCode
-	asks      messageCounter // of gRPC, in the request
-	tells     messageCounter // in the reply
-	upstream  *localEnd      // of the connection that the reply came by; nil: none has
+	asks      messageCounter         // of gRPC, in the request
+	tells     messageCounter         // in the reply
+	upstream  *accesslog.UpstreamEnd // of the connection that the reply came by; nil: none has
 }
 
 // compileLogging says what is logged of the exchanges on each kind of listener.
@@ -57,7 +57,7 @@ func (c *compiler) compileLogging() {
 func (x *exchange) log(r *accesslog.Rule, flag string, took time.Duration) {
 	e := x.tellOf(flag, took)
 	x.conn.proxy.options.AccessLog.Record(r, e)
-	*e = accesslog.Entry{}
+	forget(e)
 }
 
 // logRelay writes the line of a connection that was relayed, or was to be: one for
@@ -69,31 +69,38 @@ func (x *exchange) logRelay(k Kind) {
 	}
 	x.clock = now()
 	e := x.tellOf(answers[k].flag, time.Duration(x.clock-x.start))
-	e.Details, e.Authority, e.Scheme = "", nil, nil
+	e.Details, e.Request, e.Scheme = "", &noRequest, nil
 	if k != NoError {
 		e.Termination = answers[k].detail
 	}
 	x.conn.proxy.options.AccessLog.Record(r, e)
-	*e = accesslog.Entry{}
+	forget(e)
 }
 
-// tellOf says what is known of the exchange, until it is asked again.
+// entries are all zero. One of them is used over and over, so that the processor's
+// cache has it, other than what belongs to one exchange.
+var entries = sync.Pool{New: func() any { return new(accesslog.Entry) }}
+
+// forget gives an entry back that nobody looks at any more.
+func forget(e *accesslog.Entry) {
+	*e = accesslog.Entry{}
+	entries.Put(e)
+}
+
+// noRequest is what is known of the request where there is none.
+var noRequest http1.Request
+
+// tellOf says what is known of the exchange, until that is forgotten.
 func (x *exchange) tellOf(flag string, took time.Duration) *accesslog.Entry {
 	c := x.conn
-	e := x.entry // whoever filters may keep it, as far as the compiler knows
-	if e == nil {
-		e = new(accesslog.Entry)
-		x.entry = e
-	}
+	e := entries.Get().(*accesslog.Entry)
 	// It is all zero. Field by field, since a literal would be made elsewhere and copied.
-	e.Start, e.Duration = wall(x.clock).Add(-took), took
+	e.Start, e.Duration = wall(x.clock)-int64(took), took
 	e.Received, e.FirstByte, e.ServiceTime = accesslog.Unknown, accesslog.Unknown, accesslog.Unknown
-	e.Method, e.Path, e.Query, e.HasQuery, e.Authority, e.Scheme = x.req.Method, x.req.Path, x.req.Query, x.req.HasQuery, x.req.Authority, x.scheme()
-	e.Request, e.Reply = &x.req.Header, &x.replyKept
-	e.Status, e.Flags, e.Details, e.GRPCStatus = x.status, flag, x.details(), x.tally.grpc.value()
-	e.RequestBody, e.ReplyBody, e.Attempts = x.requestBody(), x.tally.replyBody, x.attempts
-	e.Local, e.Remote, e.ServerName, e.Peer, e.MTLS = c.local(), c.remote, c.serverName, c.identity, c.identity != ""
-	e.ClientMemo = &c.memo
+	e.Request, e.Scheme, e.Reply = &x.req, x.scheme(), &x.replyKept
+	e.Status, e.Flags, e.Details, e.GRPCStatus = x.status, flag, x.details(), int32(x.tally.grpc.value())
+	e.RequestBody, e.ReplyBody, e.Attempts = x.requestBody(), x.tally.replyBody, int32(x.attempts)
+	e.Client, e.Upstream = c.told(), x.upstreamEnd()
 	e.RequestBytes, e.ReplyBytes = e.RequestBody+x.requestHead(), e.ReplyBody+int64(x.tally.replyHead)
 	if len(x.req.Method) > 0 {
 		e.Protocol = x.protocol()
@@ -116,24 +123,24 @@ func (x *exchange) tellOf(flag string, took time.Duration) *accesslog.Entry {
 	if x.kind != NoError && x.replying && x.member != nil || x.kind == ClientGone {
 		e.Termination = answers[x.kind].detail
 	}
-	x.tellUpstream(e)
 	if x.route != nil {
 		e.Route = x.route.name
 	}
 	return e
 }
 
-// tellUpstream says which end the exchange had at an upstream.
-func (x *exchange) tellUpstream(e *accesslog.Entry) {
-	e.UpstreamMemo = &noUpstream
-	if m := x.member; m != nil {
-		e.UpstreamHost, e.Cluster, e.Upstream, e.UpstreamMemo = m.address, m.host.Endpoint().Cluster, m.live.name, &m.memo
-	} else if l := x.aim(); l != nil {
-		e.Upstream, e.UpstreamMemo = l.name, &l.memo
-	}
+// upstreamEnd is which end the exchange had at an upstream.
+func (x *exchange) upstreamEnd() *accesslog.UpstreamEnd {
 	if up := x.tally.upstream; up != nil {
-		e.UpstreamLocal, e.UpstreamMemo = up.address, &up.memo
+		return up
 	}
+	if m := x.member; m != nil {
+		return m.unconnected
+	}
+	if l := x.aim(); l != nil {
+		return &l.unreachedEnd
+	}
+	return &noUpstream
 }
 
 // aim is the upstream of an exchange that has got no endpoint of it; nil: it should
@@ -146,7 +153,7 @@ func (x *exchange) aim() *live {
 }
 
 // noUpstream is for exchanges without an upstream.
-var noUpstream accesslog.Memo
+var noUpstream accesslog.UpstreamEnd
 
 // protocol is what the request came in.
 func (x *exchange) protocol() string {
@@ -233,16 +240,13 @@ func (x *exchange) keepFields(h *http1.Header) {
 	x.replyKept.Fields, x.kept = fields, kept
 }
 
-// localEnd is our end of a connection to an upstream. All streams of one share it.
-type localEnd struct {
-	address netip.AddrPort
-	memo    accesslog.Memo
-}
-
-// local is where the client has connected to; asked of the kernel once.
-func (c *conn) local() netip.AddrPort {
-	if !c.localAddr.IsValid() {
-		c.localAddr, _ = c.localAddrPort()
+// told is what lines say of the client's connection. The kernel is asked once where
+// it has connected to: before there are streams that share it.
+func (c *conn) told() *accesslog.ClientEnd {
+	e := &c.end
+	if !e.Local.IsValid() {
+		e.Remote, e.ServerName, e.Peer = c.remote, c.serverName, c.identity
+		e.Local, _ = c.localAddrPort()
 	}
-	return c.localAddr
+	return e
 }

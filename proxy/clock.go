@@ -29,7 +29,7 @@ func (t instant) time() time.Time { return epoch.Add(time.Duration(t)) }
 type date struct {
 	second instant
 	value  []byte
-	zero   time.Time
+	zero   int64 // in nanoseconds since 1970
 }
 
 var lastDate atomic.Pointer[date]
@@ -40,7 +40,7 @@ func dateAt(t instant) *date {
 	d := lastDate.Load()
 	if d == nil || d.second != second {
 		at := time.Now()
-		d = &date{second, at.UTC().AppendFormat(nil, "Mon, 02 Jan 2006 15:04:05 GMT"), at.Add(-at.Sub(epoch)).Round(0)}
+		d = &date{second, at.UTC().AppendFormat(nil, "Mon, 02 Jan 2006 15:04:05 GMT"), at.UnixNano() - int64(at.Sub(epoch))}
 		lastDate.Store(d)
 	}
 	return d
@@ -50,5 +50,6 @@ func dateAt(t instant) *date {
 // has to say when it came (RFC 9110 6.6.1). t is about now.
 func dateOf(t instant) []byte { return dateAt(t).value }
 
-// wall is what the wall clock says at t, which is about now.
-func wall(t instant) time.Time { return dateAt(t).zero.Add(time.Duration(t)) }
+// wall is what the wall clock says at t, which is about now: in nanoseconds since
+// 1970.
+func wall(t instant) int64 { return dateAt(t).zero + int64(t) }

@@ -42,9 +42,8 @@ type client struct {
 	address  netip.Addr
 	remote   netip.AddrPort // the same, with its port
 
-	localAddr netip.AddrPort // see local
-	memo      accesslog.Memo // what access log lines say of the connection
-	caller    atomic.Pointer[caller]
+	end    accesslog.ClientEnd // see told
+	caller atomic.Pointer[caller]
 
 	serverName string // that TLS was terminated for; "" where the client named none
 	https      bool   // TLS was terminated

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"isthmus/accesslog"
 	"isthmus/auth"
 	"isthmus/balancer"
 	"isthmus/breaker"
@@ -87,9 +86,8 @@ type exchange struct {
 	trail     trail // what it met, for Why
 	traced    traced
 	tally     tally
-	replyKept http1.Header     // fields of the reply that the access log asks for
-	kept      []byte           // their values
-	entry     *accesslog.Entry // nil before the first
+	replyKept http1.Header // fields of the reply that the access log asks for
+	kept      []byte       // their values
 
 	requestChunks, replyChunks http1.ChunkReader
 }

@@ -142,6 +142,7 @@ func (x *exchange) upstream(t *target) *upstream {
 func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) Kind {
 	x.attempts++
 	x.member, x.unwanted, x.trail.began = m, false, x.clock
+	x.tally.upstream = nil
 	x.tried = append(x.tried, m.host)
 	if x.pumping.came.Load() != 0 { // for the last try; for this one the rest is still to be taken
 		x.pumping.came.Store(0)
@@ -256,7 +257,7 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan
 	if kind == NoError {
 		x.trail.replied = x.clock
 		u.live.stats.Replied(x.res.Status)
-		x.tally.asked, x.tally.upstream = sent, c.local
+		x.tally.asked, x.tally.upstream = sent, c.told
 		u.set.Observe(c.member.host, time.Duration(x.clock-sent))
 		if u.room != nil {
 			u.room.Observe(time.Duration(x.clock), time.Duration(x.clock-sent), u.live.requests.Load())

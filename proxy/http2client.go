@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"isthmus/accesslog"
 	"isthmus/http2"
 	"isthmus/mesh"
 )
@@ -64,7 +65,7 @@ type sharedConn struct {
 	h2     *http2.Conn
 	member *member
 	opened instant
-	local  *localEnd
+	told   *accesslog.UpstreamEnd
 
 	// Guarded by the pool's mu.
 	uses    uint32
@@ -118,7 +119,7 @@ func (s *sharedConn) lease(u *upstream) *upstreamConn {
 	}
 	c := upstreamStreams.Get().(*upstreamConn)
 	c.lend(h, s.stream, stallTimeout)
-	c.member, c.shared, c.local, c.opened, c.reused = s.member, s, s.local, s.opened, s.uses > 0
+	c.member, c.shared, c.told, c.opened, c.reused = s.member, s, s.told, s.opened, s.uses > 0
 	s.uses++
 	return c
 }
@@ -335,7 +336,7 @@ func (u *upstream) dialShared(m *member, d *sharedDial, client *stream, deadline
 
 // share makes a connection carry many requests at a time; see add.
 func (u *upstream) share(c *upstreamConn, lease bool) *upstreamConn {
-	s := &sharedConn{stream: c.stream, h2: http2.NewClient(http2.Options{PeerStreams: c.member.shared.firstStreams(), Budget: c.member.live.stores.bodies}), member: c.member, opened: c.opened, local: c.local}
+	s := &sharedConn{stream: c.stream, h2: http2.NewClient(http2.Options{PeerStreams: c.member.shared.firstStreams(), Budget: c.member.live.stores.bodies}), member: c.member, opened: c.opened, told: c.told}
 	leased := c.member.shared.add(s, u, lease)
 	go s.serve(u.keepAliveHTTP2)
 	return leased

@@ -59,7 +59,7 @@ func (c *conn) serveHTTP2() {
 	h := http2.NewServer(o)
 	made.Add(http2Made)
 	c.shared.Store(true)
-	c.local() // which its streams ask for
+	c.told() // which its streams ask for
 	c.large = true
 	for c.in.data != nil && c.in.grow() {
 		// What the connection was found out by lies in a buffer that a whole frame may

@@ -38,12 +38,13 @@ type member struct {
 	relays      atomic.Pointer[telemetry.Connections]
 	principal   atomic.Pointer[string] // that the endpoint has shown last
 	traffic     *telemetry.Link        // nil: the application is here
-	memo        accesslog.Memo         // of tries without a reply
+	unconnected *accesslog.UpstreamEnd // of tries that had no connection
 }
 
 func newMember(e *mesh.Endpoint, w wire, l *live, way *link) *member {
 	host := balancer.NewHost(e, way.hostGate())
 	m := &member{host: host, record: health.NewRecord(host), address: e.Address, wire: w, link: way, live: l}
+	m.unconnected = m.told(netip.AddrPort{})
 	if !l.inbound {
 		m.traffic = l.stores.links.To(telemetry.Place{Cluster: e.Cluster, Locality: e.Locality.String()})
 	}
@@ -55,6 +56,11 @@ func newMember(e *mesh.Endpoint, w wire, l *live, way *link) *member {
 		m.destination = service + ":" + strconv.FormatUint(uint64(port), 10)
 	}
 	return m
+}
+
+// told is what access log lines say of a connection to the endpoint from an address.
+func (m *member) told(local netip.AddrPort) *accesslog.UpstreamEnd {
+	return &accesslog.UpstreamEnd{Name: m.live.name, Host: m.address, Local: local, Cluster: m.host.Endpoint().Cluster}
 }
 
 // countAs makes exchanges with the endpoint count as those with the owner of a

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"isthmus/accesslog"
 	"isthmus/mesh"
 )
 
@@ -18,9 +19,9 @@ import (
 type upstreamConn struct {
 	*stream
 	member *member
-	shared *sharedConn // of a stream: the connection
-	local  *localEnd
-	uses   uint32 // requests sent so far
+	shared *sharedConn            // of a stream: the connection
+	told   *accesslog.UpstreamEnd // what access log lines say of it
+	uses   uint32                 // requests sent so far
 	opened instant
 	since  instant // when it was put back
 	reused bool    // this lease is not its first
@@ -172,7 +173,7 @@ func (u *upstream) dial(m *member, within, deadline instant, speaks headFormat) 
 			if m.link != nil {
 				s.limitUnacknowledged()
 			}
-			return &upstreamConn{stream: s, member: m, local: &localEnd{address: conn.LocalAddr().(*net.TCPAddr).AddrPort()}, opened: start}, nil
+			return &upstreamConn{stream: s, member: m, told: m.told(conn.LocalAddr().(*net.TCPAddr).AddrPort()), opened: start}, nil
 		}
 		conn.Close()
 		permit.Abandoned()

@@ -190,7 +190,7 @@ func (c *conn) relay(t *table, r *tcpRoute) Kind {
 		return kind
 	}
 	m := x.member
-	x.tally.upstream = up.local
+	x.tally.upstream = up.told
 	defer m.host.End(m.host.Begin())
 	defer up.discard()
 	counts := c.relaysOf(m)

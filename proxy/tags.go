@@ -1,10 +1,10 @@
 package proxy
 
 import (
+	"isthmus/accesslog"
 	"slices"
 	"time"
 
-	"isthmus/accesslog"
 	"isthmus/mesh"
 	"isthmus/telemetry"
 )
@@ -76,6 +76,6 @@ func (x *exchange) tags(list []*accesslog.Value, flag string, took time.Duration
 		}
 		out[i] = text
 	}
-	*e = accesslog.Entry{}
+	forget(e)
 	return out
 }

@@ -67,10 +67,10 @@ type live struct {
 	unreached       *telemetry.Requests // of those that reached no endpoint
 	unreachedRelays *telemetry.Connections
 
-	name       string         // of the upstream's key
-	memo       accesslog.Memo // of exchanges that found no endpoint
-	log        *slog.Logger
-	complained atomic.Int64 // an instant: of the last failed handshake that was told
+	name         string                // of the upstream's key
+	unreachedEnd accesslog.UpstreamEnd // of exchanges that found no endpoint
+	log          *slog.Logger
+	complained   atomic.Int64 // an instant: of the last failed handshake that was told
 
 	begun *breaker.Window     // see upstream; guarded by Proxy.mu
 	room  *ratelimit.Gradient // likewise
@@ -104,7 +104,10 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 		return old
 	}
 	node, endpoints, policy := o.Node, r.endpoints, &r.policy
-	u := &upstream{key: t.key, resolved: r, caller: caller, live: &live{name: t.key.String(), log: o.Logger, stores: o.stores, inbound: t.key.inbound, identity: node.Identity}}
+	name := t.key.String()
+	u := &upstream{key: t.key, resolved: r, caller: caller, live: &live{
+		name: name, unreachedEnd: accesslog.UpstreamEnd{Name: name}, log: o.Logger, stores: o.stores, inbound: t.key.inbound, identity: node.Identity,
+	}}
 	byAddress := map[mesh.EndpointKey]*member{}
 	if old == nil {
 		l := u.live
