@@ -273,23 +273,22 @@ func TestZipkinJSON_Texts(t *testing.T) {
 	}
 }
 
-// BenchmarkOffer is of an exchange with one try, as a proxy of the mesh tells it.
-func BenchmarkOffer(b *testing.B) {
+// BenchmarkAppendSpan is of the two spans of an exchange with one try, as a proxy of
+// the mesh tells it.
+func BenchmarkAppendSpan(b *testing.B) {
 	s := someSpan()
 	for i := range 12 {
 		s.Tags = append(s.Tags, Tag{"some.key." + strconv.Itoa(i), "outbound|80||web.prod.svc.cluster.local"})
 	}
-	spans := []Span{s, s}
 	for _, tt := range []struct {
 		name     string
 		encoding encoding
 	}{{"otlp", newOTLP(&someResource)}, {"zipkin", newZipkin(&someResource)}} {
 		b.Run(tt.name, func(b *testing.B) {
-			e := newExporter(Options{Logger: slog.New(slog.DiscardHandler)}, &Counts{}, tt.encoding, &collector{})
-			defer e.Close()
+			var out []byte
 			b.ReportAllocs()
 			for b.Loop() {
-				e.Offer(spans)
+				out = tt.encoding.appendSpan(tt.encoding.appendSpan(out[:0], &s), &s)
 			}
 		})
 	}
@@ -329,5 +328,34 @@ func TestOTLPRequest(t *testing.T) {
 	}
 	if strings.Contains(texts["/1/2/2/7"], ";") {
 		t.Error("the start is no number")
+	}
+}
+
+// TestOTLPTag: tags of any length are read as they were, about where lengths begin
+// to take two bytes in particular.
+func TestOTLPTag(t *testing.T) {
+	for n := range 300 {
+		want := Tag{strings.Repeat("k", n/3), strings.Repeat("v", n-n/3)}
+		var got Tag
+		read := func(into *string) func(protowire.Number, []byte) error {
+			return func(_ protowire.Number, b []byte) error {
+				*into = string(b)
+				return nil
+			}
+		}
+		err := rpc.EachField(otlpTag(nil, 9, want), func(field protowire.Number, b []byte) error {
+			if field != 9 {
+				t.Errorf("field %d", field)
+			}
+			return rpc.EachField(b, func(field protowire.Number, b []byte) error {
+				if field == 1 {
+					return read(&got.Key)(field, b)
+				}
+				return rpc.EachField(b, read(&got.Value), nil)
+			}, nil)
+		}, nil)
+		if err != nil || got != want {
+			t.Errorf("%d bytes: %q, %v", n, got, err)
+		}
 	}
 }

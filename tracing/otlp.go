@@ -91,9 +91,14 @@ func otlpTime(b []byte, field protowire.Number, t time.Time) []byte {
 	return protowire.AppendFixed64(protowire.AppendTag(b, field, protowire.Fixed64Type), uint64(t.UnixNano()))
 }
 
-// otlpTag writes a KeyValue.
+// otlpTag writes a KeyValue. Field is below 16, so that it is one byte with its type.
 func otlpTag(b []byte, field protowire.Number, t Tag) []byte {
-	// Tags and numbers of fields below 16 are one byte each.
+	// Around key and value there are three headers: of the key, of the AnyValue, and
+	// of the text in it.
+	if all := len(t.Key) + len(t.Value) + 3*2; all < 0x80 { // each length is one byte, as that of most tags
+		b = append(append(b, byte(field)<<3|2, byte(all), 1<<3|2, byte(len(t.Key))), t.Key...)
+		return append(append(b, 2<<3|2, byte(len(t.Value)+2), 1<<3|2, byte(len(t.Value))), t.Value...)
+	}
 	value := 1 + protowire.SizeBytes(len(t.Value))
 	b = protowire.AppendTag(b, field, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(1+protowire.SizeBytes(len(t.Key))+1+protowire.SizeBytes(value)))
