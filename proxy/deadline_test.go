@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http/httputil"
 	"strings"
 	"testing"
 	"time"
@@ -155,6 +156,61 @@ func TestDeadline_Streams(t *testing.T) {
 			r.out.Flush()
 			if got := r.status(1); got != "200" {
 				t.Errorf("status %s, want 200", got)
+			}
+		})
+	}
+}
+
+// TestDeadline_Backpressure: what an upstream takes slowly, behind the time in which it
+// had to answer, waits for it, if that time is over.
+func TestDeadline_Backpressure(t *testing.T) {
+	const late = 500 * time.Millisecond    // behind the timeout, and then the upstream begins to read
+	const pieces, size = 2 << 10, 16 << 10 // more than sockets hold
+	for _, tt := range []struct {
+		name, head string
+		framed     func(piece []byte) []byte
+		end        string
+		taken      func(r io.Reader, sent int64) io.Reader
+		wait       string // the status that the client waits for before it goes on
+		answer     string // what the upstream answers to the head
+	}{
+		{"a tunnel", asWebSocket(), func(piece []byte) []byte { return frameOf(0x82, true, piece) }, "", io.LimitReader, "101", ""},
+		{"a body that was asked for", "POST / HTTP/1.1\r\nHost: s.test\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+			func(piece []byte) []byte { return fmt.Appendf(nil, "%x\r\n%s\r\n", len(piece), piece) }, chunkEnd,
+			func(r io.Reader, _ int64) io.Reader { return httputil.NewChunkedReader(r) }, "100", "HTTP/1.1 100 Continue\r\n\r\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			piece := tt.framed(make([]byte, size))
+			reads := func(_ string, r *bufio.Reader, c *net.TCPConn) {
+				time.Sleep(2 * late)
+				if n, err := io.Copy(io.Discard, tt.taken(r, int64(pieces*len(piece)))); err != nil || n < pieces*size {
+					t.Errorf("the upstream got %d bytes, %v", n, err)
+				}
+				io.WriteString(c, okReply)
+			}
+			up := switching(t, reads)
+			if tt.answer != "" {
+				up = upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+					io.WriteString(c, tt.answer)
+					reads(head, r, c.(*net.TCPConn))
+					return false
+				})
+			}
+			p := serve(t, Options{}, entry("s.test", up.address)+virtualService("s.test", "{timeout: 200ms, route: [{destination: {host: s.test}}]}"))
+			c, r, head := begin(t, p.address("outbound"), tt.head)
+			if status(head) != tt.wait {
+				t.Fatalf("got %q", head)
+			}
+			time.Sleep(late)
+			for range pieces {
+				if _, err := c.Write(piece); err != nil {
+					t.Fatal(err)
+				}
+			}
+			io.WriteString(c, tt.end)
+			if head, err := readHead(r); status(head) != "200" {
+				t.Errorf("got %q, %v", head, err)
 			}
 		})
 	}

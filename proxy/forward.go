@@ -337,6 +337,7 @@ func (x *exchange) send(c *upstreamConn, d *destination) Kind {
 	if c.write(x.out, x.clock) != nil {
 		return Terminated
 	}
+	c.until = x.ends // no other time runs while the body comes
 	return x.startPump(c)
 }
 

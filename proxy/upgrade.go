@@ -196,7 +196,7 @@ func (x *exchange) tunnel(c *upstreamConn, d *destination, u *upstream) Kind {
 	if x.conn.h2 != nil {
 		x.res.Status = 200
 	}
-	x.status, x.timing, x.keep = x.res.Status, timing{}, false
+	x.status, x.timing, x.keep, c.until = x.res.Status, timing{}, false, 0
 	x.buildReply(d, false)
 	x.keepHead()
 	if kind := x.flush(false); kind != NoError {
