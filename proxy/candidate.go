@@ -120,8 +120,10 @@ func (p *Proxy) endTrial(t *table) {
 	p.candidates = nil
 }
 
-// close ends the connections of an upstream that is gone.
+// close ends the connections of an upstream that is gone, and the trials of clusters
+// that cannot be reached. The caller holds mu.
 func (u *upstream) close() {
+	u.live.join(nil)
 	for _, m := range u.members {
 		m.close()
 	}

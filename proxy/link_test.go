@@ -163,6 +163,90 @@ spec:
 	}
 }
 
+// TestLink_Gone: nobody looks any more whether a cluster is back when the service is
+// gone, or the proxy closed.
+func TestLink_Gone(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(p *Proxy)
+	}{
+		{"the service", func(p *Proxy) { publish(t, p, "") }},
+		{"the proxy", func(p *Proxy) { p.Close() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			near := replying(t, okReply)
+			var dead []string
+			var listen []func() net.Listener
+			for range 4 {
+				address, back := reservedPort(t)
+				dead, listen = append(dead, address), append(listen, back)
+			}
+			p := serve(t, Options{}, "", append(announced("c1", near.address), announced("c2", dead...)...)...)
+			shut := func() bool {
+				for _, h := range p.HostStates() {
+					if h.Reason == "cluster cannot be reached" {
+						return true
+					}
+				}
+				return false
+			}
+			for deadline := time.Now().Add(20 * time.Second); !shut(); {
+				if time.Now().After(deadline) {
+					t.Fatal("the breaker did not open")
+				}
+				exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.prod.global\r\n\r\n", whole(1))
+			}
+			tt.end(p)
+			time.Sleep(100 * time.Millisecond) // a trial may have begun before
+			var tried atomic.Int32
+			for _, listen := range listen {
+				handEach(t, listen(), func(net.Conn) { tried.Add(1) })
+			}
+			time.Sleep(2500 * time.Millisecond)
+			if n := tried.Load(); n > 0 {
+				t.Errorf("%d dials to a cluster that nobody asks for", n)
+			}
+		})
+	}
+}
+
+// TestLink_NewMembers: a trial may take any endpoint that a link has, also while a
+// snapshot brings it.
+func TestLink_NewMembers(t *testing.T) {
+	endpoints := func(n int) []mesh.Endpoint {
+		var addrs []string
+		for i := range 1000 {
+			addrs = append(addrs, fmt.Sprintf("127.%d.%d.%d:1", 1+n, i/256, i%256))
+		}
+		return announced("c2", addrs...)
+	}
+	p := serve(t, Options{}, "", endpoints(0)...)
+	table := p.table.Load()
+	for _, target := range table.targets {
+		p.makeUpstream(table, target)
+	}
+	var way *link
+	for _, u := range p.upstreams {
+		way = u.live.links["c2"]
+	}
+	var over atomic.Bool
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		for !over.Load() {
+			if m := way.any(); m.upstream.Load() == nil {
+				t.Error("an endpoint of no upstream")
+				return
+			}
+		}
+	})
+	for i := range 20 {
+		publish(t, p, "", append(endpoints(i), announced("c2", "127.0.0.1:1")...)...) // one stays, and the link with it
+	}
+	over.Store(true)
+	looking.Wait()
+}
+
 // TestForward_Budget: when everything answers 503, retries add no more than a
 // fifth.
 func TestForward_Budget(t *testing.T) {

@@ -196,11 +196,11 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 		gone.close()
 		u.tracker.Forget(gone.record)
 	}
-	u.live.join(u.members)
 	u.set = balancer.NewSet(hosts, policy.LoadBalancer, policy.OutlierDetection, caller)
 	for _, m := range u.members {
 		m.upstream.Store(u)
 	}
+	u.live.join(u.members) // last: a trial may take any of them at once
 	warm(entered)
 	return u
 }
