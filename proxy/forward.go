@@ -376,7 +376,7 @@ func (x *exchange) idempotent() bool {
 // judge decides whether a reply, whose head has been read, is delivered or
 // thrown away for another try.
 func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
-	unsent := false
+	plan.full = false
 	if v, ok := x.res.Get(http1.IsthmusUnsent); ok && len(v) > 0 && c.member.host.Endpoint().Via {
 		if _, full := x.res.Get(http1.EnvoyOverloaded); !full {
 			// The proxy over there could not reach its application at all.
@@ -385,11 +385,11 @@ func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
 		}
 		// It has as much to do as it may. To leave it alone would give its part to the
 		// others at once, and so would tries that no budget bounds.
-		unsent = true
+		plan.full = true
 	}
 	c.member.link.replied()
 	u.tracker.Replied(c.member.record, x.meaning())
-	if !plan.wants(x, unsent) {
+	if !plan.wants(x) {
 		return NoError
 	}
 	// While the body is sent, more of it may be taken from the client at any moment,
@@ -412,4 +412,5 @@ type retryPlan struct {
 	left      int  // tries that the policy still allows
 	failovers int  // tries made outside the policy
 	silent    bool // an endpoint has not answered at all
+	full      bool // the last one to reply has not looked at the request, since it has enough to do
 }

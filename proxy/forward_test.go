@@ -187,13 +187,15 @@ func TestForward_UnsentOverload(t *testing.T) {
 		name       string
 		endpoints  []mesh.Endpoint
 		retries    string
+		policy     string
 		want       string
 		tries      int // of the first, by n requests, at most
 		overloaded bool
 	}{
-		{"another has room", announced("c2", full.address, good.address), "", "200", 20, false},
-		{"nobody has", announced("c2", full.address), "", "503", 20 * 3, true},
-		{"no retries", announced("c2", full.address), "retries: {attempts: 0}", "503", 20, true},
+		{"another has room", announced("c2", full.address, good.address), "", "", "200", 20, false},
+		{"nobody has", announced("c2", full.address), "", "", "503", 20 * 3, true},
+		{"no retries", announced("c2", full.address), "retries: {attempts: 0}", "", "503", 20, true},
+		{"requests belong to it", announced("c2", full.address, good.address), "", "loadBalancer: {consistentHash: {httpHeaderName: x-n}}", "200", 20, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for i := range tt.endpoints {
@@ -206,10 +208,11 @@ metadata: {name: v}
 spec:
   hosts: [s.prod.global]
   http: [{route: [{destination: {host: s.prod.global}}], `+tt.retries+`}]
-`, tt.endpoints...)
+---
+`+destinationRule("s.prod.global", tt.policy), tt.endpoints...)
 			before := len(full.seen())
-			for range 20 {
-				got := exchangeRaw(t, p.address("outbound"), "POST / HTTP/1.1\r\nHost: s.prod.global\r\nContent-Length: 1\r\n\r\nx", whole(1))
+			for i := range 20 {
+				got := exchangeRaw(t, p.address("outbound"), fmt.Sprintf("POST / HTTP/1.1\r\nHost: s.prod.global\r\nx-n: %d\r\nContent-Length: 1\r\n\r\nx", i), whole(1))
 				if status(got) != tt.want || strings.Contains(got, "unsent") || strings.Contains(got, "x-envoy-overloaded: true") != tt.overloaded {
 					t.Fatalf("got %q", got)
 				}

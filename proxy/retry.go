@@ -23,7 +23,9 @@ const maxFailovers = 3
 // waits for the back-off if there is one.
 func (p *retryPlan) again(x *exchange, u *upstream, k Kind) bool {
 	if k == retriableStatus {
-		p.forget(x, u)
+		if !p.full { // as with all that was not sent, another one is to be asked
+			p.forget(x, u)
+		}
 		return p.backOff(x)
 	}
 	if !x.repeatable() || k == NoHealthy || k == NoDestination || k == ClientGone || k == Timeout || k == Overflow || k == Shed {
@@ -87,10 +89,10 @@ func (p *retryPlan) covers(x *exchange, k Kind) bool {
 }
 
 // wants reports whether the policy asks to try again instead of delivering a
-// reply, of which the head has come. unsent says that nobody has looked at the
-// request, as with a stream that is refused.
-func (p *retryPlan) wants(x *exchange, unsent bool) bool {
-	named, safe := unsent && p.covers(x, Refused), unsent
+// reply, of which the head has come. One by which nobody has looked at the request
+// is like a stream that is refused.
+func (p *retryPlan) wants(x *exchange) bool {
+	named, safe := p.full && p.covers(x, Refused), p.full
 	switch {
 	case named:
 	case x.res.Status >= 400:
