@@ -213,11 +213,14 @@ func (s *Set) byPriority(cells []*cell) (good, degraded []float64) {
 func (s *Set) newGroup(c *cell, list []candidate, degraded bool) group {
 	g := group{
 		priority:   c.key.priority,
-		locality:   localityOf(list),
+		locality:   c.key.locality.String(),
 		degraded:   degraded,
 		panicking:  c.panicking,
 		candidates: list,
 		equal:      true,
+	}
+	if !s.byLocality() {
+		g.locality = localityOf(list)
 	}
 	if s.hash != nil {
 		g.table, g.seed = s.tableOf(c), mix(xxhash.Sum64String(c.key.locality.String())+uint64(c.key.priority)<<1)
