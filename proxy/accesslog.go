@@ -244,7 +244,7 @@ func (x *exchange) keepFields(h *http1.Header) {
 // it has connected to: before there are streams that share it.
 func (c *conn) told() *accesslog.ClientEnd {
 	e := &c.end
-	if !e.Local.IsValid() {
+	if !e.Remote.IsValid() {
 		e.Remote, e.ServerName, e.Peer = c.remote, c.serverName, c.identity
 		e.Local, _ = c.localAddrPort()
 	}

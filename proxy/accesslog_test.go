@@ -177,6 +177,34 @@ func TestAccessLog_Telemetry(t *testing.T) {
 	}
 }
 
+// TestAccessLog_Retried: of several tries, a line says whom the last one asked, and by
+// which connection its reply came, if one came.
+func TestAccessLog_Retried(t *testing.T) {
+	log, lines := newLog(t, "%RESPONSE_FLAGS% %UPSTREAM_HOST% %UPSTREAM_LOCAL_ADDRESS%", true)
+	ill := replying(t, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+	gone := upstreamServer(t, func(string, *bufio.Reader, net.Conn) bool { return false })
+	p := serve(t, Options{AccessLog: log}, entry("s.test", ill.address, gone.address)+
+		virtualService("s.test", "{retries: {attempts: 1, retryOn: 5xx}, route: [{destination: {host: s.test}}]}"))
+	for range 20 {
+		exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1))
+	}
+	awaitGone(p)
+	silent, replied := 0, 0
+	for _, line := range lines() {
+		switch {
+		case line == "UC "+gone.address+" -":
+			silent++
+		case strings.HasPrefix(line, "- "+ill.address+" 127.0.0.1:"):
+			replied++
+		default:
+			t.Errorf("got %s", line)
+		}
+	}
+	if silent == 0 || replied == 0 {
+		t.Errorf("%d last tries without a reply and %d with one, want some of both", silent, replied)
+	}
+}
+
 // TestAccessLog_Relayed: a connection that is passed on as it comes has one line,
 // and so has one that goes nowhere.
 func TestAccessLog_Relayed(t *testing.T) {

@@ -1,10 +1,10 @@
 package proxy
 
 import (
-	"isthmus/accesslog"
 	"slices"
 	"time"
 
+	"isthmus/accesslog"
 	"isthmus/mesh"
 	"isthmus/telemetry"
 )
