@@ -187,8 +187,9 @@ func (x *exchange) gatewayHost(host []byte, port uint32) (vh *virtualHost, k Kin
 		}
 	case t.sni != nil:
 		r := t.sni.find(c.serverName, c)
-		if r == nil || r.terminate == nil {
-			break // of another snapshot
+		if r == nil || r.terminate == nil || r.terminate.hosts == nil {
+			c.leave() // it is of another snapshot: who comes anew is served otherwise
+			break
 		}
 		if string(host) != c.serverName {
 			// A server name that is this host would have to choose the same server:

@@ -297,6 +297,31 @@ func TestVouched_Snapshots(t *testing.T) {
 	}
 }
 
+// TestVouched_NoRequests: what the server of an open connection serves by a new
+// snapshot may be no requests at all.
+func TestVouched_NoRequests(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("a", "a.test")
+	const settings = "mode: SIMPLE, credentialName: a"
+	up := entry("up.test", replying(t, okReply).address)
+	p := serveSecure(t, i.dir, up+secureGateway(server("a.test", settings), "a.test"))
+	c, err := stdtls.Dial("tcp", p.address("gateway:80"), &stdtls.Config{ServerName: "a.test", RootCAs: i.roots("a")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	r := bufio.NewReader(c)
+	for _, want := range []string{"200", "404"} {
+		io.WriteString(c, get("a.test"))
+		if head, err := readHead(r); status(head) != want || strings.Contains(head, "connection: close") != (want == "404") {
+			t.Fatalf("%q, %v, want %s", head, err, want)
+		}
+		io.CopyN(io.Discard, r, int64(len("ok")))
+		publish(t, p, up+secureGateway("  - {port: {number: 80, name: tls, protocol: TLS}, hosts: [a.test], tls: {"+settings+"}}\n", "a.test"))
+	}
+}
+
 // TestVouched_Upstream: a kept connection to a server that speaks TLS gets no more
 // requests when its root is gone.
 func TestVouched_Upstream(t *testing.T) {
