@@ -74,6 +74,17 @@ func New(changed func(State)) *Breaker {
 	return b
 }
 
+// State returns the state as it is now.
+func (b *Breaker) State() State {
+	switch b.cb.State() {
+	case gobreaker.StateOpen:
+		return Open
+	case gobreaker.StateHalfOpen:
+		return HalfOpen
+	}
+	return Closed
+}
+
 // Dial asks whether a connection may be opened. If ok, the outcome must be
 // told to the permit.
 func (b *Breaker) Dial() (p Permit, ok bool) {

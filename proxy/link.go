@@ -30,36 +30,48 @@ func newLink() *link {
 	l := &link{gate: balancer.NewGate()}
 	l.breaker = breaker.New(func(s breaker.State) {
 		l.gate.Shut(s != breaker.Closed)
-		if s == breaker.HalfOpen && l.trying.CompareAndSwap(false, true) {
-			go func() { // ends with its dial, or when the gate is open
-				defer l.trying.Store(false)
-				l.trial()
-			}()
+		if s == breaker.HalfOpen {
+			go l.try() // ends when the breaker has heard of an outcome
 		}
 	})
 	return l
 }
 
-// trial dials one of the cluster's endpoints. The breaker hears of the outcome by
-// the dial itself. Where maxConnections are open already, it waits in line like a
-// request: nobody else comes to see whether the cluster is back.
-func (l *link) trial() {
-	for m := l.any(); m != nil && l.gate.IsShut(); m = l.any() {
-		u := m.upstream.Load()
-		if u.takePlace(now() + trialWait) {
-			within := u.connectTimeout
-			if u.limits.connections != 0 {
-				within = min(within, trialDial)
-			}
-			m.openAhead(u, within)
+// try dials the cluster's endpoints, one after the other, until the breaker knows
+// whether it can be reached: nobody else comes to see that. One goroutine at a time
+// does.
+func (l *link) try() {
+	for l.breaker.State() == breaker.HalfOpen && l.trying.CompareAndSwap(false, true) {
+		m := l.any()
+		if m != nil {
+			m.trial()
+		}
+		l.trying.Store(false)
+		if m == nil {
 			return
 		}
-		time.Sleep(trialAgain)
+		if l.breaker.State() == breaker.HalfOpen { // it has proved nothing
+			time.Sleep(trialAgain)
+		}
 	}
 }
 
+// trial dials an endpoint; its link's breaker hears of the outcome by the dial
+// itself. Where maxConnections are open already, it waits in line like a request.
+func (m *member) trial() {
+	u := m.upstream.Load()
+	if !u.takePlace(now() + trialWait) {
+		return
+	}
+	within := u.connectTimeout
+	if u.limits.connections != 0 {
+		within = min(within, trialDial)
+	}
+	m.openAhead(u, within)
+}
+
 // How long a trial waits in line for a connection, until it looks whether it is
-// still needed, and when it tries again where the line was too long. trialDial is
+// still needed, and when it tries again where it has proved nothing. trialDial is
 // how long it may take the place of a request that could be sent elsewhere: time
 // for two round trips over any distance, and for a first packet that was lost.
 const (

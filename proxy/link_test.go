@@ -163,6 +163,44 @@ spec:
 	}
 }
 
+// TestLink_TrialAgain: a trial that proves nothing, since the breaker lets nobody dial
+// at that moment, is not the last one.
+func TestLink_TrialAgain(t *testing.T) {
+	t.Parallel()
+	near := replying(t, okReply)
+	dead, listen := reservedPort(t)
+	p := serve(t, Options{}, destinationRule("s.prod.global", "connectionPool: {tcp: {maxConnections: 1}}"),
+		append(announced("c1", near.address), announced("c2", dead)...)...)
+	ask := func() {
+		exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.prod.global\r\n\r\n", whole(1))
+	}
+	ask()
+	var way *link
+	p.mu.Lock()
+	for _, u := range p.upstreams {
+		way = u.live.links["c2"]
+	}
+	p.mu.Unlock()
+	for !way.gate.IsShut() {
+		permit, _ := way.breaker.Dial()
+		permit.Failed()
+	}
+	permit, ok := way.breaker.Dial() // before any trial
+	for deadline := time.Now().Add(20 * time.Second); !ok; permit, ok = way.breaker.Dial() {
+		if time.Now().After(deadline) {
+			t.Fatal("the breaker lets nobody try")
+		}
+	}
+	time.Sleep(300 * time.Millisecond)
+	handEach(t, listen(), func(c net.Conn) { io.Copy(io.Discard, c) })
+	permit.Abandoned()
+	for deadline := time.Now().Add(5 * time.Second); way.gate.IsShut(); ask() {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody looks whether the cluster is back")
+		}
+	}
+}
+
 // TestLink_Gone: nobody looks any more whether a cluster is back when the service is
 // gone, or the proxy closed.
 func TestLink_Gone(t *testing.T) {
