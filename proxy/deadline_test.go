@@ -215,3 +215,42 @@ func TestDeadline_Backpressure(t *testing.T) {
 		})
 	}
 }
+
+// TestDeadline_NoContinue: a client that does not wait for 100 (Continue) for ever is
+// one that is sending.
+func TestDeadline_NoContinue(t *testing.T) {
+	t.Parallel()
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		skipBody(head, r)
+		_, err := io.WriteString(c, okReply)
+		return err == nil
+	})
+	p := serve(t, Options{}, entry("s.test", up.address)+virtualService("s.test", "{timeout: 400ms, route: [{destination: {host: s.test}}]}"))
+	c := dialTCP(t, p.address("outbound"))
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	io.WriteString(c, "PUT / HTTP/1.1\r\nHost: s.test\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n")
+	for range 10 {
+		time.Sleep(60 * time.Millisecond)
+		io.WriteString(c, "x")
+	}
+	if got := readWhole(c); status(got) != "200" {
+		t.Errorf("got %q, want 200", got)
+	}
+}
+
+// TestDeadline_LateEnd: a request over HTTP/2 has come whole when its stream has ended,
+// not when its length has come.
+func TestDeadline_LateEnd(t *testing.T) {
+	t.Parallel()
+	up := replying(t, okReply)
+	p := serve(t, Options{}, entry("s.test", up.address)+virtualService("s.test", "{timeout: 200ms, route: [{destination: {host: s.test}}]}"))
+	r := dialRaw(t, p.address("outbound"))
+	r.ask(1, false, "bare", ":method", "POST", ":scheme", "http", ":authority", "s.test", ":path", "/", "content-length", "5")
+	r.WriteData(1, false, []byte("hello"))
+	r.out.Flush()
+	time.Sleep(400 * time.Millisecond)
+	r.WriteData(1, true, nil)
+	if got := r.status(1); got != "200" {
+		t.Errorf("status %s, want 200", got)
+	}
+}

@@ -96,6 +96,17 @@ type replyPart bool
 
 const inHead, inBody replyPart = true, false
 
+// deadlineOf is when a part of a reply has to have come, as far as that is known.
+func (x *exchange) deadlineOf(part replyPart) instant {
+	if x.pending {
+		x.settleDeadline()
+	}
+	if part == inBody {
+		return x.replyDeadline()
+	}
+	return x.tryDeadline()
+}
+
 // fillReply reads from the upstream until bytes come, the deadline passes, or the
 // client turns out to be gone. The bytes go into p if there is one, n of them at
 // most.
@@ -106,15 +117,11 @@ func (x *exchange) fillReply(c *upstreamConn, part replyPart, p *pipe, n int64) 
 	}
 	for {
 		look := check
+		deadline := x.deadlineOf(part)
 		if x.pending {
-			x.settleDeadline()
 			if within := x.within(); within != 0 {
 				look = sooner(check, now()+max(within, shortestLook)) // no timeout passes sooner
 			}
-		}
-		deadline := x.tryDeadline()
-		if part == inBody {
-			deadline = x.replyDeadline()
 		}
 		c.limit = sooner(deadline, look)
 		var err error
@@ -143,6 +150,9 @@ func (x *exchange) fillReply(c *upstreamConn, part replyPart, p *pipe, n int64) 
 			}
 			continue
 		case err == errTimeout && deadline != 0 && x.clock >= deadline:
+			if x.pending && x.deadlineOf(part) != deadline {
+				continue // the client did not wait for the 100
+			}
 			k := x.deadlineKind(Timeout)
 			if k == TryTimeout && x.movable {
 				if stalled, _ := c.stalled(asked, x.clock, true); stalled {

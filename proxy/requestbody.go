@@ -120,6 +120,7 @@ func (x *exchange) awaitEnd() Kind {
 		if kind := x.fillBody(nil, 0); kind != NoError && !c.ended {
 			return kind
 		}
+		x.clock = now()
 	}
 	return NoError
 }
