@@ -147,12 +147,12 @@ func (x *exchange) appendDeadline(out []byte, to headFormat, deadline, within in
 	if deadline == 0 && within == 0 {
 		return out
 	}
-	left := within / instant(time.Millisecond)
+	left := instant(0)
 	if deadline != 0 {
-		left = sooner(left, max(1, (deadline-x.clock)/instant(time.Millisecond)))
+		left = max(1, (deadline-x.clock)/instant(time.Millisecond))
 	}
-	out = to.number(out, nameExpectedTime, int64(max(1, left)))
-	if grpc {
+	out = to.number(out, nameExpectedTime, int64(max(1, sooner(within/instant(time.Millisecond), left))))
+	if grpc { // whose callee counts from the beginning: what counts from the end is not for it
 		var room [24]byte
 		value := room[:0]
 		if left > 99_999_999 { // eight digits

@@ -254,3 +254,18 @@ func TestDeadline_LateEnd(t *testing.T) {
 		t.Errorf("status %s, want 200", got)
 	}
 }
+
+// TestDeadline_Conversation: the callee of a conversation, which counts from its
+// beginning, hears of its caller's deadline; other proxies, of the timeout behind it.
+func TestDeadline_Conversation(t *testing.T) {
+	up := replying(t, okReply)
+	p := serve(t, Options{}, entry("s.test", up.address)+virtualService("s.test", "{timeout: 2s, route: [{destination: {host: s.test}}]}"))
+	r := dialRaw(t, p.address("outbound"))
+	r.ask(1, false, "bare", ":method", "POST", ":scheme", "http", ":authority", "s.test", ":path", "/", "content-type", "application/grpc", "te", "trailers", "grpc-timeout", "1H")
+	r.out.Flush()
+	await(t, "the call", until(func() bool { return len(up.seen()) == 1 }))
+	head := up.seen()[0]
+	if d, ok := grpcTimeout([]byte(field(head, "grpc-timeout"))); !ok || d < instant(time.Hour-time.Minute) || field(head, "x-envoy-expected-rq-timeout-ms") != "2000" {
+		t.Errorf("the callee sees %q, want an hour, and 2000", head)
+	}
+}
