@@ -129,8 +129,8 @@ func (h *Host) State() (State, string) {
 // that replies, not connects, were the reason: then it is no last resort
 // either, since outlier detection without a panic threshold means 503 when all
 // are ejected. Of two ejections at a time, the one that is hard and the one that
-// ends later hold.
-func (h *Host) Eject(reason string, d time.Duration, hard bool) {
+// ends later hold. It returns when the ejection ends.
+func (h *Host) Eject(reason string, d time.Duration, hard bool) (until time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
@@ -150,6 +150,7 @@ func (h *Host) Eject(reason string, d time.Duration, hard bool) {
 	h.state.Store(uint32(Ejected))
 	h.schedule(d)
 	h.changed()
+	return h.until
 }
 
 // schedule sets when the host is tried again. The timer's goroutine ends with

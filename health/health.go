@@ -24,9 +24,10 @@ import (
 )
 
 // Target is a host that can be kept from traffic. hard says that replies
-// rather than connects were the reason.
+// rather than connects were the reason. Eject returns when the host gets traffic
+// again, which may be later than it was asked for.
 type Target interface {
-	Eject(reason string, d time.Duration, hard bool)
+	Eject(reason string, d time.Duration, hard bool) (until time.Time)
 	Restore()
 }
 
@@ -89,7 +90,9 @@ func (t *Tracker) ConnectFailed(r *Record) {
 	r.connects++
 	d := min(firstConnectBackoff<<min(r.connects-1, 10), maxConnectBackoff)
 	r.connectsUntil = now.Add(d)
-	r.target.Eject("connect failed", d, false)
+	if until := r.target.Eject("connect failed", d, false); r.counted && until.After(r.ejectedUntil) {
+		t.holdPlace(r, until)
+	}
 	t.localError(r)
 }
 
@@ -203,12 +206,18 @@ func (t *Tracker) eject(r *Record, reason string) {
 	r.counted = true
 	base := t.policy.BaseEjectionTime
 	d := min(base*time.Duration(r.timesEjected), max(maxEjection, base))
-	r.ejectedUntil, r.lastDecrement = now.Add(d), now.Add(d)
-	r.target.Eject(reason, d, true)
-	time.AfterFunc(d, func() {
+	t.holdPlace(r, r.target.Eject(reason, d, true))
+	r.lastDecrement = r.ejectedUntil
+}
+
+// holdPlace keeps the place of a host that is ejected until a time. The caller
+// holds r.mu.
+func (t *Tracker) holdPlace(r *Record, until time.Time) {
+	r.ejectedUntil = until
+	time.AfterFunc(time.Until(until), func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		t.uncount(r)
+		t.uncount(r) // unless it is ejected for longer by now
 	})
 }
 

@@ -13,10 +13,12 @@ type target struct {
 	ejections []time.Duration
 	hard      bool
 	ejected   bool
+	late      time.Duration // how much longer than asked for it stays out
 }
 
-func (h *target) Eject(_ string, d time.Duration, hard bool) {
+func (h *target) Eject(_ string, d time.Duration, hard bool) time.Time {
 	h.ejections, h.hard, h.ejected = append(h.ejections, d), hard, true
+	return time.Now().Add(d + h.late)
 }
 func (h *target) Restore() { h.ejected = false }
 
@@ -184,8 +186,8 @@ func TestTracker_MaxEjectionPercent(t *testing.T) {
 	}
 }
 
-// TestTracker_PlaceReturns: who was ejected takes a place for its time, and no
-// longer, whether any request goes to it after that or not.
+// TestTracker_PlaceReturns: who was ejected takes a place for as long as it is out,
+// and no longer, whether any request goes to it after that or not.
 func TestTracker_PlaceReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := policy()
@@ -195,6 +197,7 @@ func TestTracker_PlaceReturns(t *testing.T) {
 		for i := range hosts {
 			records[i] = NewRecord(&hosts[i])
 		}
+		hosts[0].late = 3 * time.Second
 		eject := func(i int) {
 			for range 5 {
 				tr.Replied(records[i], 500)
@@ -203,11 +206,16 @@ func TestTracker_PlaceReturns(t *testing.T) {
 		}
 		now := func() int { n, _, _ := tr.Ejections(); return n }
 		eject(0)
-		time.Sleep(29 * time.Second)
+		time.Sleep(32 * time.Second)
 		if eject(1); hosts[1].ejected || now() != 1 {
 			t.Fatalf("%d are ejected at a time, want one", now())
 		}
-		time.Sleep(2 * time.Second)
+		tr.ConnectFailed(records[0]) // it stays out until then
+		time.Sleep(3900 * time.Millisecond)
+		if eject(1); hosts[1].ejected || now() != 1 {
+			t.Fatalf("%d are ejected at a time, want one: the other one's ejection goes on", now())
+		}
+		time.Sleep(200 * time.Millisecond)
 		synctest.Wait()
 		if now() != 0 {
 			t.Errorf("%d count as ejected after their time", now())
