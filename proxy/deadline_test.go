@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"strings"
 	"testing"
@@ -267,5 +269,52 @@ func TestDeadline_Conversation(t *testing.T) {
 	head := up.seen()[0]
 	if d, ok := grpcTimeout([]byte(field(head, "grpc-timeout"))); !ok || d < instant(time.Hour-time.Minute) || field(head, "x-envoy-expected-rq-timeout-ms") != "2000" {
 		t.Errorf("the callee sees %q, want an hour, and 2000", head)
+	}
+}
+
+// TestDeadline_Asked: the same holds where an authorization service is asked, which sees
+// the body first.
+func TestDeadline_Asked(t *testing.T) {
+	t.Parallel()
+	service := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(service.Close)
+	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		skipBody(head, r)
+		_, err := io.WriteString(c, okReply)
+		return err == nil
+	})
+	p := serve(t, atEdge(), entry("s.test", up.address)+anyHost+`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  gateways: [gw]
+  http: [{timeout: 200ms, route: [{destination: {host: s.test}}]}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: login
+      envoyExtAuthzHttp: {service: "`+host+`", port: `+port+`, timeout: 5s}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: login, namespace: istio-system}
+spec: {selector: {matchLabels: {istio: ingressgateway}}, action: CUSTOM, provider: {name: login}, rules: [{}]}
+`)
+	c := dialTCP(t, p.address("gateway:80"))
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 10\r\n\r\n")
+	for range 10 {
+		time.Sleep(40 * time.Millisecond)
+		io.WriteString(c, "x")
+	}
+	if got := readWhole(c); status(got) != "200" {
+		t.Errorf("got %q, want 200", got)
 	}
 }

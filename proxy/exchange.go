@@ -239,13 +239,14 @@ func (x *exchange) admit() Kind {
 			return kind
 		}
 	}
+	asked := x.body.opened // who was asked has seen the body, which took its time
 	x.setDeadline()
 	k := x.body.open(x)
 	x.countAsked(x.body.data)
 	if x.body.whole {
 		x.tally.received = x.clock
 	}
-	if x.pending {
+	if x.pending || asked {
 		x.settleDeadline()
 	}
 	return k
