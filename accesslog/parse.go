@@ -80,12 +80,18 @@ func parseText(line string) (r Record, err error) {
 			value, rest, _ = strings.Cut(rest[1:], "]")
 			rest = strings.TrimPrefix(rest, " ")
 		case '"':
-			end := strings.Index(rest[1:], `" `)
+			from := 1
+			if len(values) == 1 { // a query may hold quotes, but no spaces: the last one is before the protocol
+				for range 2 {
+					from += strings.IndexByte(rest[from:], ' ') + 1
+				}
+			}
+			end := strings.Index(rest[from:], `" `)
 			if end < 0 {
 				value, rest = strings.TrimSuffix(rest[1:], `"`), ""
 				break
 			}
-			value, rest = rest[1:end+1], rest[end+3:]
+			value, rest = rest[1:from+end], rest[from+end+2:]
 		default:
 			value, rest, _ = strings.Cut(rest, " ")
 		}

@@ -24,6 +24,17 @@ func TestParseLine(t *testing.T) {
 			t.Errorf("%s\ngot  %+v, %v\nwant %+v", line, got, err, want)
 		}
 	}
+	want.Path = `/a?b="c"`
+	for _, line := range []string{textLine, strings.ReplaceAll(json, "\n", "")} {
+		quote := `"`
+		if line[0] == '{' {
+			quote = `\"`
+		}
+		got, err := ParseLine([]byte(strings.Replace(line, "/a?b=c", "/a?b="+quote+"c"+quote, 1)))
+		if err != nil || got != want {
+			t.Errorf("%s with quotes\ngot  %+v, %v\nwant %+v", line, got, err, want)
+		}
+	}
 	for _, line := range []string{"", "{", "nonsense", `{"method":"GET"}`, `[x] "- - -" 0 DC - - "-" 0 0 0 - "-" "-" "-" "-" "-" - - - - - -`, `{"method":"GET","path":"*","authority":"a"}`} {
 		if r, err := ParseLine([]byte(line)); err == nil {
 			t.Errorf("%q: %+v", line, r)
