@@ -17,8 +17,9 @@ type timing struct {
 	ends     instant // when the client's own deadline, of gRPC, passes
 	timeout  instant // a duration; 0: none
 	expected instant // likewise, for which the calling proxy waits
+	inLine   instant // since when the request waits for a connection, and no more of it is taken; 0: it does not
 
-	tryTimeout instant // likewise, for a try
+	tryTimeout instant // a duration, for a try
 	tryBegan   instant // when the last one began
 	tryEnds    instant // when it has to be over, as far as that is known
 }
@@ -58,7 +59,7 @@ func (x *exchange) setDeadline() {
 // settleDeadline finds the deadlines, as far as the request has come.
 func (x *exchange) settleDeadline() {
 	at, ok := x.cameAt()
-	x.pending = !ok || x.awaitsContinue()
+	x.pending = !ok || x.awaitsContinue() || x.inLine != 0
 	x.deadline, x.tryEnds = x.ends, 0
 	if !ok {
 		return
@@ -91,6 +92,8 @@ func (x *exchange) cameAt() (t instant, ok bool) {
 		return 0, false
 	case b.whole:
 		return max(x.start, x.tally.received), true
+	case x.inLine != 0:
+		return x.inLine, true
 	}
 	t = instant(x.pumping.came.Load())
 	return t, t != 0
@@ -100,6 +103,23 @@ func (x *exchange) cameAt() (t instant, ok bool) {
 // upstream.
 func (x *exchange) awaitsContinue() bool {
 	return x.body.awaited && x.pumping.continued.Load() == 0 && !x.pumping.begun.Load()
+}
+
+// standInLine has the timeouts run although the client is still sending, if it is: it
+// waits for us until there is a connection.
+func (x *exchange) standInLine() {
+	if x.pending && x.inLine == 0 {
+		x.inLine = now()
+		x.settleDeadline()
+	}
+}
+
+// leaveLine has them wait for the client again.
+func (x *exchange) leaveLine() {
+	if x.inLine != 0 {
+		x.inLine = 0
+		x.settleDeadline()
+	}
 }
 
 // tryDeadline is when the reply to the last try has to have begun.

@@ -318,3 +318,36 @@ spec: {selector: {matchLabels: {istio: ingressgateway}}, action: CUSTOM, provide
 		t.Errorf("got %q, want 200", got)
 	}
 }
+
+// TestDeadline_InLine: who waits for a connection, and is not listened to meanwhile,
+// waits for us: the timeouts run.
+func TestDeadline_InLine(t *testing.T) {
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		if strings.Contains(head, " /silent ") {
+			return true
+		}
+		skipBody(head, r)
+		_, err := io.WriteString(c, okReply)
+		return err == nil
+	})
+	for _, tt := range []struct{ name, rule, want string }{
+		{"timeout", "timeout: 300ms", "504"},
+		{"perTryTimeout", "retries: {attempts: 1, perTryTimeout: 300ms}", "504"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := serve(t, Options{}, entry("s.test", up.address)+destinationRule("s.test", "connectionPool: {tcp: {maxConnections: 1}}")+
+				virtualService("s.test", "{match: [{method: {exact: POST}}], "+tt.rule+", route: [{destination: {host: s.test}}]}\n  - {route: [{destination: {host: s.test}}]}"))
+			first := dial(t, p.address("outbound"))
+			first.send("GET /silent HTTP/1.1\r\nHost: s.test\r\n\r\n")
+			await(t, "the only connection", until(func() bool { return len(p.Upstreams()) > 0 && p.Upstreams()[0].Connections == 1 }))
+			start := time.Now()
+			c := dial(t, p.address("outbound"))
+			c.send("POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 1000000\r\n\r\n" + strings.Repeat("x", 200_000))
+			c.head(tt.want)
+			if took := time.Since(start); took < 250*time.Millisecond || took > 5*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}

@@ -165,6 +165,7 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	defer m.host.End(m.host.Begin())
 
 	for fresh := false; ; {
+		x.standInLine()
 		c, err := x.lease(u, m, x.tryDeadline(), fresh)
 		if err != nil {
 			x.trail.cause = err.Cause
@@ -173,6 +174,7 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 			}
 			return x.deadlineKind(err.Kind)
 		}
+		x.leaveLine()
 		reused := c.reused // c is another's as soon as it is put back
 		if !reused || u.limits.connections != 0 {
 			x.clock = now() // it may have taken a while
