@@ -273,7 +273,7 @@ const maxHeaderOnly = 32
 // headerOnly is what HeaderOnly drops beyond the well-known fields and the
 // reserved prefixes.
 var headerOnly = map[string]bool{
-	"accept-encoding": true, "age": true, "cache-control": true, "content-disposition": true, "content-encoding": true,
+	"accept-encoding": true, "age": true, "cache-control": true, "client-cert": true, "client-cert-chain": true, "content-disposition": true, "content-encoding": true,
 	"content-language": true, "content-location": true, "content-range": true, "expires": true, "forwarded": true,
 	"http2-settings": true, "location": true, "max-forwards": true, "origin": true, "pragma": true, "range": true, "referer": true,
 	"retry-after": true, "set-cookie2": true, "strict-transport-security": true, "vary": true, "warning": true,

@@ -45,7 +45,7 @@ var acceptedChunks = []struct{ name, in, body, trailers string }{
 	{"extensions", "5;a=b;c=\"d;e\"\r\nhello\r\n0;z\r\n\r\n", "hello", ""},
 	{"empty extension", "5;\r\nhello\r\n0\r\n\r\n", "hello", ""},
 	{"trailers", "0\r\nX-Sum: 1\r\nGrpc-Status:0 \r\n\r\n", "", "X-Sum: 1\nGrpc-Status: 0\n"},
-	{"trailers for a header alone", "0\r\nContent-Length: 1\r\ncontent-length: 2\r\nTransfer-Encoding: chunked, chunked\r\nHost: b\r\nX-Sum: 1\r\n" +
+	{"trailers for a header alone", "0\r\nContent-Length: 1\r\ncontent-length: 2\r\nTransfer-Encoding: chunked, chunked\r\nHost: b\r\nX-Sum: 1\r\nClient-Cert: :YQ==:\r\nclient_cert_chain: :YQ==:\r\n" +
 		"Connection: close\r\nAuthorization: x\r\nCookie: x\r\nSet-Cookie: x\r\nX-Forwarded-For: x\r\nX-Forwarded-Whatever: x\r\nx_forwarded_for: x\r\n" +
 		"X-Isthmus-Anything: x\r\nX-Envoy-Anything: x\r\nProxy-Authorization: x\r\nContent-Type: x\r\nRange: x\r\nX-Real-IP: x\r\n" +
 		"X-Forwarded-" + strings.Repeat("x", 40) + ": x\r\n\r\n", "", "X-Sum: 1\n"},
