@@ -309,10 +309,17 @@ func (x *exchange) scheme() []byte {
 }
 
 // findScheme finds the scheme: that of the connection, or what a trusted proxy before
-// a gateway says, which may have terminated TLS (Envoy: xff_num_trusted_hops).
+// a gateway says, which may have terminated TLS (Envoy: xff_num_trusted_hops). Of
+// several words the last one is that proxy's, and goes on.
 func (x *exchange) findScheme() []byte {
 	if x.conn.kind == gateway && x.conn.proxy.trusted > 0 {
-		switch proto, _ := x.req.Get(http1.XForwardedProto); {
+		var proto []byte
+		for i := range x.req.Fields {
+			if f := &x.req.Fields[i]; f.ID == http1.XForwardedProto {
+				proto = f.Value
+			}
+		}
+		switch {
 		case equalFold(proto, "https"):
 			return schemeHTTPS
 		case equalFold(proto, "http"):

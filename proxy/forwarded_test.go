@@ -25,6 +25,7 @@ func TestForwarded_Rules(t *testing.T) {
 			[]string{"x-forwarded-proto", "http", "x-forwarded-port", "443"}, "evil|6.6.6.6|ftp"},
 		{"add", "gateway:80", "add: {x-forwarded-host: s.test}", spoofed, []string{"x-forwarded-host", "s.test"}, "evil|ftp"},
 		{"something else", "gateway:80", "set: {x-a: b}", spoofed, []string{"x-a", "b", "x-forwarded-proto", "http"}, "evil|6.6.6.6|ftp|x-forwarded-host"},
+		{"beside two words on the scheme", "outbound", "set: {x-forwarded-port: '443'}", "X-Forwarded-Proto: ftp\r\nX-Forwarded-Proto: https\r\n", []string{"x-forwarded-proto", "https"}, "ftp"},
 		{"remove", "gateway:80", "remove: [x-forwarded-for, x-forwarded-proto, x-request-id]", "X-Forwarded-For: 6.6.6.6\r\n", nil, "x-forwarded|6.6.6.6|x-request-id"},
 		{"set the address", "gateway:80", "set: {x-forwarded-for: 10.0.0.1}", "X-Forwarded-For: 6.6.6.6\r\n", []string{"x-forwarded-for", "10.0.0.1"}, "6.6.6.6|127.0.0.1"},
 		{"beside the addresses", "gateway:80", "set: {x-real-ip: 10.0.0.1}", "X-Forwarded-For: 10.0.0.2\r\nX-Forwarded-For: 10.0.0.3\r\n", []string{"x-forwarded-for", "10.0.0.2, 10.0.0.3, 127.0.0.1"}, ""},

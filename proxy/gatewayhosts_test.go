@@ -99,6 +99,8 @@ spec:
 		{"a redirect", 1, "/moved https", "location: https://shop.test/here\r\n"},
 		{"in plain text", 1, "/ http", "location: https://shop.test/\r\n"},
 		{"without a word", 1, "/", "location: https://shop.test/\r\n"},
+		{"by https, says the client of that one", 1, "/ https\r\nX-Forwarded-Proto: http", "location: https://shop.test/\r\n"},
+		{"by http, says the client of that one", 1, "/ http\r\nX-Forwarded-Proto: https", "200 OK"},
 		{"nonsense", 1, "/ ftp", "location: https://shop.test/\r\n"},
 		{"by https, says somebody", 0, "/ https", "location: https://shop.test/\r\n"},
 	} {

@@ -183,8 +183,8 @@ func (x *exchange) appendForwarded(dst, before []byte) []byte {
 // introduceClient puts our words about where a request comes from among its fields, for rules
 // that have others.
 func (x *exchange) introduceClient(fields []http1.Field) []http1.Field {
-	var before []byte
-	proto, id := false, false
+	var before, proto []byte
+	id := false
 	for i := range fields {
 		switch f := &fields[i]; f.ID {
 		case http1.XForwardedFor:
@@ -194,16 +194,17 @@ func (x *exchange) introduceClient(fields []http1.Field) []http1.Field {
 				before = f.Value
 			}
 		case http1.XForwardedProto:
-			proto = true
+			proto = f.Value
 		case http1.XRequestID:
 			id = true
 		}
 	}
 	x.value = x.appendForwarded(x.value[:0], before)
 	fields = append(removeField(fields, &http1.Field{ID: http1.XForwardedFor}), http1.Field{Name: nameForwardedFor, Value: x.value, ID: http1.XForwardedFor})
-	if !proto {
-		fields = append(fields, http1.Field{Name: nameProto, Value: x.scheme(), ID: http1.XForwardedProto})
+	if proto == nil {
+		proto = x.scheme()
 	}
+	fields = append(removeField(fields, &http1.Field{ID: http1.XForwardedProto}), http1.Field{Name: nameProto, Value: proto, ID: http1.XForwardedProto})
 	if !id {
 		fields = append(fields, http1.Field{Name: nameRequestID, Value: x.requestID(), ID: http1.XRequestID})
 	}
