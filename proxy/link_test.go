@@ -178,7 +178,9 @@ func TestLink_TrialAgain(t *testing.T) {
 	var way *link
 	p.mu.Lock()
 	for _, u := range p.upstreams {
-		way = u.live.links["c2"]
+		if l := u.live.links["c2"]; l != nil {
+			way = l
+		}
 	}
 	p.mu.Unlock()
 	for !way.gate.IsShut() {
@@ -266,13 +268,15 @@ func TestLink_NewMembers(t *testing.T) {
 	}
 	var way *link
 	for _, u := range p.upstreams {
-		way = u.live.links["c2"]
+		if l := u.live.links["c2"]; l != nil {
+			way = l
+		}
 	}
 	var over atomic.Bool
 	var looking sync.WaitGroup
 	looking.Go(func() {
 		for !over.Load() {
-			if m := way.any(); m.upstream.Load() == nil {
+			if m := way.any(); m != nil && m.upstream.Load() == nil {
 				t.Error("an endpoint of no upstream")
 				return
 			}
