@@ -204,10 +204,14 @@ func TestBatch_Outcomes(t *testing.T) {
 	var want string
 	for i, status := range []int{200, 200, 503, 200, 503, 503} {
 		e := known()
+		e.Flags = "-"
+		if i == 4 {
+			e.Flags = "UO" // another of the same status
+		}
 		e.Request.HasQuery, e.Request.Path, e.Status = false, []byte{'/', byte('0' + i)}, status
 		b.add(one, e)
 		b.add(other, e)
-		want += fmt.Sprintf("%d /%d -\n%d\n", status, i, status)
+		want += fmt.Sprintf("%d /%d %s\n%d\n", status, i, e.Flags, status)
 	}
 	from, got := source{texts: b.texts}, []byte(nil)
 	for i := range b.records {

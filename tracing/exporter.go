@@ -85,7 +85,7 @@ type Exporter struct {
 
 // batch are spans that are sent together.
 type batch struct {
-	bytes []byte // as they are sent, behind the encoding's room; nil: there are none
+	bytes []byte // as they are sent, behind the encoding's room; empty: there are none
 	spans int
 }
 

@@ -156,6 +156,30 @@ func TestExporter_CollectorDown(t *testing.T) {
 	})
 }
 
+// TestExporter_Full: what waits is bounded, what comes on top is lost and counted,
+// and what waited is sent when the collector is back.
+func TestExporter_Full(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &collector{silent: true}
+		e := exporterTo(c)
+		e.Offer(exchange(1))
+		time.Sleep(2 * sendEvery) // it is being sent now
+		const room = maxQueued / countedSize
+		for range room + 7 {
+			e.Offer(exchange(1))
+		}
+		if lost := e.counts.Lost.Load(); lost != 7 {
+			t.Errorf("%d lost, want 7", lost)
+		}
+		c.set(false, false)
+		time.Sleep(2 * longestPause)
+		if spans, _ := c.got(); spans != room {
+			t.Errorf("%d sent, want %d", spans, room)
+		}
+		e.Close()
+	})
+}
+
 // TestExporter_CollectorSilent: Close does not wait for one that does not answer.
 func TestExporter_CollectorSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
