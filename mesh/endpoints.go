@@ -33,6 +33,9 @@ func (b *endpointBuilder) build() {
 	b.index()
 	// Entries come last: their endpoints may be names of the services above.
 	for _, s := range b.known.Config.Services {
+		if !b.sees(s) {
+			continue // another entry may have the host, and with it what is kept for that
+		}
 		for _, h := range s.Hosts {
 			b.addSelected(s, h)
 			b.addEntry(s, h)

@@ -15,7 +15,7 @@ type Registry struct {
 	domains     map[string]string // domain -> cluster
 	domainNames []string          // sorted
 	services    map[string]*knownService
-	entries     map[string][]*Service // ServiceEntries by host
+	entries     map[string][]*Service // ServiceEntries that the node may use, by host
 	wildcards   []string              // "*.suffix" hosts of entries, the longest first
 	endpoints   []*Endpoint           // sorted by service, port, cluster, address
 	byService   map[string][]*Endpoint
@@ -88,6 +88,9 @@ func (r *Registry) addServices(k Known) {
 			}
 			continue
 		}
+		if !r.sees(s) {
+			continue
+		}
 		for _, h := range s.Hosts {
 			if r.entries[h] == nil && strings.HasPrefix(h, "*.") {
 				r.wildcards = append(r.wildcards, h)
@@ -122,25 +125,21 @@ func (r *Registry) addServices(k Known) {
 	}
 }
 
+// sees reports whether a service is exported to the node.
+func (r *Registry) sees(s *Service) bool { return VisibleTo(s.ExportTo, s.Namespace, r.node.Namespace) }
+
 // visibleEntries returns the ServiceEntries for a host that the node may use:
 // those for the very name, else those for the longest wildcard it lies under.
 func (r *Registry) visibleEntries(host string) []*Service {
-	list := r.entries[host]
-	if list == nil {
-		for _, w := range r.wildcards {
-			if strings.HasSuffix(host, w[1:]) {
-				list = r.entries[w]
-				break
-			}
+	if list := r.entries[host]; list != nil {
+		return list
+	}
+	for _, w := range r.wildcards {
+		if strings.HasSuffix(host, w[1:]) {
+			return r.entries[w]
 		}
 	}
-	var out []*Service
-	for _, e := range list {
-		if VisibleTo(e.ExportTo, e.Namespace, r.node.Namespace) {
-			out = append(out, e)
-		}
-	}
-	return out
+	return nil
 }
 
 // Services returns the keys "name.namespace" of every service known, sorted.
@@ -153,8 +152,8 @@ func (r *Registry) Services() []string {
 	return keys
 }
 
-// EntryHosts returns the hosts of all ServiceEntries, wildcards included,
-// sorted.
+// EntryHosts returns the hosts of all ServiceEntries that the node may use,
+// wildcards included, sorted.
 func (r *Registry) EntryHosts() []string {
 	hosts := make([]string, 0, len(r.entries))
 	for h := range r.entries {

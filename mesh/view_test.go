@@ -122,6 +122,29 @@ func TestRegistry_Entry(t *testing.T) {
 	}
 }
 
+// TestRegistry_EntriesOfOthers: what another namespace keeps for itself is as if it
+// were not there, beside what it exports, too.
+func TestRegistry_EntriesOfOthers(t *testing.T) {
+	entry := func(namespace, host, address string, exportTo ...string) *Service {
+		return &Service{Meta: Meta{Name: "e", Namespace: namespace}, Hosts: []string{host}, ExportTo: exportTo, Ports: []Port{{Number: 80, Name: "http"}}, Endpoints: []*Workload{{Address: address}}}
+	}
+	r := registry(&Config{Services: []*Service{
+		entry("x", "api.example.com", "192.0.2.1", "."), entry("y", "api.example.com", "192.0.2.2"),
+		entry("x", "own.example.com", "192.0.2.3", "."), entry("y", "*.example.com", "192.0.2.4"),
+		entry("x", "*.deep.example.com", "192.0.2.5", "."),
+	}})
+	for host, want := range map[string]string{
+		"api.example.com": "192.0.2.2:80", "own.example.com": "192.0.2.4:80", "a.deep.example.com": "192.0.2.4:80",
+	} {
+		v, ok := r.View(host)
+		if !ok {
+			t.Errorf("%s is unknown", host)
+		} else if got := addresses(r.Endpoints(v, 80)); got != want {
+			t.Errorf("%s has %q, want %q", host, got, want)
+		}
+	}
+}
+
 // TestRegistry_Selection picks workloads by labels, their ports and clusters.
 func TestRegistry_Selection(t *testing.T) {
 	c := &Config{
