@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 )
@@ -108,8 +109,9 @@ func (c *Connections) show(p *Page, f *family) {
 		p.count(f, c.received.Load())
 	case &closedFamily:
 		c.mu.Lock()
-		defer c.mu.Unlock()
-		for flag, n := range c.closed {
+		closed := maps.Clone(c.closed) // whoever reads the page may be slow
+		c.mu.Unlock()
+		for flag, n := range closed {
 			v[responseFlags] = flag
 			c.set(p, &v)
 			p.count(f, n)

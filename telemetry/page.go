@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
@@ -18,6 +19,7 @@ import (
 // nothing is made for each of them.
 type Page struct {
 	out    io.Writer
+	extend func(time.Time) error // when the piece that is written next has to be taken
 	buf    []byte
 	labels []byte // of the series that is being shown
 	open   bool   // it is OpenMetrics
@@ -31,6 +33,10 @@ type Source interface{ Show(*Page) }
 // pieceSize is how much goes out at once: some 50 lines, which take as long as a
 // few requests. Requests are served in between.
 const pieceSize = 32 << 10
+
+// pieceTime is how long whoever scrapes may take for a piece: who reads no further
+// must not keep others from it for ever.
+const pieceTime = 10 * time.Second
 
 // pages are those that nobody writes.
 var pages = sync.Pool{New: func() any { return &Page{buf: make([]byte, 0, 2*pieceSize)} }}
@@ -58,8 +64,9 @@ func Handler(most int, g prometheus.Gatherer, sources ...Source) http.Handler {
 		w.Header().Set("Content-Type", string(format))
 		p := pages.Get().(*Page)
 		defer pages.Put(p)
-		p.out, p.buf, p.open, p.err = w, p.buf[:0], format.FormatType() == expfmt.TypeOpenMetrics, nil
-		defer func() { p.out = nil }()
+		connection := http.NewResponseController(w)
+		p.out, p.extend, p.buf, p.open, p.err = w, connection.SetWriteDeadline, p.buf[:0], format.FormatType() == expfmt.TypeOpenMetrics, nil
+		defer func() { p.out, p.extend = nil, nil }()
 		for _, s := range sources {
 			s.Show(p)
 		}
@@ -73,6 +80,8 @@ func Handler(most int, g prometheus.Gatherer, sources ...Source) http.Handler {
 			p.err = c.Close()
 		}
 		p.flush()
+		connection.Flush()
+		connection.SetWriteDeadline(time.Time{}) // what comes next on it may take its time
 	})
 }
 
@@ -94,6 +103,9 @@ func (p *Page) breathe() {
 
 func (p *Page) flush() {
 	if p.err == nil && p.out != nil {
+		if p.extend != nil && p.extend(time.Now().Add(pieceTime)) != nil {
+			p.extend = nil // the connection knows of no such thing
+		}
 		_, p.err = p.out.Write(p.buf)
 	}
 	p.buf = p.buf[:0]

@@ -13,8 +13,15 @@ type Requests struct {
 	common[Requests]
 	classes [6]atomic.Pointer[class] // of statuses, without a flag
 
-	mu    sync.Mutex // guards others, and the making of series
+	mu    sync.Mutex // guards what is below, and the making of series
 	other map[outcome]*series
+	list  []seriesOf // the same. It only grows, so that what was seen of it may be read without mu
+}
+
+// seriesOf is the series of an outcome.
+type seriesOf struct {
+	outcome
+	*series
 }
 
 // class holds the series of the statuses of one class, such as 2xx.
@@ -92,7 +99,7 @@ func (r *Requests) found(k outcome) *series {
 			r.shape.series.Add(1)
 		}
 		s = &series{}
-		r.other[k] = s
+		r.other[k], r.list = s, append(r.list, seriesOf{k, s})
 	}
 	return s
 }
@@ -113,7 +120,8 @@ func (r *Requests) makePlain(status int) *series {
 	return s
 }
 
-// each calls fn for every series.
+// each calls fn for every series. Exchanges are counted meanwhile: fn may wait for
+// whoever reads.
 func (r *Requests) each(fn func(o outcome, s *series)) {
 	for hundreds := range r.classes {
 		c := r.classes[hundreds].Load()
@@ -127,9 +135,10 @@ func (r *Requests) each(fn func(o outcome, s *series)) {
 		}
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for k, s := range r.other {
-		fn(k, s)
+	list := r.list
+	r.mu.Unlock()
+	for i := range list {
+		fn(list[i].outcome, list[i].series)
 	}
 }
 

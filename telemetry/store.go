@@ -131,6 +131,9 @@ func (s *Store[T, C]) Show(p *Page) {
 		p.begin(f)
 		for i, o := range all {
 			for _, c := range lists[i] {
+				if p.err != nil {
+					return // nobody reads any more
+				}
 				if o.shows(c, f, &said) {
 					C(c).show(p, f)
 				}

@@ -271,6 +271,66 @@ func TestPage_Light(t *testing.T) {
 	}
 }
 
+// slow takes a page piece by piece, as on a connection that has deadlines, and does
+// something at each.
+type slow struct {
+	nowhere
+	deadline time.Time
+	piece    func()
+}
+
+func (s *slow) SetWriteDeadline(at time.Time) error {
+	s.deadline = at
+	return nil
+}
+
+func (s *slow) Write(b []byte) (int, error) {
+	s.piece()
+	return s.nowhere.Write(b)
+}
+
+// TestPage_Slow: however long whoever scrapes takes for what it gets, exchanges and
+// connections are counted at once; and it has not for ever.
+func TestPage_Slow(t *testing.T) {
+	requests, connections := newStore(), NewStore(NewConnections, func(func(*Connections)) {})
+	r := requests.Of(labels)
+	for code := range 17 {
+		r.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: code})
+	}
+	var conns []*Connections
+	for i := range 200 {
+		l := labels
+		l.Destination.Workload = fmt.Sprint(i)
+		c := connections.Of(l)
+		c.Open()
+		c.Close(NoFlag)
+		conns = append(conns, c)
+	}
+	w := &slow{nowhere: nowhere{header: http.Header{}}}
+	w.piece = func() {
+		if left := time.Until(w.deadline); left <= 0 || left > pieceTime {
+			t.Errorf("a piece is to be taken within %v", left)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: 14})
+			for _, c := range conns {
+				c.Close(NoFlag)
+			}
+		}()
+		select {
+		case <-done:
+		case <-time.After(5 * time.Second):
+			t.Fatal("what is counted waits for whoever scrapes")
+		}
+	}
+	Handler(1, prometheus.NewRegistry(), requests, connections).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	if w.pieces < 10 || !w.deadline.IsZero() {
+		t.Errorf("%d pieces; the connection has the deadline %v afterwards", w.pieces, w.deadline)
+	}
+}
+
 // TestHandler_Many: who asks when enough others do is sent away.
 func TestHandler_Many(t *testing.T) {
 	blocked, begun := make(chan struct{}), make(chan struct{})
