@@ -11,7 +11,7 @@ import (
 // boundServices are the VirtualServices that hold on one gateway, or on the
 // mesh, by their hosts.
 type boundServices struct {
-	byHost map[string][]*mesh.VirtualService // in order of their source
+	byHost map[string][]*mesh.VirtualService // in order of their source; on the mesh by the hosts' full form
 	hosts  []string                          // in the order they were met
 
 	wildcards []string // those of hosts that begin with "*"
@@ -36,6 +36,12 @@ func (c *compiler) boundTo(gateway string, ofKind func(*mesh.VirtualService) boo
 			continue
 		}
 		for _, h := range vs.Hosts {
+			if gateway == mesh.MeshGateway {
+				h = c.fullName(h)
+			}
+			if slices.Contains(b.byHost[h], vs) {
+				continue // by another form of the name
+			}
 			if b.byHost[h] == nil {
 				b.hosts = append(b.hosts, h)
 				if strings.HasPrefix(h, "*") {
@@ -69,15 +75,24 @@ func bindsTo(vs *mesh.VirtualService, gateway string) bool {
 	return false
 }
 
-// find returns the VirtualServices for a host: those that name it, else those
-// of the longest wildcard that it lies under.
-func (b *boundServices) find(host string) []*mesh.VirtualService {
-	if list := b.byHost[host]; list != nil {
+// fullName returns the full form of a service's name, any other host as it is.
+func (c *compiler) fullName(host string) string {
+	if v, ok := c.reg.View(host); ok {
+		return v.Host
+	}
+	return host
+}
+
+// find returns the VirtualServices for a host by its full name, or one by another
+// name: those that name it, else those of the longest wildcard that one of the names
+// lies under.
+func (b *boundServices) find(full, name string) []*mesh.VirtualService {
+	if list := b.byHost[full]; list != nil {
 		return list
 	}
 	best := ""
 	for _, h := range b.wildcards {
-		if len(h) > len(best) && mesh.MatchHost(h, host) {
+		if len(h) > len(best) && (mesh.MatchHost(h, full) || mesh.MatchHost(h, name)) {
 			best = h
 		}
 	}

@@ -126,6 +126,47 @@ func TestRoutes_Hosts(t *testing.T) {
 	}
 }
 
+// TestRoutes_Names: a VirtualService holds for all forms of a service's name, before
+// those for wildcards, and for a host that lies under a ServiceEntry's wildcard.
+func TestRoutes_Names(t *testing.T) {
+	answering := func(name, host string, status int) string {
+		return fmt.Sprintf(`---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: %s}
+spec: {hosts: [%s], http: [{directResponse: {status: %d}}]}
+`, name, host, status)
+	}
+	p := serve(t, Options{}, `
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Service, metadata: {name: full}, spec: {ports: [{port: 80, name: http}]}}
+- {apiVersion: v1, kind: Service, metadata: {name: short}, spec: {ports: [{port: 80, name: http}]}}
+- {apiVersion: v1, kind: Service, metadata: {name: plain}, spec: {ports: [{port: 80, name: http}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: partner}
+spec:
+  hosts: ["*.partner.test"]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 127.0.0.1}]
+`+answering("any", `"*"`, 201)+answering("full", "full.default.svc.cluster.local", 202)+answering("short", "short.default", 203)+
+		answering("local", `"*.svc.cluster.local"`, 204)+answering("api", "api.partner.test", 205)+answering("below", `"*.eu.partner.test"`, 206))
+	for host, want := range map[string]string{
+		"full": "202", "full.default": "202", "full.default.svc": "202", "full.default.svc.cluster.local": "202", "full.default.global": "201",
+		"short": "203", "short.default": "203", "short.default.svc": "203", "short.default.svc.cluster.local:80": "203",
+		"plain": "204", "plain.default": "204", "plain.default.svc.cluster.local": "204",
+		"api.partner.test": "205", "api.partner.test:80": "205", "api.partner.test:81": "404", "a.eu.partner.test": "206", "other.partner.test": "201", "else.test": "201",
+	} {
+		if got := exchangeRaw(t, p.address("outbound"), get(host), whole(1)); status(got) != want {
+			t.Errorf("%s: status %s, want %s", host, status(got), want)
+		}
+	}
+}
+
 // TestRoutes_Actions checks redirects, rewrites and header operations.
 func TestRoutes_Actions(t *testing.T) {
 	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {

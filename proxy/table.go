@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strings"
 
 	"isthmus/accesslog"
@@ -237,10 +238,12 @@ func (c *compiler) compileOutbound() *hostTable {
 		c.addService(t, host, bound)
 	}
 	for _, host := range bound.hosts {
-		if v, ok := c.reg.View(host); !ok || strings.HasPrefix(host, "*") && v == nil {
-			vh := newVirtualHost(host, 80, c.compileRoutes(bound.find(host), mesh.MeshGateway, 80))
-			t.add(host, &hostEntry{fallback: vh, anyPort: true})
+		if _, ok := c.reg.View(host); ok {
+			c.addService(t, host, bound) // unless it is there: it lies under a ServiceEntry's wildcard
+			continue
 		}
+		vh := newVirtualHost(host, 80, c.compileRoutes(bound.byHost[host], mesh.MeshGateway, 80))
+		t.add(host, &hostEntry{fallback: vh, anyPort: true})
 	}
 	return t
 }
@@ -251,19 +254,16 @@ func (c *compiler) addService(t *hostTable, name string, bound *boundServices) {
 	if !ok || t.has(name) {
 		return
 	}
+	services := bound.find(v.Host, name)
 	// Two names that mean the same share their virtual hosts.
 	if v.Host != name {
 		if t.exact[v.Host] == nil {
 			c.addService(t, v.Host, bound)
 		}
-		if e := t.exact[v.Host]; e != nil && bound.find(name) == nil {
+		if e := t.exact[v.Host]; e != nil && slices.Equal(services, bound.find(v.Host, v.Host)) {
 			t.add(name, e)
 			return
 		}
-	}
-	services := bound.find(name)
-	if services == nil {
-		services = bound.find(v.Host)
 	}
 	e := &hostEntry{}
 	for _, p := range v.Ports {
