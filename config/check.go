@@ -100,6 +100,17 @@ func (c *checker) ports(host string) (ports []mesh.Port, known bool) {
 	return ports, known
 }
 
+// full returns the full form of a service's short name, any other host as it is.
+func (c *checker) full(host string) string {
+	switch svc, suffix, ok := mesh.ServiceOf(host); {
+	case ok && suffix == "svc":
+		return svc + ".svc." + mesh.LocalDomain
+	case !ok && strings.Count(host, ".") == 1 && len(c.entriesOf(host)) == 0 && !strings.HasPrefix(host, "*"):
+		return host + ".svc." + mesh.LocalDomain
+	}
+	return host
+}
+
 // entriesOf returns the ServiceEntries that bear a host.
 func (c *checker) entriesOf(host string) []*mesh.Service {
 	out := c.entries[host]

@@ -236,21 +236,22 @@ func (c *checker) suggestHost(host string) string {
 
 // checkSubset looks a subset up as the proxy will.
 func (c *checker) checkSubset(d *document, dest mesh.Destination, path string) {
-	svc, _, _ := mesh.ServiceOf(dest.Host)
+	host := c.full(dest.Host)
+	svc, _, _ := mesh.ServiceOf(host)
 	_, namespace, _ := strings.Cut(svc, ".")
-	for _, rule := range c.rules.Candidates(dest.Host, namespace) {
+	for _, rule := range c.rules.Candidates(host, namespace) {
 		for _, s := range rule.Subsets {
 			if s.Name != dest.Subset {
 				continue
 			}
-			if rule.Host != dest.Host {
+			if c.full(rule.Host) != host {
 				d.find(Info, ISM0015, path+".subset", fmt.Sprintf("%q is defined for %s in %s and found there, since both are names of one service", dest.Subset, rule.Host, s.Source))
 			}
 			return
 		}
 	}
 	var names []string
-	for _, rule := range c.rules.Candidates(dest.Host, namespace) {
+	for _, rule := range c.rules.Candidates(host, namespace) {
 		for _, s := range rule.Subsets {
 			names = append(names, s.Name)
 		}
@@ -284,6 +285,9 @@ func (c *checker) checkSharedHosts() {
 		for _, g := range l.value.Gateways {
 			for i, h := range l.value.Hosts {
 				k := g + " " + h
+				if g == mesh.MeshGateway {
+					k = g + " " + c.full(h)
+				}
 				if o := first[k]; o != nil {
 					l.doc.find(Warning, IST0109, fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q has another VirtualService on %q, %s/%s in %s: their rules are put together in order of file and line, those without a match last", h, g, o.Namespace, o.Name, o.Source))
 					continue

@@ -339,3 +339,28 @@ func BenchmarkRead(b *testing.B) {
 		Read(files, nil)
 	}
 }
+
+// TestLint_ShortNames: "name.namespace" is a name of the service, wherever it stands.
+func TestLint_ShortNames(t *testing.T) {
+	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: prod}\nspec: {ports: [{name: http, port: 80}]}\n"
+	rule := func(host string) string {
+		return "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web, namespace: prod}\nspec: {host: " + host + ", subsets: [{name: v1, labels: {version: v1}}]}\n"
+	}
+	route := func(name, host, to string) string {
+		return "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: " + name + ", namespace: prod}\nspec: {hosts: [" + host + "], http: [{route: [{destination: {host: " + to + ", subset: v1}}]}]}\n"
+	}
+	const full = "web.prod.svc.cluster.local"
+	for _, tt := range []struct {
+		name, text, want string
+		code             Code
+	}{
+		{"a subset of the full name", service + rule(full) + route("v", full, "web.prod"), "", ISM0015},
+		{"one of the short name", service + rule("web.prod") + route("v", full, full), "", ISM0015},
+		{"one of another cluster's", service + rule("web.prod") + route("v", full, "web.prod.global"), `"v1" is defined for web.prod in f.yaml:9`, ISM0015},
+		{"of a service that gossip brings", rule("api.other.svc.cluster.local") + route("v", "api.other", "api.other"), "", ISM0015},
+		{"routes for two forms of a name", service + rule(full) + route("v", full, full) + route("w", "web.prod", full), `hosts[0]: "web.prod" has another VirtualService`, IST0109},
+		{"what Istio makes of it", service + rule(full) + route("v", "web.prod", full), `"web.prod" means service web.prod; Istio takes it for a full name`, ISM0056},
+	} {
+		t.Run(tt.name, func(t *testing.T) { checkFinding(t, tt.text, tt.want, tt.code) })
+	}
+}

@@ -54,7 +54,7 @@ func (c *checker) lintPlain(r *mesh.DestinationRule, d *document) {
 		if t == nil || t.Mode != mesh.TLSDisable && t.Mode != mesh.TLSSimple {
 			return
 		}
-		if s, mode := c.strictService(r.Host); s != nil {
+		if s, mode := c.strictService(c.full(r.Host)); s != nil {
 			d.find(Warning, ISM0066, path, fmt.Sprintf("service %s takes mTLS alone, since PeerAuthentication in %s says STRICT: every request to it fails; write mode: ISTIO_MUTUAL, or leave tls out", s.Key(), mode.Source))
 		}
 	}
@@ -217,14 +217,15 @@ func (c *checker) lintReach() {
 	for _, v := range c.config.VirtualServices {
 		for _, r := range v.HTTP {
 			for _, dest := range r.Route {
-				svc, _, ok := mesh.ServiceOf(dest.Host)
-				if !ok || done[dest.Host] {
+				host := c.full(dest.Host)
+				svc, _, ok := mesh.ServiceOf(host)
+				if !ok || done[host] {
 					continue
 				}
-				done[dest.Host] = true
+				done[host] = true
 				_, namespace, _ := strings.Cut(svc, ".")
-				for _, rule := range c.rules.Candidates(dest.Host, namespace) {
-					if rule.Host != dest.Host && !strings.HasPrefix(rule.Host, "*") {
+				for _, rule := range c.rules.Candidates(host, namespace) {
+					if c.full(rule.Host) != host && !strings.HasPrefix(rule.Host, "*") {
 						used[rule] = append(used[rule], dest.Host)
 					}
 				}

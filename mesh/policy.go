@@ -38,7 +38,7 @@ func NewRules(n *Node, rules []*DestinationRule) *Rules {
 			continue
 		}
 		r.byHost[d.Host] = append(r.byHost[d.Host], d)
-		if svc, _, ok := ServiceOf(d.Host); ok {
+		if svc, ok := namedService(d.Host); ok {
 			r.byService[svc] = append(r.byService[svc], d)
 		}
 	}

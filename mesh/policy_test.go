@@ -71,6 +71,25 @@ func TestRules_Tiers(t *testing.T) {
 	}
 }
 
+// TestRules_ShortName: a rule for "name.namespace" is one for that service.
+func TestRules_ShortName(t *testing.T) {
+	r := NewRules(node(), []*DestinationRule{
+		rule("short", "ns", "s.ns", 1, TrafficPolicy{LoadBalancer: lb(Random)}, Subset{Name: "v1"}), rule("entry", "ns", "httpbin.org", 2, TrafficPolicy{}),
+	})
+	for host, want := range map[string]string{"s.ns.svc.cluster.local": "short", "s.ns.global": "short", "s.ns": "short", "httpbin.org": "entry", "t.ns.svc.cluster.local": ""} {
+		got := ""
+		for _, d := range r.Candidates(host, "ns") {
+			got += d.Name
+		}
+		if got != want {
+			t.Errorf("%s has the rules %q, want %q", host, got, want)
+		}
+	}
+	if p := r.Find("s.ns.svc.cluster.local", "ns", 80, "v1"); p.Subset == nil {
+		t.Error("the subset is not found")
+	}
+}
+
 // randomPolicy draws a policy, some of whose blocks are there.
 func randomPolicy(t *rapid.T, ports bool) TrafficPolicy {
 	var p TrafficPolicy

@@ -44,6 +44,15 @@ func ServiceOf(host string) (service, suffix string, ok bool) {
 	return "", "", false
 }
 
+// namedService is ServiceOf that takes NAME.NAMESPACE for a service's name, too.
+func namedService(host string) (service string, ok bool) {
+	if strings.Count(host, ".") == 1 && !strings.HasPrefix(host, "*") {
+		return host, true
+	}
+	service, _, ok = ServiceOf(host)
+	return service, ok
+}
+
 // View is what a host name means, seen from a node: a service, wherever it runs
 // or in one cluster only.
 type View struct {
