@@ -67,7 +67,7 @@ func (s *Scope) AdmitsHost(namespace, host string) bool {
 	if s == nil || s.inferred[host] {
 		return true
 	}
-	if svc, _, ok := ServiceOf(host); ok && s.AdmitsService(svc) {
+	if svc, ok := namedService(host); ok && s.AdmitsService(svc) {
 		return true
 	}
 	return slices.ContainsFunc(s.Patterns, func(p ScopePattern) bool { return p.match(namespace, host) })
@@ -192,11 +192,17 @@ func (c *Config) Within(s *Scope) *Config {
 	out.Scope = s
 	namespaces := map[string]bool{s.node.Namespace: true, s.node.RootNamespace: true}
 	selected := map[[3]string]bool{} // a pair that a service of a namespace asks for
+	hosts, wildcards := map[string]bool{}, []string{}
 	out.Services = filter(c.Services, func(v *Service) bool {
 		admitted := v.IsEntry() && slices.ContainsFunc(v.Hosts, func(h string) bool { return s.AdmitsHost(v.Namespace, h) }) ||
 			!v.IsEntry() && s.AdmitsService(v.Key())
 		if admitted {
 			namespaces[v.Namespace] = true
+			for _, h := range v.Hosts {
+				if hosts[h] = true; strings.HasPrefix(h, "*") {
+					wildcards = append(wildcards, h)
+				}
+			}
 			for k, value := range v.Selector {
 				selected[[3]string{v.Namespace, k, value}] = true
 			}
@@ -218,8 +224,11 @@ func (c *Config) Within(s *Scope) *Config {
 		return false
 	})
 	out.VirtualServices = filter(c.VirtualServices, s.admitsRoutes)
+	// Rules are for what is admitted, whosever they are: patterns name the namespaces of
+	// services and routes.
 	out.DestinationRules = filter(c.DestinationRules, func(d *DestinationRule) bool {
-		return strings.HasPrefix(d.Host, "*") || s.AdmitsHost(d.Namespace, d.Host)
+		return strings.HasPrefix(d.Host, "*") || hosts[d.Host] || s.AdmitsHost(d.Namespace, d.Host) ||
+			slices.ContainsFunc(wildcards, func(w string) bool { return MatchHost(w, d.Host) })
 	})
 	out.AuthorizationPolicies = filter(c.AuthorizationPolicies, func(p *AuthorizationPolicy) bool { return namespaces[p.Namespace] })
 	out.RequestAuthentications = filter(c.RequestAuthentications, func(r *RequestAuthentication) bool { return namespaces[r.Namespace] })

@@ -87,6 +87,29 @@ func TestScope_KeepsRules(t *testing.T) {
 	}
 }
 
+// TestScope_KeepsRulesOfOthers: what a namespace says of a host that another one
+// declares stays with it: how TLS is spoken to it, say.
+func TestScope_KeepsRulesOfOthers(t *testing.T) {
+	n := &Node{Namespace: "shop", Cluster: "c1"}
+	entry := func(host string) *Service {
+		return &Service{Meta: Meta{Namespace: "edge", Name: "e"}, Hosts: []string{host}, Ports: []Port{{Number: 443}}}
+	}
+	c := &Config{
+		Services: []*Service{entry("api.partner.example"), entry("*.wild.example"), entry("other.example"), {Meta: Meta{Namespace: "bank", Name: "pay"}}},
+		Sidecars: []*Sidecar{{Meta: Meta{Namespace: "shop"}, Egress: []ScopePattern{{"edge", "api.partner.example"}, {"edge", "*.wild.example"}, {"bank", "pay.bank.svc.cluster.local"}}}},
+	}
+	for _, host := range []string{"api.partner.example", "a.wild.example", "other.example", "pay.bank", "fee.bank"} {
+		c.DestinationRules = append(c.DestinationRules, &DestinationRule{Meta: Meta{Namespace: "shop"}, Host: host})
+	}
+	var got []string
+	for _, d := range c.Within(ScopeOf(n, c)).DestinationRules {
+		got = append(got, d.Host)
+	}
+	if want := []string{"api.partner.example", "a.wild.example", "pay.bank"}; !slices.Equal(got, want) {
+		t.Errorf("rules for %q, want %q", got, want)
+	}
+}
+
 // TestScope_KeepsHelpers: services that the proxy itself asks stay.
 func TestScope_KeepsHelpers(t *testing.T) {
 	n := &Node{Namespace: "shop", Cluster: "c1", RootNamespace: "istio-system", Asks: []string{"spans.infra", "limits"}}
