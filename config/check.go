@@ -215,10 +215,10 @@ func labelsOverlap(a, b map[string]string) bool {
 // checkConflicts names the policies that several DestinationRules give one host:
 // each but the first, and which that is.
 func (c *checker) checkConflicts() {
-	type place struct{ namespace, host string }
+	type place struct{ namespace, host, selector string }
 	same := map[place][]located[*mesh.DestinationRule]{}
 	for _, l := range c.destinationRules {
-		k := place{l.value.Namespace, l.value.Host}
+		k := place{l.value.Namespace, l.value.Host, labelText(l.value.WorkloadSelector)}
 		same[k] = append(same[k], l)
 	}
 	for k, list := range same {

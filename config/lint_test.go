@@ -364,3 +364,12 @@ func TestLint_ShortNames(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) { checkFinding(t, tt.text, tt.want, tt.code) })
 	}
 }
+
+// TestLint_RulesOfWorkloads: a rule for some callers does not conflict with one for all.
+func TestLint_RulesOfWorkloads(t *testing.T) {
+	rule := func(name, selector string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: " + name + "}\nspec: {host: web.test, " + selector + "trafficPolicy: {tls: {mode: SIMPLE}}}\n---\n"
+	}
+	checkFinding(t, rule("a", "")+rule("b", "workloadSelector: {matchLabels: {app: x}}, "), "", ISM0017)
+	checkFinding(t, rule("a", "workloadSelector: {matchLabels: {app: x}}, ")+rule("b", "workloadSelector: {matchLabels: {app: x}}, "), "f.yaml:4 sets it for web.test too and wins", ISM0017)
+}

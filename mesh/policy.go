@@ -167,8 +167,8 @@ func overlay(base, top TrafficPolicy, portLevel bool) TrafficPolicy {
 // Candidates returns the rules that say something about a host, the one that
 // wins first: rules for the host itself, for the service's .global name, for
 // its other names, then wildcards that the host lies under, the longest first;
-// among equals by namespace (the node's, the service's, the root's, others),
-// then by source.
+// among equals by namespace (the node's, the service's, the root's, others), those
+// for this workload before those for all, then by source.
 func (r *Rules) Candidates(host, namespace string) []*DestinationRule {
 	var out []*DestinationRule
 	add := func(rules []*DestinationRule) {
@@ -176,6 +176,7 @@ func (r *Rules) Candidates(host, namespace string) []*DestinationRule {
 		slices.SortStableFunc(rules, func(a, b *DestinationRule) int {
 			return cmp.Or(
 				cmp.Compare(r.tier(a, namespace), r.tier(b, namespace)),
+				cmp.Compare(forAll(a), forAll(b)),
 				compareSource(a.Source, b.Source),
 			)
 		})
@@ -229,6 +230,14 @@ func (r *Rules) tier(d *DestinationRule, serviceNamespace string) int {
 		return 2
 	}
 	return 3
+}
+
+// forAll is 0 for a rule that selects its workloads (Istio: SidecarScope).
+func forAll(d *DestinationRule) int {
+	if d.WorkloadSelector == nil {
+		return 1
+	}
+	return 0
 }
 
 func notLocal(host string) int {

@@ -55,18 +55,22 @@ func TestRules_Find(t *testing.T) {
 }
 
 // TestRules_Tiers: among rules for one host, the client's namespace comes
-// before the service's, the root's and others.
+// before the service's, the root's and others; within it what selects the client.
 func TestRules_Tiers(t *testing.T) {
 	const host = "s.ns.svc.cluster.local"
 	rules := []*DestinationRule{
 		rule("other", "a-other", host, 1, TrafficPolicy{}), rule("root", "istio-system", host, 2, TrafficPolicy{}),
 		rule("service", "ns", host, 3, TrafficPolicy{}), rule("second", "production", host, 5, TrafficPolicy{}), rule("first", "production", host, 4, TrafficPolicy{}),
 	}
+	own := rule("own", "production", host, 6, TrafficPolicy{})
+	own.WorkloadSelector = map[string]string{"app": "user"}
+	n := node()
+	n.Labels = map[string]string{"app": "user", "version": "v1"}
 	var got []string
-	for _, d := range NewRules(node(), rules).Candidates(host, "ns") {
+	for _, d := range NewRules(n, append(rules, own)).Candidates(host, "ns") {
 		got = append(got, d.Name)
 	}
-	if want := []string{"first", "second", "service", "root", "other"}; !slices.Equal(got, want) {
+	if want := []string{"own", "first", "second", "service", "root", "other"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
