@@ -60,6 +60,15 @@ func (d *document) refuseTargets(set bool) {
 
 func (d *document) authorizationRule(r *security.Rule, path string) *mesh.AuthorizationRule {
 	out := &mesh.AuthorizationRule{Source: d.source(path)}
+	for _, part := range []struct {
+		field string
+		n     int
+		means string
+	}{{"from", len(r.From), "everybody"}, {"to", len(r.To), "everything"}, {"when", len(r.When), "any request"}} {
+		if at := path + "." + part.field; part.n == 0 && d.has(at) {
+			d.error(at, "is empty: write what is meant, or leave it out for "+part.means)
+		}
+	}
 	for i, f := range r.From {
 		at := fmt.Sprintf("%s.from[%d].source", path, i)
 		m := d.peerMatch(f.GetSource(), at)
@@ -127,6 +136,8 @@ func (d *document) operationMatch(o *security.Operation, path string) mesh.Opera
 		Methods: d.values(o.GetMethods(), o.GetNotMethods(), path, "methods", "notMethods"),
 		Paths:   d.paths(o.GetPaths(), o.GetNotPaths(), path),
 	}
+	d.sayEmpty(m.Ports.In, path+".ports")
+	d.sayEmpty(m.Ports.NotIn, path+".notPorts")
 	for _, list := range [][]string{m.Ports.In, m.Ports.NotIn} {
 		for _, p := range list {
 			if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
@@ -139,39 +150,51 @@ func (d *document) operationMatch(o *security.Operation, path string) mesh.Opera
 
 // values checks that a "*" stands at one end only.
 func (d *document) values(in, notIn []string, path, field, notField string) mesh.Values {
+	return d.eachValue(in, notIn, path, field, notField, d.pattern)
+}
+
+// eachValue has every value of two lists checked, with its path.
+func (d *document) eachValue(in, notIn []string, path, field, notField string, check func(value, at string)) mesh.Values {
 	for _, l := range []struct {
 		field string
 		list  []string
 	}{{field, in}, {notField, notIn}} {
+		at := path + "." + l.field
+		d.sayEmpty(l.list, at)
 		for i, s := range l.list {
-			at := fmt.Sprintf("%s.%s[%d]", path, l.field, i)
-			switch {
-			case s == "":
-				d.error(at, `is empty: write "*" for anything that is there`)
-			case s != "*" && strings.Contains(strings.TrimSuffix(strings.TrimPrefix(s, "*"), "*"), "*"), len(s) > 1 && s[0] == '*' && s[len(s)-1] == '*':
-				d.error(at, fmt.Sprintf("%q: a * may stand at the beginning or the end, once", s))
-			}
+			check(s, index(at, i))
 		}
 	}
 	return mesh.Values{In: slices.Clone(in), NotIn: slices.Clone(notIn)}
 }
 
+// pattern refuses a value with a "*" elsewhere than at one end.
+func (d *document) pattern(s, at string) {
+	switch {
+	case s == "":
+		d.error(at, `is empty: write "*" for anything that is there`)
+	case s != "*" && strings.Contains(strings.TrimSuffix(strings.TrimPrefix(s, "*"), "*"), "*"), len(s) > 1 && s[0] == '*' && s[len(s)-1] == '*':
+		d.error(at, fmt.Sprintf("%q: a * may stand at the beginning or the end, once", s))
+	}
+}
+
+// sayEmpty says of a list that is there, and has nothing in it, what it means: Istio
+// takes it for one that is not there.
+func (d *document) sayEmpty(list []string, path string) {
+	if len(list) == 0 && d.has(path) {
+		d.warning(path, "is empty, so it asks for nothing and whatever comes fits: write what is meant, or leave it out")
+	}
+}
+
 // paths is values for paths, which may be templates too.
 func (d *document) paths(in, notIn []string, path string) mesh.Values {
-	plain := func(list []string, field string) (rest []string) {
-		for i, s := range list {
-			if !strings.ContainsAny(s, "{}") {
-				rest = append(rest, s)
-				continue
-			}
-			if problem := templateProblem(s); problem != "" {
-				d.error(fmt.Sprintf("%s.%s[%d]", path, field, i), fmt.Sprintf("%q: %s", s, problem))
-			}
+	return d.eachValue(in, notIn, path, "paths", "notPaths", func(s, at string) {
+		if !strings.ContainsAny(s, "{}") {
+			d.pattern(s, at)
+		} else if problem := templateProblem(s); problem != "" {
+			d.error(at, fmt.Sprintf("%q: %s", s, problem))
 		}
-		return rest
-	}
-	d.values(plain(in, "paths"), plain(notIn, "notPaths"), path, "paths", "notPaths")
-	return mesh.Values{In: slices.Clone(in), NotIn: slices.Clone(notIn)}
+	})
 }
 
 // templateProblem says what is wrong with a path template (Istio:
@@ -194,6 +217,7 @@ func templateProblem(s string) string {
 
 func (d *document) ipBlocks(in, notIn []string, path, field, notField string) mesh.Blocks {
 	read := func(list []string, field string) (out []netip.Prefix) {
+		d.sayEmpty(list, path+"."+field)
 		for i, s := range list {
 			p, ok := prefixOf(s)
 			if !ok {

@@ -23,3 +23,23 @@ func TestPrefixOf(t *testing.T) {
 		}
 	}
 }
+
+// TestAuthorization_EmptyLists: a list that is there and names nobody lets everybody
+// in, as in Istio, and that is said.
+func TestAuthorization_EmptyLists(t *testing.T) {
+	policy := func(rule string) string {
+		return "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec: {rules: [" + rule + "]}\n"
+	}
+	for _, tt := range []struct{ rule, want string }{
+		{`{from: [{source: {principals: [], namespaces: [a]}}]}`, "rules[0].from[0].source.principals: is empty, so it asks for nothing"},
+		{`{from: [{source: {ipBlocks: [], namespaces: [a]}}]}`, "source.ipBlocks: is empty"},
+		{`{to: [{operation: {methods: [GET], notPaths: }}]}`, "operation.notPaths: is empty"},
+		{`{to: [{operation: {methods: [GET], ports: []}}]}`, "operation.ports: is empty"},
+		{`{when: [{key: source.namespace, values: [], notValues: [a]}]}`, "rules[0].when[0].values: is empty"},
+		{`{to: [{operation: {paths: ["/a/{*}"]}}]}`, ""},
+		{`{to: [{operation: {methods: [GET]}}]}`, ""},
+		{`{}`, ""},
+	} {
+		checkFinding(t, policy(tt.rule), tt.want, ISM0001)
+	}
+}

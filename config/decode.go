@@ -134,6 +134,10 @@ func (d *document) field(n *yaml.Node, m protoreflect.Message, fd protoreflect.F
 			at := fmt.Sprintf("%s[%d]", path, i)
 			d.places[at] = item.Line
 			if fd.Message() != nil {
+				if item.Tag == "!!null" {
+					d.errorAt(item.Line, at, `is nothing, which Kubernetes refuses: write what is meant, or leave the "- " out`)
+					continue // it would be an element that asks for nothing
+				}
 				element := list.NewElement()
 				d.message(item, element.Message(), at)
 				list.Append(element)
