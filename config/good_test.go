@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,9 @@ func TestRead_Converts(t *testing.T) {
 	s := c.Services[0]
 	if p := s.Ports; p[0].Protocol != mesh.ProtocolHTTP || p[0].TargetName != "web" || p[1].Protocol != mesh.ProtocolGRPC {
 		t.Errorf("ports %+v", p)
+	}
+	if dns := c.Services[slices.IndexFunc(c.Services, func(s *mesh.Service) bool { return s.Name == "dns" })]; len(dns.Ports) != 2 || dns.Ports[0].Name != "dns-tcp" {
+		t.Errorf("ports of TCP alone: %+v", dns.Ports)
 	}
 	w := c.Workloads[0]
 	if w.Address != "10.0.0.1" || w.Ports["http"] != 8080 || w.Locality.String() != "r/z/s" || w.Weight != 3 || w.Labels["a"] != "b" {

@@ -30,6 +30,13 @@ func readService(d *document) {
 		if p.Port < 1 || !d.checkPort(uint32(p.Port), path+".port") {
 			continue
 		}
+		switch p.Protocol {
+		case "", core.ProtocolTCP:
+		case core.ProtocolUDP, core.ProtocolSCTP:
+			continue // nothing comes by it here; often there is one of TCP with its number: 53, 443
+		default:
+			d.error(path+".protocol", fmt.Sprintf("%q is none of TCP, UDP, SCTP: what is spoken over TCP, the port's name says (http-web), or appProtocol", p.Protocol))
+		}
 		port := mesh.Port{Number: uint32(p.Port), Name: p.Name, Target: uint32(p.TargetPort.IntVal), TargetName: p.TargetPort.StrVal}
 		port.Protocol = kubernetesProtocol(&p)
 		if slices.ContainsFunc(out.Ports, func(o mesh.Port) bool { return o.Number == port.Number }) {
@@ -41,7 +48,7 @@ func readService(d *document) {
 	case s.Spec.Type == core.ServiceTypeExternalName:
 		d.warning("spec.type", "ExternalName has no effect yet: write a ServiceEntry with resolution DNS")
 	case len(out.Ports) == 0:
-		d.warning("spec.ports", "without a port the service gets no traffic")
+		d.warning("spec.ports", "without a port of TCP the service gets no traffic")
 	case len(out.Selector) == 0:
 		d.find(Info, ISM0019, "spec.selector", "selects nothing: its endpoints come from EndpointSlices and from gossip")
 	}
