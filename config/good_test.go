@@ -49,6 +49,10 @@ func TestRead_Converts(t *testing.T) {
 	if e := c.Workloads[1]; e.Service != "a.default" || !e.Unready || e.Locality.String() != "us-west1/us-west1-a" {
 		t.Errorf("endpoint of a slice %+v", e)
 	}
+	labelled := c.Workloads[slices.IndexFunc(c.Workloads, func(w *mesh.Workload) bool { return w.Name == "labelled" })]
+	if got := labelText(labelled.Labels); got != "app=a,tier=db,version=v2" {
+		t.Errorf("labels of a WorkloadEntry: %s", got)
+	}
 	d := c.DestinationRules[0]
 	if d.Host != "s.ns.svc.cluster.local" || d.Policy.ConnectionPool.MaxConnections != 5 || d.Policy.ConnectionPool.ConnectTimeout != 1500*time.Millisecond ||
 		d.Policy.PortLevel[80].LoadBalancer.Kind != mesh.RoundRobin {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -265,13 +266,22 @@ func readWorkloadEntry(d *document) {
 	if w == nil {
 		return
 	}
-	if w.Labels == nil {
-		w.Labels = d.labels
-	}
+	w.Labels = workloadLabels(e.Labels, d.labels)
 	if _, err := netip.ParseAddr(w.Address); err != nil {
 		d.find(Warning, ISM0019, "address", "only services with resolution DNS can use a host name; a Service that selects it gets no endpoint")
 	}
 	d.reader.config.Workloads = append(d.reader.config.Workloads, w)
+}
+
+// workloadLabels are those of a WorkloadEntry: what metadata says comes before what
+// spec says (Istio: ConvertWorkloadEntry).
+func workloadLabels(spec, metadata map[string]string) map[string]string {
+	if len(spec) == 0 {
+		return metadata
+	}
+	out := maps.Clone(spec)
+	maps.Copy(out, metadata)
+	return out
 }
 
 func readWorkloadGroup(d *document) {
