@@ -181,7 +181,9 @@ func readServiceEntry(d *document) {
 		}
 	}
 	for i, e := range s.Endpoints {
-		if w := d.workload(e, fmt.Sprintf("endpoints[%d]", i), out.Resolution != mesh.ResolveStatic); w != nil {
+		path := fmt.Sprintf("endpoints[%d]", i)
+		if w := d.workload(e, path, out.Resolution != mesh.ResolveStatic); w != nil {
+			d.checkPortNames(w, out.Ports, join(path, "ports"))
 			out.Endpoints = append(out.Endpoints, w)
 		}
 	}
@@ -225,6 +227,20 @@ func (d *document) entryPorts(list []*networking.ServicePort) []mesh.Port {
 		out = append(out, mesh.Port{Number: p.Number, Name: p.Name, Protocol: protocol, Target: p.TargetPort})
 	}
 	return out
+}
+
+// checkPortNames refuses ports of an endpoint that its ServiceEntry does not have
+// (Istio: validateWorkloadEntry).
+func (d *document) checkPortNames(w *mesh.Workload, ports []mesh.Port, path string) {
+	names := make([]string, len(ports))
+	for i, p := range ports {
+		names[i] = p.Name
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.Ports)) {
+		if !slices.Contains(names, name) {
+			d.error(join(path, name), fmt.Sprintf("no port of the ServiceEntry has the name %q%s", name, suggest(name, names)))
+		}
+	}
 }
 
 // workload reads a WorkloadEntry, alone or within a ServiceEntry. names says
