@@ -53,12 +53,26 @@ var operators = map[string]string{
 	"jaegertracing.io":      "the Jaeger operator acts on it",
 }
 
-// read sends a document to the reader of its kind.
-func (d *document) read() {
+// groupVersion takes apiVersion apart.
+func (d *document) groupVersion() (group, version string) {
 	group, version, ok := strings.Cut(d.apiVersion, "/")
 	if !ok {
-		group, version = "", d.apiVersion
+		return "", d.apiVersion
 	}
+	return group, version
+}
+
+// kindOf returns how resources like the document are read; ok is false if Isthmus
+// does not read them. A group of Istio's stands for the others.
+func (d *document) kindOf() (k kind, ok bool) {
+	group, _ := d.groupVersion()
+	k, ok = kinds[d.kind]
+	return k, ok && (group == k.group || strings.HasSuffix(group, ".istio.io") && strings.HasSuffix(k.group, ".istio.io"))
+}
+
+// read sends a document to the reader of its kind.
+func (d *document) read() {
+	group, version := d.groupVersion()
 	if who, ok := operators[group]; ok {
 		if !d.reader.issues {
 			d.find(Info, ISM0005, "", who)
@@ -71,17 +85,16 @@ func (d *document) read() {
 		}
 		return
 	}
-	k, known := kinds[d.kind]
-	istio := strings.HasSuffix(group, ".istio.io") && strings.HasSuffix(k.group, ".istio.io")
+	k, ok := d.kindOf()
 	switch {
-	case !known || group != k.group && !istio:
+	case !ok:
 		names := make([]string, 0, len(kinds))
 		for n := range kinds {
 			names = append(names, n)
 		}
 		slices.Sort(names)
 		hint := suggest(d.kind, names)
-		if known {
+		if k, known := kinds[d.kind]; known {
 			hint = ", which reads a " + d.kind + " of apiVersion " + strings.TrimPrefix(k.group+"/", "/") + versions[k.group][0]
 		}
 		d.find(Warning, ISM0006, "", fmt.Sprintf("%s %s is not read by Isthmus%s", d.apiVersion, d.kind, hint))

@@ -165,12 +165,16 @@ func (r *reader) readNode(file string, n *yaml.Node) {
 		d.labels = d.stringMap(child(m, "labels"), "metadata.labels")
 		d.annotations = d.stringMap(child(m, "annotations"), "metadata.annotations")
 	}
-	if d.name == "" {
-		d.error("metadata.name", "is missing")
-		return
-	}
 	if d.kind == "Secret" {
 		d.reader.secrets++
+	}
+	if d.name == "" {
+		if _, ok := d.kindOf(); ok {
+			d.error("metadata.name", "is missing")
+		} else {
+			d.read() // it is said who reads it, if anybody: a Kustomization needs no name
+		}
+		return
 	}
 	if d.overridden() {
 		return
