@@ -38,8 +38,16 @@ func holders(files []File) map[string]holder {
 	return scan.scanned
 }
 
-// key is what tells resources apart.
-func (d *document) key() string { return d.kind + " " + d.namespace + "/" + d.name }
+// key is what tells resources apart. Kinds of others may have the names of those that
+// are read: Knative's Service, the Gateway API's Gateway.
+func (d *document) key() string {
+	kind := d.kind
+	if _, ok := d.kindOf(); !ok {
+		group, _ := d.groupVersion()
+		kind = group + "/" + kind
+	}
+	return kind + " " + d.namespace + "/" + d.name
+}
 
 // overridden reports whether another layer's resource, or none, stands in the place
 // of this one, and says so unless it is a candidate's.

@@ -59,6 +59,10 @@ func TestLoad_Overlay(t *testing.T) {
 	if r := Load([]string{base, prod, filepath.Join(dir, "less")}, nil); pools(r) != "b=2 c=3" || r.HasErrors() {
 		t.Errorf("with one removed: %s, findings %v", pools(r), r.Findings)
 	}
+	write("knative/a.yaml", "apiVersion: other.dev/v1\nkind: DestinationRule\nmetadata: {name: a}\n---\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n")
+	if r := Load([]string{base, filepath.Join(dir, "knative")}, nil); pools(r) != "a=1 b=2" || r.HasErrors() {
+		t.Errorf("beside a kind of others by the same name: %s, findings %v", pools(r), r.Findings)
+	}
 	secret := "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n"
 	if r := Read([]File{{Name: "a", Data: []byte(secret)}, {Name: "b", Data: []byte(secret), Layer: 1}}, nil); r.Secrets != 2 {
 		t.Errorf("%d Secrets are counted, also of those that do not hold: 2 must be", r.Secrets)
