@@ -130,6 +130,7 @@ type reader struct {
 	layer   int               // of the file that is being read
 	holders map[string]holder // where resources of the layers above the first hold, by key
 	scanned map[string]holder // what holders is made of; nil: the resources are read, not looked for
+	below   map[string]bool   // the keys of resources of lower layers that do not hold
 
 	issues       bool // certificates are what is read for
 	certificates []*mesh.Certificate
@@ -146,7 +147,7 @@ type reader struct {
 }
 
 func newReader() *reader {
-	return &reader{config: &mesh.Config{}, seen: map[string]mesh.Source{}, namespaces: map[string]bool{}}
+	return &reader{config: &mesh.Config{}, seen: map[string]mesh.Source{}, namespaces: map[string]bool{}, below: map[string]bool{}}
 }
 
 // located keeps a mesh value with its document, so that checks of the whole

@@ -50,7 +50,8 @@ func (d *document) key() string {
 }
 
 // overridden reports whether another layer's resource, or none, stands in the place
-// of this one, and says so unless it is a candidate's.
+// of this one, and says so unless it is a candidate's. It says as well of one that is
+// to take another away whether there is any.
 func (d *document) overridden() bool {
 	r := d.reader
 	if r.scanned != nil {
@@ -61,8 +62,15 @@ func (d *document) overridden() bool {
 	}
 	h, ok := r.holders[d.key()]
 	if !ok || h.layer <= r.layer {
-		return r.layer > 0 && d.annotations[removedAnnotation] == "true"
+		if d.annotations[removedAnnotation] != "true" {
+			return false
+		}
+		if !r.below[d.key()] {
+			d.warning(join("metadata.annotations", removedAnnotation), fmt.Sprintf("takes nothing away: no path given before has a %s %s/%s", d.kind, d.namespace, d.name))
+		}
+		return true
 	}
+	r.below[d.key()] = true
 	if h.layer >= candidateLayer {
 		return true
 	}

@@ -59,6 +59,21 @@ func TestLoad_Overlay(t *testing.T) {
 	if r := Load([]string{base, prod, filepath.Join(dir, "less")}, nil); pools(r) != "b=2 c=3" || r.HasErrors() {
 		t.Errorf("with one removed: %s, findings %v", pools(r), r.Findings)
 	}
+	less := filepath.Join(dir, "less")
+	nothing := func(r *Result) bool {
+		return slices.ContainsFunc(r.Findings, func(f Finding) bool {
+			return f.Severity == Warning && strings.Contains(f.Message, "takes nothing away")
+		})
+	}
+	if r := Load([]string{base, less}, nil); nothing(r) || pools(r) != "b=2" {
+		t.Errorf("one removed: %s, findings %v", pools(r), r.Findings)
+	}
+	if r := Load([]string{less, base}, nil); pools(r) != "a=1 b=2" {
+		t.Errorf("removed before it is there: %s, findings %v", pools(r), r.Findings)
+	}
+	if r := Load([]string{less}, nil); !nothing(r) || pools(r) != "" {
+		t.Errorf("removed where there is none: %s, findings %v", pools(r), r.Findings)
+	}
 	write("knative/a.yaml", "apiVersion: other.dev/v1\nkind: DestinationRule\nmetadata: {name: a}\n---\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n")
 	if r := Load([]string{base, filepath.Join(dir, "knative")}, nil); pools(r) != "a=1 b=2" || r.HasErrors() {
 		t.Errorf("beside a kind of others by the same name: %s, findings %v", pools(r), r.Findings)
