@@ -19,16 +19,23 @@ const (
 	pollChanges = 5 * time.Second        // for file systems that send no events
 )
 
+// Seen is what files were at one moment.
+type Seen [sha256.Size]byte
+
+// See looks at the files that [Load] would read from paths: before they are read, so
+// that [Watch] knows what has been.
+func See(paths []string) Seen { return fingerprint(paths) }
+
 // Watch calls changed whenever the content that [Load] would read from paths
-// has changed, until ctx is done. Files that are replaced, links that are
-// swapped as in a ConfigMap's mount, and folders that come later are noticed.
-// It returns when it watches; a goroutine goes on, which ctx ends.
-func Watch(ctx context.Context, paths []string, changed func()) error {
+// has changed, since it was seen first, until ctx is done. Files that are replaced,
+// links that are swapped as in a ConfigMap's mount, and folders that come later are
+// noticed. It returns when it watches; a goroutine goes on, which ctx ends.
+func Watch(ctx context.Context, paths []string, since Seen, changed func()) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return err
 	}
-	last := fingerprint(paths)
+	last := since
 	watchAll(w, paths)
 	go func() {
 		defer w.Close()
@@ -44,6 +51,7 @@ func Watch(ctx context.Context, paths []string, changed func()) error {
 				changed()
 			}
 		}
+		look() // there may be news that came before anybody watched
 		for {
 			select {
 			case <-ctx.Done():
@@ -83,7 +91,7 @@ func watchAll(w *fsnotify.Watcher, paths []string) {
 }
 
 // fingerprint hashes all content, and what cannot be read, without holding it.
-func fingerprint(paths []string) [sha256.Size]byte {
+func fingerprint(paths []string) Seen {
 	h := sha256.New()
 	buffer := make([]byte, 32<<10)
 	findings := eachFile(paths, func(path string, _ int, r io.Reader) error {
@@ -95,5 +103,5 @@ func fingerprint(paths []string) [sha256.Size]byte {
 	for _, f := range findings {
 		h.Write([]byte(f.String() + "\x00"))
 	}
-	return [sha256.Size]byte(h.Sum(nil))
+	return Seen(h.Sum(nil))
 }

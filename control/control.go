@@ -68,7 +68,8 @@ type Controller struct {
 
 	// What the goroutine works on.
 	config   *mesh.Config
-	settling *config.Settling // of the files, the candidate's too
+	seen     config.Seen      // the files, the candidate's too, before they were first read
+	settling *config.Settling // of the same
 	written  bool             // somebody is writing them: they are read when nobody is
 	read     int              // resources, since memory was given back
 
@@ -100,6 +101,7 @@ func New(o Options) (*Controller, error) {
 		options: o, log: o.Logger,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), history: o.History,
 		settling: config.NewSettling(slices.Concat(o.Paths, o.Candidates.Paths)...),
+		seen:     config.See(slices.Concat(o.Paths, o.Candidates.Paths)),
 	}
 	if c.history == nil {
 		c.history, _ = history.Open("", c.log) // in memory, nothing can fail
@@ -124,7 +126,7 @@ func New(o Options) (*Controller, error) {
 // ends with Close.
 func (c *Controller) Start(g Gossip) error {
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := config.Watch(ctx, slices.Concat(c.options.Paths, c.options.Candidates.Paths), c.Reload); err != nil {
+	if err := config.Watch(ctx, slices.Concat(c.options.Paths, c.options.Candidates.Paths), c.seen, c.Reload); err != nil {
 		cancel()
 		return fmt.Errorf("watch the configuration: %w", err)
 	}

@@ -103,6 +103,28 @@ func begin(t *testing.T, announce, yaml string) (*Controller, *consumer, *crowd,
 	return c, &use, g, file
 }
 
+// TestController_ChangedBeforeStart: what changes while the proxy is being put together
+// is not lost.
+func TestController_ChangedBeforeStart(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "mesh.yaml")
+	write(t, file, webService)
+	var use consumer
+	c, err := New(Options{
+		Node: node(), Paths: []string{dir}, Announce: "none", Publish: use.publish,
+		Logger: slog.New(slog.DiscardHandler), ResolvConf: os.DevNull, Hosts: os.DevNull,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, strings.Replace(webService, "name: web}", "name: other}", 1))
+	if err := c.Start(&crowd{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	eventually(t, "the change is in force", func() bool { return use.snapshot().Config.Services[0].Name == "other" })
+}
+
 func write(t *testing.T, file, text string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {

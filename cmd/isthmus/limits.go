@@ -49,6 +49,7 @@ func (s *server) makeLimits() error {
 	if s.bootstrap.RateLimits == (config.RateLimits{}) {
 		return nil
 	}
+	s.limitFile = config.See([]string{s.bootstrap.RateLimits.Config})
 	rules, err := loadLimits(s.bootstrap.RateLimits.Config, s.log)
 	if err != nil {
 		return err
@@ -109,7 +110,7 @@ func (s *server) followLimits(ctx context.Context) error {
 	if file == "" {
 		return nil
 	}
-	return config.Watch(ctx, []string{file}, func() {
+	return config.Watch(ctx, []string{file}, s.limitFile, func() {
 		rules, err := loadLimits(file, s.log)
 		if err != nil {
 			s.log.Error("the new rate limits are not used", "error", err)

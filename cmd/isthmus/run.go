@@ -105,6 +105,7 @@ type server struct {
 	control   *control.Controller
 	gossip    *gossip.Gossip    // nil: none
 	limits    *ratelimit.Shared // that all proxies keep together; nil: none
+	limitFile config.Seen       // before it was first read
 	peers     *limitPeers       // likewise
 	identity  *tls.Own          // nil: none
 	store     *tls.Store
@@ -143,6 +144,7 @@ func (s *server) build(paths []string) (err error) {
 			return s.proxy.Dial(ctx, network, address)
 		},
 	})
+	seenKeys := config.See(b.Gossip.Keys)
 	keys, err := readKeys(b.Gossip.Keys)
 	if err != nil {
 		return err
@@ -198,7 +200,7 @@ func (s *server) build(paths []string) (err error) {
 	if s.identity != nil {
 		go s.identity.Follow(ctx, log)
 	}
-	if err := s.followKeys(ctx, b.Gossip.Keys); err != nil {
+	if err := s.followKeys(ctx, b.Gossip.Keys, seenKeys); err != nil {
 		return err
 	}
 	if err := s.followLimits(ctx); err != nil {
@@ -247,12 +249,13 @@ func (s *server) probeTLS() (*stdtls.Config, error) {
 	return id.Client("", tls.ProtocolHTTP, tls.Expected{}, nil), nil
 }
 
-// followKeys takes new gossip keys over when their files change.
-func (s *server) followKeys(ctx context.Context, files []string) error {
+// followKeys takes new gossip keys over when their files change, since they were seen
+// before they were read.
+func (s *server) followKeys(ctx context.Context, files []string, seen config.Seen) error {
 	if s.gossip == nil || len(files) == 0 {
 		return nil
 	}
-	return config.Watch(ctx, files, func() {
+	return config.Watch(ctx, files, seen, func() {
 		keys, err := readKeys(files)
 		if err == nil {
 			err = s.gossip.SetKeys(keys)
