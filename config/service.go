@@ -129,8 +129,8 @@ func readConfigMap(d *document) {
 	if text, ok := c.Data[meshConfigKey]; ok {
 		read = d.meshConfig(text, child(child(d.root, "data"), meshConfigKey).Line)
 	}
-	for key, text := range c.Data {
-		if key != meshConfigKey && strings.Contains(text, "tracing") {
+	for _, key := range slices.Sorted(maps.Keys(c.Data)) {
+		if text := c.Data[key]; key != meshConfigKey && strings.Contains(text, "tracing") {
 			read = d.tracingText(key, text) || read
 		}
 	}

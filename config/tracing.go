@@ -124,11 +124,25 @@ func (d *document) tracingText(key, text string) bool {
 		return false // a text of somebody else's
 	}
 	n := child(root, "tracing")
-	if n == nil {
-		return false
+	if !isTracing(n) {
+		return false // nor is this ours: Loki and others have a section of the name
 	}
 	d.tracingConfig(n, "data."+key+".tracing")
 	return true
+}
+
+// isTracing reports whether a mapping has any field of Istio's tracing configuration.
+func isTracing(n *yaml.Node) bool {
+	if n == nil || n.Kind != yaml.MappingNode {
+		return false
+	}
+	fields := (&meshconfig.Tracing{}).ProtoReflect().Descriptor()
+	for i := 0; i < len(n.Content); i += 2 {
+		if fieldNamed(fields, n.Content[i].Value) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // traceProvider reads an extensionProvider that is a collector.

@@ -89,3 +89,23 @@ spec:
 		t.Errorf("%+v", rule)
 	}
 }
+
+// TestRead_TracingOfOthers: a section of the name in a text of another program is not
+// Istio's, unless it has any of its fields.
+func TestRead_TracingOfOthers(t *testing.T) {
+	for _, tt := range []struct {
+		text    string
+		refused bool
+	}{
+		{"tracing: {enabled: true}", false},
+		{"tracing: true", false},
+		{"tracing: [a]", false},
+		{"tracing: {smapling: 1, zipkin: {address: z}}", true},
+		{"tracing: {sampling: 1}", false},
+	} {
+		r := Read([]File{{Name: "a.yaml", Data: []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: loki}\ndata:\n  loki.yaml: |\n    server: {}\n    " + tt.text + "\n")}}, nil)
+		if r.HasErrors() != tt.refused {
+			t.Errorf("%s: findings %v", tt.text, r.Findings)
+		}
+	}
+}
