@@ -141,6 +141,7 @@ type reader struct {
 	authorization    []located[*mesh.AuthorizationPolicy]
 	sidecars         []located[*mesh.Sidecar]
 	monitors         []monitor
+	meshConfigOf     *document // the first mesh configuration
 
 	namespaces map[string]bool // that a resource is in, whoever reads it
 	exports    []export

@@ -127,7 +127,9 @@ func readConfigMap(d *document) {
 	}
 	read := false
 	if text, ok := c.Data[meshConfigKey]; ok {
-		read = d.meshConfig(text, child(child(d.root, "data"), meshConfigKey).Line)
+		if read = d.meshConfig(text, child(child(d.root, "data"), meshConfigKey).Line); read {
+			d.onlyMeshConfig()
+		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.Data)) {
 		if text := c.Data[key]; key != meshConfigKey && strings.Contains(text, "tracing") {
@@ -138,6 +140,16 @@ func readConfigMap(d *document) {
 		return
 	}
 	d.info("", "holds nothing that Isthmus reads")
+}
+
+// onlyMeshConfig says of a second mesh configuration what becomes of both: in Istio
+// each is for proxies of its revision.
+func (d *document) onlyMeshConfig() {
+	if first := d.reader.meshConfigOf; first != nil {
+		d.find(Warning, ISM0017, "data."+meshConfigKey, fmt.Sprintf("%s %s/%s in %s is a mesh configuration, too: both hold, and of what both say this one; leave one of them out", first.kind, first.namespace, first.name, first.source("")))
+		return
+	}
+	d.reader.meshConfigOf = d
 }
 
 func readServiceEntry(d *document) {

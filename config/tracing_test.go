@@ -109,3 +109,12 @@ func TestRead_TracingOfOthers(t *testing.T) {
 		}
 	}
 }
+
+// TestRead_TwoMeshConfigs: which of them holds nobody would guess.
+func TestRead_TwoMeshConfigs(t *testing.T) {
+	configMap := func(name string) string {
+		return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + ", namespace: istio-system}\ndata:\n  mesh: |\n    accessLogFile: /dev/stdout\n---\n"
+	}
+	checkFinding(t, configMap("istio"), "", ISM0017)
+	checkFinding(t, configMap("istio")+configMap("istio-1-24"), "f.yaml:12: warning: ConfigMap istio-system/istio-1-24: data.mesh: ConfigMap istio-system/istio in f.yaml:1 is a mesh configuration, too", ISM0017)
+}
