@@ -244,6 +244,8 @@ func (x *exchange) deadlineKind(k Kind) Kind {
 func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan *retryPlan) Kind {
 	c.uses++
 	x.pumping.unread, x.pumping.short = false, false
+	x.leased = c
+	defer x.giveUp()
 	x.introduce = c.member.wire.mode == wireMesh && (c.shared == nil && c.uses == 1 || c.shared != nil && !c.reused)
 	x.movable = c.member.link != nil && plan.failovers == 0 && x.idempotent() && x.repeatable() && x.elsewhere(u)
 	sent := x.clock
@@ -267,7 +269,7 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan
 		kind = x.judge(c, u, plan)
 	}
 	if kind == retriableStatus && x.dropReply(c) {
-		u.release(c, x.clock)
+		x.giveBack(c, u, true)
 		return kind
 	}
 	if kind != NoError {
@@ -275,13 +277,32 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan
 		if kind == Stalled && c.shared != nil {
 			c.member.shared.abandon(c.shared)
 		}
-		c.discard()
+		x.giveBack(c, u, false)
 		if x.faultOfUpstream(kind) {
 			u.tracker.Failed(x.member.record)
 		}
 		return kind
 	}
 	return x.deliver(c, d, u)
+}
+
+// giveBack gives a connection back; reusable says whether another exchange may have it.
+func (x *exchange) giveBack(c *upstreamConn, u *upstream, reusable bool) {
+	x.leased = nil
+	if reusable {
+		u.release(c, x.clock)
+	} else {
+		c.discard()
+	}
+}
+
+// giveUp ends the connection of an exchange that has panicked before it gave it back.
+func (x *exchange) giveUp() {
+	if c := x.leased; c != nil {
+		x.leased = nil
+		x.stopPump(c)
+		c.discard()
+	}
 }
 
 // dropReply takes a reply that is not wanted off a connection, if it has come

@@ -219,11 +219,7 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 		kind = x.deliverUntilClose(c, chunked)
 	}
 	sent := x.stopPump(c) && !c.cut
-	if kind == NoError && reusable && sent && c.in.len() == 0 {
-		u.release(c, x.clock)
-	} else {
-		c.discard()
-	}
+	x.giveBack(c, u, kind == NoError && reusable && sent && c.in.len() == 0)
 	if kind == NoError {
 		return NoError
 	}

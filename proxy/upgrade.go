@@ -191,7 +191,7 @@ func (x *exchange) appendSwitch(out []byte) []byte {
 // what bounds a tunnel is how long it may be silent, and how long a connection may
 // last.
 func (x *exchange) tunnel(c *upstreamConn, d *destination, u *upstream) Kind {
-	defer c.discard()
+	defer x.giveBack(c, u, false)
 	x.res.Status, x.res.Reason, x.res.ContentLength = 101, nil, -1
 	if x.conn.h2 != nil {
 		x.res.Status = 200

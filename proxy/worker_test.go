@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime"
 	"testing"
+	"time"
 	"weak"
 
 	xhttp2 "golang.org/x/net/http2"
@@ -74,4 +76,50 @@ func TestWorkers_Trim(t *testing.T) {
 		runtime.GC()
 		return w.Value() == nil
 	}))
+}
+
+// TestWorker_PanicAfterLease: an exchange that panics after it has got a connection, or a
+// stream of one, gives it back, whatever either side speaks.
+func TestWorker_PanicAfterLease(t *testing.T) {
+	for _, up := range []string{"HTTP/1.1", "HTTP/2"} {
+		for _, down := range []string{"HTTP/1.1", "HTTP/2"} {
+			t.Run(down+" to "+up, func(t *testing.T) {
+				yaml := entry("s.test", h2Upstream(t, func(_ http.ResponseWriter, r *http.Request) { r.Body.Read(make([]byte, 1)) }))
+				if up == "HTTP/2" {
+					yaml = overHTTP2(yaml)
+				}
+				p := serve(t, Options{}, yaml)
+				x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
+				u := x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
+				u.tracker = nil // who is told of the reply panics
+				c := h2Client(t, p, "outbound")
+				if down == "HTTP/1.1" {
+					c = h1Client(t, p, "outbound")
+				}
+				for _, goesOn := range []bool{false, true} {
+					r, w := io.Pipe()
+					go func() { // ends with the request
+						io.WriteString(w, "body")
+						if goesOn {
+							time.Sleep(100 * time.Millisecond)
+						}
+						w.Close()
+					}()
+					if res, err := c.Post("http://s.test/", "text/plain", r); err == nil {
+						t.Errorf("got %s", res.Status)
+					}
+				}
+				if up == "HTTP/1.1" {
+					await(t, "the end of the connections", until(func() bool { return u.live.queue.open.Load() == 0 }))
+					return
+				}
+				s := &u.members[0].shared
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if len(s.conns) != 1 || !s.conns[0].h2.Idle() {
+					t.Errorf("%d connections, of which the first has streams open", len(s.conns))
+				}
+			})
+		}
+	}
 }
