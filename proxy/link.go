@@ -44,7 +44,7 @@ func (l *link) try() {
 	for l.breaker.State() == breaker.HalfOpen && l.trying.CompareAndSwap(false, true) {
 		m := l.any()
 		if m != nil {
-			m.trial()
+			m.look() // of whose outcome the breaker hears
 		}
 		l.trying.Store(false)
 		if m == nil {
@@ -56,29 +56,8 @@ func (l *link) try() {
 	}
 }
 
-// trial dials an endpoint; its link's breaker hears of the outcome by the dial
-// itself. Where maxConnections are open already, it waits in line like a request.
-func (m *member) trial() {
-	u := m.upstream.Load()
-	if !u.takePlace(now() + trialWait) {
-		return
-	}
-	within := u.connectTimeout
-	if u.limits.connections != 0 {
-		within = min(within, trialDial)
-	}
-	m.openAhead(u, within)
-}
-
-// How long a trial waits in line for a connection, until it looks whether it is
-// still needed, and when it tries again where it has proved nothing. trialDial is
-// how long it may take the place of a request that could be sent elsewhere: time
-// for two round trips over any distance, and for a first packet that was lost.
-const (
-	trialWait  = instant(time.Second)
-	trialAgain = 100 * time.Millisecond
-	trialDial  = instant(2 * time.Second)
-)
+// trialAgain is when a trial is made again that has proved nothing.
+const trialAgain = 100 * time.Millisecond
 
 // any returns one of the cluster's endpoints; nil: it has none.
 func (l *link) any() *member {

@@ -203,6 +203,42 @@ func TestLink_TrialAgain(t *testing.T) {
 	}
 }
 
+// TestLink_NoPlaceForLooks: where maxConnections are few, a look at a cluster or an endpoint
+// that swallows all takes no request's place, however long it takes.
+func TestLink_NoPlaceForLooks(t *testing.T) {
+	for _, cluster := range []string{"c1", "c2"} { // the own one, and another
+		t.Run(cluster, func(t *testing.T) {
+			t.Parallel()
+			near := replying(t, okReply)
+			p := serve(t, Options{}, destinationRule("s.prod.global", "connectionPool: {tcp: {maxConnections: 1, connectTimeout: 10s}}"),
+				append(announced("c1", near.address), announced(cluster, deafAddress(t))...)...)
+			x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
+			u := x.upstream(x.table.outbound.find([]byte("s.prod.global"), 80).routes[0].destinations[0].target)
+			deaf := u.members[0]
+			if deaf.address.String() == near.address {
+				deaf = u.members[1]
+			}
+			if deaf.link == nil {
+				u.tracker.ConnectFailed(deaf.record)
+			} else {
+				for !deaf.link.gate.IsShut() {
+					permit, _ := deaf.link.breaker.Dial()
+					permit.Failed()
+				}
+			}
+			for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+				begun := time.Now()
+				if s := status(exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.prod.global\r\n\r\n", whole(1))); s != "200" {
+					t.Error(s)
+				}
+				if took := time.Since(begun); took > 500*time.Millisecond {
+					t.Fatal("a request has waited for ", took)
+				}
+			}
+		})
+	}
+}
+
 // TestLink_Gone: nobody looks any more whether a cluster is back when the service is
 // gone, or the proxy closed.
 func TestLink_Gone(t *testing.T) {

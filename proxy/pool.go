@@ -131,19 +131,25 @@ func (c *upstreamConn) discard() {
 }
 
 // dial opens a connection, whose place in the queue the caller has taken,
-// within a time and before a deadline. Nothing has been sent when it fails. What
-// it shows of the endpoint and of the way to its cluster is noted. TLS is told
+// within a time and before a deadline. Nothing has been sent when it fails. TLS is told
 // what will be spoken.
 func (u *upstream) dial(m *member, within, deadline instant, speaks headFormat) (*upstreamConn, *Error) {
-	fail := func(k Kind, cause error) (*upstreamConn, *Error) {
+	start := now()
+	conn, err := u.connect(m, start, within, deadline)
+	if err != nil {
 		u.live.queue.leave()
-		return nil, &Error{Kind: k, Upstream: u.key.String(), Endpoint: m.address, Cause: cause}
+		return nil, err
 	}
+	return u.begin(m, conn, start, sooner(start+within, deadline), speaks)
+}
+
+// connect makes a connection of TCP, and notes what it shows of the endpoint and of the
+// way to its cluster.
+func (u *upstream) connect(m *member, start, within, deadline instant) (*net.TCPConn, *Error) {
 	permit, ok := m.link.dial()
 	if !ok {
-		return fail(LinkDown, nil)
+		return nil, u.failure(m, LinkDown, nil)
 	}
-	start := now()
 	d := net.Dialer{Deadline: sooner(start+within, deadline).time(), KeepAlive: -1}
 	switch {
 	case u.keepAlive != nil:
@@ -154,34 +160,13 @@ func (u *upstream) dial(m *member, within, deadline instant, speaks headFormat) 
 	dials := m.dials.Load()
 	conn, err := d.DialTCP(dials.ctx, "tcp", netip.AddrPort{}, m.address)
 	if err == nil {
-		s, err := newStream(conn)
-		if err == nil {
-			permit.Connected()
-			u.live.stats.Connects.Add(1)
-			if m.tls != nil {
-				if err := m.tls.shake(s, speaks, sooner(start+within, deadline)); err != nil {
-					s.close()
-					u.tracker.ConnectFailed(m.record)
-					u.live.complain(u, m, err)
-					m.countDial(u, ConnectFailure, true)
-					return fail(ConnectFailure, err)
-				}
-			}
-			if m.wire.mode == wireMesh {
-				m.shown(s.peerIdentity())
-			}
-			if m.link != nil {
-				s.limitUnacknowledged()
-			}
-			return &upstreamConn{stream: s, member: m, told: m.told(conn.LocalAddr().(*net.TCPAddr).AddrPort()), opened: start}, nil
-		}
-		conn.Close()
-		permit.Abandoned()
-		return fail(ConnectFailure, err) // out of memory, or of descriptors: not the endpoint's fault
+		permit.Connected()
+		u.live.stats.Connects.Add(1)
+		return conn, nil
 	}
 	if dials.ctx.Err() != nil {
 		permit.Abandoned()
-		return fail(ConnectTimeout, err) // another dial has found out
+		return nil, u.failure(m, ConnectTimeout, err) // another dial has found out
 	}
 	kind := ConnectFailure
 	if isTimeout(err) {
@@ -189,7 +174,7 @@ func (u *upstream) dial(m *member, within, deadline instant, speaks headFormat) 
 		if deadline != 0 && deadline < start+within {
 			permit.Abandoned()
 			m.verify(silence)
-			return fail(kind, err)
+			return nil, u.failure(m, kind, err)
 		}
 	}
 	permit.Failed()
@@ -198,7 +183,39 @@ func (u *upstream) dial(m *member, within, deadline instant, speaks headFormat) 
 	if kind == ConnectTimeout {
 		m.dials.Swap(newDials()).giveUp()
 	}
-	return fail(kind, err)
+	return nil, u.failure(m, kind, err)
+}
+
+// begin makes a connection, which has its place in the queue, ready for requests until
+// limit.
+func (u *upstream) begin(m *member, conn *net.TCPConn, start, limit instant, speaks headFormat) (*upstreamConn, *Error) {
+	s, err := newStream(conn)
+	if err != nil {
+		conn.Close()
+		u.live.queue.leave()
+		return nil, u.failure(m, ConnectFailure, err) // not the endpoint's fault
+	}
+	if m.tls != nil {
+		if err := m.tls.shake(s, speaks, limit); err != nil {
+			s.close()
+			u.tracker.ConnectFailed(m.record)
+			u.live.complain(u, m, err)
+			m.countDial(u, ConnectFailure, true)
+			u.live.queue.leave()
+			return nil, u.failure(m, ConnectFailure, err)
+		}
+	}
+	if m.wire.mode == wireMesh {
+		m.shown(s.peerIdentity())
+	}
+	if m.link != nil {
+		s.limitUnacknowledged()
+	}
+	return &upstreamConn{stream: s, member: m, told: m.told(conn.LocalAddr().(*net.TCPAddr).AddrPort()), opened: start}, nil
+}
+
+func (u *upstream) failure(m *member, k Kind, cause error) *Error {
+	return &Error{Kind: k, Upstream: u.key.String(), Endpoint: m.address, Cause: cause}
 }
 
 // dials are those under way to one endpoint. When one of them has proved that
@@ -214,20 +231,23 @@ func newDials() *dials {
 }
 
 // dialAhead opens a connection that no request waits for, to see whether the
-// endpoint can be reached, and keeps it for the next one.
+// endpoint can be reached, and keeps it for the next one if there is a place for it. While
+// it is being connected it has none: where nobody answers, that would be the place of a
+// request to another endpoint.
 func (m *member) dialAhead(within instant) bool {
 	u := m.upstream.Load()
-	if limit := u.limits.connections; limit != 0 && u.live.queue.open.Load() >= limit {
-		return true // a request whose turn it is will see
+	within = min(within, u.connectTimeout)
+	start := now()
+	conn, err := u.connect(m, start, within, 0)
+	if err != nil {
+		return false
 	}
-	u.live.queue.open.Add(1)
-	return m.openAhead(u, min(within, u.connectTimeout))
-}
-
-// openAhead is dialAhead, whose place in the queue the caller has taken.
-func (m *member) openAhead(u *upstream, within instant) bool {
+	if !u.live.queue.place(u.limits.connections) {
+		conn.Close()
+		return true
+	}
 	speaks := headFormat(u.speaks == speaksHTTP2)
-	c, err := u.dial(m, within, 0, speaks)
+	c, err := u.begin(m, conn, start, start+within, speaks)
 	switch {
 	case err != nil:
 		return false

@@ -61,26 +61,16 @@ func (u *upstream) leaseWhole(m *member, client *stream, t, deadline instant, fr
 	}
 }
 
-// takePlace takes the place of one new connection that no client waits for, in
-// its turn, and reports whether that came before the deadline.
-func (u *upstream) takePlace(deadline instant) bool {
-	q := &u.live.queue
-	if u.limits.connections == 0 {
-		q.open.Add(1)
-		return true
+// place takes the place of one new connection that no request waits for, if there is one
+// that nobody in line waits for either.
+func (q *connQueue) place(limit int32) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if limit != 0 && (len(q.waiters) > 0 || q.open.Load() >= limit) {
+		return false
 	}
-	for place := -1; ; place = 0 {
-		turn, err := q.enter(u, place)
-		if err != nil {
-			return false
-		}
-		if turn == nil {
-			return true
-		}
-		if q.await(turn, nil, deadline, nil) != NoError {
-			return false
-		}
-	}
+	q.open.Add(1)
+	return true
 }
 
 // enter takes the place of one new connection, or else a turn in line: at the
