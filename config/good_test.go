@@ -42,6 +42,11 @@ func TestRead_Converts(t *testing.T) {
 	if dns := c.Services[slices.IndexFunc(c.Services, func(s *mesh.Service) bool { return s.Name == "dns" })]; len(dns.Ports) != 2 || dns.Ports[0].Name != "dns-tcp" {
 		t.Errorf("ports of TCP alone: %+v", dns.Ports)
 	}
+	dated := c.Services[slices.IndexFunc(c.Services, func(s *mesh.Service) bool { return s.Name == "dated" })]
+	rule := c.DestinationRules[slices.IndexFunc(c.DestinationRules, func(d *mesh.DestinationRule) bool { return d.Name == "dated" })]
+	if dated.Labels["built"] != "2026-01-02" || dated.Selector["built"] != "2026-01-02" || rule.Subsets[0].Labels["built"] != "2026-01-02" {
+		t.Errorf("dates in labels: %+v, %+v", dated, rule)
+	}
 	w := c.Workloads[0]
 	if w.Address != "10.0.0.1" || w.Ports["http"] != 8080 || w.Locality.String() != "r/z/s" || w.Weight != 3 || w.Labels["a"] != "b" {
 		t.Errorf("workload %+v", w)

@@ -11,8 +11,11 @@ import (
 // (YAML's merge key, https://yaml.org/type/merge.html).
 const mergeKey = "!!merge"
 
+// timestamp is what the YAML library takes a text for that looks like a date.
+const timestamp = "!!timestamp"
+
 // expand makes a document ready to be read: it refuses what the YAML library lets
-// pass (see [sound]), and puts what merge keys name in their place. Who reads the
+// pass (see [sound]), puts what merge keys name in their place, and leaves dates texts. Who reads the
 // document sees neither; the keys bear the line where they are written. It returns
 // the line of what is wrong, and the places where kubectl reads something else.
 func expand(root *yaml.Node) (told []notice, line int, err error) {
@@ -51,6 +54,9 @@ func (m *merger) expand(n *yaml.Node) {
 		return
 	}
 	m.done[n] = true
+	if n.Kind == yaml.ScalarNode && n.Tag == timestamp && n.Style&yaml.TaggedStyle == 0 {
+		n.Tag = "!!str" // as kubectl reads a date that is a label's value
+	}
 	for _, c := range n.Content {
 		m.expand(c)
 	}
