@@ -87,6 +87,10 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 			d.find(Error, IST0101, "gateways", fmt.Sprintf("there is no Gateway %s", g))
 			continue
 		}
+		if !mesh.VisibleTo(v.ExportTo, v.Namespace, gw.Namespace) {
+			d.find(Warning, IST0132, "exportTo", fmt.Sprintf("leaves out namespace %s, in which Gateway %s is, so it has no effect there", gw.Namespace, g))
+			continue
+		}
 		for i, h := range v.Hosts {
 			if !servesHost(gw, v, h) {
 				d.find(Warning, IST0132, fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q is no host of Gateway %s", h, g))

@@ -373,3 +373,23 @@ func TestLint_RulesOfWorkloads(t *testing.T) {
 	checkFinding(t, rule("a", "")+rule("b", "workloadSelector: {matchLabels: {app: x}}, "), "", ISM0017)
 	checkFinding(t, rule("a", "workloadSelector: {matchLabels: {app: x}}, ")+rule("b", "workloadSelector: {matchLabels: {app: x}}, "), "f.yaml:4 sets it for web.test too and wins", ISM0017)
 }
+
+// TestCheck_ExportToGateway: a VirtualService that its Gateway's namespace must not use
+// has no effect there.
+func TestCheck_ExportToGateway(t *testing.T) {
+	text := func(exportTo string) string {
+		return `apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw, namespace: edge}
+spec: {selector: {istio: ingressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v, namespace: prod}
+spec: {hosts: [web.test], gateways: [edge/gw], exportTo: [` + exportTo + `], http: [{directResponse: {status: 200}}]}
+`
+	}
+	for exportTo, want := range map[string]string{"": "", "edge": "", `"*"`: "", `".", edge`: "", `"."`: "f.yaml:9: warning: VirtualService prod/v: exportTo: leaves out namespace edge, in which Gateway edge/gw is"} {
+		checkFinding(t, text(exportTo), want, IST0132)
+	}
+}
