@@ -96,6 +96,10 @@ func (d *document) message(n *yaml.Node, m protoreflect.Message, path string) {
 			continue
 		}
 		at = join(path, fd.JSONName())
+		if key.Value != fd.JSONName() && child(n, fd.JSONName()) != nil {
+			d.errorAt(key.Line, at, fmt.Sprintf("is given twice, as %s and as %s: leave one out", fd.JSONName(), key.Value))
+			continue
+		}
 		d.places[at] = key.Line
 		if value.Tag == "!!null" {
 			continue
