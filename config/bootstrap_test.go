@@ -119,6 +119,8 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 		{"tracing: {zipkin: {address: 'a:b'}}", "tracing.zipkin.address: "},
 		{"node: {name: a, name: b}", "given twice"},
 		{"node: [", "not YAML"},
+		{"node: {name: a}\n---\nnode: {name: b}", ":3: a second document begins here"},
+		{"node: {name: a}\n---\nnode: [", ":3: not YAML"},
 		{"node: {name: \"${NOT_THERE}\"}", "the environment has no variable NOT_THERE"},
 	} {
 		_, _, err := LoadBootstrap(bootstrapFile(t, tt.text), nil)
@@ -128,6 +130,16 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 	}
 	if _, _, err := LoadBootstrap("/nowhere/isthmus.yaml", nil); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// TestLoadBootstrap_Documents: a document that says nothing is none.
+func TestLoadBootstrap_Documents(t *testing.T) {
+	for text, want := range map[string]string{"---\n---\nnode: {name: a}\n---\n": "a", "node: {name: a}\n---\n# that was it\n": "a", "# nothing\n": "host", "": "host"} {
+		b, _, err := LoadBootstrap(bootstrapFile(t, text), []string{"ISTHMUS_NODE_NAMESPACE=n"})
+		if err != nil || (b.Node.Name == "a") != (want == "a") {
+			t.Errorf("%q: %v, want the name %s", text, err, want)
+		}
 	}
 }
 

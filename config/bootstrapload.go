@@ -2,7 +2,9 @@ package config
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -72,19 +74,10 @@ func (l *bootstrapLoader) read(b *Bootstrap) error {
 	if err != nil {
 		return fmt.Errorf("bootstrap file %s: %s", l.path, readError(err))
 	}
-	var doc yaml.Node
-	if err := decodeSafely(yaml.NewDecoder(bytes.NewReader(data)), &doc); err != nil {
-		if len(bytes.TrimSpace(data)) == 0 {
-			return nil
-		}
-		line, message := yamlError(err, data)
-		l.lines[""] = line
-		return l.fail("", "%s", message)
+	root, err := l.only(data)
+	if root == nil || err != nil {
+		return err
 	}
-	if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
-		return nil
-	}
-	root := doc.Content[0]
 	if _, line, err := expand(root); err != nil {
 		l.lines[""] = line
 		return l.fail("", "%s", err)
@@ -101,6 +94,28 @@ func (l *bootstrapLoader) read(b *Bootstrap) error {
 		return l.fail("", "%s", strings.TrimPrefix(message, "not YAML: "))
 	}
 	return nil
+}
+
+// only returns the document of the file; nil if there is none.
+func (l *bootstrapLoader) only(data []byte) (root *yaml.Node, err error) {
+	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
+		var doc yaml.Node
+		err := decodeSafely(dec, &doc)
+		switch {
+		case errors.Is(err, io.EOF):
+			return root, nil
+		case err != nil:
+			line, message := yamlError(err, data)
+			l.lines[""] = line
+			return nil, l.fail("", "%s", message)
+		case len(doc.Content) == 0 || doc.Content[0].Tag == "!!null":
+			continue
+		case root != nil:
+			l.lines[""] = doc.Content[0].Line
+			return nil, l.fail("", "a second document begins here: a bootstrap file is one")
+		}
+		root = doc.Content[0]
+	}
 }
 
 // walk refuses unknown fields, notes the places of the others and puts
