@@ -12,6 +12,7 @@ import (
 type Meter struct {
 	list     func() []*Requests
 	overload func() OverloadState
+	read     map[*Requests]*sum // what each counter was at the last reading; nil: there was none
 
 	mu      sync.Mutex // guards what is below
 	samples []sample   // the oldest first
@@ -31,7 +32,7 @@ const (
 type Rate struct {
 	Labels
 	Requests float64 // a second
-	Errors   float64 // of them: statuses of 500 and above, and no status though the client was there
+	Errors   float64 // of them; see outcome.failed
 	P50, P99 float64 // milliseconds, interpolated as Prometheus does
 }
 
@@ -42,14 +43,15 @@ type Point struct {
 	P99              float64 // milliseconds
 }
 
+// sample is what was counted between two readings.
 type sample struct {
 	at       time.Time
 	sums     map[Labels]*sum
 	total    sum
-	overload OverloadState
+	overload OverloadState // at its end
 }
 
-// sum is what counters have counted in all.
+// sum is what counters have counted.
 type sum struct {
 	requests, errors uint64
 	buckets          [len(bounds) + 1]uint64
@@ -65,40 +67,47 @@ func NewMeter(list func() []*Requests, overload func() OverloadState) *Meter {
 func (m *Meter) Run(ctx context.Context) {
 	tick := time.NewTicker(meterInterval)
 	defer tick.Stop()
-	for m.read(time.Now()); ; {
+	for m.look(time.Now()); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case at := <-tick.C:
-			m.read(at)
+			m.look(at)
 		}
 	}
 }
 
-func (m *Meter) read(at time.Time) {
+// look reads the counters. Each is compared with itself: those of what is gone are
+// forgotten, and that makes others of the same labels no less.
+func (m *Meter) look(at time.Time) {
 	s := sample{at: at, sums: map[Labels]*sum{}, overload: m.overload()}
+	read := make(map[*Requests]*sum, len(m.read))
 	for _, r := range m.list() {
-		r.each(func(o outcome, counted *series) {
-			l := Labels{
-				Reporter: r.labels.Reporter, DestinationService: r.labels.DestinationService, DestinationName: r.labels.DestinationName,
-				DestinationNamespace: r.labels.DestinationNamespace, Destination: Party{Cluster: r.labels.Destination.Cluster},
-			}
-			c := s.sums[l]
-			if c == nil {
-				c = &sum{}
-				s.sums[l] = c
-			}
-			failed := o.status >= 500 || o.status == 0 && o.flag != clientGone
-			c.add(counted, failed)
-			s.total.add(counted, failed)
-		})
+		now := r.sum()
+		read[r] = now
+		if m.read == nil {
+			continue // nobody knows since when
+		}
+		d := now.since(m.read[r])
+		if d.requests == 0 {
+			continue
+		}
+		l := Labels{
+			Reporter: r.labels.Reporter, DestinationService: r.labels.DestinationService, DestinationName: r.labels.DestinationName,
+			DestinationNamespace: r.labels.DestinationNamespace, Destination: Party{Cluster: r.labels.Destination.Cluster},
+		}
+		if s.sums[l] == nil {
+			s.sums[l] = &sum{}
+		}
+		s.sums[l].add(&d)
+		s.total.add(&d)
 	}
+	m.read = read
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if n := len(m.samples); n > 0 {
-		d, seconds := s.total.since(&m.samples[n-1].total), at.Sub(m.samples[n-1].at).Seconds()
-		if seconds > 0 {
-			m.history = append(m.history, Point{at, float64(d.requests) / seconds, float64(d.errors) / seconds, d.quantile(0.99)})
+		if seconds := at.Sub(m.samples[n-1].at).Seconds(); seconds > 0 {
+			m.history = append(m.history, Point{at, float64(s.total.requests) / seconds, float64(s.total.errors) / seconds, s.total.quantile(0.99)})
 		}
 	}
 	m.samples = append(m.samples, s)
@@ -122,17 +131,21 @@ func (m *Meter) Rates() []Rate {
 	if len(m.samples) < 2 {
 		return nil
 	}
-	first, last := &m.samples[0], &m.samples[len(m.samples)-1]
-	seconds := last.at.Sub(first.at).Seconds()
+	seconds := m.samples[len(m.samples)-1].at.Sub(m.samples[0].at).Seconds()
 	if seconds <= 0 {
 		return nil
 	}
-	var out []Rate
-	for l, now := range last.sums {
-		d := now.since(first.sums[l])
-		if d.requests == 0 {
-			continue
+	all := map[Labels]*sum{}
+	for _, s := range m.samples[1:] {
+		for l, d := range s.sums {
+			if all[l] == nil {
+				all[l] = &sum{}
+			}
+			all[l].add(d)
 		}
+	}
+	var out []Rate
+	for l, d := range all {
 		out = append(out, Rate{l, float64(d.requests) / seconds, float64(d.errors) / seconds, d.quantile(0.5), d.quantile(0.99)})
 	}
 	slices.SortFunc(out, func(a, b Rate) int {
@@ -171,29 +184,40 @@ func (m *Meter) Shed() Shed {
 	return now.shedSince(&was)
 }
 
-func (s *sum) add(c *series, failed bool) {
-	for i := range c.took.buckets {
-		n := c.took.buckets[i].Load()
-		s.buckets[i] += n
-		s.requests += n
-		if failed {
-			s.errors += n
+// sum is what the counters have counted in all.
+func (r *Requests) sum() *sum {
+	s := &sum{}
+	r.each(func(o outcome, c *series) {
+		failed := o.failed()
+		for i := range c.took.buckets {
+			n := c.took.buckets[i].Load()
+			s.buckets[i] += n
+			s.requests += n
+			if failed {
+				s.errors += n
+			}
 		}
+	})
+	return s
+}
+
+func (s *sum) add(d *sum) {
+	s.requests += d.requests
+	s.errors += d.errors
+	for i := range s.buckets {
+		s.buckets[i] += d.buckets[i]
 	}
 }
 
-// since returns what was counted after old, which may be nil. An upstream that
-// was gone in between counts from zero again.
+// since returns what the same counters have counted after old, which may be nil.
 func (s *sum) since(old *sum) sum {
-	if old == nil || old.requests > s.requests || old.errors > s.errors {
-		return *s
-	}
-	d := sum{requests: s.requests - old.requests, errors: s.errors - old.errors}
-	for i := range s.buckets {
-		if s.buckets[i] < old.buckets[i] {
-			return *s
+	d := *s
+	if old != nil {
+		d.requests -= old.requests
+		d.errors -= old.errors
+		for i := range d.buckets {
+			d.buckets[i] -= old.buckets[i]
 		}
-		d.buckets[i] = s.buckets[i] - old.buckets[i]
 	}
 	return d
 }

@@ -16,7 +16,7 @@ func TestMeter_Rates(t *testing.T) {
 	start := time.Unix(1_000_000, 0)
 	quiet.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: NoGRPC, Took: time.Millisecond})
 	web.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: NoGRPC, Took: time.Hour}) // before anybody looked
-	m.read(start)
+	m.look(start)
 	if m.Rates() != nil {
 		t.Error("rates of a single reading")
 	}
@@ -27,7 +27,7 @@ func TestMeter_Rates(t *testing.T) {
 	subset.Record(&Exchange{Status: 0, Flag: "UC", GRPC: NoGRPC, Took: 7 * time.Millisecond})
 	subset.Record(&Exchange{Status: 0, Flag: clientGone, GRPC: NoGRPC, Took: 7 * time.Millisecond})
 	subset.Record(&Exchange{Status: 404, Flag: "NR", GRPC: NoGRPC, Took: 700 * time.Millisecond})
-	m.read(start.Add(2 * time.Second))
+	m.look(start.Add(2 * time.Second))
 	got := m.Rates()
 	if len(got) != 1 || got[0].DestinationService != "web.test" || got[0].Source.App != "" {
 		t.Fatalf("got %+v, want web.test alone", got)
@@ -43,16 +43,20 @@ func TestMeter_Rates(t *testing.T) {
 		t.Errorf("history %+v", h)
 	}
 
-	// Counters that begin again, as those of an upstream that was gone, are no
-	// negative rate.
-	list = []*Requests{NewRequests(web.labels)}
-	list[0].Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: NoGRPC, Took: time.Millisecond})
-	m.read(start.Add(4 * time.Second))
-	if got := m.Rates(); len(got) != 1 || got[0].Requests != 0.25 {
-		t.Errorf("after a restart of counters: %+v, want a quarter of a request a second", got)
+	// Counters that are forgotten, and come again, make others no less, nor count
+	// twice what they had.
+	again := NewRequests(subset.labels)
+	list = []*Requests{web, again}
+	again.Record(&Exchange{Status: 200, Flag: NoFlag, GRPC: NoGRPC, Took: time.Millisecond})
+	m.look(start.Add(4 * time.Second))
+	if got := m.Rates(); len(got) != 1 || got[0].Requests != 103.0/4 || got[0].Errors != 0.5 {
+		t.Errorf("after counters were forgotten: %+v, want 103 requests and 2 errors in 4 s", got)
+	}
+	if h := m.History(); len(h) != 2 || h[1].Requests != 0.5 || h[1].Errors != 0 {
+		t.Errorf("history %+v", h)
 	}
 	for i := range 2 * meterHistory {
-		m.read(start.Add(time.Duration(6+2*i) * time.Second))
+		m.look(start.Add(time.Duration(6+2*i) * time.Second))
 	}
 	if got := m.Rates(); got != nil {
 		t.Errorf("long after: %+v", got)
@@ -86,7 +90,7 @@ func TestMeter_Shed(t *testing.T) {
 	}
 	at := time.Unix(1_000_000, 0)
 	now.Requests, now.Refused, now.Ended, now.Reset = 9, 9, 9, 9 // before anybody has looked
-	m.read(at)
+	m.look(at)
 	for _, step := range []struct {
 		happens func()
 		want    Shed
@@ -104,12 +108,12 @@ func TestMeter_Shed(t *testing.T) {
 	}
 	for range meterWindow {
 		at = at.Add(meterInterval)
-		m.read(at)
+		m.look(at)
 	}
 	if s := m.Shed(); s != ShedRequest {
 		t.Errorf("ten seconds later: %q", s)
 	}
-	m.read(at.Add(meterInterval))
+	m.look(at.Add(meterInterval))
 	if s := m.Shed(); s != "" {
 		t.Errorf("later still: %q", s)
 	}

@@ -35,6 +35,12 @@ type outcome struct {
 	tags   string // of a shape; see shape.outcome
 }
 
+// failed reports whether that is a failure: a status of 500 and above, or none
+// though the client was there.
+func (o *outcome) failed() bool {
+	return o.status >= 500 || o.status == 0 && o.flag != clientGone
+}
+
 // Exchange is one of those that are counted.
 type Exchange struct {
 	Status                         int    // 0: the client got none
