@@ -164,6 +164,34 @@ func TestGRPC_Retries(t *testing.T) {
 	}
 }
 
+// TestGRPC_Told: a call that fails by gRPC's status is told as a failure of the link
+// and in traces, though HTTP has nothing to say of it.
+func TestGRPC_Told(t *testing.T) {
+	for _, tt := range []struct {
+		code   int
+		failed uint64
+	}{{0, 0}, {5, 0}, {13, 1}} {
+		t.Run(fmt.Sprint(tt.code), func(t *testing.T) {
+			z := newZipkin(t)
+			address := grpcServer(t, func(http.ResponseWriter, *http.Request) int { return tt.code })
+			p := serve(t, Options{Tracing: z.tracing(100)}, overHTTP2(entry("s.test", address)))
+			c := h2Client(t, p, "outbound")
+			call(t, c)
+			c.CloseIdleConnections()
+			awaitGone(p)
+			if l := p.Links().List(); len(l) != 1 || l[0].Failed != tt.failed || l[0].Succeeded != 1-tt.failed {
+				t.Errorf("links %+v", l)
+			}
+			p.Close()
+			for _, s := range z.wait(t, 2) {
+				if failed := s.Tags["error"] == "true"; failed != (tt.failed == 1) {
+					t.Errorf("%+v", s)
+				}
+			}
+		})
+	}
+}
+
 // TestGRPC_Outliers: a status in a reply's head counts as what it means in HTTP.
 func TestGRPC_Outliers(t *testing.T) {
 	var bad, good atomic.Int32

@@ -85,7 +85,7 @@ func (x *exchange) counters() *telemetry.Requests {
 func (x *exchange) recordLink(e *telemetry.Exchange) {
 	status, waited := 0, time.Duration(0)
 	if x.kind == NoError && x.trail.replied != 0 {
-		status, waited = x.status, time.Duration(x.trail.replied-x.tally.asked)
+		status, waited = x.meant(), time.Duration(x.trail.replied-x.tally.asked)
 	}
 	x.member.traffic.Reply(status, waited, e.RequestBytes, e.ReplyBytes)
 }

@@ -19,7 +19,7 @@ func (x *exchange) tell(flag string) {
 	if x.conn.kind == outbound {
 		kind = tracing.Client
 	}
-	w.begin(tracing.Span{ID: x.traced.span, Parent: x.traced.context.Span, Kind: kind, Start: at(x.start), End: end, Failed: x.status >= 500 || x.status == 0})
+	w.begin(tracing.Span{ID: x.traced.span, Parent: x.traced.context.Span, Kind: kind, Start: at(x.start), End: end, Failed: x.meant() >= 500 || x.status == 0})
 	w.exchange(x, flag)
 	for i := range x.trail.failed {
 		f := &x.trail.failed[i]
@@ -27,7 +27,7 @@ func (x *exchange) tell(flag string) {
 		w.try(i+1, f.member, f.status, f.kind, f.cause)
 	}
 	if m := x.member; m != nil && x.attempts > len(x.trail.failed) {
-		w.begin(tracing.Span{ID: x.traced.try, Parent: x.traced.span, Kind: tracing.Client, Start: at(x.trail.began), End: end, Failed: x.kind != NoError || x.status >= 500})
+		w.begin(tracing.Span{ID: x.traced.try, Parent: x.traced.span, Kind: tracing.Client, Start: at(x.trail.began), End: end, Failed: x.kind != NoError || x.meant() >= 500})
 		w.try(x.attempts, m, x.status, x.kind, x.trail.cause)
 	}
 	w.close()

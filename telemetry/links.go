@@ -25,7 +25,7 @@ type Link struct {
 }
 
 // Reply counts a request whose last try went over the link: the status of its
-// reply, 0 if there was none, how long it took to begin, and bytes both ways.
+// reply, or what means the same as that of gRPC, 0 if there was none, how long it took to begin, and bytes both ways.
 func (l *Link) Reply(status int, waited time.Duration, sent, received int64) {
 	switch {
 	case status == 0:

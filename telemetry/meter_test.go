@@ -66,6 +66,32 @@ func TestMeter_Rates(t *testing.T) {
 	}
 }
 
+func TestOutcome_Failed(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		outcome
+		want bool
+	}{
+		{"well", outcome{status: 200, flag: NoFlag, grpc: NoGRPC}, false},
+		{"not found", outcome{status: 404, flag: "NR", grpc: NoGRPC}, false},
+		{"an application's own", outcome{status: 500, flag: NoFlag, grpc: NoGRPC}, true},
+		{"no reply", outcome{status: 0, flag: "UC", grpc: NoGRPC}, true},
+		{"the client went", outcome{status: 0, flag: "DC", grpc: NoGRPC}, false},
+		{"the client went while a fault delayed it", outcome{status: 0, flag: "DI,DC", grpc: NoGRPC}, false},
+		{"gRPC, well", outcome{status: 200, flag: NoFlag, grpc: 0}, false},
+		{"gRPC, not found", outcome{status: 200, flag: NoFlag, grpc: 5}, false},
+		{"gRPC, unavailable", outcome{status: 200, flag: "UH", grpc: 14}, true},
+		{"gRPC, internal", outcome{status: 200, flag: NoFlag, grpc: 13}, true},
+		{"gRPC, the client went", outcome{status: 0, flag: "DC", grpc: GRPCNoStatus}, false},
+		{"gRPC without a status", outcome{status: 200, flag: NoFlag, grpc: GRPCNoStatus}, false},
+		{"gRPC, answered by no gRPC", outcome{status: 502, flag: NoFlag, grpc: GRPCNoStatus}, true},
+	} {
+		if got := tt.failed(); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
+
 func TestSum_Quantile(t *testing.T) {
 	beyond := sum{}
 	beyond.buckets[len(bounds)] = 3

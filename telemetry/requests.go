@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,10 +36,21 @@ type outcome struct {
 	tags   string // of a shape; see shape.outcome
 }
 
-// failed reports whether that is a failure: a status of 500 and above, or none
-// though the client was there.
+// failed reports whether that is a failure: a status of 500 and above, or of gRPC
+// what means as much, or none though the client was there.
+// deploy/prometheus/rules.yaml counts likewise.
 func (o *outcome) failed() bool {
-	return o.status >= 500 || o.status == 0 && o.flag != clientGone
+	switch {
+	case o.status == 0:
+		return !strings.HasSuffix(o.flag, clientGone) // "DI,DC" where a fault has delayed it
+	case o.grpc >= 0:
+		switch o.grpc {
+		case 2, 4, 12, 13, 14, 15: // UNKNOWN DEADLINE_EXCEEDED UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS (Envoy: grpcToHttpStatus)
+			return true
+		}
+		return false
+	}
+	return o.status >= 500
 }
 
 // Exchange is one of those that are counted.
