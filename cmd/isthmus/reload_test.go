@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -369,4 +370,56 @@ func TestCanary_Steered(t *testing.T) {
 // to is a VirtualService that sends to a subset.
 func to(subset string) string {
 	return "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s}\nspec: {hosts: [s.test], http: [{route: [{destination: {host: s.test, subset: " + subset + "}}]}]}\n"
+}
+
+// TestSignals_WhileStarting: what asks for a reload, or for the log to be opened anew,
+// ends no proxy that is not ready yet; of those that end it, the second does at once.
+func TestSignals_WhileStarting(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		signals []syscall.Signal
+		ends    bool
+	}{
+		{"wishes", []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1}, false},
+		{"two that end it", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			file := filepath.Join(dir, "mesh.yaml")
+			empty := func() {
+				if err := os.WriteFile(file, nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			empty() // somebody may be about to write it: the start waits for three seconds
+			cmd := exec.Command(program, "run", "--config", file)
+			cmd.Env = append(os.Environ(), "ISTHMUS_LISTENERS_OUTBOUND=127.0.0.1:0", "ISTHMUS_LISTENERS_INBOUND=", "ISTHMUS_LISTENERS_ADMIN=", "ISTHMUS_LISTENERS_METRICS=")
+			said, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { cmd.Process.Kill() })
+			time.Sleep(time.Second)
+			for _, s := range tt.signals {
+				empty()
+				cmd.Process.Signal(s)
+				time.Sleep(200 * time.Millisecond)
+			}
+			late := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+			defer late.Stop()
+			ready := false
+			for lines := bufio.NewScanner(said); !ready && lines.Scan(); {
+				ready = strings.HasPrefix(lines.Text(), "isthmus ready")
+			}
+			if ready == tt.ends {
+				t.Errorf("it has become ready: %v", ready)
+			}
+			cmd.Process.Kill()
+			cmd.Wait()
+		})
+	}
 }

@@ -68,13 +68,15 @@ func newRunCommand() *cobra.Command {
 			}
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
+			context.AfterFunc(ctx, stop) // a second one ends the process at once, while it starts, too
+			told := newWishes()
 			s, err := start(b, overload, paths, log)
 			if err != nil {
 				return err
 			}
 			forgetStart()
 			fmt.Fprintf(cmd.ErrOrStderr(), "isthmus ready: %s\n", s.addresses())
-			s.wait(ctx, stop)
+			s.wait(ctx, stop, told)
 			return nil
 		},
 	}
@@ -298,19 +300,30 @@ func (s *server) addresses() string {
 	return strings.Join(out, ", ")
 }
 
+// wishes are signals that do not end the process: from when they are made on, which is
+// before the proxy has started. Who rotates logs does not know whether it has.
+type wishes struct {
+	reload chan os.Signal // SIGHUP
+	reopen chan os.Signal // SIGUSR1
+}
+
+func newWishes() wishes {
+	w := wishes{make(chan os.Signal, 1), make(chan os.Signal, 1)}
+	signal.Notify(w.reload, syscall.SIGHUP)
+	signal.Notify(w.reopen, syscall.SIGUSR1)
+	return w
+}
+
 // wait serves until ctx is done or Quit is called, then drains: the others
 // hear that this proxy goes, what is under way is finished, and that is it. A
 // second signal ends the process at once, since stop gives signals back their
 // usual effect.
-func (s *server) wait(ctx context.Context, stop func()) {
-	hup, reopen := make(chan os.Signal, 1), make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	signal.Notify(reopen, syscall.SIGUSR1)
+func (s *server) wait(ctx context.Context, stop func(), told wishes) {
 	for waiting := true; waiting; {
 		select {
-		case <-hup:
+		case <-told.reload:
 			s.Reload()
-		case <-reopen:
+		case <-told.reopen:
 			s.accessLog.Reopen()
 		case <-ctx.Done():
 			waiting = false
