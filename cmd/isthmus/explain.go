@@ -44,7 +44,7 @@ Exit status 0 also when the answer is a refusal.`,
 				return err
 			}
 			q.URL = args[0]
-			if !strings.Contains(q.URL, "://") {
+			if before, _, _ := strings.Cut(q.URL, "?"); !strings.Contains(before, "://") {
 				q.URL = "http://" + q.URL
 			}
 			if err := fillQuestion(&q, headers, address); err != nil {
