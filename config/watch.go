@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -76,17 +75,16 @@ func Watch(ctx context.Context, paths []string, since Seen, changed func()) erro
 type onlyWriter struct{ io.Writer }
 
 // watchAll watches every folder in which a change could matter: those given,
-// those below them, and the parents of all, since a path may be replaced.
-// Watching a folder twice does nothing.
+// those below them, by links too, and the parents of all, since a path may be
+// replaced. Watching a folder twice does nothing, and watching what a link leads to
+// now takes the place of what it led to.
 func watchAll(w *fsnotify.Watcher, paths []string) {
 	for _, p := range paths {
 		w.Add(filepath.Dir(filepath.Clean(p)))
-		filepath.WalkDir(p, func(path string, e os.DirEntry, err error) error {
-			if err == nil && e.IsDir() {
-				w.Add(path)
-			}
-			return nil
-		})
+	}
+	_, folders, _ := find(paths)
+	for _, f := range folders {
+		w.Add(f)
 	}
 }
 

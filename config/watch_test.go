@@ -1,0 +1,57 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestWatch_Links: below a folder that a link leads to, changes are noticed at once,
+// and so they are when it leads elsewhere.
+func TestWatch_Links(t *testing.T) {
+	dir := t.TempDir()
+	for _, release := range []string{"1", "2"} {
+		if err := os.MkdirAll(filepath.Join(dir, "releases", release, "below"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	current := filepath.Join(dir, "current")
+	lead := func(to string) {
+		t.Helper()
+		if err := os.Symlink(filepath.Join("releases", to), current+".new"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(current+".new", current); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(release, name string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "releases", release, name), []byte(time.Now().String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lead("1")
+	write("1", "a.yaml")
+	paths, changed := []string{current}, make(chan struct{}, 10)
+	if err := Watch(t.Context(), paths, See(paths), func() { changed <- struct{}{} }); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		what string
+		do   func()
+	}{
+		{"a file is written", func() { write("1", "a.yaml") }},
+		{"one comes below", func() { write("1", "below/b.yaml") }},
+		{"the link leads elsewhere", func() { lead("2") }},
+		{"a file is written there", func() { write("2", "below/c.yaml") }},
+	} {
+		step.do()
+		select {
+		case <-changed:
+		case <-time.After(pollChanges - 2*time.Second):
+			t.Fatalf("%s: nobody notices until it is looked for", step.what)
+		}
+	}
+}
