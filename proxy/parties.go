@@ -73,7 +73,8 @@ func labelsOf(n *mesh.Node, k upstreamKey) telemetry.Labels {
 func nobodyLabels(n *mesh.Node, kind listenerKind, name string) telemetry.Labels {
 	l := telemetry.Labels{Reporter: "source", DestinationName: name}
 	if kind == inbound {
-		l.Reporter = "destination"
+		l.Reporter, l.Destination = "destination", partyOfNode(n)
+		l.Destination.Principal = "" // as of upstreams
 		return l
 	}
 	l.Source = partyOfNode(n)
@@ -131,7 +132,7 @@ func introducedBy(identity string, said []byte) telemetry.Party {
 		return p
 	}
 	for _, f := range introduced(&p) {
-		if s := v.Get(f.name); len(s) <= maxName && isName(s) {
+		if s := v.Get(f.name); len(s) <= maxName && isName(s) && s != "unknown" { // which is how nothing is shown
 			*f.value = s
 		}
 	}

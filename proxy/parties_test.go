@@ -19,6 +19,7 @@ func TestIntroducedBy(t *testing.T) {
 		"app=a&cluster=c1&version=v1&workload=w&service=s&revision=r": full,
 		"namespace=other&principal=other":                             who,
 		"app=a%0ab":                                                   who,
+		"app=unknown&workload=unknown":                                who,
 		"app=%zz":                                                     who,
 		"app=" + strings.Repeat("a", maxName+1):                       who,
 		"x=" + strings.Repeat("a", maxIntroduction) + "&app=a":        who,
@@ -30,6 +31,21 @@ func TestIntroducedBy(t *testing.T) {
 	n := testNode()
 	if got := introducedBy(id, introduction(n)); got.App != "client" || got.Workload != "n1" || got.Cluster != "c1" {
 		t.Errorf("%s is read as %+v", introduction(n), got)
+	}
+}
+
+// TestNobodyLabels: what is for nobody is told from what has too many labels, and
+// an application's proxy says whose it is.
+func TestNobodyLabels(t *testing.T) {
+	n := testNode()
+	for kind, want := range map[listenerKind]telemetry.Labels{
+		outbound: {Reporter: "source", Source: partyOfNode(n)},
+		gateway:  {Reporter: "source", Source: partyOfNode(n)},
+		inbound:  {Reporter: "destination", Destination: telemetry.Party{Workload: "n1", Namespace: "default", Cluster: "c1", App: "client", Service: "client", Revision: "latest"}},
+	} {
+		if got := nobodyLabels(n, kind, ""); got != want {
+			t.Errorf("%v: %+v, want %+v", kind, got, want)
+		}
 	}
 }
 

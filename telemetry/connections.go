@@ -67,9 +67,19 @@ func (c *Connections) close(flag string) {
 	c.closed[flag]++
 }
 
-// total changes with whatever happens to the connections.
 func (c *Connections) total() uint64 {
-	n := c.opened.Load() + c.sent.Load() + c.received.Load()
+	return c.opened.Load() + c.ended() + c.sent.Load() + c.received.Load()
+}
+
+func (c *Connections) number() uint64 { return c.opened.Load() }
+
+// busy: one that is open may be silent for hours, and its bytes are counted then.
+func (c *Connections) busy() bool { return c.ended() < c.opened.Load() }
+
+func (*Connections) tagged() int { return 0 }
+
+// ended is how many have.
+func (c *Connections) ended() (n uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, closed := range c.closed {

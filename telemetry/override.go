@@ -49,6 +49,7 @@ type shape struct {
 	gone   map[string]bool // labels of Istio's that are removed, or mean something else
 	drawn  int             // how many tags are of the exchange
 	series atomic.Int64    // with such tags
+	over   *atomic.Uint64  // exchanges whose tags were too many
 }
 
 func newShape(reporter string, names []string, tags []Tag) *shape {
@@ -182,8 +183,8 @@ func (s *Store[T, C]) Override(o *Overrides) {
 	for _, k := range s.byLabels {
 		s.attach(k.counter)
 	}
-	if s.rest != nil {
-		s.attach(s.rest)
+	for _, c := range s.rest {
+		s.attach(c)
 	}
 }
 
@@ -199,7 +200,7 @@ func (s *Store[T, C]) view(shape *shape) *Store[T, C] {
 			}
 		}
 	})
-	v.shape = shape
+	v.shape, shape.over = shape, &s.over
 	return v
 }
 

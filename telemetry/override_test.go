@@ -118,6 +118,32 @@ func TestOverride_Bounded(t *testing.T) {
 	if len(v.other) != maxLabels+1 || rest == nil || rest.took.count() != 10 {
 		t.Errorf("%d series, %+v", len(v.other), rest)
 	}
+	if n := s.Overflowed(); n != 10 {
+		t.Errorf("%d exchanges on top, want 10", n)
+	}
+}
+
+// TestOverride_RoomAgain: what is forgotten makes room for others.
+func TestOverride_RoomAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		s.Override(&Overrides{Source: map[string]Override{"istio_requests_total": {Tags: []Tag{{Name: "path", From: 1}}}}})
+		go s.Follow(t.Context())
+		for round := range 2 {
+			l := labels
+			l.Destination.Workload = fmt.Sprint(round)
+			r := s.Of(l)
+			for i := range maxLabels {
+				e := plain(200, 0)
+				e.Tags = []string{fmt.Sprint(i)}
+				r.Record(e)
+			}
+			time.Sleep(4 * keptFor)
+		}
+		if n := s.Overflowed(); n != 0 {
+			t.Errorf("%d exchanges on top", n)
+		}
+	})
 }
 
 // TestOverride_Forgets: what is shown otherwise goes when what it stands for does.

@@ -106,6 +106,7 @@ func (r *Requests) found(k outcome) *series {
 	defer r.mu.Unlock()
 	s := r.other[k]
 	if s == nil && k.tags != "" && r.shape.series.Load() >= maxLabels {
+		r.shape.over.Add(1)
 		k = r.shape.tooMany(k)
 		s = r.other[k]
 	}
@@ -160,9 +161,23 @@ func (r *Requests) each(fn func(o outcome, s *series)) {
 	}
 }
 
-// total is how many exchanges have been counted.
-func (r *Requests) total() (n uint64) {
+// number is how many exchanges have been counted.
+func (r *Requests) number() (n uint64) {
 	r.each(func(_ outcome, s *series) { n += s.took.count() })
+	return n
+}
+
+func (r *Requests) total() uint64 { return r.number() }
+
+// busy: exchanges are counted when they are over.
+func (*Requests) busy() bool { return false }
+
+func (r *Requests) tagged() (n int) {
+	r.each(func(o outcome, _ *series) {
+		if o.tags != "" {
+			n++
+		}
+	})
 	return n
 }
 

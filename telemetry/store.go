@@ -1,6 +1,9 @@
 package telemetry
 
 import (
+	"context"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,11 +21,17 @@ const (
 	// is counted: long enough for several scrapes, so that their last values are
 	// seen.
 	keptFor = 10 * time.Minute
+
+	// sweepEvery is how often what is of no more use is looked for.
+	sweepEvery = time.Minute
 )
 
 // counters are what a store keeps.
 type counters[T any] interface {
-	total() uint64
+	total() uint64  // changes with whatever is counted
+	number() uint64 // of exchanges, or connections
+	busy() bool     // something that is counted here is under way
+	tagged() int    // how many series have tags of exchanges
 	base() *common[T]
 	families() []*family
 	labelNames() []string
@@ -61,12 +70,12 @@ type Store[T any, C interface {
 }] struct {
 	make  func(Labels) *T
 	inUse func(found func(*T))
-	over  atomic.Uint64 // how often there were too many labels
+	over  atomic.Uint64 // exchanges with too many tags
 	round atomic.Uint64 // how many pages were made
 
 	mu       sync.Mutex // guards what is below
 	byLabels map[Labels]*kept[T]
-	rest     *T // of labels that are too many
+	rest     map[string]*T // of labels that are too many, by who reports
 
 	shape *shape         // of all of them; nil: Istio's
 	said  Overrides      // what is shown otherwise
@@ -86,7 +95,7 @@ func NewStore[T any, C interface {
 	*T
 	counters[T]
 }](make func(Labels) *T, inUse func(found func(*T))) *Store[T, C] {
-	return &Store[T, C]{make: make, inUse: inUse, byLabels: map[Labels]*kept[T]{}}
+	return &Store[T, C]{make: make, inUse: inUse, byLabels: map[Labels]*kept[T]{}, rest: map[string]*T{}}
 }
 
 // Of returns the counters for labels.
@@ -97,11 +106,10 @@ func (s *Store[T, C]) Of(l Labels) *T {
 		return k.counter
 	}
 	if len(s.byLabels) >= maxLabels {
-		s.over.Add(1)
-		if s.rest == nil {
-			s.rest = s.made(Labels{Reporter: l.Reporter})
+		if s.rest[l.Reporter] == nil {
+			s.rest[l.Reporter] = s.made(Labels{Reporter: l.Reporter})
 		}
-		return s.rest
+		return s.rest[l.Reporter]
 	}
 	k := &kept[T]{counter: s.made(l), changed: time.Now()}
 	s.byLabels[l] = k
@@ -118,11 +126,34 @@ func (s *Store[T, C]) made(l Labels) *T {
 	return c
 }
 
+// all are the store and its views, and what is shown otherwise.
+func (s *Store[T, C]) all() ([]*Store[T, C], Overrides) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*Store[T, C]{s}, s.views...), s.said
+}
+
+// Follow forgets what is of no more use until ctx ends, also where nobody asks for
+// the page.
+func (s *Store[T, C]) Follow(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			all, _ := s.all()
+			for _, o := range all {
+				o.sweep()
+			}
+		}
+	}
+}
+
 // Show implements [Source]. What is of no more use is forgotten by the way.
 func (s *Store[T, C]) Show(p *Page) {
-	s.mu.Lock()
-	all, said := append([]*Store[T, C]{s}, s.views...), s.said
-	s.mu.Unlock()
+	all, said := s.all()
 	lists := make([][]*T, len(all))
 	for i, o := range all {
 		lists[i] = o.sweep()
@@ -147,22 +178,29 @@ func (s *Store[T, C]) sweep() []*T {
 	held := s.held()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := make([]*T, 0, len(s.byLabels)+1)
 	now := time.Now()
 	for l, k := range s.byLabels {
-		if total := C(k.counter).total(); C(k.counter).base().round.Load() >= held || total != k.total {
+		c := C(k.counter)
+		if total := c.total(); c.base().round.Load() >= held || total != k.total || c.busy() {
 			k.total, k.changed = total, now
 		} else if now.Sub(k.changed) > keptFor {
-			C(k.counter).base().gone.Store(true)
+			c.base().gone.Store(true)
 			delete(s.byLabels, l)
-			continue
+			if s.shape != nil {
+				s.shape.series.Add(-int64(c.tagged())) // which makes room for others
+			}
 		}
+	}
+	return s.listed()
+}
+
+// listed are all counters. The caller holds mu.
+func (s *Store[T, C]) listed() []*T {
+	list := make([]*T, 0, len(s.byLabels)+len(s.rest))
+	for _, k := range s.byLabels {
 		list = append(list, k.counter)
 	}
-	if s.rest != nil {
-		list = append(list, s.rest)
-	}
-	return list
+	return slices.AppendSeq(list, maps.Values(s.rest))
 }
 
 // held marks what is in use with the number of a round, which it returns. Others
@@ -177,21 +215,23 @@ func (s *Store[T, C]) held() uint64 {
 func (s *Store[T, C]) List() []*T {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := make([]*T, 0, len(s.byLabels)+1)
-	for _, k := range s.byLabels {
-		list = append(list, k.counter)
-	}
-	if s.rest != nil {
-		list = append(list, s.rest)
-	}
-	return list
+	return s.listed()
 }
 
-// Overflowed is how often counters were asked for when there were too many.
-func (s *Store[T, C]) Overflowed() uint64 { return s.over.Load() }
+// Overflowed is how many exchanges, or connections, were counted under unknown
+// labels since there were too many.
+func (s *Store[T, C]) Overflowed() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.over.Load()
+	for _, c := range s.rest {
+		n += C(c).number()
+	}
+	return n
+}
 
-// OverflowCollector shows how often counters were asked for when there were too
-// many, as count says when it is gathered.
+// OverflowCollector shows how many were counted under unknown labels, as count says
+// when it is gathered.
 func OverflowCollector(count func() uint64) prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "isthmus_metrics_overflow_total", Help: "How often exchanges were counted under unknown labels because there were too many.",

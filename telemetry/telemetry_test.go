@@ -2,10 +2,12 @@ package telemetry
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -133,15 +135,49 @@ func TestStore_Bounded(t *testing.T) {
 		l.Destination.Workload = fmt.Sprint(i)
 		s.Of(l)
 	}
-	if n := len(s.byLabels); n != maxLabels || s.Overflowed() != 10 {
-		t.Errorf("%d combinations, %d on top", n, s.Overflowed())
+	if n := len(s.byLabels); n != maxLabels || s.Overflowed() != 0 {
+		t.Errorf("%d combinations, %d exchanges on top", n, s.Overflowed())
 	}
-	l := labels
-	l.Destination.Workload = "one more"
-	s.Of(l).Record(plain(200, 0))
-	if all := page(t, s, ""); !strings.Contains(all, `destination_workload="unknown"`) {
-		t.Error(all)
+	for i, reporter := range []string{"source", "destination", "destination"} {
+		l := labels
+		l.Reporter, l.Destination.Workload = reporter, fmt.Sprint("one more: ", i)
+		s.Of(l).Record(plain(200, 0))
 	}
+	if n := s.Overflowed(); n != 3 {
+		t.Errorf("%d exchanges on top, want 3", n)
+	}
+	got := lines(t, s, "istio_requests_total", "reporter", "destination_workload")
+	slices.Sort(got)
+	same(t, "on top", got, "destination unknown 2", "source unknown 1")
+}
+
+// TestStore_Follow: what is of no more use goes also where nobody scrapes. A
+// connection that is open keeps its counters, however long it is silent.
+func TestStore_Follow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		requests, connections := newStore(), NewStore(NewConnections, func(func(*Connections)) {})
+		for _, s := range []interface{ Follow(context.Context) }{requests, connections} {
+			go s.Follow(t.Context())
+		}
+		r, silent, ended := requests.Of(labels), connections.Of(labels), connections.Of(Labels{})
+		r.Record(plain(200, 0))
+		silent.Open()
+		ended.Open()
+		ended.Close(NoFlag)
+		time.Sleep(keptFor)
+		if r.Gone() || silent.Gone() || ended.Gone() {
+			t.Error("gone too soon")
+		}
+		time.Sleep(keptFor)
+		if !r.Gone() || silent.Gone() || !ended.Gone() {
+			t.Errorf("gone: %v, %v, %v; want all but the connection that is open", r.Gone(), silent.Gone(), ended.Gone())
+		}
+		silent.Close(NoFlag)
+		time.Sleep(2 * keptFor)
+		if !silent.Gone() {
+			t.Error("the connection that was open keeps its counters")
+		}
+	})
 }
 
 // TestRecord_AllocatesNothing once a series is there.
@@ -214,6 +250,37 @@ func TestUpstreams(t *testing.T) {
 		if !strings.Contains(all, line+"\n") {
 			t.Errorf("no %s in\n%s", line, all)
 		}
+	}
+}
+
+// TestUpstreams_OfOneName: what Envoy's names do not tell apart is one series, in
+// whatever order it comes.
+func TestUpstreams_OfOneName(t *testing.T) {
+	a, b, other := &Upstream{}, &Upstream{}, &Upstream{}
+	a.Tries.Add(3)
+	a.Replied(200)
+	b.Tries.Add(4)
+	b.Replied(503)
+	states := []UpstreamState{
+		{Name: "inbound|80||s", Counters: a, Hosts: 2, Healthy: 1, Requests: 2, Ejections: 1},
+		{Name: "inbound|80||t", Counters: other, Hosts: 1},
+		{Name: "inbound|80||s", Counters: b, Hosts: 3, Healthy: 2, Requests: 1, Ejections: 1, PendingOpen: true},
+	}
+	for range 2 {
+		all := page(t, Upstreams(func() []UpstreamState { return slices.Clone(states) }), "")
+		for _, line := range []string{
+			"upstream_rq_total{%} 7", `upstream_rq_xx{%,envoy_response_code_class="2"} 1`, `upstream_rq_xx{%,envoy_response_code_class="5"} 1`, "membership_total{%} 3", "membership_healthy{%} 2",
+			"upstream_rq_active{%} 3", "outlier_detection_ejections_total{%} 2", "circuit_breakers_default_rq_pending_open{%} 1",
+		} {
+			line = "envoy_cluster_" + strings.ReplaceAll(line, "%", `envoy_cluster_name="inbound|80||s"`)
+			if strings.Count(all, line[:strings.IndexByte(line, '}')+1]) != 1 || !strings.Contains(all, line+"\n") {
+				t.Errorf("not once %s in\n%s", line, all)
+			}
+		}
+		slices.Reverse(states)
+	}
+	if a.Tries.Load() != 3 || b.Tries.Load() != 4 {
+		t.Error("the counters themselves have changed")
 	}
 }
 

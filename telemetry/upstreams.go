@@ -1,6 +1,10 @@
 package telemetry
 
-import "sync/atomic"
+import (
+	"slices"
+	"strings"
+	"sync/atomic"
+)
 
 // Upstream counts what happens between this proxy and an upstream, try by try,
 // under Envoy's names. Its fields may be written by any goroutine.
@@ -27,6 +31,20 @@ func (u *Upstream) Replied(status int) {
 	}
 }
 
+// add adds what another one has counted.
+func (u *Upstream) add(o *Upstream) {
+	for i := range u.Classes {
+		u.Classes[i].Add(o.Classes[i].Load())
+	}
+	for _, n := range [...][2]*atomic.Uint64{
+		{&u.Tries, &o.Tries}, {&u.Retries, &o.Retries}, {&u.RetriesSucceeded, &o.RetriesSucceeded}, {&u.RetriesRefused, &o.RetriesRefused},
+		{&u.Failovers, &o.Failovers}, {&u.Overflows, &o.Overflows}, {&u.Timeouts, &o.Timeouts}, {&u.TryTimeouts, &o.TryTimeouts}, {&u.Resets, &o.Resets},
+		{&u.Connects, &o.Connects}, {&u.ConnectFailures, &o.ConnectFailures}, {&u.ConnectTimeouts, &o.ConnectTimeouts},
+	} {
+		n[0].Add(n[1].Load())
+	}
+}
+
 // UpstreamState is an upstream as it is now.
 type UpstreamState struct {
 	Name                           string // "outbound|80|v1|reviews.prod.svc.cluster.local"
@@ -45,6 +63,33 @@ type UpstreamState struct {
 func Upstreams(list func() []UpstreamState) Source { return upstreams{list} }
 
 type upstreams struct{ list func() []UpstreamState }
+
+// united makes one of upstreams that have one name, sorted by it. A proxy tells
+// apart by what way it goes to a service's port, as requests or as bytes that are
+// passed on: Envoy's names do not, and of a name there is one series.
+func united(list []UpstreamState) (out []UpstreamState) {
+	slices.SortFunc(list, func(a, b UpstreamState) int { return strings.Compare(a.Name, b.Name) })
+	for _, u := range list {
+		n := len(out) - 1
+		if n < 0 || out[n].Name != u.Name {
+			out = append(out, u)
+			continue
+		}
+		all := &out[n]
+		counters := &Upstream{}
+		counters.add(all.Counters)
+		counters.add(u.Counters)
+		all.Counters = counters
+		// The endpoints are the same, or some of them.
+		all.Hosts, all.Healthy, all.Degraded = max(all.Hosts, u.Hosts), max(all.Healthy, u.Healthy), max(all.Degraded, u.Degraded)
+		all.Ejected, all.LinksBroken = max(all.Ejected, u.Ejected), max(all.LinksBroken, u.LinksBroken)
+		all.Ejections, all.EjectionsRefused = all.Ejections+u.Ejections, all.EjectionsRefused+u.EjectionsRefused
+		all.Requests, all.Connections, all.Pending = all.Requests+u.Requests, all.Connections+u.Connections, all.Pending+u.Pending
+		all.RequestsOpen, all.ConnectionsOpen = all.RequestsOpen || u.RequestsOpen, all.ConnectionsOpen || u.ConnectionsOpen
+		all.PendingOpen, all.RetriesOpen = all.PendingOpen || u.PendingOpen, all.RetriesOpen || u.RetriesOpen
+	}
+	return out
+}
 
 var (
 	upstreamClasses = family{"envoy_cluster_upstream_rq_xx", "untyped", "Replies of an upstream by the hundreds of their status."}
@@ -110,7 +155,7 @@ var (
 
 // Show implements [Source].
 func (u upstreams) Show(p *Page) {
-	list := u.list()
+	list := united(u.list())
 	all := func(f *family, of func(*UpstreamState) uint64) {
 		p.begin(f)
 		for i := range list {

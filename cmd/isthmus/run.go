@@ -199,6 +199,8 @@ func (s *server) build(paths []string) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	go s.meter.Run(ctx)
+	go s.proxy.Requests().Follow(ctx)
+	go s.proxy.Connections().Follow(ctx)
 	if s.identity != nil {
 		go s.identity.Follow(ctx, log)
 	}
