@@ -274,7 +274,7 @@ func (u *upstream) leaseStream(m *member, client *stream, t, deadline instant) (
 		}
 		d, mine := m.shared.dialTurn()
 		if !mine {
-			if kind := u.live.queue.await(d.done, nil, deadline, client); kind != NoError {
+			if kind := u.live.queue.awaitOther(d.done, u.limits.pending, deadline, client); kind != NoError {
 				return nil, &Error{Kind: kind, Upstream: u.key.String()}
 			}
 			if d.err != nil {

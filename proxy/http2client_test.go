@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -57,4 +58,70 @@ func TestHTTP2_MemberGone(t *testing.T) {
 	for u.live.queue.open.Load() != 0 { // until the connection has ended
 		time.Sleep(100 * time.Microsecond)
 	}
+}
+
+// TestHTTP2_Pending: http1MaxPendingRequests bounds those, too, that wait for a stream of a
+// connection over HTTP/2, be it that another request waits in line for one, or opens it.
+func TestHTTP2_Pending(t *testing.T) {
+	for _, tt := range []struct {
+		name, pool string
+		dials      bool // the one connection is still being opened
+		under      int  // requests that do not wait
+	}{
+		{"in line", "{tcp: {maxConnections: 1}, http: {maxConcurrentStreams: 2, http1MaxPendingRequests: 3}}", false, 2},
+		{"for a dial", "{tcp: {connectTimeout: 10s}, http: {http1MaxPendingRequests: 3}}", true, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			release := make(chan struct{})
+			up := h2Upstream(t, func(http.ResponseWriter, *http.Request) { <-release })
+			if tt.dials {
+				up = deafAddress(t)
+			}
+			p := serve(t, Options{}, overHTTP2(entry("s.test", up))+destinationRule("s.test", "connectionPool: "+tt.pool))
+			x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
+			u := x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
+			results := make(chan string, tt.under+3)
+			ask := func() { results <- status(exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1))) }
+			for range tt.under {
+				go ask()
+			}
+			await(t, "those that do not wait", until(func() bool {
+				return u.live.requests.Load() == int32(tt.under) && (tt.dials || u.members[0].shared.busy() == tt.under)
+			}))
+			for range 3 {
+				go ask()
+			}
+			pending := func() int {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				return u.state().Pending
+			}
+			await(t, "those that wait", until(func() bool { return pending() == 3 }))
+			got := exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1))
+			if status(got) != "503" || !strings.Contains(got, "x-envoy-overloaded: true") {
+				t.Errorf("one more: %q, want 503 and x-envoy-overloaded", got)
+			}
+			if tt.dials {
+				return
+			}
+			close(release)
+			for range cap(results) {
+				if s := await(t, "a reply", results); s != "200" {
+					t.Errorf("status %s, want 200", s)
+				}
+			}
+			await(t, "nobody waits", until(func() bool { return pending() == 0 }))
+		})
+	}
+}
+
+// busy is how many streams are leased.
+func (p *sharedPool) busy() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.conns {
+		n += s.h2.Active()
+	}
+	return n
 }

@@ -14,8 +14,9 @@ import (
 type connQueue struct {
 	open    atomic.Int32 // connections open or being opened
 	waiting atomic.Int32 // len(waiters), or one more for who may join them; to be read without mu
+	follow  atomic.Int32 // requests that wait for what becomes of another's connection; see sharedDial
 
-	mu      sync.Mutex      // guards waiters, and open against the limit
+	mu      sync.Mutex      // guards waiters, and open and follow against their limits
 	waiters []chan struct{} // each is closed when its turn comes
 }
 
@@ -87,7 +88,7 @@ func (q *connQueue) enter(u *upstream, place int) (turn chan struct{}, err *Erro
 		q.open.Add(1)
 		return nil, nil
 	}
-	if u.limits.pending != 0 && len(q.waiters) >= int(u.limits.pending) && place != 0 {
+	if place != 0 && !q.mayWait(u.limits.pending) {
 		return nil, &Error{Kind: Overflow, Upstream: u.key.String()}
 	}
 	if first {
@@ -99,6 +100,25 @@ func (q *connQueue) enter(u *upstream, place int) (turn chan struct{}, err *Erro
 	}
 	q.waiters = slices.Insert(q.waiters, place, turn)
 	return turn, nil
+}
+
+// mayWait reports whether one more request may wait. The caller holds mu.
+func (q *connQueue) mayWait(most int32) bool {
+	return most == 0 || int32(len(q.waiters))+q.follow.Load() < most
+}
+
+// awaitOther waits for what becomes of a connection that another request opens, or waits
+// for in line; see await. Overflow: as many wait as may.
+func (q *connQueue) awaitOther(done chan struct{}, most int32, deadline instant, client *stream) Kind {
+	q.mu.Lock()
+	if !q.mayWait(most) {
+		q.mu.Unlock()
+		return Overflow
+	}
+	q.follow.Add(1)
+	q.mu.Unlock()
+	defer q.follow.Add(-1)
+	return q.await(done, nil, deadline, client)
 }
 
 // await waits for a turn, or for what makes it needless, unless that is nil: then

@@ -80,7 +80,7 @@ func (u *upstream) state() telemetry.UpstreamState {
 	l := u.live
 	s := telemetry.UpstreamState{
 		Name: l.name, Counters: &l.stats, Hosts: len(u.members),
-		Requests: int(l.requests.Load()), Connections: int(l.queue.open.Load()), Pending: int(l.queue.waiting.Load()),
+		Requests: int(l.requests.Load()), Connections: int(l.queue.open.Load()), Pending: int(l.queue.waiting.Load() + l.queue.follow.Load()),
 	}
 	s.Ejected, s.Ejections, s.EjectionsRefused = u.tracker.Ejections()
 	for _, m := range u.members {
