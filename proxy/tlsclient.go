@@ -18,6 +18,7 @@ type tlsClient struct {
 	settings *mesh.ClientTLS
 	store    *tls.Store
 	host     string // of the upstream
+	relay    bool   // bytes are passed on, of which nobody knows what they are
 
 	current atomic.Pointer[clientConfig]
 }
@@ -35,11 +36,11 @@ type clientConfig struct {
 const sessionsKept = 8
 
 // newTLSClient returns nil where the policy asks for no TLS.
-func newTLSClient(t *mesh.ClientTLS, store *tls.Store, host string) *tlsClient {
+func newTLSClient(t *mesh.ClientTLS, store *tls.Store, k upstreamKey) *tlsClient {
 	if t == nil || t.Mode == mesh.TLSDisable {
 		return nil
 	}
-	return &tlsClient{settings: t, store: store, host: host}
+	return &tlsClient{settings: t, store: store, host: k.host, relay: k.relay}
 }
 
 // clientConfig returns the configuration for a handshake.
@@ -85,13 +86,15 @@ func (c *tlsClient) makeConfig(credential *tls.Credential) *stdtls.Config {
 		ServerName:                  t.SNI,
 		MinVersion:                  stdtls.VersionTLS12,
 		CipherSuites:                tls.Suites(),
-		NextProtos:                  []string{tls.ALPNHTTP1},
 		ClientSessionCache:          stdtls.NewLRUClientSessionCache(sessionsKept),
 		DynamicRecordSizingDisabled: true, // a request is one record, and one write, where it fits
 		InsecureSkipVerify:          t.SkipVerify || len(t.SubjectAltNames) > 0,
 	}
 	if config.ServerName == "" {
 		config.ServerName = c.host
+	}
+	if !c.relay {
+		config.NextProtos = []string{tls.ALPNHTTP1}
 	}
 	if credential != nil {
 		config.RootCAs = credential.Roots

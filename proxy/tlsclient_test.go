@@ -191,3 +191,25 @@ func TestTLS_Both(t *testing.T) {
 		t.Errorf("%q, %v, equal %v", head, err, string(got) == body)
 	}
 }
+
+// TestTLS_Relayed: over a connection that is passed on nobody knows what is spoken, so no
+// protocol is offered to a server that speaks one alone (Istio: no ALPN but h2).
+func TestTLS_Relayed(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("up", "db.up")
+	up := byteServer(t, func(raw net.Conn) {
+		c := stdtls.Server(raw, &stdtls.Config{Certificates: []stdtls.Certificate{i.pair("up")}, NextProtos: []string{"postgresql"}})
+		if err := c.Handshake(); err != nil {
+			t.Error(err)
+			return
+		}
+		io.Copy(c, c)
+	})
+	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB)+"---\n"+destinationRule("db.up", "tls: {mode: SIMPLE, insecureSkipVerify: true}"))
+	c := dialTCP(t, p.address("gateway:80"))
+	io.WriteString(c, "hello")
+	c.CloseWrite()
+	if got, err := io.ReadAll(c); string(got) != "hello" {
+		t.Errorf("%q, %v", got, err)
+	}
+}

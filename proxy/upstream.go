@@ -145,7 +145,7 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 	if old != nil && sameTLS {
 		u.tls = old.tls
 	} else {
-		u.tls = newTLSClient(policy.TLS, o.Credentials, t.key.host)
+		u.tls = newTLSClient(policy.TLS, o.Credentials, t.key)
 	}
 	if policy.Adaptive {
 		if u.live.room == nil {
