@@ -56,7 +56,7 @@ func mayHTTP1(endpoints []*mesh.Endpoint, pool *mesh.ConnectionPool) bool {
 
 // multiplexes reports whether a request of a client goes over HTTP/2.
 func (u *upstream) multiplexes(client *stream) bool {
-	return u.speaks == speaksHTTP2 || u.speaks == speaksAsClient && client.h2 != nil
+	return u.speaks == speaksHTTP2 || u.speaks == speaksAsClient && (client.h2 != nil || client.copied)
 }
 
 // sharedConn is a connection to an endpoint that carries many requests at a time.

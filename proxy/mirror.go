@@ -95,10 +95,11 @@ func (x *exchange) copyFor(to *route) *exchange {
 	x.requestID()
 	c := exchanges.Get().(*exchange)
 	c.conn = &conn{stream: sinkStream(), client: x.conn.client}
+	c.conn.copied = x.conn.h2 != nil
 	c.table, c.host, c.matched, c.route = x.table, x.host, x.matched, to
 	c.start = now()
 	c.clock, c.deadline = c.start, c.start+to.timeout
-	c.id, c.hasID, c.sanitized, c.said = x.id, x.hasID, x.sanitized, x.said
+	c.id, c.hasID, c.sanitized, c.said, c.dialect = x.id, x.hasID, x.sanitized, x.said, x.dialect
 
 	// Parsing a head of its own gives the copy all that was found in the first.
 	// What the framing was is the body's matter.

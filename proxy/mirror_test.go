@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"io"
 	"net"
+	"net/http"
 	"regexp"
 	"strings"
 	"sync"
@@ -189,5 +190,41 @@ func TestMirror_AfterFault(t *testing.T) {
 	}
 	if len(shadow.seen()) != 0 {
 		t.Errorf("the mirror got %q", shadow.seen())
+	}
+}
+
+// TestMirror_GRPC: a copy of a call is one: over HTTP/2 where it goes as the client
+// speaks, and of gRPC-Web made one of gRPC as the call itself is.
+func TestMirror_GRPC(t *testing.T) {
+	type seen struct{ proto, content, te, body string }
+	want := seen{"HTTP/2.0", "application/grpc", "trailers", "\x00\x00\x00\x00\x01a"}
+	for _, tt := range []struct{ name, listener, port, protocol, content, body string }{
+		{"as the client", "outbound", "any", "", "application/grpc", want.body},
+		{"gRPC-Web", "gateway:80", "grpc", ", protocol: GRPC", "application/grpc-web-text", "AAAAAAFh"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := make(chan seen, 2)
+			up := h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				got <- seen{r.Proto, r.Header.Get("content-type"), r.Header.Get("te"), string(body)}
+				w.Header().Set("grpc-status", "0")
+			})
+			yaml := strings.NewReplacer("name: http, protocol: HTTP", "name: "+tt.port+tt.protocol, "{http: ", "{"+tt.port+": ").Replace(entry("s.test", up) + entry("m.test", up))
+			p := serve(t, atEdge(), yaml+anyHost+strings.Replace(mirrored(""), "hosts: [s.test]", "hosts: [s.test]\n  gateways: [gw, mesh]", 1))
+			r, _ := http.NewRequest("POST", "http://s.test/", strings.NewReader(tt.body))
+			r.Header.Set("content-type", tt.content)
+			r.Header.Set("te", "trailers")
+			res, err := h2Client(t, p, tt.listener).Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			awaitMirrors(t, p, 1, 0, 0, 0)
+			for range 2 {
+				if s := <-got; s != want {
+					t.Errorf("got %q, want %q", s, want)
+				}
+			}
+		})
 	}
 }

@@ -39,8 +39,9 @@ type stream struct {
 
 	// A stream of a connection that speaks HTTP/2 has no socket of its own: under
 	// is the connection, and what is read here is a body.
-	h2    *http2.Stream
-	under *stream
+	h2     *http2.Stream
+	under  *stream
+	copied bool // a sink takes the reply to a copy of a request that has come over one
 
 	asking asking
 	rest   []byte // of a request that fill has to send
