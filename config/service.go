@@ -72,7 +72,7 @@ func kubernetesProtocol(p *core.ServicePort) mesh.Protocol {
 		}
 	}
 	if strings.HasPrefix(p.Name, "grpc-web") {
-		return mesh.ProtocolHTTP
+		return mesh.ProtocolGRPCWeb
 	}
 	prefix, _, _ := strings.Cut(p.Name, "-")
 	v, _ := mesh.ParseProtocol(prefix)

@@ -15,15 +15,15 @@ const (
 	ProtocolHTTPS
 	ProtocolTLS
 	ProtocolTCP
+	ProtocolGRPCWeb // callers may speak gRPC-Web, the server speaks gRPC
 )
 
-var protocolNames = [...]string{"", "HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP"}
+var protocolNames = [...]string{"", "HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP", "GRPC-WEB"}
 
 // String returns Istio's spelling, "HTTP2" say; "" for an unknown one.
 func (p Protocol) String() string { return protocolNames[p] }
 
-// ParseProtocol reads Istio's spelling in any case. GRPC-WEB counts as HTTP;
-// MONGO, MYSQL, REDIS and UDP are bytes to us, thus TCP. ok is false for a word
+// ParseProtocol reads Istio's spelling in any case. MONGO, MYSQL, REDIS and UDP are bytes to us, thus TCP. ok is false for a word
 // that is none of Istio's.
 func ParseProtocol(s string) (p Protocol, ok bool) {
 	s = strings.ToUpper(s)
@@ -33,8 +33,6 @@ func ParseProtocol(s string) (p Protocol, ok bool) {
 		}
 	}
 	switch s {
-	case "GRPC-WEB":
-		return ProtocolHTTP, true
 	case "MONGO", "MYSQL", "REDIS", "UDP":
 		return ProtocolTCP, true
 	}
@@ -43,7 +41,12 @@ func ParseProtocol(s string) (p Protocol, ok bool) {
 
 // IsHTTP reports whether requests can be told apart on the port.
 func (p Protocol) IsHTTP() bool {
-	return p == ProtocolUnknown || p == ProtocolHTTP || p == ProtocolHTTP2 || p == ProtocolGRPC
+	return p == ProtocolUnknown || p == ProtocolHTTP || p.IsHTTP2()
+}
+
+// IsHTTP2 reports whether a server there speaks HTTP/2 (Istio: protocol.Instance).
+func (p Protocol) IsHTTP2() bool {
+	return p == ProtocolHTTP2 || p == ProtocolGRPC || p == ProtocolGRPCWeb
 }
 
 // MarshalText writes [Protocol.String], in JSON too.

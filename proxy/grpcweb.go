@@ -7,17 +7,19 @@ import (
 	"errors"
 
 	"isthmus/http1"
+	"isthmus/mesh"
 )
 
 // Browsers cannot speak gRPC: they get to see no trailers. gRPC-Web is what they
 // speak instead, over any version of HTTP: the messages are the same, the trailers
 // are one more of them at the end of the body, and in -text all of it is base64.
-// A gateway translates for upstreams that speak HTTP/2; others get it as it is.
-// (gRPC: PROTOCOL-WEB.md.)
+// A gateway translates for upstreams that speak HTTP/2, and a sidecar where the port is
+// one for both; others get it as it is. (gRPC: PROTOCOL-WEB.md.)
 
 // bridges reports whether a request over an upstream connection is translated.
 func (x *exchange) bridges(c *upstreamConn) bool {
-	return x.dialect > plainGRPC && x.conn.kind == gateway && c.h2 != nil
+	return x.dialect > plainGRPC && c.h2 != nil &&
+		(x.conn.kind == gateway || c.member.host.Endpoint().Port.Protocol == mesh.ProtocolGRPCWeb)
 }
 
 var (

@@ -194,3 +194,23 @@ func FuzzTextReader(f *testing.F) {
 		r.next(p, true) // anything may come
 	})
 }
+
+// TestGRPCWeb_Port: behind a port for gRPC-Web there is a server of gRPC, whoever makes
+// calls to it (Istio: protocol.GRPCWeb); a sidecar translates for it, too.
+func TestGRPCWeb_Port(t *testing.T) {
+	for _, tt := range []struct{ protocol, want string }{
+		{"GRPC-WEB", "application/grpc"},
+		{"GRPC", "application/grpc-web"},
+	} {
+		port := "{number: 80, name: http, protocol: " + tt.protocol + "}"
+		p := serve(t, Options{}, strings.ReplaceAll(entry("s.test", h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			w.Header().Set("x-asked", r.Proto+" "+r.Header.Get("content-type"))
+		})), "{number: 80, name: http, protocol: HTTP}", port))
+		for down, c := range map[string]*http.Client{"HTTP/1.1": h1Client(t, p, "outbound"), "HTTP/2": h2Client(t, p, "outbound")} {
+			if got := callAt(t, c, "/", "content-type", "application/grpc-web").Header.Get("x-asked"); got != "HTTP/2.0 "+tt.want {
+				t.Errorf("%s, %s: the server was asked by %s, want HTTP/2.0 %s", tt.protocol, down, got, tt.want)
+			}
+		}
+	}
+}

@@ -27,7 +27,7 @@ func protocolOf(k upstreamKey, endpoints []*mesh.Endpoint, pool *mesh.Connection
 	switch {
 	case k.relay:
 		return speaksHTTP1 // it is not asked
-	case port == mesh.ProtocolHTTP2 || port == mesh.ProtocolGRPC:
+	case port.IsHTTP2():
 		return speaksHTTP2
 	case pool.UseClientProtocol:
 		return speaksAsClient
@@ -50,8 +50,7 @@ func portProtocol(endpoints []*mesh.Endpoint) mesh.Protocol {
 // mayHTTP1 reports whether an upstream that is spoken to in HTTP/2 may be in
 // HTTP/1.1, too: for upgrades it does not take otherwise.
 func mayHTTP1(endpoints []*mesh.Endpoint, pool *mesh.ConnectionPool) bool {
-	port := portProtocol(endpoints)
-	return port != mesh.ProtocolHTTP2 && port != mesh.ProtocolGRPC && !pool.UseClientProtocol
+	return !portProtocol(endpoints).IsHTTP2() && !pool.UseClientProtocol
 }
 
 // multiplexes reports whether a request of a client goes over HTTP/2.

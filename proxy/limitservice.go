@@ -96,7 +96,7 @@ func addressesOf(s *mesh.Snapshot, known map[string]string, cluster string) []st
 		return nil
 	}
 	for _, port := range v.Ports {
-		if port.Protocol == mesh.ProtocolGRPC || port.Protocol == mesh.ProtocolHTTP2 || len(v.Ports) == 1 {
+		if port.Protocol.IsHTTP2() || len(v.Ports) == 1 {
 			return []string{net.JoinHostPort(cluster, strconv.FormatUint(uint64(port.Number), 10))}
 		}
 	}

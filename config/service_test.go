@@ -1,0 +1,45 @@
+package config
+
+import (
+	"testing"
+
+	core "k8s.io/api/core/v1"
+
+	"isthmus/mesh"
+)
+
+// TestService_Protocols: what a port speaks is said by its appProtocol, or else by how its
+// name begins.
+func TestService_Protocols(t *testing.T) {
+	for _, tt := range []struct {
+		name, app string
+		want      mesh.Protocol
+	}{
+		{"http", "", mesh.ProtocolHTTP},
+		{"http-metrics", "", mesh.ProtocolHTTP},
+		{"http2", "", mesh.ProtocolHTTP2},
+		{"grpc-api", "", mesh.ProtocolGRPC},
+		{"grpc-web", "", mesh.ProtocolGRPCWeb},
+		{"grpc-web-api", "", mesh.ProtocolGRPCWeb},
+		{"mysql", "", mesh.ProtocolTCP},
+		{"api", "", mesh.ProtocolUnknown},
+		{"api", "grpc-web", mesh.ProtocolGRPCWeb},
+		{"http", "grpc", mesh.ProtocolGRPC},
+		{"http", "kubernetes.io/h2c", mesh.ProtocolHTTP2},
+		{"grpc", "kubernetes.io/ws", mesh.ProtocolHTTP},
+		{"grpc", "unheard-of", mesh.ProtocolGRPC},
+	} {
+		p := core.ServicePort{Name: tt.name}
+		if tt.app != "" {
+			p.AppProtocol = &tt.app
+		}
+		got := kubernetesProtocol(&p)
+		if got != tt.want {
+			t.Errorf("%s, %q: %v, want %v", tt.name, tt.app, got, tt.want)
+		}
+		var read mesh.Protocol
+		if text, _ := got.MarshalText(); read.UnmarshalText(text) != nil || read != got {
+			t.Errorf("%v is read as %v", got, read)
+		}
+	}
+}
