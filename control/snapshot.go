@@ -37,9 +37,12 @@ func (c *Controller) update() error {
 	if candidate != nil {
 		unresolved = slices.Concat(unresolved, candidate.Registry.Unresolved())
 	}
-	c.dns.watch(unresolved)
-	if last != nil && last.Config == c.config && sameEndpoints(last.Registry, reg) && reflect.DeepEqual(last.Application, application) && sameCandidate(last.Candidate, candidate) {
+	follow := func() {
+		c.dns.watch(unresolved)
 		c.probes.watch(workloads, suspects, reg)
+	}
+	if last != nil && last.Config == c.config && sameEndpoints(last.Registry, reg) && reflect.DeepEqual(last.Application, application) && sameCandidate(last.Candidate, candidate) {
+		follow()
 		return nil
 	}
 	s := &mesh.Snapshot{
@@ -50,9 +53,9 @@ func (c *Controller) update() error {
 		s.Number = last.Number + 1
 	}
 	if err := c.options.Publish(s); err != nil {
-		return err
+		return err // who stays in force keeps the addresses that DNS has given it
 	}
-	c.probes.watch(workloads, suspects, reg)
+	follow()
 	c.mu.Lock()
 	c.snapshot = s
 	c.mu.Unlock()

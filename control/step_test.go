@@ -310,3 +310,33 @@ func TestController_ForgetsRefusal(t *testing.T) {
 		t.Errorf("error %q and %d endpoints, want none and 1", e, known(use))
 	}
 }
+
+// TestController_RefusedSetKeepsAddresses: what DNS has given for names that a set lacks
+// which the data plane refuses stays with those in force.
+func TestController_RefusedSetKeepsAddresses(t *testing.T) {
+	hosts := filepath.Join(t.TempDir(), "hosts")
+	write(t, hosts, "192.0.2.1 partner.test\n")
+	c, use, _, file := still(t, "none", `apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: partner}
+spec: {hosts: [partner.test], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}
+`, func(o *Options) { o.Hosts = hosts })
+	eventually(t, "the name is resolved", func() bool { c.step(); return known(use) == 1 })
+	if err := os.Remove(hosts); err != nil { // nor does a name server answer from here on
+		t.Fatal(err)
+	}
+	use.mu.Lock()
+	use.refuse = errors.New("port in use")
+	use.acceptHash = use.last.Config.Hash
+	use.mu.Unlock()
+	write(t, file, webService)
+	c.Reload()
+	for range 3 {
+		if c.step() {
+			t.Error("the step went well")
+		}
+		if n := known(use); n != 1 {
+			t.Fatalf("%d endpoints, want the one that was resolved", n)
+		}
+	}
+}
