@@ -55,7 +55,7 @@ func (s *state) Certificates() []Certificate {
 }
 
 func (s *state) Gossip() *Gossip {
-	return &Gossip{Records: 3, Behind: 1, Dropped: 4, Clusters: map[string]Distance{"c2": {RoundTrip: 40 * time.Millisecond, Age: time.Second}}}
+	return &Gossip{Own: "c1", Records: 3, Behind: 1, Dropped: 4, Clusters: map[string]Distance{"c1": {RoundTrip: time.Millisecond, Age: time.Second}, "c2": {RoundTrip: 40 * time.Millisecond, Age: time.Second}}}
 }
 
 func (s *state) Probes() []ProbeCount {

@@ -29,6 +29,7 @@ const draining = "draining"
 
 // Gossip is what a proxy knows of gossip itself.
 type Gossip struct {
+	Own                     string // cluster of this proxy
 	Records, Behind, Queued int
 	Dropped                 uint64
 	Health                  int
@@ -69,7 +70,7 @@ var (
 	droppedDesc   = prometheus.NewDesc("isthmus_gossip_dropped_messages_total", "Messages that were malformed or too many.", nil, nil)
 	healthDesc    = prometheus.NewDesc("isthmus_gossip_health_score", "How slow this member is at gossip, as memberlist has it: 0 is well.", nil, nil)
 	gossipRTTDesc = prometheus.NewDesc("isthmus_gossip_rtt_seconds", "Round trip to a member of a cluster, by the last probe.", []string{"cluster"}, nil)
-	heardDesc     = prometheus.NewDesc("isthmus_gossip_last_heard_age_seconds", "Time since a member of a cluster last answered a probe.", []string{"cluster"}, nil)
+	heardDesc     = prometheus.NewDesc("isthmus_gossip_last_heard_age_seconds", "Time since a member of another cluster last answered a probe.", []string{"cluster"}, nil)
 
 	liveDesc     = prometheus.NewDesc("envoy_server_live", "1 if the proxy is not draining.", nil, nil)
 	stateDesc    = prometheus.NewDesc("envoy_server_state", "0 live, 1 draining, 2 not yet ready.", nil, nil)
@@ -171,7 +172,9 @@ func (c *Collector) collectGossip(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(g.Dropped))
 	for cluster, d := range g.Clusters {
 		out <- prometheus.MustNewConstMetric(gossipRTTDesc, prometheus.GaugeValue, d.RoundTrip.Seconds(), cluster)
-		out <- prometheus.MustNewConstMetric(heardDesc, prometheus.GaugeValue, d.Age.Seconds(), cluster)
+		if cluster != g.Own { // which hears of itself, when no other hears of it
+			out <- prometheus.MustNewConstMetric(heardDesc, prometheus.GaugeValue, d.Age.Seconds(), cluster)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package gossip
 import (
 	"cmp"
 	"encoding/json"
+	"maps"
 	"slices"
 	"time"
 )
@@ -75,6 +76,11 @@ func (g *Gossip) forget() {
 			delete(g.members, name)
 		}
 	}
+	clusters := map[string]bool{}
+	for _, m := range g.members {
+		clusters[m.Cluster] = true
+	}
+	maps.DeleteFunc(g.distances, func(cluster string, _ Distance) bool { return !clusters[cluster] })
 	for owner := range g.records {
 		if g.goneFor(owner, now) > forgetAfter {
 			told = true

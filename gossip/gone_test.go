@@ -43,6 +43,41 @@ func TestForget_Strangers(t *testing.T) {
 	}
 }
 
+// TestStats_Clusters: how long a cluster has been silent is told until its members
+// are forgotten, and not of one whose members have said goodbye.
+func TestStats_Clusters(t *testing.T) {
+	const x = "west/ns/x"
+	for _, tt := range []struct {
+		name string
+		gone time.Duration
+		left bool
+		want bool
+	}{
+		{"died", time.Hour, false, true},
+		{"left", time.Hour, true, false},
+		{"died yesterday", 25 * time.Hour, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := start(t, "a", nil)
+			a.mu.Lock()
+			a.members[x] = &member{Member: Member{Name: x, Cluster: "west", State: stateAlive}, since: time.Now()}
+			a.mu.Unlock()
+			a.measured(x, time.Millisecond)
+			if _, ok := a.Stats().Clusters["west"]; !ok {
+				t.Error("nothing is told of a cluster that lives")
+			}
+			a.mu.Lock()
+			a.members[x].State, a.members[x].since = stateDead, time.Now().Add(-tt.gone)
+			a.records[x] = &record{Owner: x, Version: 1, Left: tt.left}
+			a.mu.Unlock()
+			a.forget()
+			if _, ok := a.Stats().Clusters["west"]; ok != tt.want {
+				t.Errorf("told: %v, want %v", ok, tt.want)
+			}
+		})
+	}
+}
+
 // TestForget_Everywhere: those who have seen an owner die and those who came
 // later forget it together, and nobody brings it back.
 func TestForget_Everywhere(t *testing.T) {

@@ -7,15 +7,15 @@ import (
 
 // Stats are what a member knows of gossip itself.
 type Stats struct {
-	Records  int    // of how many members there is a record
-	Behind   int    // records of which a newer version was heard of and has not come yet
-	Queued   int    // broadcasts to be sent
-	Dropped  uint64 // messages that were malformed or too many
-	Health   int    // memberlist's score: 0 is well, more is slow
-	Clusters map[string]Distance
+	Records  int                 // of how many members there is a record
+	Behind   int                 // records of which a newer version was heard of and has not come yet
+	Queued   int                 // broadcasts to be sent
+	Dropped  uint64              // messages that were malformed or too many
+	Health   int                 // memberlist's score: 0 is well, more is slow
+	Clusters map[string]Distance // those of whose members somebody lives, or has died without a goodbye
 }
 
-// Distance is how far another cluster is, as probes of its members found it.
+// Distance is how far a cluster is, as probes of its members found it.
 type Distance struct {
 	RoundTrip time.Duration // the last one
 	Heard     time.Time     // when it was
@@ -27,6 +27,11 @@ func (g *Gossip) Stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s.Records, s.Clusters = len(g.records), maps.Clone(g.distances)
+	expected := map[string]bool{} // to answer probes
+	for name, m := range g.members {
+		expected[m.Cluster] = expected[m.Cluster] || g.stateOf(name) != stateLeft
+	}
+	maps.DeleteFunc(s.Clusters, func(cluster string, _ Distance) bool { return !expected[cluster] })
 	for owner, version := range g.wanted {
 		if r := g.records[owner]; r == nil || r.Version < version {
 			s.Behind++

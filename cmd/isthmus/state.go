@@ -64,7 +64,7 @@ func (s *server) Gossip() *admin.Gossip {
 		return nil
 	}
 	st := s.gossip.Stats()
-	out := &admin.Gossip{Records: st.Records, Behind: st.Behind, Queued: st.Queued, Dropped: st.Dropped, Health: st.Health, Clusters: map[string]admin.Distance{}}
+	out := &admin.Gossip{Own: s.node.Cluster, Records: st.Records, Behind: st.Behind, Queued: st.Queued, Dropped: st.Dropped, Health: st.Health, Clusters: map[string]admin.Distance{}}
 	for cluster, d := range st.Clusters {
 		out.Clusters[cluster] = admin.Distance{RoundTrip: d.RoundTrip, Age: time.Since(d.Heard)}
 	}
