@@ -393,3 +393,27 @@ spec: {hosts: [web.test], gateways: [edge/gw], exportTo: [` + exportTo + `], htt
 		checkFinding(t, text(exportTo), want, IST0132)
 	}
 }
+
+// TestLint_SlicePorts: ports of an EndpointSlice are ports of its Service, by name.
+func TestLint_SlicePorts(t *testing.T) {
+	slice := func(ports string) string {
+		return `apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{name: http, port: 80, targetPort: web}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [` + ports + `]
+endpoints: [{addresses: [10.0.0.1]}, {addresses: [10.0.0.2]}]
+`
+	}
+	for ports, want := range map[string]string{
+		"{name: http, port: 8080}": "", "{name: http, port: 8080}, {name: quic, port: 443, protocol: UDP}": "", "{name: web, port: 8080}": "", "{port: 8080}": "", "": "",
+		"{name: htpp, port: 8080}": `f.yaml:6: warning: EndpointSlice default/web-1: ports: no port of Service web (f.yaml:1) has the name "htpp" (did you mean "http"?)`,
+	} {
+		checkFinding(t, slice(ports), want, IST0101)
+	}
+}

@@ -42,6 +42,9 @@ func (c *checker) lintWorkloads() {
 		}
 	}
 	for _, w := range c.config.Workloads {
+		if w.Service != "" {
+			c.lintSlice(w)
+		}
 		if w.Service != "" || w.Kind != "WorkloadEntry" {
 			continue
 		}
@@ -59,6 +62,23 @@ func (c *checker) lintWorkloads() {
 			continue
 		}
 		c.lintMTLS(w)
+	}
+}
+
+// lintSlice names ports of an EndpointSlice that its Service does not have.
+func (c *checker) lintSlice(w *mesh.Workload) {
+	s := c.services[w.Service]
+	if s == nil {
+		return
+	}
+	names := make([]string, 0, 2*len(s.Ports))
+	for _, p := range s.Ports {
+		names = append(names, p.Name, p.TargetName)
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.Ports)) {
+		if name != "" && !slices.Contains(names, name) {
+			c.find(Warning, IST0101, w.Meta, "ports", fmt.Sprintf("no port of Service %s (%s) has the name %q%s, so it has no effect", s.Name, s.Source, name, suggest(name, names)))
+		}
 	}
 }
 

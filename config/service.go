@@ -95,7 +95,7 @@ func readEndpointSlice(d *document) {
 		if p.Name != nil {
 			name = *p.Name
 		}
-		if p.Port != nil {
+		if p.Port != nil && (p.Protocol == nil || *p.Protocol == core.ProtocolTCP) {
 			ports[name] = uint32(*p.Port)
 		}
 	}

@@ -98,6 +98,9 @@ func (b *endpointBuilder) addWorkload(s *Service, key string, w *Workload, sourc
 // addAddress adds one address of a workload for every port of the service.
 func (b *endpointBuilder) addAddress(s *Service, key string, w *Workload, addr netip.Addr, source EndpointSource) {
 	for _, p := range s.Ports {
+		if !w.Serves(p) {
+			continue
+		}
 		e := Endpoint{
 			Service:  key,
 			Port:     p,

@@ -138,3 +138,12 @@ type WorkloadGroup struct {
 	GroupLabels map[string]string // spec.metadata.labels
 	Probe       *Probe            // nil: its workloads are not probed
 }
+
+// Serves reports whether the workload serves a port of its service: an EndpointSlice
+// that names its ports lists those that its addresses have.
+func (w *Workload) Serves(p Port) bool {
+	if w.Service == "" || len(w.Ports) == 0 || w.Ports[""] != 0 {
+		return true
+	}
+	return w.Ports[p.Name] != 0 || p.TargetName != "" && w.Ports[p.TargetName] != 0
+}

@@ -158,6 +158,8 @@ func TestRegistry_Selection(t *testing.T) {
 			{Meta: Meta{Namespace: "production", Labels: map[string]string{"app": "other"}}, Address: "10.10.10.12"},
 			{Meta: Meta{Namespace: "elsewhere", Labels: map[string]string{"app": "order"}}, Address: "10.10.10.13"},
 			{Meta: Meta{Namespace: "production"}, Service: "order.production", Address: "10.10.10.14", Unready: true},
+			{Meta: Meta{Namespace: "production"}, Service: "order.production", Address: "10.10.10.15", Ports: map[string]uint32{"admin": 9090}},
+			{Meta: Meta{Namespace: "production"}, Service: "order.production", Address: "10.10.10.16", Ports: map[string]uint32{"": 7070}},
 		},
 	}
 	r := registry(c)
@@ -168,9 +170,12 @@ func TestRegistry_Selection(t *testing.T) {
 	want := []string{
 		"10.10.10.10:81 us-central spiffe://cluster.local/ns/production/sa/sa ",
 		"10.10.10.14:8080 us-central  not ready",
+		"10.10.10.16:8080 us-central  ",
 		"10.10.10.11:8080 us-west  ",
 		"10.10.10.10:91 us-central spiffe://cluster.local/ns/production/sa/sa ",
 		"10.10.10.14:90 us-central  not ready",
+		"10.10.10.15:9090 us-central  ",
+		"10.10.10.16:90 us-central  ",
 		"10.10.10.11:90 us-west  ",
 	}
 	if !slices.Equal(got, want) {
