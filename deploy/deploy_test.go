@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+	apps "k8s.io/api/apps/v1"
+	core "k8s.io/api/core/v1"
 )
 
 var update = flag.Bool("update", false, "write what follows from other files")
@@ -168,8 +171,11 @@ func TestDashboards(t *testing.T) {
 	}
 }
 
-// TestManifests: every manifest can be read, and is of a kind.
+// TestManifests: every manifest is of a kind, Kubernetes' own have no field that it
+// does not know, and their parts fit together.
 func TestManifests(t *testing.T) {
+	var services []core.Service
+	var pods []core.PodTemplateSpec
 	err := filepath.WalkDir("kubernetes", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -180,23 +186,122 @@ func TestManifests(t *testing.T) {
 		}
 		defer f.Close()
 		for dec := yaml.NewDecoder(f); ; {
-			var m struct {
-				APIVersion string `yaml:"apiVersion"`
-				Kind       string
-				Metadata   struct{ Name, Namespace string }
-			}
+			var m map[string]any
 			if err := dec.Decode(&m); err != nil {
-				if err.Error() != "EOF" {
+				if err != io.EOF {
 					t.Errorf("%s: %v", path, err)
 				}
 				return nil
 			}
-			if m.APIVersion == "" || m.Kind == "" || m.Metadata.Name == "" || m.Metadata.Namespace == "" {
-				t.Errorf("%s: %+v", path, m)
+			text, err := json.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var what struct {
+				APIVersion, Kind string
+				Metadata         struct{ Name, Namespace string }
+			}
+			if err := json.Unmarshal(text, &what); err != nil || what.APIVersion == "" || what.Kind == "" || what.Metadata.Name == "" || what.Metadata.Namespace == "" {
+				t.Errorf("%s: %+v, %v", path, what, err)
+			}
+			read := func(v any) {
+				dec := json.NewDecoder(bytes.NewReader(text))
+				dec.DisallowUnknownFields()
+				if err := dec.Decode(v); err != nil {
+					t.Errorf("%s: %s %s: %v", path, what.Kind, what.Metadata.Name, err)
+				}
+			}
+			switch what.APIVersion + " " + what.Kind {
+			case "v1 Service":
+				var s core.Service
+				read(&s)
+				services = append(services, s)
+			case "apps/v1 Deployment":
+				var d apps.Deployment
+				read(&d)
+				if !fits(d.Spec.Selector.MatchLabels, d.Spec.Template.Labels) {
+					t.Errorf("%s: the Deployment %s does not select its own pods", path, d.Name)
+				}
+				d.Spec.Template.Namespace = d.Namespace
+				pods = append(pods, d.Spec.Template)
+			case "v1 ConfigMap":
+				read(&core.ConfigMap{})
+			default:
+				if !strings.HasPrefix(what.APIVersion, "monitoring.coreos.com/") {
+					t.Errorf("%s: who knows %s %s?", path, what.APIVersion, what.Kind)
+				}
 			}
 		}
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, s := range services {
+		if !slices.ContainsFunc(pods, func(p core.PodTemplateSpec) bool {
+			return p.Namespace == s.Namespace && fits(s.Spec.Selector, p.Labels)
+		}) {
+			t.Errorf("the Service %s/%s selects nobody", s.Namespace, s.Name)
+		}
+	}
+	for _, p := range pods {
+		for _, c := range p.Spec.Containers {
+			for _, probe := range []*core.Probe{c.ReadinessProbe, c.LivenessProbe} {
+				if probe != nil && probe.HTTPGet == nil {
+					t.Errorf("a probe of %s asks nothing", c.Name)
+				}
+			}
+			if c.Name == "isthmus" {
+				checkProxy(t, &p.Spec, &c)
+			}
+		}
+	}
+}
+
+// fits reports whether labels have all that a selector asks for.
+func fits(selector, labels map[string]string) bool {
+	for name, value := range selector {
+		if labels[name] != value {
+			return false
+		}
+	}
+	return true
+}
+
+// checkProxy: a namespace may ask for the Pod Security Standard "restricted", and
+// who drains is not killed before that is over.
+func checkProxy(t *testing.T, pod *core.PodSpec, c *core.Container) {
+	t.Helper()
+	for _, probe := range []*core.Probe{c.ReadinessProbe, c.LivenessProbe} {
+		if probe == nil || !slices.ContainsFunc(c.Ports, func(p core.ContainerPort) bool { return p.ContainerPort == probe.HTTPGet.Port.IntVal }) {
+			t.Errorf("%s is not probed at one of its ports: %+v", c.Image, probe)
+		}
+	}
+	s := c.SecurityContext
+	if s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []core.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 ||
+		s.SeccompProfile == nil || s.SeccompProfile.Type != core.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("the restricted standard refuses %+v", s)
+	}
+	for _, p := range c.Ports {
+		if p.ContainerPort < 1024 {
+			t.Errorf("port %d is not for who is not root", p.ContainerPort)
+		}
+	}
+	const drain = 30 // seconds, the default of drain.timeout
+	if g := pod.TerminationGracePeriodSeconds; g == nil || *g <= drain {
+		t.Errorf("killed after %v", g)
+	}
+}
+
+// TestDockerfile: what is behind https can be asked, by a user that Kubernetes can
+// tell is not root.
+func TestDockerfile(t *testing.T) {
+	text, err := os.ReadFile("Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{" /etc/ssl/certs/ca-certificates.crt\n", "\nUSER 65532:65532\n"} {
+		if !bytes.Contains(text, []byte(want)) {
+			t.Errorf("no %q", want)
+		}
 	}
 }
