@@ -155,8 +155,9 @@ func list[T any](get func(url.Values) []T, text func(io.Writer, []T)) http.Handl
 }
 
 // guard refuses what a foreign web page has made a browser send: a POST of
-// another origin, and any request for a name that is not this machine's (DNS
-// rebinding).
+// another origin, what it has asked for as a part of itself, and any request for a
+// name that is not this machine's (DNS rebinding). Who follows a link to here is let
+// in.
 func guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
@@ -165,11 +166,13 @@ func guard(next http.Handler) http.Handler {
 		}
 		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
 		origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
+		foreign := site != "" && site != "same-origin" && site != "none"
+		link := r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 		w.Header().Set("X-Content-Type-Options", "nosniff") // texts of others are no page
 		switch {
 		case err != nil && host != "localhost" && host != "":
 			http.Error(w, "the admin listener answers to an IP address or localhost only", http.StatusForbidden)
-		case r.Method != http.MethodGet && (origin != "" && origin != "http://"+r.Host || site != "" && site != "same-origin" && site != "none"):
+		case foreign && !link, r.Method != http.MethodGet && origin != "" && origin != "http://"+r.Host:
 			http.Error(w, "requests of other web pages are refused", http.StatusForbidden)
 		default:
 			next.ServeHTTP(w, r)
@@ -183,7 +186,7 @@ func reply(w http.ResponseWriter, r *http.Request, v any, text func(io.Writer)) 
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	text(w)
+	WritePrintable(w, text)
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -185,6 +186,34 @@ func TestNew_Ready(t *testing.T) {
 	}
 }
 
+// fetched is what a browser says of why it asks.
+func fetched(site, mode, dest string) func(*http.Request) {
+	return func(r *http.Request) {
+		for name, value := range map[string]string{"Site": site, "Mode": mode, "Dest": dest} {
+			r.Header.Set("Sec-Fetch-"+name, value)
+		}
+	}
+}
+
+// TestWritePrintable: nobody's name steers a terminal.
+func TestWritePrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"a\tb\nnée €":                     "a\tb\nnée €",
+		"\x1b]0;owned\a\x1b[2J\r":         "?]0;owned??[2J?",
+		"CSI as one: \u009b31m, raw \x9b": "CSI as one: ?31m, raw \ufffd",
+		"turned \u202e\u2066":             "turned ??",
+	} {
+		var b strings.Builder
+		if WritePrintable(&b, func(w io.Writer) { io.WriteString(w, text) }); b.String() != want {
+			t.Errorf("%q is written as %q, want %q", text, b.String(), want)
+		}
+	}
+	s := &state{status: Status{Node: "c1/n/\x1b[31m"}}
+	if w := ask(New(s, http.NotFoundHandler()), "GET", "/status", nil); !strings.Contains(w.Body.String(), "c1/n/?[31m") {
+		t.Errorf("%q", w.Body)
+	}
+}
+
 // TestNew_Acts: only POST does something, and not for a web page.
 func TestNew_Acts(t *testing.T) {
 	s := &state{}
@@ -197,6 +226,13 @@ func TestNew_Acts(t *testing.T) {
 		{"GET", "/drain", nil, 405}, {"GET", "/quitquitquit", nil, 405}, {"GET", "/reload", nil, 405},
 		{"POST", "/drain", func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") }, 403},
 		{"GET", "/endpoints", func(r *http.Request) { r.Host = "evil.example" }, 403},
+		{"GET", "/endpoints", fetched("cross-site", "no-cors", "image"), 403},
+		{"GET", "/endpoints", fetched("same-site", "cors", "empty"), 403},
+		{"GET", "/debug/pprof/profile", fetched("cross-site", "navigate", "iframe"), 403},
+		{"GET", "/endpoints", fetched("cross-site", "navigate", "document"), 200},
+		{"GET", "/endpoints", fetched("same-origin", "cors", "empty"), 200},
+		{"GET", "/endpoints", fetched("none", "navigate", "document"), 200},
+		{"POST", "/drain", fetched("cross-site", "navigate", "document"), 403},
 		{"GET", "/endpoints", func(r *http.Request) { r.Host = "localhost:15000" }, 200},
 		{"GET", "/endpoints", func(r *http.Request) { r.Host = "[::1]:15000" }, 200},
 		{"GET", "/nowhere", nil, 404},

@@ -199,3 +199,19 @@ func TestFormat(t *testing.T) {
 		}
 	}
 }
+
+// TestMemberProblems_Order: what is said stays in its place while it is said, so that
+// a reader of the console finds it there two seconds later.
+func TestMemberProblems_Order(t *testing.T) {
+	var members []Member
+	for _, cluster := range []string{"d", "b", "e", "a", "c"} {
+		members = append(members, Member{Name: cluster + "/n/x", Cluster: cluster, State: "dead"})
+	}
+	for range 20 {
+		var got []string
+		memberProblems("own", members, func(_, _, search, _ string, _ ...any) { got = append(got, search) })
+		if strings.Join(got, "") != "abcde" {
+			t.Fatalf("in the order %q", got)
+		}
+	}
+}

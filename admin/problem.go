@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -201,7 +202,8 @@ func memberProblems(own string, members []Member, add func(severity, page, searc
 			}
 		}
 	}
-	for cluster, names := range dead {
+	for _, cluster := range slices.Sorted(maps.Keys(dead)) {
+		names := dead[cluster]
 		if !lives[cluster] {
 			add(critical, "members", cluster, "no proxy of %s is to be reached any more", cluster)
 			continue

@@ -25,7 +25,7 @@ import (
 )
 
 func newExplainCommand() *cobra.Command {
-	var bootstrap, admin, output, from, address string
+	var bootstrap, proxyURL, output, from, address string
 	var paths, headers []string
 	var q explain.Question
 	cmd := &cobra.Command{
@@ -53,11 +53,11 @@ Exit status 0 also when the answer is a refusal.`,
 			var e *explain.Explanation
 			var err error
 			switch {
-			case admin != "" && len(paths) > 0:
+			case proxyURL != "" && len(paths) > 0:
 				return usageError{errors.New("--config and --admin: either files are asked or a running proxy")}
-			case admin != "":
+			case proxyURL != "":
 				q.Caller = from
-				e, err = explainByAdmin(admin, &q)
+				e, err = explainByAdmin(proxyURL, &q)
 			case len(paths) == 0:
 				return usageError{errors.New("--config is missing: name a file or a folder of resources, or --admin and a running proxy")}
 			default:
@@ -69,12 +69,12 @@ Exit status 0 also when the answer is a refusal.`,
 			if output == "json" {
 				return printJSON(cmd.OutOrStdout(), e)
 			}
-			return explain.Write(cmd.OutOrStdout(), e)
+			return admin.WritePrintable(cmd.OutOrStdout(), func(w io.Writer) { explain.Write(w, e) })
 		},
 	}
 	cmd.Flags().StringVar(&bootstrap, "bootstrap", "", "bootstrap `FILE` of the proxy that the request comes to")
 	cmd.Flags().StringArrayVar(&paths, "config", nil, "file or folder of resources, `PATH`; may be given several times")
-	cmd.Flags().StringVar(&admin, "admin", "", "`URL` of the admin listener of a running proxy, which is asked instead of files")
+	cmd.Flags().StringVar(&proxyURL, "admin", "", "`URL` of the admin listener of a running proxy, which is asked instead of files")
 	cmd.Flags().StringVar(&q.Listener, "listener", "", "outbound, inbound or gateway:PORT; default: outbound, or the Gateway's port that has the host")
 	cmd.Flags().StringVarP(&q.Method, "request", "X", "GET", "method of the request")
 	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "header of the request, `'NAME: VALUE'`")

@@ -44,8 +44,7 @@ func call[T any](use, short string, args cobra.PositionalArgs, text func(io.Writ
 			if err := json.Unmarshal(body, &v); err != nil {
 				return fmt.Errorf("%s%s: not the answer of an isthmus: %w", q.url, path, err)
 			}
-			text(cmd.OutOrStdout(), v)
-			return nil
+			return admin.WritePrintable(cmd.OutOrStdout(), func(w io.Writer) { text(w, v) })
 		},
 	}
 	q.flags(cmd)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"isthmus/config"
 	"isthmus/proxy"
@@ -49,5 +50,18 @@ func TestAccessLog_OfTheMesh(t *testing.T) {
 		if !own && !strings.Contains(string(inMesh), `"response_flags":"NR"`) || own && (len(inMesh) > 0 || string(inOwn) != "NR\n") {
 			t.Errorf("bootstrap file says so %v: %q and %q", own, inMesh, inOwn)
 		}
+	}
+}
+
+// TestServe_Idle: a connection that asks nothing is not kept for ever, with the file
+// that the proxy may have open for it.
+func TestServe_Idle(t *testing.T) {
+	s := &server{log: slog.New(slog.DiscardHandler), listening: map[string]string{}}
+	if err := s.serve("metrics", "127.0.0.1:0", http.NotFoundHandler()); err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if d := s.admin[0].IdleTimeout; d <= time.Minute || d > 5*time.Minute {
+		t.Errorf("kept for %v", d)
 	}
 }

@@ -272,6 +272,10 @@ func (s *server) followKeys(ctx context.Context, files []string, seen config.See
 	})
 }
 
+// idleAdmin is how long a connection of people and tools is kept that asks nothing:
+// Prometheus' scrapes are closer together.
+const idleAdmin = 2 * time.Minute
+
 // serve opens a listener for people and tools; net/http is good enough for
 // them.
 func (s *server) serve(name, address string, h http.Handler) error {
@@ -286,7 +290,7 @@ func (s *server) serve(name, address string, h http.Handler) error {
 		return fmt.Errorf("listen %s: %w", name, err)
 	}
 	s.listening[name] = l.Addr().String()
-	hs := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+	hs := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: idleAdmin, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 	s.admin = append(s.admin, hs)
 	go hs.Serve(l) // ends with hs.Close
 	return nil

@@ -59,10 +59,11 @@ func topOnce(q *question, out io.Writer) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(all)
 	}
-	admin.WriteMesh(out, all.Mesh)
-	fmt.Fprintln(out)
-	admin.WriteServices(out, all.Services)
-	return nil
+	return admin.WritePrintable(out, func(w io.Writer) {
+		admin.WriteMesh(w, all.Mesh)
+		fmt.Fprintln(w)
+		admin.WriteServices(w, all.Services)
+	})
 }
 
 // ask asks a running proxy for a page.

@@ -42,10 +42,10 @@ func (c cell) coloured(k string) cell { c.colour = k; return c }
 // machines.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e {
-			return '?'
+		if admin.Printable(r) {
+			return r
 		}
-		return r
+		return '?'
 	}, s)
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -41,9 +42,9 @@ request that Isthmus refuses or fails. Without an id, the latest that failed or 
 			case q.output == "json":
 				out.Write(body)
 			case id == "":
-				admin.WriteTroubles(out, list)
+				return admin.WritePrintable(out, func(w io.Writer) { admin.WriteTroubles(w, list) })
 			case len(list) > 0:
-				admin.WriteWhy(out, id, list)
+				return admin.WritePrintable(out, func(w io.Writer) { admin.WriteWhy(w, id, list) })
 			}
 			if id != "" && len(list) == 0 {
 				return fmt.Errorf("nothing is known of %s at %s: it did not fail there and was not slow, or it was so long ago that others have taken its place; ask the other proxies on its way with --admin", id, q.url)
