@@ -1,5 +1,10 @@
 package accesslog
 
+import (
+	"net/netip"
+	"slices"
+)
+
 // attribute is one thing that an expression may ask for.
 type attribute struct {
 	kind kind
@@ -8,13 +13,13 @@ type attribute struct {
 
 // attributes are Envoy's names of what an entry knows.
 var attributes = map[string]attribute{
-	"request.path":       {kindText, func(e *Entry) value { return bytesOf(e.Request.Path, true) }},
-	"request.url_path":   {kindText, func(e *Entry) value { return bytesOf(e.Request.Path, true) }},
+	"request.path":       {kindText, func(e *Entry) value { return some(e.wholePath()) }},
+	"request.url_path":   {kindText, func(e *Entry) value { return some(e.Request.Path) }},
 	"request.query":      {kindText, func(e *Entry) value { return bytesOf(e.Request.Query, e.Request.HasQuery) }},
-	"request.method":     {kindText, func(e *Entry) value { return bytesOf(e.Request.Method, true) }},
-	"request.host":       {kindText, func(e *Entry) value { return bytesOf(e.Request.Authority, true) }},
-	"request.scheme":     {kindText, func(e *Entry) value { return bytesOf(e.Scheme, true) }},
-	"request.id":         {kindText, func(e *Entry) value { return bytesOf(e.RequestID, len(e.RequestID) > 0) }},
+	"request.method":     {kindText, func(e *Entry) value { return some(e.Request.Method) }},
+	"request.host":       {kindText, func(e *Entry) value { return some(e.Request.Authority) }},
+	"request.scheme":     {kindText, func(e *Entry) value { return some(e.Scheme) }},
+	"request.id":         {kindText, func(e *Entry) value { return some(e.RequestID) }},
 	"request.protocol":   {kindText, func(e *Entry) value { return text(e.Protocol) }},
 	"request.useragent":  {kindText, func(e *Entry) value { return e.field(&userAgent) }},
 	"request.referer":    {kindText, func(e *Entry) value { return e.field(&referer) }},
@@ -46,20 +51,40 @@ var attributes = map[string]attribute{
 	"connection.termination_details":      {kindText, func(e *Entry) value { return text(e.Termination) }},
 	"source.port":                         {kindInt, func(e *Entry) value { return value{kind: kindInt, number: int64(e.Client.Remote.Port())} }},
 	"destination.port":                    {kindInt, func(e *Entry) value { return value{kind: kindInt, number: int64(e.Client.Local.Port())} }},
-	"source.address": {kindText, func(e *Entry) value {
-		if !e.Client.Remote.IsValid() {
-			return value{}
-		}
-		return text(e.Client.Remote.String())
-	}},
-	"upstream.address": {kindText, func(e *Entry) value {
+	"source.address":                      {kindText, func(e *Entry) value { return address(e.Client.Remote) }},
+	"destination.address":                 {kindText, func(e *Entry) value { return address(e.Client.Local) }},
+	"upstream.address":                    {kindText, func(e *Entry) value { return address(e.Upstream.Host) }},
+	"upstream.local_address":              {kindText, func(e *Entry) value { return address(e.Upstream.Local) }},
+	"upstream.port": {kindInt, func(e *Entry) value {
 		if !e.Upstream.Host.IsValid() {
 			return value{}
 		}
-		return text(e.Upstream.Host.String())
+		return value{kind: kindInt, number: int64(e.Upstream.Host.Port())}
 	}},
+	"upstream.request_attempt_count":    {kindInt, func(e *Entry) value { return value{kind: kindInt, number: int64(e.Attempts)} }},
+	"upstream.transport_failure_reason": {kindText, func(e *Entry) value { return text(e.Failure) }},
+
 	"xds.cluster_name": {kindText, func(e *Entry) value { return text(e.Upstream.Name) }},
 	"xds.route_name":   {kindText, func(e *Entry) value { return text(e.Route) }},
+}
+
+// wholePath is the path with its query, as Envoy's :path is.
+func (e *Entry) wholePath() []byte {
+	if r := e.Request; r.HasQuery {
+		return slices.Concat(r.Path, []byte("?"), r.Query)
+	}
+	return e.Request.Path
+}
+
+// some is a text, unless it is empty: of a connection that is passed on nothing is
+// known of a request.
+func some(b []byte) value { return bytesOf(b, len(b) > 0) }
+
+func address(a netip.AddrPort) value {
+	if !a.IsValid() {
+		return value{}
+	}
+	return text(a.String())
 }
 
 var userAgent, referer = newField("user-agent"), newField("referer")

@@ -151,6 +151,9 @@ func (p *parser) relation() (node, error) {
 }
 
 func (p *parser) list(of node) (node, error) {
+	if t := p.peek(); t.kind == tokenName && t.text == "request" {
+		return p.inHeaders(of)
+	}
 	if err := p.expect("["); err != nil {
 		return nil, err
 	}
@@ -172,6 +175,20 @@ func (p *parser) list(of node) (node, error) {
 		m.list = append(m.list, c.v)
 	}
 	return m, nil
+}
+
+// inHeaders reads what is behind 'name' in: request.headers.
+func (p *parser) inHeaders(of node) (node, error) {
+	name, ok := of.(constant)
+	if !ok || name.v.kind != kindText {
+		return nil, fmt.Errorf("before in request.headers stands %s, not a name in quotes", of.kind())
+	}
+	for _, word := range [...]string{"request", ".", "headers"} {
+		if t := p.next(); t.text != word {
+			return nil, fmt.Errorf("behind in stands a list, or request.headers, not %q", t.text)
+		}
+	}
+	return has{&header{newField(name.v.text)}}, nil
 }
 
 func (p *parser) unary() (node, error) {

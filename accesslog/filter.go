@@ -4,7 +4,7 @@ import "fmt"
 
 // Filter says which exchanges are logged. It is an expression of CEL (Telemetry
 // accessLogging.filter.expression), of which there are: || && ! ( ), == != < <=
-// > >=, ?:, in with a list, has() string(), startsWith endsWith contains matches,
+// > >=, ?:, in with a list or request.headers, has() string(), startsWith endsWith contains matches,
 // duration(), numbers, texts, true and false, and the attributes of
 // attributes.go.
 type Filter struct {

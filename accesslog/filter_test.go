@@ -3,6 +3,8 @@ package accesslog
 import (
 	"strings"
 	"testing"
+
+	"isthmus/http1"
 )
 
 func TestFilter(t *testing.T) {
@@ -16,8 +18,16 @@ func TestFilter(t *testing.T) {
 		`request.duration > duration("1s") || connection.mtls`:  true,
 		"connection.mtls && request.url_path.contains('v1')":    false,
 		"request.path.startsWith('/a') && !(response.code > 5)": false,
-		"request.path.matches('^/[a-z]$')":                      true,
-		"request.host.endsWith('views')":                        true,
+		"request.path.matches('^/[a-z]$')":                      false, // Envoy's has the query
+		"request.url_path.matches('^/[a-z]$')":                  true,
+		"request.path == '/a?b=c'":                              true,
+		"request.query == 'b=c'":                                true,
+		"'user-agent' in request.headers && response.code > 0":  true,
+		"!('X-Nope' in request.headers)":                        true,
+		"destination.address == '10.0.0.9:15006'":               true,
+		"upstream.port == 8080 && upstream.local_address == '10.0.0.9:4000' && upstream.request_attempt_count == 2": true,
+		"has(upstream.transport_failure_reason)": false,
+		"request.host.endsWith('views')":         true,
 		`!has(request.useragent) || !(request.useragent.startsWith("Amazon-Route53-Health-Check-Service"))`: true,
 		"has(request.referer)":                             false,
 		"request.referer == 'x'":                           false,
@@ -47,6 +57,21 @@ func TestFilter(t *testing.T) {
 	}
 }
 
+// TestFilter_NoRequest: of a connection that is passed on there is no request to
+// compare with.
+func TestFilter_NoRequest(t *testing.T) {
+	e := known()
+	e.Request, e.Scheme, e.RequestID = &http1.Request{}, nil, nil
+	for _, expression := range []string{
+		"request.method != 'GET'", "request.path != '/healthz'", "request.url_path != '/healthz'", "request.host != 'a'", "request.scheme != 'https'", "request.id != 'a'", "has(request.path)",
+	} {
+		f, err := ParseFilter(expression)
+		if err != nil || f.Match(e) {
+			t.Errorf("%s fits, %v", expression, err)
+		}
+	}
+}
+
 func TestParseFilter_Refuses(t *testing.T) {
 	for expression, want := range map[string]string{
 		"":                                      "ends too early",
@@ -64,6 +89,8 @@ func TestParseFilter_Refuses(t *testing.T) {
 		"!response.code":                        "! stands before a number",
 		"request.duration > duration('x')":      "write 500ms",
 		"response.code in ['a']":                "may hold a number only",
+		"response.code in request.headers":      "not a name in quotes",
+		"'a' in request.path":                   "or request.headers",
 		"response.code # 1":                     "nothing that an expression may hold",
 		strings.Repeat("(", 100) + "true":       "levels within each other",
 	} {
@@ -75,7 +102,7 @@ func TestParseFilter_Refuses(t *testing.T) {
 
 // TestFilter_AllocatesNothing: filters stand in the way of every request.
 func TestFilter_AllocatesNothing(t *testing.T) {
-	f, err := ParseFilter("response.code >= 400 || request.duration > duration('1s') || request.path.startsWith('/admin') || request.headers['x'] == 'y'")
+	f, err := ParseFilter("response.code >= 400 || request.duration > duration('1s') || request.url_path.startsWith('/admin') || request.headers['x'] == 'y'")
 	if err != nil {
 		t.Fatal(err)
 	}

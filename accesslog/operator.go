@@ -147,7 +147,7 @@ func newOperator(name, of string, hasArgument bool) (operator, error) {
 		return operator{kind: opNothing, argument: &argument{text: hostName}}, nil
 	case "ENVIRONMENT":
 		return operator{kind: opNothing, argument: &argument{text: os.Getenv(of)}}, nil
-	case "DYNAMIC_METADATA", "FILTER_STATE", "CLUSTER_METADATA", "UPSTREAM_METADATA":
+	case "DYNAMIC_METADATA", "METADATA", "FILTER_STATE", "CLUSTER_METADATA", "UPSTREAM_METADATA":
 		return operator{kind: opNothing, argument: &argument{}}, nil // there is none
 	case "START_TIME":
 		if of != "" {
