@@ -154,3 +154,41 @@ func TestGlitches_Update(t *testing.T) {
 		t.Errorf("a smaller one comes to %d", b.level)
 	}
 }
+
+// TestGlitches_ManySettings: a frame that says a setting again and again costs no more work
+// on streams than one that says it once.
+func TestGlitches_ManySettings(t *testing.T) {
+	c := NewServer(Options{MaxStreams: 256})
+	in := AppendSettings([]byte(Preface))
+	for i := range uint32(256) {
+		start := len(in)
+		in = EndHeaders(append(BeginHeaders(in), getBlock()...), start, 2*i+1, false, maxFrame)
+	}
+	if n, err := c.Receive(in); err != nil || n != len(in) || c.Active() != 256 {
+		t.Fatal(n, err, c.Active())
+	}
+	took := func(settings int) time.Duration {
+		var list []Setting
+		for i := range settings {
+			list = append(list, Setting{SettingInitialWindowSize, uint32(1000 + i%2)})
+		}
+		least := time.Hour
+		for i := range uint32(10) {
+			list[settings-1].Value = 2000 + i
+			frame := AppendSettings(nil, list...)
+			begun := time.Now()
+			if _, err := c.Receive(frame); err != nil {
+				t.Fatal(err)
+			}
+			least = min(least, time.Since(begun))
+			if got := c.streams.get(1).send.left; got != int64(2000+i) {
+				t.Fatalf("the window is %d, want %d", got, 2000+i)
+			}
+		}
+		return least
+	}
+	once, often := took(1), took(maxFrame/settingLen)
+	if often > 100*once {
+		t.Errorf("%v for a frame of many, %v for one of one", often, once)
+	}
+}

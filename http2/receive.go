@@ -132,6 +132,7 @@ func (c *Conn) takeSettings(h FrameHeader, p []byte) error {
 	if c.flooded() {
 		return &ConnError{CodeEnhanceYourCalm, "SETTINGS whose answers nobody reads"}
 	}
+	window := c.peerWindow
 	for len(p) > 0 {
 		setting, rest, err := NextSetting(p)
 		if err != nil {
@@ -144,22 +145,35 @@ func (c *Conn) takeSettings(h FrameHeader, p []byte) error {
 			// (RFC 7541 4.2).
 			c.peerTable = c.peerTable || v < headerTable
 		case SettingInitialWindowSize:
-			for s := range c.streams.all() {
-				if !s.send.resize(c.peerWindow, v) {
-					return &ConnError{CodeFlowControl, "SETTINGS_INITIAL_WINDOW_SIZE overflows a window"}
-				}
-				s.writable.signal()
-			}
-			c.peerWindow = v
+			window = v // once for all streams, however often the frame says it
 		case SettingMaxConcurrentStreams:
 			c.peerStreams = v
 		case SettingEnableConnectProtocol:
 			c.extended = v == 1
 		}
 	}
+	if err := c.resize(window); err != nil {
+		return err
+	}
 	c.introduce()
 	c.out = AppendSettingsAck(c.room())
 	return c.annoyed(glitchSettings)
+}
+
+// resize makes the windows that we have for bodies as large as the peer says (RFC 9113
+// 6.9.2).
+func (c *Conn) resize(window uint32) error {
+	if window == c.peerWindow {
+		return nil
+	}
+	for s := range c.streams.all() {
+		if !s.send.resize(c.peerWindow, window) {
+			return &ConnError{CodeFlowControl, "SETTINGS_INITIAL_WINDOW_SIZE overflows a window"}
+		}
+		s.writable.signal()
+	}
+	c.peerWindow = window
+	return nil
 }
 
 // The contents of our PINGs.
