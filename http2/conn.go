@@ -111,8 +111,9 @@ type Conn struct {
 	waiting []*Stream  // for room in out, or for the connection's window
 
 	streams   streamSet
-	last      uint32 // the highest stream of the client's
-	active    int    // streams that somebody serves: a reset gives no place for another (CVE-2023-44487)
+	last      uint32        // the highest stream of the client's
+	active    int           // streams that somebody serves
+	closed    [closings]int // those of them that have ended for the peer
 	send      sendWindow
 	recv      recvWindow
 	unread    int // bytes of all bodies that have come and were not read
@@ -299,6 +300,24 @@ func (c *Conn) Next() *Stream {
 	c.taken++
 	s.taken = true
 	return s
+}
+
+// closing is how a stream has ended for the peer, whoever still serves it.
+type closing uint8
+
+const (
+	stillOpen closing = iota
+	finished          // both sides have ended theirs
+	reset             // by RST_STREAM, of either side
+	closings
+)
+
+// close notes that a stream has ended for the peer. The caller holds mu.
+func (c *Conn) close(s *Stream, how closing) {
+	if s.closed == stillOpen {
+		s.closed = how
+		c.closed[how]++
+	}
 }
 
 // Active returns how many streams are open.

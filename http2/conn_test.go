@@ -548,3 +548,115 @@ func TestConn_PeerStreams(t *testing.T) {
 		})
 	}
 }
+
+// TestConn_ClosedGivePlace: streams that have ended for the client do not count against it,
+// though somebody still serves them; of those that it has reset, as many as it may have.
+func TestConn_ClosedGivePlace(t *testing.T) {
+	const most = 4
+	opens := func(in []byte, id uint32, end bool) []byte {
+		start := len(in)
+		return EndHeaders(append(BeginHeaders(in), getBlock()...), start, id, end, maxFrame)
+	}
+	for _, tt := range []struct {
+		name    string
+		end     bool // the request ends with its head
+		close   func(c *Conn, s *Stream) (frames []byte)
+		want    int // streams that are taken after that, of 3*most
+		annoyed bool
+	}{
+		{"open", true, func(*Conn, *Stream) []byte { return nil }, 0, true},
+		{"answered", true, func(_ *Conn, s *Stream) []byte { s.Send(nil, nil, true, time.Time{}); return nil }, most, true},
+		{"answered, with a body", true, func(_ *Conn, s *Stream) []byte { s.Send(nil, []byte("x"), true, time.Time{}); return nil }, most, true},
+		{"answered early", false, func(_ *Conn, s *Stream) []byte { s.Send(nil, nil, true, time.Time{}); return nil }, 0, true},
+		{"answered before the end", false, func(_ *Conn, s *Stream) []byte {
+			s.Send(nil, nil, true, time.Time{})
+			return AppendDataHeader(nil, s.id, true, 0)
+		}, most, true},
+		{"reset by the client", true, func(_ *Conn, s *Stream) []byte { return AppendReset(nil, s.id, CodeCancel) }, most, true},
+		{"reset by us", true, func(_ *Conn, s *Stream) []byte { s.Reset(CodeInternal); return nil }, most, true},
+		{"half of them reset", true, func(_ *Conn, s *Stream) []byte {
+			if s.id/2%2 == 0 {
+				return nil
+			}
+			return AppendReset(nil, s.id, CodeCancel)
+		}, most / 2, true},
+		{"served by nobody any more", true, func(_ *Conn, s *Stream) []byte { s.Close(); return nil }, most, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := NewServer(Options{MaxStreams: most})
+			in := AppendSettings([]byte(Preface))
+			for i := range uint32(most) {
+				in = opens(in, 2*i+1, tt.end)
+			}
+			if _, err := c.Receive(in); err != nil {
+				t.Fatal(err)
+			}
+			var list []*Stream
+			for s := c.Next(); s != nil; s = c.Next() {
+				list = append(list, s)
+			}
+			in = nil
+			for _, s := range list {
+				in = append(in, tt.close(c, s)...)
+			}
+			if _, err := c.Receive(in); err != nil {
+				t.Fatal(err)
+			}
+			before := c.nuisance.level
+			in = nil
+			for i := range uint32(3 * most) {
+				in = opens(in, 2*(i+most)+1, true)
+			}
+			if _, err := c.Receive(in); err != nil {
+				t.Fatal(err)
+			}
+			got := 0
+			for s := c.Next(); s != nil; s = c.Next() {
+				got++
+				list = append(list, s)
+			}
+			if got != tt.want {
+				t.Errorf("%d more streams are taken, want %d", got, tt.want)
+			}
+			if annoyed := c.nuisance.level > before; annoyed != tt.annoyed {
+				t.Errorf("what is too much counts as a nuisance: %v", annoyed)
+			}
+			for i, s := range list {
+				if tt.name != "served by nobody any more" || i >= most {
+					s.Close()
+				}
+			}
+			if c.active != 0 || c.closed != [closings]int{} {
+				t.Errorf("%d streams are still served, of which %v are closed", c.active, c.closed)
+			}
+		})
+	}
+
+	t.Run("reset again and again", func(t *testing.T) {
+		c := NewServer(Options{MaxStreams: most})
+		if _, err := c.Receive(AppendSettings([]byte(Preface))); err != nil {
+			t.Fatal(err)
+		}
+		before := c.nuisance.level
+		id, taken := uint32(1), 0
+		for range 5 {
+			var in []byte
+			for range most {
+				in = AppendReset(opens(in, id, true), id, CodeCancel)
+				id += 2
+			}
+			if _, err := c.Receive(in); err != nil {
+				t.Fatal(err)
+			}
+			for c.Next() != nil {
+				taken++
+			}
+		}
+		if taken != 2*most {
+			t.Errorf("%d streams are served at a time, want %d", taken, 2*most)
+		}
+		if got, want := c.nuisance.level-before, int32(2*most*20+3*most*5); got != want {
+			t.Errorf("%d points of nuisance, want %d for resets and what was refused", got, want)
+		}
+	})
+}

@@ -12,6 +12,7 @@ const (
 	glitchReset        glitch = iota // RST_STREAM of a request just made (rapid reset, CVE-2023-44487); see addReset
 	glitchProvoked                   // a stream that we had to reset, by the peer's fault (MadeYouReset, CVE-2025-8671)
 	glitchLarge                      // a request whose header list is larger than we take (HPACK bomb, CVE-2022-41723): it is answered with 431
+	glitchRefused                    // a request that is refused though the client could not know: it costs little, but is never free
 	glitchStray                      // a client's HEADERS for a stream that we have reset: they may have been under way, but are decoded
 	glitchContinuation               // CONTINUATION (CVE-2023-45288); the size of a header block has a bound of its own
 	glitchPing                       // PING that is no answer (CVE-2019-9512)
@@ -33,6 +34,7 @@ const (
 //	provoked       200   20  as above, but no client in order does it; HAProxy counts them as glitches
 //	large          200   20  likewise: 431 is an answer that no client in order asks for again; x/net ends the
 //	                         connection with a block of more than twice the limit
+//	refused       2000  200  as many as are under way when the proxy says that it leaves, or were just reset
 //	stray         2000  200  a request has one block of trailers at the most, but few have any
 //	CONTINUATION  1000  100  a head of 60 KiB comes in 4 frames of 16 KiB
 //	PING          2000  200  x/net and Envoy hold 10000 and 1000 answers that were not sent yet
@@ -51,6 +53,7 @@ var glitchCosts = [...]int32{
 	glitchReset:        20,
 	glitchProvoked:     50,
 	glitchLarge:        50,
+	glitchRefused:      5,
 	glitchStray:        5,
 	glitchContinuation: 10,
 	glitchPing:         5,

@@ -96,7 +96,7 @@ func TestGlitches(t *testing.T) {
 func TestGlitches_Budget(t *testing.T) {
 	at := time.Unix(1, 0)
 	for g, want := range map[glitch]int{glitchReset: 500, glitchProvoked: 200, glitchContinuation: 1000, glitchPing: 2000, glitchSettings: 1000,
-		glitchEmpty: 2000, glitchPriority: 5000, glitchWindow: 5000, glitchUnknown: 5000} {
+		glitchEmpty: 2000, glitchRefused: 2000, glitchPriority: 5000, glitchWindow: 5000, glitchUnknown: 5000} {
 		var b glitches
 		n := 0
 		for !b.add(g, at) {

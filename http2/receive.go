@@ -258,6 +258,7 @@ func (c *Conn) takeReset(h FrameHeader, p []byte) error {
 	default:
 		s.fail(ResetError{code, true})
 	}
+	c.close(s, reset)
 	if c.server {
 		c.throwAway(s) // nobody needs the request any more
 	}
@@ -298,6 +299,7 @@ func (c *Conn) resetLocked(id uint32, code ErrCode) {
 		if s.err == nil {
 			s.fail(ResetError{code, false})
 		}
+		c.close(s, reset)
 		c.done(s)
 		s.readable.signal()
 		s.writable.signal()

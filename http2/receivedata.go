@@ -44,7 +44,7 @@ func (c *Conn) takeData(h FrameHeader, p []byte) error {
 	}
 	c.grant(len(p))
 	if end {
-		s.remoteEnd = true
+		s.endRemote()
 		if c.server && !s.taken {
 			s.whole = s.queue.len() == 0
 		}

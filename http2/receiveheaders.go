@@ -115,16 +115,14 @@ func (c *Conn) open(id uint32, block []byte) error {
 	}
 	s.request, s.whole, s.tooLarge = s.fields[:len(s.fields):len(s.fields)], c.ending, large
 	c.last = id
-	refused := c.leaving && id > c.limit || c.err != nil
-	if refused || c.active >= int(c.options.MaxStreams) {
+	if c.refuses(id) {
 		s.recycle()
-		if !refused { // what was sent before the limit was known, or after GOAWAY, is nobody's fault
-			if err := c.annoyed(glitchProvoked); err != nil {
-				return err
-			}
+		fault := glitchRefused
+		if c.tooMany() {
+			fault = glitchProvoked
 		}
 		c.resetLocked(id, CodeRefusedStream)
-		return nil
+		return c.annoyed(fault)
 	}
 	c.active++
 	s.remoteEnd, s.opened = c.ending, c.heard
@@ -135,6 +133,19 @@ func (c *Conn) open(id uint32, block []byte) error {
 		return c.annoyed(glitchLarge)
 	}
 	return nil
+}
+
+// refuses reports whether a stream that the client opens is not served: it was sent before
+// the client knew that no more are, or there are too many. Those that have been reset give
+// place for as many others, but no more (CVE-2023-44487), since somebody still serves them;
+// and those that are finished always do: whoever served them may be about to say so.
+func (c *Conn) refuses(id uint32) bool {
+	return c.leaving && id > c.limit || c.err != nil || c.tooMany() || c.active-c.closed[finished] >= 2*int(c.options.MaxStreams)
+}
+
+// tooMany reports whether the client has as many streams open as it may, as far as it knows.
+func (c *Conn) tooMany() bool {
+	return c.active-c.closed[finished]-c.closed[reset] >= int(c.options.MaxStreams)
 }
 
 // takeHead takes a reply's head, interim or final.
@@ -177,7 +188,8 @@ func (c *Conn) endWithTrailers(s *Stream, from int) error {
 	if err != nil {
 		return err
 	}
-	s.trailers, s.remoteEnd = trailers, true
+	s.trailers = trailers
+	s.endRemote()
 	s.readable.signal()
 	return nil
 }

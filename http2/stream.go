@@ -25,6 +25,7 @@ type Stream struct {
 
 	// Guarded by conn.mu.
 	listed    bool // among conn.streams
+	closed    closing
 	send      sendWindow
 	recv      recvWindow
 	queue     queue
@@ -264,9 +265,18 @@ func (s *Stream) Fault(err *StreamError) {
 	c.nuisance.add(glitchProvoked, c.heard) // too much of it ends the connection with its next frame
 }
 
+// endRemote notes that the peer has ended its side. The caller holds conn.mu.
+func (s *Stream) endRemote() {
+	s.remoteEnd = true
+	if s.localEnd {
+		s.conn.close(s, finished)
+	}
+}
+
 // over forgets a stream that both sides have ended. The caller holds conn.mu.
 func (s *Stream) over() {
 	if s.localEnd && s.remoteEnd {
+		s.conn.close(s, finished)
 		if !s.tooLarge {
 			s.conn.nuisance.add(workRequest, s.conn.heard)
 		}
@@ -305,6 +315,9 @@ func (s *Stream) Close() {
 		c.grant(0)
 	}
 	c.active--
+	if s.closed != stillOpen {
+		c.closed[s.closed]--
+	}
 	if c.left() {
 		c.ready.Signal()
 	}

@@ -395,3 +395,56 @@ func TestHTTP2_BetweenProxies(t *testing.T) {
 		t.Errorf("the callee has %d connections, want 1", conns)
 	}
 }
+
+// TestHTTP2_AsManyAsAllowed: a client may have as many requests open as it was told, and make
+// the next one as soon as one is over for it, be it answered or given up.
+func TestHTTP2_AsManyAsAllowed(t *testing.T) {
+	up := h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != "GET" {
+			<-r.Context().Done()
+		}
+	})
+	p := serve(t, atEdge(), overHTTP2(entry("s.test", up))+edge("s.test"))
+	for _, give := range []bool{false, true} {
+		r := dialRaw(t, p.address("gateway:80"))
+		id := uint32(1)
+		ask := func() {
+			if give {
+				r.ask(id, true, "bare", ":method", "DELETE", ":scheme", "http", ":authority", "s.test", ":path", "/")
+			} else {
+				r.ask(id, true)
+			}
+			id += 2
+		}
+		for range edgeStreams {
+			ask()
+		}
+		if give {
+			r.out.Flush()
+			time.Sleep(2 * 100 * time.Millisecond) // which is long enough for a reset to be in order
+			for i := range uint32(edgeStreams) {
+				r.WriteRSTStream(2*i+1, http2.ErrCodeCancel)
+				ask()
+			}
+			r.WritePing(false, [8]byte{1})
+		}
+		refused, over := 0, 0
+		f := r.until(func(f http2.Frame) bool {
+			switch f.(type) {
+			case *http2.RSTStreamFrame:
+				refused++
+			case *http2.PingFrame:
+				return true
+			case *http2.MetaHeadersFrame:
+				if over++; !give {
+					ask()
+					r.out.Flush()
+				}
+			}
+			return over == 10_000
+		})
+		if refused > 0 || f == nil {
+			t.Errorf("given up %v: %d requests were refused, %d answered; the connection has ended: %v", give, refused, over, f == nil)
+		}
+	}
+}
