@@ -127,7 +127,17 @@ func (d *document) tracingText(key, text string) bool {
 	if !isTracing(n) {
 		return false // nor is this ours: Loki and others have a section of the name
 	}
-	d.tracingConfig(n, "data."+key+".tracing")
+	path := "data." + key + ".tracing"
+	before, said := d.reader.config.Tracing, len(d.reader.findings)
+	d.tracingConfig(n, path)
+	wrong := slices.IndexFunc(d.reader.findings[said:], func(f Finding) bool { return f.Severity == Error })
+	if wrong < 0 {
+		return true
+	}
+	// Another program's may look alike: the values of Istio's injector do.
+	first := d.reader.findings[said+wrong]
+	d.reader.config.Tracing, d.reader.findings = before, d.reader.findings[:said]
+	d.mark(Warning, "", first.Line, path, fmt.Sprintf("is not read, as it is not Istio's tracing configuration: %s: %s", first.Field, first.Message))
 	return true
 }
 
