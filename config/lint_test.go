@@ -417,3 +417,13 @@ endpoints: [{addresses: [10.0.0.1]}, {addresses: [10.0.0.2]}]
 		checkFinding(t, slice(ports), want, IST0101)
 	}
 }
+
+// TestRead_ServiceProtocol: a port's protocol is that of transport.
+func TestRead_ServiceProtocol(t *testing.T) {
+	text := func(protocol string) string {
+		return "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {selector: {app: a}, ports: [{port: 80, protocol: " + protocol + "}]}\n"
+	}
+	checkFinding(t, text("TCP"), "", ISM0001)
+	checkFinding(t, text("HTTP"), `f.yaml:4: warning: Service default/a: spec.ports[0].protocol: "HTTP" is none of TCP, UDP, SCTP`, ISM0001)
+	checkFinding(t, text("UDP"), "spec.ports: without a port of TCP the service gets no traffic", ISM0001)
+}

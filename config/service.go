@@ -36,7 +36,7 @@ func readService(d *document) {
 		case core.ProtocolUDP, core.ProtocolSCTP:
 			continue // nothing comes by it here; often there is one of TCP with its number: 53, 443
 		default:
-			d.error(path+".protocol", fmt.Sprintf("%q is none of TCP, UDP, SCTP: what is spoken over TCP, the port's name says (http-web), or appProtocol", p.Protocol))
+			d.warning(path+".protocol", fmt.Sprintf("%q is none of TCP, UDP, SCTP, so Kubernetes refuses it; it counts as TCP: what is spoken over that, the port's name says (http-web), or appProtocol", p.Protocol))
 		}
 		port := mesh.Port{Number: uint32(p.Port), Name: p.Name, Target: uint32(p.TargetPort.IntVal), TargetName: p.TargetPort.StrVal}
 		port.Protocol = kubernetesProtocol(&p)
