@@ -118,7 +118,8 @@ func (d *document) clientTLS(t *networking.ClientTLSSettings, path string) *mesh
 	case networking.ClientTLSSettings_SIMPLE:
 		out.Mode = mesh.TLSSimple
 		if t.ClientCertificate != "" || t.PrivateKey != "" {
-			d.error(path+".clientCertificate", "is not shown in mode SIMPLE: write mode: MUTUAL, or leave it out")
+			d.warning(path+".clientCertificate", "is not shown in mode SIMPLE, in Istio neither: write mode: MUTUAL, or leave it out")
+			out.Files.Certificate, out.Files.Key = "", ""
 		}
 	case networking.ClientTLSSettings_MUTUAL:
 		out.Mode = mesh.TLSMutual

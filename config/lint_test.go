@@ -427,3 +427,18 @@ func TestRead_ServiceProtocol(t *testing.T) {
 	checkFinding(t, text("HTTP"), `f.yaml:4: warning: Service default/a: spec.ports[0].protocol: "HTTP" is none of TCP, UDP, SCTP`, ISM0001)
 	checkFinding(t, text("UDP"), "spec.ports: without a port of TCP the service gets no traffic", ISM0001)
 }
+
+// TestRead_TakenByIstio: what Istio takes and does nothing with is taken, and said.
+func TestRead_TakenByIstio(t *testing.T) {
+	resource := func(kind, spec string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: " + kind + "\nmetadata: {name: a}\nspec: " + spec + "\n"
+	}
+	for _, tt := range []struct{ name, text, want string }{
+		{"a client's certificate in mode SIMPLE", resource("DestinationRule", "{host: a.test, trafficPolicy: {tls: {mode: SIMPLE, clientCertificate: /c, privateKey: /k}}}"), "trafficPolicy.tls.clientCertificate: is not shown in mode SIMPLE"},
+		{"a selector outside the mesh", resource("ServiceEntry", "{hosts: [a.test], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}], workloadSelector: {labels: {app: a}}}"), "workloadSelector: is meant for location: MESH_INTERNAL"},
+		{"a selector within the mesh", resource("ServiceEntry", "{hosts: [a.test], location: MESH_INTERNAL, resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}], workloadSelector: {labels: {app: a}}}"), ""},
+		{"a workload of another network", resource("WorkloadEntry", "{network: other, labels: {app: a}}"), "address: is missing, so nothing is sent there"},
+	} {
+		t.Run(tt.name, func(t *testing.T) { checkFinding(t, tt.text, tt.want, ISM0001) })
+	}
+}

@@ -187,7 +187,7 @@ func readServiceEntry(d *document) {
 		case len(s.Endpoints) > 0:
 			d.error("workloadSelector", "cannot stand beside endpoints: only one of them")
 		case out.External:
-			d.error("workloadSelector", "needs location: MESH_INTERNAL")
+			d.warning("workloadSelector", "is meant for location: MESH_INTERNAL; as MESH_EXTERNAL, which is the default, no PeerAuthentication says that its workloads are spoken to by mTLS")
 		case len(out.Selector) == 0:
 			d.error("workloadSelector.labels", "is empty: name the labels of the workloads")
 		}
@@ -269,6 +269,9 @@ func (d *document) workload(e *networking.WorkloadEntry, path string, names bool
 	at := join(path, "address")
 	_, err := netip.ParseAddr(e.Address)
 	switch {
+	case e.Address == "" && e.Network != "":
+		d.warning(at, fmt.Sprintf("is missing, so nothing is sent there: of network %s, which Istio would reach by its gateway, gossip tells where that is", e.Network))
+		return nil
 	case e.Address == "":
 		d.error(at, "is missing")
 		return nil
