@@ -58,6 +58,15 @@ func (d *document) refuseTargets(set bool) {
 	}
 }
 
+// isForOthers reports, and says, that a resource is for something that this proxy is
+// not, where it is of no use without.
+func (d *document) isForOthers(set bool) bool {
+	if set {
+		d.find(Warning, ISM0003, "targetRefs", "name resources of the Gateway API and waypoints, which Isthmus does not read, so it has no effect: write selector, or workloadSelector")
+	}
+	return set
+}
+
 func (d *document) authorizationRule(r *security.Rule, path string) *mesh.AuthorizationRule {
 	out := &mesh.AuthorizationRule{Source: d.source(path)}
 	for _, part := range []struct {

@@ -10,6 +10,7 @@ import (
 // checkRateLimits says what of rate limits means more here than its author may
 // think.
 func (c *checker) checkRateLimits() {
+	c.checkVacant()
 	for _, f := range c.config.RateLimitFilters {
 		switch {
 		case f.Global != nil && !c.hasActions(f):

@@ -142,6 +142,7 @@ type reader struct {
 	sidecars         []located[*mesh.Sidecar]
 	monitors         []monitor
 	meshConfigOf     *document // the first mesh configuration
+	vacant           []vacant
 
 	namespaces map[string]bool // that a resource is in, whoever reads it
 	exports    []export

@@ -27,8 +27,15 @@ func readEnvoyFilter(d *document) {
 	if !d.decode(&f) {
 		return
 	}
+	if d.isForOthers(len(f.TargetRefs) > 0) {
+		return
+	}
 	for i, p := range f.ConfigPatches {
 		p := &patch{d, p, &f, fmt.Sprintf("configPatches[%d]", i)}
+		if p.GetMatch().GetContext() == networking.EnvoyFilter_WAYPOINT {
+			p.unsupported("of context WAYPOINT")
+			continue
+		}
 		switch p.ApplyTo {
 		case networking.EnvoyFilter_HTTP_FILTER:
 			p.httpFilter()
@@ -223,6 +230,24 @@ func (p *patch) route() {
 	}
 }
 
+// vacant is a patch that adds a cluster without endpoints.
+type vacant struct {
+	*patch
+	cluster string
+}
+
+// checkVacant refuses clusters without endpoints that a rate limit is to be asked at;
+// others are none of this proxy's.
+func (c *checker) checkVacant() {
+	for _, v := range c.vacant {
+		if slices.ContainsFunc(c.config.RateLimitFilters, func(f *mesh.RateLimitFilter) bool { return f.Global != nil && f.Global.Cluster == v.cluster }) {
+			v.error(v.path+".patch.value.load_assignment", fmt.Sprintf("cluster %q has no endpoint, so nobody can be asked: write load_assignment.endpoints", v.cluster))
+			continue
+		}
+		v.unsupported(fmt.Sprintf("that adds cluster %q without load_assignment.endpoints", v.cluster))
+	}
+}
+
 // cluster takes the address of a helper service.
 func (p *patch) cluster() {
 	v := p.value()
@@ -236,14 +261,14 @@ func (p *patch) cluster() {
 		for _, e := range locality.list("lb_endpoints") {
 			socket := e.message("endpoint").message("address").message("socket_address")
 			if socket == nil {
-				p.error(e.path, "has no endpoint.address.socket_address")
+				p.warning(e.path, "has no endpoint.address.socket_address, so nobody is asked there")
 				continue
 			}
 			out.Addresses = append(out.Addresses, hostPort(socket.needText("address"), socket.number("port_value", 0, 1, 65535)))
 		}
 	}
 	if len(out.Addresses) == 0 {
-		p.error(p.path+".patch.value.load_assignment", fmt.Sprintf("cluster %q has no endpoint, so nobody can be asked: write load_assignment.endpoints", out.Cluster))
+		p.reader.vacant = append(p.reader.vacant, vacant{p, out.Cluster})
 		return
 	}
 	v.noEffect("the cluster is asked in plain text: name a ServiceEntry's host in cluster_name, with a DestinationRule for its tls", "transport_socket", "transport_socket_matches")

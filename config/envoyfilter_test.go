@@ -66,7 +66,9 @@ func TestRead_EnvoyFilter(t *testing.T) {
 		{"settings of a filter that is not there", "  - applyTo: VIRTUAL_HOST\n    match: {context: GATEWAY}\n    patch: {operation: MERGE, value: {typed_per_filter_config: {a: {'@type': x.ratelimit.v3.RateLimitPerRoute}}}}\n",
 			[]string{"warning: typed_per_filter_config: has no effect: no EnvoyFilter inserts a filter named a"}},
 		{"a cluster", "  - applyTo: CLUSTER\n    patch: {operation: ADD, value: {name: rls, type: STRICT_DNS, connect_timeout: 1s, load_assignment: {cluster_name: rls, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: a.test, port_value: 8081}}}}]}]}}}\n", nil},
-		{"a cluster of nobody", "  - applyTo: CLUSTER\n    patch: {operation: ADD, value: {name: rls}}\n", []string{`error: configPatches[0].patch.value.load_assignment: cluster "rls" has no endpoint`}},
+		{"a cluster of nobody that is asked", "  - applyTo: CLUSTER\n    patch: {operation: ADD, value: {name: rls}}\n" + global(service+"\n          "+actions), []string{`error: configPatches[0].patch.value.load_assignment: cluster "rls" has no endpoint`}},
+		{"a cluster of nobody", "  - applyTo: CLUSTER\n    patch: {operation: ADD, value: {name: lua, type: ORIGINAL_DST}}\n", []string{`warning: configPatches[0]: unsupported patch CLUSTER that adds cluster "lua" without load_assignment.endpoints: it has no effect`}},
+		{"waypoints", strings.Replace(local(bucket), "context: GATEWAY", "context: WAYPOINT", 1), []string{"warning: configPatches[0]: unsupported patch HTTP_FILTER of context WAYPOINT: it has no effect"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := Read([]File{{Name: "f.yaml", Data: []byte(envoyFilter(tt.patches))}}, nil)
@@ -91,6 +93,20 @@ func TestRead_EnvoyFilter(t *testing.T) {
 }
 
 // TestRead_RefusalStatus: by number or name; what is no error is 429.
+// TestRead_TargetRefs: what is for a Gateway of the Gateway API holds for nobody here.
+func TestRead_TargetRefs(t *testing.T) {
+	filter := envoyFilter(httpFilter("l", "local_ratelimit.v3.LocalRateLimit\n          stat_prefix: x\n          filter_enabled: {default_value: {numerator: 100}}\n          token_bucket: {max_tokens: 1, fill_interval: 1s}"))
+	telemetry := "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: t}\nspec:\n  accessLogging: [{disabled: true}]\n"
+	const refs = "spec:\n  targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: gw}]\n"
+	for _, text := range []string{filter, telemetry} {
+		checkFinding(t, strings.Replace(text, "spec:\n", refs, 1), "targetRefs: name resources of the Gateway API and waypoints", ISM0003)
+		c := Read([]File{{Name: "f.yaml", Data: []byte(strings.Replace(text, "spec:\n", refs, 1) + "---\n" + strings.Replace(text, "name: ", "name: other-", 1))}}, nil).Config
+		if n := len(c.RateLimitFilters) + len(c.Telemetries); n != 1 {
+			t.Errorf("%d of two hold: the one without targetRefs should", n)
+		}
+	}
+}
+
 func TestRead_RefusalStatus(t *testing.T) {
 	for text, want := range map[string]int{"503": 503, "Forbidden": 403, "URITooLong": 414, "PayloadTooLarge": 413, "HTTPVersionNotSupported": 505, "OK": 429, "200": 429, "'431'": 431} {
 		r := Read([]File{{Name: "f.yaml", Data: []byte(envoyFilter(httpFilter("l", "local_ratelimit.v3.LocalRateLimit\n          stat_prefix: x\n          token_bucket: {max_tokens: 1, fill_interval: 1s}\n          status: {code: "+text+"}")))}}, nil)

@@ -29,7 +29,9 @@ func readTelemetry(d *document) {
 		return
 	}
 	out := &mesh.Telemetry{Meta: d.meta(), Selector: t.Selector.GetMatchLabels()}
-	d.refuseTargets(len(t.TargetRefs) > 0 || t.TargetRef != nil)
+	if d.isForOthers(len(t.TargetRefs) > 0 || t.TargetRef != nil) {
+		return
+	}
 	for i, a := range t.AccessLogging {
 		out.Logging = append(out.Logging, d.loggingRule(a, fmt.Sprintf("accessLogging[%d]", i)))
 	}
