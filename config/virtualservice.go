@@ -247,7 +247,7 @@ func (d *document) namedMatches(m map[string]*networking.StringMatch, path strin
 			case name == ":authority" || name == ":path" || name == ":method":
 				d.error(at, "is no header: match on authority, uri or method itself, beside headers")
 				continue
-			case !validLabel(name):
+			case !validHeaderName(name):
 				d.error(at, fmt.Sprintf("%q is no header name", name))
 				continue
 			}
