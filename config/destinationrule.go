@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	networking "istio.io/api/networking/v1alpha3"
 
 	"isthmus/mesh"
@@ -229,11 +230,17 @@ func (d *document) outlierDetection(o *networking.OutlierDetection, path string)
 			d.error(path+".consecutiveLocalOriginFailures", "needs splitExternalLocalOriginErrors: true")
 		}
 	}
-	if o.Interval != nil {
-		out.Interval = o.Interval.AsDuration()
-	}
-	if o.BaseEjectionTime != nil {
-		out.BaseEjectionTime = o.BaseEjectionTime.AsDuration()
+	for _, p := range []struct {
+		value *durationpb.Duration
+		into  *time.Duration
+		field string
+	}{{o.Interval, &out.Interval, "interval"}, {o.BaseEjectionTime, &out.BaseEjectionTime, "baseEjectionTime"}} {
+		if p.value == nil {
+			continue
+		}
+		if *p.into = p.value.AsDuration(); *p.into == 0 {
+			d.error(path+"."+p.field, "must be at least 1ms")
+		}
 	}
 	for _, p := range []struct {
 		value int32
