@@ -224,8 +224,11 @@ func (m *envoyMessage) headers(name string) (out []mesh.NameValue) {
 		h := o.message("header")
 		nv := mesh.NameValue{Name: strings.ToLower(h.text("key")), Value: h.text("value")}
 		switch {
-		case nv.Name == "" || strings.HasPrefix(nv.Name, ":"):
+		case !validHeaderName(nv.Name):
 			m.doc.error(o.path+".header.key", "must be the name of a field")
+			continue
+		case strings.ContainsAny(nv.Value, "\r\n\x00"):
+			m.doc.error(o.path+".header.value", "a header value cannot hold line ends")
 			continue
 		case strings.Contains(nv.Value, "%"):
 			m.doc.warning(o.path+".header.value", "is sent as it stands: what stands between % signs is not replaced")
