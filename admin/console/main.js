@@ -32,6 +32,7 @@ function make(path) {
 
 function show() {
   let { path, query } = address();
+  if (path !== "configuration" && !Object.hasOwn(lists, path)) path = "mesh";
   if (mesh && !mesh.pages.includes(path)) path = "mesh";
   if (path !== name) close();
   name = path;
@@ -107,13 +108,14 @@ function facts(v) {
 
 // Light and dark.
 const themes = ["", "light", "dark"], themeNames = { "": "auto", light: "light", dark: "dark" };
+const remembered = (() => { try { return localStorage; } catch { return {}; } })(); // there is none where a browser keeps nothing
 function theme(next) {
   document.documentElement.className = next;
-  localStorage.setItem("theme", next);
+  remembered.theme = next;
   keep(byId("theme"), themeNames[next]);
 }
 byId("theme").addEventListener("click", () => theme(themes[(themes.indexOf(document.documentElement.className) + 1) % themes.length]));
-theme(themes.includes(localStorage.getItem("theme")) ? localStorage.getItem("theme") : "");
+theme(themes.includes(remembered.theme) ? remembered.theme : "");
 byId("help").addEventListener("click", () => byId("keys").showModal());
 
 addEventListener("keydown", (e) => {

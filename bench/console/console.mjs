@@ -132,6 +132,31 @@ try {
     await page.context().close();
   });
 
+  await story("who reads stays where they are, while figures move", async () => {
+    const page = await open(demo);
+    const link = page.locator(".columns table tbody a").first();
+    await link.focus();
+    const rows = () => page.evaluate(() => document.querySelector(".columns table").textContent);
+    for (let n = 0, before = await rows(); n < 2;) { // twice other figures
+      await page.waitForTimeout(500);
+      const now = await rows();
+      if (now !== before) { n++; before = now; }
+      assert(await link.evaluate((a) => a === document.activeElement), "the focus is lost");
+    }
+    await page.show("endpoints");
+    await page.waitForSelector(".item");
+    const age = () => page.evaluate(() => document.querySelector(".item > span:last-child").textContent);
+    await page.evaluate(() => getSelection().selectAllChildren(document.querySelector(".item .mono")));
+    const [selected, young] = [await page.evaluate(() => String(getSelection())), await age()];
+    assert.match(selected, /\d:\d+$/);
+    for (let n = 0; await age() === young; n++) { assert(n < 300, "nothing ages"); await page.waitForTimeout(500); }
+    assert.equal(await page.evaluate(() => String(getSelection())), selected);
+    await page.show("constructor");
+    await page.waitForSelector(".map .card");
+    assert.deepEqual(page.faults, []);
+    await page.context().close();
+  });
+
   const { admin, outbound } = await large();
   await story("10,000 endpoints", async () => {
     const page = await open(admin);
@@ -190,13 +215,17 @@ try {
     assert.deepEqual(page.faults, []);
     await page.context().close();
   });
-  await story("a proxy that is gone", async () => {
+  await story("a proxy that is gone, and comes again", async () => {
     const page = await open(admin);
     children.at(-1).removeAllListeners("exit");
     children.at(-1).kill("SIGKILL");
     await page.waitForSelector("#away:not([hidden])");
     assert.match((await texts(page, "#away")).join(), /does not answer/);
     await page.screenshot({ path: join(out, "away.png") });
+    await run(["run", "--bootstrap", "node.yaml", "--config", "mesh.yaml"], /isthmus ready/);
+    await page.waitForSelector("#away[hidden]", { state: "attached" });
+    await page.show("endpoints");
+    await page.waitForSelector(".item");
     await page.context().close();
   });
 } finally {
