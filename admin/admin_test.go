@@ -283,6 +283,17 @@ func TestNew_Why(t *testing.T) {
 	}
 }
 
+// TestWriteTroubles: what is not of today is not told as if it were.
+func TestWriteTroubles(t *testing.T) {
+	var b strings.Builder
+	now := time.Now().UTC()
+	WriteTroubles(&b, []telemetry.Trouble{{ID: "a", Time: now, Why: []string{"x"}}, {ID: "b", Time: now.Add(-100 * time.Hour), Why: []string{"x"}}})
+	lines := strings.Split(b.String(), "\n")
+	if !strings.HasPrefix(lines[1], now.Format("15:04:05.000 ")) || !strings.HasPrefix(lines[2], now.Add(-100*time.Hour).Format(time.DateTime+" ")) {
+		t.Errorf("%s", b.String())
+	}
+}
+
 // TestNew_History: what is compared where one or both revisions are left out,
 // and what cannot be done.
 func TestNew_History(t *testing.T) {

@@ -26,6 +26,7 @@ type Cluster struct {
 	Own       bool    `json:"own"`     // this proxy's
 	Proxies   int     `json:"proxies"` // that live
 	Ready     int     `json:"ready"`   // of them, as far as they tell
+	Silent    int     `json:"silent"`  // of them: who have not told of late
 	Dead      int     `json:"dead"`
 	Services  int     `json:"services"`
 	Endpoints int     `json:"endpoints"`
@@ -77,6 +78,9 @@ func look(s State) Mesh {
 			c.Dead++
 		}
 		d := member.Digest
+		if d == nil && member.State == "alive" {
+			c.Silent++
+		}
 		if member.Name == st.Node {
 			c.Own, m.Own = true, d.Total()
 		}

@@ -74,6 +74,15 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// TestLook_Silent: of who says nothing nobody knows that it is not ready.
+func TestLook_Silent(t *testing.T) {
+	w := twoClusters()
+	w.members = append(w.members, Member{Name: "c2/n/quiet", Cluster: "c2", State: "alive"}, Member{Name: "c2/n/gone", Cluster: "c2", State: "dead"})
+	if c := look(w).Clusters[1]; c.Proxies != 2 || c.Ready != 1 || c.Silent != 1 || c.Dead != 1 {
+		t.Errorf("%+v", c)
+	}
+}
+
 // TestServicesOf: what callers report outweighs what arrived, and who needs
 // somebody comes first.
 func TestServicesOf(t *testing.T) {

@@ -112,13 +112,21 @@ func unlessSame(s, other string) string {
 // milliseconds writes seconds.
 func milliseconds(seconds float64) string { return fmt.Sprintf("%.3g ms", 1000*seconds) }
 
+// ofToday is for how long a time alone says when something was; the console's
+// lists.js has the same.
+const ofToday = 12 * time.Hour
+
 // WriteTroubles writes the latest requests that failed or were slow, a line each.
 func WriteTroubles(w io.Writer, list []telemetry.Trouble) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "TIME\tSTATUS\tFLAGS\tREQUEST\tID\tWHY")
 	for i := range list {
 		r := &list[i]
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s %s%s\t%s\t%s\n", r.Time.UTC().Format("15:04:05.000"), r.Status, r.Flags, dash(r.Method), r.Authority, r.Path, r.ID, r.Why[0])
+		at := r.Time.UTC().Format("15:04:05.000")
+		if time.Since(r.Time) > ofToday {
+			at = r.Time.UTC().Format(time.DateTime) // where few fail, the latest are old
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s %s%s\t%s\t%s\n", at, r.Status, r.Flags, dash(r.Method), r.Authority, r.Path, r.ID, r.Why[0])
 	}
 	t.Flush()
 }

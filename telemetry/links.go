@@ -22,6 +22,7 @@ type Link struct {
 	Handshakes atomic.Uint64 // TLS that failed
 
 	roundTrip atomic.Int64 // smoothed, of the connection last looked at, ns; 0: none yet
+	measured  atomic.Int64 // when, in Unix seconds
 }
 
 // Reply counts a request whose last try went over the link: the status of its
@@ -43,7 +44,14 @@ func (l *Link) Reply(status int, waited time.Duration, sent, received int64) {
 }
 
 // RoundTrip notes how long the kernel takes a round trip to be.
-func (l *Link) RoundTrip(d time.Duration) { l.roundTrip.Store(int64(d)) }
+func (l *Link) RoundTrip(d time.Duration) {
+	l.roundTrip.Store(int64(d))
+	l.measured.Store(time.Now().Unix())
+}
+
+// rttKept is how long a round trip is shown that is not measured again: of a place
+// that cannot be reached any more there is none.
+const rttKept = 5 * time.Minute
 
 // Links are those of one proxy.
 type Links struct {
@@ -84,7 +92,7 @@ type LinkStats struct {
 	Succeeded, Failed, Lost uint64
 	Sent, Received          uint64
 	Latency                 time.Duration // until replies began: their sum
-	RoundTrip               time.Duration // 0: not known
+	RoundTrip               time.Duration // the last that was measured; 0: not known
 	ConnectFailures         uint64
 }
 
@@ -153,7 +161,7 @@ func (l *Links) Show(p *Page) {
 		}
 	})
 	each(&linkRTTFamily, func(to Place, k *Link) {
-		if d := k.roundTrip.Load(); d != 0 {
+		if d := k.roundTrip.Load(); d != 0 && time.Since(time.Unix(k.measured.Load(), 0)) < rttKept {
 			plain(to)
 			p.value(&linkRTTFamily, time.Duration(d).Seconds())
 		}

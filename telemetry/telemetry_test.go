@@ -232,6 +232,20 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestLinks_NoRoundTrip: a round trip that nothing has made for long is not shown.
+func TestLinks_NoRoundTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLinks(Place{"c1", "r1/z1"})
+		l.To(Place{"c2", "r2/z2"}).RoundTrip(40 * time.Millisecond)
+		for _, want := range []int{1, 0} {
+			if n := strings.Count(page(t, l, ""), "\nisthmus_link_rtt_seconds{"); n != want {
+				t.Errorf("%d round trips are shown, want %d", n, want)
+			}
+			time.Sleep(rttKept)
+		}
+	})
+}
+
 func TestUpstreams(t *testing.T) {
 	u := &Upstream{}
 	u.Tries.Add(3)

@@ -95,7 +95,7 @@ export const lists = {
     key: (r) => (r.status || "no answer") + " " + r.method + " " + r.authority + r.path,
     story: why, told: ["why", "attempts"],
     columns: [
-      { name: "when", width: "72px", cell: (r) => h("span", { title: r.time }, new Date(r.time).toLocaleTimeString([], { hour12: false })) },
+      { name: "when", width: "84px", cell: (r) => h("span", { title: r.time }, when(new Date(r.time))) },
       { name: "status", width: "88px", cell: (r) => h("span", { class: r.status >= 500 || r.status === 0 ? "bad" : "warn" }, r.status || "none", r.flags !== "-" && h("span", { class: "dim" }, " " + r.flags)) },
       { name: "request", width: "minmax(150px, 2fr)", cell: (r) => r.method + " " + r.authority + r.path },
       { name: "why", width: "minmax(150px, 4fr)", min: 620, cell: (r) => r.why.slice(1).join("; ") || r.why[0] },
@@ -113,6 +113,10 @@ export const lists = {
     ],
   },
 };
+
+// when says the time of what was lately, and else the day: where few fail, the
+// latest are old.
+const when = (at) => (Date.now() - at < 12 * 3600e3 ? at.toLocaleTimeString([], { hour12: false }) : at.toLocaleDateString());
 
 // left is what a limit's bucket has, of as much as it can have.
 function left(r) {

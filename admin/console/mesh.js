@@ -77,7 +77,7 @@ function clusterTable(clusters) {
     h("thead", {}, h("tr", {}, h("th", {}, "cluster"), h("th", {}, "proxies"), h("th", {}, "endpoints"), trafficHead.map((n) => n.cloneNode(true)))),
     h("tbody", {}, clusters.map((c) => h("tr", {},
       h("td", {}, h("a", { href: "#/services?q=" + encodeURIComponent(c.name) }, c.name)),
-      h("td", { class: c.dead || c.ready < c.proxies ? "warn" : null }, c.ready < c.proxies ? `${c.ready} of ${c.proxies} ready` : String(c.proxies), c.dead ? `, ${c.dead} dead` : null),
+      h("td", { class: c.dead || c.ready + c.silent < c.proxies ? "warn" : null }, c.ready < c.proxies ? `${c.ready} of ${c.proxies} ready` : String(c.proxies), c.silent ? `, ${c.silent} not heard of late` : null, c.dead ? `, ${c.dead} dead` : null),
       h("td", { class: c.healthy === 0 && c.endpoints ? "bad" : c.healthy < c.endpoints ? "warn" : null }, c.healthy < c.endpoints ? `${c.healthy} of ${c.endpoints}` : String(c.endpoints)),
       trafficCells(c.traffic)))));
 }

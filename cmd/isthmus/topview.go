@@ -192,7 +192,7 @@ func (t *topState) meshLines() []string {
 			health = health.coloured(red)
 		}
 		proxies := figure(fmt.Sprintf("%d/%d", c.Ready, c.Proxies))
-		if c.Ready < c.Proxies || c.Dead > 0 {
+		if c.Ready+c.Silent < c.Proxies || c.Dead > 0 {
 			proxies = proxies.coloured(amber)
 		}
 		dead := figure(strconv.Itoa(c.Dead))
