@@ -274,7 +274,7 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan
 	}
 	if kind != NoError {
 		x.stopPump(c)
-		if kind == Stalled && c.shared != nil {
+		if c.shared != nil && (kind == Stalled || x.inVain(c, kind, sent)) {
 			c.member.shared.abandon(c.shared)
 		}
 		x.giveBack(c, u, false)
@@ -284,6 +284,17 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan
 		return kind
 	}
 	return x.deliver(c, d, u)
+}
+
+// inVain reports whether a request has been given up, by whomever, whose host has not
+// even acknowledged it: the others over the connection, which goes on, shall not wait in
+// vain as well.
+func (x *exchange) inVain(c *upstreamConn, k Kind, sent instant) bool {
+	if k != Timeout && k != TryTimeout && k != ClientGone || x.clock-sent < stallCheck {
+		return false
+	}
+	stalled, _ := c.stalled(sent, x.clock, true)
+	return stalled
 }
 
 // giveBack gives a connection back; reusable says whether another exchange may have it.
