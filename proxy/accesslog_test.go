@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -36,9 +37,12 @@ func newLog(t testing.TB, format string, on bool) (*accesslog.Log, func() []stri
 }
 
 // awaitGone waits until the proxy has no connection any more, and so has told of
-// all exchanges.
-func awaitGone(p *Proxy) {
+// all exchanges, those of clients that keep theirs included.
+func awaitGone(p *Proxy, clients ...*http.Client) {
 	for left := 1; left > 0; time.Sleep(100 * time.Microsecond) {
+		for _, c := range clients { // again, since one may still be busy with a reply that it has given out
+			c.CloseIdleConnections()
+		}
 		left = 0
 		p.mu.Lock()
 		for _, l := range p.listeners {

@@ -177,8 +177,7 @@ func TestGRPC_Told(t *testing.T) {
 			p := serve(t, Options{Tracing: z.tracing(100)}, overHTTP2(entry("s.test", address)))
 			c := h2Client(t, p, "outbound")
 			call(t, c)
-			c.CloseIdleConnections()
-			awaitGone(p)
+			awaitGone(p, c)
 			if l := p.Links().List(); len(l) != 1 || l[0].Failed != tt.failed || l[0].Succeeded != 1-tt.failed {
 				t.Errorf("links %+v", l)
 			}

@@ -91,7 +91,8 @@ func TestWorker_PanicAfterLease(t *testing.T) {
 				p := serve(t, Options{}, yaml)
 				x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
 				u := x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
-				u.tracker = nil // who is told of the reply panics
+				u.tracker = nil               // who is told of the reply panics
+				p.table.Store(p.table.Load()) // whoever loads it from here on sees that
 				c := h2Client(t, p, "outbound")
 				if down == "HTTP/1.1" {
 					c = h1Client(t, p, "outbound")
