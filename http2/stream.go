@@ -44,7 +44,8 @@ type Stream struct {
 	stopRead  bool      // see Interrupt
 	stopWrite bool
 
-	failed atomic.Bool // err is set, for who looks without conn.mu
+	failed atomic.Bool            // err is set, for who looks without conn.mu
+	told   atomic.Pointer[func()] // see Notify
 
 	readable, writable waiter
 }
@@ -227,10 +228,17 @@ func (s *Stream) Err() error {
 // wanted any more. The caller holds conn.mu.
 func (s *Stream) replyWhole() bool { return !s.conn.server && s.headDone && s.remoteEnd }
 
+// Notify has fn called once when the stream is over before its time, unless it is already.
+// fn must not call the connection, nor wait.
+func (s *Stream) Notify(fn *func()) { s.told.Store(fn) }
+
 // fail notes why the stream is over before its time. The caller holds conn.mu.
 func (s *Stream) fail(err error) {
 	s.err = err
 	s.failed.Store(true)
+	if fn := s.told.Load(); fn != nil {
+		(*fn)()
+	}
 }
 
 // Interrupt ends a wait for something to read under way, or the next one.

@@ -74,7 +74,7 @@ type exchange struct {
 	drawn     int              // one more than the place of the destination that was drawn; 0: none yet
 	attempts  int              // tries so far
 	member    *member          // of the last one
-	leased    *upstreamConn    // the connection of the one under way; nil: it has none
+	leased    lease            // the connection of the one under way
 	tried     []*balancer.Host // hosts that the request was sent to, or that refused
 	counted   *live            // the upstream among whose requests this one is
 	retrying  *breaker.Budget  // from which this try is

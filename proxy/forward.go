@@ -244,7 +244,7 @@ func (x *exchange) deadlineKind(k Kind) Kind {
 func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan *retryPlan) Kind {
 	c.uses++
 	x.pumping.unread, x.pumping.short = false, false
-	x.leased = c
+	x.leased.set(c)
 	defer x.giveUp()
 	x.introduce = c.member.wire.mode == wireMesh && (c.shared == nil && c.uses == 1 || c.shared != nil && !c.reused)
 	x.movable = c.member.link != nil && plan.failovers == 0 && x.idempotent() && x.repeatable() && x.elsewhere(u)
@@ -295,25 +295,6 @@ func (x *exchange) inVain(c *upstreamConn, k Kind, sent instant) bool {
 	}
 	stalled, _ := c.stalled(sent, x.clock, true)
 	return stalled
-}
-
-// giveBack gives a connection back; reusable says whether another exchange may have it.
-func (x *exchange) giveBack(c *upstreamConn, u *upstream, reusable bool) {
-	x.leased = nil
-	if reusable {
-		u.release(c, x.clock)
-	} else {
-		c.discard()
-	}
-}
-
-// giveUp ends the connection of an exchange that has panicked before it gave it back.
-func (x *exchange) giveUp() {
-	if c := x.leased; c != nil {
-		x.leased = nil
-		x.stopPump(c)
-		c.discard()
-	}
 }
 
 // dropReply takes a reply that is not wanted off a connection, if it has come

@@ -137,6 +137,9 @@ func (x *exchange) fillReply(c *upstreamConn, part replyPart, p *pipe, n int64) 
 		case err == errStale:
 			return stale
 		case err == errInterrupted:
+			if x.conn.h2 != nil && x.conn.gone() {
+				return ClientGone
+			}
 			// The goroutine that sends the body has failed on the client's side.
 			if x.pumping.active {
 				if kind := <-x.pumping.outcome; kind != NoError {

@@ -32,6 +32,7 @@ type worker struct {
 	next     chan struct{} // of capacity 1; closed: there are no more
 	conn     conn
 	exchange exchange
+	gone     func() // exchange.clientGone
 }
 
 // job is a stream to be served.
@@ -73,6 +74,7 @@ func (p *workers) serve(j job) {
 // run serves streams until nobody has needed the worker for a while, or one has
 // panicked: the goroutine that sends its body may still use what is the worker's.
 func (w *worker) run() {
+	w.gone = w.exchange.clientGone
 	for range w.next {
 		broken := w.serve()
 		w.of.mu.Lock()
@@ -128,6 +130,7 @@ func (w *worker) serve() (broken bool) {
 	w.job = job{}
 	c.client, c.last, c.aborted = j.client, 0, false
 	c.stream.lend(j.h2, j.under, j.client.patience.write)
+	j.h2.Notify(&w.gone)
 	defer c.close()
 	defer func() { broken = c.recoverStream(recover()) }()
 	x.conn = c

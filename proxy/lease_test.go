@@ -1,0 +1,63 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestLease_ClientGone: an upstream is told at once when a client of HTTP/2 gives a request
+// up, whatever it has sent of it and got of the reply.
+func TestLease_ClientGone(t *testing.T) {
+	for _, up := range []string{"HTTP/1.1", "HTTP/2"} {
+		for _, tt := range []struct {
+			name string
+			body string // "": none
+			head bool   // the reply has begun
+		}{
+			{"no body", "", false},
+			{"a body", "body", false},
+			{"amid the reply", "", true},
+			{"amid the reply to a body", "body", true},
+		} {
+			t.Run(up+", "+tt.name, func(t *testing.T) {
+				asked, told := make(chan struct{}, 1), make(chan time.Time, 1)
+				yaml := entry("s.test", h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+					io.Copy(io.Discard, r.Body)
+					if tt.head {
+						w.WriteHeader(200)
+						w.(http.Flusher).Flush()
+					}
+					asked <- struct{}{}
+					<-r.Context().Done()
+					told <- time.Now()
+				}))
+				if up == "HTTP/2" {
+					yaml = overHTTP2(yaml)
+				}
+				p := serve(t, Options{}, yaml)
+				c := h2Client(t, p, "outbound")
+				for range 3 {
+					ctx, cancel := context.WithCancel(t.Context())
+					r, _ := http.NewRequestWithContext(ctx, "POST", "http://s.test/", strings.NewReader(tt.body))
+					go func() {
+						if res, err := c.Do(r); err == nil {
+							io.Copy(io.Discard, res.Body)
+							res.Body.Close()
+						}
+					}()
+					await(t, "the request", asked)
+					begun := time.Now()
+					cancel()
+					if took := await(t, "the upstream to be told", told).Sub(begun); took > 400*time.Millisecond {
+						t.Errorf("the upstream was told after %v", took)
+					}
+				}
+				await(t, "the workers", until(func() bool { return p.workers.underWay() == 0 }))
+			})
+		}
+	}
+}
