@@ -110,6 +110,7 @@ func (d *document) read() {
 		return
 	}
 	d.reader.seen[key] = mesh.Source{File: d.file, Line: d.line}
+	d.findBlanks()
 	d.note()
 	k.read(d)
 }

@@ -442,3 +442,9 @@ func TestRead_TakenByIstio(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) { checkFinding(t, tt.text, tt.want, ISM0001) })
 	}
 }
+
+// TestLint_BlanksOfOthers: templates within kinds that are not read are their readers'.
+func TestLint_BlanksOfOthers(t *testing.T) {
+	checkFinding(t, "apiVersion: spire.spiffe.io/v1alpha1\nkind: ClusterSPIFFEID\nmetadata: {name: a}\nspec: {spiffeIDTemplate: \"spiffe://{{ .TrustDomain }}\"}\n", "", ISM0071)
+	checkFinding(t, "apiVersion: v1\nkind: Service\nmetadata: {name: \"{{ .Name }}\"}\nspec: {ports: [{port: 80}]}\n", "f.yaml:3: warning: Service default/{{ .Name }}: metadata.name: has {{ .Name }}", ISM0071)
+}

@@ -182,7 +182,6 @@ func (r *reader) readNode(file string, n *yaml.Node) {
 	if d.reader.namespaces[d.namespace] = true; d.kind == "Namespace" {
 		d.reader.namespaces[d.name] = true
 	}
-	d.findBlanks()
 	d.read()
 }
 
