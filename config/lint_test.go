@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // readFolder reads a folder of deploy/examples, its files by their base names.
@@ -447,4 +448,18 @@ func TestRead_TakenByIstio(t *testing.T) {
 func TestLint_BlanksOfOthers(t *testing.T) {
 	checkFinding(t, "apiVersion: spire.spiffe.io/v1alpha1\nkind: ClusterSPIFFEID\nmetadata: {name: a}\nspec: {spiffeIDTemplate: \"spiffe://{{ .TrustDomain }}\"}\n", "", ISM0071)
 	checkFinding(t, "apiVersion: v1\nkind: Service\nmetadata: {name: \"{{ .Name }}\"}\nspec: {ports: [{port: 80}]}\n", "f.yaml:3: warning: Service default/{{ .Name }}: metadata.name: has {{ .Name }}", ISM0071)
+}
+
+// TestLint_RetriesWithoutEnd: however many retries there are, what they come to is said
+// at once, and is no negative time.
+func TestLint_RetriesWithoutEnd(t *testing.T) {
+	route := func(more string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec:\n  hosts: [a.test]\n  http:\n  - retries: {attempts: 2147483647, perTryTimeout: 10s, retryOn: connect-failure}\n    " + more + "route: [{destination: {host: a.test}}]\n"
+	}
+	begin := time.Now()
+	checkFinding(t, route(""), "2147483648 of up to 10s each take up to 7", ISM0050)
+	checkFinding(t, route("timeout: 20s\n    "), "1 + 2147483647 of up to 10s each take 6", ISM0049)
+	if d := time.Since(begin); d > 2*time.Second {
+		t.Errorf("it took %v", d)
+	}
 }

@@ -87,15 +87,12 @@ func (c *checker) lintRetries(v *mesh.VirtualService, d *document, r *mesh.HTTPR
 	if weighted > 1 {
 		d.find(Info, ISM0041, path+".retries", "go to another destination of the split when the one that was drawn has nobody left; in Istio they stay in it, so that a cluster that is gone fails its whole share")
 	}
-	tries := time.Duration(1+p.Attempts) * p.PerTryTimeout
+	tries := mesh.Times(1+p.Attempts, p.PerTryTimeout)
 	switch {
 	case !r.Timed && (r.Delegate != nil || len(v.Hosts) == 0):
 		// The timeout is for the other one of delegate and root to say.
 	case r.Timeout == 0 && p.PerTryTimeout > 0:
-		worst := tries
-		for n := 1; n <= p.Attempts; n++ {
-			worst += p.LongestBackoff(n)
-		}
+		worst := tries + p.LongestBackoffs()
 		d.find(Info, ISM0050, path+".retries", fmt.Sprintf("there is no timeout for all tries together: %d of up to %s each take up to %s; write timeout beside retries", 1+p.Attempts, p.PerTryTimeout, worst))
 	case r.Timeout == 0 && p.Explicit && p.On&(mesh.Retry5xx|mesh.RetryGatewayError|mesh.RetryReset) != 0:
 		d.find(Info, ISM0050, path+".retries", "there is neither a timeout nor a perTryTimeout: an endpoint that takes the request and does not answer holds it for ever, and it is never tried again")

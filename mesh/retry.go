@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 )
@@ -86,6 +87,28 @@ const defaultBackoff = 25 * time.Millisecond
 func (r *Retries) LongestBackoff(n int) time.Duration {
 	base := cmp.Or(r.Backoff, defaultBackoff)
 	return min(base*time.Duration(1<<min(n, 10)-1), 10*base)
+}
+
+// LongestBackoffs is the most that is waited before all retries together.
+func (r *Retries) LongestBackoffs() (sum time.Duration) {
+	const rising = 4 // before which the waits differ: 2^4-1 is more than ten
+	for n := 1; n <= min(r.Attempts, rising); n++ {
+		sum += r.LongestBackoff(n)
+	}
+	return sum + Times(r.Attempts-rising, r.LongestBackoff(rising))
+}
+
+// Times is n times d, at most some seventy years, so that a few of them can be added
+// up; 0 for a negative n.
+func Times(n int, d time.Duration) time.Duration {
+	const most = math.MaxInt64 / 4
+	if n <= 0 || d <= 0 {
+		return 0
+	}
+	if time.Duration(n) > most/d {
+		return most
+	}
+	return time.Duration(n) * d
 }
 
 // DefaultRetries is the policy of routes that name none: Istio's two attempts

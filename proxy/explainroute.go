@@ -202,7 +202,7 @@ func (x *exchange) explainTimes(e *explain.Explanation) {
 	if per != 0 {
 		failover = min(failover, per)
 	}
-	backoff := longestBackoff(p)
+	backoff := p.LongestBackoffs()
 	because := []string{"1 try"}
 	if p.Attempts > 0 {
 		because = append(because, fmt.Sprintf("up to %d retries", p.Attempts))
@@ -217,14 +217,14 @@ func (x *exchange) explainTimes(e *explain.Explanation) {
 		because = append(because, fmt.Sprintf("at most %s of waiting in between", backoff))
 	}
 	out.Because = strings.Join(because, "; ")
-	worst := time.Duration(1+p.Attempts)*per + maxFailovers*failover + backoff
+	worst := mesh.Times(1+p.Attempts, per) + maxFailovers*failover + backoff
 	switch {
 	case per == 0 && total == 0:
 		out.Because += "; no time-out ends a try that an endpoint has taken and does not answer"
 	case total != 0 && worst >= total:
 		out.Worst = total.String()
 		out.Because += "; the time-out ends all of it"
-		if p.Attempts > 0 && p.PerTryTimeout != 0 && time.Duration(1+p.Attempts)*per > total {
+		if p.Attempts > 0 && p.PerTryTimeout != 0 && mesh.Times(1+p.Attempts, per) > total {
 			out.Because += fmt.Sprintf(", so that %d of the %d tries can take their whole time", int(total/per), 1+p.Attempts)
 		}
 	default:
@@ -243,14 +243,6 @@ func (x *exchange) longestConnect() (d time.Duration) {
 		}
 	}
 	return cmp.Or(d, defaultConnectTimeout)
-}
-
-// longestBackoff is the most that retryPlan.backOff waits, over all retries.
-func longestBackoff(p *mesh.Retries) (sum time.Duration) {
-	for n := 1; n <= p.Attempts; n++ {
-		sum += p.LongestBackoff(n)
-	}
-	return sum
 }
 
 // describeRetryOn writes the conditions as retryOn has them.

@@ -1,0 +1,29 @@
+package mesh
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+// TestRetries_LongestBackoffs: the sum of all waits, however many there are.
+func TestRetries_LongestBackoffs(t *testing.T) {
+	for _, attempts := range []int{0, 1, 2, 4, 5, 9} {
+		r := Retries{Attempts: attempts, Backoff: time.Second}
+		var want time.Duration
+		for n := 1; n <= attempts; n++ {
+			want += r.LongestBackoff(n)
+		}
+		if got := r.LongestBackoffs(); got != want {
+			t.Errorf("%d retries: %v, want %v", attempts, got, want)
+		}
+	}
+	begin := time.Now()
+	r := Retries{Attempts: math.MaxInt32, Backoff: time.Hour}
+	if got := r.LongestBackoffs() + Times(math.MaxInt32, time.Hour); got < 100*365*24*time.Hour || time.Since(begin) > time.Second {
+		t.Errorf("%v, after %v", got, time.Since(begin))
+	}
+	if Times(3, 2*time.Second) != 6*time.Second || Times(-1, time.Second) != 0 || Times(1, -1) != 0 {
+		t.Error("times")
+	}
+}
