@@ -125,3 +125,21 @@ func (p *sharedPool) busy() (n int) {
 	}
 	return n
 }
+
+// TestMeasure: how far an endpoint is, is known of those that speak HTTP/2, too.
+func TestMeasure(t *testing.T) {
+	address := grpcServer(t, func(http.ResponseWriter, *http.Request) int { return 0 })
+	p := serve(t, Options{}, overHTTP2(entry("s.test", address)))
+	call(t, h2Client(t, p, "outbound"))
+	p.mu.Lock()
+	upstreams := p.inUse()
+	p.mu.Unlock()
+	for _, u := range upstreams {
+		for _, m := range u.members {
+			m.measure()
+		}
+	}
+	if l := p.Links().List(); len(l) != 1 || l[0].RoundTrip <= 0 || l[0].RoundTrip > time.Second {
+		t.Errorf("%+v", l)
+	}
+}

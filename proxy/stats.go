@@ -143,8 +143,8 @@ func (s *stream) peerIdentity() string {
 	return tls.Peer(&state)
 }
 
-// measure asks the kernel how far away the member is, by a connection that is
-// idle now.
+// measure asks the kernel how far away the member is, by a connection that is idle
+// now, or by one that requests share.
 func (m *member) measure() {
 	m.pool.mu.Lock()
 	var c *upstreamConn
@@ -152,10 +152,20 @@ func (m *member) measure() {
 		c = m.pool.idle[n-1]
 	}
 	m.pool.mu.Unlock()
-	if c == nil {
+	if c != nil {
+		m.ask(c.stream)
 		return
 	}
-	c.control(func(fd uintptr) {
+	m.shared.mu.Lock() // under which connections are taken out before they are closed
+	defer m.shared.mu.Unlock()
+	if n := len(m.shared.conns); n > 0 {
+		m.ask(m.shared.conns[n-1].stream)
+	}
+}
+
+// ask asks the kernel by a connection.
+func (m *member) ask(s *stream) {
+	s.control(func(fd uintptr) {
 		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
 			m.traffic.RoundTrip(time.Duration(info.Rtt) * time.Microsecond)
 		}
