@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"strconv"
@@ -117,6 +118,8 @@ func (f *Format) objectAt(n *yaml.Node, depth int) error {
 			}
 		case value.Kind != yaml.ScalarNode:
 			return fmt.Errorf("%s: must be a text", key.Value)
+		case value.Style == 0 && value.Tag != "!!str" && json.Valid([]byte(value.Value)):
+			f.text(value.Value) // a number, true, false or null stays what it is
 		default:
 			if err := f.line(value.Value, true); err != nil {
 				return fmt.Errorf("%s: %w", key.Value, err)

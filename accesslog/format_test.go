@@ -111,11 +111,11 @@ func TestFormat_JSON(t *testing.T) {
 		t.Errorf("%d keys; %v", len(full), empty)
 	}
 
-	f, err = ParseFormat(`{"code": "%RESPONSE_CODE%", "both": "%REQ(X-QUOTE)% \"%PROTOCOL%\"", "in": {"trace": "%TRACE_ID%"}, "as it is": "x"}`)
+	f, err = ParseFormat(`{"code": "%RESPONSE_CODE%", "both": "%REQ(X-QUOTE)% \"%PROTOCOL%\"", "in": {"trace": "%TRACE_ID%"}, "as it is": "x", "n": -1.5, "t": true, "nothing": null, "text": "7", "hex": 0x10, "none": ~}`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := line(f, known()), `{"code":200,"both":"a\"b\\c \"HTTP/1.1\"","in":{"trace":"01020000000000000000000000000000"},"as it is":"x"}`; got != want {
+	if got, want := line(f, known()), `{"code":200,"both":"a\"b\\c \"HTTP/1.1\"","in":{"trace":"01020000000000000000000000000000"},"as it is":"x","n":-1.5,"t":true,"nothing":null,"text":"7","hex":"0x10","none":"~"}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
