@@ -208,6 +208,10 @@ var (
 	// has not looked at it (RFC 9113 8.7), or that was never sent.
 	ErrUnprocessed = errors.New("not processed by the server")
 
+	// ErrNotHTTP2 is the end of a connection whose other side begins with something else
+	// than SETTINGS.
+	ErrNotHTTP2 error = &ConnError{CodeProtocol, "the first frame is not SETTINGS"}
+
 	// ErrShed is the end of a stream by [Budget]. The peer is told ENHANCE_YOUR_CALM.
 	ErrShed = errors.New("bodies that nobody reads hold too much memory")
 

@@ -20,7 +20,11 @@ func (c *Conn) Receive(b []byte) (n int, err error) {
 	}
 	for len(b)-n >= frameHeaderLen {
 		h := ParseFrameHeader(b[n:])
-		if h.Length > maxFrame {
+		switch {
+		case h.Length <= maxFrame:
+		case !c.server && !c.settled: // "HTTP/1.1 400", say
+			return n, c.fail(ErrNotHTTP2)
+		default:
 			return n, c.fail(errFrameLarge)
 		}
 		end := n + frameHeaderLen + int(h.Length)
@@ -98,7 +102,7 @@ func (c *Conn) dispatch(h FrameHeader, p []byte) (err error) {
 func (c *Conn) inOrder(h FrameHeader) error {
 	if !c.settled {
 		if h.Type != FrameSettings || h.Flags.Has(FlagAck) {
-			return &ConnError{CodeProtocol, "the first frame is not SETTINGS"}
+			return ErrNotHTTP2
 		}
 		c.settled = true
 		c.peerStreams = defaultMaxStreams // unless it says another number

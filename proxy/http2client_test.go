@@ -1,11 +1,15 @@
 package proxy
 
 import (
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"isthmus/http2"
 )
 
 // TestHTTP2_OneDial: many requests at once open one connection, and when that
@@ -141,5 +145,24 @@ func TestMeasure(t *testing.T) {
 	}
 	if l := p.Links().List(); len(l) != 1 || l[0].RoundTrip <= 0 || l[0].RoundTrip > time.Second {
 		t.Errorf("%+v", l)
+	}
+}
+
+// TestHTTP2_NotSpoken: an upstream that is asked in HTTP/2 and answers in something else has
+// given a reply that nobody understands; it has not just ended its connection.
+func TestHTTP2_NotSpoken(t *testing.T) {
+	for _, says := range []string{"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", "220 smtp.test ESMTP\r\n", "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"} {
+		up := byteServer(t, func(c net.Conn) {
+			io.ReadFull(c, make([]byte, len(http2.Preface)))
+			io.WriteString(c, says)
+			io.Copy(io.Discard, c)
+		})
+		p := serve(t, Options{}, overHTTP2(entry("s.test", up)))
+		for _, method := range []string{"GET", "POST"} {
+			got := exchangeRaw(t, p.address("outbound"), method+" / HTTP/1.1\r\nHost: s.test\r\n\r\n", whole(1))
+			if status(got) != "502" || !strings.Contains(got, "protocol error") {
+				t.Errorf("%q, %s: %q", says, method, got)
+			}
+		}
 	}
 }

@@ -241,7 +241,7 @@ func (x *exchange) streamKind(c *upstreamConn, k Kind) Kind {
 		return Refused
 	case errors.Is(err, http2.ErrShed):
 		return Shed
-	case errors.As(err, &reset) && !reset.ByPeer:
+	case errors.As(err, &reset) && !reset.ByPeer, errors.Is(err, http2.ErrNotHTTP2):
 		return BadReply // what came was not HTTP/2
 	case errors.As(err, &reset):
 		return RemoteReset
