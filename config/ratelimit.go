@@ -223,7 +223,7 @@ var hitsOfHeader = regexp.MustCompile(`^%REQ\(([A-Za-z0-9-]+)\)%$`)
 
 // rateLimitAction reads config.route.v3.RateLimit; nil if it says nothing.
 func (m *envoyMessage) rateLimitAction() *mesh.RateLimitAction {
-	out := &mesh.RateLimitAction{Stage: uint32(m.number("stage", 0, 0, 10)), Source: m.doc.source(m.path)}
+	out := &mesh.RateLimitAction{Stage: uint32(m.number("stage", 0, 0, 10)), Hits: 1, Source: m.doc.source(m.path)}
 	actions := m.list("actions")
 	for _, a := range actions {
 		out.Parts = append(out.Parts, a.descriptorPart())

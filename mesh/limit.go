@@ -131,7 +131,7 @@ const (
 type RateLimitAction struct {
 	Stage uint32
 	Parts []DescriptorPart
-	Hits  uint32 // how many requests one counts as; 0: 1
+	Hits  uint32 // how many requests one counts as; 0: it is only asked whether there is room
 	// HitsHeader is the header that says how many it counts as; "": Hits does.
 	HitsHeader string
 	Source     Source

@@ -291,9 +291,6 @@ func (x *exchange) hitsOf(a *mesh.RateLimitAction) int {
 			}
 		}
 	}
-	if a.Hits == 0 {
-		return 1
-	}
 	return int(a.Hits)
 }
 
