@@ -141,14 +141,15 @@ type traced struct {
 // beginTrace finds out whether the exchange is traced.
 func (x *exchange) beginTrace(r *traceRule) {
 	t := &x.traced
-	t.context = tracing.Read(x.req.Fields)
-	fresh := t.context.Trace == tracing.TraceID{}
+	t.context.Read(x.req.Fields)
+	fresh := t.context.Trace.IsZero()
 	if t.context.Decision == tracing.NotSampled && !fresh {
 		return // whoever comes next reads what we have read
 	}
 	t.formats = t.context.Formats
 	if fresh {
-		t.context.Trace, t.context.Short = tracing.NewTraceID(), false
+		t.context.Trace.Draw()
+		t.context.Short = false
 		t.formats |= r.formats
 	}
 	if t.context.Decision == tracing.Undecided {
@@ -159,7 +160,7 @@ func (x *exchange) beginTrace(r *traceRule) {
 	}
 	t.rule = r
 	if t.sampled() {
-		t.span = tracing.NewSpanID()
+		t.span.Draw()
 	}
 	if r.untouched {
 		t.formats = 0
@@ -180,7 +181,7 @@ func (t *traced) exemplar() (id [16]byte) {
 // appendTrace writes the context for the try that is about to be sent.
 func (x *exchange) appendTrace(out []byte, to headFormat) []byte {
 	t := &x.traced
-	t.try = tracing.NewSpanID()
+	t.try.Draw()
 	fields := http1Trace
 	if to == asHTTP2 {
 		fields = http2Trace

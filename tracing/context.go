@@ -39,8 +39,8 @@ type Context struct {
 
 // Read finds the context in a request's fields. The first of traceparent, b3 and
 // x-b3-traceid that can be read says it. What cannot be read is as if it was not
-// there (W3C Trace Context 3.2.2.2).
-func Read(fields []http1.Field) (c Context) {
+// there (W3C Trace Context 3.2.2.2). The context is the zero one before.
+func (c *Context) Read(fields []http1.Field) {
 	var parent, single []byte
 	var multi multiFields
 	for i := range fields {
@@ -68,14 +68,10 @@ func Read(fields []http1.Field) (c Context) {
 			c.Formats |= B3Multi
 		}
 	}
-	if c.Formats == 0 {
-		return c
-	}
-	if parent != nil && c.readParent(parent) || single != nil && c.readSingle(single) {
-		return c
+	if c.Formats == 0 || parent != nil && c.readParent(parent) || single != nil && c.readSingle(single) {
+		return
 	}
 	c.readMulti(&multi)
-	return c
 }
 
 // readParent reads traceparent: version-trace-span-flags.
@@ -87,7 +83,7 @@ func (c *Context) readParent(v []byte) bool {
 	var version, flags [1]byte
 	var trace TraceID
 	var span SpanID
-	if !unhex(version[:], v[:2]) || version[0] == 0xff || !unhex(trace[:], v[3:35]) || !unhex(span[:], v[36:52]) || !unhex(flags[:], v[53:55]) || trace == (TraceID{}) || span == (SpanID{}) {
+	if !unhex(version[:], v[:2]) || version[0] == 0xff || !unhex(trace[:], v[3:35]) || !unhex(span[:], v[36:52]) || !unhex(flags[:], v[53:55]) || trace.IsZero() || span == (SpanID{}) {
 		return false
 	}
 	c.Trace, c.Span, c.Decision = trace, span, NotSampled
@@ -148,7 +144,7 @@ func (c *Context) readTrace(id *TraceID, v []byte) bool {
 	c.Short = len(v) == 16
 	switch {
 	case c.Short && unhex(id[8:], v), len(v) == 32 && unhex(id[:], v):
-		return *id != TraceID{}
+		return !id.IsZero()
 	}
 	return false
 }

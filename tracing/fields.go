@@ -1,6 +1,9 @@
 package tracing
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // Fields writes the fields that carry a context, as one way to write heads has
 // them. All that differs from request to request are digits, at places known
@@ -17,11 +20,12 @@ const (
 
 // template is text with holes in it.
 type template struct {
-	text  []byte
-	holes []hole
+	text      []byte
+	holes     []hole
+	decisions []int // where the digit goes that says whether the trace is sampled
 }
 
-// hole is where digits go.
+// hole is where sixteen digits go.
 type hole struct {
 	at   int
 	what digits
@@ -31,17 +35,15 @@ type hole struct {
 type digits uint8
 
 const (
-	traceDigits      digits = iota
-	shortTraceDigits        // the second half of the trace's
+	traceDigits digits = iota // the first half of the trace's
+	restDigits                // the second
 	spanDigits
 	parentDigits
-	decisionDigit
+	numDigits
 )
 
-// String is what stands in a hole until it is filled.
-func (d digits) String() string {
-	return [...]string{"tttttttttttttttttttttttttttttttt", "uuuuuuuuuuuuuuuu", "ssssssssssssssss", "pppppppppppppppp", "d"}[d]
-}
+// sampledDigit is one if the trace is sampled, else zero.
+type sampledDigit struct{}
 
 // NewFields makes what writes fields by field, which appends one.
 func NewFields(field func(dst, name, value []byte) []byte) *Fields {
@@ -54,33 +56,44 @@ func NewFields(field func(dst, name, value []byte) []byte) *Fields {
 
 func newTemplate(traits int, field func(dst, name, value []byte) []byte) (t template) {
 	add := func(name string, value ...any) {
+		// What stands in a hole until it is filled says where the value has got to.
+		const unfilled = "0123456789abcdef"
 		var whole []byte
-		var holes []hole
 		for _, part := range value {
 			switch part := part.(type) {
 			case string:
 				whole = append(whole, part...)
 			case digits:
-				holes = append(holes, hole{len(whole), part})
-				whole = append(whole, part.String()...)
+				whole = append(whole, unfilled...)
+			case sampledDigit:
+				whole = append(whole, '0')
 			}
 		}
 		t.text = field(t.text, []byte(name), whole)
-		from := bytes.LastIndex(t.text, whole)
-		for _, h := range holes {
-			t.holes = append(t.holes, hole{from + h.at, h.what})
+		at := bytes.LastIndex(t.text, whole)
+		for _, part := range value {
+			switch part := part.(type) {
+			case string:
+				at += len(part)
+			case digits:
+				t.holes = append(t.holes, hole{at, part})
+				at += len(unfilled)
+			case sampledDigit:
+				t.decisions = append(t.decisions, at)
+				at++
+			}
 		}
 	}
 	formats := Formats(traits)
 	if formats&W3C != 0 {
-		add("traceparent", "00-", traceDigits, "-", spanDigits, "-0", decisionDigit)
+		add("traceparent", "00-", traceDigits, restDigits, "-", spanDigits, "-0", sampledDigit{})
 	}
-	trace := traceDigits
+	trace := []any{traceDigits, restDigits}
 	if traits&short != 0 { // as long as it came
-		trace = shortTraceDigits
+		trace = []any{restDigits}
 	}
 	if formats&B3Single != 0 {
-		value := []any{trace, "-", spanDigits, "-", decisionDigit}
+		value := append(slices.Clone(trace), "-", spanDigits, "-", sampledDigit{})
 		if traits&debug != 0 {
 			value[len(value)-1] = "d"
 		}
@@ -92,7 +105,7 @@ func newTemplate(traits int, field func(dst, name, value []byte) []byte) (t temp
 	if formats&B3Multi == 0 {
 		return t
 	}
-	add("x-b3-traceid", trace)
+	add("x-b3-traceid", trace...)
 	add("x-b3-spanid", spanDigits)
 	if traits&child != 0 {
 		add("x-b3-parentspanid", parentDigits)
@@ -100,7 +113,7 @@ func newTemplate(traits int, field func(dst, name, value []byte) []byte) (t temp
 	if traits&debug != 0 {
 		add("x-b3-flags", "1")
 	} else {
-		add("x-b3-sampled", decisionDigit)
+		add("x-b3-sampled", sampledDigit{})
 	}
 	return t
 }
@@ -119,24 +132,18 @@ func (f *Fields) Append(dst []byte, c *Context, formats Formats, span, parent Sp
 		traits |= short
 	}
 	t := &f[traits]
+	all := [numDigits]digitPair{
+		traceDigits: digitsOf(c.Trace[:8]), restDigits: digitsOf(c.Trace[8:]), spanDigits: digitsOf(span[:]), parentDigits: digitsOf(parent[:]),
+	}
 	from := len(dst)
 	dst = append(dst, t.text...)
-	for i := range t.holes {
-		h := &t.holes[i]
-		switch at := dst[from+h.at:]; h.what {
-		case traceDigits:
-			putHex(at, c.Trace[:])
-		case shortTraceDigits:
-			putHex(at, c.Trace[len(c.Trace)/2:])
-		case spanDigits:
-			putHex(at, span[:])
-		case parentDigits:
-			putHex(at, parent[:])
-		case decisionDigit:
-			at[0] = '0'
-			if c.Decision == Sampled {
-				at[0] = '1'
-			}
+	out := dst[from:]
+	for _, h := range t.holes {
+		all[h.what].put(out[h.at:])
+	}
+	if c.Decision == Sampled {
+		for _, at := range t.decisions {
+			out[at] = '1'
 		}
 	}
 	return dst

@@ -20,18 +20,19 @@ type TraceID [16]byte
 // SpanID names a span within a trace. Zero: there is none.
 type SpanID [8]byte
 
-// NewTraceID returns one at random.
-func NewTraceID() (id TraceID) {
-	binary.LittleEndian.PutUint64(id[:8], rand.Uint64())
-	binary.LittleEndian.PutUint64(id[8:], rand.Uint64()|1)
-	return id
+// IsZero reports whether there is none.
+func (id *TraceID) IsZero() bool {
+	return binary.LittleEndian.Uint64(id[:8])|binary.LittleEndian.Uint64(id[8:]) == 0
 }
 
-// NewSpanID returns one at random.
-func NewSpanID() (id SpanID) {
-	binary.LittleEndian.PutUint64(id[:], rand.Uint64()|1)
-	return id
+// Draw makes it one at random.
+func (id *TraceID) Draw() {
+	binary.LittleEndian.PutUint64(id[:8], rand.Uint64())
+	binary.LittleEndian.PutUint64(id[8:], rand.Uint64()|1)
 }
+
+// Draw makes it one at random.
+func (id *SpanID) Draw() { binary.LittleEndian.PutUint64(id[:], rand.Uint64()|1) }
 
 // Kind says at which end of an exchange a span was made.
 type Kind uint8
