@@ -227,7 +227,7 @@ func (x *exchange) keepFields(h *http1.Header) {
 		return
 	}
 	log := x.conn.proxy.options.AccessLog
-	fields, kept := x.replyKept.Fields, x.kept
+	kept := x.kept
 	for _, name := range log.Format().ReplyFields() {
 		v, ok := h.Lookup(name)
 		if !ok {
@@ -235,9 +235,9 @@ func (x *exchange) keepFields(h *http1.Header) {
 		}
 		from := len(kept)
 		kept = append(kept, v...)
-		fields = append(fields, http1.Field{Name: name, Value: kept[from:]})
+		x.replyKept.Add(name, kept[from:])
 	}
-	x.replyKept.Fields, x.kept = fields, kept
+	x.kept = kept
 }
 
 // told is what lines say of the client's connection. The kernel is asked once where

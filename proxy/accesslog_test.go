@@ -55,6 +55,19 @@ func awaitGone(p *Proxy, clients ...*http.Client) {
 	}
 }
 
+// TestAccessLog_Reply: lines hold fields of the reply, well known or not, and those
+// behind its body.
+func TestAccessLog_Reply(t *testing.T) {
+	up := replying(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Flavour: sweet\r\nContent-Type: text/plain\r\nSet-Cookie: a=b\r\n\r\n0\r\nGrpc-Status: 3\r\n\r\n")
+	log, lines := newLog(t, "%RESP(X-FLAVOUR)% %RESP(CONTENT-TYPE)% %RESP(VIA?SET-COOKIE)% %TRAILER(GRPC-STATUS)%", true)
+	p := serve(t, Options{AccessLog: log}, entry("s.test", up.address))
+	exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.test\r\nTE: trailers\r\n\r\n", whole(1))
+	awaitGone(p)
+	if got := lines(); len(got) != 1 || got[0] != "sweet text/plain a=b 3" {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestAccessLog_Answers: every answer has its line, ours with flag and details.
 func TestAccessLog_Answers(t *testing.T) {
 	up := replying(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Flavour: sweet\r\n\r\nok")
