@@ -18,6 +18,7 @@ type Scope struct {
 
 	node     *Node
 	inferred map[string]bool // services and hosts that routes within the scope send to
+	entries  map[string]bool // hosts of ServiceEntries, with a wildcard's too
 }
 
 // ScopePattern is one of egress.hosts: "namespace/host". Namespace is "*" for any,
@@ -67,10 +68,26 @@ func (s *Scope) AdmitsHost(namespace, host string) bool {
 	if s == nil || s.inferred[host] {
 		return true
 	}
-	if svc, ok := namedService(host); ok && s.AdmitsService(svc) {
+	if svc, ok := s.serviceOf(host); ok && s.AdmitsService(svc) {
 		return true
 	}
 	return slices.ContainsFunc(s.Patterns, func(p ScopePattern) bool { return p.match(namespace, host) })
+}
+
+// serviceOf returns the service that a host is a name of. "github.com" is none of
+// github's in the namespace com, if a ServiceEntry bears it.
+func (s *Scope) serviceOf(host string) (service string, ok bool) {
+	service, ok = namedService(host)
+	if service == host && s.isEntry(host) {
+		return "", false
+	}
+	return service, ok
+}
+
+// isEntry reports whether a host of two parts is that of a ServiceEntry.
+func (s *Scope) isEntry(host string) bool {
+	_, domain, _ := strings.Cut(host, ".")
+	return s.entries[host] || s.entries["*."+domain]
 }
 
 // ScopeOf returns the scope of a node; nil if it is to know everything: no Sidecar
@@ -80,7 +97,12 @@ func ScopeOf(n *Node, c *Config) *Scope {
 	if s == nil || s.Egress == nil || n.Through || slices.ContainsFunc(c.Gateways, func(g *Gateway) bool { return MatchLabels(g.Selector, n.Labels) }) {
 		return nil
 	}
-	out := &Scope{Source: s.Source, Sidecar: s.Meta.String(), node: n, inferred: map[string]bool{}}
+	out := &Scope{Source: s.Source, Sidecar: s.Meta.String(), node: n, inferred: map[string]bool{}, entries: map[string]bool{}}
+	for _, v := range c.Services {
+		for _, h := range v.Hosts {
+			out.entries[h] = true
+		}
+	}
 	for _, p := range s.Egress {
 		if p.Namespace == "." {
 			p.Namespace = n.Namespace // of a Sidecar of the root namespace, too

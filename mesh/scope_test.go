@@ -110,6 +110,37 @@ func TestScope_KeepsRulesOfOthers(t *testing.T) {
 	}
 }
 
+// TestScope_HostsOfTwoParts: a ServiceEntry for github.com is none for the service
+// github of the namespace com; reviews.prod is one.
+func TestScope_HostsOfTwoParts(t *testing.T) {
+	n := &Node{Namespace: "shop", Cluster: "c1"}
+	entry := func(host string) *Service {
+		return &Service{Meta: Meta{Namespace: "edge", Name: host}, Hosts: []string{host}, Ports: []Port{{Number: 443}}}
+	}
+	c := &Config{
+		Services: []*Service{entry("github.com"), entry("*.example"), {Meta: Meta{Namespace: "prod", Name: "reviews"}}},
+		Sidecars: []*Sidecar{{Meta: Meta{Namespace: "shop"}, Egress: []ScopePattern{{"*", "*.svc.cluster.local"}}}},
+	}
+	for _, host := range []string{"github.com", "api.example", "reviews.prod"} {
+		c.VirtualServices = append(c.VirtualServices, &VirtualService{Meta: Meta{Namespace: "edge"}, Hosts: []string{host}})
+		c.DestinationRules = append(c.DestinationRules, &DestinationRule{Meta: Meta{Namespace: "edge"}, Host: host})
+	}
+	var got []string
+	within := c.Within(ScopeOf(n, c))
+	for _, s := range within.Services {
+		got = append(got, s.Name)
+	}
+	for _, v := range within.VirtualServices {
+		got = append(got, v.Hosts[0])
+	}
+	for _, d := range within.DestinationRules {
+		got = append(got, d.Host)
+	}
+	if want := []string{"reviews", "reviews.prod", "reviews.prod"}; !slices.Equal(got, want) {
+		t.Errorf("within are %q, want %q", got, want)
+	}
+}
+
 // TestScope_KeepsHelpers: services that the proxy itself asks stay.
 func TestScope_KeepsHelpers(t *testing.T) {
 	n := &Node{Namespace: "shop", Cluster: "c1", RootNamespace: "istio-system", Asks: []string{"spans.infra", "limits"}}
