@@ -213,38 +213,58 @@ func labelsOverlap(a, b map[string]string) bool {
 }
 
 // checkConflicts names the policies that several DestinationRules give one host:
-// each but the first, and which that is.
+// each but the first, and which that is. Of one that selects its workloads and one for
+// all, the first wins by what it is.
 func (c *checker) checkConflicts() {
-	type place struct{ namespace, host, selector string }
+	type place struct{ namespace, host string }
 	same := map[place][]located[*mesh.DestinationRule]{}
 	for _, l := range c.destinationRules {
-		k := place{l.value.Namespace, l.value.Host, labelText(l.value.WorkloadSelector)}
+		k := place{l.value.Namespace, l.value.Host}
 		same[k] = append(same[k], l)
 	}
-	for k, list := range same {
+	for _, list := range same {
 		slices.SortStableFunc(list, func(a, b located[*mesh.DestinationRule]) int {
 			return cmp.Or(cmp.Compare(a.value.Source.File, b.value.Source.File), cmp.Compare(a.value.Source.Line, b.value.Source.Line))
 		})
-		first := list[0].value
-		blocks, subsets := map[string]mesh.Source{}, map[string]mesh.Source{}
-		for _, l := range list {
-			for _, b := range blocksOf(&l.value.Policy) {
-				if winner, ok := blocks[b.name]; ok {
-					l.doc.find(Warning, ISM0017, "trafficPolicy."+b.name, fmt.Sprintf("%s sets it for %s too and wins, being first by file and line; this one has no effect", winner, k.host))
-				} else {
-					blocks[b.name] = b.source
-				}
-			}
-			if l.value != first {
-				l.doc.find(Info, ISM0018, "host", fmt.Sprintf("%s has another DestinationRule, %s in %s: their blocks are put together", k.host, first.Name, first.Source))
-			}
-			for i, t := range l.value.Subsets {
-				if winner, ok := subsets[t.Name]; ok {
-					l.doc.find(Warning, ISM0017, fmt.Sprintf("subsets[%d].name", i), fmt.Sprintf("%q is defined in %s too, which wins", t.Name, winner))
-				} else {
-					subsets[t.Name] = t.Source
-				}
-			}
+		for i, l := range list {
+			c.checkConflictsOf(l, list[:i])
+		}
+	}
+}
+
+// checkConflictsOf compares a rule with those for its host that come before it by file
+// and line.
+func (c *checker) checkConflictsOf(l located[*mesh.DestinationRule], before []located[*mesh.DestinationRule]) {
+	beside := false
+	blocks, subsets := map[string]mesh.Source{}, map[string]mesh.Source{}
+	for _, o := range before {
+		if !labelsOverlap(o.value.WorkloadSelector, l.value.WorkloadSelector) {
+			continue // no proxy has both
+		}
+		if !beside {
+			beside = true
+			l.doc.find(Info, ISM0018, "host", fmt.Sprintf("%s has another DestinationRule, %s in %s: their blocks are put together", l.value.Host, o.value.Name, o.value.Source))
+		}
+		if (o.value.WorkloadSelector == nil) != (l.value.WorkloadSelector == nil) {
+			continue
+		}
+		for _, b := range blocksOf(&o.value.Policy) {
+			blocks[b.name] = cmp.Or(blocks[b.name], b.source)
+		}
+		for _, t := range o.value.Subsets {
+			subsets[t.Name] = cmp.Or(subsets[t.Name], t.Source)
+		}
+	}
+	for _, b := range blocksOf(&l.value.Policy) {
+		if winner, ok := blocks[b.name]; ok {
+			l.doc.find(Warning, ISM0017, "trafficPolicy."+b.name, fmt.Sprintf("%s sets it for %s too and wins, being first by file and line; this one has no effect", winner, l.value.Host))
+		}
+	}
+	for i, t := range l.value.Subsets {
+		if winner, ok := subsets[t.Name]; ok {
+			l.doc.find(Warning, ISM0017, fmt.Sprintf("subsets[%d].name", i), fmt.Sprintf("%q is defined in %s too, which wins", t.Name, winner))
+		} else {
+			subsets[t.Name] = t.Source
 		}
 	}
 }

@@ -366,13 +366,32 @@ func TestLint_ShortNames(t *testing.T) {
 	}
 }
 
-// TestLint_RulesOfWorkloads: a rule for some callers does not conflict with one for all.
+// TestLint_RulesOfWorkloads: a rule for some callers does not conflict with one for all,
+// beside which it stands; two for some do if there may be callers that both select.
 func TestLint_RulesOfWorkloads(t *testing.T) {
 	rule := func(name, selector string) string {
+		if selector != "" {
+			selector = "workloadSelector: {matchLabels: {" + selector + "}}, "
+		}
 		return "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: " + name + "}\nspec: {host: web.test, " + selector + "trafficPolicy: {tls: {mode: SIMPLE}}}\n---\n"
 	}
-	checkFinding(t, rule("a", "")+rule("b", "workloadSelector: {matchLabels: {app: x}}, "), "", ISM0017)
-	checkFinding(t, rule("a", "workloadSelector: {matchLabels: {app: x}}, ")+rule("b", "workloadSelector: {matchLabels: {app: x}}, "), "f.yaml:4 sets it for web.test too and wins", ISM0017)
+	const wins, beside = "f.yaml:4 sets it for web.test too and wins", "web.test has another DestinationRule, a in f.yaml:1"
+	for _, tt := range []struct{ first, second, conflict, info string }{
+		{"", "", wins, beside},
+		{"", "app: x", "", beside},
+		{"app: x", "", "", beside},
+		{"app: x", "app: x", wins, beside},
+		{"app: x", "version: v1", wins, beside},
+		{"app: x", "app: x, version: v1", wins, beside},
+		{"app: x", "app: y", "", ""},
+	} {
+		t.Run(tt.first+" and "+tt.second, func(t *testing.T) {
+			text := rule("a", tt.first) + rule("b", tt.second)
+			checkFinding(t, text, tt.conflict, ISM0017)
+			checkFinding(t, text, tt.info, ISM0018)
+		})
+	}
+	checkFinding(t, rule("a", "")+rule("b", "app: x")+rule("c", "app: x"), "f.yaml:9 sets it for web.test too", ISM0017)
 }
 
 // TestCheck_ExportToGateway: a VirtualService that its Gateway's namespace must not use
