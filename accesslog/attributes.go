@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"bytes"
 	"net/netip"
 	"slices"
 )
@@ -15,7 +16,7 @@ type attribute struct {
 var attributes = map[string]attribute{
 	"request.path":       {kindText, func(e *Entry) value { return some(e.wholePath()) }},
 	"request.url_path":   {kindText, func(e *Entry) value { return some(e.Request.Path) }},
-	"request.query":      {kindText, func(e *Entry) value { return bytesOf(e.Request.Query, e.Request.HasQuery) }},
+	"request.query":      {kindText, func(e *Entry) value { return bytesOf(e.Request.Query, len(e.Request.Method) > 0) }},
 	"request.method":     {kindText, func(e *Entry) value { return some(e.Request.Method) }},
 	"request.host":       {kindText, func(e *Entry) value { return some(e.Request.Authority) }},
 	"request.scheme":     {kindText, func(e *Entry) value { return some(e.Scheme) }},
@@ -27,7 +28,12 @@ var attributes = map[string]attribute{
 	"request.size":       {kindInt, func(e *Entry) value { return value{kind: kindInt, number: e.RequestBody} }},
 	"request.total_size": {kindInt, func(e *Entry) value { return value{kind: kindInt, number: e.RequestBytes} }},
 
-	"response.code":         {kindInt, func(e *Entry) value { return value{kind: kindInt, number: int64(e.Status)} }},
+	"response.code": {kindInt, func(e *Entry) value {
+		if e.Status == 0 {
+			return value{} // nothing was answered
+		}
+		return value{kind: kindInt, number: int64(e.Status)}
+	}},
 	"response.code_details": {kindText, func(e *Entry) value { return text(e.Details) }},
 	"response.flags":        {kindText, func(e *Entry) value { return text(e.Flags) }},
 	"response.size":         {kindInt, func(e *Entry) value { return value{kind: kindInt, number: e.ReplyBody} }},
@@ -46,7 +52,7 @@ var attributes = map[string]attribute{
 	}},
 
 	"connection.mtls":                     {kindBool, func(e *Entry) value { return boolean(e.Client.Peer != "") }},
-	"connection.requested_server_name":    {kindText, func(e *Entry) value { return text(e.Client.ServerName) }},
+	"connection.requested_server_name":    {kindText, func(e *Entry) value { return value{kind: kindText, text: e.Client.ServerName} }},
 	"connection.uri_san_peer_certificate": {kindText, func(e *Entry) value { return text(e.Client.Peer) }},
 	"connection.termination_details":      {kindText, func(e *Entry) value { return text(e.Termination) }},
 	"source.port":                         {kindInt, func(e *Entry) value { return value{kind: kindInt, number: int64(e.Client.Remote.Port())} }},
@@ -62,18 +68,25 @@ var attributes = map[string]attribute{
 		return value{kind: kindInt, number: int64(e.Upstream.Host.Port())}
 	}},
 	"upstream.request_attempt_count":    {kindInt, func(e *Entry) value { return value{kind: kindInt, number: int64(e.Attempts)} }},
-	"upstream.transport_failure_reason": {kindText, func(e *Entry) value { return text(e.Failure) }},
+	"upstream.transport_failure_reason": {kindText, func(e *Entry) value { return value{kind: kindText, text: e.Failure} }},
 
 	"xds.cluster_name": {kindText, func(e *Entry) value { return text(e.Upstream.Name) }},
 	"xds.route_name":   {kindText, func(e *Entry) value { return text(e.Route) }},
 }
 
-// wholePath is the path with its query, as Envoy's :path is.
+// wholePath is the path with its query, as Envoy's :path is: as a rule the end of
+// what was received, and else a copy.
 func (e *Entry) wholePath() []byte {
-	if r := e.Request; r.HasQuery {
-		return slices.Concat(r.Path, []byte("?"), r.Query)
+	r := e.Request
+	if !r.HasQuery {
+		return r.Path
 	}
-	return e.Request.Path
+	n := len(r.Path)
+	if t := r.Target[max(0, len(r.Target)-n-1-len(r.Query)):]; len(t) == n+1+len(r.Query) &&
+		t[n] == '?' && bytes.Equal(t[:n], r.Path) && bytes.Equal(t[n+1:], r.Query) {
+		return t
+	}
+	return slices.Concat(r.Path, []byte("?"), r.Query)
 }
 
 // some is a text, unless it is empty: of a connection that is passed on nothing is

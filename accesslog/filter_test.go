@@ -26,8 +26,8 @@ func TestFilter(t *testing.T) {
 		"!('X-Nope' in request.headers)":                        true,
 		"destination.address == '10.0.0.9:15006'":               true,
 		"upstream.port == 8080 && upstream.local_address == '10.0.0.9:4000' && upstream.request_attempt_count == 2": true,
-		"has(upstream.transport_failure_reason)": false,
-		"request.host.endsWith('views')":         true,
+		"upstream.transport_failure_reason == ''": true, // Envoy's is there, and empty
+		"request.host.endsWith('views')":          true,
 		`!has(request.useragent) || !(request.useragent.startsWith("Amazon-Route53-Health-Check-Service"))`: true,
 		"has(request.referer)":                             false,
 		"request.referer == 'x'":                           false,
@@ -58,16 +58,47 @@ func TestFilter(t *testing.T) {
 }
 
 // TestFilter_NoRequest: of a connection that is passed on there is no request to
-// compare with.
+// compare with, and no status.
 func TestFilter_NoRequest(t *testing.T) {
 	e := known()
-	e.Request, e.Scheme, e.RequestID = &http1.Request{}, nil, nil
+	e.Request, e.Scheme, e.RequestID, e.Status = &http1.Request{}, nil, nil, 0
 	for _, expression := range []string{
 		"request.method != 'GET'", "request.path != '/healthz'", "request.url_path != '/healthz'", "request.host != 'a'", "request.scheme != 'https'", "request.id != 'a'", "has(request.path)",
+		"request.query != 'a'", "response.code != 200", "response.code < 400",
 	} {
 		f, err := ParseFilter(expression)
 		if err != nil || f.Match(e) {
 			t.Errorf("%s fits, %v", expression, err)
+		}
+	}
+}
+
+// TestFilter_Empty: a query, and a name that TLS asks for, are texts also where there
+// is none.
+func TestFilter_Empty(t *testing.T) {
+	e := known()
+	e.Request.Query, e.Request.HasQuery = nil, false
+	e.Client.ServerName = ""
+	for _, expression := range []string{
+		"request.query == ''", "!request.query.contains('debug')", "request.path == '/a'",
+		"connection.requested_server_name != 'a.test'", "!connection.requested_server_name.startsWith('outbound')",
+	} {
+		f, err := ParseFilter(expression)
+		if err != nil || !f.Match(e) {
+			t.Errorf("%s does not fit, %v", expression, err)
+		}
+	}
+}
+
+// TestWholePath: whatever was received, the path and its query.
+func TestWholePath(t *testing.T) {
+	for target, path := range map[string]string{
+		"/a?b=c": "/a", "http://reviews/a?b=c": "/a", "/./a?b=c": "/a", "/x?b=c": "/a", "/a?b=d": "/a", "": "/a", "c": "/a", "/a%2Fb?b=c": "/a/b",
+	} {
+		e := known()
+		e.Request.Target, e.Request.Path = []byte(target), []byte(path)
+		if got := string(e.wholePath()); got != path+"?b=c" {
+			t.Errorf("%s: %s", target, got)
 		}
 	}
 }
@@ -102,13 +133,16 @@ func TestParseFilter_Refuses(t *testing.T) {
 
 // TestFilter_AllocatesNothing: filters stand in the way of every request.
 func TestFilter_AllocatesNothing(t *testing.T) {
-	f, err := ParseFilter("response.code >= 400 || request.duration > duration('1s') || request.url_path.startsWith('/admin') || request.headers['x'] == 'y'")
+	f, err := ParseFilter("response.code >= 400 || request.duration > duration('1s') || request.path.startsWith('/admin') || request.headers['x'] == 'y'")
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := known()
-	if n := testing.AllocsPerRun(100, func() { f.Match(e) }); n != 0 {
-		t.Errorf("%v allocations", n)
+	for _, target := range []string{"/a?b=c", "http://reviews/a?b=c"} { // the second is what http_proxy makes clients send
+		e := known()
+		e.Request.Target = []byte(target)
+		if n := testing.AllocsPerRun(100, func() { f.Match(e) }); n != 0 {
+			t.Errorf("%s: %v allocations", target, n)
+		}
 	}
 }
 
