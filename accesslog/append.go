@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -24,7 +25,7 @@ func (s *source) appendParts(dst []byte, parts []part) []byte {
 	f := s.facts
 	for i := range parts {
 		p := &parts[i]
-		dst = append(dst, p.literal...)
+		dst = p.appendLiteral(dst)
 		from := len(dst)
 		switch p.kind {
 		case opStart:
@@ -119,6 +120,17 @@ func (s *source) appendParts(dst []byte, parts []part) []byte {
 	return dst
 }
 
+// appendLiteral appends the text as it is. Most are short: to copy more than there is
+// of one takes less than to call what copies any.
+func (p *part) appendLiteral(dst []byte) []byte {
+	n := len(dst)
+	if len(p.literal) > len(p.short) || cap(dst)-n < len(p.short) {
+		return append(dst, p.literal...)
+	}
+	*(*[shortLiteral]byte)(dst[n : n+shortLiteral]) = p.short
+	return dst[:n+len(p.literal)]
+}
+
 // open and close stand around what is written as it is.
 func (p *part) open(dst []byte) []byte {
 	if p.style == alone {
@@ -161,11 +173,12 @@ func cut[T bytestring](s T, length int) T {
 	return s
 }
 
-// appendInside appends a text within what is open. It looks at the text where it
-// comes from: to read what has just been copied costs more.
+// appendInside appends a text within what is open.
 func appendInside[T bytestring](dst []byte, s style, t T) []byte {
-	n := plain(t)
-	dst = append(dst, t[:n]...)
+	from := len(dst)
+	dst = slices.Grow(dst, len(t))
+	n := copyPlain(dst[from:from+len(t)], t)
+	dst = dst[:from+n]
 	switch {
 	case n == len(t):
 		return dst

@@ -40,9 +40,13 @@ type Format struct {
 // part is a text as it is, and what the operator behind it stands for.
 type part struct {
 	literal string
+	short   [shortLiteral]byte // the beginning of it
 	operator
 	style style
 }
+
+// shortLiteral is how long the literals of Istio's formats are at most.
+const shortLiteral = 32
 
 // style is how what an operator stands for is written.
 type style uint8
@@ -136,6 +140,7 @@ func (f *Format) text(s string) { f.tail += s }
 // add adds an operator behind the text that is there.
 func (f *Format) add(p part) {
 	p.literal, f.tail = f.tail, ""
+	copy(p.short[:], p.literal)
 	f.parts = append(f.parts, p)
 }
 

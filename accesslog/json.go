@@ -1,6 +1,9 @@
 package accesslog
 
-import "unicode/utf8"
+import (
+	"encoding/binary"
+	"unicode/utf8"
+)
 
 const hexDigits = "0123456789abcdef"
 
@@ -35,39 +38,43 @@ func appendString(dst []byte, s string) []byte {
 // bytestring is what lines are made of.
 type bytestring interface{ ~string | ~[]byte }
 
-// plain is how many bytes at the beginning of a text are ASCII that JSON and a
-// line take as it is. It looks at sixteen of them at a time.
-func plain[T bytestring](b T) int {
+// copyPlain copies what a text begins with to dst, which is as long, as far as that
+// is ASCII that JSON and a line take as it is, and returns how far. It does so by
+// words: to look at a text first and to copy it then takes twice as long.
+func copyPlain[T bytestring](dst []byte, t T) (n int) {
 	const (
 		ones  = 0x0101010101010101
 		highs = 0x80 * ones
 	)
 	// odd has the high bit of each byte set that is not such, if no byte in front of it
-	// was: of words where any is set, the bytes are looked at one by one. Where a
+	// was: of a word where any is set, the bytes are looked at one by one. Where a
 	// byte's high bit is set, nothing else counts; where it is not, adding cannot carry
 	// into the next one.
-	odd := func(w uint64) uint64 {
-		return (w | (w + ones) | (w - ' '*ones) | ((w ^ '"'*ones) - ones) | ((w ^ '\\'*ones) - ones)) & highs
+	odd := func(w uint64) bool {
+		return (w|(w+ones)|(w-' '*ones)|((w^'"'*ones)-ones)|((w^'\\'*ones)-ones))&highs != 0
 	}
-	i := 0
-	for ; len(b)-i >= 16; i += 16 {
-		if odd(word(b, i))|odd(word(b, i+8)) != 0 {
+	for ; len(t)-n >= 8; n += 8 {
+		w := word(t, n)
+		if odd(w) {
 			break
 		}
+		binary.LittleEndian.PutUint64(dst[n:], w)
 	}
-	for i < len(b) && len(b) >= 8 {
-		at := min(i, len(b)-8) // the last word may overlap the one before
-		if odd(word(b, at)) != 0 {
-			break
-		}
-		i = at + 8
-	}
-	for ; i < len(b); i++ {
-		if c := b[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
-			break
+	if rest := len(t) - 8; n > rest && rest >= 0 {
+		// The last word overlaps the one before.
+		if w := word(t, rest); !odd(w) {
+			binary.LittleEndian.PutUint64(dst[rest:], w)
+			return len(t)
 		}
 	}
-	return i
+	for ; n < len(t); n++ {
+		c := t[n]
+		if c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			break
+		}
+		dst[n] = c
+	}
+	return n
 }
 
 // word is eight bytes of a text from a place on; the compiler makes one load of it.
