@@ -35,6 +35,7 @@ type benchCase struct {
 	alsoGoal           goal
 	who                func(all []peer) []peer
 	run                func(b *bench, p peer) (values, error)
+	together           func(b *bench, list []peer) ([]values, error) // instead of run: of peers that run at once
 }
 
 // lost is the figure for requests without a reply; it has no column, but is
@@ -73,9 +74,15 @@ var allCases = []benchCase{
 	},
 	{
 		name: "observed", title: "The same with an access log and traces", base: "isthmus",
-		about:   "Isthmus alone, beside itself without: a line of JSON for each request in a file, traces of one in a hundred to a Zipkin. Metrics count in both. The file is emptied after the warming up, so that its memory is some that the machine has used before.",
+		about:   "Isthmus alone, beside itself without: a line of JSON for each request in a file, traces of one in a hundred to a Zipkin. Metrics count in both. " + aboutTurns,
 		who:     func(all []peer) []peer { return []peer{all[0], observed(all[0])} },
-		figures: closedLoop(ratio(1.1)), run: saturated(load{path: "/1k", connections: 64, fresh: true, emptied: logName}, 3),
+		figures: closedLoop(ratio(1.1)), together: inTurns(load{path: "/1k", connections: 64, fresh: true, emptied: logName}),
+	},
+	{
+		name: "observedtls", title: "The same by TLS with an access log and traces", base: "isthmus",
+		about:   "As before; the clients' connections are encrypted, those to the upstream are not.",
+		who:     func(all []peer) []peer { p := overTLS(all)[0]; return []peer{p, observed(p)} },
+		figures: closedLoop(goal0), together: inTurns(load{path: "/1k", connections: 64, fresh: true, emptied: logName}),
 	},
 	{
 		name: "rate", title: "2,000 requests a second, 16 connections, 1 KiB", base: "haproxy",

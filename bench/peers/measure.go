@@ -112,15 +112,28 @@ func (b *bench) measure(cases []benchCase) (results, error) {
 // virtual machine that stands still for a second costs a reply, not the hour.
 const tries = 3
 
+// insist measures once more where something goes wrong.
+func (b *bench) insist(what string, measure func() error) error {
+	err := measure()
+	for try := 1; err != nil && try < tries && b.ctx.Err() == nil; try++ {
+		log.Printf("%s, once more: %v", what, err)
+		err = measure()
+	}
+	return err
+}
+
 // round measures a case with one peer after the other.
 func (b *bench) round(res results, c benchCase, round int) error {
+	if c.together != nil {
+		return b.roundTogether(res, c, round)
+	}
 	var straight values
 	for _, p := range c.who(b.peers) {
-		v, err := c.run(b, p)
-		for try := 1; err != nil && try < tries && b.ctx.Err() == nil; try++ {
-			log.Printf("round %d of %d [%s] %s, once more: %v", round+1, b.rounds, c.name, p.name, err)
+		var v values
+		err := b.insist(fmt.Sprintf("round %d of %d [%s] %s", round+1, b.rounds, c.name, p.name), func() (err error) {
 			v, err = c.run(b, p)
-		}
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
@@ -129,16 +142,21 @@ func (b *bench) round(res results, c benchCase, round int) error {
 		} else if straight != nil {
 			v["added50"], v["added99"] = v["p50"]-straight["p50"], v["p99"]-straight["p99"]
 		}
-		res.add(c.name, p.name, v)
-		var line []string
-		for _, f := range c.figures {
-			if x, ok := v[f.key]; ok {
-				line = append(line, fmt.Sprintf("%s %.*f", f.title, f.digits, x))
-			}
-		}
-		log.Printf("round %d of %d [%s] %s: %s", round+1, b.rounds, c.name, p.name, strings.Join(line, ", "))
+		b.note(res, c, p, round, v)
 	}
 	return nil
+}
+
+// note adds figures to the results, and says them.
+func (b *bench) note(res results, c benchCase, p peer, round int, v values) {
+	res.add(c.name, p.name, v)
+	var line []string
+	for _, f := range c.figures {
+		if x, ok := v[f.key]; ok {
+			line = append(line, fmt.Sprintf("%s %.*f", f.title, f.digits, x))
+		}
+	}
+	log.Printf("round %d of %d [%s] %s: %s", round+1, b.rounds, c.name, p.name, strings.Join(line, ", "))
 }
 
 // with starts a peer, asks it for path once, and lets work use it.
@@ -149,7 +167,7 @@ func (b *bench) with(p peer, path string, work func(t target) error) error {
 		if err != nil {
 			return err
 		}
-		s := site{home: filepath.Join(b.dir, strings.ReplaceAll(strings.Fields(p.name)[0], "/", "-")), port: ports[0], metrics: ports[1], upstream: b.upstream, grpc: b.grpc}
+		s := site{home: filepath.Join(b.dir, folderName.Replace(p.name)), port: ports[0], metrics: ports[1], upstream: b.upstream, grpc: b.grpc}
 		if t, err = b.launch(p, s); err != nil {
 			return err
 		}
@@ -160,6 +178,9 @@ func (b *bench) with(p peer, path string, work func(t target) error) error {
 	}
 	return work(t)
 }
+
+// folderName makes a folder's name of a peer's.
+var folderName = strings.NewReplacer(" ", "-", "/", "-", ",", "")
 
 // launch writes a peer's files and starts it.
 func (b *bench) launch(p peer, s site) (target, error) {
@@ -240,9 +261,6 @@ func saturated(l load, warm int) func(b *bench, p peer) (values, error) {
 	return func(b *bench, p peer) (v values, err error) {
 		err = b.with(p, l.path, func(t target) error {
 			if _, err := b.wrk(l, t, warm); err != nil {
-				return err
-			}
-			if err := t.empty(l.emptied); err != nil {
 				return err
 			}
 			before := t.proc.cpu()

@@ -30,8 +30,8 @@ type load struct {
 	headers     []string
 	fresh       bool // requests belong to no trace yet, so that the proxy draws whether there is one
 
-	// emptied is a file of the proxy's that is emptied when it has warmed up. Without,
-	// a virtual machine's host has to find memory for what the file grows by, which
+	// emptied is a file of the proxy's that is emptied before each turn. Without, a
+	// virtual machine's host has to find memory for what the file grows by, which
 	// takes as long as all else that a line costs.
 	emptied string
 }
