@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"strings"
 	"time"
@@ -114,6 +115,17 @@ func (d delegate) MergeRemoteState(b []byte, join bool) {
 
 // maxPassedOn is how many records that push/pull brought are broadcast.
 const maxPassedOn = 16
+
+// NotifyAlive refuses members whose names would not be taken for names in a record.
+func (d delegate) NotifyAlive(n *memberlist.Node) error {
+	var m meta
+	json.Unmarshal(n.Meta, &m) // without one there is nothing to refuse
+	if !areNames(n.Name, m.Cluster, m.Locality, m.Version) {
+		d.dropped.Add(1)
+		return errors.New("control characters, or too long a name")
+	}
+	return nil
+}
 
 func (d delegate) NotifyJoin(n *memberlist.Node)   { d.noteMember(n, stateAlive) }
 func (d delegate) NotifyUpdate(n *memberlist.Node) { d.noteMember(n, stateAlive) }

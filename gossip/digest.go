@@ -134,10 +134,13 @@ func decodeDigest(b []byte) (*Digest, error) {
 	if err := dec.Decode(&d); err != nil {
 		return nil, fmt.Errorf("%w: %v", errDigest, err)
 	}
-	if dec.More() || d.Owner == "" || d.Every <= 0 || d.Every > maxInterval || len(d.Flows) > maxFlows {
+	if dec.More() || d.Owner == "" || !areNames(d.Owner, d.Hash, d.Shed) || d.Every <= 0 || d.Every > maxInterval || len(d.Flows) > maxFlows {
 		return nil, errDigest
 	}
 	for _, f := range d.Flows {
+		if !areNames(f.Service, f.Cluster) {
+			return nil, fmt.Errorf("%w: of %q in %q", errDigest, f.Service, f.Cluster)
+		}
 		for _, n := range [...]float64{f.Requests, f.Errors, f.P50, f.P99} {
 			if n < 0 || n > maxNumber {
 				return nil, fmt.Errorf("%w: %v of %q", errDigest, n, f.Service)

@@ -40,6 +40,21 @@ func TestDigest_Travels(t *testing.T) {
 	eventually(t, "the dead are forgotten", func() bool { _, ok := a.Digests()[b.name]; return !ok })
 }
 
+// TestDigest_Names: what a digest says is no row of its own in a table.
+func TestDigest_Names(t *testing.T) {
+	for text, taken := range map[string]bool{
+		`{"o":"a","w":1,"h":"1f","f":[{"s":"s.n","c":"west"}]}`: true,
+		`{"o":"a","w":1,"h":"1f\nx"}`:                           false,
+		`{"o":"a","w":1,"s":"\u001b[2J"}`:                       false,
+		`{"o":"a","w":1,"f":[{"s":"s.n\tx","c":"west"}]}`:       false,
+		`{"o":"a","w":1,"f":[{"c":"west\n"}]}`:                  false,
+	} {
+		if _, err := decodeDigest([]byte(text)); (err == nil) != taken {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 // TestDigest_LeavesRoom: records go first, and a digest takes only what they
 // leave of a packet.
 func TestDigest_LeavesRoom(t *testing.T) {

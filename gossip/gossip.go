@@ -140,6 +140,9 @@ func Start(o Options) (*Gossip, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !areNames(g.name, o.Node.Cluster, o.Node.Locality.String()) {
+		return nil, fmt.Errorf("node: %q at %q: no name may have a control character, nor more than %d bytes", g.name, o.Node.Locality, maxText)
+	}
 	g.queue = memberlist.TransmitLimitedQueue{NumNodes: g.alive, RetransmitMult: c.RetransmitMult}
 	g.digestQueue = memberlist.TransmitLimitedQueue{NumNodes: g.alive, RetransmitMult: digestRetransmits}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -168,7 +171,7 @@ func (g *Gossip) config() (*memberlist.Config, error) {
 	c.Label = "isthmus" // other clusters of memberlist are strangers
 	c.LogOutput = nil
 	c.Logger = memberlistLogger(g.log)
-	c.Delegate, c.Events, c.Conflict, c.Ping = delegate{g}, delegate{g}, delegate{g}, delegate{g}
+	c.Delegate, c.Events, c.Conflict, c.Ping, c.Alive = delegate{g}, delegate{g}, delegate{g}, delegate{g}, delegate{g}
 	c.DNSConfigPath = os.DevNull // names are resolved by us
 	// A proxy that died may come back at another address, as pods do.
 	c.DeadNodeReclaimTime = time.Second
@@ -210,24 +213,36 @@ func splitPort(addr string) (string, int, error) {
 func (g *Gossip) Address() string { return g.list.LocalNode().FullAddress().Addr }
 
 // Announce replaces what this member announces. Nothing is sent if it is the
-// same.
+// same. An endpoint that others would refuse, and the whole record with it, is left out.
 func (g *Gossip) Announce(list []mesh.Endpoint) {
-	g.announce(&record{Endpoints: toRecord(list)})
+	var wrong error
+	endpoints := slices.DeleteFunc(toRecord(list), func(e endpoint) bool {
+		err := e.check()
+		if err != nil {
+			wrong = err
+		}
+		return err != nil
+	})
+	if g.announce(&record{Endpoints: endpoints}) && wrong != nil {
+		g.log.Error("not all endpoints are announced", "error", wrong)
+	}
 }
 
-func (g *Gossip) announce(next *record) {
+// announce reports whether it is news.
+func (g *Gossip) announce(next *record) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.own.Left {
-		return
+		return false
 	}
 	next.Owner, next.Cluster, next.Version = g.name, g.options.Node.Cluster, g.own.Version
 	if g.records[g.name] != nil && bytes.Equal(encode(next), encode(g.own)) {
-		return
+		return false
 	}
 	next.Version++
 	g.own, g.records[g.name] = next, next
 	g.spread(next)
+	return true
 }
 
 // spread queues a record for everybody. The caller holds mu.

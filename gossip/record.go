@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
+	"unicode"
 
 	"isthmus/mesh"
 )
@@ -76,7 +79,7 @@ func decode(b []byte) (*record, error) {
 		return nil, fmt.Errorf("%w: bytes after its end", errRecord)
 	}
 	switch {
-	case r.Owner == "" || len(r.Owner) > maxText || len(r.Cluster) > maxText:
+	case r.Owner == "" || !areNames(r.Owner, r.Cluster):
 		return nil, fmt.Errorf("%w: no owner", errRecord)
 	case len(r.Endpoints) > maxEndpoints:
 		return nil, fmt.Errorf("%w: %d endpoints", errRecord, len(r.Endpoints))
@@ -89,10 +92,26 @@ func decode(b []byte) (*record, error) {
 	return &r, nil
 }
 
+// areNames reports whether texts may be names: a line end or a tab in one would make
+// rows of its own in tables for people.
+func areNames(texts ...string) bool {
+	return !slices.ContainsFunc(texts, func(s string) bool { return len(s) > maxText || strings.ContainsFunc(s, unicode.IsControl) })
+}
+
+// oneLine makes a line of a reason, which may quote what an application has answered.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
 func (e *endpoint) check() error {
 	switch {
-	case e.Service == "" || len(e.Service) > maxText || len(e.Identity) > maxText || len(e.Unready) > maxText || len(e.Port.Name) > maxText:
-		return fmt.Errorf("%w: endpoint without a service, or with too long a text", errRecord)
+	case e.Service == "" || len(e.Unready) > maxText || !areNames(e.Service, e.Port.Name, e.Identity, e.Locality.Region, e.Locality.Zone, e.Locality.Subzone):
+		return fmt.Errorf("%w: endpoint of %q without a service, with too long a text, or with a control character in a name", errRecord, e.Service)
 	case !e.Address.IsValid() || e.Address.Port() == 0:
 		return fmt.Errorf("%w: endpoint of %s without an address", errRecord, e.Service)
 	case e.Port.Number == 0 || e.Port.Number > 65535:
@@ -132,6 +151,6 @@ func toRecord(list []mesh.Endpoint) []endpoint {
 func (e *endpoint) mesh(r *record) mesh.Endpoint {
 	return mesh.Endpoint{
 		Service: e.Service, Port: e.Port, Address: e.Address, Cluster: r.Cluster, Locality: e.Locality, Labels: e.Labels, Weight: max(e.Weight, 1),
-		Identity: e.Identity, Via: e.Via, Relayed: e.Relayed, Unready: e.Unready, Degraded: e.Degraded, Source: mesh.SourceGossip, Owner: r.Owner,
+		Identity: e.Identity, Via: e.Via, Relayed: e.Relayed, Unready: oneLine(e.Unready), Degraded: e.Degraded, Source: mesh.SourceGossip, Owner: r.Owner,
 	}
 }

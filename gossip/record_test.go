@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/hashicorp/memberlist"
 	"pgregory.net/rapid"
 
 	"isthmus/mesh"
@@ -56,6 +57,51 @@ func TestRecord_Endpoint(t *testing.T) {
 	}
 }
 
+// TestRecord_Reason: a reason is a line, whatever an application has answered.
+func TestRecord_Reason(t *testing.T) {
+	r := valid()
+	r.Endpoints[0].Unready = "probe: exit 1:\n\tno such file"
+	got, err := decode(encode(r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := got.Endpoints[0].mesh(got); e.Unready != "probe: exit 1:  no such file" || string(encode(got)) != string(encode(r)) {
+		t.Errorf("%q of %s", e.Unready, encode(got))
+	}
+}
+
+// TestAnnounce_WithoutWhatIsRefused: one endpoint that others would refuse does not take the rest
+// of the record along.
+func TestAnnounce_WithoutWhatIsRefused(t *testing.T) {
+	a := start(t, "a", nil)
+	good := mesh.Endpoint{Service: "s.n", Port: mesh.Port{Number: 80}, Address: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}
+	bad := good
+	bad.Service = "s\nt.n"
+	a.Announce([]mesh.Endpoint{bad, good})
+	if r, err := decode(encode(a.own)); err != nil || len(r.Endpoints) != 1 || r.Endpoints[0].Service != "s.n" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestMember_Names: who has a name that is none is no member, and does not become one.
+func TestMember_Names(t *testing.T) {
+	a := start(t, "a", nil)
+	for _, tt := range []struct {
+		name, meta string
+		taken      bool
+	}{
+		{"c/n/x", `{"c":"west"}`, true},
+		{"c/n/x", "", true},
+		{"c/n/x\nc/n/y", `{"c":"west"}`, false},
+		{"c/n/x", `{"c":"west\n"}`, false},
+		{"c/n/x", `{"c":"west","v":"1\t"}`, false},
+	} {
+		if err := (delegate{a}).NotifyAlive(&memberlist.Node{Name: tt.name, Meta: []byte(tt.meta)}); (err == nil) != tt.taken {
+			t.Errorf("%q of %s: %v", tt.name, tt.meta, err)
+		}
+	}
+}
+
 func TestDecode_Refuses(t *testing.T) {
 	if _, err := decode(encode(valid())); err != nil {
 		t.Fatal(err)
@@ -64,14 +110,19 @@ func TestDecode_Refuses(t *testing.T) {
 		t.Errorf("a field of another version: %v", err)
 	}
 	for name, spoil := range map[string]func(*record){
-		"no owner":         func(r *record) { r.Owner = "" },
-		"no service":       func(r *record) { r.Endpoints[0].Service = "" },
-		"no address":       func(r *record) { r.Endpoints[0].Address = netip.AddrPort{} },
-		"address port 0":   func(r *record) { r.Endpoints[0].Address = netip.MustParseAddrPort("10.0.0.1:0") },
-		"no port":          func(r *record) { r.Endpoints[0].Port.Number = 0 },
-		"port 70000":       func(r *record) { r.Endpoints[0].Port.Number = 70000 },
-		"a long text":      func(r *record) { r.Endpoints[0].Identity = string(make([]byte, maxText+1)) },
-		"a million things": func(r *record) { r.Endpoints = make([]endpoint, maxEndpoints+1) },
+		"no owner":           func(r *record) { r.Owner = "" },
+		"no service":         func(r *record) { r.Endpoints[0].Service = "" },
+		"no address":         func(r *record) { r.Endpoints[0].Address = netip.AddrPort{} },
+		"address port 0":     func(r *record) { r.Endpoints[0].Address = netip.MustParseAddrPort("10.0.0.1:0") },
+		"no port":            func(r *record) { r.Endpoints[0].Port.Number = 0 },
+		"port 70000":         func(r *record) { r.Endpoints[0].Port.Number = 70000 },
+		"a long text":        func(r *record) { r.Endpoints[0].Identity = string(make([]byte, maxText+1)) },
+		"a row in the owner": func(r *record) { r.Owner += "\nc/n/y" },
+		"a tab in a cluster": func(r *record) { r.Cluster += "\twest" },
+		"a row in a service": func(r *record) { r.Endpoints[0].Service += "\npay.n  80  10.0.0.9:80" },
+		"an escape sequence": func(r *record) { r.Endpoints[0].Port.Name += "\x1b[2J" },
+		"a row in a zone":    func(r *record) { r.Endpoints[0].Locality.Zone = "a\nb" },
+		"a million things":   func(r *record) { r.Endpoints = make([]endpoint, maxEndpoints+1) },
 	} {
 		r := valid()
 		spoil(r)
