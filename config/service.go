@@ -89,13 +89,20 @@ func readEndpointSlice(d *document) {
 		d.warning("metadata.labels", "without the label "+discovery.LabelServiceName+" it belongs to no service")
 		return
 	}
+	overTCP := slices.DeleteFunc(slices.Clone(s.Ports), func(p discovery.EndpointPort) bool {
+		return p.Protocol != nil && (*p.Protocol == core.ProtocolUDP || *p.Protocol == core.ProtocolSCTP)
+	})
+	if len(s.Ports) > 0 && len(overTCP) == 0 {
+		d.info("ports", "lists none of TCP, so its addresses get no traffic")
+		return
+	}
 	ports := map[string]uint32{}
-	for _, p := range s.Ports {
+	for _, p := range overTCP {
 		name := ""
 		if p.Name != nil {
 			name = *p.Name
 		}
-		if p.Port != nil && (p.Protocol == nil || *p.Protocol == core.ProtocolTCP) {
+		if p.Port != nil {
 			ports[name] = uint32(*p.Port)
 		}
 	}

@@ -43,3 +43,17 @@ func TestService_Protocols(t *testing.T) {
 		}
 	}
 }
+
+// TestEndpointSlice_Transport: addresses for which a slice lists ports of UDP alone serve
+// none that this proxy knows of the service; without any port the Service says which.
+func TestEndpointSlice_Transport(t *testing.T) {
+	for ports, want := range map[string]int{
+		"": 1, "{name: dns, port: 53, protocol: UDP}": 0, "{name: a, port: 1, protocol: SCTP}": 0,
+		"{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53, protocol: TCP}": 1, "{port: 80}": 1, "{port: 80, protocol: HTTP}": 1,
+	} {
+		r := Read([]File{{Name: "f.yaml", Data: []byte("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a-1, labels: {kubernetes.io/service-name: a}}\naddressType: IPv4\nports: [" + ports + "]\nendpoints: [{addresses: [10.0.0.1]}]\n")}}, nil)
+		if r.HasErrors() || len(r.Config.Workloads) != want {
+			t.Errorf("%s: %d addresses, want %d; findings %v", ports, len(r.Config.Workloads), want, r.Findings)
+		}
+	}
+}
