@@ -92,7 +92,6 @@ func TestRead_EnvoyFilter(t *testing.T) {
 	}
 }
 
-// TestRead_RefusalStatus: by number or name; what is no error is 429.
 // TestRead_TargetRefs: what is for a Gateway of the Gateway API holds for nobody here.
 func TestRead_TargetRefs(t *testing.T) {
 	filter := envoyFilter(httpFilter("l", "local_ratelimit.v3.LocalRateLimit\n          stat_prefix: x\n          filter_enabled: {default_value: {numerator: 100}}\n          token_bucket: {max_tokens: 1, fill_interval: 1s}"))
@@ -107,6 +106,7 @@ func TestRead_TargetRefs(t *testing.T) {
 	}
 }
 
+// TestRead_RefusalStatus: by number or name; what is no error is 429.
 func TestRead_RefusalStatus(t *testing.T) {
 	for text, want := range map[string]int{"503": 503, "Forbidden": 403, "URITooLong": 414, "PayloadTooLarge": 413, "HTTPVersionNotSupported": 505, "OK": 429, "200": 429, "'431'": 431} {
 		r := Read([]File{{Name: "f.yaml", Data: []byte(envoyFilter(httpFilter("l", "local_ratelimit.v3.LocalRateLimit\n          stat_prefix: x\n          token_bucket: {max_tokens: 1, fill_interval: 1s}\n          status: {code: "+text+"}")))}}, nil)

@@ -44,7 +44,7 @@ Exit status 0 also when the answer is a refusal.`,
 				return err
 			}
 			q.URL = args[0]
-			if before, _, _ := strings.Cut(q.URL, "?"); !strings.Contains(before, "://") {
+			if scheme, _, ok := strings.Cut(q.URL, "://"); !ok || strings.ContainsAny(scheme, "/?#") {
 				q.URL = "http://" + q.URL
 			}
 			if err := fillQuestion(&q, headers, address); err != nil {
