@@ -250,6 +250,9 @@ func TestManifests(t *testing.T) {
 					t.Errorf("a probe of %s asks nothing", c.Name)
 				}
 			}
+			if p.Labels["isthmus"] == "true" {
+				checkRestricted(t, &c)
+			}
 			if c.Name == "isthmus" {
 				checkProxy(t, &p.Spec, &c)
 			}
@@ -267,19 +270,25 @@ func fits(selector, labels map[string]string) bool {
 	return true
 }
 
-// checkProxy: a namespace may ask for the Pod Security Standard "restricted", and
-// who drains is not killed before that is over.
+// checkRestricted: a namespace may ask for the Pod Security Standard "restricted",
+// which refuses a pod for any of its containers.
+func checkRestricted(t *testing.T, c *core.Container) {
+	t.Helper()
+	s := c.SecurityContext
+	if s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []core.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 ||
+		s.SeccompProfile == nil || s.SeccompProfile.Type != core.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("the restricted standard refuses %s: %+v", c.Name, s)
+	}
+}
+
+// checkProxy: it is probed at its ports, which it may open, and who drains is not
+// killed before that is over.
 func checkProxy(t *testing.T, pod *core.PodSpec, c *core.Container) {
 	t.Helper()
 	for _, probe := range []*core.Probe{c.ReadinessProbe, c.LivenessProbe} {
 		if probe == nil || !slices.ContainsFunc(c.Ports, func(p core.ContainerPort) bool { return p.ContainerPort == probe.HTTPGet.Port.IntVal }) {
 			t.Errorf("%s is not probed at one of its ports: %+v", c.Image, probe)
 		}
-	}
-	s := c.SecurityContext
-	if s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []core.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 ||
-		s.SeccompProfile == nil || s.SeccompProfile.Type != core.SeccompProfileTypeRuntimeDefault {
-		t.Errorf("the restricted standard refuses %+v", s)
 	}
 	for _, p := range c.Ports {
 		if p.ContainerPort < 1024 {
