@@ -167,7 +167,8 @@ func (m *member) measure() {
 func (m *member) ask(s *stream) {
 	s.control(func(fd uintptr) {
 		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			m.traffic.RoundTrip(time.Duration(info.Rtt) * time.Microsecond)
+			silent := time.Duration(info.Last_ack_recv) * time.Millisecond
+			m.traffic.RoundTrip(time.Duration(info.Rtt)*time.Microsecond, time.Now().Add(-silent))
 		}
 	})
 }

@@ -22,7 +22,7 @@ type Link struct {
 	Handshakes atomic.Uint64 // TLS that failed
 
 	roundTrip atomic.Int64 // smoothed, of the connection last looked at, ns; 0: none yet
-	measured  atomic.Int64 // when, in Unix seconds
+	measured  atomic.Int64 // when that was last heard from, in Unix seconds
 }
 
 // Reply counts a request whose last try went over the link: the status of its
@@ -43,14 +43,17 @@ func (l *Link) Reply(status int, waited time.Duration, sent, received int64) {
 	l.received.Add(uint64(received))
 }
 
-// RoundTrip notes how long the kernel takes a round trip to be.
-func (l *Link) RoundTrip(d time.Duration) {
-	l.roundTrip.Store(int64(d))
-	l.measured.Store(time.Now().Unix())
+// RoundTrip notes how long the kernel takes a round trip to be, by a connection on
+// which it last heard from the other end at that time.
+func (l *Link) RoundTrip(d time.Duration, heard time.Time) {
+	if at := heard.Unix(); at >= l.measured.Load() { // else another connection knows better
+		l.roundTrip.Store(int64(d))
+		l.measured.Store(at)
+	}
 }
 
-// rttKept is how long a round trip is shown that is not measured again: of a place
-// that cannot be reached any more there is none.
+// rttKept is how long a round trip is shown when nothing is heard any more: of a
+// place that cannot be reached there is none, though connections to it be kept.
 const rttKept = 5 * time.Minute
 
 // Links are those of one proxy.

@@ -86,7 +86,7 @@ type Store[T any, C interface {
 type kept[T any] struct {
 	counter *T
 	total   uint64    // when it was last shown
-	changed time.Time // when it last was in use or had changed since
+	changed time.Time // when it last was in use, was asked for, or had changed since
 }
 
 // NewStore makes a store. inUse finds the counters that are held, and are to be
@@ -103,6 +103,7 @@ func (s *Store[T, C]) Of(l Labels) *T {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k := s.byLabels[l]; k != nil {
+		k.changed = time.Now() // whoever asks is about to count
 		return k.counter
 	}
 	if len(s.byLabels) >= maxLabels {

@@ -180,6 +180,25 @@ func TestStore_Follow(t *testing.T) {
 	})
 }
 
+// TestStore_Asked: what somebody has just asked for is not forgotten before it is
+// counted in, however long nobody has.
+func TestStore_Asked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewStore(NewConnections, func(func(*Connections)) {})
+		go s.Follow(t.Context())
+		s.Of(labels)
+		time.Sleep(keptFor + sweepEvery - time.Second)
+		c := s.Of(labels)
+		time.Sleep(2 * time.Second) // a sweep comes in between
+		c.Open()
+		time.Sleep(keptFor)
+		c.Close(NoFlag)
+		if all := page(t, s, ""); c.Gone() || !strings.Contains(all, "istio_tcp_connections_closed_total{") {
+			t.Errorf("forgotten: %v\n%s", c.Gone(), all)
+		}
+	})
+}
+
 // TestRecord_AllocatesNothing once a series is there.
 func TestRecord_AllocatesNothing(t *testing.T) {
 	r, e := NewRequests(Labels{}), plain(200, time.Millisecond)
@@ -217,7 +236,7 @@ func TestLinks(t *testing.T) {
 	k.Reply(503, time.Millisecond, 100, 50)
 	k.Reply(0, 0, 100, 0)
 	k.Silent.Add(2)
-	k.RoundTrip(40 * time.Millisecond)
+	k.RoundTrip(40*time.Millisecond, time.Now())
 	const to = `destination_cluster="c2",destination_locality="r2/z2",`
 	const from = `source_cluster="c1",source_locality="r1/z1"} `
 	all := page(t, l, "")
@@ -232,16 +251,24 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestLinks_NoRoundTrip: a round trip that nothing has made for long is not shown.
+// TestLinks_NoRoundTrip: a round trip is not shown when nothing has been heard for
+// long, though somebody looks at a connection that is kept; nor in the place of one
+// that another connection has made since.
 func TestLinks_NoRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLinks(Place{"c1", "r1/z1"})
-		l.To(Place{"c2", "r2/z2"}).RoundTrip(40 * time.Millisecond)
+		k, heard := l.To(Place{"c2", "r2/z2"}), time.Now()
 		for _, want := range []int{1, 0} {
+			k.RoundTrip(40*time.Millisecond, heard)
 			if n := strings.Count(page(t, l, ""), "\nisthmus_link_rtt_seconds{"); n != want {
 				t.Errorf("%d round trips are shown, want %d", n, want)
 			}
 			time.Sleep(rttKept)
+		}
+		k.RoundTrip(20*time.Millisecond, time.Now())
+		k.RoundTrip(40*time.Millisecond, heard)
+		if all := page(t, l, ""); !strings.Contains(all, " 0.02\n") {
+			t.Errorf("not what was heard last:\n%s", all)
 		}
 	})
 }
