@@ -86,12 +86,14 @@ const defaultBackoff = 25 * time.Millisecond
 // the base, at most ten times the base, as Envoy does.
 func (r *Retries) LongestBackoff(n int) time.Duration {
 	base := cmp.Or(r.Backoff, defaultBackoff)
-	return min(base*time.Duration(1<<min(n, 10)-1), 10*base)
+	return min(Times(1<<min(n, rising)-1, base), Times(10, base))
 }
+
+// rising is from which retry on the waits are alike: 2^4-1 is more than ten.
+const rising = 4
 
 // LongestBackoffs is the most that is waited before all retries together.
 func (r *Retries) LongestBackoffs() (sum time.Duration) {
-	const rising = 4 // before which the waits differ: 2^4-1 is more than ten
 	for n := 1; n <= min(r.Attempts, rising); n++ {
 		sum += r.LongestBackoff(n)
 	}

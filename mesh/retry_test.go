@@ -18,6 +18,12 @@ func TestRetries_LongestBackoffs(t *testing.T) {
 			t.Errorf("%d retries: %v, want %v", attempts, got, want)
 		}
 	}
+	for n := range 20 {
+		long := Retries{Backoff: 200_000 * time.Hour}
+		if d := long.LongestBackoff(n); d < 0 || n > 0 && d < long.Backoff {
+			t.Errorf("before retry %d: %v", n, d)
+		}
+	}
 	begin := time.Now()
 	r := Retries{Attempts: math.MaxInt32, Backoff: time.Hour}
 	if got := r.LongestBackoffs() + Times(math.MaxInt32, time.Hour); got < 100*365*24*time.Hour || time.Since(begin) > time.Second {
