@@ -445,7 +445,9 @@ func TestRead_ServiceProtocol(t *testing.T) {
 	}
 	checkFinding(t, text("TCP"), "", ISM0001)
 	checkFinding(t, text("HTTP"), `f.yaml:4: warning: Service default/a: spec.ports[0].protocol: "HTTP" is none of TCP, UDP, SCTP`, ISM0001)
-	checkFinding(t, text("UDP"), "spec.ports: without a port of TCP the service gets no traffic", ISM0001)
+	checkFinding(t, text("UDP"), "", ISM0001) // --strict refuses none for it
+	checkFinding(t, text("UDP"), "f.yaml:4: info: Service default/a: spec.ports: none is of TCP", ISM0002)
+	checkFinding(t, strings.Replace(text("UDP"), "[{port: 80, protocol: UDP}]", "[]", 1), "warning: Service default/a: spec.ports: without a port", ISM0001)
 }
 
 // TestRead_TakenByIstio: what Istio takes and does nothing with is taken, and said.

@@ -48,8 +48,10 @@ func readService(d *document) {
 	switch {
 	case s.Spec.Type == core.ServiceTypeExternalName:
 		d.warning("spec.type", "ExternalName has no effect yet: write a ServiceEntry with resolution DNS")
+	case len(s.Spec.Ports) == 0:
+		d.warning("spec.ports", "without a port the service gets no traffic")
 	case len(out.Ports) == 0:
-		d.warning("spec.ports", "without a port of TCP the service gets no traffic")
+		d.info("spec.ports", "none is of TCP, so nothing of the service comes by this proxy")
 	case len(out.Selector) == 0:
 		d.find(Info, ISM0019, "spec.selector", "selects nothing: its endpoints come from EndpointSlices and from gossip")
 	}
