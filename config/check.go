@@ -219,7 +219,7 @@ func (c *checker) checkConflicts() {
 	type place struct{ namespace, host string }
 	same := map[place][]located[*mesh.DestinationRule]{}
 	for _, l := range c.destinationRules {
-		k := place{l.value.Namespace, l.value.Host}
+		k := place{l.value.Namespace, c.full(l.value.Host)}
 		same[k] = append(same[k], l)
 	}
 	for _, list := range same {

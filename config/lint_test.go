@@ -360,6 +360,7 @@ func TestLint_ShortNames(t *testing.T) {
 		{"one of another cluster's", service + rule("web.prod") + route("v", full, "web.prod.global"), `"v1" is defined for web.prod in f.yaml:9`, ISM0015},
 		{"of a service that gossip brings", rule("api.other.svc.cluster.local") + route("v", "api.other", "api.other"), "", ISM0015},
 		{"routes for two forms of a name", service + rule(full) + route("v", full, full) + route("w", "web.prod", full), `hosts[0]: "web.prod" has another VirtualService`, IST0109},
+		{"rules for two forms of a name", service + rule(full) + strings.Replace(rule("web.prod"), "name: web,", "name: other,", 1), `host: web.prod has another DestinationRule, web in f.yaml:6`, ISM0018},
 		{"what Istio makes of it", service + rule(full) + route("v", "web.prod", full), `"web.prod" means service web.prod; Istio takes it for a full name`, ISM0056},
 	} {
 		t.Run(tt.name, func(t *testing.T) { checkFinding(t, tt.text, tt.want, tt.code) })

@@ -14,7 +14,7 @@ import (
 // rule whole and drop the others.
 type Rules struct {
 	node      *Node
-	byHost    map[string][]*DestinationRule // exact hosts
+	byHost    map[string][]*DestinationRule // exact hosts, and the full names of services that they are short for
 	byService map[string][]*DestinationRule // the same, by "name.namespace"
 	wildcards []*DestinationRule
 }
@@ -38,6 +38,9 @@ func NewRules(n *Node, rules []*DestinationRule) *Rules {
 			continue
 		}
 		r.byHost[d.Host] = append(r.byHost[d.Host], d)
+		if full := fullName(d.Host); full != d.Host {
+			r.byHost[full] = append(r.byHost[full], d)
+		}
 		if svc, ok := namedService(d.Host); ok {
 			r.byService[svc] = append(r.byService[svc], d)
 		}
@@ -182,16 +185,20 @@ func (r *Rules) Candidates(host, namespace string) []*DestinationRule {
 		})
 		out = append(out, rules...)
 	}
+	svc, suffix, ok := ServiceOf(host)
+	if suffix == "svc" {
+		host = fullName(host)
+	}
 	add(r.byHost[host])
-	if svc, _, ok := ServiceOf(host); ok {
+	if ok {
 		global := svc + ".global"
 		if host != global {
 			add(r.byHost[global])
 		}
 		var others []string
 		for _, d := range r.byService[svc] {
-			if d.Host != host && d.Host != global {
-				others = append(others, d.Host)
+			if name := fullName(d.Host); name != host && name != global {
+				others = append(others, name)
 			}
 		}
 		// cluster.local first, since it is the name that rules are usually

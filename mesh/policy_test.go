@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -91,6 +92,29 @@ func TestRules_ShortName(t *testing.T) {
 	}
 	if p := r.Find("s.ns.svc.cluster.local", "ns", 80, "v1"); p.Subset == nil {
 		t.Error("the subset is not found")
+	}
+}
+
+// TestRules_FormsOfOneName: the forms of a service's name in the own cluster are one name,
+// which comes before the service's others.
+func TestRules_FormsOfOneName(t *testing.T) {
+	r := NewRules(node(), []*DestinationRule{
+		rule("global", "ns", "s.ns.global", 1, TrafficPolicy{}), rule("short", "ns", "s.ns", 2, TrafficPolicy{}), rule("full", "ns", "s.ns.svc.cluster.local", 3, TrafficPolicy{}),
+		rule("svc", "ns", "s.ns.svc", 4, TrafficPolicy{}), rule("remote", "ns", "s.ns.svc.cluster.remote", 5, TrafficPolicy{}),
+	})
+	for host, want := range map[string]string{
+		"s.ns.svc.cluster.local":  "short full svc global remote",
+		"s.ns.svc":                "short full svc global remote",
+		"s.ns.global":             "global short full svc remote",
+		"s.ns.svc.cluster.remote": "remote global short full svc",
+	} {
+		var got []string
+		for _, d := range r.Candidates(host, "ns") {
+			got = append(got, d.Name)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s has the rules %q, want %q", host, got, want)
+		}
 	}
 }
 

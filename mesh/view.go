@@ -53,6 +53,16 @@ func namedService(host string) (service string, ok bool) {
 	return service, ok
 }
 
+// fullName returns the full form of a host that is short for it, where it is the name of
+// a service: NAME.NAMESPACE and NAME.NAMESPACE.svc; any other host as it is.
+func fullName(host string) string {
+	svc, ok := namedService(host)
+	if ok && (svc == host || svc+".svc" == host) {
+		return svc + ".svc." + LocalDomain
+	}
+	return host
+}
+
 // View is what a host name means, seen from a node: a service, wherever it runs
 // or in one cluster only.
 type View struct {
