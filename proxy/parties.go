@@ -63,7 +63,7 @@ func labelsOf(n *mesh.Node, k upstreamKey) telemetry.Labels {
 	if ok {
 		l.DestinationName, l.DestinationNamespace, _ = strings.Cut(service, ".")
 	} else {
-		l.DestinationName = k.host
+		l.DestinationName, l.DestinationNamespace = k.host, k.namespace
 	}
 	return l
 }

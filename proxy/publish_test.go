@@ -11,7 +11,7 @@ import (
 // before, that is the first of its table to use an upstream harms nothing of the
 // one in force.
 func TestMakeUpstream_TableBefore(t *testing.T) {
-	key, goneKey := upstreamKey{host: "s.test", port: 80}, upstreamKey{host: "gone.test", port: 80}
+	key, goneKey := upstreamKey{host: "s.test", port: 80, namespace: "default"}, upstreamKey{host: "gone.test", port: 80, namespace: "default"}
 	other := func(yaml string) string {
 		return yaml + destinationRule("s.test", "connectionPool: {tcp: {connectTimeout: 6s}}")
 	}

@@ -94,9 +94,9 @@ spec:
 	awaitIdle(p)
 	want := []string{
 		"source c1 empty.default.svc.cluster.local empty default unknown 503 UH 1",
-		"source c1 gone.test gone.test unknown c1 503 UC 1",
+		"source c1 gone.test gone.test default c1 503 UC 1",
 		"source c1 reviews.prod.svc.cluster.local reviews prod c1 200 - 1",
-		"source c1 s.test s.test unknown c1 200 - 2",
+		"source c1 s.test s.test default c1 200 - 2",
 		"source c1 unknown BlackHoleCluster unknown unknown 400 DPE 1",
 		"source c1 unknown BlackHoleCluster unknown unknown 404 NR 1",
 		"source c1 unknown unknown unknown unknown 200 - 1",

@@ -17,6 +17,16 @@ type upstreamKey struct {
 	host    string
 	port    uint32
 	subset  string
+
+	namespace string // of ServiceEntries for the host, where that is no service's name
+}
+
+// meant enters the host that a view is of.
+func (k *upstreamKey) meant(v *mesh.View) {
+	k.host = v.Host
+	if _, _, ok := mesh.ServiceOf(v.Host); !ok {
+		k.namespace = v.Namespace
+	}
 }
 
 // callers are whom an east-west gateway leads to some of a service's endpoints, if
@@ -70,7 +80,7 @@ func (c *compiler) target(d mesh.Destination, port uint32) *target {
 	v, known := c.reg.View(d.Host)
 	k := upstreamKey{host: d.Host, port: d.Port, subset: d.Subset}
 	if known {
-		k.host = v.Host
+		k.meant(v)
 		if k.port == 0 {
 			p, ok := v.Port(port)
 			if !ok {
@@ -91,7 +101,7 @@ func (c *compiler) relayTarget(d mesh.Destination, port uint32, protocols []mesh
 	v, known := c.reg.View(d.Host)
 	k := upstreamKey{relay: true, host: d.Host, port: d.Port, subset: d.Subset}
 	if known {
-		k.host = v.Host
+		k.meant(v)
 		p, ok := v.RelayPort(k.port, protocols...)
 		if q, same := v.Port(port); k.port == 0 && same && port != 0 && slices.Contains(protocols, q.Protocol) {
 			p, ok = q, true

@@ -33,10 +33,7 @@ func (s *server) Own() admin.Digest {
 	}
 	for _, r := range s.meter.Rates() {
 		t := admin.Traffic{Requests: r.Requests, Errors: r.Errors, P50: r.P50, P99: r.P99}
-		service := r.DestinationName
-		if r.DestinationNamespace != "" {
-			service += "." + r.DestinationNamespace
-		}
+		service := serviceOf(&r.Labels)
 		inbound := r.Reporter == "destination"
 		cluster := r.Destination.Cluster
 		if inbound {
@@ -52,6 +49,15 @@ func (s *server) Own() admin.Digest {
 		d.Flows = append(d.Flows, *flows[k])
 	}
 	return d
+}
+
+// serviceOf is what endpoints call the service of an exchange: name.namespace, or a
+// ServiceEntry's host, whose namespace is the entry's.
+func serviceOf(l *telemetry.Labels) string {
+	if l.DestinationNamespace == "" || l.DestinationName == l.DestinationService {
+		return l.DestinationName
+	}
+	return l.DestinationName + "." + l.DestinationNamespace
 }
 
 // Recent implements admin.State.
