@@ -108,10 +108,13 @@ func (w *spanWriter) write(parts ...[]byte) string {
 }
 
 // tag adds what the last span says, unless that is nothing.
-func (w *spanWriter) tag(key, value string) {
-	if value != "" {
-		w.tags = append(w.tags, tracing.Tag{Key: key, Value: value[:min(len(value), maxTag)]})
+func (w *spanWriter) tag(key, value string) { w.tags = appendTag(w.tags, key, value) }
+
+func appendTag(tags []tracing.Tag, key, value string) []tracing.Tag {
+	if value == "" {
+		return tags
 	}
+	return append(tags, tracing.Tag{Key: key, Value: value[:min(len(value), maxTag)]})
 }
 
 func (w *spanWriter) number(key string, v int64) {
@@ -134,9 +137,8 @@ func (w *spanWriter) override(key, value string) {
 
 // exchange adds the tags of the exchange: Istio's, and what the rule adds.
 func (w *spanWriter) exchange(x *exchange, flag string) {
-	n := x.conn.proxy.node
-	w.tag("component", "proxy")
-	w.tag("node_id", n.Member())
+	r := x.traced.rule
+	w.tags = append(w.tags, r.own...)
 	w.tag("guid:x-request-id", w.write(x.requestIDText()))
 	w.tag("http.method", w.write(x.req.Method))
 	// Without the query, which may hold what is secret.
@@ -161,15 +163,6 @@ func (w *spanWriter) exchange(x *exchange, flag string) {
 	}
 	if s := x.tally.grpcStatus(); s >= 0 {
 		w.number("grpc.status_code", int64(s))
-	}
-	r := x.traced.rule
-	if r.istioTags {
-		self := partyOfNode(n)
-		w.tag("istio.mesh_id", n.TrustDomain)
-		w.tag("istio.cluster_id", n.Cluster)
-		w.tag("istio.namespace", n.Namespace)
-		w.tag("istio.canonical_service", self.Service)
-		w.tag("istio.canonical_revision", self.Revision)
 	}
 	for _, tag := range r.tags {
 		value := tag.Literal

@@ -16,7 +16,7 @@ type traceRule struct {
 	share     float64         // of those about which no caller has decided
 	formats   tracing.Formats // in which the context is written where none was found
 	untouched bool            // it is passed on as it has come
-	istioTags bool
+	own       []tracing.Tag   // what each span of an exchange says of this proxy
 	tags      []mesh.TraceTag
 }
 
@@ -63,7 +63,7 @@ func (p *Proxy) traceRule(s *mesh.Snapshot, rule *mesh.TracingRule, kept map[mes
 	}
 	r := &traceRule{
 		share: sampling / 100, formats: tracing.W3C, tags: rule.Tags,
-		untouched: rule.Untouched != nil && *rule.Untouched, istioTags: rule.NoIstioTags == nil || !*rule.NoIstioTags,
+		untouched: rule.Untouched != nil && *rule.Untouched, own: p.ownTags(rule.NoIstioTags == nil || !*rule.NoIstioTags),
 	}
 	silent := rule.Disabled != nil && *rule.Disabled
 	if silent {
@@ -107,6 +107,22 @@ func (p *Proxy) collectors(c *mesh.Config, name string) []mesh.Collector {
 		return own
 	}
 	return c.Tracing.Collectors
+}
+
+// ownTags are those that say which proxy it is, with Istio's or without.
+func (p *Proxy) ownTags(istio bool) (own []tracing.Tag) {
+	n := p.node
+	tags := []tracing.Tag{{Key: "component", Value: "proxy"}, {Key: "node_id", Value: n.Member()}}
+	if istio {
+		self := partyOfNode(n)
+		tags = append(tags, tracing.Tag{Key: "istio.mesh_id", Value: n.TrustDomain}, tracing.Tag{Key: "istio.cluster_id", Value: n.Cluster},
+			tracing.Tag{Key: "istio.namespace", Value: n.Namespace}, tracing.Tag{Key: "istio.canonical_service", Value: self.Service},
+			tracing.Tag{Key: "istio.canonical_revision", Value: self.Revision})
+	}
+	for _, t := range tags {
+		own = appendTag(own, t.Key, t.Value)
+	}
+	return own
 }
 
 func (p *Proxy) newExporter(c mesh.Collector) *tracing.Exporter {
