@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"slices"
+	"unsafe"
 
 	"isthmus/http1"
 )
@@ -47,6 +48,23 @@ func (b *batch) add(f *Format, e *Entry) {
 	r := &b.records[n] // whatever was there is written over
 	r.Facts, r.format, r.outcome, r.texts = e.Facts, f, b.outcome(&e.Outcome), len(b.texts)-before
 	r.client, r.upstream = e.Client, e.Upstream // whose memory is not looked at now
+	b.prefetch()
+}
+
+// nextSize is how many bytes prefetch asks for: a record and more, the texts of most
+// exchanges.
+const nextSize = 192
+
+// prefetch asks for the memory that the next exchange will be kept in. The batch before
+// has used it last, and it has left the processor's caches since; without, whoever
+// serves would have to wait for it at the end of an exchange.
+func (b *batch) prefetch() {
+	if spare := b.records[len(b.records):cap(b.records)]; len(spare)*recordSize >= nextSize {
+		prefetch(unsafe.Pointer(unsafe.SliceData(spare)))
+	}
+	if spare := b.texts[len(b.texts):cap(b.texts)]; len(spare) >= nextSize {
+		prefetch(unsafe.Pointer(unsafe.SliceData(spare)))
+	}
 }
 
 // outcome returns the same outcome, for keeping. What it returns never changes.
