@@ -155,6 +155,12 @@ func (p *sharedPool) put(c *upstreamConn) {
 	if s.retired && s.h2.Idle() {
 		s.end()
 	}
+	p.roomMade()
+}
+
+// roomMade tells whoever is about to open a connection that one has room. The caller
+// holds mu.
+func (p *sharedPool) roomMade() {
 	if p.dialing != nil {
 		select {
 		case p.dialing.room <- struct{}{}:
@@ -220,6 +226,9 @@ func (p *sharedPool) add(s *sharedConn, u *upstream, lease bool) (c *upstreamCon
 		return c
 	}
 	p.conns = append(p.conns, s)
+	if !lease {
+		p.roomMade()
+	}
 	return c
 }
 
@@ -323,6 +332,10 @@ func (u *upstream) dialShared(m *member, d *sharedDial, client *stream, deadline
 			case <-turn:
 			default:
 				return nil, nil
+			}
+			if c := m.shared.take(u, now()); c != nil {
+				q.wake() // it needs no place
+				return c, nil
 			}
 		}
 	}

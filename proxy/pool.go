@@ -253,6 +253,7 @@ func (m *member) dialAhead(within instant) bool {
 		return false
 	case speaks == asHTTP2:
 		u.share(c, false)
+		u.live.queue.wake() // whoever waits for its place may have it
 	default:
 		u.release(c, now())
 	}
