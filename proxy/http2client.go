@@ -276,19 +276,19 @@ func (p *sharedPool) dialed(err *Error) {
 // new one. One request at a time opens a connection; the others see what becomes
 // of it.
 func (u *upstream) leaseStream(m *member, client *stream, t, deadline instant) (*upstreamConn, *Error) {
-	for {
+	for waited := false; ; {
 		if c := m.shared.take(u, t); c != nil {
 			return c, nil
 		}
 		d, mine := m.shared.dialTurn()
 		if !mine {
-			if kind := u.live.queue.awaitOther(d.done, u.limits.pending, deadline, client); kind != NoError {
+			if kind := u.live.queue.awaitOther(d.done, u.limits.pending, waited, deadline, client); kind != NoError {
 				return nil, &Error{Kind: kind, Upstream: u.key.String()}
 			}
 			if d.err != nil {
 				return nil, d.err
 			}
-			t = now()
+			t, waited = now(), true
 			continue
 		}
 		if c := m.shared.take(u, t); c != nil { // there is room meanwhile, of which nobody would tell
@@ -296,7 +296,7 @@ func (u *upstream) leaseStream(m *member, client *stream, t, deadline instant) (
 			return c, nil
 		}
 		start := now()
-		c, err := u.dialShared(m, d, client, deadline)
+		c, err := u.dialShared(m, d, client, waited, deadline)
 		if hurried := deadline != 0 && deadline < start+u.connectTimeout; err != nil && (hurried || !answers[err.Kind].unsent || err.Kind == Overflow) {
 			m.shared.dialed(nil) // it says more of this request than of the endpoint
 		} else {
@@ -305,20 +305,20 @@ func (u *upstream) leaseStream(m *member, client *stream, t, deadline instant) (
 		if c != nil || err != nil {
 			return c, err
 		}
-		t = now()
+		t, waited = now(), true
 	}
 }
 
 // dialShared opens a connection, in its turn if the upstream's connections are
 // limited, keeps it, and leases a stream of it. It opens none, and returns nothing,
 // if there is room on another one before that.
-func (u *upstream) dialShared(m *member, d *sharedDial, client *stream, deadline instant) (*upstreamConn, *Error) {
+func (u *upstream) dialShared(m *member, d *sharedDial, client *stream, waited bool, deadline instant) (*upstreamConn, *Error) {
 	q := &u.live.queue
 	if u.limits.connections == 0 {
 		q.open.Add(1)
 	} else {
-		for place := -1; ; place = 0 {
-			turn, err := q.enter(u, place)
+		for place := -1; ; place, waited = 0, true {
+			turn, err := q.enter(u, place, waited)
 			if err != nil {
 				return nil, err
 			}

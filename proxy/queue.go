@@ -44,7 +44,7 @@ func (u *upstream) leaseWhole(m *member, client *stream, t, deadline instant, fr
 		return u.dial(m, u.connectTimeout, deadline, asHTTP1)
 	}
 	for place := -1; ; place = 0 {
-		turn, err := q.enter(u, place)
+		turn, err := q.enter(u, place, place == 0)
 		if err != nil {
 			return nil, err
 		}
@@ -75,8 +75,9 @@ func (q *connQueue) place(limit int32) bool {
 }
 
 // enter takes the place of one new connection, or else a turn in line: at the
-// end of it, or at its front for place 0, who has waited already.
-func (q *connQueue) enter(u *upstream, place int) (turn chan struct{}, err *Error) {
+// end of it, or at its front for place 0, whose turn it was. Who has waited already may
+// go on, however many have come since.
+func (q *connQueue) enter(u *upstream, place int, waited bool) (turn chan struct{}, err *Error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	// Who gives a place back from here on is to come for mu: what we find taken now
@@ -88,7 +89,7 @@ func (q *connQueue) enter(u *upstream, place int) (turn chan struct{}, err *Erro
 		q.open.Add(1)
 		return nil, nil
 	}
-	if place != 0 && !q.mayWait(u.limits.pending) {
+	if !waited && !q.mayWait(u.limits.pending) {
 		return nil, &Error{Kind: Overflow, Upstream: u.key.String()}
 	}
 	if first {
@@ -108,10 +109,10 @@ func (q *connQueue) mayWait(most int32) bool {
 }
 
 // awaitOther waits for what becomes of a connection that another request opens, or waits
-// for in line; see await. Overflow: as many wait as may.
-func (q *connQueue) awaitOther(done chan struct{}, most int32, deadline instant, client *stream) Kind {
+// for in line; see enter and await. Overflow: as many wait as may.
+func (q *connQueue) awaitOther(done chan struct{}, most int32, waited bool, deadline instant, client *stream) Kind {
 	q.mu.Lock()
-	if !q.mayWait(most) {
+	if !waited && !q.mayWait(most) {
 		q.mu.Unlock()
 		return Overflow
 	}

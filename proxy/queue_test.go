@@ -57,13 +57,13 @@ func TestQueue_Ahead(t *testing.T) {
 	for i, name := range []string{"for the same endpoint", "for another one"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dialled, shake := make(chan struct{}, 1), make(chan struct{})
+			shake := make(chan struct{})
 			var addresses []string
 			for i := range 2 {
 				up := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 				up.EnableHTTP2, up.Config.ErrorLog = true, log.New(io.Discard, "", 0)
 				if i == 0 {
-					up.Listener = &gate{up.Listener, dialled, shake}
+					up.Listener = &gate{up.Listener, shake}
 				}
 				up.StartTLS()
 				t.Cleanup(up.Close)
@@ -77,7 +77,7 @@ func TestQueue_Ahead(t *testing.T) {
 				u.members[0], u.members[1] = u.members[1], u.members[0]
 			}
 			go u.members[0].look() // ends with its dial
-			await(t, "the dial", dialled)
+			await(t, "its place", until(func() bool { return u.live.queue.open.Load() == 1 }))
 			got := make(chan *upstreamConn, 1)
 			go func() { // ends with its turn
 				c, err := u.leaseStream(u.members[i], sinkStream(), now(), now()+instant(5*time.Second))
@@ -86,7 +86,12 @@ func TestQueue_Ahead(t *testing.T) {
 				}
 				got <- c
 			}()
-			await(t, "somebody in line", until(func() bool { return u.live.queue.waiting.Load() == 1 }))
+			inLine := until(func() bool { return u.live.queue.waiting.Load() == 1 })
+			select {
+			case <-inLine:
+			case <-time.After(5 * time.Second):
+				t.Error("nobody stands in line")
+			}
 			close(shake)
 			if c := await(t, "the lease", got); c != nil {
 				c.discard()
@@ -101,7 +106,6 @@ func TestQueue_Ahead(t *testing.T) {
 // gate is a listener whose connections are not read from before open is closed.
 type gate struct {
 	net.Listener
-	came chan<- struct{}
 	open <-chan struct{}
 }
 
@@ -110,7 +114,6 @@ func (g *gate) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.came <- struct{}{}
 	return &gated{c, g.open}, nil
 }
 
@@ -122,4 +125,40 @@ type gated struct {
 func (g *gated) Read(p []byte) (int, error) {
 	<-g.open
 	return g.Conn.Read(p)
+}
+
+// TestQueue_WaitedAlready: who waits for what becomes of another's connection, and has to
+// wait for one of his own then, may, though as many have come meanwhile as may wait.
+func TestQueue_WaitedAlready(t *testing.T) {
+	p := serve(t, Options{}, overHTTP2(entry("s.test", h2Upstream(t, func(http.ResponseWriter, *http.Request) {})))+"---\n"+
+		destinationRule("s.test", "connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}"))
+	x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
+	u := x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
+	m, q := u.members[0], &u.live.queue
+	q.place(1)          // another endpoint's connection
+	m.shared.dialTurn() // another request's
+	got := make(chan *Error, 1)
+	go func() { // ends with its turn
+		c, err := u.leaseStream(m, sinkStream(), now(), now()+instant(5*time.Second))
+		if c != nil {
+			c.discard()
+		}
+		got <- err
+	}()
+	await(t, "who waits", until(func() bool { return q.follow.Load() == 1 }))
+	if _, err := u.leaseStream(m, sinkStream(), now(), 0); err == nil || err.Kind != Overflow {
+		t.Errorf("one more: %v, want %v", err, Overflow)
+	}
+	q.mu.Lock()
+	m.shared.dialed(nil)
+	await(t, "who waits no more", until(func() bool { return q.follow.Load() == 0 }))
+	q.waiters = append(q.waiters, make(chan struct{})) // somebody who comes at this moment
+	q.waiting.Store(1)
+	q.mu.Unlock()
+	await(t, "both in line", until(func() bool { return q.waiting.Load() == 2 || len(got) > 0 }))
+	q.leave()
+	q.wake()
+	if err := await(t, "the lease", got); err != nil {
+		t.Error(err)
+	}
 }
