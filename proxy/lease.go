@@ -20,6 +20,7 @@ func (l *lease) set(c *upstreamConn) {
 func (x *exchange) giveBack(c *upstreamConn, u *upstream, reusable bool) {
 	x.leased.set(nil)
 	if reusable {
+		c.forgetInterrupt() // it was meant for this exchange
 		u.release(c, x.clock)
 	} else {
 		c.discard()

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -60,4 +61,31 @@ func TestLease_ClientGone(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestLease_Interrupted: who gives a request up when its connection is about to be given
+// back disturbs nobody who has that next.
+func TestLease_Interrupted(t *testing.T) {
+	p := serve(t, Options{}, entry("s.test", byteServer(t, func(c net.Conn) { io.Copy(io.Discard, c) })))
+	x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
+	u := x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
+	lease := func() *upstreamConn {
+		x.clock = now()
+		c, err := u.lease(u.members[0], x.conn.stream, x.clock, 0, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.leased.set(c)
+		return c
+	}
+	c := lease()
+	x.clientGone()
+	x.giveBack(c, u, true)
+	x.clientGone() // which is too late
+	next := lease()
+	next.limit = now() + instant(20*time.Millisecond)
+	if _, err := next.fill(); next != c || err != errTimeout {
+		t.Errorf("the same connection %v: %v, want %v", next == c, err, errTimeout)
+	}
+	x.giveBack(next, u, false)
 }

@@ -251,6 +251,14 @@ func (s *stream) interrupt() {
 	}
 }
 
+// forgetInterrupt takes an interrupt back that came when nobody was to read any more.
+// Nobody interrupts meanwhile.
+func (s *stream) forgetInterrupt() {
+	if s.interrupted.Load() {
+		s.interrupted.Store(false)
+	}
+}
+
 // kill ends the connection, from another goroutine: whoever waits for it, or
 // will, gets an error. With a reset, the peer cannot take what it has got for
 // the whole.
