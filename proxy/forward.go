@@ -242,11 +242,15 @@ func (x *exchange) deadlineKind(k Kind) Kind {
 // exchangeOn sends the request over a connection and delivers the reply. The
 // connection is put back or ended on every way out.
 func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan *retryPlan) Kind {
-	c.uses++
-	x.pumping.unread, x.pumping.short = false, false
 	x.leased.set(c)
 	defer x.giveUp()
-	x.introduce = c.member.wire.mode == wireMesh && (c.shared == nil && c.uses == 1 || c.shared != nil && !c.reused)
+	if x.conn.h2 != nil && x.conn.gone() {
+		x.giveBack(c, u, true) // while it waited for the connection, when clientGone had none
+		return ClientGone
+	}
+	c.uses++
+	x.pumping.unread, x.pumping.short = false, false
+	x.introduce = c.member.wire.mode == wireMesh && (c.shared == nil && c.uses == 1 || c.shared != nil && c.shared.introduce())
 	x.movable = c.member.link != nil && plan.failovers == 0 && x.idempotent() && x.repeatable() && x.elsewhere(u)
 	sent := x.clock
 	kind := x.send(c, d)

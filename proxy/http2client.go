@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"isthmus/accesslog"
 	"isthmus/http2"
@@ -66,6 +67,8 @@ type sharedConn struct {
 	opened instant
 	told   *accesslog.UpstreamEnd
 
+	introduced atomic.Bool // a request has said who we are
+
 	// Guarded by the pool's mu.
 	uses    uint32
 	since   instant // when the last request was over
@@ -122,6 +125,9 @@ func (s *sharedConn) lease(u *upstream) *upstreamConn {
 	s.uses++
 	return c
 }
+
+// introduce reports whether the request about to be sent is the first one.
+func (s *sharedConn) introduce() bool { return !s.introduced.Load() && !s.introduced.Swap(true) }
 
 // retire takes a connection out: it ends with the last of its requests. The
 // caller holds mu.

@@ -63,6 +63,47 @@ func TestLease_ClientGone(t *testing.T) {
 	}
 }
 
+// TestLease_GoneBefore: a request whose client has given it up while it waited for its
+// connection is not sent.
+func TestLease_GoneBefore(t *testing.T) {
+	for _, up := range []string{"HTTP/1.1", "HTTP/2"} {
+		t.Run(up, func(t *testing.T) {
+			asked, release := make(chan string, 3), make(chan struct{})
+			yaml := entry("s.test", h2Upstream(t, func(_ http.ResponseWriter, r *http.Request) {
+				asked <- r.URL.Path
+				if r.URL.Path == "/first" {
+					<-release
+				}
+			}))
+			if up == "HTTP/2" {
+				yaml = overHTTP2(yaml)
+			}
+			p := serve(t, Options{}, yaml+"---\n"+destinationRule("s.test", "connectionPool: {tcp: {maxConnections: 1}, http: {maxConcurrentStreams: 1}}"))
+			c := h2Client(t, p, "outbound")
+			ask := func(ctx context.Context, path string) {
+				r, _ := http.NewRequestWithContext(ctx, "POST", "http://s.test"+path, nil)
+				if res, err := c.Do(r); err == nil {
+					res.Body.Close()
+				}
+			}
+			go ask(t.Context(), "/first")
+			await(t, "the first request", asked)
+			ctx, cancel := context.WithCancel(t.Context())
+			go ask(ctx, "/given up")
+			await(t, "the second one", until(func() bool { return p.workers.underWay() == 2 }))
+			time.Sleep(50 * time.Millisecond) // for it to stand in line
+			cancel()
+			time.Sleep(50 * time.Millisecond) // for that to be heard
+			close(release)
+			await(t, "the workers", until(func() bool { return p.workers.underWay() == 0 }))
+			ask(t.Context(), "/last")
+			if path := await(t, "the next request", asked); path != "/last" {
+				t.Errorf("the upstream was asked for %q", path)
+			}
+		})
+	}
+}
+
 // TestLease_Interrupted: who gives a request up when its connection is about to be given
 // back disturbs nobody who has that next.
 func TestLease_Interrupted(t *testing.T) {
