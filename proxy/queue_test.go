@@ -73,14 +73,15 @@ func TestQueue_Ahead(t *testing.T) {
 				destinationRule("s.test", "tls: {mode: SIMPLE, insecureSkipVerify: true}, connectionPool: {tcp: {maxConnections: 1}}"))
 			x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
 			u := x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
+			at := 0 // the endpoint that is looked at
 			if u.members[0].address.String() != addresses[0] {
-				u.members[0], u.members[1] = u.members[1], u.members[0]
+				at = 1
 			}
-			go u.members[0].look() // ends with its dial
+			go u.members[at].look() // ends with its dial
 			await(t, "its place", until(func() bool { return u.live.queue.open.Load() == 1 }))
 			got := make(chan *upstreamConn, 1)
 			go func() { // ends with its turn
-				c, err := u.leaseStream(u.members[i], sinkStream(), now(), now()+instant(5*time.Second))
+				c, err := u.leaseStream(u.members[(at+i)%2], sinkStream(), now(), now()+instant(5*time.Second))
 				if err != nil {
 					t.Error(err)
 				}
