@@ -84,6 +84,11 @@ func TestOutcome_Failed(t *testing.T) {
 		{"gRPC, internal", outcome{status: 200, flag: NoFlag, grpc: 13}, true},
 		{"gRPC, the client went", outcome{status: 0, flag: "DC", grpc: GRPCNoStatus}, false},
 		{"gRPC without a status", outcome{status: 200, flag: NoFlag, grpc: GRPCNoStatus}, false},
+		{"gRPC, limited", outcome{status: 200, flag: "RL", grpc: 14}, false},
+		{"gRPC, limited after a delay", outcome{status: 200, flag: "DI,RL", grpc: 14}, false},
+		{"gRPC, without a route", outcome{status: 200, flag: "NR", grpc: 12}, false},
+		{"gRPC, malformed", outcome{status: 200, flag: "DPE", grpc: 13}, false},
+		{"gRPC, not found by a server that fails", outcome{status: 503, flag: NoFlag, grpc: 5}, true},
 		{"gRPC, answered by no gRPC", outcome{status: 502, flag: NoFlag, grpc: GRPCNoStatus}, true},
 	} {
 		if got := tt.failed(); got != tt.want {

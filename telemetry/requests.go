@@ -37,20 +37,32 @@ type outcome struct {
 }
 
 // failed reports whether that is a failure: a status of 500 and above, or of gRPC
-// what means as much, or none though the client was there.
+// what means as much, or none though the client was there. gRPC has no status of its own
+// for what the proxy refuses by 429, 404 or 400: that is no failure either.
 // deploy/prometheus/rules.yaml counts likewise.
 func (o *outcome) failed() bool {
 	switch {
 	case o.status == 0:
 		return !strings.HasSuffix(o.flag, clientGone) // "DI,DC" where a fault has delayed it
-	case o.grpc >= 0:
+	case o.status >= 500:
+		return true
+	case o.grpc >= 0 && !refused(o.flag):
 		switch o.grpc {
 		case 2, 4, 12, 13, 14, 15: // UNKNOWN DEADLINE_EXCEEDED UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS (Envoy: grpcToHttpStatus)
 			return true
 		}
-		return false
 	}
-	return o.status >= 500
+	return false
+}
+
+// refused reports whether a flag, behind that of a delay, is Envoy's of a request that is
+// limited, has no route or is malformed.
+func refused(flag string) bool {
+	switch strings.TrimPrefix(flag, "DI,") {
+	case "RL", "NR", "DPE":
+		return true
+	}
+	return false
 }
 
 // Exchange is one of those that are counted.
