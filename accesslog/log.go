@@ -18,8 +18,8 @@ const (
 	maxGathered = 2 << 20
 
 	// writeFrom is how many of them are made lines at once, without waiting for more:
-	// some 1,700 exchanges. What the lines cost depends on it; docs/adr/015 says how.
-	writeFrom = 384 << 10
+	// some 1,400 exchanges. What the lines cost depends on it; docs/adr/015 says how.
+	writeFrom = 320 << 10
 
 	// gatherFor is how long a line may wait for others: short enough for whoever
 	// watches the log, long enough that a busy proxy writes ten times a second.
