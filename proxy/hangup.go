@@ -14,13 +14,15 @@ import (
 // gone reports whether the peer of an exchange under way cannot read the reply
 // any more. Whether one that has ended its side can is being found out from
 // then on.
-func (s *stream) gone() (gone bool) {
+func (s *stream) gone() bool {
 	if s.h2 != nil {
 		return s.h2.Err() != nil
 	}
-	if s.dead.Load() {
-		return true
-	}
+	return s.dead.Load() || s.hasHungUp()
+}
+
+// hasHungUp asks the kernel. It allocates, which streams of HTTP/2 need not.
+func (s *stream) hasHungUp() (gone bool) {
 	err := s.control(func(fd uintptr) { gone = s.hungUp(fd) })
 	return gone || err != nil
 }
