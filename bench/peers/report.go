@@ -76,7 +76,7 @@ func (r report) short(b *strings.Builder, c benchCase) {
 			continue
 		}
 		fmt.Fprintf(b, "| [%s] %s | %.*f | %s | %s | %s |\n", c.name, f.title,
-			f.digits, r.results.median(c.name, p.name, f.key), r.ratioText(c, p, f, " of "+possessive(c.base)), f.goal.text(c), r.verdict(c, p, f))
+			f.digits, r.results.median(c.name, p.name, f.key), r.ratioText(c, p, f, " of "+c.whose()), f.goal.text(c), r.verdict(c, p, f))
 	}
 }
 
@@ -96,14 +96,20 @@ func (g goal) text(c benchCase) string {
 	if !g.ofOther {
 		return fmt.Sprintf("≤ %.0f MiB", g.most)
 	}
-	return fmt.Sprintf("≤ %.2f of %s", g.most, possessive(c.base))
+	return fmt.Sprintf("≤ %.2f of %s", g.most, c.whose())
 }
 
-func possessive(name string) string {
-	if known, ok := map[string]string{"haproxy": "HAProxy's", "isthmus": "one route's"}[name]; ok {
-		return known
+// whose is the base of a case, in the possessive.
+func (c benchCase) whose() string {
+	switch {
+	case c.without:
+		return "the same without"
+	case c.base == "isthmus":
+		return "one route's"
+	case c.base == "haproxy":
+		return "HAProxy's"
 	}
-	return name + "'s"
+	return c.base + "'s"
 }
 
 // verdict says whether a goal is met. Added latency can be 0 or less, so that
@@ -144,7 +150,7 @@ func (r report) table(c benchCase) string {
 	for _, f := range c.figures {
 		cells = append(cells, f.title)
 		if f.goal != goal0 {
-			cells = append(cells, "of "+possessive(c.base), "goal")
+			cells = append(cells, "of "+c.whose(), "goal")
 		}
 	}
 	writeRow(&b, cells)
