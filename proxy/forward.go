@@ -206,7 +206,9 @@ func (x *exchange) enter(l *live) int32 {
 	return l.requests.Add(1)
 }
 
-// leave gives back what enter and a retry have taken.
+// leave gives back what enter and a retry have taken: before the last of the reply is
+// written, since whoever has that may send the next request at once, by another way, and
+// is not to be refused for the sake of this one.
 func (x *exchange) leave() {
 	if x.counted != nil {
 		x.counted.requests.Add(-1)

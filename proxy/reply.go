@@ -245,6 +245,9 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 // wants to have both in one piece, for one write.
 func (x *exchange) flushWith(body []byte, end bool) Kind {
 	if x.conn.h2 != nil {
+		if end {
+			x.leave()
+		}
 		return x.beginStream(body, end)
 	}
 	x.out = append(x.out, body...)
@@ -254,6 +257,9 @@ func (x *exchange) flushWith(body []byte, end bool) Kind {
 // flush writes out what has been built. end says that the reply ends with it,
 // which HTTP/2 wants to know.
 func (x *exchange) flush(end bool) Kind {
+	if end {
+		x.leave()
+	}
 	if x.conn.h2 != nil {
 		return x.flushStream(end)
 	}

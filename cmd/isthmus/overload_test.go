@@ -131,10 +131,8 @@ func TestOverload(t *testing.T) {
 	}
 	close(release)
 	crowd.leave()
-	eventually(t, "requests are served again", func() bool { return status() == 200 })
-	if metric("isthmus_overload_refusing") != 0 {
-		t.Error("the metrics say that requests are refused still")
-	}
+	// The memory of the last that leave may have it refuse once more.
+	eventually(t, "requests are served again", func() bool { return status() == 200 && metric("isthmus_overload_refusing") == 0 })
 	if metric(`isthmus_overload_shed_total{what="request"}`) < float64(crowd.refused()) {
 		t.Error("the metrics say something else")
 	}

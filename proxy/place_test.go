@@ -1,0 +1,48 @@
+package proxy
+
+import (
+	"io"
+	"net/http"
+	"testing"
+)
+
+// TestPlace_BackBeforeReply: whoever has his reply may send the next request at once,
+// over another stream or connection: the place that the first one had is free.
+func TestPlace_BackBeforeReply(t *testing.T) {
+	up := h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/chunks":
+			io.WriteString(w, "a part")
+			w.(http.Flusher).Flush()
+		case "/trailers":
+			w.Header().Set("Trailer", "X-End")
+			w.Header().Set("X-End", "1")
+		case "/long":
+			w.Write(make([]byte, 100<<10))
+		}
+	})
+	p := serve(t, Options{}, entry("s.test", up)+destinationRule("s.test", "connectionPool: {http: {http2MaxRequests: 1}}"))
+	for _, c := range []struct {
+		name    string
+		clients [2]*http.Client
+	}{
+		{"HTTP/1.1", [2]*http.Client{h1Client(t, p, "outbound"), h1Client(t, p, "outbound")}},
+		{"HTTP/2", [2]*http.Client{h2Client(t, p, "outbound"), h2Client(t, p, "outbound")}},
+	} {
+		for _, path := range []string{"/", "/chunks", "/trailers", "/long"} {
+			t.Run(c.name+path, func(t *testing.T) {
+				for i := range 300 {
+					res, err := c.clients[i%2].Get("http://s.test" + path)
+					if err != nil {
+						t.Fatal(err)
+					}
+					io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+					if res.StatusCode != 200 {
+						t.Fatalf("after %d: %d", i, res.StatusCode)
+					}
+				}
+			})
+		}
+	}
+}
