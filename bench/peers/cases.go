@@ -86,6 +86,12 @@ var allCases = []benchCase{
 		figures: closedLoop(ratio(1.1)), together: inTurns(load{path: "/1k", connections: 64, fresh: true, emptied: logName}),
 	},
 	{
+		name: "observedrate", title: "2,000 requests a second with an access log and traces", base: "isthmus", without: true,
+		about:   "As before, in plain text, at the rate of the next case.",
+		who:     func(all []peer) []peer { return []peer{all[0], observed(all[0])} },
+		figures: closedLoop(ratio(1.1)), together: inTurns(load{path: "/1k", rate: openLoopRate, fresh: true, emptied: logName}),
+	},
+	{
 		name: "rate", title: "2,000 requests a second, 16 connections, 1 KiB", base: "haproxy",
 		about: "Open loop, with random gaps: latency counts from the moment when a request was due. Added is what is more than direct, the load straight to the upstream.",
 		who:   func(all []peer) []peer { return append([]peer{direct}, all...) },

@@ -29,7 +29,7 @@ const openLoopConnections = 16
 // come, as independent users do, and prints how long replies took. Latency
 // counts from the moment when a request was due, not from when a connection
 // was free for it, so that a proxy that stalls is not spared.
-func generateLoad(target string, rate, seconds int) error {
+func generateLoad(target string, rate, seconds int, fresh bool) error {
 	length := time.Duration(seconds) * time.Second
 	due := make(chan time.Time, 2*rate*seconds+1000) // never full: due moments do not wait for replies
 	workers := make([]worker, openLoopConnections)
@@ -42,7 +42,7 @@ func generateLoad(target string, rate, seconds int) error {
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(length + 10*time.Second)) // no error on a new connection
 		w := &workers[i]
-		w.conn, w.request, w.buf = c, requestFor(target), make([]byte, 64<<10)
+		w.conn, w.request, w.buf = c, requestFor(target, fresh), make([]byte, 64<<10)
 		wg.Go(func() { w.run(due) })
 	}
 	err := schedule(due, rate, length)

@@ -115,7 +115,7 @@ func steady(path string, rate int) func(b *bench, p peer) (values, error) {
 }
 
 // h2load sends requests for so many seconds.
-func (b *bench) h2load(t target, path string, seconds int, more []string) (wrkResult, error) {
+func (b *bench) h2load(t target, path string, seconds int, more []string) (loadResult, error) {
 	times := filepath.Join(b.dir, "times")
 	os.Remove(times) // it would be appended to
 	args := []string{"h2load", "-c", "8", "-m", "32", "-t", "1", "-D", strconv.Itoa(seconds), "--log-file", times}
@@ -125,13 +125,13 @@ func (b *bench) h2load(t target, path string, seconds int, more []string) (wrkRe
 	if path == grpcPath {
 		body := filepath.Join(b.dir, "call")
 		if err := os.WriteFile(body, grpcMessage, 0o644); err != nil {
-			return wrkResult{}, err
+			return loadResult{}, err
 		}
 		args = append(args, "-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers")
 	}
 	out, err := pinned(b.ctx, loadCPU, append(append(args, more...), t.url(path))).CombinedOutput()
 	if err != nil {
-		return wrkResult{}, fmt.Errorf("h2load: %w\n%s", err, out)
+		return loadResult{}, fmt.Errorf("h2load: %w\n%s", err, out)
 	}
 	r, err := parseH2load(string(out))
 	if err == nil {
@@ -148,7 +148,7 @@ var (
 
 // parseH2load reads the output, all but the times. Replies that are not good
 // make it an error; see parseWrk.
-func parseH2load(text string) (r wrkResult, err error) {
+func parseH2load(text string) (r loadResult, err error) {
 	rate, count, good := h2loadRate.FindStringSubmatch(text), h2loadCount.FindStringSubmatch(text), h2loadGood.FindStringSubmatch(text)
 	if rate == nil || count == nil || good == nil || count[1] == "0" {
 		return r, fmt.Errorf("no result of h2load:\n%s", text)

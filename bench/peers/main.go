@@ -37,6 +37,7 @@ func main() {
 	certificate := flag.String("certificate", "", "file of -reverse's certificate and key")
 	grpc := flag.Bool("grpc", false, "-reverse sends on in HTTP/2")
 	generate := flag.Int("generate", 0, "send so many requests a second to -target (started by the measurement itself)")
+	fresh := flag.Bool("fresh", false, "requests of -generate belong to no trace yet")
 	slow := flag.Int("slow", 0, "hold so many half sent requests open at -target (started by the measurement itself)")
 	streams := flag.Int("streams", -1, "-slow holds so many calls on each connection, of HTTP/2, instead (started by the measurement itself)")
 	collects := flag.Bool("collect", false, "take spans and keep none (started by the measurement itself)")
@@ -57,7 +58,7 @@ func main() {
 	case *collects:
 		err = collect()
 	case *generate > 0:
-		err = generateLoad(*target, *generate, *seconds)
+		err = generateLoad(*target, *generate, *seconds, *fresh)
 	case *slow > 0 && *streams >= 0:
 		err = holdStreams(*target, *slow, *streams)
 	case *slow > 0:

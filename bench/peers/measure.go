@@ -289,18 +289,21 @@ func (t target) empty(file string) error {
 	return err
 }
 
-// openLoop measures a load of fixed rate, far from what a proxy can do.
+// openLoopRate is how many requests a second are far from what a proxy can do.
+const openLoopRate = 2000
+
+// openLoop measures a load of that rate.
 func (b *bench) openLoop(p peer) (v values, err error) {
-	const rate = 2000
+	l := load{rate: openLoopRate}
 	err = b.with(p, "/1k", func(t target) error {
-		if _, err := b.generate(t.port, rate, 1); err != nil {
+		if _, err := b.generate(t, l, 1); err != nil {
 			return err
 		}
 		before := 0.0
 		if t.proc != nil {
 			before = t.proc.cpu()
 		}
-		r, err := b.generate(t.port, rate, max(b.seconds, 8))
+		r, err := b.generate(t, l, max(b.seconds, 8))
 		if err != nil {
 			return err
 		}
@@ -314,8 +317,12 @@ func (b *bench) openLoop(p peer) (v values, err error) {
 }
 
 // generate runs the open loop in a process of its own.
-func (b *bench) generate(port, rate, seconds int) (r generated, err error) {
-	cmd := pinned(b.ctx, loadCPU, []string{b.self, "-generate", strconv.Itoa(rate), "-seconds", strconv.Itoa(seconds), "-target", localAddress(port)})
+func (b *bench) generate(t target, l load, seconds int) (r generated, err error) {
+	args := []string{b.self, "-generate", strconv.Itoa(l.rate), "-seconds", strconv.Itoa(seconds), "-target", localAddress(t.port)}
+	if l.fresh {
+		args = append(args, "-fresh")
+	}
+	cmd := pinned(b.ctx, loadCPU, args)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -324,7 +331,7 @@ func (b *bench) generate(port, rate, seconds int) (r generated, err error) {
 	if err := json.Unmarshal(out, &r); err != nil {
 		return r, fmt.Errorf("the generator: %w", err)
 	}
-	if r.Requests < rate*seconds*9/10 {
+	if r.Requests < l.rate*seconds*9/10 {
 		return r, fmt.Errorf("the generator made %d requests only; is the machine busy?", r.Requests)
 	}
 	return r, nil

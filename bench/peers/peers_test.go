@@ -20,7 +20,7 @@ Requests/sec:  58879.50
 
 func TestParseWrk(t *testing.T) {
 	got, err := parseWrk(wrkSaid)
-	if want := (wrkResult{requests: 58879, lost: 3, rps: 58879.5, p50: 930, p99: 5150}); err != nil || got != want {
+	if want := (loadResult{requests: 58879, lost: 3, rps: 58879.5, p50: 930, p99: 5150}); err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 	for _, bad := range []string{"", wrkSaid + "  Non-2xx or 3xx responses: 1\n", strings.Replace(wrkSaid, "58879 requests", "0 requests", 1)} {
@@ -38,7 +38,7 @@ status codes: 82939 2xx, 0 3xx, 0 4xx, 0 5xx
 
 func TestParseH2load(t *testing.T) {
 	got, err := parseH2load(h2loadSaid)
-	if want := (wrkResult{requests: 82939, lost: 6, rps: 41469.5}); err != nil || got != want {
+	if want := (loadResult{requests: 82939, lost: 6, rps: 41469.5}); err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 	for _, bad := range []string{"", strings.Replace(h2loadSaid, " 0 5xx", " 1 5xx", 1), strings.Replace(h2loadSaid, "82939 succeeded", "0 succeeded", 1)} {

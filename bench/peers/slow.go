@@ -17,7 +17,7 @@ import (
 // proxy. It says so by a line, waits for its input to end, and then says how
 // many connections the proxy has left open.
 func holdSlow(target string, n int) error {
-	half := requestFor(target)
+	half := requestFor(target, false)
 	half = half[:len(half)/2]
 	conns := make([]*net.TCPConn, 0, n)
 	for range n {

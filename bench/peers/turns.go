@@ -35,8 +35,7 @@ func (b *bench) roundTogether(res results, c benchCase, round int) error {
 	return nil
 }
 
-// inTurns measures a load that is as fast as the replies come, on peers that run at
-// once.
+// inTurns measures a load on peers that run at once.
 func inTurns(l load) func(b *bench, list []peer) ([]values, error) {
 	return func(b *bench, list []peer) (all []values, err error) {
 		err = b.withAll(list, l.path, nil, func(targets []target) error {
@@ -62,7 +61,7 @@ func (b *bench) withAll(list []peer, path string, started []target, work func([]
 
 // takeTurns loads targets in turn, and returns the figures of each.
 func (b *bench) takeTurns(l load, targets []target) ([]values, error) {
-	results := make([][]wrkResult, len(targets))
+	results := make([][]loadResult, len(targets))
 	spent := make([]float64, len(targets)) // seconds of CPU: until the first turn, then from there
 	for turn := range turns + 1 {          // the first one is for warming up
 		for i := range targets {
@@ -73,7 +72,7 @@ func (b *bench) takeTurns(l load, targets []target) ([]values, error) {
 			if err := t.empty(l.emptied); err != nil {
 				return nil, err
 			}
-			r, err := b.wrk(l, t, 1)
+			r, err := b.send(l, t, 1)
 			if err != nil {
 				return nil, err
 			}
@@ -98,8 +97,17 @@ func (b *bench) takeTurns(l load, targets []target) ([]values, error) {
 	return all, nil
 }
 
+// send sends a load's requests for so many seconds.
+func (b *bench) send(l load, t target, seconds int) (loadResult, error) {
+	if l.rate == 0 {
+		return b.wrk(l, t, seconds)
+	}
+	r, err := b.generate(t, l, seconds)
+	return loadResult{requests: r.Requests, rps: float64(r.Requests) / float64(seconds), p50: r.P50, p99: r.P99}, err
+}
+
 // sum are the figures of a target's turns, which have cost so many seconds of CPU.
-func sum(list []wrkResult, cpu float64) values {
+func sum(list []loadResult, cpu float64) values {
 	v := values{}
 	requests := 0
 	for _, r := range list {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -17,16 +18,26 @@ var usualHeaders = []string{
 	"Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 }
 
+// headersOf returns usualHeaders, without those of a trace for requests that belong to
+// none yet.
+func headersOf(fresh bool) []string {
+	if !fresh {
+		return usualHeaders
+	}
+	return slices.DeleteFunc(slices.Clone(usualHeaders), func(h string) bool { return strings.HasPrefix(h, "Traceparent:") })
+}
+
 // requestFor is the same request as wrk's, for load that we make ourselves.
-func requestFor(host string) []byte {
-	return fmt.Appendf(nil, "GET /1k HTTP/1.1\r\nHost: %s\r\n%s\r\n\r\n", host, strings.Join(usualHeaders, "\r\n"))
+func requestFor(host string, fresh bool) []byte {
+	return fmt.Appendf(nil, "GET /1k HTTP/1.1\r\nHost: %s\r\n%s\r\n\r\n", host, strings.Join(headersOf(fresh), "\r\n"))
 }
 
 // load is what wrk is to do: connections that each ask again once they have
-// the reply.
+// the reply; or else the generator, at a rate.
 type load struct {
 	path        string
 	connections int
+	rate        int // requests a second, by openLoopConnections; 0: as wrk does
 	headers     []string
 	fresh       bool // requests belong to no trace yet, so that the proxy draws whether there is one
 
@@ -36,27 +47,22 @@ type load struct {
 	emptied string
 }
 
-// wrkResult is what wrk has seen.
-type wrkResult struct {
+// loadResult is what wrk has seen, or the generator.
+type loadResult struct {
 	requests, lost int
 	rps, p50, p99  float64
 }
 
 // wrk sends requests for so many seconds.
-func (b *bench) wrk(l load, t target, seconds int) (wrkResult, error) {
+func (b *bench) wrk(l load, t target, seconds int) (loadResult, error) {
 	args := []string{"wrk", "-t", "1", "-c", strconv.Itoa(l.connections), "-d", strconv.Itoa(seconds), "--timeout", "10s", "--latency"}
-	for _, h := range usualHeaders {
-		if !l.fresh || !strings.HasPrefix(h, "Traceparent:") {
-			args = append(args, "-H", h)
-		}
-	}
-	for _, h := range l.headers {
+	for _, h := range slices.Concat(headersOf(l.fresh), l.headers) {
 		args = append(args, "-H", h)
 	}
 	args = append(args, t.url(l.path))
 	out, err := pinned(b.ctx, loadCPU, args).CombinedOutput()
 	if err != nil {
-		return wrkResult{}, fmt.Errorf("wrk: %w\n%s", err, out)
+		return loadResult{}, fmt.Errorf("wrk: %w\n%s", err, out)
 	}
 	return parseWrk(string(out))
 }
@@ -70,16 +76,16 @@ var (
 
 // parseWrk reads the output. Replies that are not good make it an error, since
 // those are cheap, and flatter who sends them.
-func parseWrk(text string) (wrkResult, error) {
+func parseWrk(text string) (loadResult, error) {
 	requests, rate := wrkRequests.FindStringSubmatch(text), wrkRate.FindStringSubmatch(text)
 	quantiles := wrkQuantile.FindAllStringSubmatch(text, -1)
 	if strings.Contains(text, "Non-2xx") {
-		return wrkResult{}, fmt.Errorf("not all replies were good:\n%s", text)
+		return loadResult{}, fmt.Errorf("not all replies were good:\n%s", text)
 	}
 	if requests == nil || rate == nil || len(quantiles) != 2 || requests[1] == "0" {
-		return wrkResult{}, fmt.Errorf("no result of wrk:\n%s", text)
+		return loadResult{}, fmt.Errorf("no result of wrk:\n%s", text)
 	}
-	var r wrkResult
+	var r loadResult
 	r.requests, _ = strconv.Atoi(requests[1]) // digits, by the patterns
 	r.rps, _ = strconv.ParseFloat(rate[1], 64)
 	r.p50, r.p99 = microseconds(quantiles[0]), microseconds(quantiles[1])
