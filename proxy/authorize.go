@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/time/rate"
@@ -218,31 +217,48 @@ func (vh *virtualHost) destinationPort() uint32 {
 // the proxy says that has called, if it has proved to be one. Whoever is on the
 // loopback of that one is its own application: the client is where it is.
 func (x *exchange) remoteAddress() netip.Addr {
-	c := x.conn
-	n := c.proxy.trusted
-	if c.kind == inbound {
-		n = 1
-		if c.identity == "" {
-			n = 0
-		}
+	c, believed := x.conn, 0
+	switch {
+	case c.kind == gateway:
+		believed = c.proxy.trusted
+	case c.kind == inbound && c.identity != "":
+		believed = 1
 	}
-	if n == 0 {
+	if believed == 0 {
 		return c.address
 	}
-	var list [][]byte
-	for i := range x.req.Fields {
-		if f := &x.req.Fields[i]; f.ID == http1.XForwardedFor {
-			list = append(list, bytes.Split(f.Value, []byte(","))...)
-		}
-	}
-	if len(list) == 0 {
+	told := x.forwardedFor(believed)
+	if told == nil {
 		return c.address
 	}
-	a := parseAddress(strings.TrimSpace(string(list[max(len(list)-n, 0)])))
+	a := parseAddress(string(bytes.TrimSpace(told)))
 	if c.kind == inbound && a.IsLoopback() {
 		return c.address
 	}
 	return a
+}
+
+// forwardedFor returns the n-th address of x-forwarded-for from its end, or the first
+// where there are fewer; nil: there is none.
+func (x *exchange) forwardedFor(n int) (address []byte) {
+	for i := len(x.req.Fields) - 1; i >= 0; i-- {
+		if x.req.Fields[i].ID != http1.XForwardedFor {
+			continue
+		}
+		for list := x.req.Fields[i].Value; ; n-- {
+			at := bytes.LastIndexByte(list, ',')
+			address = list[at+1:]
+			if n == 1 {
+				return address
+			}
+			if at < 0 {
+				break
+			}
+			list = list[:at]
+		}
+		n--
+	}
+	return address
 }
 
 // parseAddress reads an address with or without a port. What is neither is

@@ -27,7 +27,9 @@ func (x *exchange) hash(u *upstream) uint64 {
 	case p.Cookie != nil:
 		value, ok = x.hashCookie(p.Cookie)
 	case p.SourceIP:
-		value = x.clientAddress()
+		a := x.remoteAddress()
+		ip := a.As16()
+		value, ok = ip[:], a.IsValid()
 	default:
 		value, ok = queryValue(x.req.Query, p.QueryParam)
 	}
@@ -102,22 +104,4 @@ func cookieValue(r *http1.Request, name string) ([]byte, bool) {
 		}
 	}
 	return nil, false
-}
-
-// clientAddress is the IP address of the client: the peer's or, behind proxies
-// that a gateway trusts, the one that the outermost of them has seen.
-func (x *exchange) clientAddress() []byte {
-	trusted := x.conn.proxy.trusted
-	if x.conn.kind != gateway || trusted == 0 {
-		return []byte(x.conn.peer)
-	}
-	list, _ := headerValue(&x.req, "x-forwarded-for")
-	for i := 1; len(list) > 0; i++ {
-		at := bytes.LastIndexByte(list, ',')
-		if i == trusted || at < 0 {
-			return bytes.TrimSpace(list[at+1:])
-		}
-		list = list[:at]
-	}
-	return []byte(x.conn.peer)
 }

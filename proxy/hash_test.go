@@ -131,6 +131,9 @@ spec:
 		{"one proxy", 1, "6.6.6.6, 10.0.0.%d", true},
 		{"one proxy, and the client lies", 1, "10.0.0.%d, 7.7.7.7", false},
 		{"two proxies", 2, "10.0.0.%d, 7.7.7.7", true},
+		{"two proxies, a line each", 2, "6.6.6.6, 10.0.0.%d\r\nX-Forwarded-For: 7.7.7.7", true},
+		{"two proxies, of which one has told", 2, "10.0.0.%d", true},
+		{"its port does not matter", 1, "10.0.0.1:%d", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := serve(t, Options{NumTrustedProxies: tt.trusted, GatewayPorts: map[uint32]uint32{8000: 0}}, yaml)
