@@ -86,6 +86,7 @@ const (
 	ISM0074 Code = "ISM0074"
 	ISM0075 Code = "ISM0075"
 	ISM0076 Code = "ISM0076"
+	ISM0077 Code = "ISM0077"
 )
 
 // CodeTitle is a code with what it means, in a few words.
@@ -172,4 +173,5 @@ var Codes = []CodeTitle{
 	{ISM0074, "A condition on callers that is not asked of them"},
 	{ISM0075, "Weights that do not add up to 100"},
 	{ISM0076, "An operator in a header's value"},
+	{ISM0077, "Addresses that the application would choose"},
 }

@@ -91,6 +91,10 @@ func readEndpointSlice(d *document) {
 		d.warning("metadata.labels", "without the label "+discovery.LabelServiceName+" it belongs to no service")
 		return
 	}
+	if s.AddressType == discovery.AddressTypeFQDN {
+		d.warning("addressType", "FQDN has no effect, as with kube-proxy: write a ServiceEntry with resolution DNS")
+		return
+	}
 	overTCP := slices.DeleteFunc(slices.Clone(s.Ports), func(p discovery.EndpointPort) bool {
 		return p.Protocol != nil && (*p.Protocol == core.ProtocolUDP || *p.Protocol == core.ProtocolSCTP)
 	})
@@ -183,9 +187,9 @@ func readServiceEntry(d *document) {
 		out.Resolution = mesh.ResolveDNS
 	case networking.ServiceEntry_DNS_ROUND_ROBIN:
 		out.Resolution = mesh.ResolveDNSRoundRobin
-	case networking.ServiceEntry_NONE:
-		d.error("resolution", "NONE sends to the address that the application dialled, which this proxy does not see: write STATIC with endpoints, or DNS")
-		return
+	case networking.ServiceEntry_NONE, networking.ServiceEntry_DYNAMIC_DNS:
+		out.Resolution = mesh.ResolveDNS
+		d.resolveByName(&s, out)
 	default:
 		d.error("resolution", s.Resolution.String()+" is not served: write DNS, or STATIC with endpoints")
 		return
@@ -213,8 +217,42 @@ func readServiceEntry(d *document) {
 		d.error("endpoints", "is missing: resolution STATIC needs endpoints or a workloadSelector")
 	case out.Resolution != mesh.ResolveStatic && len(s.Endpoints) == 0 && slices.ContainsFunc(out.Hosts, func(h string) bool { return strings.HasPrefix(h, "*") }):
 		d.error("endpoints", "is missing: a host with * cannot be resolved by DNS")
+	case len(out.Hosts) == 0:
+		return // of the hosts, none is left
 	}
 	d.reader.config.Services = append(d.reader.config.Services, out)
+}
+
+// resolveByName takes NONE, which sends to where the application's connection was
+// going to, and DYNAMIC_DNS, which asks DNS for whatever host a request has. As long
+// as connections are not captured, a request says by its host alone where it is to go,
+// and what an application would have dialled for a host is what DNS has for it. For
+// a host with * that would be a name of each request's own.
+func (d *document) resolveByName(s *networking.ServiceEntry, out *mesh.Service) {
+	if len(s.Endpoints) > 0 {
+		d.error("endpoints", fmt.Sprintf("cannot stand beside resolution %s, in Istio neither: write STATIC if they are addresses, DNS if they are names", s.Resolution))
+	}
+	if s.WorkloadSelector != nil {
+		d.warning("workloadSelector", fmt.Sprintf("has no effect beside resolution %s, in Istio neither: write STATIC", s.Resolution))
+		s.WorkloadSelector = nil
+	}
+	for i, h := range s.Hosts {
+		if strings.HasPrefix(h, "*.") {
+			d.find(Warning, ISM0077, index("hosts", i), fmt.Sprintf("%q is left out: with resolution %s each request's own host would have to be looked up, which is not done; name the hosts one by one, or write resolution DNS with endpoints", h, s.Resolution))
+		}
+	}
+	out.Hosts = slices.DeleteFunc(out.Hosts, func(h string) bool { return strings.HasPrefix(h, "*") })
+	if s.Resolution != networking.ServiceEntry_NONE || len(out.Hosts) == 0 {
+		return
+	}
+	if slices.ContainsFunc(out.Ports, func(p mesh.Port) bool { return p.Protocol != mesh.ProtocolTCP }) {
+		d.find(Info, ISM0077, "resolution", "NONE sends to the address that the application has dialled, which is not seen as long as connections are not captured: requests, and TLS by its server name, go to what DNS gives for the host, as with DNS")
+	}
+	for i, p := range out.Ports {
+		if p.Protocol == mesh.ProtocolTCP {
+			d.find(Warning, ISM0077, index("ports", i), fmt.Sprintf("no application's connection is for port %d: by resolution NONE they are told apart by the address that was dialled, which is not seen as long as connections are not captured; a Gateway's tcp route gets there", p.Number))
+		}
+	}
 }
 
 func (d *document) entryPorts(list []*networking.ServicePort) []mesh.Port {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"testing"
 
 	core "k8s.io/api/core/v1"
@@ -56,4 +57,49 @@ func TestEndpointSlice_Transport(t *testing.T) {
 			t.Errorf("%s: %d addresses, want %d; findings %v", ports, len(r.Config.Workloads), want, r.Findings)
 		}
 	}
+}
+
+// TestEndpointSlice_FQDN: names in the place of addresses are left out, as by kube-proxy.
+func TestEndpointSlice_FQDN(t *testing.T) {
+	text := "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a-1, labels: {kubernetes.io/service-name: a}}\naddressType: FQDN\nports: [{port: 80}]\nendpoints: [{addresses: [a.test]}]\n"
+	checkWarnings(t, text, "f.yaml:4: warning: EndpointSlice default/a-1: addressType: FQDN has no effect")
+	if r := Read([]File{{Name: "f.yaml", Data: []byte(text)}}, nil); len(r.Config.Workloads) > 0 {
+		t.Errorf("read as %+v", r.Config.Workloads)
+	}
+}
+
+// TestServiceEntry_ByName: where requests would go to an address that is not seen, they go
+// to what DNS gives for their host; a host with * is left out, and said to be.
+func TestServiceEntry_ByName(t *testing.T) {
+	const http, tls, tcp = "{number: 80, name: http, protocol: HTTP}", "{number: 443, name: tls, protocol: TLS}", "{number: 22, name: ssh, protocol: TCP}"
+	for _, tt := range []struct{ name, spec, hosts, want string }{
+		{"requests", "hosts: [a.test, b.test], resolution: NONE, ports: [" + http + "]", "a.test b.test", "f.yaml:4: info: ServiceEntry default/s: resolution: NONE sends to the address"},
+		{"by default", "hosts: [a.test], ports: [" + http + "]", "a.test", "info: ServiceEntry default/s: resolution: NONE sends to the address"},
+		{"TLS", "hosts: [a.test], ports: [" + tls + "]", "a.test", "info: ServiceEntry default/s: resolution: NONE sends to the address"},
+		{"TCP", "hosts: [a.test], ports: [" + tcp + "]", "a.test", "warning: ServiceEntry default/s: ports[0]: no application's connection is for port 22"},
+		{"a wildcard", "hosts: ['*.a.test'], ports: [" + tls + "]", "", `f.yaml:4: warning: ServiceEntry default/s: hosts[0]: "*.a.test" is left out: with resolution NONE`},
+		{"a wildcard of DYNAMIC_DNS", "hosts: ['*.a.test'], resolution: DYNAMIC_DNS, ports: [" + tls + "]", "", `hosts[0]: "*.a.test" is left out: with resolution DYNAMIC_DNS`},
+		{"DNS", "hosts: [a.test], resolution: DNS, ports: [" + http + "]", "a.test", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			text := "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec: {" + tt.spec + "}\n"
+			checkFinding(t, text, tt.want, ISM0077)
+			r := Read([]File{{Name: "f.yaml", Data: []byte(text)}}, nil)
+			got := ""
+			for _, s := range r.Config.Services {
+				if got = strings.Join(s.Hosts, " "); s.Resolution != mesh.ResolveDNS {
+					t.Errorf("resolution %v", s.Resolution)
+				}
+			}
+			if got != tt.hosts || r.HasErrors() {
+				t.Errorf("hosts %q, want %q; findings %v", got, tt.hosts, r.Findings)
+			}
+		})
+	}
+	both := "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec: {hosts: [a.test, '*.a.test'], ports: [" + http + "]}\n"
+	if r := Read([]File{{Name: "f.yaml", Data: []byte(both)}}, nil); len(r.Config.Services) != 1 || len(r.Config.Services[0].Hosts) != 1 {
+		t.Errorf("of a host and a wildcard: %+v", r.Config.Services)
+	}
+	selector := "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec: {hosts: [a.test], workloadSelector: {labels: {app: a}}, ports: [" + http + "]}\n"
+	checkWarnings(t, selector, "workloadSelector: has no effect beside resolution NONE")
 }
