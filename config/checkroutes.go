@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -24,7 +25,7 @@ func (c *checker) checkDelegates() {
 			target := byName[*r.Delegate]
 			switch {
 			case target == nil:
-				l.doc.error(path, fmt.Sprintf("there is no VirtualService %s/%s", r.Delegate.Namespace, r.Delegate.Name))
+				l.doc.find(Warning, IST0101, path, fmt.Sprintf("there is no VirtualService %s/%s, so the rule has no effect, in Istio neither: requests that it is for go on to the rules after it", r.Delegate.Namespace, r.Delegate.Name))
 			case target == l.value:
 				l.doc.error(path, "a VirtualService cannot delegate to itself")
 			case len(target.Hosts) > 0:
@@ -84,7 +85,7 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 		}
 		gw := c.gateways[g]
 		if gw == nil {
-			d.find(Error, IST0101, "gateways", fmt.Sprintf("there is no Gateway %s", g))
+			d.find(Warning, IST0101, "gateways", fmt.Sprintf("there is no Gateway %s%s, so it has no effect there", g, suggest(g, slices.Collect(maps.Keys(c.gateways)))))
 			continue
 		}
 		if !mesh.VisibleTo(v.ExportTo, v.Namespace, gw.Namespace) {
@@ -106,12 +107,12 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 			c.checkDestination(v, d, r, dest, fmt.Sprintf("%s.route[%d]", path, j))
 		}
 		for _, m := range r.Mirrors {
-			c.checkTarget(d, m.Destination, m.Field)
+			c.checkHTTPTarget(v, d, r, m.Destination, m.Field)
 		}
 	}
 	for i, r := range v.TLS {
 		path := fmt.Sprintf("tls[%d]", i)
-		c.checkTCPRoute(d, r, path, mesh.ProtocolTLS, mesh.ProtocolHTTPS)
+		c.checkTCPRoute(v, d, r, path, mesh.ProtocolTLS, mesh.ProtocolHTTPS)
 		for j, m := range r.Match {
 			if len(m.DestinationSubnets) > 0 && slices.Contains(gatewaysOf(v, &m.ProxyMatch), mesh.MeshGateway) {
 				d.find(Warning, ISM0013, fmt.Sprintf("%s.match[%d].destinationSubnets", path, j), "never holds on a sidecar: connections are not captured, so every one is made to the sidecar's own address; leave it out, or bind the match to a Gateway")
@@ -120,7 +121,7 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 	}
 	for i, r := range v.TCP {
 		path := fmt.Sprintf("tcp[%d]", i)
-		c.checkTCPRoute(d, r, path, mesh.ProtocolTCP)
+		c.checkTCPRoute(v, d, r, path, mesh.ProtocolTCP)
 		if forMesh, forOthers := whereHolds(v, r); forMesh {
 			where := "has no effect"
 			if forOthers {
@@ -154,22 +155,66 @@ func whereHolds(v *mesh.VirtualService, r *mesh.TCPRoute) (forMesh, forOthers bo
 
 // checkTCPRoute checks the destinations of a route, whose ports may be of these
 // protocols.
-func (c *checker) checkTCPRoute(d *document, r *mesh.TCPRoute, path string, protocols ...mesh.Protocol) {
+func (c *checker) checkTCPRoute(v *mesh.VirtualService, d *document, r *mesh.TCPRoute, path string, protocols ...mesh.Protocol) {
+	matches := make([]*mesh.ProxyMatch, len(r.Match))
+	for i := range r.Match {
+		matches[i] = &r.Match[i].ProxyMatch
+	}
 	for i, dest := range r.Route {
 		at := fmt.Sprintf("%s.route[%d].destination", path, i)
 		ports, known := c.ports(dest.Host)
 		view := mesh.View{Ports: ports}
-		if _, ok := view.RelayPort(dest.Port, protocols...); known && dest.Port == 0 && !ok && len(ports) > 0 {
-			d.find(Error, IST0112, at+".port", fmt.Sprintf("is missing: %s has several ports, and not one of protocol %v", dest.Host, protocols[0]))
-			continue
-		}
-		if dest.Port == 0 {
-			if p, ok := view.RelayPort(0, protocols...); ok {
-				dest.Port = p.Number
+		if _, ok := view.RelayPort(0, protocols...); known && dest.Port == 0 && !ok && len(ports) > 0 {
+			ports = slices.DeleteFunc(slices.Clone(ports), func(p mesh.Port) bool { return !slices.Contains(protocols, p.Protocol) })
+			if by := c.without(ports, v, matches, false); by != "" {
+				d.find(Warning, IST0112, at+".port", fmt.Sprintf("is missing: %s has several ports, and not one of protocol %v: connections %s end", dest.Host, protocols[0], by))
 			}
 		}
 		c.checkTarget(d, dest.Destination, at)
 	}
+}
+
+// without says by which ports that a destination does not have requests, or
+// connections, come for it that names none; "" if by none.
+func (c *checker) without(ports []mesh.Port, v *mesh.VirtualService, matches []*mesh.ProxyMatch, http bool) string {
+	if len(v.Hosts) == 0 {
+		return "by a port that it does not have" // a delegate: where it holds, others say
+	}
+	if len(matches) == 0 {
+		matches = []*mesh.ProxyMatch{{}}
+	}
+	var come []uint32
+	for _, m := range matches {
+		if m.Port != 0 {
+			come = append(come, m.Port)
+			continue
+		}
+		for _, g := range gatewaysOf(v, m) {
+			if gw := c.gateways[g]; gw != nil {
+				for _, s := range gw.Servers {
+					come = append(come, s.Port.Number)
+				}
+			}
+			if g != mesh.MeshGateway {
+				continue
+			}
+			if !http {
+				return "whose match names no port" // the outbound listener is for all
+			}
+			for _, h := range v.Hosts {
+				have, known := c.ports(h)
+				if !known {
+					return "by a port that it does not have"
+				}
+				come = append(come, numbers(have)...)
+			}
+		}
+	}
+	come = slices.DeleteFunc(come, func(n uint32) bool { return slices.Contains(numbers(ports), n) })
+	if len(come) == 0 {
+		return ""
+	}
+	return "by port " + portText(come)
 }
 
 func servesHost(g *mesh.Gateway, v *mesh.VirtualService, host string) bool {
@@ -185,25 +230,39 @@ func servesHost(g *mesh.Gateway, v *mesh.VirtualService, host string) bool {
 }
 
 func (c *checker) checkDestination(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.RouteDestination, path string) {
-	c.checkTarget(d, dest.Destination, path+".destination")
+	c.checkHTTPTarget(v, d, r, dest.Destination, path+".destination")
 	if dest.Weight == 0 && len(r.Route) > 1 {
 		c.sayStandby(v, d, r, dest, path)
 	}
 }
 
-// checkTarget checks that a destination is there, with its port and subset.
+// checkHTTPTarget checks a destination of requests, which needs no port where that of
+// the request is one.
+func (c *checker) checkHTTPTarget(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.Destination, at string) {
+	ports, known := c.ports(dest.Host)
+	view := mesh.View{Ports: ports}
+	if _, ok := view.Port(0); known && dest.Port == 0 && !ok && len(ports) > 0 {
+		matches := make([]*mesh.ProxyMatch, len(r.Match))
+		for i, m := range r.Match {
+			matches[i] = &m.ProxyMatch
+		}
+		if by := c.without(ports, v, matches, true); by != "" {
+			d.find(Warning, IST0112, at+".port", fmt.Sprintf("is missing: %s has several ports and none is 80: requests %s get 503 NC", dest.Host, by))
+		}
+	}
+	c.checkTarget(d, dest, at)
+}
+
+// checkTarget checks that a destination is there, with its port, if it names one, and
+// subset. What is not may come yet, by gossip or with another file; until then what goes
+// there fails, and nothing else.
 func (c *checker) checkTarget(d *document, dest mesh.Destination, at string) {
 	ports, known := c.ports(dest.Host)
 	switch {
 	case !known:
 		d.find(Warning, ISM0014, at+".host", fmt.Sprintf("no file defines %q%s: gossip may bring it, until then requests get 503 NC", dest.Host, c.suggestHost(dest.Host)))
 	case dest.Port != 0 && !slices.ContainsFunc(ports, func(p mesh.Port) bool { return p.Number == dest.Port }):
-		d.find(Error, IST0101, at+".port.number", fmt.Sprintf("%s has no port %d", dest.Host, dest.Port))
-	case dest.Port == 0:
-		view := mesh.View{Ports: ports}
-		if _, ok := view.Port(0); !ok && len(ports) > 0 {
-			d.find(Error, IST0112, at+".port", fmt.Sprintf("is missing: %s has several ports and none is 80", dest.Host))
-		}
+		d.find(Warning, IST0101, at+".port.number", fmt.Sprintf("%s has no port %d, so requests get 503 NC: it has %s", dest.Host, dest.Port, portText(numbers(ports))))
 	}
 	if dest.Subset != "" {
 		c.checkSubset(d, dest, at)
@@ -260,7 +319,7 @@ func (c *checker) checkSubset(d *document, dest mesh.Destination, path string) {
 			names = append(names, s.Name)
 		}
 	}
-	d.find(Error, IST0101, path+".subset", fmt.Sprintf("no DestinationRule defines subset %q%s for %s or another name of the service", dest.Subset, suggest(dest.Subset, names), dest.Host))
+	d.find(Warning, IST0101, path+".subset", fmt.Sprintf("no DestinationRule defines subset %q%s for %s or another name of the service, so requests get 503 NC", dest.Subset, suggest(dest.Subset, names), dest.Host))
 }
 
 func (c *checker) sayStandby(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.RouteDestination, path string) {

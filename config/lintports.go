@@ -230,7 +230,7 @@ func (c *checker) lintMatchPort(v *mesh.VirtualService, d *document, m *mesh.Pro
 		}
 		gw := c.gateways[g]
 		if gw == nil {
-			return // an error says it
+			return // another finding says it
 		}
 		var ports []uint32
 		for _, s := range gw.Servers {
@@ -280,7 +280,7 @@ func (c *checker) lintSources(v *mesh.VirtualService, d *document, m *mesh.Proxy
 // callers for: its author means them.
 func (c *checker) bears(g *mesh.Gateway, m *mesh.ProxyMatch) bool {
 	if g == nil {
-		return true // an error says it
+		return true // another finding says it
 	}
 	return mesh.MatchLabels(m.SourceLabels, g.Selector) && (m.SourceNamespace == "" || m.SourceNamespace == g.Namespace)
 }

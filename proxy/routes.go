@@ -191,7 +191,7 @@ func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute
 		return d.Namespace == rule.Delegate.Namespace && d.Name == rule.Delegate.Name
 	})
 	if i < 0 {
-		return nil // config refuses such a set
+		return nil // as in Istio; config says so
 	}
 	var out []*route
 	for _, inner := range c.snapshot.Config.VirtualServices[i].HTTP {

@@ -1,0 +1,81 @@
+package config
+
+import "testing"
+
+// TestCheck_WhatNobodyDefines: a route that names what no file defines is a warning, which
+// says what becomes of its requests; the rest of the set is in force.
+func TestCheck_WhatNobodyDefines(t *testing.T) {
+	const base = `apiVersion: v1
+kind: Service
+metadata: {name: s}
+spec: {selector: {app: s}, ports: [{name: http-a, port: 8080}, {name: http-b, port: 8081}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: more}
+spec: {selector: {app: more}, ports: [{name: http-a, port: 8080}, {name: http-b, port: 8081}, {name: http-c, port: 8082}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: ["*"]}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: s}
+spec: {host: s, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+`
+	to := func(destination string) string { return "http: [{route: [{destination: {" + destination + "}}]}]" }
+	for _, tt := range []struct{ name, spec, want string }{
+		{"all is there", "{hosts: [s], " + to("host: s, subset: v1, port: {number: 8080}") + "}", ""},
+		{"a Gateway", "{hosts: [s], gateways: [egde], " + to("host: s, port: {number: 8080}") + "}", `gateways: there is no Gateway default/egde (did you mean "default/edge"?), so it has no effect there (IST0101)`},
+		{"one of two Gateways", "{hosts: [s], gateways: [edge, istio-system/edge], " + to("host: s, port: {number: 8080}") + "}", "gateways: there is no Gateway istio-system/edge"},
+		{"a subset", "{hosts: [s], " + to("host: s, subset: v9, port: {number: 8080}") + "}", `subset: no DestinationRule defines subset "v9" (did you mean "v1"?) for s.default.svc.cluster.local or another name of the service, so requests get 503 NC (IST0101)`},
+		{"a mirror's subset", "{hosts: [s], http: [{route: [{destination: {host: s, subset: v1, port: {number: 8080}}}], mirror: {host: s, subset: v9, port: {number: 8080}}}]}", `http[0].mirror.subset: no DestinationRule defines subset "v9"`},
+		{"a port", "{hosts: [s], " + to("host: s, port: {number: 9999}") + "}", "port.number: s.default.svc.cluster.local has no port 9999, so requests get 503 NC: it has 8080, 8081 (IST0101)"},
+		{"a delegate", "{hosts: [s], http: [{delegate: {name: nobody}}]}", "http[0].delegate: there is no VirtualService default/nobody, so the rule has no effect, in Istio neither"},
+
+		{"no port, of a host with the same", "{hosts: [s], " + to("host: s") + "}", ""},
+		{"no port, of a Gateway with one of them", "{hosts: [s], gateways: [edge], " + to("host: s") + "}", ""},
+		{"no port, of a host with one more", "{hosts: [more], " + to("host: s") + "}", "port: is missing: s.default.svc.cluster.local has several ports and none is 80: requests by port 8082 get 503 NC (IST0112)"},
+		{"no port, of a host with one more, for the others", "{hosts: [more], http: [{match: [{port: 8080}, {port: 8081}], route: [{destination: {host: s}}]}]}", ""},
+		{"no port, of a host that nobody bears", "{hosts: [a.test], " + to("host: s") + "}", "requests by a port that it does not have get 503 NC (IST0112)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			checkWarnings(t, base+"  "+tt.spec+"\n", tt.want)
+		})
+	}
+}
+
+// TestCheck_PortsOfConnections: which port of several a connection is for, its own port
+// says, if that is one of them.
+func TestCheck_PortsOfConnections(t *testing.T) {
+	const base = `apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: two}
+spec:
+  hosts: [two.test]
+  resolution: STATIC
+  ports: [{number: 443, name: a, protocol: TLS}, {number: 8443, name: b, protocol: TLS}, {number: 5432, name: c, protocol: TCP}, {number: 5433, name: d, protocol: TCP}]
+  endpoints: [{address: 10.0.0.1}]
+---
+`
+	route := "route: [{destination: {host: two.test}}]"
+	for _, tt := range []struct{ name, spec, want string }{
+		{"tcp by one of them", "gateways: [gw], hosts: [two.test], tcp: [{" + route + "}]", "connections by port 443 end (IST0112)"}, // gw also has 443
+		{"tcp by one of them, matched", "gateways: [gw], hosts: [two.test], tcp: [{match: [{port: 5432}], " + route + "}]", ""},
+		{"tls by one of them", "hosts: [two.test], tls: [{match: [{port: 443, sniHosts: [two.test]}], " + route + "}]", ""},
+		{"tls by another", "hosts: [two.test], tls: [{match: [{port: 444, sniHosts: [two.test]}], " + route + "}]", "connections by port 444 end (IST0112)"},
+		{"tls on a sidecar by any", "hosts: [two.test], tls: [{match: [{sniHosts: [two.test]}], " + route + "}]", "connections whose match names no port end (IST0112)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			checkWarnings(t, base+relayBase+"apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec: {"+tt.spec+"}\n", tt.want)
+		})
+	}
+}
