@@ -55,25 +55,32 @@ func readSidecar(d *document) {
 	d.reader.config.Sidecars = append(d.reader.config.Sidecars, out)
 }
 
-// scopePattern reads "namespace/host".
+// scopePattern reads "namespace/host", with "~" before it if what is within is left out.
 func (d *document) scopePattern(text, path string) (p mesh.ScopePattern, ok bool) {
-	p.Namespace, p.Host, ok = strings.Cut(text, "/")
-	if !ok || strings.Contains(p.Host, "/") {
+	namespace, host, ok := strings.Cut(text, "/")
+	if !ok || strings.Contains(host, "/") {
 		d.error(path, fmt.Sprintf(`%q: write NAMESPACE/HOST, "./*" for all of this namespace, "*/HOST" for any`, text))
 		return p, false
 	}
-	if !slices.Contains([]string{"*", ".", "~"}, p.Namespace) && !validLabel(p.Namespace) {
-		d.error(path, fmt.Sprintf(`%q is neither a namespace nor ".", "*" or "~"`, p.Namespace))
+	namespace, without := strings.CutPrefix(namespace, "~")
+	if without && namespace == "" {
+		namespace = "*"
+	}
+	if namespace != "*" && namespace != "." && !validLabel(namespace) {
+		d.error(path, fmt.Sprintf(`%q is neither a namespace nor ".", "*" or "~"`, namespace))
 		return p, false
 	}
-	p.Host = strings.ToLower(strings.TrimSuffix(p.Host, "."))
-	if !d.checkHost(p.Host, path, true) {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if !d.checkHost(host, path, true) {
 		return p, false
 	}
-	if p.Namespace == "." && d.namespace != rootNamespace {
-		p.Namespace = d.namespace
+	if namespace == "." && d.namespace != rootNamespace {
+		namespace = d.namespace
 	}
-	return p, true
+	if without {
+		namespace = "~" + namespace
+	}
+	return mesh.ScopePattern{Namespace: namespace, Host: host}, true
 }
 
 // rootNamespace is Istio's: a Sidecar there is for every namespace, so that "."
@@ -138,7 +145,8 @@ func (c *checker) lintSidecars() {
 	}
 	for _, l := range c.sidecars {
 		for _, p := range l.value.Egress {
-			if p.Namespace == "~" || p.Namespace == "." || p.Host == "*" {
+			without := strings.HasPrefix(p.Namespace, "~")
+			if p.Namespace = strings.TrimPrefix(p.Namespace, "~"); p.Namespace == "." || p.Host == "*" {
 				continue
 			}
 			is, asked := known[p]
@@ -147,7 +155,11 @@ func (c *checker) lintSidecars() {
 				known[p] = is
 			}
 			if !is {
-				l.doc.find(Warning, ISM0065, "egress", fmt.Sprintf("%s/%s: no file has a service or a route of that name in that namespace, so it lets nothing in", p.Namespace, p.Host))
+				effect := "lets nothing in"
+				if without {
+					effect = "leaves nothing out"
+				}
+				l.doc.find(Warning, ISM0065, "egress", fmt.Sprintf("%s/%s: no file has a service or a route of that name in that namespace, so it %s", p.Namespace, p.Host, effect))
 			}
 		}
 	}

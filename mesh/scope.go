@@ -13,6 +13,7 @@ import (
 // through.
 type Scope struct {
 	Patterns []ScopePattern
+	Excluded []ScopePattern // what is within them is not let through
 	Source   Source
 	Sidecar  string // "Sidecar production/default"
 
@@ -21,9 +22,10 @@ type Scope struct {
 	entries  map[string]bool // hosts of ServiceEntries, with a wildcard's too
 }
 
-// ScopePattern is one of egress.hosts: "namespace/host". Namespace is "*" for any,
-// "~" for none; "." has been replaced by the Sidecar's. Host is exact, "*.suffix"
-// or "*"; a name without a dot is a service of the namespace.
+// ScopePattern is one of egress.hosts: "namespace/host". Namespace is "*" for any;
+// "." has been replaced by the Sidecar's. With "~" before it, what is within is left
+// out, whatever else lets it in; "~" alone is "~*". Host is exact, "*.suffix" or "*";
+// a name without a dot is a service of the namespace.
 type ScopePattern struct{ Namespace, Host string }
 
 // match reports whether a name of a resource of a namespace is within the pattern.
@@ -37,11 +39,13 @@ func NewScope(patterns ...ScopePattern) *Scope { return &Scope{Patterns: pattern
 // AdmitsService reports whether a service "name.namespace" is within the scope: by
 // any of its names.
 func (s *Scope) AdmitsService(service string) bool {
-	if s == nil || s.inferred[service] {
-		return true
-	}
+	return s == nil || s.inferred[service] || s.names(s.Patterns, service) && !s.names(s.Excluded, service)
+}
+
+// names reports whether a service is within one of the patterns.
+func (s *Scope) names(patterns []ScopePattern, service string) bool {
 	name, namespace, _ := strings.Cut(service, ".")
-	return slices.ContainsFunc(s.Patterns, func(p ScopePattern) bool {
+	return slices.ContainsFunc(patterns, func(p ScopePattern) bool {
 		switch {
 		case p.Namespace != "*" && p.Namespace != namespace:
 			return false
@@ -68,10 +72,16 @@ func (s *Scope) AdmitsHost(namespace, host string) bool {
 	if s == nil || s.inferred[host] {
 		return true
 	}
+	within := func(p ScopePattern) bool { return p.match(namespace, host) }
+	if slices.ContainsFunc(s.Excluded, within) {
+		return false
+	}
 	if svc, ok := s.serviceOf(host); ok && s.AdmitsService(svc) {
 		return true
+	} else if ok && s.names(s.Excluded, svc) {
+		return false
 	}
-	return slices.ContainsFunc(s.Patterns, func(p ScopePattern) bool { return p.match(namespace, host) })
+	return slices.ContainsFunc(s.Patterns, within)
 }
 
 // serviceOf returns the service that a host is a name of. "github.com" is none of
@@ -104,10 +114,14 @@ func ScopeOf(n *Node, c *Config) *Scope {
 		}
 	}
 	for _, p := range s.Egress {
+		list := &out.Patterns
+		if from, ok := strings.CutPrefix(p.Namespace, "~"); ok {
+			list, p.Namespace = &out.Excluded, cmp.Or(from, "*")
+		}
 		if p.Namespace == "." {
 			p.Namespace = n.Namespace // of a Sidecar of the root namespace, too
 		}
-		out.Patterns = append(out.Patterns, p)
+		*list = append(*list, p)
 	}
 	for _, own := range OwnServices(n, c) {
 		out.inferred[own.Key()] = true

@@ -46,6 +46,12 @@ func TestScope_Within(t *testing.T) {
 		{"a suffix", []ScopePattern{{"*", "*.bank.global"}}, nil, []string{"own", "pay", "audit"}},
 		{"another namespace's pattern", []ScopePattern{{"shop", "pay.bank.svc.cluster.local"}}, nil, []string{"own"}},
 		{"a host of a ServiceEntry", []ScopePattern{{"shop", "*.example"}}, nil, []string{"own", "ext"}},
+		{"all but a namespace", []ScopePattern{{"*", "*"}, {"~bank", "*"}}, nil, []string{"own", "cart", "audit", "ext"}}, // cart's route leads to audit
+		{"all but a service", []ScopePattern{{"~bank", "pay.bank.svc.cluster.local"}, {"*", "*"}}, nil, []string{"own", "cart", "audit", "ext"}},
+		{"all but a service of another namespace", []ScopePattern{{"*", "*"}, {"~shop", "pay.bank.svc.cluster.local"}}, nil, all},
+		{"all but a host of a ServiceEntry", []ScopePattern{{"*", "*"}, {"~", "api.example"}}, nil, []string{"own", "cart", "pay", "audit"}},
+		{"all but the own namespace", []ScopePattern{{"*", "*"}, {"~.", "*"}}, nil, []string{"own", "pay", "audit"}},
+		{"what is named and left out", []ScopePattern{{"bank", "*"}, {"~*", "*"}}, nil, []string{"own"}},
 		{"for nobody here", []ScopePattern{{"~", "*"}}, func(n *Node) { n.Namespace = "bank" }, all},
 		{"a gateway between clusters", []ScopePattern{{"~", "*"}}, func(n *Node) { n.Through = true }, all},
 	} {
