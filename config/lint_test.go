@@ -460,6 +460,10 @@ func TestRead_TakenByIstio(t *testing.T) {
 		{"a client's certificate in mode SIMPLE", resource("DestinationRule", "{host: a.test, trafficPolicy: {tls: {mode: SIMPLE, clientCertificate: /c, privateKey: /k}}}"), "trafficPolicy.tls.clientCertificate: is not shown in mode SIMPLE"},
 		{"a selector outside the mesh", resource("ServiceEntry", "{hosts: [a.test], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}], workloadSelector: {labels: {app: a}}}"), "workloadSelector: is meant for location: MESH_INTERNAL"},
 		{"a selector within the mesh", resource("ServiceEntry", "{hosts: [a.test], location: MESH_INTERNAL, resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}], workloadSelector: {labels: {app: a}}}"), ""},
+		{"endpoints that the application would choose", resource("DestinationRule", "{host: a.test, trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}}"), "loadBalancer.simple: PASSTHROUGH sends to the address"},
+		{"no port", resource("ServiceEntry", "{hosts: [a.test], resolution: DNS}"), "ports: is missing: without a port the service gets no traffic"},
+		{"a UNIX socket", resource("ServiceEntry", "{hosts: [a.test], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}], endpoints: [{address: 'unix:///run/a.sock'}]}"), "endpoints[0].address: is a UNIX socket, to which nothing is sent"},
+		{"a workload's UNIX socket", resource("WorkloadEntry", "{address: 'unix:///run/a.sock'}"), "address: is a UNIX socket, to which nothing is sent"},
 		{"a workload of another network", resource("WorkloadEntry", "{network: other, labels: {app: a}}"), "address: is missing, so nothing is sent there"},
 	} {
 		t.Run(tt.name, func(t *testing.T) { checkFinding(t, tt.text, tt.want, ISM0001) })

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"isthmus/mesh"
 )
 
 const webEntry = `apiVersion: networking.istio.io/v1
@@ -65,6 +67,7 @@ func TestLint_Never(t *testing.T) {
 		{"an address as authority", match("authority: {exact: 10.0.0.1}"), ""},
 		{"a header that must and must not be", match(`headers: {x-a: {exact: "1"}}, withoutHeaders: {x-a: {}}`), ISM0068},
 		{"a header that must not be so", match(`headers: {x-a: {prefix: a}}, withoutHeaders: {x-a: {exact: ab}}`), ""},
+		{"a token's claim", match(`headers: {"@request.auth.claims.groups": {exact: a}}`), ISM0068},
 		{"a header in capitals", match("headers: {X-User: {exact: a}}"), ""},
 
 		{"a rewrite that eats a slash", webRoute("match: [{uri: {prefix: /api/}}]\n    rewrite: {uri: /v1}\n    route: [{destination: {host: web.test}}]"), ISM0069},
@@ -204,6 +207,22 @@ func TestLint_MirrorShare(t *testing.T) {
 		r := Read([]File{{Name: "v.yaml", Data: []byte(webRoute("route: [{destination: {host: web.test}}]\n    " + mirror))}}, nil)
 		if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Code == ISM0040 && strings.Contains(f.Message, "one request in 200") }) {
 			t.Errorf("findings %v, want %s", r.Findings, ISM0040)
+		}
+	}
+}
+
+// TestRead_PseudoHeaders: conditions on HTTP/2's pseudo-headers are those that have a
+// field of their own, unless that stands beside them.
+func TestRead_PseudoHeaders(t *testing.T) {
+	text := webRoute("match: [{headers: {':authority': {exact: web.test}, ':method': {exact: GET}, ':scheme': {exact: https}, ':path': {prefix: /a}, x-b: {exact: b}}}]\n    directResponse: {status: 200}")
+	r := Read([]File{{Name: "v.yaml", Data: []byte(text)}}, nil)
+	m := r.Config.VirtualServices[0].HTTP[0].Match[0]
+	if r.HasErrors() || m.Authority == nil || m.Authority.Value != "web.test" || m.Method == nil || m.Scheme == nil || m.URI == nil || m.URI.Kind != mesh.MatchPrefix || len(m.Headers) != 1 {
+		t.Errorf("read as %+v; findings %v", m, r.Findings)
+	}
+	for _, match := range []string{"{method: {exact: PUT}, headers: {':method': {exact: GET}}}", "{headers: {':path': {exact: '/a?b=c'}}}", "{headers: {':path': {prefix: '/a?b'}}}", "{withoutHeaders: {':method': {exact: GET}}}"} {
+		if r := Read([]File{{Name: "v.yaml", Data: []byte(webRoute("match: [" + match + "]\n    directResponse: {status: 200}"))}}, nil); !r.HasErrors() {
+			t.Errorf("%s: no error; findings %v", match, r.Findings)
 		}
 	}
 }

@@ -21,7 +21,7 @@ func (d *document) loadBalancer(lb *networking.LoadBalancerSettings, path string
 	case networking.LoadBalancerSettings_RANDOM:
 		out.Kind = mesh.Random
 	case networking.LoadBalancerSettings_PASSTHROUGH:
-		d.error(path+".simple", "PASSTHROUGH sends to the address that the application dialled, which this proxy does not see: write LEAST_REQUEST")
+		d.warning(path+".simple", "PASSTHROUGH sends to the address that the application has dialled, which is not seen as long as connections are not captured: endpoints are picked as by LEAST_REQUEST")
 	}
 	if h := lb.GetConsistentHash(); h != nil {
 		out.Kind, out.Hash = d.consistentHash(h, path+".consistentHash")

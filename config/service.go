@@ -258,7 +258,7 @@ func (d *document) resolveByName(s *networking.ServiceEntry, out *mesh.Service) 
 func (d *document) entryPorts(list []*networking.ServicePort) []mesh.Port {
 	var out []mesh.Port
 	if len(list) == 0 {
-		d.error("ports", "is missing: name at least one port")
+		d.warning("ports", "is missing: without a port the service gets no traffic")
 	}
 	for i, p := range list {
 		path := fmt.Sprintf("ports[%d]", i)
@@ -323,7 +323,7 @@ func (d *document) workload(e *networking.WorkloadEntry, path string, names bool
 		d.error(at, "is missing")
 		return nil
 	case strings.HasPrefix(e.Address, "unix://"):
-		d.error(at, "UNIX sockets are not supported: let the workload listen on an address")
+		d.warning(at, "is a UNIX socket, to which nothing is sent: let the workload listen on an address")
 		return nil
 	case err == nil:
 	case !names:

@@ -193,6 +193,7 @@ func (d *document) match(m *networking.HTTPMatchRequest, path string) *mesh.HTTP
 	out.Scheme = d.stringMatch(m.Scheme, path+".scheme")
 	out.Method = d.stringMatch(m.Method, path+".method")
 	out.Authority = d.stringMatch(m.Authority, path+".authority")
+	d.pseudoHeaders(m, out, path+".headers")
 	out.Headers = d.namedMatches(m.Headers, path+".headers", true)
 	out.WithoutHeaders = d.namedMatches(m.WithoutHeaders, path+".withoutHeaders", true)
 	out.QueryParams = d.namedMatches(m.QueryParams, path+".queryParams", false)
@@ -204,6 +205,23 @@ func (d *document) match(m *networking.HTTPMatchRequest, path string) *mesh.HTTP
 		d.error(path, "is empty: leave match out to match every request")
 	}
 	return out
+}
+
+// pseudoHeaders takes conditions on HTTP/2's pseudo-headers for what they are. Envoy's
+// :path has the query, which uri leaves out: what it begins with is the same.
+func (d *document) pseudoHeaders(m *networking.HTTPMatchRequest, out *mesh.HTTPMatch, path string) {
+	take := func(name string, into **mesh.StringMatch) {
+		if sm := m.Headers[name]; sm != nil && *into == nil {
+			*into = d.stringMatch(sm, join(path, name))
+			delete(m.Headers, name)
+		}
+	}
+	take(":authority", &out.Authority)
+	take(":method", &out.Method)
+	take(":scheme", &out.Scheme)
+	if p := m.Headers[":path"].GetPrefix(); p != "" && !strings.Contains(p, "?") && !m.IgnoreUriCase {
+		take(":path", &out.URI)
+	}
 }
 
 // stringMatch reads Istio's StringMatch. Nil is no condition.
@@ -241,11 +259,13 @@ func (d *document) namedMatches(m map[string]*networking.StringMatch, path strin
 			case slices.Contains([]string{"uri", "scheme", "method", "authority"}, name):
 				d.warning(at, "is ignored: match on "+name+" itself, beside headers")
 				continue
+			case strings.HasPrefix(name, "@request.auth.") && strings.HasSuffix(path, ".headers"):
+				d.find(Warning, ISM0068, at, "claims of a token cannot be matched yet, so the match never holds: requests go on to the rules after it") // no header has such a name
 			case strings.HasPrefix(name, "@request.auth."):
-				d.error(at, "claims of a token cannot be matched yet, so the rule would never hold")
+				d.error(at, "claims of a token cannot be matched yet, so the match would hold for every request")
 				continue
-			case name == ":authority" || name == ":path" || name == ":method":
-				d.error(at, "is no header: match on authority, uri or method itself, beside headers")
+			case strings.HasPrefix(name, ":"):
+				d.error(at, "is no header: match on authority, uri, method or scheme itself, beside headers")
 				continue
 			case !validHeaderName(name):
 				d.error(at, fmt.Sprintf("%q is no header name", name))
