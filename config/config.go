@@ -110,6 +110,7 @@ func Read(files []File, node *mesh.Node) *Result {
 		hash.Write(f.Data)
 		rd.readFile(f)
 	}
+	rd.preferSlices()
 	rd.config.Hash = hex.EncodeToString(hash.Sum(nil))[:12]
 	rd.check(node)
 	if node != nil {

@@ -18,6 +18,7 @@ type kind struct {
 var kinds = map[string]kind{
 	"Service":       {"", readService},
 	"ConfigMap":     {"", readConfigMap},
+	"Endpoints":     {"", readEndpoints},
 	"EndpointSlice": {"discovery.k8s.io", readEndpointSlice},
 
 	"ServiceEntry":    {"networking.istio.io", readServiceEntry},

@@ -26,6 +26,11 @@ func readService(d *document) {
 			d.export("metadata.annotations.networking.istio.io/exportTo", strings.TrimSpace(ns))
 		}
 	}
+	if s.Spec.Type == core.ServiceTypeExternalName && d.checkHost(s.Spec.ExternalName, "spec.externalName", false) {
+		// The name of another, for DNS or of the mesh; a selector has no effect.
+		out.Resolution, out.External, out.Selector = mesh.ResolveDNS, true, nil
+		out.Endpoints = []*mesh.Workload{{Meta: mesh.Meta{Namespace: d.namespace, Source: d.source("spec.externalName")}, Address: s.Spec.ExternalName}}
+	}
 	for i, p := range s.Spec.Ports {
 		path := fmt.Sprintf("spec.ports[%d]", i)
 		if p.Port < 1 || !d.checkPort(uint32(p.Port), path+".port") {
@@ -38,7 +43,10 @@ func readService(d *document) {
 		default:
 			d.warning(path+".protocol", fmt.Sprintf("%q is none of TCP, UDP, SCTP, so Kubernetes refuses it; it counts as TCP: what is spoken over that, the port's name says (http-web), or appProtocol", p.Protocol))
 		}
-		port := mesh.Port{Number: uint32(p.Port), Name: p.Name, Target: uint32(p.TargetPort.IntVal), TargetName: p.TargetPort.StrVal}
+		port := mesh.Port{Number: uint32(p.Port), Name: p.Name}
+		if s.Spec.Type != core.ServiceTypeExternalName { // there, clients' connections go to the port that they name
+			port.Target, port.TargetName = uint32(p.TargetPort.IntVal), p.TargetPort.StrVal
+		}
 		port.Protocol = kubernetesProtocol(&p)
 		if slices.ContainsFunc(out.Ports, func(o mesh.Port) bool { return o.Number == port.Number }) {
 			d.error(path+".port", fmt.Sprintf("port %d is given twice", port.Number))
@@ -46,16 +54,26 @@ func readService(d *document) {
 		out.Ports = append(out.Ports, port)
 	}
 	switch {
-	case s.Spec.Type == core.ServiceTypeExternalName:
-		d.warning("spec.type", "ExternalName has no effect yet: write a ServiceEntry with resolution DNS")
 	case len(s.Spec.Ports) == 0:
 		d.warning("spec.ports", "without a port the service gets no traffic")
 	case len(out.Ports) == 0:
 		d.info("spec.ports", "none is of TCP, so nothing of the service comes by this proxy")
+	case s.Spec.Type == core.ServiceTypeExternalName:
 	case len(out.Selector) == 0:
 		d.find(Info, ISM0019, "spec.selector", "selects nothing: its endpoints come from EndpointSlices and from gossip")
 	}
+	d.otherBalancing(&s.Spec)
 	d.reader.config.Services = append(d.reader.config.Services, out)
+}
+
+// otherBalancing says of what kube-proxy does for a Service what is not done here.
+func (d *document) otherBalancing(s *core.ServiceSpec) {
+	if p := s.InternalTrafficPolicy; p != nil && *p == core.ServiceInternalTrafficPolicyLocal {
+		d.warning("spec.internalTrafficPolicy", "Local has no effect: a proxy does not know which endpoints are on its node, and the nearest zone that can serve is preferred")
+	}
+	if s.SessionAffinity == core.ServiceAffinityClientIP {
+		d.info("spec.sessionAffinity", "ClientIP has no effect, in Istio neither: write loadBalancer: {consistentHash: {useSourceIp: true}} in a DestinationRule")
+	}
 }
 
 // kubernetesProtocol reads appProtocol, else the beginning of the port's name
@@ -131,6 +149,51 @@ func readEndpointSlice(d *document) {
 			d.reader.config.Workloads = append(d.reader.config.Workloads, w)
 		}
 	}
+}
+
+// readEndpoints reads what Kubernetes had before EndpointSlices, and mirrors into them.
+func readEndpoints(d *document) {
+	//lint:ignore SA1019 still written by users
+	var e core.Endpoints
+	if !d.decodeKubernetes(&e) {
+		return
+	}
+	for i, s := range e.Subsets {
+		ports := map[string]uint32{}
+		for _, p := range s.Ports {
+			if p.Protocol == "" || p.Protocol == core.ProtocolTCP {
+				ports[p.Name] = uint32(p.Port)
+			}
+		}
+		if len(ports) == 0 {
+			d.info(fmt.Sprintf("subsets[%d].ports", i), "lists none of TCP, so its addresses get no traffic")
+			continue
+		}
+		for j, a := range slices.Concat(s.Addresses, s.NotReadyAddresses) {
+			field, unready := index("addresses", j), j >= len(s.Addresses)
+			if unready {
+				field = index("notReadyAddresses", j-len(s.Addresses))
+			}
+			if _, err := netip.ParseAddr(a.IP); err != nil {
+				d.error(fmt.Sprintf("subsets[%d].%s.ip", i, field), fmt.Sprintf("%q is no IP address", a.IP))
+				continue
+			}
+			w := &mesh.Workload{Meta: d.meta(), Address: a.IP, Ports: ports, Service: d.name + "." + d.namespace, Unready: unready}
+			w.Labels = map[string]string{} // those of the resource are not its addresses'
+			d.reader.config.Workloads = append(d.reader.config.Workloads, w)
+		}
+	}
+}
+
+// preferSlices leaves Endpoints out where EndpointSlices say the same, and more.
+func (r *reader) preferSlices() {
+	sliced := map[string]bool{}
+	for _, w := range r.config.Workloads {
+		if w.Kind == "EndpointSlice" {
+			sliced[w.Service] = true
+		}
+	}
+	r.config.Workloads = slices.DeleteFunc(r.config.Workloads, func(w *mesh.Workload) bool { return w.Kind == "Endpoints" && sliced[w.Service] })
 }
 
 func readConfigMap(d *document) {

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,4 +104,54 @@ func TestServiceEntry_ByName(t *testing.T) {
 	}
 	selector := "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec: {hosts: [a.test], workloadSelector: {labels: {app: a}}, ports: [" + http + "]}\n"
 	checkWarnings(t, selector, "workloadSelector: has no effect beside resolution NONE")
+}
+
+// TestEndpoints_Read: Endpoints that somebody has written bring the addresses of a Service,
+// unless EndpointSlices do.
+func TestEndpoints_Read(t *testing.T) {
+	const endpoints = "apiVersion: v1\nkind: Endpoints\nmetadata: {name: a}\nsubsets:\n- addresses: [{ip: 10.0.0.1, nodeName: n}, {ip: 10.0.0.2}]\n  notReadyAddresses: [{ip: 10.0.0.3}]\n  ports: [{name: http, port: 8080, protocol: TCP}, {name: dns, port: 53, protocol: UDP}]\n"
+	const slice = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a-1, labels: {kubernetes.io/service-name: a}}\naddressType: IPv4\nports: [{name: http, port: 8080}]\nendpoints: [{addresses: [10.0.0.1]}]\n"
+	r := Read([]File{{Name: "f.yaml", Data: []byte(endpoints)}}, nil)
+	got := ""
+	for _, w := range r.Config.Workloads {
+		got += fmt.Sprintf("%s %s %v %v; ", w.Service, w.Address, w.Ports, w.Unready)
+	}
+	if want := "a.default 10.0.0.1 map[http:8080] false; a.default 10.0.0.2 map[http:8080] false; a.default 10.0.0.3 map[http:8080] true; "; got != want || len(r.Findings) > 0 {
+		t.Errorf("read as %q, want %q; findings %v", got, want, r.Findings)
+	}
+	if r := Read([]File{{Name: "f.yaml", Data: []byte(endpoints + slice)}}, nil); len(r.Config.Workloads) != 1 || r.Config.Workloads[0].Kind != "EndpointSlice" {
+		t.Errorf("beside a slice: %+v", r.Config.Workloads)
+	}
+	checkFinding(t, strings.Replace(endpoints, "name: http, port: 8080, protocol: TCP", "name: a, port: 1, protocol: SCTP", 1), "subsets[0].ports: lists none of TCP", ISM0002)
+}
+
+// TestService_Kubernetes: what Services say to kube-proxy and DNS.
+func TestService_Kubernetes(t *testing.T) {
+	service := func(spec string) string {
+		return "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {" + spec + "}\n"
+	}
+	const named = "type: ExternalName, externalName: a.test, selector: {app: a}, ports: [{name: http, port: 80, targetPort: 8080}]"
+	r := Read([]File{{Name: "f.yaml", Data: []byte(service(named))}}, nil)
+	if s := r.Config.Services[0]; len(r.Findings) > 0 || s.Resolution != mesh.ResolveDNS || !s.External || s.Selector != nil || len(s.Endpoints) != 1 || s.Endpoints[0].Address != "a.test" || s.Ports[0].Target != 0 {
+		t.Errorf("an ExternalName is read as %+v; findings %v", s, r.Findings)
+	}
+	checkWarnings(t, service("type: ExternalName, externalName: a.test"), "spec.ports: without a port the service gets no traffic")
+	checkWarnings(t, service("internalTrafficPolicy: Local, selector: {app: a}, ports: [{port: 80}]"), "spec.internalTrafficPolicy: Local has no effect")
+	checkWarnings(t, service("internalTrafficPolicy: Cluster, selector: {app: a}, ports: [{port: 80}]"), "")
+	checkFinding(t, service("sessionAffinity: ClientIP, selector: {app: a}, ports: [{port: 80}]"), "info: Service default/a: spec.sessionAffinity: ClientIP has no effect, in Istio neither", ISM0002)
+}
+
+// TestRead_TypedList: resources of a list of one kind do not say which that is.
+func TestRead_TypedList(t *testing.T) {
+	const service = "{metadata: {name: a}, spec: {selector: {app: a}, ports: [{port: 80}]}}"
+	for list, want := range map[string]string{
+		"apiVersion: v1\nkind: ServiceList\nmetadata: {resourceVersion: '7'}\nitems: [" + service + "]\n": "",
+		"apiVersion: v1\nkind: List\nitems: [" + service + "]\n":                                          "kind: is missing",
+		"apiVersion: v1\nkind: ServiceList\nitems: [{kind: Service, metadata: {name: a}, spec: {}}]\n":    "apiVersion: is missing",
+	} {
+		r := Read([]File{{Name: "f.yaml", Data: []byte(list)}}, nil)
+		if want == "" && (r.HasErrors() || len(r.Config.Services) != 1) || want != "" && !slices.ContainsFunc(r.Findings, func(f Finding) bool { return strings.Contains(f.String(), want) }) {
+			t.Errorf("%s: findings %v, want %q", list, r.Findings, want)
+		}
+	}
 }

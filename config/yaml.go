@@ -67,7 +67,7 @@ func (r *reader) readFile(f File) {
 		for _, o := range told {
 			r.findings = append(r.findings, Finding{File: f.Name, Line: o.line, Severity: Info, Field: o.key, Message: o.text})
 		}
-		r.readNode(f.Name, n.Content[0])
+		r.readNode(f.Name, n.Content[0], "", "")
 	}
 }
 
@@ -133,14 +133,17 @@ func sound(n *yaml.Node, budget *int, within []*yaml.Node) (line int, err error)
 	return 0, nil
 }
 
-// readNode reads one resource, or each of a List.
-func (r *reader) readNode(file string, n *yaml.Node) {
+// readNode reads one resource, or each of a List. apiVersion and kind are those of a
+// resource that says neither.
+func (r *reader) readNode(file string, n *yaml.Node, apiVersion, kind string) {
 	d := &document{reader: r, file: file, line: n.Line, root: n, places: map[string]int{}, before: len(r.findings)}
 	if n.Kind != yaml.MappingNode {
 		d.error("", "a resource must be a mapping with apiVersion, kind and metadata")
 		return
 	}
-	d.apiVersion, d.kind = d.text("apiVersion"), d.text("kind")
+	if d.apiVersion, d.kind = d.text("apiVersion"), d.text("kind"); d.apiVersion == "" && d.kind == "" {
+		d.apiVersion, d.kind = apiVersion, kind
+	}
 	if items := child(n, "items"); d.kind == "List" || strings.HasSuffix(d.kind, "List") && items != nil {
 		d.readList(items)
 		return
@@ -185,8 +188,13 @@ func (r *reader) readNode(file string, n *yaml.Node) {
 	d.read()
 }
 
-// readList reads the resources of a List.
+// readList reads the resources of a List. Those of a list of one kind, as the API server
+// sends it, do not say again which that is.
 func (d *document) readList(items *yaml.Node) {
+	apiVersion, kind := d.apiVersion, strings.TrimSuffix(d.kind, "List")
+	if kind == "" {
+		apiVersion = ""
+	}
 	switch {
 	case items == nil:
 		d.error("items", "is missing: a List holds resources")
@@ -194,7 +202,7 @@ func (d *document) readList(items *yaml.Node) {
 		d.errorAt(items.Line, "items", "must be a list, not "+describe(items)+asList(items))
 	default:
 		for _, item := range items.Content {
-			d.reader.readNode(d.file, resolve(item))
+			d.reader.readNode(d.file, resolve(item), apiVersion, kind)
 		}
 	}
 }

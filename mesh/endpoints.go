@@ -31,10 +31,15 @@ func (b *endpointBuilder) build() {
 		b.add(b.known.Announced[i])
 	}
 	b.index()
-	// Entries come last: their endpoints may be names of the services above.
+	// Entries come last, and ExternalNames: their endpoints may be names of the services above.
 	for _, s := range b.known.Config.Services {
 		if !b.sees(s) {
 			continue // another entry may have the host, and with it what is kept for that
+		}
+		if !s.IsEntry() {
+			for _, w := range s.Endpoints {
+				b.addNamed(s, s.Key(), w)
+			}
 		}
 		for _, h := range s.Hosts {
 			b.addSelected(s, h)

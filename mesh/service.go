@@ -93,12 +93,12 @@ type Service struct {
 	Hosts      []string
 	Ports      []Port
 	Resolution Resolution
-	External   bool // ServiceEntry.location MESH_EXTERNAL
+	External   bool // ServiceEntry.location MESH_EXTERNAL; a Service of type ExternalName
 
 	// Selector picks workloads of the same namespace: Service.spec.selector or
 	// ServiceEntry.workloadSelector. Nil picks none.
 	Selector  map[string]string
-	Endpoints []*Workload // ServiceEntry.endpoints
+	Endpoints []*Workload // ServiceEntry.endpoints; the name of an ExternalName
 	ExportTo  []string
 
 	SubjectAltNames []string // one of which whoever serves it bears, if TLS is spoken; empty: see DestinationRule
@@ -112,7 +112,7 @@ func (s *Service) IsEntry() bool { return len(s.Hosts) > 0 }
 func (s *Service) Key() string { return s.Name + "." + s.Namespace }
 
 // Workload is a WorkloadEntry, an endpoint of a ServiceEntry, or one address of
-// an EndpointSlice.
+// an EndpointSlice or of Endpoints.
 type Workload struct {
 	Meta
 	Address string            // IP address or, for a DNS service, a host name
@@ -125,8 +125,8 @@ type Workload struct {
 	Weight         uint32
 	ServiceAccount string
 
-	// Service is the "name.namespace" that an EndpointSlice names; it selects
-	// the workload without labels; Ports then has the ports of the slice.
+	// Service is the "name.namespace" that an EndpointSlice, or Endpoints, names; it
+	// selects the workload without labels; Ports then has the ports of the slice.
 	Service string
 	Unready bool // EndpointSlice conditions.ready: false
 }

@@ -75,6 +75,7 @@ type View struct {
 	Service string
 	Cluster string // whose endpoints of Service count; "" for every cluster's
 
+	External  bool       // Service is a name for what is outside the mesh (ExternalName)
 	Entries   []*Service // ServiceEntries for Host, in order of their source
 	Namespace string     // of the service
 	Ports     []Port
@@ -140,6 +141,7 @@ func (r *Registry) View(host string) (*View, bool) {
 		if known := r.services[svc]; known != nil && known.visibleTo(r.node.Namespace) && r.scope.AdmitsService(svc) {
 			v.Host, v.Service, v.Cluster, v.Namespace = full, svc, cluster, known.namespace
 			v.Ports = known.ports
+			v.External = known.declared != nil && known.declared.External
 			if full != host {
 				v.Entries = r.visibleEntries(full)
 			}

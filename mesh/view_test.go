@@ -286,3 +286,29 @@ func TestRegistry_Unasked(t *testing.T) {
 		}
 	}
 }
+
+// TestRegistry_ExternalName: a Service of this type is what its name leads to, by DNS or in
+// the mesh, by any of the Service's own names.
+func TestRegistry_ExternalName(t *testing.T) {
+	alias := func(name, to string) *Service {
+		return &Service{Meta: Meta{Kind: "Service", Namespace: "production", Name: name}, Resolution: ResolveDNS, External: true, Ports: []Port{{Number: 80}}, Endpoints: []*Workload{{Address: to}}}
+	}
+	r := NewRegistry(Known{
+		Node:      &Node{Cluster: "us-central", Namespace: "production"},
+		Config:    &Config{Services: []*Service{alias("out", "a.test"), alias("in", "user.production.svc.cluster.local"), alias("self", "self.production")}},
+		Announced: []Endpoint{announced("user.production", "us-central", "10.0.0.1:80")},
+		Addresses: map[string][]netip.Addr{"a.test": {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}},
+	})
+	for host, want := range map[string]string{"out": "192.0.2.1:80 192.0.2.2:80", "out.production.svc.cluster.local": "192.0.2.1:80 192.0.2.2:80", "in": "10.0.0.1:80", "self": ""} {
+		v, ok := r.View(host)
+		if !ok || !v.External || addresses(r.Endpoints(v, 80)) != want {
+			t.Errorf("%s: %+v with %q, want %q", host, v, addresses(r.Endpoints(v, 80)), want)
+		}
+	}
+	if v, ok := r.View("user"); !ok || v.External {
+		t.Errorf("a service that is none: %+v", v)
+	}
+	if got := r.Unresolved(); !slices.Equal(got, []string{"a.test"}) {
+		t.Errorf("DNS is asked for %v", got)
+	}
+}

@@ -156,13 +156,19 @@ func (t *table) whyEmpty(d *destination) string {
 	return fmt.Sprintf("no endpoint of %s is known: files give none, and gossip has brought none", d.rule.Host)
 }
 
-// unanswered are the names by which a service's ServiceEntries leave its endpoints
-// to DNS.
+// unanswered are the names by which a service's ServiceEntries, or its ExternalName, leave
+// its endpoints to DNS.
 func (t *table) unanswered(v *mesh.View) (names []string) {
 	if v == nil {
 		return nil
 	}
-	for _, e := range v.Entries {
+	entries := slices.Clone(v.Entries)
+	for _, s := range t.snapshot.Config.Services {
+		if !s.IsEntry() && s.Key() == v.Service {
+			entries = append(entries, s) // an ExternalName
+		}
+	}
+	for _, e := range entries {
 		if e.Resolution != mesh.ResolveDNS && e.Resolution != mesh.ResolveDNSRoundRobin {
 			continue
 		}

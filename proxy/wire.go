@@ -105,7 +105,7 @@ func (c *compiler) sealed(v *mesh.View, e *mesh.Endpoint, t *mesh.ClientTLS) boo
 
 // external reports whether a host is none of the mesh's.
 func external(v *mesh.View) bool {
-	return v.Service == "" && slices.ContainsFunc(v.Entries, func(s *mesh.Service) bool { return s.External })
+	return v.External || v.Service == "" && slices.ContainsFunc(v.Entries, func(s *mesh.Service) bool { return s.External })
 }
 
 // destinationOf is what an endpoint is asked for: the service, or the host of a
