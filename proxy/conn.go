@@ -180,14 +180,16 @@ func (c *conn) await() bool {
 }
 
 // lastChance reports whether a request may still be read although the connection
-// leaves: one that has come already, or the first of a new connection, which
-// gets as long as its bytes may be under way.
+// leaves: one that has come already; the first of a new connection, which gets as
+// long as its bytes may be under way; and, as long as a draining proxy takes
+// connections, any: the reply tells the client, which would else send its next
+// request just when we end the connection.
 func (c *conn) lastChance() bool {
 	if c.last == 0 {
 		c.limit = min(c.limit, now()+acceptDelay)
 		return now() < c.limit
 	}
-	return c.peek() == peekBytes
+	return !c.leaving.Load() && !c.proxy.shut.Load() || c.peek() == peekBytes
 }
 
 // exchange reads a head and carries the exchange. It reports whether the

@@ -372,6 +372,46 @@ func TestProxy_Drain(t *testing.T) {
 	}
 }
 
+// TestProxy_DrainKept: a client that keeps its connection is told with its next
+// reply, for as long as new ones are accepted. One that asks nothing holds nobody up.
+func TestProxy_DrainKept(t *testing.T) {
+	up := upstreamServer(t, func(_ string, _ *bufio.Reader, c net.Conn) bool {
+		_, err := io.WriteString(c, okReply)
+		return err == nil
+	})
+	p := serve(t, Options{}, entry("s.test", up.address))
+	kept := func() net.Conn {
+		c, err := net.Dial("tcp", p.address("outbound"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(c, get("s.test"))
+		got := make([]byte, 1<<10)
+		if n, err := c.Read(got); status(string(got[:n])) != "200" {
+			t.Fatalf("the first request: %q, %v", got[:n], err)
+		}
+		return c
+	}
+	busy, idle := kept(), kept()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // less than it takes for connections to come
+	defer cancel()
+	drained := make(chan error)
+	go func() { drained <- p.Drain(ctx) }()
+	time.Sleep(200 * time.Millisecond) // in which connections that are idle used to end
+	io.WriteString(busy, get("s.test"))
+	if got := toEnd(t, busy); status(got) != "200" || !strings.Contains(got, "connection: close") {
+		t.Errorf("a request over a kept connection got %q", got)
+	}
+	if got := toEnd(t, idle); got != "" {
+		t.Errorf("the idle connection got %q", got)
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestProxy_Close breaks a reply off by a reset: one that ends with the
 // connection would look whole.
 func TestProxy_Close(t *testing.T) {

@@ -80,7 +80,8 @@ type Proxy struct {
 
 	table    atomic.Pointer[table]
 	draining atomic.Bool
-	reached  sync.Map // upstreamKey -> *reach, of targets that others have asked for
+	shut     atomic.Bool // draining, and no more connections are accepted
+	reached  sync.Map    // upstreamKey -> *reach, of targets that others have asked for
 
 	workers    workers
 	websockets webSockets
@@ -248,11 +249,11 @@ func (p *Proxy) Addresses() map[string]string {
 	return out
 }
 
-// Drain ends the connections that are idle and waits for the others: each is
-// told with its next reply. Connections that are being made are still served,
-// once; after two seconds no more are accepted. WebSockets are closed shortly
-// before ctx's deadline, or at once if it has none. It returns ctx's error if that
-// comes first.
+// Drain tells each client with its next reply that its connection ends.
+// Connections that are being made are still served, once; after two seconds, or
+// half of the time until ctx's deadline, no more are accepted, those that are idle
+// end, and the others are waited for. WebSockets are closed shortly before ctx's
+// deadline, or at once if it has none. It returns ctx's error if that comes first.
 func (p *Proxy) Drain(ctx context.Context) error {
 	p.draining.Store(true)
 	p.mu.Lock()
@@ -262,9 +263,12 @@ func (p *Proxy) Drain(ctx context.Context) error {
 		l.acceptPending()
 	}
 	p.mu.Unlock()
+	window := 2 * acceptDelay
 	var parting <-chan time.Time // nil: the drain takes as long as it takes
 	if end, ok := ctx.Deadline(); ok {
-		timer := time.NewTimer(time.Until(end) - farewell(time.Until(end)))
+		left := time.Until(end)
+		window = min(window, instant(left/2))
+		timer := time.NewTimer(left - farewell(left))
 		defer timer.Stop()
 		parting = timer.C
 	} else {
@@ -272,9 +276,10 @@ func (p *Proxy) Drain(ctx context.Context) error {
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for closed, end := false, now()+2*acceptDelay; ; {
+	for closed, end := false, now()+window; ; {
 		if t := now(); !closed && t >= end {
 			closed = true
+			p.shut.Store(true)
 			for _, l := range listeners {
 				l.file.Close()
 			}
@@ -302,6 +307,7 @@ func (p *Proxy) Drain(ctx context.Context) error {
 // Close ends everything at once.
 func (p *Proxy) Close() error {
 	p.draining.Store(true)
+	p.shut.Store(true)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
