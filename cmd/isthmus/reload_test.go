@@ -373,15 +373,18 @@ func to(subset string) string {
 }
 
 // TestSignals_WhileStarting: what asks for a reload, or for the log to be opened anew,
-// ends no proxy that is not ready yet; of those that end it, the second does at once.
+// ends no proxy that is not ready yet; of those that end it, the second does at once,
+// unless it is the first one again, sent to the process and to its group.
 func TestSignals_WhileStarting(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		signals []syscall.Signal
+		apart   time.Duration
 		ends    bool
 	}{
-		{"wishes", []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1}, false},
-		{"two that end it", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, true},
+		{"wishes", []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1}, 200 * time.Millisecond, false},
+		{"two that end it", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, 200 * time.Millisecond, true},
+		{"one sent twice", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, 20 * time.Millisecond, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -407,7 +410,7 @@ func TestSignals_WhileStarting(t *testing.T) {
 			for _, s := range tt.signals {
 				empty()
 				cmd.Process.Signal(s)
-				time.Sleep(200 * time.Millisecond)
+				time.Sleep(tt.apart)
 			}
 			late := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
 			defer late.Stop()

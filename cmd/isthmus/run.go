@@ -68,7 +68,7 @@ func newRunCommand() *cobra.Command {
 			}
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			context.AfterFunc(ctx, stop) // a second one ends the process at once, while it starts, too
+			context.AfterFunc(ctx, func() { time.AfterFunc(oneSignal, stop) }) // a second one ends the process at once, while it starts, too
 			told := newWishes()
 			s, err := start(b, overload, paths, log)
 			if err != nil {
@@ -76,7 +76,7 @@ func newRunCommand() *cobra.Command {
 			}
 			forgetStart()
 			fmt.Fprintf(cmd.ErrOrStderr(), "isthmus ready: %s\n", s.addresses())
-			s.wait(ctx, stop, told)
+			s.wait(ctx, told)
 			return nil
 		},
 	}
@@ -86,6 +86,10 @@ func newRunCommand() *cobra.Command {
 	cmd.Flags().StringVar(&level, "log-level", os.Getenv("ISTHMUS_LOG_LEVEL"), "debug, info, warn or error")
 	return cmd
 }
+
+// oneSignal is how close together signals are one: timeout(1) sends two, to the process
+// and to its group, and so does who ends both.
+const oneSignal = 100 * time.Millisecond
 
 func newLogger(level string) (*slog.Logger, error) {
 	var l slog.Level
@@ -321,10 +325,8 @@ func newWishes() wishes {
 }
 
 // wait serves until ctx is done or Quit is called, then drains: the others
-// hear that this proxy goes, what is under way is finished, and that is it. A
-// second signal ends the process at once, since stop gives signals back their
-// usual effect.
-func (s *server) wait(ctx context.Context, stop func(), told wishes) {
+// hear that this proxy goes, what is under way is finished, and that is it.
+func (s *server) wait(ctx context.Context, told wishes) {
 	for waiting := true; waiting; {
 		select {
 		case <-told.reload:
@@ -337,14 +339,16 @@ func (s *server) wait(ctx context.Context, stop func(), told wishes) {
 			waiting = false
 		}
 	}
-	stop()
 	s.log.Info("draining", "timeout", s.bootstrap.Drain.Timeout)
+	began := time.Now()
 	deadline, cancel := context.WithTimeout(context.Background(), s.bootstrap.Drain.Timeout)
 	defer cancel()
 	s.control.Drain()
 	s.leave()
 	if err := s.proxy.Drain(deadline); err != nil {
-		s.log.Warn("drained incompletely", "error", err)
+		s.log.Warn("drained incompletely: what is under way ends now; drain.timeout of the bootstrap file gives it more time", "error", err)
+	} else {
+		s.log.Info("drained", "took", time.Since(began).Round(time.Millisecond))
 	}
 	s.close()
 }
