@@ -23,6 +23,7 @@ const (
 	IST0130 Code = "IST0130"
 	IST0132 Code = "IST0132"
 	IST0145 Code = "IST0145"
+	IST0149 Code = "IST0149"
 	IST0173 Code = "IST0173"
 	IST0177 Code = "IST0177"
 
@@ -104,6 +105,7 @@ var Codes = []CodeTitle{
 	{IST0130, "A rule that is never reached"},
 	{IST0132, "A host that the Gateway does not serve"},
 	{IST0145, "Several Gateways serve one host"},
+	{IST0149, "A match on claims where no token is read"},
 	{IST0173, "A subset that selects no endpoint"},
 	{IST0177, "One port, two protocols"},
 	{ISM0001, "Something has no effect, or another one"},

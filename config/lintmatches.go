@@ -33,6 +33,7 @@ func (c *checker) lintMatches(v *mesh.VirtualService, d *document, r *mesh.HTTPR
 		if a := m.Authority; a != nil && a.Kind == mesh.MatchExact && !isHostOf(v, a.Value) {
 			never(at+".authority", fmt.Sprintf("%q is never asked for here: the hosts of the VirtualService are %s", a.Value, strings.Join(v.Hosts, ", ")))
 		}
+		c.lintClaims(v, d, m, at)
 		for _, h := range m.Headers {
 			if slices.ContainsFunc(m.WithoutHeaders, func(w mesh.NamedMatch) bool {
 				return w.Name == h.Name && contains(&w.StringMatch, &h.StringMatch)
@@ -41,6 +42,41 @@ func (c *checker) lintMatches(v *mesh.VirtualService, d *document, r *mesh.HTTPR
 			}
 		}
 	}
+}
+
+// lintClaims says where a match on what tokens say finds none. Only gateways read tokens
+// before they route (Istio: JWT claim based routing).
+func (c *checker) lintClaims(v *mesh.VirtualService, d *document, m *mesh.HTTPMatch, at string) {
+	if len(v.Hosts) == 0 {
+		return // a delegate: where it holds, others say
+	}
+	for _, list := range []struct {
+		field, effect string
+		matches       []mesh.NamedMatch
+	}{{"headers", "never holds", m.Headers}, {"withoutHeaders", "always holds", m.WithoutHeaders}} {
+		i := slices.IndexFunc(list.matches, func(n mesh.NamedMatch) bool { return n.Claim != nil })
+		if i < 0 {
+			continue
+		}
+		field := fmt.Sprintf("%s.%s.%s", at, list.field, list.matches[i].Name)
+		for _, name := range gatewaysOf(v, &m.ProxyMatch) {
+			if name == mesh.MeshGateway {
+				d.find(Warning, ISM0068, field, list.effect+" on a sidecar: tokens are read where requests come in, and only gateways route by them; bind the match to a Gateway")
+				continue
+			}
+			if gw := c.gateways[name]; gw != nil && !c.readsTokens(gw) {
+				d.find(Warning, IST0149, field, fmt.Sprintf("%s at Gateway %s: no RequestAuthentication is for its proxies, so no token is ever read there; write one with the selector of the Gateway, in the namespace of its proxies or the root namespace", list.effect, name))
+			}
+		}
+	}
+}
+
+// readsTokens reports whether a RequestAuthentication may be for the proxies of a Gateway,
+// whose namespace no file tells.
+func (c *checker) readsTokens(g *mesh.Gateway) bool {
+	return slices.ContainsFunc(c.config.RequestAuthentications, func(r *mesh.RequestAuthentication) bool {
+		return mesh.MatchLabels(r.Selector, g.Selector)
+	})
 }
 
 // neverPath says why no path of a request fits; "" if one may.

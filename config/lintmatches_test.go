@@ -38,6 +38,10 @@ func TestLint_Never(t *testing.T) {
 	edge := func(rule string) string {
 		return strings.Replace(webRoute(rule), "hosts: [web.test]\n  http", "hosts: [web.test]\n  gateways: [gw]\n  http", 1) + gateway
 	}
+	tokens := func(label string) string {
+		return "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: t, namespace: prod}\nspec: {selector: {matchLabels: {a: " + label + "}}, jwtRules: [{issuer: a, jwksUri: \"https://a.test\"}]}\n"
+	}
+	claim := edge("match: [{headers: {\"@request.auth.claims.sub\": {exact: a}}}]\n    directResponse: {status: 200}")
 	for _, tt := range []struct {
 		name, text string
 		want       Code // "": none of those below
@@ -67,7 +71,12 @@ func TestLint_Never(t *testing.T) {
 		{"an address as authority", match("authority: {exact: 10.0.0.1}"), ""},
 		{"a header that must and must not be", match(`headers: {x-a: {exact: "1"}}, withoutHeaders: {x-a: {}}`), ISM0068},
 		{"a header that must not be so", match(`headers: {x-a: {prefix: a}}, withoutHeaders: {x-a: {exact: ab}}`), ""},
-		{"a token's claim", match(`headers: {"@request.auth.claims.groups": {exact: a}}`), ISM0068},
+		{"a token's claim on a sidecar", match(`headers: {"@request.auth.claims.groups": {exact: a}}`), ISM0068},
+		{"no claim of a token's on a sidecar", match(`withoutHeaders: {"@request.auth.claims[groups]": {exact: a}}`), ISM0068},
+		{"a token's claim where no token is read", claim + tokens("c"), IST0149},
+		{"a token's claim", claim + tokens("b"), ""},
+		{"a claim that must and must not be", edge(`match: [{headers: {"@request.auth.claims.sub": {exact: a}}, withoutHeaders: {"@request.auth.claims.sub": {}}}]
+    directResponse: {status: 200}`) + tokens("b"), ISM0068},
 		{"a header in capitals", match("headers: {X-User: {exact: a}}"), ""},
 
 		{"a rewrite that eats a slash", webRoute("match: [{uri: {prefix: /api/}}]\n    rewrite: {uri: /v1}\n    route: [{destination: {host: web.test}}]"), ISM0069},
@@ -109,7 +118,7 @@ func TestLint_Never(t *testing.T) {
 			var got []Finding
 			r := Read([]File{{Name: "v.yaml", Data: []byte(tt.text)}}, nil)
 			for _, f := range r.Findings {
-				if slices.Contains([]Code{ISM0068, ISM0069, ISM0070, ISM0071, ISM0076, IST0173}, f.Code) {
+				if slices.Contains([]Code{ISM0068, ISM0069, ISM0070, ISM0071, ISM0076, IST0149, IST0173}, f.Code) {
 					got = append(got, f)
 				}
 			}

@@ -254,16 +254,17 @@ func (d *document) namedMatches(m map[string]*networking.StringMatch, path strin
 	var out []mesh.NamedMatch
 	for _, name := range slices.Sorted(maps.Keys(m)) {
 		at := join(path, name)
+		var claim []string
 		if header {
 			switch {
 			case slices.Contains([]string{"uri", "scheme", "method", "authority"}, name):
 				d.warning(at, "is ignored: match on "+name+" itself, beside headers")
 				continue
-			case strings.HasPrefix(name, "@request.auth.") && strings.HasSuffix(path, ".headers"):
-				d.find(Warning, ISM0068, at, "claims of a token cannot be matched yet, so the match never holds: requests go on to the rules after it") // no header has such a name
-			case strings.HasPrefix(name, "@request.auth."):
-				d.error(at, "claims of a token cannot be matched yet, so the match would hold for every request")
-				continue
+			case strings.HasPrefix(name, "@"):
+				if claim = routingClaim(name); claim == nil {
+					d.error(at, fmt.Sprintf("%q is no header name, and no claim of a token: write @request.auth.claims.NAME, or @request.auth.claims[NAME] for a name with dots", name))
+					continue
+				}
 			case strings.HasPrefix(name, ":"):
 				d.error(at, "is no header: match on authority, uri, method or scheme itself, beside headers")
 				continue
@@ -276,12 +277,33 @@ func (d *document) namedMatches(m map[string]*networking.StringMatch, path strin
 		if sm == nil {
 			sm = &mesh.StringMatch{Kind: mesh.MatchPresent}
 		}
-		if header {
+		if header && claim == nil {
 			name = strings.ToLower(name) // as Envoy does
 		}
-		out = append(out, mesh.NamedMatch{Name: name, StringMatch: *sm})
+		out = append(out, mesh.NamedMatch{Name: name, Claim: claim, StringMatch: *sm})
 	}
 	return out
+}
+
+// routingClaim reads what Istio lets stand for a header's name: a claim of the request's
+// token, "@request.auth.claims.group.name" or "@request.auth.claims[group][name]". Nil:
+// it is none.
+func routingClaim(name string) []string {
+	const prefix = "@request.auth.claims"
+	if len(name) < len(prefix) || !strings.EqualFold(name[:len(prefix)], prefix) {
+		return nil
+	}
+	var claim []string
+	rest := name[len(prefix):]
+	if names, ok := bracketed(rest, "["); ok {
+		claim = strings.Split(names, "][")
+	} else if names, ok := strings.CutPrefix(rest, "."); ok {
+		claim = strings.Split(names, ".")
+	}
+	if slices.Contains(claim, "") {
+		return nil
+	}
+	return claim
 }
 
 func (d *document) redirect(r *networking.HTTPRedirect, path string) *mesh.Redirect {

@@ -138,10 +138,12 @@ type StringMatch struct {
 	Regex *regexp.Regexp // anchored at both ends; only of MatchRegex
 }
 
-// NamedMatch is a StringMatch on a header (name in lower case) or a query
-// parameter.
+// NamedMatch is a StringMatch on a header (name in lower case), a query parameter, or,
+// where headers stand, on what a request's token says: then one of the claim's texts
+// has to fit (Istio: routing by claims of a JWT, at gateways).
 type NamedMatch struct {
-	Name string
+	Name  string
+	Claim []string // the path of names that leads to the claim; nil: it is on none
 	StringMatch
 }
 

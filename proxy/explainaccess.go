@@ -31,6 +31,7 @@ func (q *inquiry) authorize(x *exchange, vh *virtualHost) Kind {
 	if claims, x.badToken = explainToken(out, a.tokens, &x.req); x.badToken != nil {
 		return Unauthorized
 	}
+	x.subject.Claims = claims
 	if a.rules == nil {
 		out.Verdict = "allowed"
 		return NoError

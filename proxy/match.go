@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
+	"isthmus/auth"
 	"isthmus/http1"
 	"isthmus/mesh"
 )
@@ -48,13 +50,14 @@ const (
 	onQueryParam
 )
 
-// match reports whether the request fits. scheme is that of the listener.
-func (m *requestMatch) match(r *http1.Request, scheme []byte) bool {
-	return m.miss(r, scheme).of == noCondition
+// match reports whether the request fits. scheme is that of the listener, claims are
+// what its token says.
+func (m *requestMatch) match(r *http1.Request, scheme []byte, claims *auth.Claims) bool {
+	return m.miss(r, scheme, claims).of == noCondition
 }
 
 // miss returns the first condition that the request does not fit.
-func (m *requestMatch) miss(r *http1.Request, scheme []byte) miss {
+func (m *requestMatch) miss(r *http1.Request, scheme []byte, claims *auth.Claims) miss {
 	if m.uri != nil && !m.matchURI(r.Path) {
 		return miss{of: onURI}
 	}
@@ -68,7 +71,14 @@ func (m *requestMatch) miss(r *http1.Request, scheme []byte) miss {
 		return miss{of: onScheme}
 	}
 	for i := range m.headers {
-		if value, ok := headerValue(r, m.headers[i].Name); !ok || !matchString(&m.headers[i].StringMatch, value) {
+		h := &m.headers[i]
+		if h.Claim != nil {
+			if !anyText(claims.Values(h.Claim...), &h.StringMatch) {
+				return miss{onHeader, i}
+			}
+			continue
+		}
+		if value, ok := headerValue(r, h.Name); !ok || !matchString(&h.StringMatch, value) {
 			return miss{onHeader, i}
 		}
 	}
@@ -78,6 +88,12 @@ func (m *requestMatch) miss(r *http1.Request, scheme []byte) miss {
 		// lines must not have the value in any of them: what keeps something out
 		// cannot be talked out of it by one more line.
 		w := &m.withoutHeaders[i]
+		if w.Claim != nil {
+			if anyText(claims.Values(w.Claim...), &w.StringMatch) {
+				return miss{onWithoutHeader, i}
+			}
+			continue
+		}
 		value, ok := headerValue(r, w.Name)
 		if w.Kind == mesh.MatchPresent && ok || w.Kind != mesh.MatchPresent && (matchString(&w.StringMatch, value) || anyLine(r, w)) {
 			return miss{onWithoutHeader, i}
@@ -115,6 +131,11 @@ func matchString(m *mesh.StringMatch, b []byte) bool {
 		return m.Regex.Match(b)
 	}
 	return true
+}
+
+// anyText reports whether one of the texts of a claim fits.
+func anyText(texts []string, m *mesh.StringMatch) bool {
+	return slices.ContainsFunc(texts, func(t string) bool { return matchString(m, []byte(t)) })
 }
 
 func equalFold(b []byte, s string) bool { return strings.EqualFold(string(b), s) }
