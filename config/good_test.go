@@ -137,3 +137,27 @@ func TestRead_Bombs(t *testing.T) {
 		}
 	}
 }
+
+// TestRead_Foreign: what lies beside resources and is none is left out, and said to be; of
+// what may be one, what is missing is an error.
+func TestRead_Foreign(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		errors     int
+	}{
+		{"a chart's values", "replicaCount: 2\nimage: {repository: a}\n", 0},
+		{"a dashboard", `{"title": "a", "uid": "b", "panels": [], "version": 3}`, 0},
+		{"an empty one", "{}", 0},
+		{"a slip", "apiversion: v1\nKind: Service\n", 2},
+		{"one letter", "apiVersion: v1\nkin: Service\n", 1},
+		{"both forgotten", "metadata: {name: a}\nrules: []\n", 2},
+		{"all but what it is about", "spec: {rules: []}\n", 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := Read([]File{{Name: "f.yaml", Data: []byte(tt.text)}}, nil)
+			if r.Count(Error) != tt.errors || tt.errors == 0 && (len(r.Findings) != 1 || r.Findings[0].Code != ISM0006 || r.Findings[0].Severity != Warning) {
+				t.Errorf("findings %v, want %d errors, or one warning", r.Findings, tt.errors)
+			}
+		})
+	}
+}

@@ -210,18 +210,40 @@ func (d *document) readList(items *yaml.Node) {
 // untold says which of the keys is missing that say what a resource is, and whether
 // another one was meant to be it.
 func (d *document) untold() {
+	if d.foreign() {
+		d.find(Warning, ISM0006, "", "is no resource of Kubernetes, without apiVersion, kind, metadata and spec: it is left out")
+		return
+	}
 	for _, key := range []string{"apiVersion", "kind"} {
 		if d.text(key) != "" {
 			continue
 		}
 		hint := ""
 		for i := 0; i+1 < len(d.root.Content); i += 2 {
-			if k := d.root.Content[i]; k.Value != key && suggest(k.Value, []string{key}) != "" {
+			if k := d.root.Content[i]; k.Value != key && almost(k.Value, key) {
 				hint = fmt.Sprintf(": write it for %q in line %d", k.Value, k.Line)
 			}
 		}
 		d.error(key, "is missing, so nobody can tell what this is"+hint)
 	}
+}
+
+// foreign reports whether a document has nothing that resources have: a chart's values or
+// a dashboard that lies beside them, and none of which half is missing.
+func (d *document) foreign() bool {
+	for i := 0; i+1 < len(d.root.Content); i += 2 {
+		for _, key := range []string{"apiVersion", "kind", "metadata", "spec"} {
+			if almost(d.root.Content[i].Value, key) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// almost reports whether a key was meant to be another: a slip for each four letters.
+func almost(word, key string) bool {
+	return distance(strings.ToLower(word), strings.ToLower(key)) <= len(key)/4
 }
 
 // child returns the value of a key of a mapping, nil if there is none.
