@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -202,6 +203,68 @@ func TestGossip_JoinIsTriedForEver(t *testing.T) {
 	eventually(t, "they meet", func() bool { return len(of(a, b)) == 1 && state(b, a) == "alive" })
 }
 
+// TestGossip_TellsThatItIsAlone: whoever reaches nobody of those whom it is to join says
+// why, once, and that it is over; who has nobody to join says nothing.
+func TestGossip_TellsThatItIsAlone(t *testing.T) {
+	logged := func(log *lines) func(*Options) {
+		return func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) }
+	}
+	var first lines
+	a := start(t, "a", func(o *Options) { o.Keys = [][]byte{key(1)}; logged(&first)(o) })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := l.Addr().String()
+	l.Close()
+	for name, tt := range map[string]struct {
+		join []string
+		want string
+	}{
+		"another key":  {[]string{a.Address()}, "no installed keys could decrypt"},
+		"no such name": {[]string{"nosuch.invalid:7946"}, "lookup nosuch.invalid"},
+		"nobody there": {[]string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4"}, "connection refused; and 1 more"},
+		"late":         {[]string{late}, "connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log lines
+			start(t, "alone", func(o *Options) { o.Keys = [][]byte{key(2)}; o.Join = tt.join; logged(&log)(o) })
+			eventually(t, "it says so", func() bool { return log.count("nobody else is reached") > 0 })
+			if log.count(tt.want) != 1 {
+				t.Errorf("it says %q, want %q", log.text(), tt.want)
+			}
+			if name != "late" {
+				return
+			}
+			start(t, "b", func(o *Options) { o.Keys = [][]byte{key(2)}; o.Bind = late })
+			eventually(t, "it says that it is over", func() bool { return log.count("others are reached") == 1 })
+		})
+	}
+	if first.count("nobody else") != 0 {
+		t.Errorf("who has nobody to join says %q", first.text())
+	}
+}
+
+// lines are what was logged.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *lines) count(text string) int { return strings.Count(l.text(), text) }
+
 // TestGossip_Knocks: who is missing is noticed when it is there, however long it
 // is until the next try.
 func TestGossip_Knocks(t *testing.T) {
@@ -272,7 +335,10 @@ func TestGossip_SeedElsewhere(t *testing.T) {
 	}()
 	a := start(t, "a", nil)
 	seeds := []string{l.Addr().String(), "127.0.0.1:1"}
-	reached := a.tryAll(seeds)
+	reached, failed := a.tryAll(seeds)
+	if len(failed) != 1 || !strings.Contains(failed[0].Error(), seeds[1]) {
+		t.Errorf("what failed: %v, want %s", failed, seeds[1])
+	}
 	if !slices.Equal(reached, seeds[:1]) || !slices.Equal(a.missing(reached), reached) {
 		t.Errorf("reached %q, of which %q are missing", reached, a.missing(reached))
 	}

@@ -2,10 +2,13 @@ package gossip
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -32,6 +35,7 @@ const triesAtOnce = 8
 func (g *Gossip) join(ctx context.Context) {
 	var seeds []string
 	var away []string // seeds that answer, though no member says that it lives there
+	var told bool     // that we are alone
 	wait := time.Duration(0)
 	for round := 0; ; round++ {
 		back := g.rest(ctx, wait, without(seeds, away))
@@ -46,12 +50,14 @@ func (g *Gossip) join(ctx context.Context) {
 		// When all start at once, the news of a member may be over before some
 		// have come. The first rounds exchange everything with the seeds, whether
 		// they are there already or not.
-		seeds = g.seeds(ctx)
+		var failed []error
+		seeds, failed = g.seeds(ctx)
 		missing := seeds
 		if round >= settlingRounds {
 			missing = g.missing(seeds)
 		}
-		reached := g.tryAll(missing)
+		reached, refused := g.tryAll(missing)
+		told = g.tellAlone(round, append(failed, refused...), told)
 		away = g.missing(reached)
 		g.forget()
 		wait = nextTry(round, wait, len(missing), len(reached))
@@ -60,6 +66,43 @@ func (g *Gossip) join(ctx context.Context) {
 		}
 		wait += rand.N(wait/4 + 1)
 	}
+}
+
+// loneRounds is how many rounds, of the first ones, may pass without anybody else: who
+// starts first waits for the others.
+const loneRounds = 3
+
+// tellAlone logs that nobody else is reached, with what has failed, once, and that
+// somebody is. It returns whether the former has been told.
+func (g *Gossip) tellAlone(round int, failed []error, told bool) bool {
+	others := 0
+	for _, m := range g.Members() {
+		if m.State == stateAlive && m.Name != g.name {
+			others++
+		}
+	}
+	switch {
+	case others > 0 && told:
+		g.log.Info("gossip: others are reached", "members", others)
+		return false
+	case others == 0 && !told && round+1 >= loneRounds && len(failed) > 0:
+		g.log.Warn("gossip: nobody else is reached, so nothing is heard of other proxies' endpoints; gossip.join is tried for ever", "error", summary(failed))
+		return true
+	}
+	return told
+}
+
+// summary is some errors, of which few say enough.
+func summary(errs []error) string {
+	const enough = 3
+	var out []string
+	for _, err := range errs[:min(len(errs), enough)] {
+		out = append(out, err.Error())
+	}
+	if more := len(errs) - enough; more > 0 {
+		out = append(out, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(out, "; ")
 }
 
 // nextTry is how long to wait after a try in which some of the missing seeds were
@@ -120,35 +163,39 @@ func (g *Gossip) answers(address string) bool {
 }
 
 // tryAll exchanges everything with some seeds, several at once since one that is
-// gone takes its time, and returns those that it has reached.
-func (g *Gossip) tryAll(addresses []string) (reached []string) {
+// gone takes its time, and returns those that it has reached, and why not the others.
+func (g *Gossip) tryAll(addresses []string) (reached []string, failed []error) {
 	g.joining <- struct{}{} // at once: Leave looks only
 	defer func() { <-g.joining }()
-	var mu sync.Mutex // guards reached
+	var mu sync.Mutex // guards reached and failed
 	var all sync.WaitGroup
 	places := make(chan struct{}, triesAtOnce)
 	for _, address := range addresses {
 		all.Go(func() {
 			places <- struct{}{}
 			defer func() { <-places }()
-			if _, err := g.list.Join([]string{address}); err != nil {
-				g.log.Debug("gossip seed not reached", "address", address, "error", err)
-				return
-			}
+			_, err := g.list.Join([]string{address})
 			mu.Lock()
 			defer mu.Unlock()
-			reached = append(reached, address)
+			if err == nil {
+				reached = append(reached, address)
+				return
+			}
+			if one := errors.Unwrap(err); one != nil {
+				err = one // of a list of one
+			}
+			g.log.Debug("gossip seed not reached", "address", address, "error", err)
+			failed = append(failed, err)
 		})
 	}
 	all.Wait()
-	return reached
+	return reached, failed
 }
 
 // seeds resolves the names of the seeds anew and returns their addresses, without
-// our own.
-func (g *Gossip) seeds(ctx context.Context) []string {
+// our own, and why there are none for some.
+func (g *Gossip) seeds(ctx context.Context) (out []string, failed []error) {
 	self := g.list.LocalNode().Address()
-	var out []string
 	for _, seed := range g.options.Join {
 		host, port, err := net.SplitHostPort(seed)
 		if err != nil {
@@ -162,6 +209,7 @@ func (g *Gossip) seeds(ctx context.Context) []string {
 		cancel()
 		if err != nil {
 			g.log.Debug("gossip seed not resolved", "name", host, "error", err)
+			failed = append(failed, err)
 			continue
 		}
 		for _, a := range addrs {
@@ -170,7 +218,7 @@ func (g *Gossip) seeds(ctx context.Context) []string {
 			}
 		}
 	}
-	return out
+	return out, failed
 }
 
 // missing are the seeds at whose addresses no living member is.
