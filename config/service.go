@@ -140,15 +140,26 @@ func readEndpointSlice(d *document) {
 			w := &mesh.Workload{Meta: d.meta(), Address: a, Ports: ports, Service: service + "." + d.namespace}
 			w.Labels = map[string]string{}
 			if e.Zone != nil {
-				w.Locality.Zone = *e.Zone
-				if l := w.Locality.Zone; strings.Contains(l, "-") {
-					w.Locality.Region = l[:strings.LastIndexByte(l, '-')] // us-west1-a lies in us-west1
-				}
+				w.Locality.Region, w.Locality.Zone = regionOf(*e.Zone), *e.Zone
 			}
 			w.Unready = e.Conditions.Ready != nil && !*e.Conditions.Ready
 			d.reader.config.Workloads = append(d.reader.config.Workloads, w)
 		}
 	}
+}
+
+// regionOf returns the region of a zone, which an EndpointSlice does not name: us-west1-a
+// lies in us-west1 (Google), eastus-2 in eastus (Azure), and us-east-1a in us-east-1 (AWS).
+func regionOf(zone string) string {
+	i := strings.LastIndexByte(zone, '-')
+	if i < 0 {
+		return ""
+	}
+	last := zone[i+1:]
+	if n := strings.TrimLeft(last, "0123456789"); len(n) == 1 && len(last) > 1 && 'a' <= n[0] && n[0] <= 'z' {
+		return zone[:len(zone)-1]
+	}
+	return zone[:i]
 }
 
 // readEndpoints reads what Kubernetes had before EndpointSlices, and mirrors into them.

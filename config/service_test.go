@@ -155,3 +155,12 @@ func TestRead_TypedList(t *testing.T) {
 		}
 	}
 }
+
+// TestEndpointSlice_Region: which region a zone lies in is said by how its name ends.
+func TestEndpointSlice_Region(t *testing.T) {
+	for zone, want := range map[string]string{"us-west1-a": "us-west1", "us-east-1a": "us-east-1", "ap-southeast-2c": "ap-southeast-2", "us-gov-west-1b": "us-gov-west-1", "eastus-2": "eastus", "us-south-1": "us-south", "cn-hangzhou-b": "cn-hangzhou", "nyc1": "", "a-": "a"} {
+		if got := regionOf(zone); got != want {
+			t.Errorf("%s lies in %q, want %q", zone, got, want)
+		}
+	}
+}

@@ -56,7 +56,11 @@ func (p *printer) outcome(e *Explanation) {
 	case Answered:
 		p.line("=> answered by the proxy: %d %s", e.Answer.Status, e.Answer.Body)
 	case PassedOn:
-		p.line("=> passed on as it comes, TLS and all")
+		if e.Host == "" {
+			p.line("=> passed on as it comes")
+		} else {
+			p.line("=> passed on as it comes, TLS and all")
+		}
 		p.shares(e)
 	default:
 		p.line("=> sent on")

@@ -493,9 +493,6 @@ spec: {selector: {matchLabels: {istio: ingressgateway}}, `+tt.policy+"}\n")
 			if n, want := conns.Load(), int32(strings.Count(tt.want, "hello")); n != want {
 				t.Errorf("%d connections arrived, want %d", n, want)
 			}
-			if tt.server == tcp {
-				return // explanations are of requests
-			}
 			e, err := gw.Explain(explain.Question{Listener: "gateway:80", URL: "https://db.test/", Caller: "spiffe://a.test/ns/n/sa/a"})
 			if err != nil {
 				t.Fatal(err)

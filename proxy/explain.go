@@ -39,7 +39,11 @@ func (p *Proxy) Explain(q explain.Question) (*explain.Explanation, error) {
 	}
 	if r := passedOn(x, t, u); r != nil {
 		e.Outcome, e.Host = explain.PassedOn, x.conn.serverName
-		e.Notes = append(e.Notes, "the connection is passed on as it comes, by the server name in its TLS: nothing in the request counts")
+		by := "by the server name in its TLS"
+		if e.Host == "" {
+			by = "since the port is of protocol TCP"
+		}
+		e.Notes = append(e.Notes, "the connection is passed on as it comes, "+by+": nothing in the request counts")
 		x.route = r.route
 		e.Route = &explain.Route{Name: r.route.name, Match: r.describe(x.conn.serverName), Source: r.route.rule.Source.String()}
 		x.explainDestinations(e)
@@ -206,12 +210,16 @@ func (x *exchange) head(q explain.Question) (k Kind, status int) {
 	return x.conn.judgeHead(&x.req)
 }
 
-// passedOn returns the route of a TLS connection that is not terminated here;
-// nil if requests count.
+// passedOn returns the route of a connection whose bytes are passed on: of TLS that
+// is not terminated here, or to a port of protocol TCP; nil if requests count.
 func passedOn(x *exchange, t *table, u *url.URL) *tcpRoute {
 	c := x.conn
 	if c.kind == inbound {
 		return c.passedThrough(t.inbound, u)
+	}
+	if c.kind == gateway && t.gateways[c.port].raw() {
+		c.serverName, c.identity = "", "" // nobody looks at what comes
+		return firstFit(t.gateways[c.port].tcp, c)
 	}
 	names := t.sni
 	if c.kind == gateway && t.gateways[c.port] != nil {
@@ -300,6 +308,8 @@ func (x *exchange) whyNoRoute(e *explain.Explanation) string {
 	switch c := x.conn; {
 	case c.kind == gateway && t.gateways[c.port] == nil:
 		return fmt.Sprintf("no Gateway of this proxy has the port %d: a Gateway is for proxies whose labels its selector matches", c.port)
+	case c.kind == gateway && t.gateways[c.port].raw():
+		return fmt.Sprintf("port %d of the Gateway is of protocol TCP, and no tcp route of a VirtualService is for the connection", c.port)
 	case c.kind == gateway && c.https && t.gateways[c.port].sni == nil:
 		return fmt.Sprintf("port %d of the Gateway speaks no TLS", c.port)
 	case c.kind == gateway && !c.https && t.gateways[c.port].hosts == nil:
