@@ -48,6 +48,12 @@ type Finding struct {
 	Code      Code     `json:"code"` // see docs/findings
 }
 
+// Same reports whether another finding says the same, wherever it stands.
+func (f Finding) Same(o Finding) bool {
+	o.File, o.Line = f.File, f.Line
+	return o == f
+}
+
 // String returns "FILE:LINE: error: KIND NAMESPACE/NAME: field.path: message
 // (CODE)", without the parts that are empty.
 func (f Finding) String() string {

@@ -16,16 +16,17 @@ import (
 // configuration without what is missing.
 const (
 	still      = 50 * time.Millisecond // without a change
-	unfinished = 3 * time.Second       // without one, of a file that is empty, or open for writing: `kubectl get -o yaml > FILE` takes a second or two
+	unfinished = 3 * time.Second       // without one, of a file that is empty, or open for writing (`kubectl get -o yaml > FILE` takes a second or two), and of files that do not fit together
 	patience   = 10 * time.Second      // until it is said that somebody does not stop writing
 )
 
 // Settling follows the files of some paths, which somebody may be writing.
 type Settling struct {
-	paths []string
-	seen  []fileState
-	since time.Time // they have been as seen
-	begin time.Time // they have not settled; zero: they have
+	paths   []string
+	seen    []fileState
+	since   time.Time   // they have been as seen
+	begin   time.Time   // they have not settled; zero: they have
+	doubted []fileState // when what they say did not fit together; nil: it does
 }
 
 // fileState is what changes of a file when somebody writes it, or puts another one
@@ -39,6 +40,11 @@ type fileState struct {
 
 // NewSettling follows the files that [Load] reads.
 func NewSettling(paths ...string) *Settling { return &Settling{paths: paths} }
+
+// Doubt says that what the files say does not fit together, as the last look has found
+// them: somebody may be about to write more of it. They are whole when they have been
+// still for as long as an empty one has to be.
+func (s *Settling) Doubt() { s.doubted = s.seen }
 
 // Wait says after what time to look again; 0: the files are whole, as far as anyone
 // can see. If that takes long, the finding says which of them is not.
@@ -56,16 +62,20 @@ func (s *Settling) Wait() (again time.Duration, late *Finding) {
 		}
 		return now.Sub(s.since)
 	}
+	enough := still
+	if s.doubted != nil && slices.Equal(files, s.doubted) {
+		enough = unfinished
+	}
 	which := ""
 	for _, f := range files {
 		a := age(f.changed)
-		if a < still || a < unfinished && f.inode != 0 && (f.size == 0 || beingWritten(f.path)) {
-			which, again = f.path, max(again, min(still, max(still-a, time.Millisecond)))
+		if a < enough || a < unfinished && f.inode != 0 && (f.size == 0 || beingWritten(f.path)) {
+			which, again = f.path, max(again, min(still, max(enough-a, time.Millisecond)))
 		}
 	}
 	// Files come to folders and go; what else is made there does not matter.
-	if a := now.Sub(s.since); again == 0 && folders != 0 && a < still && age(folders) < still {
-		again = still - a
+	if a := now.Sub(s.since); again == 0 && folders != 0 && a < enough && age(folders) < enough {
+		again = min(still, enough-a)
 	}
 	switch {
 	case again == 0:

@@ -7,7 +7,6 @@
 package control
 
 import (
-	"cmp"
 	"context"
 	stdtls "crypto/tls"
 	"fmt"
@@ -214,8 +213,8 @@ func (c *Controller) run(ctx context.Context) {
 		default:
 		}
 		wait := c.await()
-		if !c.step() {
-			wait = cmp.Or(wait, tryAgain)
+		if due := c.step(); wait == 0 {
+			wait = due
 		}
 		if wait > 0 {
 			again.Reset(wait)
@@ -231,9 +230,10 @@ func (c *Controller) run(ctx context.Context) {
 const tryAgain = 5 * time.Second
 
 // step reads the files again if that was asked for, and publishes what is
-// known. News from gossip and DNS never wait for files that cannot be used. It
-// is false if the data plane has refused what the files say.
-func (c *Controller) step() bool {
+// known. News from gossip and DNS never wait for files that cannot be used. It returns
+// when to take the next one without any news: if the data plane has refused what the
+// files say, or they may not be all yet; 0: never.
+func (c *Controller) step() (again time.Duration) {
 	c.mu.Lock()
 	reload, asked := (c.reload || c.denied) && !c.written, c.asked
 	c.reload, c.asked = (c.reload || c.denied) && c.written, nil
@@ -252,7 +252,11 @@ func (c *Controller) step() bool {
 			next = nil
 		}
 	case reload:
-		next = c.loadChanged()
+		if next, again = c.loadChanged(); again > 0 {
+			c.mu.Lock()
+			c.reload = true
+			c.mu.Unlock()
+		}
 	default:
 		next = c.promoted()
 	}
@@ -285,5 +289,8 @@ func (c *Controller) step() bool {
 	if reload || asked != nil {
 		c.readCandidate()
 	}
-	return !c.denied
+	if c.denied {
+		again = tryAgain
+	}
+	return again
 }

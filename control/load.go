@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"isthmus/config"
@@ -48,23 +49,47 @@ func (c *Controller) load() *loaded {
 	return c.take(config.Load(c.options.Paths, c.options.Node), history.FromFiles)
 }
 
-// loadChanged reads the files again. Nil: nothing new is to be published.
-func (c *Controller) loadChanged() *loaded {
-	l := c.load()
+// loadChanged reads the files again. Nil: nothing new is to be published, or not yet;
+// then wait says when to look again.
+func (c *Controller) loadChanged() (l *loaded, wait time.Duration) {
+	l = c.load()
 	switch h := c.history.Hold(); {
 	case c.holds(h, l):
 		c.note(&c.unused, nil) // not for an error: somebody wants it so
-		return nil
+		return nil, 0
 	case l.err != nil:
 		c.note(&c.unused, l.err)
 		c.refuse(l, l.err)
-		return nil
+		return nil, 0
 	case l.config.Hash == c.config.Hash: // touched, or put back as they were
 		c.note(&c.unused, nil)
 		c.history.SetHold(history.Hold{})
-		return nil
+		return nil, 0
 	}
-	return l
+	if f := c.missing(l); f != nil {
+		c.settling.Doubt()
+		if wait, _ = c.settling.Wait(); wait > 0 {
+			c.log.Info("what is new names what is not there, and may not be all yet: it is waited for", "finding", f.String())
+			return nil, wait
+		}
+	}
+	return l, 0
+}
+
+// missing returns a finding about a name, of a subset say, that nobody defines and that
+// the configuration in force does not have; nil: there is none. Who writes several files
+// one after the other comes by such states, and requests would fail meanwhile.
+func (c *Controller) missing(l *loaded) *config.Finding {
+	c.mu.Lock()
+	before := c.findings
+	c.mu.Unlock()
+	for i := range l.findings {
+		f := &l.findings[i]
+		if f.Code == config.IST0101 && !slices.ContainsFunc(before, f.Same) {
+			return f
+		}
+	}
+	return nil
 }
 
 // take makes use of what was read.

@@ -162,7 +162,7 @@ func TestController_RefusedSetIsNotAnnounced(t *testing.T) {
 	write(t, file, strings.Replace(webService, "name: web}", "name: api}", 1))
 	c.Reload()
 	g.hear(2)
-	if c.step() {
+	if c.step() == 0 {
 		t.Error("the step went well")
 	}
 	g.mu.Lock()
@@ -180,7 +180,7 @@ func TestController_RefusedSetIsNotAnnounced(t *testing.T) {
 	use.mu.Lock()
 	use.refuse = nil
 	use.mu.Unlock()
-	if !c.step() { // the port is free now, which nobody tells
+	if c.step() != 0 { // the port is free now, which nobody tells
 		t.Error("the step did not go well")
 	}
 	if _, ok := use.snapshot().Registry.View("api.default"); !ok || c.Status().Snapshot.Error != "" {
@@ -332,11 +332,79 @@ spec: {hosts: [partner.test], resolution: DNS, ports: [{number: 80, name: http, 
 	write(t, file, webService)
 	c.Reload()
 	for range 3 {
-		if c.step() {
+		if c.step() == 0 {
 			t.Error("the step went well")
 		}
 		if n := known(use); n != 1 {
 			t.Fatalf("%d endpoints, want the one that was resolved", n)
 		}
 	}
+}
+
+// TestStep_NotAllYet: a set that names what is not there, as between two files of one
+// change, waits for the rest of it; if none comes, it is what somebody means.
+func TestStep_NotAllYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec: {hosts: [web], http: [{route: [{destination: {host: web, subset: %s}}]}]}\n"
+		const rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d}\nspec: {host: web, subsets: [{name: %s, labels: {v: a}}]}\n"
+		c, use, _, file := still(t, "own", webService)
+		routes, rules := filepath.Join(filepath.Dir(file), "routes.yaml"), filepath.Join(filepath.Dir(file), "rules.yaml")
+		look := func() (again time.Duration) {
+			again = c.await()
+			if due := c.step(); again == 0 {
+				again = due
+			}
+			return again
+		}
+		subsets := func() (list []string) {
+			for _, v := range use.snapshot().Config.VirtualServices {
+				list = append(list, v.HTTP[0].Route[0].Subset)
+			}
+			return list
+		}
+		change := func() {
+			c.Reload()
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+
+		write(t, routes, fmt.Sprintf(route, "one"))
+		change()
+		for range 3 { // the first finds that it changes, the second that it does not fit
+			if look() == 0 || len(subsets()) != 0 {
+				t.Fatalf("routes in force: %v, though more may come", subsets())
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		write(t, rules, fmt.Sprintf(rule, "one"))
+		change()
+		for look() != 0 {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := subsets(); len(got) != 1 || got[0] != "one" {
+			t.Errorf("routes in force: %v, want the one that is whole", got)
+		}
+
+		write(t, routes, fmt.Sprintf(route, "two"))
+		change()
+		began := time.Now()
+		for look() != 0 {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := subsets(); len(got) != 1 || got[0] != "two" {
+			t.Errorf("routes in force: %v, want what is meant", got)
+		}
+		if waited := time.Since(began); waited < 2*time.Second || waited > 4*time.Second {
+			t.Errorf("it has waited for %v", waited)
+		}
+
+		write(t, routes, fmt.Sprintf(route, "two")+"  # touched\n")
+		change()
+		for n := 0; look() != 0; n++ {
+			if n > 3 {
+				t.Fatal("what has been missing before is waited for")
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
 }
