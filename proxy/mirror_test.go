@@ -175,9 +175,7 @@ func TestMirror_Bounded(t *testing.T) {
 	awaitMirrors(t, p, 0, 0, 44, 0)
 	close(release)
 	awaitMirrors(t, p, 0, maxMirrored, 44, 0)
-	if n := p.mirroring.active.Load(); n != 0 {
-		t.Errorf("%d copies under way, want none", n)
-	}
+	await(t, "no copy is under way", until(func() bool { return p.mirroring.active.Load() == 0 }))
 }
 
 // TestMirror_AfterFault: what a fault aborts is not copied.
