@@ -164,13 +164,18 @@ func (c *checker) checkTCPRoute(v *mesh.VirtualService, d *document, r *mesh.TCP
 		at := fmt.Sprintf("%s.route[%d].destination", path, i)
 		ports, known := c.ports(dest.Host)
 		view := mesh.View{Ports: ports}
-		if _, ok := view.RelayPort(0, protocols...); known && dest.Port == 0 && !ok && len(ports) > 0 {
+		if p, ok := view.RelayPort(0, protocols...); dest.Port == 0 && ok {
+			dest.Port = p.Number
+		} else if known && dest.Port == 0 && len(ports) > 0 {
 			ports = slices.DeleteFunc(slices.Clone(ports), func(p mesh.Port) bool { return !slices.Contains(protocols, p.Protocol) })
 			if by := c.without(ports, v, matches, false); by != "" {
 				d.find(Warning, IST0112, at+".port", fmt.Sprintf("is missing: %s has several ports, and not one of protocol %v: connections %s end", dest.Host, protocols[0], by))
 			}
 		}
 		c.checkTarget(d, dest.Destination, at)
+		if slices.Contains(protocols, mesh.ProtocolTLS) {
+			c.lintTwice(d, dest.Destination, at)
+		}
 	}
 }
 

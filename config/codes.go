@@ -88,6 +88,8 @@ const (
 	ISM0075 Code = "ISM0075"
 	ISM0076 Code = "ISM0076"
 	ISM0077 Code = "ISM0077"
+	ISM0078 Code = "ISM0078"
+	ISM0079 Code = "ISM0079"
 )
 
 // CodeTitle is a code with what it means, in a few words.
@@ -176,4 +178,6 @@ var Codes = []CodeTitle{
 	{ISM0075, "Weights that do not add up to 100"},
 	{ISM0076, "An operator in a header's value"},
 	{ISM0077, "Addresses that the application would choose"},
+	{ISM0078, "Routes that the Gateway's servers do not look at"},
+	{ISM0079, "TLS within TLS"},
 }

@@ -62,7 +62,7 @@ func (d *document) server(s *networking.Server, path string) (mesh.GatewayServer
 	default:
 		if s.Tls != nil {
 			out.HTTPSRedirect = s.Tls.HttpsRedirect
-			if !s.Tls.HttpsRedirect {
+			if t := s.Tls; t.Mode != networking.ServerTLSSettings_PASSTHROUGH || t.CaCertificates+t.PrivateKey+t.ServerCertificate != "" {
 				d.error(path+".tls", "protocol "+s.Port.Protocol+" takes no TLS settings but httpsRedirect: write protocol: HTTPS")
 			}
 		}

@@ -15,6 +15,7 @@ func (c *checker) lintVirtualService(v *mesh.VirtualService, d *document) {
 		c.lintHost(v, d, h, index("hosts", i))
 	}
 	c.lintNamespace(v, d)
+	c.lintKinds(v, d)
 	c.lintProxyMatches(v, d)
 	if !d.failed() {
 		lintOrder(v, d) // a condition that could not be read is not there

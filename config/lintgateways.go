@@ -1,0 +1,100 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"isthmus/mesh"
+)
+
+// routesOf are the kinds of routes that a Gateway's server looks at, and why: "http",
+// "tls", "tcp" or "".
+func routesOf(s *mesh.GatewayServer) (kind, why string) {
+	switch {
+	case s.Passthrough:
+		return "tls", "passes TLS on (PASSTHROUGH)"
+	case s.AutoPassthrough:
+		return "", "passes mTLS on (AUTO_PASSTHROUGH)"
+	case s.Terminate != nil && s.Port.Protocol == mesh.ProtocolTLS:
+		return "tcp", "ends TLS, of protocol TLS"
+	case s.Terminate != nil:
+		return "http", "ends TLS, of protocol HTTPS"
+	case s.Port.Protocol == mesh.ProtocolTCP:
+		return "tcp", "is of protocol TCP"
+	}
+	return "http", "is of protocol " + s.Port.Protocol.String()
+}
+
+// lintKinds names routes of a VirtualService that no server of a Gateway looks at, though it
+// serves the hosts: what Istio's users know as a TLS mismatch between the two.
+func (c *checker) lintKinds(v *mesh.VirtualService, d *document) {
+	var http, tls, tcp [][]*mesh.ProxyMatch // of each rule
+	for _, r := range v.HTTP {
+		var list []*mesh.ProxyMatch
+		for _, m := range r.Match {
+			list = append(list, &m.ProxyMatch)
+		}
+		http = append(http, list)
+	}
+	proxyMatches := func(rules []*mesh.TCPRoute) (out [][]*mesh.ProxyMatch) {
+		for _, r := range rules {
+			var list []*mesh.ProxyMatch
+			for i := range r.Match {
+				list = append(list, &r.Match[i].ProxyMatch)
+			}
+			out = append(out, list)
+		}
+		return out
+	}
+	tls, tcp = proxyMatches(v.TLS), proxyMatches(v.TCP)
+	for _, name := range v.Gateways {
+		gw := c.gateways[name]
+		if gw == nil || !mesh.VisibleTo(v.ExportTo, v.Namespace, gw.Namespace) {
+			continue
+		}
+		looked, because := map[string]bool{}, []string{}
+		for i := range gw.Servers {
+			s := &gw.Servers[i]
+			one := mesh.Gateway{Servers: []mesh.GatewayServer{*s}}
+			if !slices.ContainsFunc(v.Hosts, func(h string) bool { return servesHost(&one, v, h) }) {
+				continue
+			}
+			kind, why := routesOf(s)
+			looked[kind] = true
+			if kind != "" {
+				why += ", where " + kind + " routes hold"
+			}
+			because = append(because, fmt.Sprintf("port %d %s", s.Port.Number, why))
+		}
+		if len(because) == 0 {
+			continue // it serves none of the hosts, which is another finding
+		}
+		if n := len(because); n > maxNamed {
+			because = append(because[:maxNamed], fmt.Sprintf("and %d more", n-maxNamed))
+		}
+		for _, k := range []struct {
+			kind  string
+			rules [][]*mesh.ProxyMatch
+		}{{"http", http}, {"tls", tls}, {"tcp", tcp}} {
+			holds := slices.ContainsFunc(k.rules, func(matches []*mesh.ProxyMatch) bool {
+				return len(matches) == 0 || slices.ContainsFunc(matches, func(m *mesh.ProxyMatch) bool { return slices.Contains(gatewaysOf(v, m), name) })
+			})
+			if holds && !looked[k.kind] {
+				d.find(Warning, ISM0078, k.kind, fmt.Sprintf("has no effect on Gateway %s, in Istio neither: for these hosts, %s", name, strings.Join(because, "; ")))
+			}
+		}
+	}
+}
+
+// lintTwice says of a route that passes TLS on where TLS would be begun again.
+func (c *checker) lintTwice(d *document, dest mesh.Destination, at string) {
+	host := c.full(dest.Host)
+	svc, _, _ := mesh.ServiceOf(host)
+	_, namespace, _ := strings.Cut(svc, ".")
+	t := c.rules.Find(host, namespace, dest.Port, dest.Subset).TLS
+	if t == nil || t.Mode != mesh.TLSSimple && t.Mode != mesh.TLSMutual {
+		return
+	}
+	d.find(Warning, ISM0079, at, fmt.Sprintf("is sent TLS within TLS, in Istio too: the route passes on what begins as TLS, and %s begins TLS with %s once more; leave tls out there, or route plain requests (http) to it", t.Source, dest.Host))
+}

@@ -1,0 +1,70 @@
+package config
+
+import "testing"
+
+// TestLint_GatewayKinds: routes of a kind that no server for the hosts looks at are named,
+// and no others.
+func TestLint_GatewayKinds(t *testing.T) {
+	const (
+		plain    = `{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*.test"]}`
+		ends     = `{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: c}, hosts: ["*.test"]}`
+		passes   = `{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: PASSTHROUGH}, hosts: ["*.test"]}`
+		endsTLS  = `{port: {number: 8443, name: tls, protocol: TLS}, tls: {mode: MUTUAL, credentialName: c}, hosts: ["*.test"]}`
+		raw      = `{port: {number: 5432, name: db, protocol: TCP}, hosts: ["*"]}`
+		others   = `{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*.other"]}`
+		eastWest = `{port: {number: 15443, name: tls, protocol: TLS}, tls: {mode: AUTO_PASSTHROUGH}, hosts: ["*.test"]}`
+
+		http    = "http: [{route: [{destination: {host: up.test}}]}]"
+		tls     = "tls: [{match: [{sniHosts: [up.test]}], route: [{destination: {host: up.test}}]}]"
+		tcp     = "tcp: [{route: [{destination: {host: up.test}}]}]"
+		sidecar = "http: [{match: [{gateways: [mesh], port: 80}], route: [{destination: {host: up.test}}]}]"
+	)
+	for _, tt := range []struct{ name, servers, spec, want string }{
+		{"http, plain", plain, http, ""},
+		{"http, TLS that ends", ends, http, ""},
+		{"http, TLS that is passed on", passes, http, "VirtualService default/v: http: has no effect on Gateway default/gw, in Istio neither: for these hosts, port 443 passes TLS on (PASSTHROUGH), where tls routes hold (ISM0078)"},
+		{"http, one of two", plain + ", " + passes, http, ""},
+		{"http, and another for other hosts", passes + ", " + others, http, "http: has no effect on Gateway default/gw"},
+		{"http, TCP", raw, http, "port 5432 is of protocol TCP, where tcp routes hold"},
+		{"http, between clusters", eastWest, http, "port 15443 passes mTLS on (AUTO_PASSTHROUGH) (ISM0078)"},
+		{"tls, TLS that is passed on", passes, tls, ""},
+		{"tls, TLS that ends", ends, tls, "tls: has no effect on Gateway default/gw, in Istio neither: for these hosts, port 443 ends TLS, of protocol HTTPS, where http routes hold"},
+		{"tls, plain", plain, tls, "port 80 is of protocol HTTP, where http routes hold"},
+		{"tcp, TCP", raw, tcp, ""},
+		{"tcp, TLS that ends", endsTLS, tcp, ""},
+		{"tcp, TLS that is passed on", passes, tcp, "tcp: has no effect"},
+		{"both, both", plain + ", " + passes, http + ", " + tls, ""},
+		{"both, one", passes, http + ", " + tls, "http: has no effect"},
+		{"http of the sidecar, TLS that is passed on", passes, sidecar + ", " + tls, ""},
+		{"no server for the hosts", others, http, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			checkFinding(t, "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw}\nspec:\n  servers: ["+tt.servers+"]\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec: {hosts: [up.test], gateways: [gw], "+tt.spec+"}\n", tt.want, ISM0078)
+		})
+	}
+}
+
+// TestLint_TLSTwice: TLS that is passed on to a destination with which TLS is begun again.
+func TestLint_TLSTwice(t *testing.T) {
+	route := func(kind, rule string) string {
+		return relayBase + "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec: {hosts: [up.test], " + kind + "}\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d}\nspec: {host: up.test, trafficPolicy: {" + rule + "}}\n"
+	}
+	const tls, http = "tls: [{match: [{sniHosts: [up.test]}], route: [{destination: {host: up.test}}]}]", "http: [{route: [{destination: {host: up.test, port: {number: 443}}}]}]"
+	checkFinding(t, route(tls, "tls: {mode: SIMPLE}"), "tls[0].route[0].destination: is sent TLS within TLS, in Istio too", ISM0079)
+	checkFinding(t, route(tls, "portLevelSettings: [{port: {number: 443}, tls: {mode: SIMPLE}}]"), "is sent TLS within TLS", ISM0079)
+	for _, rule := range []string{"tls: {mode: DISABLE}", "tls: {mode: ISTIO_MUTUAL}", "portLevelSettings: [{port: {number: 5432}, tls: {mode: SIMPLE}}]"} {
+		checkFinding(t, route(tls, rule), "", ISM0079)
+	}
+	checkFinding(t, route(http, "tls: {mode: SIMPLE}"), "", ISM0079)
+}
+
+// TestGateway_PlainTLSSettings: of a server of protocol HTTP, tls may say that nothing is
+// redirected, as Istio lets it.
+func TestGateway_PlainTLSSettings(t *testing.T) {
+	for settings, refused := range map[string]bool{"{httpsRedirect: true}": false, "{httpsRedirect: false}": false, "{}": false, "{mode: PASSTHROUGH}": false, "{mode: SIMPLE, credentialName: c}": true, "{serverCertificate: /c}": true} {
+		r := Read([]File{{Name: "f.yaml", Data: []byte("apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw}\nspec:\n  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.test], tls: " + settings + "}]\n")}}, nil)
+		if r.HasErrors() != refused || !refused && r.Config.Gateways[0].Servers[0].HTTPSRedirect != (settings == "{httpsRedirect: true}") {
+			t.Errorf("%s: findings %v, want it refused: %v", settings, r.Findings, refused)
+		}
+	}
+}
