@@ -183,7 +183,11 @@ func (d *document) pattern(s, at string) {
 	case s == "":
 		d.error(at, `is empty: write "*" for anything that is there`)
 	case s != "*" && strings.Contains(strings.TrimSuffix(strings.TrimPrefix(s, "*"), "*"), "*"), len(s) > 1 && s[0] == '*' && s[len(s)-1] == '*':
-		d.error(at, fmt.Sprintf("%q: a * may stand at the beginning or the end, once", s))
+		hint := ""
+		if once := strings.ReplaceAll(s, "**", "*"); once != s && strings.Count(once, "*") == 1 {
+			hint = fmt.Sprintf(": write %q; to Istio, the other * is one in the request", once)
+		}
+		d.error(at, fmt.Sprintf("%q: a * may stand at the beginning or the end, once%s", s, hint))
 	}
 }
 

@@ -98,6 +98,9 @@ func (d *document) read() {
 		if k, known := kinds[d.kind]; known {
 			hint = ", which reads a " + d.kind + " of apiVersion " + strings.TrimPrefix(k.group+"/", "/") + versions[k.group][0]
 		}
+		if d.kind == "IstioOperator" && child(child(d.root, "spec"), "meshConfig") != nil {
+			hint = ", which takes the mesh configuration from a ConfigMap with the key mesh, as Istio makes it of spec.meshConfig"
+		}
 		d.find(Warning, ISM0006, "", fmt.Sprintf("%s %s is not read by Isthmus%s", d.apiVersion, d.kind, hint))
 		return
 	case group != k.group:

@@ -188,6 +188,7 @@ func TestLint_Quoted(t *testing.T) {
 // TestLint_Kinds: of a kind that is read, the apiVersion is told by which it is.
 func TestLint_Kinds(t *testing.T) {
 	checkFinding(t, "apiVersion: networking.istio/v1\nkind: VirtualService\nmetadata: {name: a}\n", "is not read by Isthmus, which reads a VirtualService of apiVersion networking.istio.io/v1", ISM0006)
+	checkFinding(t, "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec: {meshConfig: {accessLogFile: /dev/stdout}}\n", "IstioOperator is not read by Isthmus, which takes the mesh configuration from a ConfigMap", ISM0006)
 	checkFinding(t, "apiVersion: v1\nkind: service\nmetadata: {name: a}\n", "is not read by Isthmus (did you mean \"Service\"?)", ISM0006)
 }
 

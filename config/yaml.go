@@ -138,6 +138,10 @@ func sound(n *yaml.Node, budget *int, within []*yaml.Node) (line int, err error)
 func (r *reader) readNode(file string, n *yaml.Node, apiVersion, kind string) {
 	d := &document{reader: r, file: file, line: n.Line, root: n, places: map[string]int{}, before: len(r.findings)}
 	if n.Kind != yaml.MappingNode {
+		if n.Kind == yaml.SequenceNode && !slices.ContainsFunc(n.Content, func(item *yaml.Node) bool { return !foreign(resolve(item)) }) {
+			d.find(Warning, ISM0006, "", notOurs)
+			return
+		}
 		d.error("", "a resource must be a mapping with apiVersion, kind and metadata")
 		return
 	}
@@ -210,8 +214,8 @@ func (d *document) readList(items *yaml.Node) {
 // untold says which of the keys is missing that say what a resource is, and whether
 // another one was meant to be it.
 func (d *document) untold() {
-	if d.foreign() {
-		d.find(Warning, ISM0006, "", "is no resource of Kubernetes, without apiVersion, kind, metadata and spec: it is left out")
+	if foreign(d.root) {
+		d.find(Warning, ISM0006, "", notOurs)
 		return
 	}
 	for _, key := range []string{"apiVersion", "kind"} {
@@ -228,12 +232,17 @@ func (d *document) untold() {
 	}
 }
 
-// foreign reports whether a document has nothing that resources have: a chart's values or
-// a dashboard that lies beside them, and none of which half is missing.
-func (d *document) foreign() bool {
-	for i := 0; i+1 < len(d.root.Content); i += 2 {
+const notOurs = "is no resource of Kubernetes, without apiVersion, kind, metadata and spec: it is left out"
+
+// foreign reports whether a mapping has nothing that resources have: a chart's values, a
+// dashboard or one step of a patch that lies beside them, and none of which half is missing.
+func foreign(n *yaml.Node) bool {
+	if n.Kind != yaml.MappingNode {
+		return false
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
 		for _, key := range []string{"apiVersion", "kind", "metadata", "spec"} {
-			if almost(d.root.Content[i].Value, key) {
+			if almost(n.Content[i].Value, key) {
 				return false
 			}
 		}
