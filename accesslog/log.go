@@ -64,8 +64,8 @@ type Log struct {
 	done   chan struct{} // closed when the writer has ended
 }
 
-// New starts a log. The file is opened with the first line. Its goroutine ends
-// with Close.
+// New starts a log. The file is opened at once where something is logged, else with
+// the first line. Its goroutine ends with Close.
 func New(o Options) *Log {
 	l := &Log{options: o, path: o.Path, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	l.format.Store(o.Format)
@@ -146,6 +146,11 @@ func (l *Log) run() {
 	defer close(l.done)
 	w := &writer{log: l}
 	defer w.close()
+	if l.options.On {
+		if err := w.ready(); err != nil {
+			l.options.Logger.Warn("the access log cannot be written: its lines are lost until it can be", "error", err)
+		}
+	}
 	due := time.NewTimer(gatherFor)
 	due.Stop()
 	waits := false // due is running

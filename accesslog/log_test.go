@@ -353,3 +353,28 @@ func TestRecordSize(t *testing.T) {
 		t.Errorf("a record takes %d bytes, not %d", is, recordSize)
 	}
 }
+
+// TestLog_CannotBeWritten: a log whose file cannot be opened is told of when it
+// starts, not with its first line. One that nobody has asked for opens nothing.
+func TestLog_CannotBeWritten(t *testing.T) {
+	for name, tt := range map[string]struct {
+		on   bool
+		want string
+	}{
+		"asked for": {true, "no such file or directory"},
+		"off":       {false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var told bytes.Buffer
+			l := New(Options{
+				Format: format(t, "%RESPONSE_CODE%"), On: tt.on, Path: filepath.Join(t.TempDir(), "nobody", "log"),
+				Logger: slog.New(slog.NewTextHandler(&told, nil)),
+			})
+			l.Close()
+			if got := told.String(); !strings.Contains(got, tt.want) || tt.want == "" && got != "" {
+				t.Errorf("it says %q, want %q", got, tt.want)
+			}
+			count(t, l, 0, 0)
+		})
+	}
+}
