@@ -218,7 +218,7 @@ func (p *Proxy) sweep() {
 		upstreams := p.inUse()
 		p.mu.Unlock()
 		if t := p.table.Load(); t != nil {
-			t.readCredentials(upstreams)
+			t.readCredentials(upstreams, p.log)
 		}
 		for _, u := range upstreams {
 			for _, m := range u.members {

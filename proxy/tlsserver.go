@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,7 @@ type terminator struct {
 	own      *tls.Own
 	store    *tls.Store
 	current  atomic.Pointer[serving]
+	told     bool // that clients get no certificate; readCredentials alone looks
 }
 
 // newTLSServer makes a server of a port.
@@ -62,11 +64,15 @@ func (t *table) keepTerminators(old *table) {
 }
 
 // readCredentials reads what servers and upstreams in use show, and whom they
-// believe, so that it is known how that is before somebody asks for it. What cannot
-// be used, the store tells.
-func (t *table) readCredentials(upstreams []*upstream) {
+// believe, so that it is known how that is before somebody asks for it. What is wrong
+// with files the store tells, and this for whom there is no certificate at all.
+func (t *table) readCredentials(upstreams []*upstream, log *slog.Logger) {
 	for _, s := range t.terminating {
-		s.serving()
+		_, err := s.serving()
+		if err != nil && !s.told {
+			log.Warn("there is no certificate for the clients of a Gateway's server: they get the alert internal_error", "server", s.settings.Source, "error", err)
+		}
+		s.told = err != nil
 	}
 	for _, u := range upstreams {
 		if u.tls != nil {

@@ -258,6 +258,42 @@ func TestTLS_Snapshots(t *testing.T) {
 	await(t, "a word of what is missing", until(func() bool { return strings.Contains(log.String(), "gone/tls.crt") }))
 }
 
+// TestTLS_NoCertificate: a Gateway's server without a certificate is told of once, with
+// the reason, before a client comes.
+func TestTLS_NoCertificate(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("a", "a.test")
+	for name, tt := range map[string]struct{ dir, settings, want string }{
+		"no folder of credentials": {"", "mode: SIMPLE, credentialName: a", "names no credentialDir"},
+		"no file":                  {i.dir, "mode: SIMPLE, credentialName: gone", "gone/tls.crt"},
+		"no roots for clients":     {i.dir, "mode: MUTUAL, credentialName: a", "no roots"},
+		"none of its own":          {i.dir, "mode: ISTIO_MUTUAL", "no certificate of its own"},
+		"one":                      {i.dir, "mode: SIMPLE, credentialName: a", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tt.want == "no roots" {
+				os.Remove(filepath.Join(i.dir, "a", "ca.crt"))
+			}
+			o := atEdge()
+			var log words
+			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			o.Credentials = tls.NewStore(tt.dir, nil)
+			p := serve(t, o, secureGateway(server("a.test", tt.settings), "a.test"))
+			told := func() int { return strings.Count(log.String(), "there is no certificate for the clients") }
+			if tt.want != "" {
+				await(t, "a word of it", until(func() bool { return strings.Contains(log.String(), tt.want) }))
+			}
+			publish(t, p, "# again\n"+secureGateway(server("a.test", tt.settings), "a.test"))
+			for range 3 { // the first of which a sweep of the new table has been through then
+				p.published <- struct{}{}
+			}
+			if want := min(1, len(tt.want)); told() != want {
+				t.Errorf("told %d times, want %d: %s", told(), want, log.String())
+			}
+		})
+	}
+}
+
 // TestTLS_Versions: TLS 1.2 is the floor, and the configuration may raise it.
 func TestTLS_Versions(t *testing.T) {
 	i := issuer{t, t.TempDir()}
