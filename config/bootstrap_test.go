@@ -105,6 +105,11 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 		{"capture: redirect", "not supported yet"},
 		{"gossip: {announce: onw}", "(did you mean \"own\"?)"},
 		{"gossip: {join: [host]}", "gossip.join[0]"},
+		{"gossip: {join: [host:gossip]}", `:1: gossip.join[0]: "host:gossip" must be a name or address and a port`},
+		{"clusters: {limits: ':8081'}", `:1: clusters.limits: ":8081" must be a name or address and a port`},
+		{"listeners:\n  gateway:\n    ports: {http: 8080}", `:3: listeners.gateway.ports.http: must be a whole number, not "http"`},
+		{"\ntrustDomain: spiffe://a.test", `:2: trustDomain: "spiffe://a.test" is no trust domain`},
+		{"trustDomainAliases: [a.test, B.test]", `:1: trustDomainAliases[1]: "B.test" is no trust domain`},
 		{"drain: {timeout: soon}", "drain.timeout: must be a duration such as"},
 		{"\ndownstream: {headTimeout: -1s}", ":2: downstream.headTimeout: must not be negative"},
 		{"probes: {remote: {interval: 1ms}}", ":1: probes.remote.interval: must be 100ms or more, or 0 for none"},
@@ -133,6 +138,26 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 	}
 }
 
+// TestLoadBootstrap_BlamesVariables: a value of the environment is not the file's fault.
+func TestLoadBootstrap_BlamesVariables(t *testing.T) {
+	for variable, want := range map[string]string{
+		"ISTHMUS_DRAIN_TIMEOUT=soon":             `: must be a duration such as 5s, 30ms or 1h, not "soon"`,
+		"ISTHMUS_DRAIN_TIMEOUT=30":               ": must be a duration such as 5s, 30ms or 1h, not 30: write 30s, if seconds are meant",
+		"ISTHMUS_DRAIN_TIMEOUT=-1s":              ": must not be negative",
+		"ISTHMUS_LISTENERS_OUTBOUND=foo":         `: "foo" must be an address and a port, such as 127.0.0.1:15001`,
+		"ISTHMUS_PROBES_ALLOW_EXEC=maybe":        `: must be true or false, not "maybe"`,
+		"ISTHMUS_NUM_TRUSTED_PROXIES=one":        `: must be a whole number, not "one"`,
+		"ISTHMUS_TRACING_SAMPLING=":              ": is empty: give it a value, or unset it",
+		"ISTHMUS_LISTENERS_GATEWAY_BIND=gateway": `: "gateway" is no IP address`,
+	} {
+		_, _, err := LoadBootstrap(bootstrapFile(t, "drain: {timeout: 1s}\nlisteners: {outbound: 127.0.0.1:1}"), []string{variable})
+		name, _, _ := strings.Cut(variable, "=")
+		if err == nil || err.Error() != "environment variable "+name+want {
+			t.Errorf("%s: %v, want %q", variable, err, want)
+		}
+	}
+}
+
 // TestLoadBootstrap_Documents: a document that says nothing is none.
 func TestLoadBootstrap_Documents(t *testing.T) {
 	for text, want := range map[string]string{"---\n---\nnode: {name: a}\n---\n": "a", "node: {name: a}\n---\n# that was it\n": "a", "# nothing\n": "host", "": "host"} {
@@ -144,12 +169,12 @@ func TestLoadBootstrap_Documents(t *testing.T) {
 }
 
 func TestLoadBootstrap_Warns(t *testing.T) {
-	_, warnings, err := LoadBootstrap(bootstrapFile(t, "tracing: {sampling: 1}\naccessLog: {filter: response.code > 400}"), []string{"ISTHMUS_NODE_CLUSTR=x"})
+	_, warnings, err := LoadBootstrap(bootstrapFile(t, "tracing: {sampling: 1}\naccessLog: {filter: response.code > 400}"), []string{"ISTHMUS_NODE_CLUSTR=x", "ISTHMUS_NODE_LABELS=app=x"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	all := strings.Join(warnings, "\n")
-	for _, want := range []string{":2: accessLog.filter: has no effect", "ISTHMUS_NODE_CLUSTR names no field of the bootstrap file (did you mean \"ISTHMUS_NODE_CLUSTER\"?)"} {
+	for _, want := range []string{":2: accessLog.filter: has no effect", "ISTHMUS_NODE_CLUSTR names no field of the bootstrap file (did you mean \"ISTHMUS_NODE_CLUSTER\"?)", "ISTHMUS_NODE_LABELS has no effect: the field has more than one value"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("warnings\n%s\nwant %q", all, want)
 		}

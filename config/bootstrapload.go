@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"isthmus/accesslog"
+	"isthmus/mesh"
 )
 
 // LoadBootstrap reads a bootstrap file, or only defaults and environment for a
@@ -32,7 +33,7 @@ func LoadBootstrap(path string, environ []string) (b *Bootstrap, warnings []stri
 		env[k] = v
 	}
 	b = defaults()
-	l := &bootstrapLoader{path: path, env: env, lines: map[string]int{}}
+	l := &bootstrapLoader{path: path, env: env, lines: map[string]int{}, variables: map[string]string{}}
 	if path != "" {
 		if err := l.read(b); err != nil {
 			return nil, nil, err
@@ -52,11 +53,17 @@ type bootstrapLoader struct {
 	env      map[string]string
 	lines    map[string]int // field path -> line
 	warnings []string
+
+	variables map[string]string // field path -> the environment variable that has set it
 }
 
-// fail makes an error that names the place of a field.
+// fail makes an error that names the place of a field: the variable that it comes from,
+// or its line.
 func (l *bootstrapLoader) fail(field, format string, args ...any) error {
 	message := fmt.Sprintf(format, args...)
+	if name := l.variables[field]; name != "" {
+		return fmt.Errorf("environment variable %s: %s", name, message)
+	}
 	if field != "" {
 		message = field + ": " + message
 	}
@@ -150,6 +157,9 @@ func (l *bootstrapLoader) walk(n *yaml.Node, t reflect.Type, path string) error 
 		elem := t
 		switch t.Kind() {
 		case reflect.Map:
+			if wrong := mismatch(key, t.Key()); wrong != "" {
+				return l.fail(at, "%s", wrong)
+			}
 			elem = t.Elem()
 		case reflect.Struct:
 			f, names := fieldByTag(t, key.Value)
@@ -227,6 +237,15 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 			return l.fail(n.field, "%q must not be empty nor hold slashes or spaces", n.value)
 		}
 	}
+	for i, d := range append([]string{b.TrustDomain}, b.TrustDomainAliases...) {
+		field := "trustDomain"
+		if i > 0 {
+			field = fmt.Sprintf("trustDomainAliases[%d]", i-1)
+		}
+		if err := mesh.CheckTrustDomain(d); err != nil {
+			return l.fail(field, "%v", err)
+		}
+	}
 	for _, a := range []struct {
 		field string
 		value string
@@ -282,13 +301,13 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 		return l.fail("gossip.announce", "%q is none of own, direct, through, none%s", b.Gossip.Announce, suggest(b.Gossip.Announce, []string{"own", "direct", "through", "none"}))
 	}
 	for i, j := range b.Gossip.Join {
-		if _, _, err := net.SplitHostPort(j); err != nil {
-			return l.fail(fmt.Sprintf("gossip.join[%d]", i), "%q must be a name or address and a port", j)
+		if !isTarget(j) {
+			return l.fail(fmt.Sprintf("gossip.join[%d]", i), "%q must be a name or address and a port, such as gossip.example:7946", j)
 		}
 	}
 	for name, address := range b.Clusters {
-		if _, _, err := net.SplitHostPort(address); err != nil {
-			return l.fail("clusters."+name, "%q must be a name or address and a port", address)
+		if !isTarget(address) {
+			return l.fail("clusters."+name, "%q must be a name or address and a port, such as limits.example:8081", address)
 		}
 	}
 	if r := b.Probes.Remote; r.Interval != 0 && r.Interval < 100*time.Millisecond {
@@ -353,6 +372,13 @@ func (l *bootstrapLoader) completeAccessLog(a *AccessLog) error {
 		l.warnings = append(l.warnings, l.fail("accessLog.filter", "has no effect: no log is written; give accessLog.path, such as /dev/stdout").Error())
 	}
 	return nil
+}
+
+// isTarget reports whether a text is a name or an address, and a port.
+func isTarget(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	n, notNumber := strconv.ParseUint(port, 10, 16)
+	return err == nil && notNumber == nil && host != "" && n > 0
 }
 
 func relativeTo(dir, path string) string {

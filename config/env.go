@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
@@ -39,72 +38,69 @@ func (l *bootstrapLoader) expand(n *yaml.Node, path string) (err error) {
 
 // override takes scalars from the environment.
 func (l *bootstrapLoader) override(b *Bootstrap) error {
-	known := map[string]bool{"ISTHMUS_LOG_LEVEL": true}
-	err := l.overrideIn(reflect.ValueOf(b).Elem(), "ISTHMUS", known)
+	known := map[string]bool{"ISTHMUS_LOG_LEVEL": true} // false: of a field that is no scalar
+	err := l.overrideIn(reflect.ValueOf(b).Elem(), "ISTHMUS", "", known)
 	for _, k := range slices.Sorted(maps.Keys(l.env)) {
-		if strings.HasPrefix(k, "ISTHMUS_") && !known[k] {
+		scalar, ok := known[k]
+		switch {
+		case !strings.HasPrefix(k, "ISTHMUS_") || scalar:
+		case ok:
+			l.warnings = append(l.warnings, fmt.Sprintf("environment variable %s has no effect: the field has more than one value, so it has to stand in the bootstrap file", k))
+		default:
 			l.warnings = append(l.warnings, fmt.Sprintf("environment variable %s names no field of the bootstrap file%s", k, suggest(k, slices.Sorted(maps.Keys(known)))))
 		}
 	}
 	return err
 }
 
-func (l *bootstrapLoader) overrideIn(v reflect.Value, prefix string, known map[string]bool) error {
+func (l *bootstrapLoader) overrideIn(v reflect.Value, prefix, path string, known map[string]bool) error {
 	for i := range v.NumField() {
 		f := v.Field(i)
-		name := prefix + "_" + upperSnake(v.Type().Field(i).Tag.Get("yaml"))
+		tag := v.Type().Field(i).Tag.Get("yaml")
+		name, at := prefix+"_"+upperSnake(tag), join(path, tag)
 		if f.Kind() == reflect.Struct {
-			if err := l.overrideIn(f, name, known); err != nil {
+			if err := l.overrideIn(f, name, at, known); err != nil {
 				return err
 			}
 			continue
 		}
 		text, set := l.env[name]
-		var err error
-		switch f.Kind() {
-		case reflect.String:
-			known[name] = true
-			if set {
-				f.SetString(text)
-			}
-		case reflect.Bool:
-			known[name] = true
-			var x bool
-			if set {
-				if x, err = strconv.ParseBool(text); err == nil {
-					f.SetBool(x)
-				}
-			}
-		case reflect.Int:
-			known[name] = true
-			var x int
-			if set {
-				if x, err = strconv.Atoi(text); err == nil {
-					f.SetInt(int64(x))
-				}
-			}
-		case reflect.Float64:
-			known[name] = true
-			var x float64
-			if set {
-				if x, err = strconv.ParseFloat(text, 64); err == nil {
-					f.SetFloat(x)
-				}
-			}
-		case reflect.Int64: // a duration
-			known[name] = true
-			var x time.Duration
-			if set {
-				if x, err = time.ParseDuration(text); err == nil {
-					f.SetInt(int64(x))
-				}
-			}
+		known[name] = f.Kind() != reflect.Slice && f.Kind() != reflect.Map
+		if !set || !known[name] {
+			continue
 		}
-		if err != nil {
-			return fmt.Errorf("environment variable %s: %q is no %s", name, text, f.Type())
+		l.variables[at] = name
+		if wrong := put(f, text); wrong != "" {
+			return l.fail(at, "%s", wrong)
 		}
 	}
 	return nil
+}
+
+// put sets a field to a text, read as the file's would be, and says what is wrong with it.
+func put(f reflect.Value, text string) (wrong string) {
+	switch f.Kind() {
+	case reflect.String:
+		f.SetString(text)
+		return ""
+	case reflect.Bool: // also 1 and 0, as shells have it
+		if b, err := strconv.ParseBool(text); err == nil {
+			f.SetBool(b)
+			return ""
+		}
+	}
+	n := &yaml.Node{Kind: yaml.ScalarNode, Value: text}
+	n.Tag = n.ShortTag()
+	if text == "" {
+		return "is empty: give it a value, or unset it"
+	}
+	if wrong := mismatch(n, f.Type()); wrong != "" {
+		return wrong
+	}
+	if err := n.Decode(f.Addr().Interface()); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 func upperSnake(s string) string {

@@ -122,6 +122,9 @@ func find(paths []string) (files []found, folders []string, findings []Finding) 
 }
 
 func unreadable(path string, err error) Finding {
+	if path == "" {
+		return Finding{File: `""`, Severity: Error, Message: "no path: a variable of the shell may be empty"}
+	}
 	return Finding{File: path, Severity: Error, Message: readError(err)}
 }
 
@@ -180,7 +183,7 @@ func readError(err error) string {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "no such file or folder: check the path given to --config, or the target of the link"
+		return "no such file or folder: check the path, or the target of the link"
 	case errors.Is(err, fs.ErrPermission):
 		return "permission denied: let the user that runs isthmus read it"
 	}

@@ -1,6 +1,9 @@
 package mesh
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Identity is a SPIFFE ID of Istio's shape,
 // spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT.
@@ -24,4 +27,15 @@ func ParseIdentity(id string) (i Identity, ok bool) {
 // String returns the SPIFFE ID.
 func (i Identity) String() string {
 	return "spiffe://" + i.TrustDomain + "/ns/" + i.Namespace + "/sa/" + i.ServiceAccount
+}
+
+// CheckTrustDomain refuses what is none (SPIFFE ID 2.1).
+func CheckTrustDomain(s string) error {
+	bad := func(c rune) bool {
+		return !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '.' || c == '-' || c == '_')
+	}
+	if s == "" || len(s) > 255 || strings.ContainsFunc(s, bad) {
+		return fmt.Errorf("%q is no trust domain: it has lower-case letters, digits, dots, dashes and underscores", s)
+	}
+	return nil
 }

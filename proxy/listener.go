@@ -101,20 +101,31 @@ func (l *listener) begin() {
 	}
 }
 
-// listenError says what to do about the usual reasons.
+// listenError is ListenError of a listener.
 func listenError(name, address string, err error) error {
 	setting := "listeners." + name
 	if strings.HasPrefix(name, "gateway:") {
-		setting = "listeners.gateway.ports"
+		setting = "listeners.gateway"
+	}
+	return ListenError(name, setting, address, err)
+}
+
+// ListenError says what to do about the usual reasons for which an address that a
+// setting of the bootstrap file gives cannot be listened at.
+func ListenError(name, setting, address string, err error) error {
+	if cause := errors.Unwrap(err); cause != nil {
+		err = cause // without the address, which net puts before it
 	}
 	hint := ""
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		hint = ": another process has the port; stop it or choose another one with " + setting + " in the bootstrap file"
+		hint = ": another listener of this process, or another process, has the port; stop it or choose another one with " + setting + " in the bootstrap file"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		hint = ": this machine has no such address; choose another one with " + setting + " in the bootstrap file"
 	case errors.Is(err, syscall.EACCES):
-		hint = ": ports below 1024 need CAP_NET_BIND_SERVICE; map the port with listeners.gateway.ports in the bootstrap file"
+		hint = ": ports below 1024 need CAP_NET_BIND_SERVICE; choose another one with " + setting + " in the bootstrap file"
 	}
-	return fmt.Errorf("listen %s %s: %w%s", name, address, errors.Unwrap(err), hint)
+	return fmt.Errorf("listen %s %s: %w%s", name, address, err, hint)
 }
 
 // closeListener closes a port; connections that are open are served on. The

@@ -19,6 +19,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"isthmus/mesh"
 )
 
 // Authority is a small certificate authority in a folder: its certificate in
@@ -44,7 +46,7 @@ const (
 // InitAuthority makes an authority in a folder, which is made too. It refuses to
 // replace one: every certificate of the old one would be worthless.
 func InitAuthority(dir, trustDomain string) (*Authority, error) {
-	if err := checkTrustDomain(trustDomain); err != nil {
+	if err := mesh.CheckTrustDomain(trustDomain); err != nil {
 		return nil, err
 	}
 	for _, name := range []string{"ca.key", "ca.crt"} {
@@ -116,7 +118,7 @@ type Request struct {
 
 // SPIFFEID is the ID of a service account in Istio's form.
 func SPIFFEID(trustDomain, namespace, serviceAccount string) (string, error) {
-	if err := checkTrustDomain(trustDomain); err != nil {
+	if err := mesh.CheckTrustDomain(trustDomain); err != nil {
 		return "", err
 	}
 	for _, part := range []string{namespace, serviceAccount} {
@@ -223,15 +225,4 @@ func replaceFile(path string, data []byte, mode os.FileMode) (err error) {
 func writeAll(f *os.File, data []byte) error {
 	_, err := f.Write(data)
 	return err
-}
-
-// checkTrustDomain refuses what is none (SPIFFE ID 2.1).
-func checkTrustDomain(s string) error {
-	bad := func(c rune) bool {
-		return !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '.' || c == '-' || c == '_')
-	}
-	if s == "" || len(s) > 255 || strings.ContainsFunc(s, bad) {
-		return fmt.Errorf("%q is no trust domain: it has lower-case letters, digits, dots, dashes and underscores", s)
-	}
-	return nil
 }

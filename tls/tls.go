@@ -49,7 +49,7 @@ type Identity struct {
 func Load(certFile, keyFile, caFile string, aliases ...string) (*Identity, error) {
 	for _, f := range []struct{ name, path string }{{"cert", certFile}, {"key", keyFile}, {"ca", caFile}} {
 		if f.path == "" {
-			return nil, fmt.Errorf("certificates.%s is missing: cert, key and ca belong together", f.name)
+			return nil, fmt.Errorf("%s is missing: cert, key and ca belong together", f.name)
 		}
 	}
 	id := &Identity{}

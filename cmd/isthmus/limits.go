@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -129,10 +127,7 @@ func (s *server) serveLimits() error {
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("listen rateLimits.serve %s: address already in use: another process has the port; stop it or choose another one with rateLimits.serve in the bootstrap file", address)
-		}
-		return fmt.Errorf("listen rateLimits.serve: %w", err)
+		return proxy.ListenError("rate limits", "rateLimits.serve", address, err)
 	}
 	s.listening["ratelimit"] = l.Addr().String()
 	hs := rpc.NewServer(s.limits.Methods())

@@ -52,7 +52,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("there is no command %q: see isthmus help", args[0])}
+				return usageError{fmt.Errorf("there is no command %q%s: see isthmus help", args[0], similar(cmd, args[0]))}
 			}
 			return cmd.Help()
 		},
@@ -70,13 +70,29 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// usage makes a check of positional arguments end in exit status 2.
+// similar asks whether another command was meant; "" if none is like it.
+func similar(root *cobra.Command, name string) string {
+	root.SuggestionsMinimumDistance = 2
+	if meant := root.SuggestionsFor(name); len(meant) > 0 {
+		return fmt.Sprintf(" (did you mean %q?)", meant[0])
+	}
+	return ""
+}
+
+// usage makes a check of positional arguments end in exit status 2, with what the
+// command takes.
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
+		err := check(cmd, args)
+		var said usageError
+		if err == nil || errors.As(err, &said) {
+			return err
 		}
-		return nil
+		problem := "an argument is missing"
+		if len(args) > 0 {
+			problem = fmt.Sprintf("%q is one argument too many", args[len(args)-1])
+		}
+		return usageError{fmt.Errorf("%s: write %s: see %s --help", problem, strings.TrimSuffix(cmd.UseLine(), " [flags]"), cmd.CommandPath())}
 	}
 }
 

@@ -238,7 +238,7 @@ func loadIdentity(c config.Certificates, node *mesh.Node, warn func(message stri
 	}
 	own, err := tls.NewOwn(c.Cert, c.Key, c.CA, slices.Concat([]string{node.TrustDomain}, node.TrustAliases)...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("certificates of the bootstrap file: %w", err)
 	}
 	id := own.Identity().ID
 	if id != node.Identity {
@@ -288,10 +288,7 @@ func (s *server) serve(name, address string, h http.Handler) error {
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("listen %s %s: address already in use: another process has the port; stop it or choose another one with listeners.%s in the bootstrap file", name, address, name)
-		}
-		return fmt.Errorf("listen %s: %w", name, err)
+		return proxy.ListenError(name, "listeners."+name, address, err)
 	}
 	s.listening[name] = l.Addr().String()
 	hs := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: idleAdmin, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}

@@ -31,7 +31,7 @@ Exit status: 0 without an error (with --strict: without a warning either), 1 wit
 				return cobra.MinimumNArgs(1)(cmd, args)
 			}
 			if len(args) > 0 || bootstrap != "" {
-				return errors.New("--admin asks a running proxy what it has read: leave out PATH and --bootstrap")
+				return usageError{errors.New("--admin asks a running proxy what it has read: leave out PATH and --bootstrap")}
 			}
 			return nil
 		}),
