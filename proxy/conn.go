@@ -134,6 +134,7 @@ func (c *conn) begin() (more, again bool) {
 		return more, more
 	case c.kind == inbound && t.inbound.mode.StrictEverywhere():
 		c.countRefused(PlainText)
+		c.tellMode(t.inbound.mode.Source)
 		return false, false
 	case secure:
 		if names := c.sniTable(t); names != nil {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"syscall"
@@ -52,6 +53,7 @@ func (c *conn) serveMesh(t *table) (http bool) {
 	if vh != nil && t.inbound.relayed[vh] {
 		if t.inbound.modeOf(vh) == mesh.MTLSDisable {
 			c.countRefused(PlainText)
+			c.tellMode(mesh.Source{})
 			return false
 		}
 		c.relay(t, &tcpRoute{route: vh.routes[0], port: vh.destinationPort()})
@@ -66,6 +68,7 @@ func (c *conn) acceptMesh() bool {
 	if id == nil {
 		c.sendAlert(alertInternalError)
 		c.countRefused(PlainText)
+		c.proxy.tellRefusal(c, "handshake", errOwnless)
 		return false
 	}
 	if err := c.acceptTLS(id.Server(), now()+c.patience.head); err != nil {
@@ -81,6 +84,22 @@ func (c *conn) acceptMesh() bool {
 	c.identity = tls.Peer(&state)
 	c.clientCert = appendPeerCert(nil, id.ID, state.PeerCertificates[0])
 	return true
+}
+
+var errOwnless = errors.New("it came by TLS, and this proxy has no certificate (certificates in the bootstrap file)")
+
+// tellMode says in the log that PeerAuthentication wants a client to come otherwise. The
+// source is that of the policy, as far as it is known.
+func (c *conn) tellMode(source mesh.Source) {
+	came := "in plain text, and %s asks for mTLS"
+	if c.overTLS() {
+		came = "by mTLS, and %s has plain text alone"
+	}
+	policy := "PeerAuthentication"
+	if source != (mesh.Source{}) {
+		policy = fmt.Sprintf("%s (%s)", policy, source)
+	}
+	c.proxy.tellRefusal(c, "peer authentication", fmt.Errorf("it came "+came, policy))
 }
 
 // gaveUp reports whether a handshake failed because the client left, or would not

@@ -16,6 +16,9 @@ func (x *exchange) refuse(k Kind) {
 	x.kind = k
 	if k == ClientGone || k == PlainText {
 		x.keep = false
+		if k == PlainText {
+			x.conn.tellMode(mesh.Source{})
+		}
 		return
 	}
 	a := &answers[k]

@@ -5,6 +5,7 @@ import (
 	stdtls "crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -235,7 +236,7 @@ func field(head, name string) string {
 }
 
 // TestMTLS_OnePort: PERMISSIVE takes both, STRICT mTLS alone, and a port's mode
-// wins over the workload's.
+// wins over the workload's. Whom it refuses, the log tells.
 func TestMTLS_OnePort(t *testing.T) {
 	tr := newTrust(t)
 	web, frontend := tr.identity("prod", "web"), tr.identity("shop", "frontend")
@@ -256,7 +257,10 @@ func TestMTLS_OnePort(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			application := capturing(t, okReply)
 			_, port, _ := net.SplitHostPort(application.address)
-			callee := sidecarOfWeb(t, web, application.address, strings.ReplaceAll(tt.yaml, "PORT", port))
+			var log words
+			o := proxyOf("prod", "web", web)
+			o.Inbound, o.Logger = "127.0.0.1:0", slog.New(slog.NewTextHandler(&log, nil))
+			callee := serve(t, o, webService(application.address)+strings.ReplaceAll(tt.yaml, "PORT", port))
 			got := exchangeRaw(t, callee.address("inbound"), get(webHost), whole(1))
 			if ok := strings.HasPrefix(got, "HTTP/1.1 200"); ok != tt.plain || !ok && got != "" {
 				t.Errorf("in plain text: %q", got)
@@ -265,6 +269,11 @@ func TestMTLS_OnePort(t *testing.T) {
 			got = overTLSAt(t, callee.address("inbound"), config, get("whatever.example"))
 			if ok := strings.HasPrefix(got, "HTTP/1.1 200"); ok != tt.secure {
 				t.Errorf("by mTLS: %q", got)
+			}
+			for told, taken := range map[string]bool{"it came in plain text, and PeerAuthentication": tt.plain, "it came by mTLS, and PeerAuthentication": tt.secure} {
+				if strings.Contains(log.String(), told) == taken {
+					t.Errorf("the log has %q, and such a client is taken: %v", log.String(), taken)
+				}
 			}
 		})
 	}
