@@ -24,7 +24,10 @@ type Finding struct {
 // WriteFindings writes findings for people, a line each.
 func WriteFindings(w io.Writer, list []Finding) {
 	for _, f := range list {
-		parts := []string{fmt.Sprintf("%s:%d", f.File, f.Line), f.Severity, f.Kind, f.Field, f.Message}
+		parts := []string{f.File, f.Severity, f.Kind, f.Field, f.Message}
+		if f.Line > 0 {
+			parts[0] = fmt.Sprintf("%s:%d", f.File, f.Line)
+		}
 		if f.Name != "" {
 			parts[2] += " " + f.Namespace + "/" + f.Name
 		}

@@ -47,6 +47,9 @@ func WriteStatus(w io.Writer, s Status) {
 	}
 	fmt.Fprintf(t, "proxy\t%s\t%s\n", s.Node, state)
 	fmt.Fprintf(t, "snapshot\t%d\tconfiguration %s, revision %d, %s old\n", s.Snapshot.Number, s.Snapshot.Hash, s.Snapshot.Revision, age(s.Snapshot.Age))
+	if s.Warnings > 0 {
+		fmt.Fprintf(t, "warnings\t%d\tisthmus validate --admin URL says which\n", s.Warnings)
+	}
 	fmt.Fprintf(t, "endpoints\t%d\t%d of them ready\n", s.Endpoints, s.EndpointsReady)
 	fmt.Fprintf(t, "members\t%d\t\n", s.Members)
 	for _, name := range slices.Sorted(maps.Keys(s.Listeners)) {

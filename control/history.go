@@ -90,6 +90,17 @@ func (c *Controller) revive(number uint64) *loaded {
 	return l
 }
 
+// tellWarnings says how many warnings a configuration has that has come into force, and
+// the first of them: that a folder is empty, perhaps.
+func (c *Controller) tellWarnings(l *loaded) {
+	for _, f := range l.findings {
+		if f.Severity == config.Warning {
+			c.log.Warn("the configuration has warnings: isthmus validate says them all, with --admin those of a running proxy", "warnings", l.warnings, "first", f.String())
+			return
+		}
+	}
+}
+
 // accept keeps what has come into force.
 func (c *Controller) accept(l *loaded) {
 	hold := history.Hold{Origin: l.origin}
@@ -108,7 +119,8 @@ func (c *Controller) accept(l *loaded) {
 	if c.history.Current().Hash != l.config.Hash {
 		r := c.history.Add(history.Revision{Hash: l.config.Hash, Time: time.Now(), Origin: l.origin, Of: l.of, Snapshot: snapshot}, l.files, l.resources)
 		c.log.Info("configuration in force", "revision", r.Number, "hash", r.Hash, "origin", string(r.Origin), "of", r.Of,
-			"added", len(r.Changes.Added), "removed", len(r.Changes.Removed), "changed", len(r.Changes.Changed))
+			"resources", len(l.resources), "added", len(r.Changes.Added), "removed", len(r.Changes.Removed), "changed", len(r.Changes.Changed))
+		c.tellWarnings(l)
 	}
 	if l.origin == history.FromPromotion {
 		hold.Revision = c.history.Current().Number

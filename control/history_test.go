@@ -1,8 +1,10 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -94,6 +96,25 @@ func TestController_History(t *testing.T) {
 	}
 	if s := c.Status().Snapshot; s.Revision != list[0].Number || s.Rollback != 0 {
 		t.Errorf("status %+v", s)
+	}
+}
+
+// TestController_TellsWarnings: of a configuration that comes into force the log says
+// how many warnings it has, once, and one of them.
+func TestController_TellsWarnings(t *testing.T) {
+	var log bytes.Buffer // step writes to it, in this goroutine
+	c, _, _, file := still(t, "none", webService, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	told := func() int { return strings.Count(log.String(), "has warnings") }
+	if told() != 0 {
+		t.Errorf("a good one: %s", log.String())
+	}
+	write(t, file, webService+"---\napiVersion: v1\nkind: Sevrice\nmetadata: {name: other}\n")
+	for range 2 { // the second time nothing has changed
+		c.Reload()
+		catchUp(c)
+	}
+	if got := log.String(); told() != 1 || !strings.Contains(got, "warnings=1 ") || !strings.Contains(got, "Sevrice") {
+		t.Errorf("told %d times: %s", told(), got)
 	}
 }
 
