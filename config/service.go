@@ -83,8 +83,10 @@ func kubernetesProtocol(p *core.ServicePort) mesh.Protocol {
 		switch a := *p.AppProtocol; a {
 		case "kubernetes.io/h2c":
 			return mesh.ProtocolHTTP2
-		case "kubernetes.io/ws", "kubernetes.io/wss":
+		case "kubernetes.io/ws":
 			return mesh.ProtocolHTTP
+		case "kubernetes.io/wss":
+			return mesh.ProtocolHTTPS
 		default:
 			if v, ok := mesh.ParseProtocol(a); ok {
 				return v

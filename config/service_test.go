@@ -30,6 +30,7 @@ func TestService_Protocols(t *testing.T) {
 		{"http", "grpc", mesh.ProtocolGRPC},
 		{"http", "kubernetes.io/h2c", mesh.ProtocolHTTP2},
 		{"grpc", "kubernetes.io/ws", mesh.ProtocolHTTP},
+		{"http", "kubernetes.io/wss", mesh.ProtocolHTTPS},
 		{"grpc", "unheard-of", mesh.ProtocolGRPC},
 	} {
 		p := core.ServicePort{Name: tt.name}
