@@ -111,6 +111,7 @@ func Read(files []File, node *mesh.Node) *Result {
 		rd.readFile(f)
 	}
 	rd.preferSlices()
+	rd.applyDefaults()
 	rd.config.Hash = hex.EncodeToString(hash.Sum(nil))[:12]
 	rd.check(node)
 	if node != nil {
@@ -143,6 +144,7 @@ type reader struct {
 	sidecars         []located[*mesh.Sidecar]
 	monitors         []monitor
 	meshConfigOf     *document // the first mesh configuration
+	defaults         meshDefaults
 	vacant           []vacant
 
 	namespaces map[string]bool // that a resource is in, whoever reads it

@@ -18,8 +18,8 @@ import (
 const meshConfigKey = "mesh"
 
 // meshConfig reads what is used of the mesh configuration: the authorization
-// services and collectors that it names, how exchanges are traced, and how paths
-// are normalised. It reports whether there is any of that. The text is YAML within
+// services and collectors that it names, how exchanges are traced, how paths
+// are normalised, and what holds where resources do not say it. It reports whether there is any of that. The text is YAML within
 // YAML: line is where it begins.
 func (d *document) meshConfig(text string, line int) (used bool) {
 	path := "data." + meshConfigKey
@@ -50,6 +50,7 @@ func (d *document) meshConfig(text string, line int) (used bool) {
 		d.reader.config.DefaultCollectors = p.Tracing
 	}
 	used = d.meshAccessLog(root, path) || used
+	used = d.readMeshDefaults(root, path) || used
 	list := child(root, "extensionProviders")
 	if list == nil {
 		return used

@@ -71,6 +71,7 @@ type Config struct {
 	AuthorizationPolicies  []*AuthorizationPolicy
 	AuthorizationProviders []*AuthorizationProvider
 	PathNormalization      PathNormalization
+	Retries                *Retries // of routes that say none; nil: [DefaultRetries]
 
 	Telemetries       []*Telemetry
 	AccessLog         AccessLog    // of the mesh; the bootstrap file's wins

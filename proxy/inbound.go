@@ -123,7 +123,7 @@ func (c *compiler) compileThrough(in *inboundTable) *hostTable {
 				k := upstreamKey{through: true, callers: callers, host: v.Host, port: p.Number}
 				d := destination{weight: 1, rule: mesh.Destination{Host: v.Host, Port: p.Number}}
 				d.target = c.addTarget(k, v, slices.DeleteFunc(slices.Clone(endpoints), without), policy)
-				r := &route{rule: noRule, name: "through", action: action{destinations: []destination{d}, totalWeight: 1, retries: mesh.DefaultRetries}}
+				r := &route{rule: noRule, name: "through", action: action{destinations: []destination{d}, totalWeight: 1, retries: c.defaultRetries()}}
 				vh := newVirtualHost(v.Host, p.Number, []*route{r})
 				in.relayed[vh] = !p.Protocol.IsHTTP()
 				return vh

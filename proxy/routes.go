@@ -272,7 +272,7 @@ func (c *compiler) compileAction(vs *mesh.VirtualService, rule *mesh.HTTPRoute, 
 		direct:   rule.DirectResponse,
 		rewrite:  rule.Rewrite,
 		timeout:  instant(rule.Timeout),
-		retries:  cmp.Or(rule.Retries, mesh.DefaultRetries),
+		retries:  cmp.Or(rule.Retries, c.defaultRetries()),
 		headers:  newHeaderRules(&rule.Headers),
 		cors:     rule.CORS,
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -291,6 +292,11 @@ func (t *hostTable) has(name string) bool {
 // noRule is what routes stand for that no file says.
 var noRule = &mesh.HTTPRoute{}
 
+// defaultRetries are those of routes that name none.
+func (c *compiler) defaultRetries() *mesh.Retries {
+	return cmp.Or(c.snapshot.Config.Retries, mesh.DefaultRetries)
+}
+
 // defaultRoute sends everything to one service: what holds where no
 // VirtualService does.
 func (c *compiler) defaultRoute(host string, port uint32) *route {
@@ -299,6 +305,6 @@ func (c *compiler) defaultRoute(host string, port uint32) *route {
 	return &route{
 		rule:   noRule,
 		name:   "default",
-		action: action{destinations: []destination{d}, totalWeight: 1, retries: mesh.DefaultRetries},
+		action: action{destinations: []destination{d}, totalWeight: 1, retries: c.defaultRetries()},
 	}
 }

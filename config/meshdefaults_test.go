@@ -1,0 +1,105 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	meshconfig "istio.io/api/mesh/v1alpha1"
+
+	"isthmus/mesh"
+)
+
+func meshConfigMap(text string) string {
+	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    " + strings.ReplaceAll(text, "\n", "\n    ") + "\n"
+}
+
+// TestMeshConfig_Defaults: what the mesh configuration says holds where resources do not
+// say it, block by block.
+func TestMeshConfig_Defaults(t *testing.T) {
+	text := meshConfigMap("connectTimeout: 3s\nlocalityLbSetting: {failover: [{from: a, to: b}]}\ndefaultHttpRetryPolicy: {attempts: 1, retryOn: reset}\ndefaultServiceExportTo: [\".\"]\ndefaultVirtualServiceExportTo: [x]\ndefaultDestinationRuleExportTo: [\"*\"]") + `---
+apiVersion: v1
+kind: Service
+metadata: {name: s}
+spec: {selector: {app: s}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: said, annotations: {networking.istio.io/exportTo: "y"}}
+spec: {selector: {app: s}, ports: [{port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec: {hosts: [v.test], http: [{directResponse: {status: 200}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: d}
+spec:
+  host: d.test
+  trafficPolicy:
+    loadBalancer: {simple: RANDOM}
+    connectionPool: {tcp: {maxConnections: 5}}
+    portLevelSettings: [{port: {number: 81}, connectionPool: {tcp: {connectTimeout: 1s}}}]
+  subsets: [{name: v1, labels: {v: "1"}, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {enabled: false}}}}]
+`
+	r := Read([]File{{Name: "f.yaml", Data: []byte(text)}}, nil)
+	if r.HasErrors() {
+		t.Fatal(r.Findings)
+	}
+	c := r.Config
+	if got := fmt.Sprint(c.Services[0].ExportTo, c.Services[1].ExportTo, c.VirtualServices[0].ExportTo, c.DestinationRules[0].ExportTo); got != "[.] [y] [x] [*]" {
+		t.Errorf("exported to %s", got)
+	}
+	if c.Retries == nil || c.Retries.Attempts != 1 || c.Retries.On != mesh.RetryReset {
+		t.Errorf("retries %+v", c.Retries)
+	}
+	rules := mesh.NewRules(&mesh.Node{Namespace: "default"}, c.DestinationRules)
+	for _, tt := range []struct {
+		host    string
+		port    uint32
+		subset  string
+		kind    mesh.LoadBalancerKind
+		timeout time.Duration
+		off     bool // locality
+	}{
+		{"other.test", 80, "", mesh.LeastRequest, 3 * time.Second, false},
+		{"d.test", 80, "", mesh.Random, 3 * time.Second, false},
+		{"d.test", 81, "", mesh.LeastRequest, time.Second, false},
+		{"d.test", 80, "v1", mesh.RoundRobin, 3 * time.Second, true},
+	} {
+		p := rules.Find(tt.host, "", tt.port, tt.subset)
+		if p.LoadBalancer == nil || p.LoadBalancer.Locality == nil || p.ConnectionPool == nil {
+			t.Fatalf("%s:%d %s: %+v", tt.host, tt.port, tt.subset, p)
+		}
+		if l := p.LoadBalancer; l.Kind != tt.kind || l.Locality.Disabled != tt.off || !tt.off && len(l.Locality.Failover) != 1 || p.ConnectionPool.ConnectTimeout != tt.timeout {
+			t.Errorf("%s:%d %s: %+v with %+v, connect within %v", tt.host, tt.port, tt.subset, l, l.Locality, p.ConnectionPool.ConnectTimeout)
+		}
+	}
+}
+
+// TestMeshConfig_Effect: what of the mesh configuration has no effect is named; what Istio
+// installs by default is not.
+func TestMeshConfig_Effect(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"defaultConfig: {discoveryAddress: istiod.istio-system.svc:15012}\ndefaultProviders: {metrics: [prometheus]}\nenablePrometheusMerge: true\nrootNamespace: istio-system\ntrustDomain: cluster.local", ""},
+		{"outboundTrafficPolicy: {mode: REGISTRY_ONLY}\nenableAutoMtls: true", ""},
+		{"outboundTrafficPolicy: {mode: ALLOW_ANY}", "f.yaml:6: warning: ConfigMap istio-system/istio: data.mesh.outboundTrafficPolicy: has no effect yet: requests to unknown hosts get 404"},
+		{"enableAutoMtls: false", "data.mesh.enableAutoMtls: has no effect yet"},
+		{"trustDomain: td.test", "data.mesh.trustDomain: has no effect yet: trustDomain of the bootstrap file says it"},
+		{"defaultConfig:\n  gatewayTopology: {numTrustedProxies: 1}", "f.yaml:7: warning: ConfigMap istio-system/istio: data.mesh.defaultConfig.gatewayTopology: has no effect"},
+	} {
+		checkFinding(t, meshConfigMap(tt.text), tt.want, ISM0003)
+	}
+	checkFinding(t, meshConfigMap("outboundTraficPolicy: {}"), `data.mesh.outboundTraficPolicy: unknown field, which has no effect (did you mean "outboundTrafficPolicy"?)`, ISM0001)
+	names := jsonNames((&meshconfig.MeshConfig{}).ProtoReflect().Descriptor().Fields())
+	for _, name := range append(slices.Collect(maps.Keys(meshEffect)), meshSilent...) {
+		if !slices.Contains(names, name) {
+			t.Errorf("the mesh configuration has no %q", name)
+		}
+	}
+}
