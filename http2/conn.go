@@ -102,6 +102,7 @@ type Conn struct {
 	fault    error  // what is wrong with it besides
 	fresh    []*Stream
 	taken    int // of fresh
+	changes  int // see Changes
 
 	mu      sync.Mutex // guards what is below, and what streams say it does
 	out     []byte     // frames to be sent; borrowed while there are any
@@ -339,6 +340,23 @@ func (c *Conn) TakesMore() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err == nil && !c.refused && !c.leaving && c.last < maxStreamID-1
+}
+
+// Changes returns how often the server has said something anew of the streams that it
+// takes: by SETTINGS and GOAWAY. It is for the reader.
+func (c *Conn) Changes() int { return c.changes }
+
+// TakesNone reports whether the server takes no streams for now, or has not said yet how
+// many it takes.
+func (c *Conn) TakesNone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.introduced:
+		return c.peerStreams == 0
+	default:
+		return true
+	}
 }
 
 // PeerStreams returns how many streams the server takes at a time; before it has said

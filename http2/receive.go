@@ -136,6 +136,7 @@ func (c *Conn) takeSettings(h FrameHeader, p []byte) error {
 	if c.flooded() {
 		return &ConnError{CodeEnhanceYourCalm, "SETTINGS whose answers nobody reads"}
 	}
+	c.changes++
 	window := c.peerWindow
 	for len(p) > 0 {
 		setting, rest, err := NextSetting(p)
@@ -280,6 +281,7 @@ func (c *Conn) takeReset(h FrameHeader, p []byte) error {
 func (c *Conn) takeGoAway(h FrameHeader, p []byte) error {
 	last, _, _ := ParseGoAway(p)
 	c.refused = true
+	c.changes++
 	for s := range c.streams.all() {
 		if !c.server && s.id > last && s.err == nil && !s.replyWhole() {
 			s.fail(ErrUnprocessed)

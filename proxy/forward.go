@@ -166,7 +166,7 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 
 	for fresh := false; ; {
 		x.standInLine()
-		c, err := x.lease(u, m, x.tryDeadline(), fresh)
+		c, err := x.lease(u, m, x.tryDeadline(), fresh, x.attempts > 1)
 		if err != nil {
 			x.trail.cause = err.Cause
 			if err.Kind == ConnectTimeout && x.deadline != 0 && now() >= x.deadline {

@@ -75,28 +75,22 @@ type sharedConn struct {
 	retired bool    // it gets no more
 }
 
-// sharedPool are the connections of one member that speak HTTP/2.
+// sharedPool are the connections of one member that speak HTTP/2, and the requests that
+// wait for a stream of them.
 type sharedPool struct {
 	mu      sync.Mutex // guards what is below
 	conns   []*sharedConn
-	dialing *sharedDial // under way; nil: none is
-	streams uint32      // that the endpoint has said it takes over one, the last of those that are gone; 0: nobody knows
+	open    int    // connections that are being opened or have not ended
+	streams uint32 // that the endpoint has said it takes over one, the last of those that are gone; 0: nobody knows
 	closed  bool
-}
-
-// sharedDial is a connection being opened, for all who find none with room.
-type sharedDial struct {
-	done chan struct{} // closed when it has ended
-	room chan struct{} // of capacity 1: a request over another connection has ended
-	err  *Error        // of the endpoint's: nobody need try again; written before done is closed
+	streamLine
 }
 
 var upstreamStreams = sync.Pool{New: func() any { return &upstreamConn{stream: &stream{}} }}
 
-// take leases a stream of a connection that has room for one; nil if none has.
-func (p *sharedPool) take(u *upstream, t instant) *upstreamConn {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// room leases a stream of a connection that has room for one; nil if none has. The caller
+// holds mu.
+func (p *sharedPool) room(u *upstream, t instant) *upstreamConn {
 	for i := 0; i < len(p.conns); {
 		s := p.conns[i]
 		old := u.maxDuration != 0 && t-s.opened >= u.maxDuration || u.maxRequests != 0 && s.uses >= u.maxRequests
@@ -140,6 +134,7 @@ func (p *sharedPool) retire(s *sharedConn) {
 	if s.h2.Idle() {
 		s.end()
 	}
+	p.lookAgain()
 }
 
 // end ends a connection on which nothing is under way.
@@ -161,17 +156,8 @@ func (p *sharedPool) put(c *upstreamConn) {
 	if s.retired && s.h2.Idle() {
 		s.end()
 	}
-	p.roomMade()
-}
-
-// roomMade tells whoever is about to open a connection that one has room. The caller
-// holds mu.
-func (p *sharedPool) roomMade() {
-	if p.dialing != nil {
-		select {
-		case p.dialing.room <- struct{}{}:
-		default:
-		}
+	if len(p.line) > 0 {
+		p.serve(s.member.upstream.Load())
 	}
 }
 
@@ -219,7 +205,8 @@ func (p *sharedPool) close() {
 }
 
 // add keeps a new connection, of which who has opened it leases the first stream,
-// if asked for: of a member that is gone meanwhile, it carries that and no more.
+// if asked for, and those in line others: of a member that is gone meanwhile, it carries
+// these and no more.
 func (p *sharedPool) add(s *sharedConn, u *upstream, lease bool) (c *upstreamConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -227,15 +214,25 @@ func (p *sharedPool) add(s *sharedConn, u *upstream, lease bool) (c *upstreamCon
 	if lease {
 		c = s.lease(u)
 	}
+	p.conns = append(p.conns, s)
+	p.serve(u)
 	if p.closed {
 		p.retire(s)
-		return c
-	}
-	p.conns = append(p.conns, s)
-	if !lease {
-		p.roomMade()
 	}
 	return c
+}
+
+// changed takes notice of a SETTINGS or GOAWAY that has come.
+func (p *sharedPool) changed(s *sharedConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !s.h2.TakesMore() {
+		p.retire(s)
+	}
+	if len(p.line) > 0 {
+		p.serve(s.member.upstream.Load())
+		p.lookAgain()
+	}
 }
 
 // firstStreams is how many requests a new connection gets before the endpoint has said
@@ -256,101 +253,6 @@ func (p *sharedPool) firstStreams() uint32 {
 // streams is how many requests the endpoint takes over the connection: one at least,
 // since one that takes none for now is asked again.
 func (s *sharedConn) streams() uint32 { return max(s.h2.PeerStreams(), 1) }
-
-// dialTurn returns the dial under way to be waited for, or one for who asks to
-// make: mine.
-func (p *sharedPool) dialTurn() (d *sharedDial, mine bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.dialing != nil {
-		return p.dialing, false
-	}
-	p.dialing = &sharedDial{done: make(chan struct{}), room: make(chan struct{}, 1)}
-	return p.dialing, true
-}
-
-// dialed tells those who wait for a dial what has become of it.
-func (p *sharedPool) dialed(err *Error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.dialing.err = err
-	close(p.dialing.done)
-	p.dialing = nil
-}
-
-// leaseStream gets a stream to a member: of a connection that is open, or of a
-// new one. One request at a time opens a connection; the others see what becomes
-// of it.
-func (u *upstream) leaseStream(m *member, client *stream, t, deadline instant) (*upstreamConn, *Error) {
-	for waited := false; ; {
-		if c := m.shared.take(u, t); c != nil {
-			return c, nil
-		}
-		d, mine := m.shared.dialTurn()
-		if !mine {
-			if kind := u.live.queue.awaitOther(d.done, u.limits.pending, waited, deadline, client); kind != NoError {
-				return nil, &Error{Kind: kind, Upstream: u.key.String()}
-			}
-			if d.err != nil {
-				return nil, d.err
-			}
-			t, waited = now(), true
-			continue
-		}
-		if c := m.shared.take(u, t); c != nil { // there is room meanwhile, of which nobody would tell
-			m.shared.dialed(nil)
-			return c, nil
-		}
-		start := now()
-		c, err := u.dialShared(m, d, client, waited, deadline)
-		if hurried := deadline != 0 && deadline < start+u.connectTimeout; err != nil && (hurried || !answers[err.Kind].unsent || err.Kind == Overflow) {
-			m.shared.dialed(nil) // it says more of this request than of the endpoint
-		} else {
-			m.shared.dialed(err)
-		}
-		if c != nil || err != nil {
-			return c, err
-		}
-		t, waited = now(), true
-	}
-}
-
-// dialShared opens a connection, in its turn if the upstream's connections are
-// limited, keeps it, and leases a stream of it. It opens none, and returns nothing,
-// if there is room on another one before that.
-func (u *upstream) dialShared(m *member, d *sharedDial, client *stream, waited bool, deadline instant) (*upstreamConn, *Error) {
-	q := &u.live.queue
-	if u.limits.connections == 0 {
-		q.open.Add(1)
-	} else {
-		for place := -1; ; place, waited = 0, true {
-			turn, err := q.enter(u, place, waited)
-			if err != nil {
-				return nil, err
-			}
-			if turn == nil {
-				break
-			}
-			if kind := q.await(turn, d.room, deadline, client); kind != NoError {
-				return nil, &Error{Kind: kind, Upstream: u.key.String()}
-			}
-			select {
-			case <-turn:
-			default:
-				return nil, nil
-			}
-			if c := m.shared.take(u, now()); c != nil {
-				q.wake() // it needs no place
-				return c, nil
-			}
-		}
-	}
-	c, err := u.dial(m, u.connectTimeout, deadline, asHTTP2)
-	if err != nil {
-		return nil, err
-	}
-	return u.share(c, true), nil
-}
 
 // share makes a connection carry many requests at a time; see add.
 func (u *upstream) share(c *upstreamConn, lease bool) *upstreamConn {
@@ -376,6 +278,7 @@ func (s *sharedConn) serve(keep *mesh.HTTP2KeepAlive) {
 	p := &s.member.shared
 	p.mu.Lock()
 	p.retire(s)
+	p.count(-1)
 	p.mu.Unlock()
 	s.stream.close()
 	s.member.live.queue.leave()
@@ -386,12 +289,16 @@ var errSilent = errors.New("no answer to a PING (http2KeepAlive)")
 
 // read reads until the connection is over, and returns why.
 func (s *sharedConn) read(keep *mesh.HTTP2KeepAlive, flushed <-chan struct{}) error {
-	for {
+	for changes := 0; ; {
 		if s.in.len() > 0 {
 			n, err := s.h2.Receive(s.in.bytes())
 			s.in.r += n
 			if err != nil {
 				return err
+			}
+			if n := s.h2.Changes(); n != changes {
+				changes = n
+				s.member.shared.changed(s)
 			}
 		}
 		s.limit = 0

@@ -20,7 +20,8 @@ func TestHTTP2_OneDial(t *testing.T) {
 	vh := x.table.outbound.find([]byte("s.test"), 80)
 	u := x.upstream(vh.routes[0].destinations[0].target)
 	m := u.members[0]
-	if _, mine := m.shared.dialTurn(); !mine {
+	_, turn, leads := m.shared.take(u, now(), false)
+	if !leads {
 		t.Fatal("somebody dials already")
 	}
 	const others = 10
@@ -28,15 +29,14 @@ func TestHTTP2_OneDial(t *testing.T) {
 	errs := make(chan *Error, others)
 	for range others {
 		all.Go(func() {
-			_, err := u.leaseStream(m, x.conn.stream, now(), 0)
+			_, err := u.leaseStream(m, x.conn.stream, now(), 0, false)
 			errs <- err
 		})
 	}
-	want := &Error{Kind: ConnectFailure}
-	m.shared.dialed(want)
+	await(t, "those who wait", until(func() bool { return u.live.queue.follow.Load() == others }))
+	m.shared.pass(turn, &Error{Kind: ConnectFailure})
 	all.Wait()
 	for range others {
-		// Who comes late dials for itself, and is told the same by the endpoint.
 		if err := <-errs; err == nil || err.Kind != ConnectFailure {
 			t.Errorf("got %v", err)
 		}
@@ -54,7 +54,7 @@ func TestHTTP2_MemberGone(t *testing.T) {
 	u := x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
 	m := u.members[0]
 	m.close()
-	c, err := u.leaseStream(m, x.conn.stream, now(), now()+instant(20*time.Second))
+	c, err := u.leaseStream(m, x.conn.stream, now(), now()+instant(20*time.Second), false)
 	if err != nil {
 		t.Fatal(err)
 	}

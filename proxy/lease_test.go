@@ -112,7 +112,7 @@ func TestLease_Interrupted(t *testing.T) {
 	u := x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
 	lease := func() *upstreamConn {
 		x.clock = now()
-		c, err := u.lease(u.members[0], x.conn.stream, x.clock, 0, false)
+		c, err := u.lease(u.members[0], x.conn.stream, x.clock, 0, false, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -247,9 +247,15 @@ func (m *member) dialAhead(within instant) bool {
 		return true
 	}
 	speaks := headFormat(u.speaks == speaksHTTP2)
+	if speaks == asHTTP2 {
+		m.shared.opening(1)
+	}
 	c, err := u.begin(m, conn, start, start+within, speaks)
 	switch {
 	case err != nil:
+		if speaks == asHTTP2 {
+			m.shared.opening(-1)
+		}
 		return false
 	case speaks == asHTTP2:
 		u.share(c, false)

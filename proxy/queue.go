@@ -14,7 +14,7 @@ import (
 type connQueue struct {
 	open    atomic.Int32 // connections open or being opened
 	waiting atomic.Int32 // len(waiters), or one more for who may join them; to be read without mu
-	follow  atomic.Int32 // requests that wait for what becomes of another's connection; see sharedDial
+	follow  atomic.Int32 // requests that wait for a stream of another's connection; see streamLine
 
 	mu      sync.Mutex      // guards waiters, and open and follow against their limits
 	waiters []chan struct{} // each is closed when its turn comes
@@ -22,10 +22,11 @@ type connQueue struct {
 
 // lease gets a connection to a member: a kept one, or a new one if the
 // upstream's limits allow, waiting in line if they do not. fresh refuses kept
-// ones. t is about now. Nobody waits for a client who has gone.
-func (u *upstream) lease(m *member, client *stream, t, deadline instant, fresh bool) (*upstreamConn, *Error) {
+// ones; again says that the request has been sent before. t is about now. Nobody waits for
+// a client who has gone.
+func (u *upstream) lease(m *member, client *stream, t, deadline instant, fresh, again bool) (*upstreamConn, *Error) {
 	if u.multiplexes(client) {
-		return u.leaseStream(m, client, t, deadline)
+		return u.leaseStream(m, client, t, deadline, again)
 	}
 	return u.leaseWhole(m, client, t, deadline, fresh)
 }
@@ -108,44 +109,30 @@ func (q *connQueue) mayWait(most int32) bool {
 	return most == 0 || int32(len(q.waiters))+q.follow.Load() < most
 }
 
-// awaitOther waits for what becomes of a connection that another request opens, or waits
-// for in line; see enter and await. Overflow: as many wait as may.
-func (q *connQueue) awaitOther(done chan struct{}, most int32, waited bool, deadline instant, client *stream) Kind {
+// awaitOther waits for a stream of a connection that another request opens, or waits for in
+// line; see enter and awaitEither. Overflow: as many wait as may.
+func (q *connQueue) awaitOther(told <-chan struct{}, most int32, deadline instant, client *stream) Kind {
 	q.mu.Lock()
-	if !waited && !q.mayWait(most) {
+	if !q.mayWait(most) {
 		q.mu.Unlock()
 		return Overflow
 	}
 	q.follow.Add(1)
 	q.mu.Unlock()
 	defer q.follow.Add(-1)
-	return q.await(done, nil, deadline, client)
+	return awaitEither(told, nil, deadline, client)
 }
 
 // await waits for a turn, or for what makes it needless, unless that is nil: then
-// the place in line is given up. Timeout: the deadline came first; ClientGone: the
-// client for whom we wait, if there is one, has gone.
+// the place in line is given up; see awaitEither.
 func (q *connQueue) await(turn chan struct{}, needless <-chan struct{}, deadline instant, client *stream) Kind {
-	timer := time.NewTimer(time.Duration(sooner(deadline, now()+clientCheck) - now()))
-	defer timer.Stop()
-	kind, over := NoError, false
-	for kind == NoError && !over {
-		select {
-		case <-turn:
+	kind := awaitEither(turn, needless, deadline, client)
+	select {
+	case <-turn:
+		if kind == NoError {
 			return NoError
-		case <-needless:
-			over = true
-			continue
-		case <-timer.C:
 		}
-		switch t := now(); {
-		case deadline != 0 && t >= deadline:
-			kind = Timeout
-		case client != nil && client.gone():
-			kind = ClientGone
-		default:
-			timer.Reset(time.Duration(sooner(deadline, t+clientCheck) - t))
-		}
+	default:
 	}
 	q.mu.Lock()
 	i := slices.Index(q.waiters, turn)
@@ -158,6 +145,30 @@ func (q *connQueue) await(turn chan struct{}, needless <-chan struct{}, deadline
 		q.wake() // our turn came at the same moment: pass it on
 	}
 	return kind
+}
+
+// awaitEither waits for one of two things, of which the second may be nil. Timeout: the
+// deadline came first; ClientGone: the client for whom we wait, if there is one, has gone.
+func awaitEither(one, other <-chan struct{}, deadline instant, client *stream) Kind {
+	timer := time.NewTimer(time.Duration(sooner(deadline, now()+clientCheck) - now()))
+	defer timer.Stop()
+	for {
+		select {
+		case <-one:
+			return NoError
+		case <-other:
+			return NoError
+		case <-timer.C:
+		}
+		switch t := now(); {
+		case deadline != 0 && t >= deadline:
+			return Timeout
+		case client != nil && client.gone():
+			return ClientGone
+		default:
+			timer.Reset(time.Duration(sooner(deadline, t+clientCheck) - t))
+		}
+	}
 }
 
 // leave gives up the place of a connection that has ended.

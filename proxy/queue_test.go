@@ -29,7 +29,7 @@ func TestQueue_NobodyForgotten(t *testing.T) {
 	u.live, u.members[0].live = live, live
 	client := sinkStream()
 	lease := func() *upstreamConn {
-		c, err := u.lease(u.members[0], client, now(), 0, false)
+		c, err := u.lease(u.members[0], client, now(), 0, false, false)
 		if err != nil {
 			t.Error(err)
 		}
@@ -52,7 +52,7 @@ func TestQueue_NobodyForgotten(t *testing.T) {
 }
 
 // TestQueue_Ahead: whoever waits in line while a connection is made that no request waits
-// for hears of it when that is there: it carries his request, or ends for his.
+// for hears of it when that is there. An endpoint that has none need not wait for it.
 func TestQueue_Ahead(t *testing.T) {
 	for i, name := range []string{"for the same endpoint", "for another one"} {
 		t.Run(name, func(t *testing.T) {
@@ -81,19 +81,18 @@ func TestQueue_Ahead(t *testing.T) {
 			await(t, "its place", until(func() bool { return u.live.queue.open.Load() == 1 }))
 			got := make(chan *upstreamConn, 1)
 			go func() { // ends with its turn
-				c, err := u.leaseStream(u.members[(at+i)%2], sinkStream(), now(), now()+instant(5*time.Second))
+				c, err := u.leaseStream(u.members[(at+i)%2], sinkStream(), now(), now()+instant(5*time.Second), false)
 				if err != nil {
 					t.Error(err)
 				}
 				got <- c
 			}()
-			inLine := until(func() bool { return u.live.queue.waiting.Load() == 1 })
-			select {
-			case <-inLine:
-			case <-time.After(5 * time.Second):
-				t.Error("nobody stands in line")
+			if i == 0 {
+				await(t, "who stands in line", until(func() bool { return u.live.queue.waiting.Load() == 1 }))
+				close(shake)
+			} else {
+				defer close(shake)
 			}
-			close(shake)
 			if c := await(t, "the lease", got); c != nil {
 				c.discard()
 			}
@@ -137,21 +136,22 @@ func TestQueue_WaitedAlready(t *testing.T) {
 	u := x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
 	m, q := u.members[0], &u.live.queue
 	q.place(1)          // another endpoint's connection
-	m.shared.dialTurn() // another request's
+	m.shared.opening(1) // one that still ends
+	_, turn, _ := m.shared.take(u, now(), false)
 	got := make(chan *Error, 1)
 	go func() { // ends with its turn
-		c, err := u.leaseStream(m, sinkStream(), now(), now()+instant(5*time.Second))
+		c, err := u.leaseStream(m, sinkStream(), now(), now()+instant(5*time.Second), false)
 		if c != nil {
 			c.discard()
 		}
 		got <- err
 	}()
 	await(t, "who waits", until(func() bool { return q.follow.Load() == 1 }))
-	if _, err := u.leaseStream(m, sinkStream(), now(), 0); err == nil || err.Kind != Overflow {
+	if _, err := u.leaseStream(m, sinkStream(), now(), 0, false); err == nil || err.Kind != Overflow {
 		t.Errorf("one more: %v, want %v", err, Overflow)
 	}
 	q.mu.Lock()
-	m.shared.dialed(nil)
+	m.shared.pass(turn, nil)
 	await(t, "who waits no more", until(func() bool { return q.follow.Load() == 0 }))
 	q.waiters = append(q.waiters, make(chan struct{})) // somebody who comes at this moment
 	q.waiting.Store(1)

@@ -220,7 +220,7 @@ func (x *exchange) connect() (*upstreamConn, *upstream, Kind) {
 		x.attempts++
 		x.member, x.tried = m, append(x.tried, m.host)
 		trial := m.host.Begin()
-		c, err := u.lease(m, x.conn.stream, x.clock, now()+u.connectTimeout, true)
+		c, err := u.lease(m, x.conn.stream, x.clock, now()+u.connectTimeout, true, false)
 		m.host.End(trial)
 		x.clock = now()
 		if err == nil {

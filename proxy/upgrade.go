@@ -98,15 +98,15 @@ func (x *exchange) overtaken() bool {
 // it cannot be tried again should a kept one end at that moment. An upstream that
 // speaks HTTP/2 is asked for a WebSocket in that way if it takes that, or in
 // HTTP/1.1 if its port lets it.
-func (x *exchange) lease(u *upstream, m *member, deadline instant, fresh bool) (*upstreamConn, *Error) {
+func (x *exchange) lease(u *upstream, m *member, deadline instant, fresh, again bool) (*upstreamConn, *Error) {
 	client := x.conn.stream
 	switch {
 	case x.upgrade.protocol == nil:
-		return u.lease(m, client, x.clock, deadline, fresh)
+		return u.lease(m, client, x.clock, deadline, fresh, again)
 	case !u.multiplexes(client):
 		return u.leaseWhole(m, client, x.clock, deadline, true)
 	case x.upgrade.websocket:
-		c, err := u.leaseStream(m, client, x.clock, deadline)
+		c, err := u.leaseStream(m, client, x.clock, deadline, again)
 		if err != nil {
 			return nil, err
 		}
@@ -123,7 +123,7 @@ func (x *exchange) lease(u *upstream, m *member, deadline instant, fresh bool) (
 		}
 	case !u.alsoHTTP1:
 		x.upgrade = upgrade{} // it is an ordinary request then
-		return u.lease(m, client, x.clock, deadline, fresh)
+		return u.lease(m, client, x.clock, deadline, fresh, again)
 	}
 	return u.leaseWhole(m, client, x.clock, deadline, true)
 }

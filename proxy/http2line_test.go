@@ -1,0 +1,147 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// streamsOf returns the upstream of s.test at its endpoints, over HTTP/2 and with a policy.
+func streamsOf(t *testing.T, policy string, addresses ...string) *upstream {
+	p := serve(t, Options{}, overHTTP2(entry("s.test", addresses...))+"---\n"+destinationRule("s.test", policy))
+	x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
+	return x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
+}
+
+// TestStreamLine: requests get the streams of a connection that has no room in the order in
+// which they have come, whoever asks at the moment that one ends; those that were sent
+// before, in vain, come first.
+func TestStreamLine(t *testing.T) {
+	for _, connections := range []string{"", "tcp: {maxConnections: 1}, "} {
+		t.Run(connections, func(t *testing.T) {
+			t.Parallel()
+			u := streamsOf(t, "connectionPool: {"+connections+"http: {maxConcurrentStreams: 1}}", h2Upstream(t, func(http.ResponseWriter, *http.Request) {}))
+			m := u.members[0]
+			lease := func(again bool) *upstreamConn {
+				c, err := u.leaseStream(m, sinkStream(), now(), now()+instant(10*time.Second), again)
+				if err != nil {
+					t.Error(err)
+				}
+				return c
+			}
+			first := lease(false)
+			m.shared.mu.Lock()
+			m.shared.leader = &streamTurn{told: make(chan struct{}, 1), leads: true} // who opens another one takes his time
+			m.shared.mu.Unlock()
+			var mu sync.Mutex
+			var got []string
+			var all sync.WaitGroup
+			ask := func(name string, again bool) {
+				c := lease(again)
+				mu.Lock()
+				got = append(got, name)
+				mu.Unlock()
+				c.discard()
+			}
+			for i, name := range []string{"1", "2", "again", "3"} {
+				all.Go(func() { ask(name, name == "again") })
+				await(t, "who stands in line", until(func() bool { return u.live.queue.follow.Load() == int32(i+1) }))
+			}
+			first.discard()
+			ask("late", false)
+			all.Wait()
+			if want := []string{"again", "1", "2", "3", "late"}; !slices.Equal(got, want) {
+				t.Errorf("streams went to %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+// TestStreamLine_EachItsOwn: an endpoint that has no connection gets one, though another
+// one has all that there may be and never is idle.
+func TestStreamLine_EachItsOwn(t *testing.T) {
+	address := func() string { return h2Upstream(t, func(http.ResponseWriter, *http.Request) {}) }
+	u := streamsOf(t, "connectionPool: {tcp: {maxConnections: 1}}", address(), address())
+	for _, m := range u.members {
+		c, err := u.leaseStream(m, sinkStream(), now(), now()+instant(5*time.Second), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.discard()
+	}
+}
+
+// TestStreamLine_NoStreams: requests wait for an endpoint that takes none over its
+// connection for now, as long as a dial may take; nobody opens others in vain.
+func TestStreamLine_NoStreams(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		opens  bool
+		status string
+		most   int32
+	}{
+		{"for now", true, "200", 1},
+		{"for ever", false, "503", 8},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var conns atomic.Int32
+			var open atomic.Bool
+			up := byteServer(t, func(c net.Conn) {
+				conns.Add(1)
+				io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+				f := http2.NewFramer(c, c)
+				f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 0})
+				for {
+					frame, err := f.ReadFrame()
+					if err != nil {
+						return
+					}
+					switch frame := frame.(type) {
+					case *http2.SettingsFrame:
+						if frame.IsAck() && tt.opens && !open.Load() {
+							time.Sleep(50 * time.Millisecond)
+							open.Store(true)
+							f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 100})
+						}
+					case *http2.HeadersFrame:
+						if open.Load() {
+							replyTo(f, frame.StreamID)
+						} else {
+							f.WriteRSTStream(frame.StreamID, http2.ErrCodeRefusedStream)
+						}
+					}
+				}
+			})
+			p := serve(t, Options{}, overHTTP2(entry("s.test", up))+"---\n"+destinationRule("s.test", "connectionPool: {tcp: {connectTimeout: 300ms}}"))
+			var all sync.WaitGroup
+			for range 20 {
+				all.Go(func() {
+					if got := exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1)); status(got) != tt.status {
+						t.Errorf("%q", got)
+					}
+				})
+			}
+			all.Wait()
+			if n := conns.Load(); n > tt.most {
+				t.Errorf("%d connections, want %d at most", n, tt.most)
+			}
+		})
+	}
+}
+
+// replyTo answers a request with 200 and nothing else.
+func replyTo(f *http2.Framer, id uint32) {
+	var b strings.Builder
+	hpack.NewEncoder(&b).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+	f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte(b.String()), EndHeaders: true, EndStream: true})
+}
