@@ -2,6 +2,7 @@ package http2
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -208,6 +209,10 @@ var (
 	// ErrUnprocessed is the end of a request of which the server has said that it
 	// has not looked at it (RFC 9113 8.7), or that was never sent.
 	ErrUnprocessed = errors.New("not processed by the server")
+
+	// ErrMoved is ErrUnprocessed by a GOAWAY on a connection over which the server has
+	// looked at others.
+	ErrMoved = fmt.Errorf("behind the last stream of a GOAWAY: %w", ErrUnprocessed)
 
 	// ErrNotHTTP2 is the end of a connection whose other side begins with something else
 	// than SETTINGS.

@@ -79,7 +79,9 @@ func giveBack(b []byte) {
 
 // Flush hands what is to be sent to write until the connection is over, or
 // write fails, which ends it. write must not keep the bytes. Each call of write
-// takes as long as the peer makes it.
+// takes as long as the peer makes it. A client's connection only opens no more streams
+// when write has failed: what has come before may say what the server has not looked
+// at, and is to be received before Close.
 func (c *Conn) Flush(write func(p []byte) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,7 +113,9 @@ func (c *Conn) Flush(write func(p []byte) error) error {
 			c.slow = took > slowWrite
 		}
 		if err != nil {
-			c.end(err)
+			if c.refused = true; c.server {
+				c.end(err)
+			}
 			giveBack(c.out)
 			c.out = nil
 			return err

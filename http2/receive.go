@@ -280,11 +280,15 @@ func (c *Conn) takeReset(h FrameHeader, p []byte) error {
 // over.
 func (c *Conn) takeGoAway(h FrameHeader, p []byte) error {
 	last, _, _ := ParseGoAway(p)
+	err := ErrUnprocessed
+	if last > 0 {
+		err = ErrMoved
+	}
 	c.refused = true
 	c.changes++
 	for s := range c.streams.all() {
 		if !c.server && s.id > last && s.err == nil && !s.replyWhole() {
-			s.fail(ErrUnprocessed)
+			s.fail(err)
 			c.done(s)
 			s.readable.signal()
 			s.writable.signal()

@@ -144,14 +144,10 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	x.member, x.unwanted, x.trail.began = m, false, x.clock
 	x.tally.upstream = nil
 	x.tried = append(x.tried, m.host)
-	if x.pumping.came.Load() != 0 { // for the last try; for this one the rest is still to be taken
-		x.pumping.came.Store(0)
-		x.pending = true
-	}
 	if x.tryTimeout = instant(plan.policy.PerTryTimeout); x.tryTimeout != 0 {
 		x.tryBegan = now()
 	}
-	if x.tryTimeout != 0 || x.pending {
+	if x.tryTimeout != 0 {
 		x.settleDeadline()
 	}
 	active := x.enter(u.live)
@@ -164,9 +160,16 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	}
 	defer m.host.End(m.host.Begin())
 
-	for fresh := false; ; {
+	for fresh, moves := false, 0; ; {
+		if x.pumping.came.Load() != 0 { // for the last time; for this one the rest is still to be taken
+			x.pumping.came.Store(0)
+			x.pending = true
+		}
+		if x.pending {
+			x.settleDeadline()
+		}
 		x.standInLine()
-		c, err := x.lease(u, m, x.tryDeadline(), fresh, x.attempts > 1)
+		c, err := x.lease(u, m, x.tryDeadline(), fresh, x.attempts > 1 || moves > 0)
 		if err != nil {
 			x.trail.cause = err.Cause
 			if err.Kind == ConnectTimeout && x.deadline != 0 && now() >= x.deadline {
@@ -181,6 +184,11 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 		}
 		kind := x.exchangeOn(c, d, u, plan)
 		switch {
+		case kind == moved && (moves == maxMoves || !x.repeatable()):
+			return Refused
+		case kind == moved:
+			moves++
+			x.trail.cause = nil
 		case !reused || x.replying:
 			return x.unasked(kind, u, m)
 		case kind == stale:
@@ -220,6 +228,15 @@ func (x *exchange) leave() {
 // stale is the outcome of a try over a connection that was not as it had been
 // left: nothing was sent. It never reaches a client.
 const stale = Kind(254)
+
+// moved is the outcome of a try over a connection on which the upstream has looked at others,
+// and not at this one, before it ended that. It never reaches a client.
+const moved = Kind(253)
+
+// maxMoves is how often a request goes to another connection for that, which says nothing
+// of the endpoint: where connections serve no more than some requests each, that is luck,
+// and with two of three sent in vain one request in 3000 is out of it.
+const maxMoves = 20
 
 // unasked makes an upstream that hangs up or speaks before it was asked, on a
 // new connection, one that cannot be connected to: it is not to be relied on, and

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"isthmus/accesslog"
 	"isthmus/http2"
@@ -267,13 +268,19 @@ func (u *upstream) share(c *upstreamConn, lease bool) *upstreamConn {
 func (s *sharedConn) serve(keep *mesh.HTTP2KeepAlive) {
 	s.large = true
 	s.keepShort()
+	var unsent error // written before flushed is closed
 	flushed := make(chan struct{})
 	go func() {
-		s.h2.Flush(func(p []byte) error { return s.write(p, now()) })
+		unsent = s.h2.Flush(func(p []byte) error { return s.write(p, now()) })
 		close(flushed)
 		s.interrupt()
 	}()
-	s.h2.Close(s.read(keep, flushed))
+	err := s.read(keep, flushed)
+	if err == errInterrupted {
+		s.hearOut()
+		err = unsent
+	}
+	s.h2.Close(err)
 	<-flushed
 	p := &s.member.shared
 	p.mu.Lock()
@@ -287,7 +294,27 @@ func (s *sharedConn) serve(keep *mesh.HTTP2KeepAlive) {
 // errSilent is the end of a connection whose other end has not answered a PING.
 var errSilent = errors.New("no answer to a PING (http2KeepAlive)")
 
-// read reads until the connection is over, and returns why.
+// hearOut takes what the peer has said before it could be told no more: of requests that it
+// has not looked at it says so by GOAWAY, and may have closed the connection with them unread.
+func (s *sharedConn) hearOut() {
+	s.limit = now() + instant(lastWords)
+	for {
+		if _, err := s.fill(); err != nil {
+			return
+		}
+		n, err := s.h2.Receive(s.in.bytes())
+		s.in.r += n
+		if err != nil {
+			return
+		}
+	}
+}
+
+// lastWords is how long that may take: what has come lies in the kernel.
+const lastWords = 100 * time.Millisecond
+
+// read reads until the connection is over, and returns why. errInterrupted: nothing can be
+// sent any more.
 func (s *sharedConn) read(keep *mesh.HTTP2KeepAlive, flushed <-chan struct{}) error {
 	for changes := 0; ; {
 		if s.in.len() > 0 {
@@ -318,7 +345,7 @@ func (s *sharedConn) read(keep *mesh.HTTP2KeepAlive, flushed <-chan struct{}) er
 		case errInterrupted:
 			select {
 			case <-flushed:
-				return nil
+				return err
 			default:
 			}
 		default:

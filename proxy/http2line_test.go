@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -144,4 +145,97 @@ func replyTo(f *http2.Framer, id uint32) {
 	var b strings.Builder
 	hpack.NewEncoder(&b).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
 	f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte(b.String()), EndHeaders: true, EndStream: true})
+}
+
+// leaving is a server whose connections say GOAWAY with their nth stream, or when nothing
+// comes any more. It has not looked at the last of them, answers the others, and closes.
+type leaving struct {
+	n, last int
+	hurried bool // every other connection ends at its second stream, and is closed at once
+	conns   atomic.Int32
+}
+
+func (l *leaving) serve(c net.Conn) {
+	n, last, at := l.n, l.last, 100*time.Millisecond
+	if k := l.conns.Add(1); l.hurried && k%2 == 1 {
+		n, last, at = 2, 1, 0
+	}
+	io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+	f := http2.NewFramer(c, c)
+	f.WriteSettings()
+	f.WriteWindowUpdate(0, 1<<30)
+	seen, answered, highest, behind := 0, 0, uint32(0), uint32(2*(n-last))
+	for seen < n || answered < n-last {
+		if seen > 0 {
+			c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		}
+		frame, err := f.ReadFrame()
+		if err != nil {
+			break
+		}
+		id := frame.Header().StreamID
+		if h, ok := frame.(*http2.HeadersFrame); ok {
+			highest = id
+			if seen++; seen == n {
+				f.WriteGoAway(behind-1, http2.ErrCodeNo, nil)
+			}
+			frame = &http2.DataFrame{FrameHeader: h.FrameHeader}
+		}
+		if d, ok := frame.(*http2.DataFrame); ok && d.StreamEnded() && id < behind {
+			answered++
+			replyTo(f, id)
+		}
+	}
+	if seen < n {
+		f.WriteGoAway(min(behind-1, highest), http2.ErrCodeNo, nil)
+	}
+	time.Sleep(at) // what it has said is there
+}
+
+// TestHTTP2_Leaving: what a server has not looked at, as it says by GOAWAY, is sent over
+// another connection, which is opened once for all, as often as it takes, even if it
+// closes the connection before that is read.
+func TestHTTP2_Leaving(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		l    *leaving
+		body int
+		most int32 // connections
+	}{
+		{"all looked at", &leaving{n: 60}, 0, 60},
+		{"some not", &leaving{n: 60, last: 40}, 1, 150},
+		{"closed at once", &leaving{n: 60, hurried: true}, 20_000, 100},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := serve(t, Options{}, overHTTP2(entry("s.test", byteServer(t, tt.l.serve))))
+			c := h1Client(t, p, "outbound")
+			var all sync.WaitGroup
+			var mu sync.Mutex
+			got := map[string]int{}
+			for range 128 {
+				all.Go(func() {
+					for range 15 {
+						res, err := c.Post("http://s.test/", "text/plain", strings.NewReader(strings.Repeat("x", tt.body)))
+						what := fmt.Sprint(err)
+						if err == nil {
+							body, _ := io.ReadAll(res.Body)
+							res.Body.Close()
+							what = fmt.Sprint(res.StatusCode, string(body))
+						}
+						mu.Lock()
+						got[what]++
+						mu.Unlock()
+					}
+				})
+			}
+			all.Wait()
+			if len(got) != 1 || got["200"] == 0 {
+				t.Errorf("%v", got)
+			}
+			if n := tt.l.conns.Load(); n > tt.most {
+				t.Errorf("%d connections, want %d at most", n, tt.most)
+			}
+		})
+	}
 }

@@ -238,6 +238,8 @@ func (x *exchange) streamKind(c *upstreamConn, k Kind) Kind {
 	err := c.h2.Err()
 	x.trail.cause = err
 	switch {
+	case errors.Is(err, http2.ErrMoved):
+		return moved
 	case errors.Is(err, http2.ErrUnprocessed):
 		return Refused
 	case errors.Is(err, http2.ErrShed):
