@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -47,6 +48,7 @@ type State interface {
 	Rollback(ctx context.Context, to uint64) (history.Revision, error)
 	Canary() Canary
 	Steer(do string) error // a candidate: promote, return or retry
+	LogLevel() *slog.LevelVar // of what the process says of itself
 	Reload()
 	Drain()
 	Quit()
@@ -112,6 +114,8 @@ func New(s State, metrics http.Handler) http.Handler {
 	})
 	serveHistory(mux, s)
 	serveCanary(mux, s)
+	mux.HandleFunc("GET /logging", logging(s))
+	mux.HandleFunc("POST /logging", logging(s))
 	mux.HandleFunc("GET /debug/pprof/profile", profile)
 	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, s.ConfigDump()) })
 	for path, act := range map[string]func(){"/drain": s.Drain, "/quitquitquit": s.Quit, "/reload": s.Reload} {
@@ -138,6 +142,25 @@ func ready(s State) http.HandlerFunc {
 			return
 		}
 		fmt.Fprintln(w, "ready")
+	}
+}
+
+// logging shows the level of the process's log, and changes it, until the process ends.
+func logging(s State) http.HandlerFunc {
+	type answer struct {
+		Level string `json:"level"`
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		level := s.LogLevel()
+		if r.Method == http.MethodPost {
+			text := r.URL.Query().Get("level")
+			if err := level.UnmarshalText([]byte(text)); err != nil {
+				http.Error(w, fmt.Sprintf("level %q: write debug, info, warn or error", text), http.StatusBadRequest)
+				return
+			}
+		}
+		a := answer{strings.ToLower(level.Level().String())}
+		reply(w, r, a, func(o io.Writer) { fmt.Fprintln(o, a.Level) })
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -22,6 +23,7 @@ import (
 
 // state is a proxy as a test wants it.
 type state struct {
+	level  slog.LevelVar
 	status Status
 	did    []string
 }
@@ -115,6 +117,8 @@ func (s *state) Steer(do string) error {
 	s.did = append(s.did, do)
 	return nil
 }
+func (s *state) LogLevel() *slog.LevelVar { return &s.level }
+
 func (s *state) Reload() { s.did = append(s.did, "reload") }
 func (s *state) Drain()  { s.did = append(s.did, "drain") }
 func (s *state) Quit()   { s.did = append(s.did, "quit") }
@@ -244,6 +248,31 @@ func TestNew_Acts(t *testing.T) {
 	}
 	if want := []string{"drain", "reload", "quit"}; !slices.Equal(s.did, want) {
 		t.Errorf("did %v, want %v", s.did, want)
+	}
+}
+
+// TestNew_Logging: the level of the log is shown and changed, to one that there is.
+func TestNew_Logging(t *testing.T) {
+	s := &state{}
+	h := New(s, http.NotFoundHandler())
+	for _, tt := range []struct {
+		method, path string
+		code         int
+		want         string
+	}{
+		{"GET", "/logging", 200, "info"},
+		{"POST", "/logging?level=debug", 200, "debug"},
+		{"GET", "/logging?level=error", 200, "debug"},
+		{"POST", "/logging?level=chatty", 400, `level "chatty": write debug, info, warn or error`},
+		{"POST", "/logging", 400, `level "": write debug`},
+		{"GET", "/logging?format=json", 200, "{\n  \"level\": \"debug\"\n}"},
+	} {
+		if w := ask(h, tt.method, tt.path, nil); w.Code != tt.code || !strings.HasPrefix(w.Body.String(), tt.want) {
+			t.Errorf("%s %s: %d %q, want %d %q", tt.method, tt.path, w.Code, w.Body, tt.code, tt.want)
+		}
+	}
+	if s.level.Level() != slog.LevelDebug {
+		t.Errorf("the level is %v", s.level.Level())
 	}
 }
 

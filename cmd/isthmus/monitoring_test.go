@@ -28,7 +28,7 @@ func TestMonitoring_NamesExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := start(b, proxy.Overload{}, []string{t.TempDir()}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s, err := start(b, proxy.Overload{}, []string{t.TempDir()}, slog.New(slog.NewTextHandler(io.Discard, nil)), new(slog.LevelVar))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func TestAccessLog_OfTheMesh(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := start(b, proxy.Overload{}, []string{filepath.Join(dir, "config")}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		s, err := start(b, proxy.Overload{}, []string{filepath.Join(dir, "config")}, slog.New(slog.NewTextHandler(io.Discard, nil)), new(slog.LevelVar))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -45,7 +45,7 @@ func newRunCommand() *cobra.Command {
 			if len(paths) == 0 {
 				return usageError{errors.New("--config is missing: name a file or a folder of resources")}
 			}
-			log, err := newLogger(level)
+			log, threshold, err := newLogger(level)
 			if err != nil {
 				return err
 			}
@@ -70,7 +70,7 @@ func newRunCommand() *cobra.Command {
 			defer stop()
 			context.AfterFunc(ctx, func() { time.AfterFunc(oneSignal, stop) }) // a second one ends the process at once, while it starts, too
 			told := newWishes()
-			s, err := start(b, overload, paths, log)
+			s, err := start(b, overload, paths, log, threshold)
 			if err != nil {
 				return err
 			}
@@ -91,14 +91,15 @@ func newRunCommand() *cobra.Command {
 // and to its group, and so does who ends both.
 const oneSignal = 100 * time.Millisecond
 
-func newLogger(level string) (*slog.Logger, error) {
-	var l slog.Level
+// newLogger makes the process's log, and what steers its level while it runs.
+func newLogger(level string) (*slog.Logger, *slog.LevelVar, error) {
+	var l slog.LevelVar
 	if level != "" {
 		if err := l.UnmarshalText([]byte(level)); err != nil {
-			return nil, usageError{fmt.Errorf("--log-level %s: write debug, info, warn or error", level)}
+			return nil, nil, usageError{fmt.Errorf("--log-level %s: write debug, info, warn or error", level)}
 		}
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &l})), &l, nil
 }
 
 // server is a running proxy with everything that belongs to it.
@@ -107,6 +108,7 @@ type server struct {
 	overload  proxy.Overload
 	node      *mesh.Node
 	log       *slog.Logger
+	level     *slog.LevelVar // of log
 	proxy     *proxy.Proxy
 	control   *control.Controller
 	gossip    *gossip.Gossip    // nil: none
@@ -129,8 +131,8 @@ type server struct {
 
 // start builds the proxy: the data plane, the control that feeds it, gossip
 // that feeds control, and admin that looks at all of them.
-func start(b *config.Bootstrap, o proxy.Overload, paths []string, log *slog.Logger) (*server, error) {
-	s := &server{bootstrap: b, overload: o, node: b.MeshNode(), log: log, listening: map[string]string{}, quit: make(chan struct{})}
+func start(b *config.Bootstrap, o proxy.Overload, paths []string, log *slog.Logger, level *slog.LevelVar) (*server, error) {
+	s := &server{bootstrap: b, overload: o, node: b.MeshNode(), log: log, level: level, listening: map[string]string{}, quit: make(chan struct{})}
 	if err := s.build(paths); err != nil {
 		s.close()
 		return nil, err

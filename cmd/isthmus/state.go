@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -241,6 +242,9 @@ func (s *server) Steer(do string) error {
 	s.control.AwaitSteered(ctx)
 	return nil
 }
+
+// LogLevel implements admin.State.
+func (s *server) LogLevel() *slog.LevelVar { return s.level }
 
 // Reload implements admin.State.
 func (s *server) Reload() { s.control.Reload() }
