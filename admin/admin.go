@@ -47,7 +47,7 @@ type State interface {
 	Diff(from, to uint64) (*history.Difference, error)
 	Rollback(ctx context.Context, to uint64) (history.Revision, error)
 	Canary() Canary
-	Steer(do string) error // a candidate: promote, return or retry
+	Steer(do string) error    // a candidate: promote, return or retry
 	LogLevel() *slog.LevelVar // of what the process says of itself
 	Reload()
 	Drain()
