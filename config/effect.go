@@ -52,8 +52,6 @@ var noEffect = map[string]string{
 	"HttpService.headers":                                     "none are added",
 
 	"Metrics.reportingInterval": "counters are right whenever they are read",
-
-	"ServiceEntry.addresses": "services are told apart by host name alone",
 }
 
 // noteEffect says when a field has none.

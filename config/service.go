@@ -257,6 +257,7 @@ func readServiceEntry(d *document) {
 		}
 	}
 	out.Ports = d.entryPorts(s.Ports)
+	out.Addresses = d.entryAddresses(s.Addresses, out.Ports)
 	switch s.Resolution {
 	case networking.ServiceEntry_STATIC:
 	case networking.ServiceEntry_DNS:
@@ -329,6 +330,31 @@ func (d *document) resolveByName(s *networking.ServiceEntry, out *mesh.Service) 
 			d.find(Warning, ISM0077, index("ports", i), fmt.Sprintf("no application's connection is for port %d: by resolution NONE they are told apart by the address that was dialled, which is not seen as long as connections are not captured; a Gateway's tcp route gets there", p.Number))
 		}
 	}
+}
+
+// entryAddresses returns those by which requests may name the host. Connections are not
+// told apart by them, nor anything by a range of them, as long as they are not captured.
+func (d *document) entryAddresses(list []string, ports []mesh.Port) (out []netip.Addr) {
+	ranges := false
+	for i, text := range list {
+		p, err := netip.ParsePrefix(text)
+		if a, single := netip.ParseAddr(text); single == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		switch {
+		case err != nil:
+			d.error(index("addresses", i), fmt.Sprintf("%q is neither an address nor a range: write 10.0.0.1 or 10.0.0.0/8", text))
+		case p.IsSingleIP():
+			out = append(out, p.Addr().Unmap())
+		default:
+			ranges = true
+		}
+	}
+	requests := slices.ContainsFunc(ports, func(p mesh.Port) bool { return p.Protocol.IsHTTP() })
+	if len(list) > 0 && (ranges || !requests) {
+		d.find(Warning, ISM0003, "addresses", "has no effect yet on connections, which are not captured, nor have ranges: only requests by HTTP may name the host by one of its addresses")
+	}
+	return out
 }
 
 func (d *document) entryPorts(list []*networking.ServicePort) []mesh.Port {

@@ -165,3 +165,25 @@ func TestEndpointSlice_Region(t *testing.T) {
 		}
 	}
 }
+
+// TestServiceEntry_Addresses: those that name the host for requests are read, and what of
+// them has no effect is said.
+func TestServiceEntry_Addresses(t *testing.T) {
+	const http, tcp = "{number: 80, name: http, protocol: HTTP}", "{number: 22, name: ssh, protocol: TCP}"
+	entry := func(addresses, ports string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec: {hosts: [a.test], resolution: DNS, addresses: [" + addresses + "], ports: [" + ports + "]}\n"
+	}
+	for _, tt := range []struct{ addresses, ports, read, want string }{
+		{"10.0.0.1, 10.0.0.2/32, 'fd00::1'", http, "[10.0.0.1 10.0.0.2 fd00::1]", ""},
+		{"10.0.0.1", http + ", " + tcp, "[10.0.0.1]", ""},
+		{"10.0.0.1", tcp, "[10.0.0.1]", "f.yaml:4: warning: ServiceEntry default/s: addresses: has no effect yet on connections"},
+		{"10.0.0.1, 10.0.0.0/8", http, "[10.0.0.1]", "addresses: has no effect yet on connections"},
+		{"", http, "[]", ""},
+	} {
+		checkFinding(t, entry(tt.addresses, tt.ports), tt.want, ISM0003)
+		r := Read([]File{{Name: "f.yaml", Data: []byte(entry(tt.addresses, tt.ports))}}, nil)
+		if got := fmt.Sprint(r.Config.Services[0].Addresses); got != tt.read || r.HasErrors() {
+			t.Errorf("%s: read as %s, want %s; findings %v", tt.addresses, got, tt.read, r.Findings)
+		}
+	}
+}

@@ -1,6 +1,9 @@
 package mesh
 
-import "strings"
+import (
+	"net/netip"
+	"strings"
+)
 
 // Protocol is what a service's port speaks, as its name or appProtocol says.
 type Protocol uint8
@@ -91,6 +94,7 @@ type Service struct {
 	// possible. A Kubernetes Service has none: its names follow from Name and
 	// Namespace (see view.go).
 	Hosts      []string
+	Addresses  []netip.Addr // ServiceEntry.addresses that are no ranges: requests may name the first host by them
 	Ports      []Port
 	Resolution Resolution
 	External   bool // ServiceEntry.location MESH_EXTERNAL; a Service of type ExternalName

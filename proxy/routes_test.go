@@ -167,6 +167,51 @@ spec:
 	}
 }
 
+// TestRoutes_Addresses: a ServiceEntry's host can be named by its addresses, at its ports,
+// unless a host has that name itself.
+func TestRoutes_Addresses(t *testing.T) {
+	p := serve(t, Options{}, `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: metadata}
+spec:
+  hosts: [metadata.test]
+  addresses: [169.254.169.254, 10.0.0.7/32, 10.1.0.0/16, "fd00::1", 10.9.9.9]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 127.0.0.1}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: private, namespace: other}
+spec:
+  hosts: [private.test]
+  addresses: [10.0.0.8]
+  exportTo: ["."]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 127.0.0.1}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: metadata}
+spec: {hosts: [metadata.test], http: [{directResponse: {status: 201}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: address}
+spec: {hosts: [10.9.9.9], http: [{directResponse: {status: 202}}]}
+`)
+	for host, want := range map[string]string{
+		"metadata.test": "201", "169.254.169.254": "201", "169.254.169.254:80": "201", "169.254.169.254:81": "404", "10.0.0.7": "201", "[fd00::1]": "201",
+		"10.1.0.1": "404", "10.0.0.8": "404", "10.9.9.9": "202",
+	} {
+		if got := exchangeRaw(t, p.address("outbound"), get(host), whole(1)); status(got) != want {
+			t.Errorf("%s: status %s, want %s", host, status(got), want)
+		}
+	}
+}
+
 // TestRoutes_Actions checks redirects, rewrites and header operations.
 func TestRoutes_Actions(t *testing.T) {
 	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {

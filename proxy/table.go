@@ -246,7 +246,29 @@ func (c *compiler) compileOutbound() *hostTable {
 		vh := newVirtualHost(host, 80, c.compileRoutes(bound.byHost[host], mesh.MeshGateway, 80))
 		t.add(host, &hostEntry{fallback: vh, anyPort: true})
 	}
+	c.addAddresses(t)
 	return t
+}
+
+// addAddresses enters the addresses of ServiceEntries, which clients may name in the place
+// of the host (Istio: generateVirtualHostDomains).
+func (c *compiler) addAddresses(t *hostTable) {
+	for _, s := range c.snapshot.Config.Services {
+		if len(s.Addresses) == 0 || !mesh.VisibleTo(s.ExportTo, s.Namespace, c.node.Namespace) {
+			continue
+		}
+		e := t.exact[s.Hosts[0]]
+		if e == nil {
+			continue // a wildcard
+		}
+		for _, a := range s.Addresses {
+			name := a.String()
+			if a.Is6() {
+				name = "[" + name + "]"
+			}
+			t.add(name, e)
+		}
+	}
 }
 
 // addService enters one name of a service.
