@@ -149,8 +149,16 @@ func Start(o Options) (*Gossip, error) {
 	g.cancel = cancel
 	if g.list, err = memberlist.Create(c); err != nil {
 		cancel()
-		if errors.Is(err, syscall.EADDRINUSE) || strings.Contains(err.Error(), "address already in use") {
-			return nil, fmt.Errorf("listen gossip %s: address already in use: another process has the port; stop it or choose another one with gossip.bind in the bootstrap file", o.Bind)
+		for _, usual := range []struct { // memberlist keeps their texts alone
+			errno syscall.Errno
+			why   string
+		}{
+			{syscall.EADDRINUSE, "another listener of this process, or another process, has the port; stop it or"},
+			{syscall.EADDRNOTAVAIL, "this machine has no such address;"},
+		} {
+			if errors.Is(err, usual.errno) || strings.Contains(err.Error(), usual.errno.Error()) {
+				return nil, fmt.Errorf("listen gossip %s: %w: %s choose another one with gossip.bind in the bootstrap file", o.Bind, usual.errno, usual.why)
+			}
 		}
 		return nil, fmt.Errorf("gossip on %s: %w", o.Bind, err)
 	}

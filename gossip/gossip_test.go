@@ -432,6 +432,7 @@ func TestStart_Errors(t *testing.T) {
 		"port in use": {Options{Node: node, Bind: a.Address()}, "address already in use"},
 		"key length":  {Options{Node: node, Bind: "127.0.0.1:0", Keys: [][]byte{[]byte("short")}}, "isthmus keygen"},
 		"bind":        {Options{Node: node, Bind: "nonsense"}, "gossip.bind"},
+		"not ours":    {Options{Node: node, Bind: "203.0.113.7:7946"}, "listen gossip 203.0.113.7:7946: cannot assign requested address: this machine has no such address; choose another one with gossip.bind"},
 	} {
 		tt.o.Logger = slog.New(slog.DiscardHandler)
 		if g, err := Start(tt.o); err == nil {

@@ -90,9 +90,19 @@ func (q *question) send(method, path string) ([]byte, error) {
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s%s: %s: %s", url, path, res.Status, strings.TrimSpace(string(body)))
+		err = refusal(url+path, res, strings.TrimSpace(string(body)))
 	}
 	return body, err
+}
+
+// refusal is why a proxy does not answer a question. Its own words are enough; others,
+// as those of a version that has no such page, need the address.
+func refusal(address string, res *http.Response, said string) error {
+	switch {
+	case res.StatusCode == http.StatusBadRequest, res.StatusCode == http.StatusConflict, res.StatusCode == http.StatusNotFound && said != "404 page not found":
+		return errors.New(said)
+	}
+	return fmt.Errorf("%s: %s: %s", address, res.Status, said)
 }
 
 func newStatusCommand() *cobra.Command {

@@ -175,7 +175,7 @@ func (s *server) build(paths []string) (err error) {
 	}
 	s.history, err = history.Open(stateIn(b.StateDir, "history"), log)
 	if err != nil {
-		return err
+		return fmt.Errorf("stateDir of the bootstrap file: %w", err)
 	}
 	s.meter = telemetry.NewMeter(s.proxy.Requests().List, s.proxy.Overload)
 	s.control, err = control.New(control.Options{
