@@ -321,7 +321,22 @@ func (x *exchange) whyNoRoute(e *explain.Explanation) string {
 	case port != 0 && t.outbound.find(host, 0) != nil:
 		return fmt.Sprintf("%s has no port %d", host, port)
 	}
-	return fmt.Sprintf("no service and no VirtualService has the host %s", host) + x.table.whyHidden(string(host))
+	return fmt.Sprintf("no service and no VirtualService has the host %s", host) + cmp.Or(x.table.whyHidden(string(host)), x.table.whyElsewhere(string(host)))
+}
+
+// whyElsewhere says of a name without a namespace that services of other namespaces have
+// it, files' or gossip's.
+func (t *table) whyElsewhere(host string) string {
+	var there []string
+	for _, s := range t.snapshot.Registry.Services() {
+		if name, _, _ := strings.Cut(s, "."); name == host {
+			there = append(there, s)
+		}
+	}
+	if len(there) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" in namespace %s, which is this proxy's (node.namespace of the bootstrap file): ask for %s", t.snapshot.Node.Namespace, strings.Join(there[:min(len(there), 3)], " or "))
 }
 
 // whyHidden says of a host that is there, but not for this proxy, why.

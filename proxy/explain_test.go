@@ -171,6 +171,26 @@ func TestExplain_Senseless(t *testing.T) {
 	}
 }
 
+// TestExplain_OtherNamespace: who asks for a name without a namespace, and whose service
+// is in another one, is told its name.
+func TestExplain_OtherNamespace(t *testing.T) {
+	service := "apiVersion: v1\nkind: Service\nmetadata: {name: reviews, namespace: %s}\nspec: {selector: {app: r}, ports: [{name: http, port: 80}]}\n---\n"
+	p := serve(t, Options{}, fmt.Sprintf(service+service, "prod", "test")) // to a proxy of the namespace default
+	for host, want := range map[string]string{
+		"reviews":       "has the host reviews in namespace default, which is this proxy's (node.namespace of the bootstrap file): ask for reviews.prod or reviews.test",
+		"ratings":       "has the host ratings",
+		"reviews.stage": "has the host reviews.stage",
+	} {
+		e, err := p.Explain(explain.Question{URL: "http://" + host + "/"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(e.Reason, want) {
+			t.Errorf("%s: %q, want %q", host, e.Reason, want)
+		}
+	}
+}
+
 // servedBy makes upstreams that say in their replies who they are.
 func servedBy(t testing.TB, n int) []string {
 	var out []string
