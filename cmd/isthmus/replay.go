@@ -65,6 +65,9 @@ the log goes, which holds no headers but a few. Without it, the answers are comp
 				return err
 			}
 			r.finish()
+			if r.report.Requests == 0 && r.report.Unread > 0 {
+				return fmt.Errorf("%s: none of its %d lines could be used: %s: write the log with accessLog.format json or text", args[0], r.report.Unread, r.report.Why)
+			}
 			if output == "json" {
 				return printJSON(cmd.OutOrStdout(), r.report)
 			}
