@@ -31,6 +31,7 @@ func TestService_Protocols(t *testing.T) {
 		{"http", "kubernetes.io/h2c", mesh.ProtocolHTTP2},
 		{"grpc", "kubernetes.io/ws", mesh.ProtocolHTTP},
 		{"http", "kubernetes.io/wss", mesh.ProtocolHTTPS},
+		{"proxy", "http_proxy", mesh.ProtocolHTTP},
 		{"grpc", "unheard-of", mesh.ProtocolGRPC},
 	} {
 		p := core.ServicePort{Name: tt.name}

@@ -26,8 +26,8 @@ var protocolNames = [...]string{"", "HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TC
 // String returns Istio's spelling, "HTTP2" say; "" for an unknown one.
 func (p Protocol) String() string { return protocolNames[p] }
 
-// ParseProtocol reads Istio's spelling in any case. MONGO, MYSQL, REDIS and UDP are bytes to us, thus TCP. ok is false for a word
-// that is none of Istio's.
+// ParseProtocol reads Istio's spelling in any case. MONGO, MYSQL, REDIS and UDP are bytes
+// to us, thus TCP; HTTP_PROXY is HTTP. ok is false for a word that is none of Istio's.
 func ParseProtocol(s string) (p Protocol, ok bool) {
 	s = strings.ToUpper(s)
 	for i, n := range protocolNames {
@@ -38,6 +38,8 @@ func ParseProtocol(s string) (p Protocol, ok bool) {
 	switch s {
 	case "MONGO", "MYSQL", "REDIS", "UDP":
 		return ProtocolTCP, true
+	case "HTTP_PROXY":
+		return ProtocolHTTP, true
 	}
 	return ProtocolUnknown, s == ""
 }
