@@ -166,7 +166,8 @@ func (l *leaving) serve(c net.Conn) {
 	f.WriteWindowUpdate(0, 1<<30)
 	seen, answered, highest, behind := 0, 0, uint32(0), uint32(2*(n-last))
 	for seen < n || answered < n-last {
-		if seen > 0 {
+		c.SetReadDeadline(time.Time{})
+		if seen > 0 && answered == min(seen, n-last) {
 			c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 		}
 		frame, err := f.ReadFrame()
