@@ -286,3 +286,84 @@ func TestDialectOf(t *testing.T) {
 		}
 	}
 }
+
+// TestGRPC_RetriesStreamed: a call whose message comes behind its head is made again as well,
+// with all of it, if that is no more than what is held of a whole one; wherever it has got
+// when the first try fails.
+func TestGRPC_RetriesStreamed(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		parts []int // of the message, one after another
+		reads int   // how much of it the first try reads; -1: all
+		reset bool  // the first try ends with a reset
+		calls int32
+	}{
+		{"small", []int{5}, -1, false, 2},
+		{"in parts", []int{5, 1000, 20_000, 30_000}, -1, false, 2},
+		{"a large one", []int{64 << 10}, -1, false, 2},
+		{"too large", []int{5, 64 << 10}, -1, false, 1},
+		{"before it has come", []int{5, 1000, 20_000}, 0, false, 2},
+		{"amid it", []int{5, 1000, 20_000}, 7, false, 2},
+		{"by a reset", []int{5, 1000}, -1, true, 2},
+		{"by a reset amid it", []int{5, 1000}, 7, true, 2},
+	} {
+		for _, port := range []string{"GRPC", "HTTP"} {
+			t.Run(tt.name+", "+port, func(t *testing.T) {
+				if port == "HTTP" && tt.reads >= 0 {
+					t.Skip("net/http reads on before it answers")
+				}
+				t.Parallel()
+				size := 0
+				for _, n := range tt.parts {
+					size += n
+				}
+				var calls atomic.Int32
+				up := h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("content-type", "application/grpc+proto")
+					if calls.Add(1) > 1 {
+						n, err := io.Copy(io.Discard, r.Body)
+						w.Header().Set("trailer", "grpc-status")
+						fmt.Fprint(w, n, err)
+						w.Header().Set("grpc-status", "0")
+						return
+					}
+					if tt.reads < 0 {
+						io.Copy(io.Discard, r.Body)
+					} else {
+						io.CopyN(io.Discard, r.Body, int64(tt.reads))
+					}
+					if tt.reset {
+						panic(http.ErrAbortHandler)
+					}
+					w.Header().Set("grpc-status", "14")
+				})
+				yaml := strings.ReplaceAll(entry("s.test", up), "protocol: HTTP}", "protocol: "+port+"}")
+				p := serve(t, Options{}, yaml+routed(`route: [{destination: {host: s.test}}], retries: {attempts: 1, retryOn: "unavailable,reset"}`))
+				body, message := io.Pipe()
+				r, _ := http.NewRequest("POST", "http://s.test/a.B/C", body)
+				r.Header.Set("content-type", "application/grpc+proto")
+				r.Header.Set("te", "trailers")
+				go func() { // ends with the message
+					for _, n := range tt.parts {
+						time.Sleep(20 * time.Millisecond) // for what comes before to be under way
+						message.Write(make([]byte, n))
+					}
+					message.Close()
+				}()
+				res, err := h2Client(t, p, "outbound").Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				got, err := io.ReadAll(res.Body)
+				want := fmt.Sprint(size, error(nil))
+				if tt.calls == 1 {
+					want = ""
+				}
+				if calls.Load() != tt.calls || string(got) != want || err != nil {
+					t.Errorf("%d calls, the last one's message %q, %v; want %d, %q", calls.Load(), got, err, tt.calls, want)
+				}
+			})
+		}
+	}
+}

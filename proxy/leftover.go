@@ -42,6 +42,7 @@ func (x *exchange) discardLeftover() bool {
 	if counted && left > maxLeftover {
 		return false
 	}
+	x.pumping.begun.Store(true) // nobody keeps what is taken from here on
 	limit := now() + leftoverTimeout
 	for taken := 0; taken <= maxLeftover; {
 		if counted {

@@ -16,6 +16,8 @@ type pumping struct {
 	continued atomic.Int64 // an instant: when the client was sent the 100 that it had waited for; 0: it was not
 	answered  atomic.Bool  // the reply, over HTTP/2, has begun
 	rest      []byte       // of what is held of the body: what has to be sent first
+	held      []byte       // what is held of it, and what has been taken since; the goroutine's while it runs
+	larger    buffer       // in which held lies when it has outgrown what requestBody has
 	stop      atomic.Bool
 	last      atomic.Bool // the end of the body has come and is being written
 	unread    bool        // the goroutine has ended before the body had come whole
@@ -33,6 +35,7 @@ func (x *exchange) startPump(c *upstreamConn) Kind {
 	p.active = true
 	p.answered.Store(false)
 	p.last.Store(false)
+	p.held = x.body.data
 	p.outcome = make(chan Kind, 1)
 	go func(outcome chan<- Kind) {
 		kind := x.pumpSafely(c)
@@ -141,9 +144,6 @@ func (x *exchange) pumpOpen(c *upstreamConn) Kind {
 	sent := int64(len(x.body.data))
 	var out []byte
 	for {
-		if in.len() > 0 {
-			x.pumping.begun.Store(true)
-		}
 		var n int
 		var done bool
 		var kind Kind
@@ -178,6 +178,46 @@ func (x *exchange) pumpOpen(c *upstreamConn) Kind {
 	}
 }
 
+// hold keeps a part of the body that has been taken from the client for another try, as long
+// as there is room and nothing of a reply has come.
+func (x *exchange) hold(data []byte) {
+	p, b := &x.pumping, &x.body
+	if len(data) == 0 || p.begun.Load() {
+		return
+	}
+	n := len(p.held) + len(data)
+	switch {
+	case n > replayLimit, b.framing == http1.Length && b.length > replayLimit, b.awaited, x.upgrade.protocol != nil, p.answered.Load():
+		p.begun.Store(true)
+		p.larger.release()
+		p.held = nil
+		return
+	case n > cap(p.held): // the rest of the buffer in which it lies
+		larger := buffer{}
+		larger.borrow(n > bufferSize)
+		copy(larger.data, p.held)
+		p.held = larger.data[:len(p.held)]
+		p.larger.recycle()
+		p.larger = larger
+	}
+	p.held = append(p.held, data...)
+}
+
+// holdTaken makes what the goroutine has kept of the body, of which it has taken the last that
+// it will, part of what is held.
+func (x *exchange) holdTaken() {
+	p, b := &x.pumping, &x.body
+	if !p.begun.Load() {
+		x.tally.pumped.Add(int64(len(b.data) - len(p.held)))
+		b.data, b.whole = p.held, b.whole || p.last.Load()
+		if p.larger.data != nil {
+			b.larger.recycle()
+			b.larger, p.larger = p.larger, buffer{}
+		}
+	}
+	p.held = nil
+}
+
 // takeBody appends what has come of the body as the upstream wants it: in
 // chunks, or as it is. n bytes of it are the body's; done says that these are the
 // last.
@@ -185,6 +225,7 @@ func (x *exchange) takeBody(out []byte, to headFormat) (_ []byte, n int, done bo
 	in := &x.conn.in
 	chunk := func(data []byte) {
 		n += len(data)
+		x.hold(data)
 		x.countAsked(data)
 		if to == asHTTP2 {
 			out = append(out, data...)
@@ -244,6 +285,7 @@ func (x *exchange) stopPump(c *upstreamConn) bool {
 	}
 	p.active = false
 	ended := func(k Kind) bool {
+		x.holdTaken()
 		p.unread, p.short = k == Terminated && !p.last.Load(), k != NoError
 		p.stop.Store(false) // who reads from the client from now on is not meant
 		x.keep = x.keep && (k == NoError || k == Terminated)

@@ -142,7 +142,8 @@ func (x *exchange) fillReply(c *upstreamConn, part replyPart, p *pipe, n int64) 
 			}
 			// The goroutine that sends the body has failed on the client's side.
 			if x.pumping.active {
-				if kind := <-x.pumping.outcome; kind != NoError {
+				kind := <-x.pumping.outcome
+				if x.holdTaken(); kind != NoError {
 					x.pumping.active, x.keep = false, false
 					if kind == RequestTimeout && x.late() {
 						return Timeout

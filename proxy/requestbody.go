@@ -6,7 +6,7 @@ import (
 
 // requestBody is the body of a request. What of it was read before anything
 // was sent stays in data until the exchange is over, so that it can be sent to
-// another endpoint.
+// another endpoint, and so does what was sent on since, if it fits; see pumping.
 type requestBody struct {
 	framing http1.Framing
 	length  int64  // of http1.Length: as announced
@@ -19,6 +19,8 @@ type requestBody struct {
 	// kept is the buffer in which head and data lie, where the connection got
 	// another one to read the rest of the body into.
 	kept buffer
+
+	larger buffer // in which data lies instead, where more of the body was held than fits behind it
 }
 
 // replayLimit is how large a body may be to be held for another try; Envoy's
