@@ -145,6 +145,7 @@ type reader struct {
 	monitors         []monitor
 	meshConfigOf     *document // the first mesh configuration
 	defaults         meshDefaults
+	otherProviders   map[string]string // that are not served: the kind of each, by its name
 	vacant           []vacant
 
 	namespaces map[string]bool // that a resource is in, whoever reads it
@@ -152,7 +153,7 @@ type reader struct {
 }
 
 func newReader() *reader {
-	return &reader{config: &mesh.Config{}, seen: map[string]mesh.Source{}, namespaces: map[string]bool{}, below: map[string]bool{}}
+	return &reader{config: &mesh.Config{}, seen: map[string]mesh.Source{}, namespaces: map[string]bool{}, below: map[string]bool{}, otherProviders: map[string]string{}}
 }
 
 // located keeps a mesh value with its document, so that checks of the whole

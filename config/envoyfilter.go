@@ -87,6 +87,9 @@ func (p *patch) scope() mesh.FilterScope {
 			p.info(p.path+".match.listener", "the names of listener and filter chain, and SNI and protocols, are not looked at: it holds for every listener of the context and port")
 		}
 	}
+	if m.GetListener().GetPortName()+m.GetRouteConfiguration().GetPortName() != "" {
+		p.info(p.path+".match", "names a port by its name, which is not looked at: write portNumber, or it holds for every port")
+	}
 	if m.GetProxy() != nil {
 		p.info(p.path+".match.proxy", "is not looked at: it holds for every proxy")
 	}

@@ -217,3 +217,17 @@ func FuzzLimits(f *testing.F) {
 		}
 	})
 }
+
+// TestEnvoyFilter_PortName: a match by the name of a port is told to be none.
+func TestEnvoyFilter_PortName(t *testing.T) {
+	filter := func(match string) string {
+		return "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: f}\nspec:\n  configPatches:\n  - applyTo: VIRTUAL_HOST\n    match: " + match + "\n    patch: {operation: MERGE, value: {rate_limits: [{actions: [{remote_address: {}}]}]}}\n"
+	}
+	for match, want := range map[string]string{
+		"{routeConfiguration: {portName: http}}":     "configPatches[0].match: names a port by its name, which is not looked at: write portNumber",
+		"{routeConfiguration: {portNumber: 80}}":     "",
+		"{context: GATEWAY, routeConfiguration: {}}": "",
+	} {
+		checkFinding(t, filter(match), want, ISM0002)
+	}
+}

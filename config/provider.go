@@ -60,6 +60,7 @@ func (d *document) meshConfig(text string, line int) (used bool) {
 		item = resolve(item)
 		collector := child(item, "zipkin") != nil || child(item, "opentelemetry") != nil
 		if child(item, "envoyExtAuthzHttp") == nil && child(item, "envoyExtAuthzGrpc") == nil && !collector {
+			d.otherProvider(item)
 			continue
 		}
 		used = true
@@ -73,6 +74,18 @@ func (d *document) meshConfig(text string, line int) (used bool) {
 		}
 	}
 	return used
+}
+
+// otherProvider keeps the name of a provider that is not served, with its kind.
+func (d *document) otherProvider(item *yaml.Node) {
+	if item.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(item.Content); i += 2 {
+		if kind := item.Content[i].Value; kind != "name" {
+			d.reader.otherProviders[scalar(child(item, "name"))] = kind
+		}
+	}
 }
 
 func (d *document) pathNormalization(p *meshconfig.MeshConfig_ProxyPathNormalization, path string) {

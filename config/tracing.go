@@ -83,9 +83,13 @@ func (c *checker) checkTelemetries() {
 			if name == "" || slices.ContainsFunc(c.config.Collectors, func(o *mesh.Collector) bool { return o.Name == name }) {
 				continue
 			}
+			why := fmt.Sprintf("no extensionProvider of the mesh configuration is called %q", name)
+			if kind := c.otherProviders[name]; kind != "" {
+				why = fmt.Sprintf("%q is an extensionProvider of kind %s, to which no spans are sent", name, kind)
+			}
 			c.findings = append(c.findings, Finding{
 				File: t.Source.File, Line: t.Tracing[i].Source.Line, Severity: Warning, Kind: t.Kind, Namespace: t.Namespace, Name: t.Name, Field: fmt.Sprintf("tracing[%d].providers", i),
-				Message: fmt.Sprintf("no extensionProvider of the mesh configuration is called %q: spans go where tracing in the bootstrap file says", name),
+				Message: why + ": spans go where tracing in the bootstrap file says",
 			})
 		}
 	}

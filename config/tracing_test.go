@@ -117,3 +117,10 @@ func TestRead_TwoMeshConfigs(t *testing.T) {
 	checkFinding(t, configMap("istio"), "", ISM0017)
 	checkFinding(t, configMap("istio")+configMap("istio-1-24"), "f.yaml:12: warning: ConfigMap istio-system/istio-1-24: data.mesh: ConfigMap istio-system/istio in f.yaml:1 is a mesh configuration, too", ISM0017)
 }
+
+// TestRead_OtherProviders: a provider to which no spans are sent is not said to be missing.
+func TestRead_OtherProviders(t *testing.T) {
+	const telemetry = "---\napiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: t, namespace: istio-system}\nspec: {tracing: [{providers: [{name: sky}]}]}\n"
+	checkFinding(t, meshConfigMap("extensionProviders: [{name: sky, skywalking: {service: sky.test, port: 11800}}]")+telemetry, `"sky" is an extensionProvider of kind skywalking, to which no spans are sent: spans go where tracing in the bootstrap file says`, ISM0001)
+	checkFinding(t, meshConfigMap("extensionProviders: [{name: other, skywalking: {service: sky.test, port: 11800}}]")+telemetry, `no extensionProvider of the mesh configuration is called "sky"`, ISM0001)
+}
