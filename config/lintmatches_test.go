@@ -236,3 +236,12 @@ func TestRead_PseudoHeaders(t *testing.T) {
 		}
 	}
 }
+
+// TestLint_SubsetsOfSlices: of endpoints that an EndpointSlice brings it is told why none
+// bears a label.
+func TestLint_SubsetsOfSlices(t *testing.T) {
+	const text = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 80}]}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s-1, labels: {kubernetes.io/service-name: s}}\naddressType: IPv4\nports: [{port: 80}]\nendpoints: [{addresses: [10.0.0.1]}]\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: s}\nspec: {host: s, subsets: [{name: v1, labels: {version: v1}}]}\n"
+	checkFinding(t, text, `requests for subset "v1" get 503 UH; an EndpointSlice has no labels of its Pods`, IST0173)
+	const more = "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: w, labels: {app: s}}\nspec: {address: 10.0.0.2}\n"
+	checkFinding(t, strings.Replace(text, "spec: {ports", "spec: {selector: {app: s}, ports", 1)+more, `requests for subset "v1" get 503 UH (IST0173)`, IST0173)
+}
