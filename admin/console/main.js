@@ -108,7 +108,7 @@ function facts(v) {
 
 // Light and dark.
 const themes = ["", "light", "dark"], themeNames = { "": "auto", light: "light", dark: "dark" };
-const remembered = (() => { try { return localStorage; } catch { return {}; } })(); // there is none where a browser keeps nothing
+const remembered = (() => { try { return localStorage ?? {}; } catch { return {}; } })(); // there is none where a browser keeps nothing
 function theme(next) {
   document.documentElement.className = next;
   remembered.theme = next;
