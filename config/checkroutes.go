@@ -85,7 +85,7 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 		}
 		gw := c.gateways[g]
 		if gw == nil {
-			d.find(Warning, IST0101, "gateways", fmt.Sprintf("there is no Gateway %s%s, so it has no effect there", g, suggest(g, slices.Collect(maps.Keys(c.gateways)))))
+			d.find(Warning, IST0101, "gateways", fmt.Sprintf("there is no Gateway %s%s, so it has no effect there", g, c.suggestGateway(g)))
 			continue
 		}
 		if !mesh.VisibleTo(v.ExportTo, v.Namespace, gw.Namespace) {
@@ -274,12 +274,20 @@ func (c *checker) checkTarget(d *document, dest mesh.Destination, at string) {
 	}
 }
 
-// suggestions bounds how many hosts that nobody knows are compared with those
+// suggestions bounds how many names that nobody knows are compared with those
 // that somebody does, and with how many: each costs microseconds.
 const (
 	suggestions    = 100
 	suggestedHosts = 1000
 )
+
+// suggestGateway returns ` (did you mean "x"?)` if a Gateway has nearly the name.
+func (c *checker) suggestGateway(name string) string {
+	if c.suggested++; c.suggested > suggestions || len(c.gateways) > suggestedHosts {
+		return ""
+	}
+	return suggest(name, slices.Sorted(maps.Keys(c.gateways)))
+}
 
 // suggestHost returns ` (did you mean "x"?)` if a service has nearly the name.
 func (c *checker) suggestHost(host string) string {
