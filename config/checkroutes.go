@@ -364,7 +364,9 @@ func (c *checker) checkSharedHosts() {
 				if g == mesh.MeshGateway {
 					k = g + " " + c.full(h)
 				}
-				if o := first[k]; o != nil {
+				if o := first[k]; o == l.value {
+					continue // by another form of the name
+				} else if o != nil {
 					l.doc.find(Warning, IST0109, fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q has another VirtualService on %q, %s/%s in %s: their rules are put together in order of file and line, those without a match last", h, g, o.Namespace, o.Name, o.Source))
 					continue
 				}

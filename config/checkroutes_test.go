@@ -79,3 +79,16 @@ spec:
 		})
 	}
 }
+
+// TestCheck_FormsOfOneHost: a VirtualService that names a service by several forms of its
+// name, as Knative writes them, shares no host with itself.
+func TestCheck_FormsOfOneHost(t *testing.T) {
+	text := func(hosts string) string {
+		return "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {selector: {app: s}, ports: [{port: 80}]}\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec: {hosts: [" + hosts + "], http: [{route: [{destination: {host: s}}]}]}\n"
+	}
+	checkFinding(t, text("s, s.default, s.default.svc, s.default.svc.cluster.local"), "", IST0109)
+	checkFinding(t, text("s, s.default, s.default.svc, s.default.svc.cluster.local"), "", ISM0056)
+	checkFinding(t, text("s.default"), `hosts[0]: "s.default" means service s.default`, ISM0056)
+	other := "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: w}\nspec: {hosts: [s.default], http: [{route: [{destination: {host: s}}]}]}\n"
+	checkFinding(t, text("s")+other, `"s.default" has another VirtualService on "mesh", default/v`, IST0109)
+}

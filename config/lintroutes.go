@@ -124,6 +124,7 @@ func (c *checker) lintHost(v *mesh.VirtualService, d *document, host, path strin
 	known := c.services[svc] != nil
 	switch {
 	case len(c.entriesOf(host)) > 0, known && suffix != "global":
+	case !ok && c.services[host] != nil && slices.Contains(v.Hosts, c.full(host)): // Istio takes that one
 	case !ok && c.services[host] != nil:
 		d.find(Info, ISM0056, path, fmt.Sprintf("%q means service %s; Istio takes it for a full name, which no service has, and would ignore the VirtualService: write %s", host, host, c.full(host)))
 	case ok && known:
