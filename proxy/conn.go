@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"runtime/debug"
@@ -245,7 +247,7 @@ func (c *conn) readHead(x *exchange) (Kind, int) {
 		if n > 0 {
 			c.in.r += n
 			x.tally.head = n
-			return c.judgeHead(&x.req)
+			return x.judgeHead()
 		}
 		if started == 0 {
 			started = now()
@@ -254,6 +256,7 @@ func (c *conn) readHead(x *exchange) (Kind, int) {
 		if c.in.w == len(c.in.data) {
 			c.in.compact()
 			if c.in.w == len(c.in.data) && !c.in.grow() {
+				x.trail.cause = errHeadTooLarge
 				return BadRequest, 431
 			}
 		}
@@ -272,16 +275,42 @@ func (c *conn) readHead(x *exchange) (Kind, int) {
 
 // judgeHead says whether a request with this head may be made at all. status is
 // that of a refusal.
-func (c *conn) judgeHead(r *http1.Request) (k Kind, status int) {
+func (x *exchange) judgeHead() (k Kind, status int) {
 	switch {
-	case string(r.Method) == "CONNECT":
+	case string(x.req.Method) == "CONNECT":
+		x.trail.cause = errConnect
 		return BadRequest, 405
-	case r.Underscore && c.kind == gateway:
+	case x.req.Underscore && x.conn.kind == gateway:
 		// An application that turns names into variables would take
 		// x_forwarded_for for x-forwarded-for.
+		x.trail.cause = underscored(&x.req)
 		return BadRequest, 400
 	}
 	return NoError, 0
+}
+
+// notTaken is why a request is refused that is well-formed. It says all there is to say.
+type notTaken string
+
+func (e notTaken) Error() string { return string(e) }
+
+const (
+	errConnect      = notTaken("CONNECT is not taken")
+	errProtocol     = notTaken("of what a CONNECT may ask for, WebSocket alone is taken")
+	errConnectBody  = notTaken("a CONNECT for a WebSocket has neither a length nor an end")
+	errHeadTooLarge = notTaken("its head is larger than 60 KiB")
+)
+
+// underscored says that a name has a "_" in it, and which.
+func underscored(r *http1.Request) error {
+	name := ""
+	for i := range r.Fields {
+		if bytes.IndexByte(r.Fields[i].Name, '_') >= 0 {
+			name = string(r.Fields[i].Name)
+			break
+		}
+	}
+	return notTaken(fmt.Sprintf("a gateway takes no field with a \"_\" in its name, as %q has one: some servers would take it for a \"-\"", name))
 }
 
 // linger ends our side and reads on for a while, so that the client gets to

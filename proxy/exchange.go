@@ -165,6 +165,7 @@ func (x *exchange) findHost() (*virtualHost, Kind) {
 	}
 	host, port, ok := splitAuthority(x.scratch[:], x.req.Authority)
 	if !ok {
+		x.trail.cause = errAuthority
 		return nil, BadRequest
 	}
 	if x.conn.kind == gateway {

@@ -207,7 +207,7 @@ func (x *exchange) head(q explain.Question) (k Kind, status int) {
 	case err != nil || n != len(head):
 		return BadRequest, 400 // a line break in a value ends the head
 	}
-	return x.conn.judgeHead(&x.req)
+	return x.judgeHead()
 }
 
 // passedOn returns the route of a connection whose bytes are passed on: of TLS that
@@ -289,8 +289,8 @@ func (x *exchange) explainRefusal(e *explain.Explanation, k Kind, status int) {
 		}
 	case BadRequest:
 		e.Reason = "the request is malformed, or could be read in two ways"
-		if e.Status == 405 {
-			e.Reason = "CONNECT is not allowed"
+		if said, ok := x.trail.cause.(notTaken); ok {
+			e.Reason = string(said)
 		}
 	}
 }

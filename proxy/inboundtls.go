@@ -129,6 +129,7 @@ func (x *exchange) inboundHost() (*virtualHost, Kind) {
 	}
 	host, port, ok := splitAuthority(x.scratch[:], authority)
 	if !ok {
+		x.trail.cause = errAuthority
 		return nil, BadRequest
 	}
 	var vh *virtualHost

@@ -7,6 +7,9 @@ import (
 	"isthmus/mesh"
 )
 
+// errAuthority is a host that is none.
+var errAuthority = errors.New("the host it names is none")
+
 // errPath is a path in which two readers could see two different files.
 var errPath = errors.New("the path's escapes make dot segments, or end a string")
 

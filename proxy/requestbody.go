@@ -150,6 +150,7 @@ func (b *requestBody) openChunked(x *exchange) Kind {
 	for in.len() > 0 {
 		data, n, done, err := x.requestChunks.Next(in.bytes())
 		if err != nil {
+			x.trail.cause = err
 			return BadRequest
 		}
 		end += copy(in.data[end:], data)

@@ -74,10 +74,13 @@ func (x *exchange) readConnect(end bool) (Kind, int) {
 	r := &x.req
 	switch {
 	case r.Upgrade == nil:
+		x.trail.cause = errConnect
 		return BadRequest, 405
 	case !equalFold(r.Upgrade, "websocket"):
+		x.trail.cause = errProtocol
 		return BadRequest, 501 // RFC 9220 3
 	case end || r.Framing == http1.Length:
+		x.trail.cause = errConnectBody
 		return BadRequest, 400
 	}
 	r.Method, r.Framing, r.Expect100 = methodGet, http1.NoBody, false

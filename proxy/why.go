@@ -119,6 +119,9 @@ func (t *trouble) because() (string, []string) {
 	if t.refused != nil {
 		return kindWords[t.kind] + ": " + t.refused.Error(), nil
 	}
+	if said, ok := t.cause.(notTaken); ok {
+		return string(said), nil
+	}
 	if t.cause != nil {
 		return kindWords[t.kind] + ": " + t.cause.Error(), nil
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/sys/unix"
 
+	"isthmus/explain"
 	"isthmus/telemetry"
 	"isthmus/tls"
 )
@@ -58,6 +59,21 @@ func destinationRule(host, policy string) string {
 }
 
 var requestIDField = regexp.MustCompile(`(?m)^x-request-id: (\S+)\r$`)
+
+// TestWhy_Underscore: of a field that a gateway refuses for its name, the name is known.
+func TestWhy_Underscore(t *testing.T) {
+	up := replying(t, okReply)
+	p := serve(t, atEdge(), entry("s.test", up.address)+anyHost)
+	const want = `a gateway takes no field with a "_" in its name, as "x_user" has one`
+	reply := exchangeRaw(t, p.address("gateway:80"), "GET / HTTP/1.1\r\nHost: s.test\r\na: b\r\nx_user: 1\r\n\r\n", whole(1))
+	if got := strings.Join(askWhy(t, p, reply).Why, "\n"); status(reply) != "400" || !strings.Contains(got, want) {
+		t.Errorf("%s: %q, want %q", status(reply), got, want)
+	}
+	e, err := p.Explain(explain.Question{URL: "http://s.test/", Listener: "gateway:80", Fields: []explain.Field{{Name: "x_user", Value: "1"}}})
+	if err != nil || !strings.Contains(e.Reason, want) {
+		t.Errorf("explained as %q, %v", e.Reason, err)
+	}
+}
 
 // askWhy reads the id out of a reply and asks why it came.
 func askWhy(t *testing.T, p *Proxy, reply string) telemetry.Trouble {
@@ -130,7 +146,10 @@ func TestWhy_Answers(t *testing.T) {
 		{TryTimeout, "try", get("try.test"), `504 UT because no try had its reply within the perTryTimeout of 30ms of the rule at test.yaml:\d+`},
 		{BadRequest, "line", "BAD REQUEST\r\n\r\n", `the client got 400 DPE because the request is not one that everybody would read alike: malformed`},
 		{BadRequest, "path", "GET /%2e%2e/a HTTP/1.1\r\nHost: s.test\r\n\r\n", `400 DPE because .*dot segments`},
-		{BadRequest, "connect", "CONNECT s.test:443 HTTP/1.1\r\nHost: s.test:443\r\n\r\n", `the client got 405 DPE because`},
+		{BadRequest, "connect", "CONNECT s.test:443 HTTP/1.1\r\nHost: s.test:443\r\n\r\n", `the client got 405 DPE because CONNECT is not taken`},
+		{BadRequest, "large", "GET / HTTP/1.1\r\nHost: s.test\r\nx: " + strings.Repeat("a", 70000), `the client got 431 DPE because .*(head_too_large|larger than 60 KiB)`},
+		{BadRequest, "authority", "GET / HTTP/1.1\r\nHost: s.test:port\r\n\r\n", `the client got 400 DPE because .*(the host it names is none|malformed)`},
+		{BadRequest, "chunks", "POST /ok HTTP/1.1\r\nHost: s.test\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", `the client got 400 DPE because .*malformed HTTP/1 message`},
 		{BadRequest, "version", "GET / HTTP/3.0\r\nHost: s.test\r\n\r\n", `the client got 505 DPE because .*malformed`},
 		{RequestTimeout, "half a head", "GET / HT", `the client got 408 because the request did not come within the time`},
 		{BodyTooLarge, "body", "POST /ok HTTP/1.1\r\nHost: s.test\r\nContent-Length: 101\r\n\r\n", `the client got 413 because the request's body is larger than downstream.maxBody, 100 bytes`},

@@ -155,6 +155,7 @@ func (c *conn) readStream(x *exchange) (Kind, int) {
 	fields, end, large := c.h2.Request()
 	x.req.Reset()
 	if large {
+		x.trail.cause = errHeadTooLarge
 		return BadRequest, 431
 	}
 	var err error
@@ -174,6 +175,7 @@ func (c *conn) readStream(x *exchange) (Kind, int) {
 	}
 	switch {
 	case x.req.Underscore && c.kind == gateway:
+		x.trail.cause = underscored(&x.req)
 		return BadRequest, 400
 	case x.req.Framing == http1.Length && c.h2.ExpectLength(x.req.ContentLength) != nil:
 		return ClientGone, 0
