@@ -26,11 +26,10 @@ func readVirtualService(d *document) {
 	d.checkExportTo(v.ExportTo)
 	for i, h := range v.Hosts {
 		if d.checkHost(h, fmt.Sprintf("hosts[%d]", i), true) {
-			h = d.fullHost(h)
-			if slices.Contains(out.Hosts, h) {
+			if slices.Contains(v.Hosts[:i], h) { // in another form it is as good as once (Istio, too)
 				d.error(fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q is given twice", h))
 			}
-			out.Hosts = append(out.Hosts, h)
+			out.Hosts = append(out.Hosts, d.fullHost(h))
 		}
 	}
 	out.Gateways = d.gateways(v.Gateways)
