@@ -179,8 +179,8 @@ func (c *checker) checkTCPRoute(v *mesh.VirtualService, d *document, r *mesh.TCP
 	}
 }
 
-// without says by which ports that a destination does not have requests, or
-// connections, come for it that names none; "" if by none.
+// without says which requests, or connections, come by a port that a destination does
+// not have which names none; "" if none do.
 func (c *checker) without(ports []mesh.Port, v *mesh.VirtualService, matches []*mesh.ProxyMatch, http bool) string {
 	if len(v.Hosts) == 0 {
 		return "by a port that it does not have" // a delegate: where it holds, others say
@@ -209,7 +209,7 @@ func (c *checker) without(ports []mesh.Port, v *mesh.VirtualService, matches []*
 			for _, h := range v.Hosts {
 				have, known := c.ports(h)
 				if !known {
-					return "by a port that it does not have"
+					return "for " + h // which is nobody's, and so are its ports
 				}
 				come = append(come, numbers(have)...)
 			}

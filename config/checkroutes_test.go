@@ -45,7 +45,7 @@ spec:
 		{"no port, of a Gateway with one of them", "{hosts: [s], gateways: [edge], " + to("host: s") + "}", ""},
 		{"no port, of a host with one more", "{hosts: [more], " + to("host: s") + "}", "port: is missing: s.default.svc.cluster.local has several ports and none is 80: requests by port 8082 get 503 NC (IST0112)"},
 		{"no port, of a host with one more, for the others", "{hosts: [more], http: [{match: [{port: 8080}, {port: 8081}], route: [{destination: {host: s}}]}]}", ""},
-		{"no port, of a host that nobody bears", "{hosts: [a.test], " + to("host: s") + "}", "requests by a port that it does not have get 503 NC (IST0112)"},
+		{"no port, of a host that nobody bears", "{hosts: [a.test], " + to("host: s") + "}", "requests for a.test get 503 NC (IST0112)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			checkWarnings(t, base+"  "+tt.spec+"\n", tt.want)

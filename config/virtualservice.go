@@ -174,9 +174,7 @@ func (d *document) exactlyOne(r *networking.HTTPRoute, path string, delegate boo
 
 func (d *document) destination(t *networking.Destination, path string) mesh.Destination {
 	out := mesh.Destination{Host: d.fullHost(t.Host), Subset: t.Subset}
-	if d.checkHost(t.Host, path+".host", false) && strings.HasPrefix(t.Host, "*") {
-		d.error(path+".host", fmt.Sprintf("%q: a destination cannot be a wildcard", t.Host))
-	}
+	d.checkHost(t.Host, path+".host", false) // a wildcard is that of a ServiceEntry, with its endpoints
 	if t.Port != nil && d.checkPort(t.Port.Number, path+".port.number") {
 		out.Port = t.Port.Number
 	}
