@@ -372,3 +372,29 @@ func TestNew_Canary(t *testing.T) {
 		}
 	}
 }
+
+// TestChanged: a line names a few resources, and says how many more there are.
+func TestChanged(t *testing.T) {
+	some := func(n int) (list []history.Resource) {
+		for i := range n {
+			list = append(list, history.Resource{Kind: "Service", Namespace: "a", Name: fmt.Sprint(i)})
+		}
+		return list
+	}
+	for _, tt := range []struct {
+		changes history.Changes
+		want    string
+	}{
+		{history.Changes{}, "-"},
+		{history.Changes{Added: some(1), Removed: some(1)}, "+Service a/0 -Service a/0"},
+		{history.Changes{Changed: some(4)}, "~Service a/0 ~Service a/1 ~Service a/2 ~Service a/3"},
+		{history.Changes{Changed: some(6)}, "~Service a/0 ~Service a/1 ~Service a/2 ~Service a/3 and 2 more"},
+		{history.Changes{Changed: some(6), More: 10}, "~Service a/0 ~Service a/1 ~Service a/2 ~Service a/3 and 12 more"},
+		{history.Changes{Changed: some(1), More: 10}, "~Service a/0 and 10 more"},
+		{history.Changes{More: 2}, "not known"},
+	} {
+		if got := changed(tt.changes); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+}

@@ -130,8 +130,12 @@ func changed(c history.Changes) string {
 			parts = append(parts, l.mark+r.String())
 		}
 	}
-	if more := len(parts) + c.More - maxNamed; more > 0 && len(parts) > maxNamed || c.More > 0 {
-		parts = append(parts[:min(len(parts), maxNamed)], fmt.Sprintf("and %d more", more))
+	named := min(len(parts), maxNamed)
+	switch more := len(parts) - named + c.More; {
+	case named == 0:
+		return "not known" // what was in force before is not kept
+	case more > 0:
+		parts = append(parts[:named], fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(parts, " ")
 }

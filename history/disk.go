@@ -57,12 +57,22 @@ func (s *Store) write(e *entry, c *content, keep bool) error {
 	if s.dir == "" {
 		return nil
 	}
-	e.data = nil
 	err := s.writeFile(e, b.Bytes())
-	if err != nil {
-		e.Kept, e.size = false, 0
+	if err == nil {
+		e.data = nil
 	}
 	return err
+}
+
+// forgetUnwritten gives up what is in memory alone since the disk does not take it, but
+// for what is in force: the next revision is compared with that.
+func (s *Store) forgetUnwritten() {
+	current := s.inForce()
+	for _, e := range s.list {
+		if s.dir != "" && e.data != nil && e != current {
+			e.Kept, e.size, e.data = false, 0, nil
+		}
+	}
 }
 
 func (s *Store) writeFile(e *entry, body []byte) error {
@@ -87,7 +97,7 @@ func (s *Store) content(e *entry) (*content, error) {
 		return nil, fmt.Errorf("revision %d: its texts are not kept any longer, or hold a Secret among other things", e.Number)
 	}
 	body := e.data
-	if s.dir != "" {
+	if body == nil {
 		data, err := os.ReadFile(s.path(e.Number))
 		if err != nil {
 			return nil, err

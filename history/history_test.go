@@ -271,6 +271,43 @@ func FuzzUnfold(f *testing.F) {
 	})
 }
 
+// TestStore_DiskFull: what a disk does not take is kept as long as it is in force, so that
+// what is changed is told of the next one; of those before nothing is.
+func TestStore_DiskFull(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "history")
+	s := open(t, dir)
+	add(s, "aaa", "one", false, resource("a", 1))
+	if err := os.RemoveAll(dir); err != nil { // as good as full
+		t.Fatal(err)
+	}
+	add(s, "bbb", "two", false, resource("a", 2))
+	if _, files, _, err := s.Content(2); err != nil || string(files[0].Data) != "two" {
+		t.Errorf("what is in force: %v, %v", files, err)
+	}
+	add(s, "bad", "three", true, resource("a", 3))
+	r := add(s, "ccc", "four", false, resource("a", 2), resource("b", 1))
+	if got := fmt.Sprint(r.Changes.Added, r.Changes.Removed, r.Changes.Changed, r.Changes.More); got != "[Service default/b] [] [] 0" {
+		t.Errorf("changes %s", got)
+	}
+	var kept []uint64
+	for _, r := range s.List() {
+		if r.Kept && r.Number > 1 {
+			kept = append(kept, r.Number)
+		}
+	}
+	if !slices.Equal(kept, []uint64{4}) {
+		t.Errorf("kept: %v, want what is in force", kept)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil { // there is room again
+		t.Fatal(err)
+	}
+	add(s, "ddd", "five", false, resource("b", 1))
+	s = open(t, dir)
+	if _, files, _, err := s.Content(5); err != nil || string(files[0].Data) != "five" {
+		t.Errorf("after that: %v, %v", files, err)
+	}
+}
+
 // TestOpen_Torn: what is no revision is left out.
 func TestOpen_Torn(t *testing.T) {
 	dir := t.TempDir()

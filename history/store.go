@@ -36,7 +36,7 @@ type Store struct {
 type entry struct {
 	Revision
 	size int
-	data []byte // nil: on disk, or not kept
+	data []byte // nil: on disk, or not kept; there may be some although it ought to be on disk
 }
 
 // content is what a revision consists of.
@@ -90,6 +90,7 @@ func (s *Store) Add(r Revision, files []File, resources []Resource) Revision {
 		s.log.Error("a revision of the configuration is not kept", "revision", r.Number, "error", err)
 	}
 	s.list = append(s.list, e)
+	s.forgetUnwritten()
 	s.forget()
 	return e.Revision
 }
