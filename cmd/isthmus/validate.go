@@ -19,6 +19,7 @@ import (
 func newValidateCommand() *cobra.Command {
 	var bootstrap, output, address string
 	var strict bool
+	var paths []string
 	cmd := &cobra.Command{
 		Use:   "validate [--bootstrap FILE] [-o text|json|sarif] [--strict] PATH... | --admin URL",
 		Short: "Say what is wrong with a configuration, and what will not do what it seems to",
@@ -27,10 +28,11 @@ Each finding ends with a code; docs/findings has a page for it.
 With --admin a running proxy is asked of what it runs with; it measures besides what connecting takes (ISM0048).
 Exit status: 0 without an error (with --strict: without a warning either), 1 with findings, 2 for wrong usage.`,
 		Args: usage(func(cmd *cobra.Command, args []string) error {
-			if address == "" {
-				return cobra.MinimumNArgs(1)(cmd, args)
+			paths = append(paths, args...) // --config a b, as for run
+			if address == "" && len(paths) == 0 {
+				return errors.New("no path")
 			}
-			if len(args) > 0 || bootstrap != "" {
+			if address != "" && (len(paths) > 0 || bootstrap != "") {
 				return usageError{errors.New("--admin asks a running proxy what it has read: leave out PATH and --bootstrap")}
 			}
 			return nil
@@ -66,7 +68,7 @@ Exit status: 0 without an error (with --strict: without a warning either), 1 wit
 					fmt.Fprintf(cmd.ErrOrStderr(), "isthmus: warning: %s: %s\n", message, args[1])
 				})
 			}
-			r := config.Load(args, node)
+			r := config.Load(paths, node)
 			if node != nil {
 				r.Add(judgeCredentials(r.Config, node, tls.NewStore(b.CredentialDir, nil), time.Now())...)
 				r.Add(judgeLimits(r.Config, b)...)
@@ -80,6 +82,7 @@ Exit status: 0 without an error (with --strict: without a warning either), 1 wit
 	}
 	cmd.Flags().StringVar(&address, "admin", "", "`URL` of a running proxy's admin listener, in the place of PATH")
 	cmd.Flags().StringVar(&bootstrap, "bootstrap", "", "bootstrap `FILE` of the proxy that is to run with it")
+	cmd.Flags().StringArrayVar(&paths, "config", nil, "`PATH`, as for run; the flag may be left out")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, json, or sarif for code review")
 	cmd.Flags().BoolVar(&strict, "strict", false, "warnings fail, too")
 	return cmd
