@@ -398,3 +398,18 @@ func TestChanged(t *testing.T) {
 		}
 	}
 }
+
+// TestDestination: what a route sends to, in a few words.
+func TestDestination(t *testing.T) {
+	for want, d := range map[string]Destination{
+		"a.test:80 (1/2)":               {Host: "a.test", Port: 80, Percent: 100, Known: true, Usable: 1, Endpoints: 2},
+		"a.test:80 subset v1 30% (0/1)": {Host: "a.test", Port: 80, Subset: "v1", Percent: 30, Known: true, Endpoints: 1},
+		"a.test:80 standby (1/1)":       {Host: "a.test", Port: 80, Standby: true, Known: true, Usable: 1, Endpoints: 1},
+		"a.test:80 (unknown)":           {Host: "a.test", Port: 80},
+		"a.test (unknown)":              {Host: "a.test"},
+	} {
+		if got := destination(d); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -47,7 +47,10 @@ func WriteRoutes(w io.Writer, list []Route) {
 }
 
 func destination(d Destination) string {
-	s := fmt.Sprintf("%s:%d", d.Host, d.Port)
+	s := d.Host
+	if d.Port != 0 { // that of a host that nobody knows is not known either
+		s += fmt.Sprintf(":%d", d.Port)
+	}
 	if d.Subset != "" {
 		s += " subset " + d.Subset
 	}

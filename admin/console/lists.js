@@ -21,7 +21,7 @@ function health(r) {
 }
 
 const destination = (d) => {
-  const name = d.host + ":" + d.port + (d.subset ? " " + d.subset : "");
+  const name = d.host + (d.port ? ":" + d.port : "") + (d.subset ? " " + d.subset : "");
   if (!d.known) return name + " unknown";
   return `${name}${d.standby ? " standby" : d.percent < 100 ? ` ${Math.round(d.percent)} %` : ""} (${d.usable}/${d.endpoints})`;
 };
