@@ -181,3 +181,55 @@ func TestHalfClose(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// TestHalfClose_Gone: of a client that has closed, in whatever way, the upstream is told
+// within seconds, so that it need not go on; one that still reads gets its reply, behind a
+// 100 if it knows what that is.
+func TestHalfClose_Gone(t *testing.T) {
+	t.Parallel()
+	const http10 = "GET / HTTP/1.0\r\nHost: s.test\r\n\r\n"
+	for _, tt := range []struct {
+		name, request string
+		stays         bool
+		want          string // what the client reads
+	}{
+		{"closed", get("s.test"), false, ""},
+		{"closed, with a body", "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 2\r\n\r\nab", false, ""},
+		{"half", get("s.test"), true, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"},
+		{"half, HTTP/1.0", http10, true, "HTTP/1.1 200 OK\r\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			release, ended := make(chan struct{}), make(chan struct{})
+			up := byteServer(t, func(c net.Conn) {
+				r := bufio.NewReader(c)
+				head, err := readHead(r)
+				if err != nil {
+					return
+				}
+				skipBody(head, r)
+				go func() { // ends with the connection
+					r.ReadByte()
+					close(ended)
+				}()
+				<-release
+				io.WriteString(c, okReply)
+			})
+			p := serve(t, Options{}, entry("s.test", up))
+			c := dial(t, p.address("outbound"))
+			c.send(tt.request)
+			if !tt.stays {
+				c.Close()
+				await(t, "the upstream hears of it", ended)
+				close(release)
+				awaitCounted(t, p, "0 DC 1")
+				return
+			}
+			c.Conn.(*net.TCPConn).CloseWrite()
+			time.AfterFunc(time.Duration(clientCheck*3/2), func() { close(release) }) // it has been looked at
+			if got := toEnd(t, c.r); !strings.HasPrefix(got, tt.want) || !strings.HasSuffix(got, "ok") {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}

@@ -103,7 +103,7 @@ func (x *exchange) serve(start instant) {
 	if x.table.trial != nil {
 		x.pin(x.table.trial)
 	}
-	x.keep = !x.req.Close
+	x.keep, x.conn.prods = !x.req.Close, x.req.Minor > 0
 	if r := x.table.tracing[x.conn.kind]; r != nil {
 		x.beginTrace(r)
 	}

@@ -9,7 +9,7 @@ import (
 // A client that has ended its side may have closed its connection, or have said
 // all that it has to say and wait for the reply (RFC 9112 9.6 lets it); both
 // look the same. The reply is due either way, so that only a reset, or silence
-// of the whole host, is the end.
+// of the whole host, is the end. So a client that waits for a reply is prodded.
 
 // gone reports whether the peer of an exchange under way cannot read the reply
 // any more. Whether one that has ended its side can is being found out from
@@ -60,6 +60,22 @@ func (s *stream) hungUp(fd uintptr) bool {
 	}
 	return whole
 }
+
+// lost is gone for a client that waits for a reply of which it has nothing yet. One that has
+// ended its side is sent a 100 that it has not asked for: if it reads it may ignore that (RFC
+// 9110 15.2.1), and if it has closed its host answers with a reset, which the next call sees.
+func (s *stream) lost() bool {
+	if s.gone() {
+		return true
+	}
+	if s.doubted && s.prods && !s.prodded {
+		s.prodded = true
+		return s.write(unasked100, now()) != nil
+	}
+	return false
+}
+
+var unasked100 = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 
 // probeSoon has the kernel ask a peer that has ended its side whether it is
 // still there. The host of one that has closed answers with a reset as soon as

@@ -77,6 +77,16 @@ func connected(t *testing.T) (client, server *net.TCPConn) {
 // TestQueue_ClientGone: who has gone does not stand in line, and nothing of his
 // is sent.
 func TestQueue_ClientGone(t *testing.T) {
+	for name, leave := range map[string]func(c *net.TCPConn){
+		"reset":  func(c *net.TCPConn) { c.SetLinger(0); c.Close() },
+		"closed": func(c *net.TCPConn) { c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) { queueClientGone(t, leave) })
+	}
+}
+
+func queueClientGone(t *testing.T, leave func(c *net.TCPConn)) {
+	t.Parallel()
 	release := make(chan struct{})
 	var requests atomic.Int32
 	up := upstreamServer(t, func(_ string, _ *bufio.Reader, c net.Conn) bool {
@@ -107,8 +117,7 @@ spec:
 		return 0
 	}
 	await(t, "the second in line", until(func() bool { return queue() == 1 }))
-	second.Conn.(*net.TCPConn).SetLinger(0)
-	second.Close()
+	leave(second.Conn.(*net.TCPConn))
 	await(t, "an empty line", until(func() bool { return queue() == 0 }))
 	close(release)
 	first.head("200")

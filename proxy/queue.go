@@ -163,7 +163,7 @@ func awaitEither(one, other <-chan struct{}, deadline instant, client *stream) K
 		switch t := now(); {
 		case deadline != 0 && t >= deadline:
 			return Timeout
-		case client != nil && client.gone():
+		case client != nil && client.lost():
 			return ClientGone
 		default:
 			timer.Reset(time.Duration(sooner(deadline, t+clientCheck) - t))

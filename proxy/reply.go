@@ -172,7 +172,7 @@ func (x *exchange) fillReply(c *upstreamConn, part replyPart, p *pipe, n int64) 
 					return Stalled
 				}
 			}
-			if x.conn.gone() {
+			if x.conn.gone() || part == inHead && x.conn.lost() {
 				return ClientGone
 			}
 			continue
