@@ -427,3 +427,46 @@ func TestSignals_WhileStarting(t *testing.T) {
 		})
 	}
 }
+
+// TestRun_NobodyReads: a proxy whose lines nobody reads any more, those of the access log
+// and its own, goes on.
+func TestRun_NobodyReads(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var outbound int
+	if err := freePorts([]*int{&outbound}); err != nil {
+		t.Fatal(err)
+	}
+	bootstrap, file := filepath.Join(dir, "isthmus.yaml"), filepath.Join(dir, "mesh.yaml")
+	for path, text := range map[string]string{
+		bootstrap: fmt.Sprintf("listeners: {outbound: 127.0.0.1:%d, inbound: '', admin: '', metrics: ''}\naccessLog: {path: /dev/stdout}\n", outbound),
+		file:      "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s}\nspec: {hosts: [s.test], http: [{directResponse: {status: 201}}]}\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(program, "run", "--bootstrap", bootstrap, "--config", file)
+	lines, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	for words := bufio.NewScanner(said); words.Scan() && !strings.HasPrefix(words.Text(), "isthmus ready"); {
+	}
+	lines.Close()
+	said.Close()
+	for range 3 { // lines come 100 ms after their requests
+		if status, _ := page(fmt.Sprintf("http://127.0.0.1:%d/", outbound), "s.test"); status != 201 {
+			t.Fatalf("status %d, want 201", status)
+		}
+		time.Sleep(300 * time.Millisecond)
+	}
+}

@@ -320,6 +320,9 @@ func newWishes() wishes {
 	w := wishes{make(chan os.Signal, 1), make(chan os.Signal, 1)}
 	signal.Notify(w.reload, syscall.SIGHUP)
 	signal.Notify(w.reopen, syscall.SIGUSR1)
+	// Whoever reads what we write may go: that shall cost lines, not the proxy. To ignore
+	// the signal would have the commands of probes ignore it, too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return w
 }
 
