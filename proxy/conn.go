@@ -62,6 +62,8 @@ type client struct {
 	destinationPort uint32
 
 	limits connLimits
+
+	uncounted bool // see uncount
 }
 
 func newConn(l *listener, fd int, peer netip.AddrPort) *conn {
@@ -87,6 +89,7 @@ func (c *conn) serve() {
 	defer c.recover()
 	if t := c.proxy.table.Load(); c.kind == gateway && t.gateways[c.port].raw() {
 		c.serveRaw(t)
+		c.uncount()
 		c.close()
 		return
 	}
@@ -118,11 +121,21 @@ func (c *conn) serve() {
 			break
 		}
 	}
+	c.uncount()
 	if c.aborted {
 		c.abort()
 		return
 	}
 	c.close()
+}
+
+// uncount gives back the connection's place among those that clients may have open, once:
+// before the client, who may open the next one at once, can see its end.
+func (c *conn) uncount() {
+	if !c.uncounted {
+		c.uncounted = true
+		c.proxy.overload.open.Add(-1)
+	}
 }
 
 // begin looks at the first byte of a connection, which tells TLS from plain text.

@@ -180,7 +180,7 @@ func (l *listener) forget(c *conn) {
 	l.mu.Lock()
 	delete(l.conns, c)
 	l.mu.Unlock()
-	l.proxy.overload.open.Add(-1)
+	c.uncount()
 }
 
 // interruptIdle wakes every connection, so that those between two requests

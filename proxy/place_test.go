@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"testing"
+	"time"
 )
 
 // TestPlace_BackBeforeReply: whoever has his reply may send the next request at once,
@@ -43,6 +45,25 @@ func TestPlace_BackBeforeReply(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// TestPlace_Connection: whoever has seen the end of his connection may open the next one at
+// once.
+func TestPlace_Connection(t *testing.T) {
+	p := serve(t, Options{Overload: Overload{Connections: 1}}, entry("s.test", replying(t, okReply).address))
+	for i := range 500 {
+		c, err := net.Dial("tcp", p.address("outbound"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: s.test\r\nConnection: close\r\n\r\n")
+		got, err := io.ReadAll(c)
+		c.Close()
+		if len(got) == 0 {
+			t.Fatalf("after %d: %v", i, err)
 		}
 	}
 }
