@@ -78,6 +78,7 @@ type exchange struct {
 	tried     []*balancer.Host // hosts that the request was sent to, or that refused
 	counted   *live            // the upstream among whose requests this one is
 	retrying  *breaker.Budget  // from which this try is
+	ending    bool             // see workers.ends
 	unwanted  bool             // the reply is one that the retry policy calls a failure
 	introduce bool             // this try is the first of a connection to another proxy
 	movable   bool             // to another endpoint, if this one no longer answers

@@ -218,6 +218,9 @@ func (x *exchange) enter(l *live) int32 {
 // written, since whoever has that may send the next request at once, by another way, and
 // is not to be refused for the sake of this one.
 func (x *exchange) leave() {
+	if x.conn.h2 != nil {
+		x.conn.proxy.workers.ends(x)
+	}
 	if x.counted != nil {
 		x.counted.requests.Add(-1)
 		x.counted = nil

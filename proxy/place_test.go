@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // TestPlace_BackBeforeReply: whoever has his reply may send the next request at once,
@@ -66,4 +68,34 @@ func TestPlace_Connection(t *testing.T) {
 			t.Fatalf("after %d: %v", i, err)
 		}
 	}
+}
+
+// TestPlace_Worker: a client with as many requests under way as there is memory for may make
+// the next one as soon as it has the reply to one.
+func TestPlace_Worker(t *testing.T) {
+	p := serve(t, atEdge(), overHTTP2(entry("s.test", h2Upstream(t, func(http.ResponseWriter, *http.Request) {})))+edge("s.test"))
+	p.overload.workers = edgeStreams
+	r := dialRaw(t, p.address("gateway:80"))
+	id := uint32(1)
+	ask := func() {
+		r.ask(id, true)
+		id += 2
+	}
+	for range edgeStreams {
+		ask()
+	}
+	over, got := 0, map[string]int{}
+	r.until(func(f http2.Frame) bool {
+		if f, ok := f.(*http2.MetaHeadersFrame); ok {
+			over++
+			got[f.PseudoValue("status")]++
+			ask()
+			r.out.Flush()
+		}
+		return over == 10_000
+	})
+	if got["200"] != over || over < 10_000 {
+		t.Errorf("%v", got)
+	}
+	await(t, "the workers", until(func() bool { return p.workers.underWay() == 0 || p.workers.ending.Load() == 0 }))
 }

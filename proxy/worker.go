@@ -20,6 +20,7 @@ type workers struct {
 	idle   []*worker
 	busy   int          // how many do not
 	count  atomic.Int64 // of all
+	ending atomic.Int64 // those whose reply is over for the client, or about to be, and that do not wait yet
 	least  int          // how few have waited since the last trim
 	closed bool
 }
@@ -33,6 +34,19 @@ type worker struct {
 	conn     conn
 	exchange exchange
 	gone     func() // exchange.clientGone
+}
+
+// mostEnding bounds for how many of those that are about to wait others are made: clients
+// that do not read what is left can hold them up.
+const mostEnding = meshStreams
+
+// ends says, where there may be few more, that one is about to wait, before its client can
+// send the next request.
+func (p *workers) ends(x *exchange) {
+	if !x.ending && p.count.Load() > x.conn.proxy.overload.workers-mostEnding {
+		x.ending = true
+		p.ending.Add(1)
+	}
 }
 
 // job is a stream to be served.
@@ -54,7 +68,7 @@ func (p *workers) serve(j job) {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.least = min(p.least, n-1)
-	} else if p.count.Load() < proxy.overload.workers && proxy.refusing() == refuseNothing {
+	} else if p.count.Load()-min(p.ending.Load(), mostEnding) < proxy.overload.workers && proxy.refusing() == refuseNothing {
 		made.Add(workerMemory)
 		p.count.Add(1)
 		w = &worker{of: p, next: make(chan struct{}, 1)}
@@ -79,6 +93,10 @@ func (w *worker) run() {
 		broken := w.serve()
 		w.of.mu.Lock()
 		w.of.busy--
+		if w.exchange.ending {
+			w.exchange.ending = false
+			w.of.ending.Add(-1)
+		}
 		last := w.of.closed || broken
 		if last {
 			w.of.count.Add(-1)
