@@ -218,6 +218,7 @@ func (x *exchange) enter(l *live) int32 {
 // written, since whoever has that may send the next request at once, by another way, and
 // is not to be refused for the sake of this one.
 func (x *exchange) leave() {
+	x.leased.end()
 	if x.conn.h2 != nil {
 		x.conn.proxy.workers.ends(x)
 	}
@@ -264,7 +265,7 @@ func (x *exchange) deadlineKind(k Kind) Kind {
 // exchangeOn sends the request over a connection and delivers the reply. The
 // connection is put back or ended on every way out.
 func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan *retryPlan) Kind {
-	x.leased.set(c)
+	x.leased.begin(c, u)
 	defer x.giveUp()
 	if x.conn.h2 != nil && x.conn.gone() {
 		x.giveBack(c, u, true) // while it waited for the connection, when clientGone had none

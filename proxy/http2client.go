@@ -162,10 +162,12 @@ func (p *sharedPool) put(c *upstreamConn) {
 	}
 }
 
-// endIdle ends a connection on which nothing is under way, if there is one.
-func (p *sharedPool) endIdle() bool {
+// endIdle ends a connection on which nothing is under way, if there is one that nobody in
+// line can have.
+func (p *sharedPool) endIdle(u *upstream) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.serve(u)
 	for _, s := range p.conns {
 		if s.h2.Idle() {
 			p.retire(s)

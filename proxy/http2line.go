@@ -22,7 +22,23 @@ type streamTurn struct {
 	conn  *upstreamConn // the stream that it gets
 	err   *Error        // or why it gets none, which is the endpoint's fault
 	leads bool
-	again bool // it has been sent before, in vain
+	again bool       // it has been sent before, in vain
+	queue *connQueue // that counts it among those who follow; nil: none does
+	stays *connQueue // likewise, among its waiters, perhaps, though it has a stream
+}
+
+// decided says what has become of the request, which from here on does not wait, whenever it
+// hears of that.
+func (t *streamTurn) decided() {
+	t.uncount()
+	t.tell()
+}
+
+func (t *streamTurn) uncount() {
+	if t.queue != nil {
+		t.queue.follow.Add(-1)
+		t.queue = nil
+	}
 }
 
 func (t *streamTurn) tell() {
@@ -65,7 +81,11 @@ func (p *sharedPool) serve(u *upstream) {
 		turn := p.line[0]
 		p.line = slices.Delete(p.line, 0, 1)
 		turn.conn = c
-		turn.tell()
+		if turn.leads {
+			turn.stays = &u.live.queue
+			turn.stays.ending.Add(1)
+		}
+		turn.decided()
 	}
 }
 
@@ -84,6 +104,7 @@ func (p *sharedPool) settle(turn *streamTurn, goes bool) (*upstreamConn, *Error,
 	defer p.mu.Unlock()
 	if goes && turn.conn == nil && turn.err == nil {
 		p.leave(turn)
+		turn.uncount()
 	}
 	return turn.conn, turn.err, turn.leads
 }
@@ -102,16 +123,19 @@ func (p *sharedPool) pass(turn *streamTurn, fault *Error) {
 	defer p.mu.Unlock()
 	p.leave(turn)
 	p.leader = nil
+	if turn.stays != nil {
+		turn.stays.ending.Add(-1)
+	}
 	if fault != nil {
 		for _, t := range p.line {
 			t.err = fault
-			t.tell()
+			t.decided()
 		}
 		p.line = nil
 	}
 	if len(p.line) > 0 {
 		p.leader, p.line[0].leads = p.line[0], true
-		p.leader.tell()
+		p.leader.decided()
 	}
 }
 
@@ -127,7 +151,10 @@ func (u *upstream) leaseStream(m *member, client *stream, t, deadline instant, a
 	if leads {
 		return u.lead(m, turn, client, false, deadline)
 	}
-	kind := q.awaitOther(turn.told, u.limits.pending, deadline, client)
+	kind := Overflow
+	if q.follows(&m.shared, turn, u.limits.pending) {
+		kind = awaitEither(turn.told, nil, deadline, client)
+	}
 	c, err, leads := m.shared.settle(turn, kind != NoError)
 	if leads && c == nil && kind == NoError {
 		return u.lead(m, turn, client, true, deadline)

@@ -7,6 +7,35 @@ import "sync"
 type lease struct {
 	mu sync.Mutex // guards c, against clientGone
 	c  *upstreamConn
+
+	// The exchange's alone.
+	queue  *connQueue // of the upstream, where it bounds how many requests wait; nil: it does not
+	ending bool       // the queue knows that the connection is about to be given back
+}
+
+// begin notes the connection.
+func (l *lease) begin(c *upstreamConn, u *upstream) {
+	l.set(c)
+	if u.limits.pending != 0 {
+		l.queue = &u.live.queue
+	}
+}
+
+// end says that the last of the reply is about to be written: whoever has that and sends
+// the next request may wait for what this one still has.
+func (l *lease) end() {
+	if l.queue != nil && !l.ending {
+		l.ending = true
+		l.queue.ending.Add(1)
+	}
+}
+
+// over says that the connection has been given back.
+func (l *lease) over() {
+	if l.ending {
+		l.queue.ending.Add(-1)
+	}
+	l.queue, l.ending = nil, false
 }
 
 // set notes the connection; nil: it is given back from here on.
@@ -25,6 +54,7 @@ func (x *exchange) giveBack(c *upstreamConn, u *upstream, reusable bool) {
 	} else {
 		c.discard()
 	}
+	x.leased.over()
 }
 
 // giveUp ends the connection of an exchange that has panicked before it gave it back.
@@ -33,6 +63,7 @@ func (x *exchange) giveUp() {
 		x.leased.set(nil)
 		x.stopPump(c)
 		c.discard()
+		x.leased.over()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,6 +47,44 @@ func TestPlace_BackBeforeReply(t *testing.T) {
 						t.Fatalf("after %d: %d", i, res.StatusCode)
 					}
 				}
+			})
+		}
+	}
+}
+
+// TestPlace_Pending: whoever has his reply may send the next request at once, though its
+// connection is not back yet, and as many wait for that as may.
+func TestPlace_Pending(t *testing.T) {
+	up := h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/long" {
+			w.Write(make([]byte, 100<<10))
+		}
+	})
+	pool := destinationRule("s.test", "connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1, maxConcurrentStreams: 1}}")
+	for name, yaml := range map[string]string{"HTTP/1.1": entry("s.test", up), "HTTP/2": overHTTP2(entry("s.test", up))} {
+		for _, path := range []string{"/", "/long"} {
+			t.Run(name+path, func(t *testing.T) {
+				p := serve(t, Options{}, yaml+"---\n"+pool)
+				var all sync.WaitGroup
+				for range 2 {
+					clients := [2]*http.Client{h1Client(t, p, "outbound"), h1Client(t, p, "outbound")}
+					all.Go(func() {
+						for i := range 500 {
+							res, err := clients[i%2].Get("http://s.test" + path)
+							if err != nil {
+								t.Error(err)
+								return
+							}
+							io.Copy(io.Discard, res.Body)
+							res.Body.Close()
+							if res.StatusCode != 200 {
+								t.Errorf("after %d: %d", i, res.StatusCode)
+								return
+							}
+						}
+					})
+				}
+				all.Wait()
 			})
 		}
 	}

@@ -16,6 +16,10 @@ type connQueue struct {
 	waiting atomic.Int32 // len(waiters), or one more for who may join them; to be read without mu
 	follow  atomic.Int32 // requests that wait for a stream of another's connection; see streamLine
 
+	// Requests whose reply is over for the client, and that have their connection still; and
+	// those among waiters, perhaps, that have a stream.
+	ending atomic.Int32
+
 	mu      sync.Mutex      // guards waiters, and open and follow against their limits
 	waiters []chan struct{} // each is closed when its turn comes
 }
@@ -106,21 +110,25 @@ func (q *connQueue) enter(u *upstream, place int, waited bool) (turn chan struct
 
 // mayWait reports whether one more request may wait. The caller holds mu.
 func (q *connQueue) mayWait(most int32) bool {
-	return most == 0 || int32(len(q.waiters))+q.follow.Load() < most
+	return most == 0 || int32(len(q.waiters))+q.follow.Load()-q.ending.Load() < most
 }
 
-// awaitOther waits for a stream of a connection that another request opens, or waits for in
-// line; see enter and awaitEither. Overflow: as many wait as may.
-func (q *connQueue) awaitOther(told <-chan struct{}, most int32, deadline instant, client *stream) Kind {
+// follows counts a request that waits for a stream of a connection that another request
+// opens, or waits for in line, until its turn is decided. It is false if no more may.
+func (q *connQueue) follows(p *sharedPool, turn *streamTurn, most int32) bool {
 	q.mu.Lock()
-	if !q.mayWait(most) {
-		q.mu.Unlock()
-		return Overflow
+	defer q.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case turn.conn != nil || turn.err != nil || turn.leads:
+	case !q.mayWait(most):
+		return false
+	default:
+		q.follow.Add(1)
+		turn.queue = q
 	}
-	q.follow.Add(1)
-	q.mu.Unlock()
-	defer q.follow.Add(-1)
-	return awaitEither(told, nil, deadline, client)
+	return true
 }
 
 // await waits for a turn, or for what makes it needless, unless that is nil: then
@@ -196,7 +204,7 @@ func (q *connQueue) wake() {
 // under way. Its place is free once it has ended.
 func (u *upstream) endIdle() {
 	for _, m := range u.members {
-		if m.shared.endIdle() {
+		if m.shared.endIdle(u) {
 			return
 		}
 	}
