@@ -45,7 +45,9 @@ func newRunCommand() *cobra.Command {
 			if len(paths) == 0 {
 				return usageError{errors.New("--config is missing: name a file or a folder of resources")}
 			}
-			log, threshold, err := newLogger(level)
+			said := newPatientLog(os.Stderr)
+			defer said.close()
+			log, threshold, err := newLogger(said, level)
 			if err != nil {
 				return err
 			}
@@ -75,7 +77,7 @@ func newRunCommand() *cobra.Command {
 				return err
 			}
 			forgetStart()
-			fmt.Fprintf(cmd.ErrOrStderr(), "isthmus ready: %s\n", s.addresses())
+			fmt.Fprintf(said, "isthmus ready: %s\n", s.addresses())
 			s.wait(ctx, told)
 			return nil
 		},
@@ -90,17 +92,6 @@ func newRunCommand() *cobra.Command {
 // oneSignal is how close together signals are one: timeout(1) sends two, to the process
 // and to its group, and so does who ends both.
 const oneSignal = 100 * time.Millisecond
-
-// newLogger makes the process's log, and what steers its level while it runs.
-func newLogger(level string) (*slog.Logger, *slog.LevelVar, error) {
-	var l slog.LevelVar
-	if level != "" {
-		if err := l.UnmarshalText([]byte(level)); err != nil {
-			return nil, nil, usageError{fmt.Errorf("--log-level %s: write debug, info, warn or error", level)}
-		}
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &l})), &l, nil
-}
 
 // server is a running proxy with everything that belongs to it.
 type server struct {
