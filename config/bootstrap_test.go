@@ -181,6 +181,31 @@ func TestLoadBootstrap_Warns(t *testing.T) {
 	}
 }
 
+// TestLoadBootstrap_Elsewhere: who is told to others at an address at which it does not
+// listen, for want of one in the file, is warned.
+func TestLoadBootstrap_Elsewhere(t *testing.T) {
+	for text, want := range map[string]int{
+		"gossip: {bind: '127.0.0.1:1'}\nlisteners: {inbound: '127.0.0.1:2'}":                             2,
+		"gossip: {bind: '127.0.0.1:1', announce: none}\nlisteners: {inbound: '127.0.0.1:2'}":             1,
+		"gossip: {bind: '0.0.0.0:1'}\nlisteners: {inbound: '127.0.0.1:2'}":                               1,
+		"gossip: {bind: '127.0.0.1:1'}\nnode: {address: 127.0.0.1}\nlisteners: {inbound: '127.0.0.1:2'}": 0,
+		"gossip: {bind: '127.0.0.1:1', advertise: '10.0.0.1:1'}":                                         0,
+		"gossip: {bind: '0.0.0.0:1'}":         0,
+		"listeners: {inbound: '127.0.0.1:2'}": 0,
+	} {
+		b, warnings, err := LoadBootstrap(bootstrapFile(t, text), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Node.Address == "127.0.0.1" && want > 0 {
+			t.Skip("this machine has no address but loopback")
+		}
+		if len(warnings) != want || want > 0 && !strings.Contains(warnings[0], "others are told to come to "+b.Node.Address) {
+			t.Errorf("%s: %q, want %d warnings", text, warnings, want)
+		}
+	}
+}
+
 // FuzzLoadBootstrap: whatever the text, loading ends with a bootstrap or an
 // error.
 func FuzzLoadBootstrap(f *testing.F) {

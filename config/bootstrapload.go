@@ -281,6 +281,7 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 	}
 	if b.Node.Address == "" {
 		b.Node.Address = ownAddress(b.Gossip.Advertise)
+		l.warnElsewhere(b)
 	}
 	if _, err := netip.ParseAddr(b.Node.Address); err != nil {
 		return l.fail("node.address", "%q is no IP address", b.Node.Address)
@@ -386,6 +387,21 @@ func relativeTo(dir, path string) string {
 		return path
 	}
 	return filepath.Join(dir, path)
+}
+
+// warnElsewhere warns of listeners that others are to come to and that listen at another
+// address than the one that was found for this machine.
+func (l *bootstrapLoader) warnElsewhere(b *Bootstrap) {
+	if b.Gossip.Bind == "" || b.Gossip.Advertise != "" {
+		return
+	}
+	for _, a := range []struct{ field, value string }{{"gossip.bind", b.Gossip.Bind}, {"listeners.inbound", b.Listeners.Inbound}} {
+		at, err := netip.ParseAddrPort(a.value)
+		if err != nil || at.Addr().IsUnspecified() || at.Addr().String() == b.Node.Address || a.field == "listeners.inbound" && b.Gossip.Announce == "none" {
+			continue
+		}
+		l.warnings = append(l.warnings, l.fail(a.field, "others are told to come to %s, where %s does not listen: give node.address", b.Node.Address, a.value).Error())
+	}
 }
 
 // ownAddress is where others reach this machine: the host of
