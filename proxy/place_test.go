@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"io"
 	"net"
 	"net/http"
@@ -137,4 +138,43 @@ func TestPlace_Worker(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	await(t, "the workers", until(func() bool { return p.workers.underWay() == 0 || p.workers.ending.Load() == 0 }))
+}
+
+// TestPlace_Relay: whoever has seen the end of what a connection that is passed on, or a
+// tunnel, has brought may open the next one at once.
+func TestPlace_Relay(t *testing.T) {
+	up := byteServer(t, func(c net.Conn) { c.Write(make([]byte, 1)) })
+	relay := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB)+
+		policyOf("{connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}}"))
+	sw := switching(t, func(_ string, _ *bufio.Reader, c *net.TCPConn) { c.Write(make([]byte, 1)) })
+	tunnel := func(pool string) *Proxy {
+		return serve(t, Options{}, entry("s.test", sw.address)+destinationRule("s.test", "connectionPool: "+pool))
+	}
+	for _, tt := range []struct {
+		name, address, says string
+		clients             int
+	}{
+		{"relays in line", relay.address("gateway:80"), "", 2},
+		{"tunnels in line", tunnel("{tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}").address("outbound"), asWebSocket(), 2},
+		{"tunnels at a time", tunnel("{http: {http2MaxRequests: 1}}").address("outbound"), asWebSocket(), 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var all sync.WaitGroup
+			for range tt.clients {
+				all.Go(func() {
+					for i := range 300 {
+						c := dialTCP(t, tt.address)
+						io.WriteString(c, tt.says)
+						got, err := io.ReadAll(c)
+						c.Close()
+						if len(got) == 0 || got[len(got)-1] != 0 {
+							t.Errorf("after %d: %q, %v", i, got, err)
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+		})
+	}
 }

@@ -192,10 +192,15 @@ func (c *conn) relay(t *table, r *tcpRoute) Kind {
 	m := x.member
 	x.tally.upstream = up.told
 	defer m.host.End(m.host.Begin())
-	defer up.discard()
+	x.leased.begin(up, u)
+	defer func() {
+		x.leased.set(nil)
+		up.discard()
+		x.leased.over()
+	}()
 	counts := c.relaysOf(m)
 	s := &relaySession{
-		client: c, upstream: up, idle: u.relayIdle,
+		client: c, upstream: up, idle: u.relayIdle, over: x.leased.end,
 		sent:     func(n int) { counts.Sent(n); x.tally.replyBody += int64(n) },
 		received: func(n int) { counts.Received(n); x.tally.pumped.Add(int64(n)) },
 	}

@@ -16,6 +16,8 @@ type relaySession struct {
 	client         *conn
 	upstream       *upstreamConn
 	sent, received func(int) // count what the client is sent, and what it sends
+	over           func()    // called before the client is told that nothing follows
+	told           sync.Once // of over
 
 	idle instant      // how long nothing may move either way; 0: for ever
 	last atomic.Int64 // an instant: when bytes have moved
@@ -103,6 +105,7 @@ func (s *relaySession) limit() instant {
 func (s *relaySession) end(k Kind, reset bool) {
 	s.ending.Do(func() {
 		s.kind = k
+		s.told.Do(s.over)
 		s.client.kill(reset)
 		s.upstream.kill(reset)
 	})
@@ -145,6 +148,9 @@ func (s *relaySession) forward(d *direction) {
 					s.failed(err, d.toKind)
 					return
 				}
+			}
+			if !d.client {
+				s.told.Do(s.over)
 			}
 			d.to.closeWrite()
 			if s.websocket {
