@@ -1,8 +1,10 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
+	"reflect"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -239,4 +241,24 @@ func (b *Bootstrap) MeshNode() *mesh.Node {
 		n.Identity = mesh.Identity{TrustDomain: b.TrustDomain, Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount}.String()
 	}
 	return n
+}
+
+// MarshalJSON writes the fields under the names that they have in the file, and
+// durations as they are written there.
+func (b *Bootstrap) MarshalJSON() ([]byte, error) {
+	return json.Marshal(asWritten(reflect.ValueOf(b).Elem()))
+}
+
+func asWritten(v reflect.Value) any {
+	if d, ok := v.Interface().(time.Duration); ok {
+		return d.String()
+	}
+	if v.Kind() != reflect.Struct {
+		return v.Interface()
+	}
+	out := map[string]any{}
+	for i := range v.NumField() {
+		out[v.Type().Field(i).Tag.Get("yaml")] = asWritten(v.Field(i))
+	}
+	return out
 }

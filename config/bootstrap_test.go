@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -203,6 +204,27 @@ func TestLoadBootstrap_Elsewhere(t *testing.T) {
 		if len(warnings) != want || want > 0 && !strings.Contains(warnings[0], "others are told to come to "+b.Node.Address) {
 			t.Errorf("%s: %q, want %d warnings", text, warnings, want)
 		}
+	}
+}
+
+// TestBootstrap_JSON: what is shown of a bootstrap file is what could be written there.
+func TestBootstrap_JSON(t *testing.T) {
+	b, _, err := LoadBootstrap(bootstrapFile(t, "node: {serviceAccount: sa}\nlisteners: {gateway: {ports: {80: 8080}}}\ndrain: {timeout: 90s}\ngossip: {join: ['a:1']}"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"serviceAccount":"sa"`, `"gateway":{"bind":"0.0.0.0","ports":{"80":8080}}`, `"drain":{"timeout":"1m30s"}`, `"join":["a:1"]`} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%s: no %s", text, want)
+		}
+	}
+	again, _, err := LoadBootstrap(bootstrapFile(t, string(text)), nil)
+	if err != nil || !reflect.DeepEqual(again.Drain, b.Drain) || !reflect.DeepEqual(again.Listeners, b.Listeners) {
+		t.Errorf("read again: %+v, %v", again, err)
 	}
 }
 

@@ -157,6 +157,10 @@ func (l *bootstrapLoader) walk(n *yaml.Node, t reflect.Type, path string) error 
 		elem := t
 		switch t.Kind() {
 		case reflect.Map:
+			if t.Key().Kind() != reflect.String {
+				key.Tag, key.Style = "", 0 // keys may be quoted, as in JSON they are
+				key.Tag = key.ShortTag()
+			}
 			if wrong := mismatch(key, t.Key()); wrong != "" {
 				return l.fail(at, "%s", wrong)
 			}
