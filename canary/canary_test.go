@@ -131,6 +131,36 @@ func TestTrial_Stages(t *testing.T) {
 	}
 }
 
+// TestTrial_Doubtful: a candidate of whose requests more fail than the guard allows does
+// not go on, though chance may explain it; it is not taken back for that either.
+func TestTrial_Doubtful(t *testing.T) {
+	plan := Plan{Steps: []float64{50}, Step: time.Second, Requests: 5, Guard: DefaultGuard}
+	alone := plan
+	alone.Steps = []float64{100}
+	for _, tt := range []struct {
+		name               string
+		plan               Plan
+		candidate, current Counts
+		want               State
+	}{
+		{"all fail, and there are too few to be certain", plan, count(9, 9, 0, 0), count(7, 0, 0, 0), Partial},
+		{"all fail, and that is certain", plan, count(12, 12, 0, 0), count(12, 0, 0, 0), Returned},
+		{"two of ten fail", plan, count(10, 2, 0, 0), count(100, 0, 0, 0), Partial},
+		{"two of two hundred fail", plan, count(200, 2, 0, 0), count(100, 0, 0, 0), Promoted},
+		{"two of ten fail, as of the others", plan, count(10, 2, 0, 0), count(10, 2, 0, 0), Promoted},
+		{"some are refused", plan, count(10, 0, 2, 0), count(100, 0, 0, 0), Partial},
+		{"some fail, and there are no others yet", plan, count(10, 2, 0, 0), Counts{}, Partial},
+		{"none fails, and there are no others yet", plan, count(10, 0, 0, 0), Counts{}, Promoted},
+		{"some fail, and there will be no others", alone, count(10, 2, 0, 0), Counts{}, Promoted},
+		{"no request at all", Plan{Steps: []float64{50}, Step: time.Second, Guard: DefaultGuard}, Counts{}, Counts{}, Promoted},
+	} {
+		tr := Begin(tt.plan, time.Unix(0, 0))
+		if tr.Advance(time.Unix(60, 0), tt.candidate, tt.current); tr.State != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, tr.State, tt.want)
+		}
+	}
+}
+
 // TestDifferences: counted by kind, bounded, with an example each.
 func TestDifferences(t *testing.T) {
 	var d Differences

@@ -53,6 +53,19 @@ func (g Guard) Worse(candidate, current Counts) string {
 	return ""
 }
 
+// Doubtful reports whether more of the candidate's requests fail, or are refused, than
+// the guard allows, be it by chance: no reason to take it back, and none to go on.
+func (g Guard) Doubtful(candidate, current Counts) bool {
+	more := func(k, l uint64, points float64) bool {
+		others := 0.0
+		if current.Requests > 0 {
+			others = float64(l) / float64(current.Requests)
+		}
+		return k > 0 && 100*(float64(k)/float64(candidate.Requests)-others) > points
+	}
+	return more(candidate.Failed, current.Failed, g.Failed) || more(candidate.Refused, current.Refused, g.Refused)
+}
+
 // worse reports whether k of n is more than l of m by some percentage points, and
 // certainly so (a test of two proportions with a pooled share).
 func worse(k, n, l, m uint64, points float64) bool {

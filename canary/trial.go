@@ -95,6 +95,10 @@ func (t *Trial) Advance(now time.Time, candidate, current Counts) bool {
 	if now.Sub(t.Since) < lasts || t.State == Partial && candidate.Requests < t.Requests {
 		return false
 	}
+	alone := t.Percent() == 100 && current.Requests == 0 // there is nobody to compare it with, nor will be
+	if !alone && t.Guard.Doubtful(candidate, current) {
+		return false
+	}
 	t.next(now)
 	return true
 }
