@@ -88,46 +88,57 @@ func (d *document) readMeshDefaults(root *yaml.Node, path string) bool {
 	return d.takeMeshDefaults(root, path)
 }
 
-func (d *document) takeMeshDefaults(root *yaml.Node, path string) bool {
+// takeMeshDefaults takes them. Of what another mesh configuration has said already, what
+// this one does not say stays.
+func (d *document) takeMeshDefaults(root *yaml.Node, path string) (used bool) {
 	out := &d.reader.defaults
-	used := false
-	rule := &mesh.DestinationRule{Meta: d.meta(), Host: "*"}
-	if n := child(root, "localityLbSetting"); n != nil {
-		at := path + ".localityLbSetting"
+	given := func(field string) (n *yaml.Node, at string) {
+		if n = child(root, field); n == nil || n.Tag == "!!null" {
+			return nil, ""
+		}
+		used = true
+		return n, path + "." + field
+	}
+	everywhere := func() *mesh.TrafficPolicy {
+		if out.everywhere == nil {
+			out.everywhere = &mesh.DestinationRule{Meta: d.meta(), Host: "*", Default: true}
+		}
+		return &out.everywhere.Policy
+	}
+	if n, at := given("localityLbSetting"); n != nil {
 		var l networking.LocalityLoadBalancerSetting
 		d.message(n, l.ProtoReflect(), at)
-		rule.Policy.LoadBalancer = &mesh.LoadBalancer{Locality: d.localityLB(&l, at), Source: d.source(at)}
+		everywhere().LoadBalancer = &mesh.LoadBalancer{Locality: d.localityLB(&l, at), Source: d.source(at)}
 	}
-	if n := child(root, "connectTimeout"); n != nil {
-		at := path + ".connectTimeout"
+	if n, at := given("connectTimeout"); n != nil {
 		var t durationpb.Duration
 		d.message(n, t.ProtoReflect(), at)
 		if t.AsDuration() > 0 {
-			rule.Policy.ConnectionPool = &mesh.ConnectionPool{ConnectTimeout: t.AsDuration(), Source: d.source(at)}
+			everywhere().ConnectionPool = &mesh.ConnectionPool{ConnectTimeout: t.AsDuration(), Source: d.source(at)}
 		}
 	}
-	if rule.Policy.LoadBalancer != nil || rule.Policy.ConnectionPool != nil {
-		out.everywhere, used = rule, true
-	}
-	if n := child(root, "defaultHttpRetryPolicy"); n != nil {
-		at := path + ".defaultHttpRetryPolicy"
+	if n, at := given("defaultHttpRetryPolicy"); n != nil {
 		var r networking.HTTPRetry
 		d.message(n, r.ProtoReflect(), at)
-		d.reader.config.Retries, used = d.retries(&r, at), true
+		d.reader.config.Retries = d.retries(&r, at)
 	}
 	for _, l := range []struct {
 		field string
 		into  *[]string
 	}{{"defaultServiceExportTo", &out.services}, {"defaultVirtualServiceExportTo", &out.routes}, {"defaultDestinationRuleExportTo", &out.rules}} {
-		n := child(root, l.field)
+		n, at := given(l.field)
 		if n == nil {
 			continue
 		}
-		used = true
+		if n.Kind != yaml.SequenceNode {
+			d.errorAt(n.Line, at, "must be a list, not "+describe(n)+asList(n))
+			continue
+		}
+		*l.into = nil
 		for i, item := range n.Content {
 			to := scalar(item)
 			if to != "*" && to != "." && to != "~" && !validLabel(to) {
-				d.error(fmt.Sprintf("%s.%s[%d]", path, l.field, i), fmt.Sprintf(`%q is neither a namespace nor ".", "*" or "~"`, to))
+				d.error(index(at, i), fmt.Sprintf(`%q is neither a namespace nor ".", "*" or "~"`, to))
 			}
 			*l.into = append(*l.into, to)
 		}

@@ -82,6 +82,38 @@ spec:
 	}
 }
 
+// TestMeshConfig_Last: what holds for every host stands behind all that DestinationRules
+// say, wherever they stand and whosever they are.
+func TestMeshConfig_Last(t *testing.T) {
+	for _, namespace := range []string{"default", "istio-system", "other"} {
+		rule := "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d, namespace: " + namespace + "}\nspec: {host: '*', trafficPolicy: {loadBalancer: {simple: RANDOM}, connectionPool: {tcp: {maxConnections: 7}}}}\n"
+		r := Read([]File{{Name: "a.yaml", Data: []byte(meshConfigMap("connectTimeout: 3s\nlocalityLbSetting: {enabled: false}"))}, {Name: "b.yaml", Data: []byte(rule)}}, nil)
+		p := mesh.NewRules(&mesh.Node{Namespace: "default", RootNamespace: "istio-system"}, r.Config.DestinationRules).Find("a.test", "", 80, "")
+		if p.LoadBalancer.Kind != mesh.Random || !p.LoadBalancer.Locality.Disabled || p.ConnectionPool.MaxConnections != 7 || p.ConnectionPool.ConnectTimeout != 3*time.Second {
+			t.Errorf("a rule of %s: %+v, %+v", namespace, p.LoadBalancer, p.ConnectionPool)
+		}
+	}
+}
+
+// TestMeshConfig_Several: of several mesh configurations all hold, and the last of what
+// several say; what is empty says nothing.
+func TestMeshConfig_Several(t *testing.T) {
+	first := "connectTimeout: 3s\ndefaultServiceExportTo: ['*']\ndefaultHttpRetryPolicy: {attempts: 4}"
+	second := "localityLbSetting: {enabled: false}\nconnectTimeout:\ndefaultServiceExportTo: ['.']\ndefaultHttpRetryPolicy:"
+	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {selector: {app: s}, ports: [{port: 80}]}\n"
+	r := Read([]File{{Name: "f.yaml", Data: []byte(meshConfigMap(first) + "---\n" + strings.Replace(meshConfigMap(second), "name: istio,", "name: istio-two,", 1) + "---\n" + service)}}, nil)
+	p := mesh.NewRules(&mesh.Node{}, r.Config.DestinationRules).Find("a.test", "", 80, "")
+	if p.ConnectionPool == nil || p.ConnectionPool.ConnectTimeout != 3*time.Second || p.LoadBalancer == nil || !p.LoadBalancer.Locality.Disabled {
+		t.Errorf("for every host: %+v, %+v", p.LoadBalancer, p.ConnectionPool)
+	}
+	if got := r.Config.Services[0].ExportTo; !slices.Equal(got, []string{"."}) || r.Config.Retries == nil || r.Config.Retries.Attempts != 4 {
+		t.Errorf("exported to %v, retries %+v", got, r.Config.Retries)
+	}
+	if r := Read([]File{{Name: "f.yaml", Data: []byte(meshConfigMap("defaultServiceExportTo: '.'"))}}, nil); !r.HasErrors() {
+		t.Errorf("a word in the place of a list: findings %v", r.Findings)
+	}
+}
+
 // TestMeshConfig_Effect: what of the mesh configuration has no effect is named; what Istio
 // installs by default is not.
 func TestMeshConfig_Effect(t *testing.T) {

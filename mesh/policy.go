@@ -17,6 +17,7 @@ type Rules struct {
 	byHost    map[string][]*DestinationRule // exact hosts, and the full names of services that they are short for
 	byService map[string][]*DestinationRule // the same, by "name.namespace"
 	wildcards []*DestinationRule
+	defaults  []*DestinationRule // behind all others
 }
 
 // NewRules takes the rules that the node may use.
@@ -31,6 +32,10 @@ func NewRules(n *Node, rules []*DestinationRule) *Rules {
 			continue
 		}
 		if d.WorkloadSelector != nil && (d.Namespace != n.Namespace || !MatchLabels(d.WorkloadSelector, n.Labels)) {
+			continue
+		}
+		if d.Default {
+			r.defaults = append(r.defaults, d)
 			continue
 		}
 		if strings.HasPrefix(d.Host, "*") {
@@ -171,7 +176,8 @@ func overlay(base, top TrafficPolicy, portLevel bool) TrafficPolicy {
 // wins first: rules for the host itself, for the service's .global name, for
 // its other names, then wildcards that the host lies under, the longest first;
 // among equals by namespace (the node's, the service's, the root's, others), those
-// for this workload before those for all, then by source.
+// for this workload before those for all, then by source. What the mesh configuration has
+// for every host comes last.
 func (r *Rules) Candidates(host, namespace string) []*DestinationRule {
 	var out []*DestinationRule
 	add := func(rules []*DestinationRule) {
@@ -224,7 +230,7 @@ func (r *Rules) Candidates(host, namespace string) []*DestinationRule {
 	for _, n := range slices.Backward(lengths) {
 		add(byLength[n])
 	}
-	return out
+	return append(out, r.defaults...)
 }
 
 func (r *Rules) tier(d *DestinationRule, serviceNamespace string) int {

@@ -13,6 +13,10 @@ type DestinationRule struct {
 	Subsets  []Subset
 	ExportTo []string
 
+	// Default says that it is what the mesh configuration has for every host: it stands
+	// behind all others, whosever they are.
+	Default bool
+
 	// Inbound says that the rule's connectionPool holds for the sidecars of the
 	// host too, between each and its application: the annotation
 	// isthmus.io/inbound.
