@@ -228,6 +228,9 @@ func (d *document) untold() {
 				hint = fmt.Sprintf(": write it for %q in line %d", k.Value, k.Line)
 			}
 		}
+		if hint == "" && key == "kind" && child(d.root, "items") != nil {
+			hint = ": write List, if items are resources"
+		}
 		d.error(key, "is missing, so nobody can tell what this is"+hint)
 	}
 }
@@ -235,7 +238,8 @@ func (d *document) untold() {
 const notOurs = "is no resource of Kubernetes, without apiVersion, kind, metadata and spec: it is left out"
 
 // foreign reports whether a mapping has nothing that resources have: a chart's values, a
-// dashboard or one step of a patch that lies beside them, and none of which half is missing.
+// dashboard or one step of a patch that lies beside them, and none of which half is missing,
+// nor around resources, as a List is that does not say so: one of them may be a policy.
 func foreign(n *yaml.Node) bool {
 	if n.Kind != yaml.MappingNode {
 		return false
@@ -246,9 +250,15 @@ func foreign(n *yaml.Node) bool {
 				return false
 			}
 		}
+		if value := resolve(n.Content[i+1]); isResource(value) || value.Kind == yaml.SequenceNode && slices.ContainsFunc(value.Content, isResource) {
+			return false
+		}
 	}
 	return true
 }
+
+// isResource reports whether a node says of which kind of resource it is.
+func isResource(n *yaml.Node) bool { return child(n, "apiVersion") != nil && child(n, "kind") != nil }
 
 // almost reports whether a key was meant to be another: a slip for each four letters.
 func almost(word, key string) bool {
