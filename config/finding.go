@@ -48,10 +48,10 @@ type Finding struct {
 	Code      Code     `json:"code"` // see docs/findings
 }
 
-// Same reports whether another finding says the same, wherever it stands.
-func (f Finding) Same(o Finding) bool {
-	o.File, o.Line = f.File, f.Line
-	return o == f
+// Anywhere returns what the finding says, without where it stands.
+func (f Finding) Anywhere() Finding {
+	f.File, f.Line = "", 0
+	return f
 }
 
 // String returns "FILE:LINE: error: KIND NAMESPACE/NAME: field.path: message

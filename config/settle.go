@@ -26,7 +26,8 @@ type Settling struct {
 	seen    []fileState
 	since   time.Time   // they have been as seen
 	begin   time.Time   // they have not settled; zero: they have
-	doubted []fileState // when what they say did not fit together; nil: it does
+	doubted []fileState // when what they say did not fit together
+	doubt   time.Time   // since when it does not; zero: it does
 }
 
 // fileState is what changes of a file when somebody writes it, or puts another one
@@ -43,8 +44,16 @@ func NewSettling(paths ...string) *Settling { return &Settling{paths: paths} }
 
 // Doubt says that what the files say does not fit together, as the last look has found
 // them: somebody may be about to write more of it. They are whole when they have been
-// still for as long as an empty one has to be.
-func (s *Settling) Doubt() { s.doubted = s.seen }
+// still for as long as an empty one has to be; or, where somebody does not stop writing,
+// when that has been so for long.
+func (s *Settling) Doubt() {
+	if s.doubted = s.seen; s.doubt.IsZero() {
+		s.doubt = time.Now()
+	}
+}
+
+// Trust ends doubts.
+func (s *Settling) Trust() { s.doubt = time.Time{} }
 
 // Wait says after what time to look again; 0: the files are whole, as far as anyone
 // can see. If that takes long, the finding says which of them is not.
@@ -63,7 +72,7 @@ func (s *Settling) Wait() (again time.Duration, late *Finding) {
 		return now.Sub(s.since)
 	}
 	enough := still
-	if s.doubted != nil && slices.Equal(files, s.doubted) {
+	if !s.doubt.IsZero() && now.Sub(s.doubt) < patience && slices.Equal(files, s.doubted) {
 		enough = unfinished
 	}
 	which := ""

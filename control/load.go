@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"isthmus/config"
@@ -53,6 +52,11 @@ func (c *Controller) load() *loaded {
 // then wait says when to look again.
 func (c *Controller) loadChanged() (l *loaded, wait time.Duration) {
 	l = c.load()
+	defer func() {
+		if wait == 0 {
+			c.settling.Trust()
+		}
+	}()
 	switch h := c.history.Hold(); {
 	case c.holds(h, l):
 		c.note(&c.unused, nil) // not for an error: somebody wants it so
@@ -83,9 +87,15 @@ func (c *Controller) missing(l *loaded) *config.Finding {
 	c.mu.Lock()
 	before := c.findings
 	c.mu.Unlock()
+	known := map[config.Finding]bool{}
+	for i := range before {
+		if before[i].Code == config.IST0101 {
+			known[before[i].Anywhere()] = true
+		}
+	}
 	for i := range l.findings {
 		f := &l.findings[i]
-		if f.Code == config.IST0101 && !slices.ContainsFunc(before, f.Same) {
+		if f.Code == config.IST0101 && !known[f.Anywhere()] {
 			return f
 		}
 	}

@@ -408,3 +408,36 @@ func TestStep_NotAllYet(t *testing.T) {
 		}
 	})
 }
+
+// TestStep_NeverAll: a set that names what is not there comes into force though somebody
+// does not stop writing files, and without a set that fits the next one waits as well.
+func TestStep_NeverAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec: {hosts: [web], http: [{route: [{destination: {host: web, subset: %s}}]}]}\n"
+		c, use, _, file := still(t, "own", webService)
+		routes, other := filepath.Join(filepath.Dir(file), "routes.yaml"), filepath.Join(filepath.Dir(file), "other.yaml")
+		n := 0
+		until := func(subset string) (took time.Duration) {
+			write(t, routes, fmt.Sprintf(route, subset))
+			began := time.Now()
+			for ; time.Since(began) < time.Minute; time.Sleep(50 * time.Millisecond) {
+				if n++; n%40 == 0 { // every two seconds
+					write(t, other, fmt.Sprintf("# %d\n%s", n, strings.ReplaceAll(webService, "name: web}", "name: other}")))
+				}
+				c.Reload()
+				c.await()
+				c.step()
+				if v := use.snapshot().Config.VirtualServices; len(v) == 1 && v[0].HTTP[0].Route[0].Subset == subset {
+					return time.Since(began)
+				}
+			}
+			t.Fatalf("subset %s is not in force after a minute", subset)
+			return 0
+		}
+		for _, subset := range []string{"one", "two"} {
+			if took := until(subset); took < 5*time.Second || took > 15*time.Second {
+				t.Errorf("subset %s came into force after %v", subset, took)
+			}
+		}
+	})
+}
