@@ -174,11 +174,14 @@ func (u *upstream) lead(m *member, turn *streamTurn, client *stream, waited bool
 	p := &m.shared
 	var fault *Error
 	defer func() { p.pass(turn, fault) }()
-	if err, fault = u.awaitOpen(m, turn, client, deadline); err != nil {
-		return nil, err
+	placed := false
+	if err, fault = u.awaitOpen(m, turn, client, deadline); err == nil {
+		placed, err = u.placeFor(m, turn, client, waited, deadline)
 	}
-	placed, err := u.placeFor(m, turn, client, waited, deadline)
 	if err != nil {
+		if c, _, _ = p.settle(turn, true); c != nil {
+			return c, nil // which came at the same moment
+		}
 		return nil, err
 	}
 	if c = p.depart(turn); c != nil {

@@ -67,6 +67,26 @@ func TestStreamLine(t *testing.T) {
 	}
 }
 
+// TestStreamLine_AtOnce: a stream that the leader of a line is given at the moment that it gives
+// up is not lost.
+func TestStreamLine_AtOnce(t *testing.T) {
+	u := streamsOf(t, "connectionPool: {tcp: {maxConnections: 1}, http: {maxConcurrentStreams: 1}}", h2Upstream(t, func(http.ResponseWriter, *http.Request) {}))
+	m := u.members[0]
+	for i := range 50 {
+		first, err := u.leaseStream(m, sinkStream(), now(), now()+instant(5*time.Second), false)
+		if err != nil {
+			t.Fatalf("after %d: %v", i, err)
+		}
+		_, turn, _ := m.shared.take(u, now(), false)
+		first.discard()
+		c, err := u.lead(m, turn, sinkStream(), false, now())
+		if c == nil {
+			t.Fatalf("after %d: %v", i, err)
+		}
+		c.discard()
+	}
+}
+
 // TestStreamLine_EachItsOwn: an endpoint that has no connection gets one, though another
 // one has all that there may be and never is idle.
 func TestStreamLine_EachItsOwn(t *testing.T) {
