@@ -167,11 +167,13 @@ func (p *sharedPool) put(c *upstreamConn) {
 func (p *sharedPool) endIdle(u *upstream) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.serve(u)
 	for _, s := range p.conns {
 		if s.h2.Idle() {
-			p.retire(s)
-			return true
+			p.serve(u) // the last stream may have ended since somebody was told to wait
+			if s.h2.Idle() && !s.retired {
+				p.retire(s)
+			}
+			return s.retired
 		}
 	}
 	return false

@@ -70,16 +70,16 @@ func TestPlace_Pending(t *testing.T) {
 				for range 2 {
 					clients := [2]*http.Client{h1Client(t, p, "outbound"), h1Client(t, p, "outbound")}
 					all.Go(func() {
-						for i := range 500 {
+						for i := range 200 {
 							res, err := clients[i%2].Get("http://s.test" + path)
 							if err != nil {
 								t.Error(err)
 								return
 							}
-							io.Copy(io.Discard, res.Body)
+							body, _ := io.ReadAll(res.Body)
 							res.Body.Close()
 							if res.StatusCode != 200 {
-								t.Errorf("after %d: %d", i, res.StatusCode)
+								t.Errorf("after %d: %d %s", i, res.StatusCode, body)
 								return
 							}
 						}
