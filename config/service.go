@@ -26,10 +26,12 @@ func readService(d *document) {
 			d.export("metadata.annotations.networking.istio.io/exportTo", strings.TrimSpace(ns))
 		}
 	}
-	if s.Spec.Type == core.ServiceTypeExternalName && d.checkHost(s.Spec.ExternalName, "spec.externalName", false) {
+	if name := s.Spec.ExternalName; strings.HasPrefix(name, "*.") {
+		d.error("spec.externalName", fmt.Sprintf("%q is not the name of one host", name))
+	} else if s.Spec.Type == core.ServiceTypeExternalName && d.checkHost(name, "spec.externalName", false) {
 		// The name of another, for DNS or of the mesh; a selector has no effect.
 		out.Resolution, out.External, out.Selector = mesh.ResolveDNS, true, nil
-		out.Endpoints = []*mesh.Workload{{Meta: mesh.Meta{Namespace: d.namespace, Source: d.source("spec.externalName")}, Address: s.Spec.ExternalName}}
+		out.Endpoints = []*mesh.Workload{{Meta: mesh.Meta{Namespace: d.namespace, Source: d.source("spec.externalName")}, Address: name}}
 	}
 	for i, p := range s.Spec.Ports {
 		path := fmt.Sprintf("spec.ports[%d]", i)

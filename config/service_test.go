@@ -138,6 +138,9 @@ func TestService_Kubernetes(t *testing.T) {
 		t.Errorf("an ExternalName is read as %+v; findings %v", s, r.Findings)
 	}
 	checkWarnings(t, service("type: ExternalName, externalName: a.test"), "spec.ports: without a port the service gets no traffic")
+	if r := Read([]File{{Name: "f.yaml", Data: []byte(service("type: ExternalName, externalName: '*.a.test', ports: [{port: 80}]"))}}, nil); !r.HasErrors() {
+		t.Errorf("a name that begins with *: findings %v", r.Findings)
+	}
 	checkWarnings(t, service("internalTrafficPolicy: Local, selector: {app: a}, ports: [{port: 80}]"), "spec.internalTrafficPolicy: Local has no effect")
 	checkWarnings(t, service("internalTrafficPolicy: Cluster, selector: {app: a}, ports: [{port: 80}]"), "")
 	checkFinding(t, service("sessionAffinity: ClientIP, selector: {app: a}, ports: [{port: 80}]"), "info: Service default/a: spec.sessionAffinity: ClientIP has no effect, in Istio neither", ISM0002)

@@ -22,7 +22,7 @@ type Endpoint struct {
 	// Via says that Address is another Isthmus's inbound listener, so that a
 	// request needs to name its destination (x-isthmus-destination): Forward and
 	// ForwardPort where a ServiceEntry gave the endpoints of another service a
-	// name of its own, else Service and Port.
+	// name of its own, or an ExternalName does, else Service and Port.
 	Via         bool
 	Forward     string
 	ForwardPort uint32

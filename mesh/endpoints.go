@@ -183,10 +183,17 @@ func (b *endpointBuilder) addNamed(s *Service, host string, w *Workload) {
 		b.addWorkload(s, host, w, SourceFile)
 		return
 	}
-	name := NormalizeHost(w.Address)
+	name, ok := b.unalias(NormalizeHost(w.Address))
+	if !ok {
+		return // names that lead to each other
+	}
+	if addr, err := netip.ParseAddr(name); err == nil {
+		b.addAddress(s, host, w, addr, SourceFile)
+		return
+	}
 	if svc, cluster, _, ok := b.serviceName(name); ok && b.services[svc] != nil {
 		for _, p := range s.Ports {
-			b.addView(host, p, w, svc, cluster)
+			b.addView(s, host, p, w, svc, cluster)
 		}
 		return
 	}
@@ -206,6 +213,23 @@ func (b *endpointBuilder) addNamed(s *Service, host string, w *Workload) {
 	}
 }
 
+// unalias follows the names that Services of type ExternalName stand for; ok is false if
+// they do not come to an end.
+func (b *endpointBuilder) unalias(name string) (end string, ok bool) {
+	for range maxAliases {
+		svc, _, _, ok := b.serviceName(name)
+		known := b.services[svc]
+		if !ok || known == nil || known.declared == nil || len(known.declared.Endpoints) == 0 {
+			return name, true
+		}
+		name = NormalizeHost(known.declared.Endpoints[0].Address)
+	}
+	return "", false
+}
+
+// maxAliases bounds how many names lead to one another; DNS resolvers follow about as many.
+const maxAliases = 8
+
 // standIn returns an address that stands for those of a name.
 func (b *endpointBuilder) standIn(name string) []netip.Addr {
 	a, ok := b.standIns[name]
@@ -222,9 +246,9 @@ func (b *endpointBuilder) standIn(name string) []netip.Addr {
 	return []netip.Addr{a}
 }
 
-// addView gives an entry's host the endpoints of another service. What an
-// endpoint says of itself wins over what the entry says of the name.
-func (b *endpointBuilder) addView(host string, p Port, w *Workload, service, cluster string) {
+// addView gives an entry's host, or an ExternalName, the endpoints of another service.
+// What an endpoint says of itself wins over what the entry says of the name.
+func (b *endpointBuilder) addView(s *Service, host string, p Port, w *Workload, service, cluster string) {
 	number := p.Number
 	if n := w.Ports[p.Name]; n != 0 {
 		number = n
@@ -235,10 +259,14 @@ func (b *endpointBuilder) addView(host string, p Port, w *Workload, service, clu
 		}
 		e := *known
 		e.Service, e.Port = host, p
-		if e.Via {
-			// The proxy there knows the service by its own name.
+		if e.Via || !s.IsEntry() {
+			// The proxy there knows the service by its own name; and what an
+			// ExternalName names is in the mesh, if it does not seem so.
 			e.Forward = known.Service
 			e.ForwardPort = known.Port.Number
+		}
+		if !s.IsEntry() {
+			e.Port.Target, e.Port.TargetName = known.Port.Target, known.Port.TargetName
 		}
 		if e.Locality == (Locality{}) {
 			e.Locality = w.Locality

@@ -295,15 +295,18 @@ func TestRegistry_ExternalName(t *testing.T) {
 	}
 	r := NewRegistry(Known{
 		Node:      &Node{Cluster: "us-central", Namespace: "production"},
-		Config:    &Config{Services: []*Service{alias("out", "a.test"), alias("in", "user.production.svc.cluster.local"), alias("self", "self.production")}},
+		Config:    &Config{Services: []*Service{alias("out", "a.test"), alias("in", "user.production.svc.cluster.local"), alias("self", "self.production"), alias("far", "far-off"), alias("far-off", "in.production.svc.cluster.local."), alias("ab", "ba.production.svc"), alias("ba", "ab")}},
 		Announced: []Endpoint{announced("user.production", "us-central", "10.0.0.1:80")},
 		Addresses: map[string][]netip.Addr{"a.test": {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}},
 	})
-	for host, want := range map[string]string{"out": "192.0.2.1:80 192.0.2.2:80", "out.production.svc.cluster.local": "192.0.2.1:80 192.0.2.2:80", "in": "10.0.0.1:80", "self": ""} {
+	for host, want := range map[string]string{"out": "192.0.2.1:80 192.0.2.2:80", "out.production.svc.cluster.local": "192.0.2.1:80 192.0.2.2:80", "in": "10.0.0.1:80", "self": "", "far": "10.0.0.1:80", "ab": ""} {
 		v, ok := r.View(host)
 		if !ok || !v.External || addresses(r.Endpoints(v, 80)) != want {
 			t.Errorf("%s: %+v with %q, want %q", host, v, addresses(r.Endpoints(v, 80)), want)
 		}
+	}
+	if v, _ := r.View("far"); r.Endpoints(v, 80)[0].Forward != "user.production" {
+		t.Errorf("in the mesh: %+v", r.Endpoints(v, 80)[0])
 	}
 	if v, ok := r.View("user"); !ok || v.External {
 		t.Errorf("a service that is none: %+v", v)

@@ -77,10 +77,11 @@ func (c *compiler) wantsMTLS(v *mesh.View, e *mesh.Endpoint) bool {
 	return c.node.Identity != "" && e.TakesMTLS()
 }
 
-// modeOf is what PeerAuthentication has for an endpoint.
+// modeOf is what PeerAuthentication has for an endpoint: of an ExternalName that names a
+// service of the mesh, for that one's.
 func (c *compiler) modeOf(v *mesh.View, e *mesh.Endpoint) mesh.MTLSMode {
 	list := c.snapshot.Config.PeerAuthentications
-	if len(list) == 0 || external(v) {
+	if len(list) == 0 || external(v) && !(v.External && e.Forward != "") {
 		return mesh.MTLSPermissive
 	}
 	m := mesh.PeerModeOf(list, c.node.RootNamespace, namespaceOf(v, e), e.Labels)
