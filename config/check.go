@@ -21,6 +21,7 @@ func (r *reader) check(node *mesh.Node) {
 		rules:    mesh.NewRules(node, everywhere(r.config.DestinationRules)),
 		services: map[string]*mesh.Service{},
 		gateways: map[string]*mesh.Gateway{},
+		kinds:    map[*mesh.Gateway]string{},
 		entries:  map[string][]*mesh.Service{},
 	}
 	for _, s := range r.config.Services {
@@ -72,6 +73,7 @@ type checker struct {
 	rules    *mesh.Rules
 	services map[string]*mesh.Service // Kubernetes Services by "name.namespace"
 	gateways map[string]*mesh.Gateway
+	kinds    map[*mesh.Gateway]string   // see lookedAt
 	known    *mesh.Registry             // of what files say alone
 	entries  map[string][]*mesh.Service // ServiceEntries by their hosts
 	patterns []string                   // those of the hosts that are wildcards

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -223,12 +224,15 @@ func (c *checker) without(ports []mesh.Port, v *mesh.VirtualService, matches []*
 }
 
 func servesHost(g *mesh.Gateway, v *mesh.VirtualService, host string) bool {
-	for _, s := range g.Servers {
-		for _, h := range s.Hosts {
-			if (h.Namespace == "*" || h.Namespace == v.Namespace) &&
-				(h.Host == host || mesh.MatchHost(h.Host, host) || mesh.MatchHost(host, h.Host)) {
-				return true
-			}
+	return slices.ContainsFunc(g.Servers, func(s mesh.GatewayServer) bool { return serves(&s, v, host) })
+}
+
+// serves reports whether one server of a Gateway does.
+func serves(s *mesh.GatewayServer, v *mesh.VirtualService, host string) bool {
+	for _, h := range s.Hosts {
+		if (h.Namespace == "*" || h.Namespace == v.Namespace) &&
+			(h.Host == host || mesh.MatchHost(h.Host, host) || mesh.MatchHost(host, h.Host)) {
+			return true
 		}
 	}
 	return false
@@ -267,7 +271,7 @@ func (c *checker) checkTarget(d *document, dest mesh.Destination, at string) {
 	case !known:
 		d.find(Warning, ISM0014, at+".host", fmt.Sprintf("no file defines %q%s: gossip may bring it, until then requests get 503 NC", dest.Host, c.suggestHost(dest.Host)))
 	case dest.Port != 0 && !slices.ContainsFunc(ports, func(p mesh.Port) bool { return p.Number == dest.Port }):
-		d.find(Warning, IST0101, at+".port.number", fmt.Sprintf("%s has no port %d, so requests get 503 NC: it has %s", dest.Host, dest.Port, portText(numbers(ports))))
+		d.find(Warning, IST0101, at+".port.number", fmt.Sprintf("%s has no port %d, so requests get 503 NC: it has %s", dest.Host, dest.Port, cmp.Or(portText(numbers(ports)), "none")))
 	}
 	if dest.Subset != "" {
 		c.checkSubset(d, dest, at)

@@ -51,6 +51,8 @@ spec:
 			checkWarnings(t, base+"  "+tt.spec+"\n", tt.want)
 		})
 	}
+	const bare = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: bare}\nspec: {hosts: [bare.test], resolution: DNS}\n---\n"
+	checkFinding(t, bare+base+"  {hosts: [s], "+to("host: bare.test, port: {number: 80}")+"}\n", "port.number: bare.test has no port 80, so requests get 503 NC: it has none (IST0101)", IST0101)
 }
 
 // TestCheck_PortsOfConnections: which port of several a connection is for, its own port

@@ -53,15 +53,30 @@ func (c *checker) lintKinds(v *mesh.VirtualService, d *document) {
 		if gw == nil || !mesh.VisibleTo(v.ExportTo, v.Namespace, gw.Namespace) {
 			continue
 		}
-		looked, because := map[string]bool{}, []string{}
+		var missing []string // kinds of routes for the Gateway that no server has looked at so far
+		for _, k := range []struct {
+			kind  string
+			rules [][]*mesh.ProxyMatch
+		}{{"http", http}, {"tls", tls}, {"tcp", tcp}} {
+			if slices.ContainsFunc(k.rules, func(matches []*mesh.ProxyMatch) bool {
+				return len(matches) == 0 || slices.ContainsFunc(matches, func(m *mesh.ProxyMatch) bool { return slices.Contains(gatewaysOf(v, m), name) })
+			}) {
+				missing = append(missing, k.kind)
+			}
+		}
+		if all := c.lookedAt(gw); len(missing) == 0 || len(missing) == 1 && missing[0] == all {
+			continue // nothing is to be said, and there may be thousands of servers
+		}
+		var because []string
 		for i := range gw.Servers {
 			s := &gw.Servers[i]
-			one := mesh.Gateway{Servers: []mesh.GatewayServer{*s}}
-			if !slices.ContainsFunc(v.Hosts, func(h string) bool { return servesHost(&one, v, h) }) {
+			if !slices.ContainsFunc(v.Hosts, func(h string) bool { return serves(s, v, h) }) {
 				continue
 			}
 			kind, why := routesOf(s)
-			looked[kind] = true
+			if missing = slices.DeleteFunc(missing, func(k string) bool { return k == kind }); len(missing) == 0 {
+				break
+			}
 			if kind != "" {
 				why += ", where " + kind + " routes hold"
 			}
@@ -73,18 +88,28 @@ func (c *checker) lintKinds(v *mesh.VirtualService, d *document) {
 		if n := len(because); n > maxNamed {
 			because = append(because[:maxNamed], fmt.Sprintf("and %d more", n-maxNamed))
 		}
-		for _, k := range []struct {
-			kind  string
-			rules [][]*mesh.ProxyMatch
-		}{{"http", http}, {"tls", tls}, {"tcp", tcp}} {
-			holds := slices.ContainsFunc(k.rules, func(matches []*mesh.ProxyMatch) bool {
-				return len(matches) == 0 || slices.ContainsFunc(matches, func(m *mesh.ProxyMatch) bool { return slices.Contains(gatewaysOf(v, m), name) })
-			})
-			if holds && !looked[k.kind] {
-				d.find(Warning, ISM0078, k.kind, fmt.Sprintf("has no effect on Gateway %s, in Istio neither: for these hosts, %s", name, strings.Join(because, "; ")))
-			}
+		for _, kind := range missing {
+			d.find(Warning, ISM0078, kind, fmt.Sprintf("has no effect on Gateway %s, in Istio neither: for these hosts, %s", name, strings.Join(because, "; ")))
 		}
 	}
+}
+
+// lookedAt returns the kind of routes that all servers of a Gateway look at; "" if there is
+// none.
+func (c *checker) lookedAt(gw *mesh.Gateway) string {
+	all, known := c.kinds[gw]
+	if !known {
+		for i := range gw.Servers {
+			if kind, _ := routesOf(&gw.Servers[i]); i > 0 && kind != all {
+				all = ""
+				break
+			} else {
+				all = kind
+			}
+		}
+		c.kinds[gw] = all
+	}
+	return all
 }
 
 // lintTwice says of a route that passes TLS on where TLS would be begun again.
