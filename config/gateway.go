@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	networking "istio.io/api/networking/v1alpha3"
 
 	"isthmus/mesh"
@@ -64,6 +65,8 @@ func (d *document) server(s *networking.Server, path string) (mesh.GatewayServer
 			out.HTTPSRedirect = s.Tls.HttpsRedirect
 			if t := s.Tls; t.Mode != networking.ServerTLSSettings_PASSTHROUGH || t.CaCertificates+t.PrivateKey+t.ServerCertificate != "" {
 				d.error(path+".tls", "protocol "+s.Port.Protocol+" takes no TLS settings but httpsRedirect: write protocol: HTTPS")
+			} else if !proto.Equal(t, &networking.ServerTLSSettings{HttpsRedirect: t.HttpsRedirect}) {
+				d.warning(path+".tls", "has no effect but for httpsRedirect, in Istio neither: protocol "+s.Port.Protocol+" is plain text; write protocol: HTTPS and a mode, SIMPLE say, if TLS is meant")
 			}
 		}
 	}

@@ -67,4 +67,10 @@ func TestGateway_PlainTLSSettings(t *testing.T) {
 			t.Errorf("%s: findings %v, want it refused: %v", settings, r.Findings, refused)
 		}
 	}
+	gateway := func(settings string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw}\nspec:\n  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.test], tls: " + settings + "}]\n"
+	}
+	for settings, want := range map[string]string{"{httpsRedirect: true, mode: PASSTHROUGH}": "", "{credentialName: c}": "servers[0].tls: has no effect but for httpsRedirect", "{httpsRedirect: true, minProtocolVersion: TLSV1_3}": "servers[0].tls: has no effect but for httpsRedirect"} {
+		checkFinding(t, gateway(settings), want, ISM0001)
+	}
 }
