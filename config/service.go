@@ -298,6 +298,8 @@ func readServiceEntry(d *document) {
 		d.error("endpoints", "is missing: a host with * cannot be resolved by DNS")
 	case len(out.Hosts) == 0:
 		return // of the hosts, none is left
+	case len(s.Endpoints) > 0 && len(out.Endpoints) == 0:
+		out.Resolution = mesh.ResolveStatic // to none: DNS is not asked for the host in the place of endpoints
 	}
 	d.reader.config.Services = append(d.reader.config.Services, out)
 }

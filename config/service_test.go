@@ -191,3 +191,15 @@ func TestServiceEntry_Addresses(t *testing.T) {
 		}
 	}
 }
+
+// TestServiceEntry_NoEndpointLeft: of endpoints none of which can be sent to, DNS is not
+// asked for the host in their place.
+func TestServiceEntry_NoEndpointLeft(t *testing.T) {
+	for _, endpoint := range []string{"address: 'unix:///run/a.sock'", "network: other"} {
+		r := Read([]File{{Name: "f.yaml", Data: []byte("apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec: {hosts: ['*.a.test'], resolution: DNS, ports: [{number: 80, name: http}], endpoints: [{" + endpoint + "}]}\n")}}, nil)
+		known := mesh.NewRegistry(mesh.Known{Node: &mesh.Node{}, Config: r.Config})
+		if _, ok := known.View("x.a.test"); !ok || r.HasErrors() || len(known.Unresolved()) > 0 {
+			t.Errorf("%s: known: %v; DNS is asked for %v; findings %v", endpoint, ok, known.Unresolved(), r.Findings)
+		}
+	}
+}
