@@ -173,6 +173,36 @@ func TestRoutes_Addresses(t *testing.T) {
 	p := serve(t, Options{}, `
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
+metadata: {name: another, namespace: other}
+spec:
+  hosts: [another.test]
+  addresses: [169.254.169.254, 10.0.0.9]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 127.0.0.1}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: another}
+spec: {hosts: [another.test], http: [{directResponse: {status: 203}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: wild}
+spec:
+  hosts: ["*.wild.test", wild.test]
+  addresses: [10.0.0.10]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 127.0.0.1}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: wild}
+spec: {hosts: ["*.wild.test"], http: [{directResponse: {status: 204}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
 metadata: {name: metadata}
 spec:
   hosts: [metadata.test]
@@ -205,6 +235,7 @@ spec: {hosts: [10.9.9.9], http: [{directResponse: {status: 202}}]}
 	for host, want := range map[string]string{
 		"metadata.test": "201", "169.254.169.254": "201", "169.254.169.254:80": "201", "169.254.169.254:81": "404", "10.0.0.7": "201", "[fd00::1]": "201",
 		"10.1.0.1": "404", "10.0.0.8": "404", "10.9.9.9": "202",
+		"10.0.0.9": "203", "10.0.0.10": "204",
 	} {
 		if got := exchangeRaw(t, p.address("outbound"), get(host), whole(1)); status(got) != want {
 			t.Errorf("%s: status %s, want %s", host, status(got), want)

@@ -251,15 +251,27 @@ func (c *compiler) compileOutbound() *hostTable {
 }
 
 // addAddresses enters the addresses of ServiceEntries, which clients may name in the place
-// of the host (Istio: generateVirtualHostDomains).
+// of the host (Istio: generateVirtualHostDomains). Of two for one address that of the
+// proxy's own namespace is meant, as of two DestinationRules for one host.
 func (c *compiler) addAddresses(t *hostTable) {
 	for _, s := range c.snapshot.Config.Services {
-		if len(s.Addresses) == 0 || !mesh.VisibleTo(s.ExportTo, s.Namespace, c.node.Namespace) {
-			continue
+		if s.Namespace == c.node.Namespace {
+			c.addAddressesOf(t, s)
 		}
+	}
+	for _, s := range c.snapshot.Config.Services {
+		c.addAddressesOf(t, s) // the first entry of a name stays
+	}
+}
+
+func (c *compiler) addAddressesOf(t *hostTable, s *mesh.Service) {
+	if len(s.Addresses) > 0 && mesh.VisibleTo(s.ExportTo, s.Namespace, c.node.Namespace) {
 		e := t.exact[s.Hosts[0]]
+		if suffix, ok := strings.CutPrefix(s.Hosts[0], "*"); ok {
+			e = t.wildcards[suffix]
+		}
 		if e == nil {
-			continue // a wildcard
+			return // no host of the proxy's scope
 		}
 		for _, a := range s.Addresses {
 			name := a.String()
