@@ -114,6 +114,19 @@ func TestMeshConfig_Several(t *testing.T) {
 	}
 }
 
+// TestMeshConfig_Others: what an application's own ConfigMap has under the key is no default
+// of the mesh, nor is it one if it is no mapping.
+func TestMeshConfig_Others(t *testing.T) {
+	const service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {selector: {app: s}, ports: [{port: 80}]}\n"
+	others := strings.Replace(meshConfigMap("defaultServiceExportTo: ['~']\nconnectTimeout: soon\ncolour: red"), "name: istio,", "name: painter,", 1)
+	for _, text := range []string{others, meshConfigMap("- a\n- {b: c}"), meshConfigMap("words")} {
+		r := Read([]File{{Name: "f.yaml", Data: []byte(text + service)}}, nil)
+		if r.Count(Warning)+r.Count(Error) > 0 || len(r.Config.Services[0].ExportTo) > 0 {
+			t.Errorf("exported to %v; findings %v", r.Config.Services[0].ExportTo, r.Findings)
+		}
+	}
+}
+
 // TestMeshConfig_Effect: what of the mesh configuration has no effect is named; what Istio
 // installs by default is not.
 func TestMeshConfig_Effect(t *testing.T) {

@@ -50,7 +50,10 @@ func (d *document) meshConfig(text string, line int) (used bool) {
 		d.reader.config.DefaultCollectors = p.Tracing
 	}
 	used = d.meshAccessLog(root, path) || used
-	used = d.readMeshDefaults(root, path) || used
+	// An application's own ConfigMap may have a key of that name.
+	if root.Kind == yaml.MappingNode && (d.name == "istio" || strings.HasPrefix(d.name, "istio-")) {
+		used = d.readMeshDefaults(root, path) || used
+	}
 	list := child(root, "extensionProviders")
 	if list == nil {
 		return used
