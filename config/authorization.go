@@ -313,7 +313,14 @@ func (c *checker) checkAuthorization(node *mesh.Node) {
 	for _, l := range c.authorization {
 		p := l.value
 		if p.Action == mesh.ActionCustom && p.Provider != "" && !slices.ContainsFunc(c.config.AuthorizationProviders, func(o *mesh.AuthorizationProvider) bool { return o.Name == p.Provider }) {
-			l.doc.find(Error, IST0101, "provider.name", fmt.Sprintf("there is no %q among extensionProviders of the mesh configuration (ConfigMap istio, key mesh), so nobody could say whom to let in: give that ConfigMap, too", p.Provider))
+			why := fmt.Sprintf("there is no %q among extensionProviders of the mesh configuration (ConfigMap istio, key mesh), so nobody could say whom to let in", p.Provider)
+			switch kind := c.otherProviders[p.Provider]; {
+			case kind != "":
+				why = fmt.Sprintf("%q is an extensionProvider of kind %s, which cannot say whom to let in: name one of envoyExtAuthzHttp or envoyExtAuthzGrpc", p.Provider, kind)
+			case c.meshConfigOf == nil:
+				why += ": give that ConfigMap, too"
+			}
+			l.doc.find(Error, IST0101, "provider.name", why)
 		}
 		tokens := slices.ContainsFunc(c.config.RequestAuthentications, func(r *mesh.RequestAuthentication) bool {
 			return (r.Namespace == p.Namespace || r.Namespace == node.RootNamespace || p.Namespace == node.RootNamespace) && c.forSame(r.Selector, p.Selector)

@@ -62,7 +62,7 @@ func readService(d *document) {
 		d.info("spec.ports", "none is of TCP, so nothing of the service comes by this proxy")
 	case s.Spec.Type == core.ServiceTypeExternalName:
 	case len(out.Selector) == 0:
-		d.find(Info, ISM0019, "spec.selector", "selects nothing: its endpoints come from EndpointSlices and from gossip")
+		d.find(Info, ISM0019, "spec.selector", "selects nothing: its endpoints come from EndpointSlices, Endpoints and gossip")
 	}
 	d.otherBalancing(&s.Spec)
 	d.reader.config.Services = append(d.reader.config.Services, out)

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"isthmus/mesh"
@@ -122,5 +124,15 @@ func TestRead_TwoMeshConfigs(t *testing.T) {
 func TestRead_OtherProviders(t *testing.T) {
 	const telemetry = "---\napiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: t, namespace: istio-system}\nspec: {tracing: [{providers: [{name: sky}]}]}\n"
 	checkFinding(t, meshConfigMap("extensionProviders: [{name: sky, skywalking: {service: sky.test, port: 11800}}]")+telemetry, `"sky" is an extensionProvider of kind skywalking, to which no spans are sent: spans go where tracing in the bootstrap file says`, ISM0001)
+	const custom = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec: {action: CUSTOM, provider: {name: sky}, rules: [{}]}\n"
+	for config, want := range map[string]string{
+		meshConfigMap("extensionProviders: [{name: sky, skywalking: {service: sky.test, port: 11800}}]"): `"sky" is an extensionProvider of kind skywalking, which cannot say whom to let in`,
+		meshConfigMap("accessLogFile: /dev/stdout"):                                                      "so nobody could say whom to let in (IST0101)",
+		"": "so nobody could say whom to let in: give that ConfigMap, too (IST0101)",
+	} {
+		if r := Read([]File{{Name: "f.yaml", Data: []byte(config + custom)}}, nil); r.Count(Error) != 1 || !strings.Contains(fmt.Sprint(r.Findings), want) {
+			t.Errorf("findings %v, want one error with %q", r.Findings, want)
+		}
+	}
 	checkFinding(t, meshConfigMap("extensionProviders: [{name: other, skywalking: {service: sky.test, port: 11800}}]")+telemetry, `no extensionProvider of the mesh configuration is called "sky"`, ISM0001)
 }

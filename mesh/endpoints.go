@@ -55,7 +55,7 @@ func (b *endpointBuilder) build() {
 // addSelected adds the workloads that the service's selector picks, and those
 // that name the service themselves.
 func (b *endpointBuilder) addSelected(s *Service, key string) {
-	if !s.IsEntry() {
+	if !s.IsEntry() && len(s.Endpoints) == 0 { // an ExternalName has its name alone
 		for _, w := range b.named[s.Key()] {
 			b.addWorkload(s, key, w, SourceKubernetes)
 		}

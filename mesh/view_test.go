@@ -295,7 +295,7 @@ func TestRegistry_ExternalName(t *testing.T) {
 	}
 	r := NewRegistry(Known{
 		Node:      &Node{Cluster: "us-central", Namespace: "production"},
-		Config:    &Config{Services: []*Service{alias("out", "a.test"), alias("in", "user.production.svc.cluster.local"), alias("self", "self.production"), alias("far", "far-off"), alias("far-off", "in.production.svc.cluster.local."), alias("ab", "ba.production.svc"), alias("ba", "ab")}},
+		Config:    &Config{Services: []*Service{alias("out", "a.test"), alias("in", "user.production.svc.cluster.local"), alias("self", "self.production"), alias("far", "far-off"), alias("far-off", "in.production.svc.cluster.local."), alias("ab", "ba.production.svc"), alias("ba", "ab")}, Workloads: []*Workload{{Meta: Meta{Namespace: "production"}, Address: "192.0.2.9", Ports: map[string]uint32{"": 80}, Service: "out.production"}}},
 		Announced: []Endpoint{announced("user.production", "us-central", "10.0.0.1:80")},
 		Addresses: map[string][]netip.Addr{"a.test": {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}},
 	})
