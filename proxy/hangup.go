@@ -68,11 +68,19 @@ func (s *stream) lost() bool {
 	if s.gone() {
 		return true
 	}
-	if s.doubted && s.prods && !s.prodded {
+	if s.doubted && s.prods && !s.prodded && s.takesMore() {
 		s.prodded = true
 		return s.write(unasked100, now()) != nil
 	}
 	return false
+}
+
+// takesMore reports whether the socket takes what is no more than a few bytes at once. Where
+// replies lie that the client does not read, a write would wait, and so would all that wait
+// for whoever writes.
+func (s *stream) takesMore() (ok bool) {
+	s.control(func(fd uintptr) { ok = rawPoll(fd, unix.POLLOUT)&unix.POLLOUT != 0 })
+	return ok
 }
 
 var unasked100 = []byte("HTTP/1.1 100 Continue\r\n\r\n")

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -72,6 +73,49 @@ func connected(t *testing.T) (client, server *net.TCPConn) {
 	}
 	t.Cleanup(func() { c.Close(); s.Close() })
 	return c.(*net.TCPConn), s.(*net.TCPConn)
+}
+
+// TestHangUp_Full: whoever looks at a client that takes nothing does not wait for it.
+func TestHangUp_Full(t *testing.T) {
+	client, server := connected(t)
+	s, err := newStream(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unread := 0
+	for full := 0; full < 5; time.Sleep(10 * time.Millisecond) { // until the other side's kernel has no room either
+		s.control(func(fd uintptr) {
+			n, errno := rawSend(fd, make([]byte, 64<<10))
+			unread += n
+			full++
+			if errno == 0 {
+				full = 0
+			}
+		})
+	}
+	client.CloseWrite()
+	s.prods = true
+	lost := make(chan bool)
+	look := func() bool {
+		go func() { lost <- s.lost() }() // ends with the look
+		return await(t, "the look", lost)
+	}
+	for !s.doubted {
+		if look() {
+			t.Fatal("it is taken for one that has gone")
+		}
+	}
+	if _, err := io.CopyN(io.Discard, client, int64(unread)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "room for a word", until(s.takesMore))
+	if look() || !s.prodded {
+		t.Errorf("once it reads, it is not prodded")
+	}
+	got := make([]byte, len(unasked100))
+	if _, err := io.ReadFull(client, got); err != nil || string(got) != string(unasked100) {
+		t.Errorf("it got %q, %v", got, err)
+	}
 }
 
 // TestQueue_ClientGone: who has gone does not stand in line, and nothing of his

@@ -59,10 +59,17 @@ func rawSplice(from, to uintptr, n int) (moved int, errno syscall.Errno) {
 // (half) or the connection is over, by a reset or from both sides (whole).
 // Bytes that have come before and are not read yet do not hide it.
 func rawHangUp(fd uintptr) (half, whole bool) {
-	poll := unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP}
+	is := rawPoll(fd, unix.POLLRDHUP)
+	return is&unix.POLLRDHUP != 0, is&(unix.POLLHUP|unix.POLLERR) != 0
+}
+
+// rawPoll asks poll(2), without waiting, which of some events there are; POLLHUP and
+// POLLERR are always among them.
+func rawPoll(fd uintptr, events int16) int16 {
+	poll := unix.PollFd{Fd: int32(fd), Events: events}
 	var at unix.Timespec // now
 	syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 1, uintptr(unsafe.Pointer(&at)), 0, 0, 0)
-	return poll.Revents&unix.POLLRDHUP != 0, poll.Revents&(unix.POLLHUP|unix.POLLERR) != 0
+	return poll.Revents
 }
 
 // rawAccept is accept4(2): a connection's descriptor, non-blocking, and its
