@@ -49,8 +49,8 @@ func (c *upstreamConn) stalled(sent, t instant, last bool) (stalled bool, next i
 	if info == nil || info.Unacked == 0 {
 		return false, t + clientCheck
 	}
-	if silent := instant(info.Last_ack_recv) * instant(time.Millisecond); c.shared != nil && t-silent > sent {
-		sent = t - silent // what is not acknowledged may be others' requests
+	if silent := instant(info.Last_ack_recv) * instant(time.Millisecond); t-silent > sent {
+		sent = t - silent // what is not acknowledged may be others' requests, or the body, which comes along
 	}
 	roundTrip := instant(info.Rtt) * instant(time.Microsecond)
 	due := sent + roundTrip + acknowledgeWithin
