@@ -281,7 +281,9 @@ func (s *sharedConn) serve(keep *mesh.HTTP2KeepAlive) {
 	}()
 	err := s.read(keep, flushed)
 	if err == errInterrupted {
-		s.hearOut()
+		if s.h2.Err() == nil { // else it is we who have ended it
+			s.hearOut()
+		}
 		err = unsent
 	}
 	s.h2.Close(err)

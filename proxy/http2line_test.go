@@ -101,6 +101,30 @@ func TestStreamLine_EachItsOwn(t *testing.T) {
 	}
 }
 
+// TestStreamLine_EndsAtOnce: a connection that is ended for the sake of another one has its
+// place back at once, whatever its other end does.
+func TestStreamLine_EndsAtOnce(t *testing.T) {
+	u := streamsOf(t, "connectionPool: {}", byteServer(t, func(c net.Conn) {
+		http2.NewFramer(c, nil).WriteSettings()
+		io.Copy(io.Discard, c)
+	}))
+	m, least := u.members[0], time.Hour
+	for range 5 { // the machine may have other things to do
+		c, err := u.leaseStream(m, sinkStream(), now(), now()+instant(5*time.Second), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.discard()
+		start := time.Now()
+		u.endIdle()
+		await(t, "its place", until(func() bool { return u.live.queue.open.Load() == 0 }))
+		least = min(least, time.Since(start))
+	}
+	if least > lastWords/2 {
+		t.Errorf("it took %v", least)
+	}
+}
+
 // TestStreamLine_NoStreams: requests wait for an endpoint that takes none over its
 // connection for now, as long as a dial may take; nobody opens others in vain.
 func TestStreamLine_NoStreams(t *testing.T) {
