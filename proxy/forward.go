@@ -179,7 +179,7 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 		}
 		x.leaveLine()
 		reused := c.reused // c is another's as soon as it is put back
-		if !reused || u.limits.connections != 0 {
+		if !reused || c.waited || u.limits.connections != 0 {
 			x.clock = now() // it may have taken a while
 		}
 		kind := x.exchangeOn(c, d, u, plan)

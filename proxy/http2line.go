@@ -80,7 +80,7 @@ func (p *sharedPool) serve(u *upstream) {
 		}
 		turn := p.line[0]
 		p.line = slices.Delete(p.line, 0, 1)
-		turn.conn = c
+		turn.conn, c.waited = c, true
 		if turn.leads {
 			turn.stays = &u.live.queue
 			turn.stays.ending.Add(1)

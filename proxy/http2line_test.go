@@ -3,9 +3,12 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -122,6 +125,37 @@ func TestStreamLine_EndsAtOnce(t *testing.T) {
 	}
 	if least > lastWords/2 {
 		t.Errorf("it took %v", least)
+	}
+}
+
+// TestStreamLine_Deadline: an endpoint is told how long its reply is waited for from when the
+// request has its stream, however long it has stood in line.
+func TestStreamLine_Deadline(t *testing.T) {
+	const within, inLine = 10_000, 500 // ms
+	shake, told := make(chan struct{}), make(chan string, 10)
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		told <- r.Header.Get("x-envoy-expected-rq-timeout-ms")
+	}))
+	up.EnableHTTP2, up.Config.ErrorLog = true, log.New(io.Discard, "", 0)
+	up.Listener = &gate{up.Listener, shake}
+	up.StartTLS()
+	t.Cleanup(up.Close)
+	p := serve(t, Options{}, overHTTP2(entry("s.test", up.Listener.Addr().String()))+"---\n"+
+		destinationRule("s.test", "tls: {mode: SIMPLE, insecureSkipVerify: true}")+virtualService("s.test", "{timeout: 10s, route: [{destination: {host: s.test}}]}"))
+	time.AfterFunc(inLine*time.Millisecond, func() { close(shake) })
+	var all sync.WaitGroup
+	for range cap(told) {
+		all.Go(func() {
+			if got := exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1)); status(got) != "200" {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+	all.Wait()
+	for range cap(told) {
+		if n, err := strconv.Atoi(<-told); err != nil || n > within-inLine/2 {
+			t.Errorf("%d ms, %v, want %d at most", n, err, within-inLine/2)
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ type upstreamConn struct {
 	opened instant
 	since  instant // when it was put back
 	reused bool    // this lease is not its first
+	waited bool    // its request has stood in line for it
 }
 
 // connPool keeps the idle connections of one member, the youngest on top, so
