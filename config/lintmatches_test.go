@@ -230,6 +230,10 @@ func TestRead_PseudoHeaders(t *testing.T) {
 	if r.HasErrors() || m.Authority == nil || m.Authority.Value != "web.test" || m.Method == nil || m.Scheme == nil || m.URI == nil || m.URI.Kind != mesh.MatchPrefix || len(m.Headers) != 1 {
 		t.Errorf("read as %+v; findings %v", m, r.Findings)
 	}
+	alone := webRoute("match: [{headers: {':authority': {exact: web.test}}}]\n    directResponse: {status: 200}")
+	if r := Read([]File{{Name: "v.yaml", Data: []byte(alone)}}, nil); r.HasErrors() || r.Config.VirtualServices[0].HTTP[0].Match[0].Authority == nil {
+		t.Errorf("one alone: findings %v", r.Findings)
+	}
 	for _, match := range []string{"{method: {exact: PUT}, headers: {':method': {exact: GET}}}", "{headers: {':path': {exact: '/a?b=c'}}}", "{headers: {':path': {prefix: '/a?b'}}}", "{withoutHeaders: {':method': {exact: GET}}}"} {
 		if r := Read([]File{{Name: "v.yaml", Data: []byte(webRoute("match: [" + match + "]\n    directResponse: {status: 200}"))}}, nil); !r.HasErrors() {
 			t.Errorf("%s: no error; findings %v", match, r.Findings)

@@ -197,7 +197,8 @@ func (d *document) match(m *networking.HTTPMatchRequest, path string) *mesh.HTTP
 	if m.Port > 65535 {
 		d.error(path+".port", fmt.Sprintf("port %d is not between 1 and 65535", m.Port))
 	}
-	if m.Uri == nil && m.Scheme == nil && m.Method == nil && m.Authority == nil && len(m.Headers)+len(m.WithoutHeaders)+len(m.QueryParams) == 0 &&
+	taken := out.URI != nil || out.Scheme != nil || out.Method != nil || out.Authority != nil // from headers, perhaps
+	if !taken && m.Uri == nil && m.Scheme == nil && m.Method == nil && m.Authority == nil && len(m.Headers)+len(m.WithoutHeaders)+len(m.QueryParams) == 0 &&
 		m.Port == 0 && len(m.SourceLabels) == 0 && m.SourceNamespace == "" && len(m.Gateways) == 0 {
 		d.error(path, "is empty: leave match out to match every request")
 	}

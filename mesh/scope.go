@@ -3,6 +3,7 @@ package mesh
 import (
 	"cmp"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -183,7 +184,43 @@ func ScopeOf(n *Node, c *Config) *Scope {
 	for _, to := range c.Tracing.Collectors {
 		out.infer(to.Host)
 	}
+	out.inferEndpoints(c.Services)
 	return out
+}
+
+// inferEndpoints admits the services that endpoints of those within the scope are names
+// of: for ServiceEntries and ExternalNames, which may lead to one another.
+func (s *Scope) inferEndpoints(services []*Service) {
+	var named []*Service
+	for _, v := range services {
+		if slices.ContainsFunc(v.Endpoints, func(w *Workload) bool { _, err := netip.ParseAddr(w.Address); return err != nil }) {
+			named = append(named, v)
+		}
+	}
+	for range maxAliases {
+		before := len(named)
+		named = slices.DeleteFunc(named, func(v *Service) bool {
+			if !s.admits(v) {
+				return false
+			}
+			for _, w := range v.Endpoints {
+				s.infer(NormalizeHost(w.Address))
+			}
+			return true
+		})
+		if len(named) == before {
+			return
+		}
+	}
+}
+
+// admits reports whether a Service, or a ServiceEntry by one of its hosts, is within the
+// scope.
+func (s *Scope) admits(v *Service) bool {
+	if !v.IsEntry() {
+		return s.AdmitsService(v.Key())
+	}
+	return slices.ContainsFunc(v.Hosts, func(h string) bool { return s.AdmitsHost(v.Namespace, h) })
 }
 
 // clusterHost is the host of a cluster as Envoy names it, "outbound|80||HOST", of
@@ -230,8 +267,7 @@ func (c *Config) Within(s *Scope) *Config {
 	selected := map[[3]string]bool{} // a pair that a service of a namespace asks for
 	hosts, wildcards := map[string]bool{}, []string{}
 	out.Services = filter(c.Services, func(v *Service) bool {
-		admitted := v.IsEntry() && slices.ContainsFunc(v.Hosts, func(h string) bool { return s.AdmitsHost(v.Namespace, h) }) ||
-			!v.IsEntry() && s.AdmitsService(v.Key())
+		admitted := s.admits(v)
 		if admitted {
 			namespaces[v.Namespace] = true
 			for _, h := range v.Hosts {

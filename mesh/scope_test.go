@@ -83,6 +83,33 @@ func TestScope_Within(t *testing.T) {
 	}
 }
 
+// TestScope_Names: whom the endpoints of what is within the scope name is known as well,
+// by one name after the other, and nobody else.
+func TestScope_Names(t *testing.T) {
+	n := &Node{Namespace: "shop", Cluster: "c1"}
+	service := func(name, namespace, to string, hosts ...string) *Service {
+		s := &Service{Meta: Meta{Name: name, Namespace: namespace}, Hosts: hosts, Resolution: ResolveDNS, Ports: []Port{{Number: 80}}}
+		if to != "" {
+			s.Endpoints = []*Workload{{Address: to}}
+		}
+		return s
+	}
+	c := &Config{
+		Services: []*Service{
+			service("real", "bank", ""), service("more", "bank", ""), service("hidden", "bank", ""), service("behind", "bank", "real.bank.svc.cluster.local"),
+			service("alias", "shop", "Behind.bank.svc.cluster.local."), service("entry", "shop", "more.bank.global", "entry.example"), service("other", "bank", "hidden.bank.svc"),
+		},
+		Sidecars: []*Sidecar{{Meta: Meta{Namespace: "shop"}, Egress: []ScopePattern{{"shop", "*"}}}},
+	}
+	var got []string
+	for _, s := range c.Within(ScopeOf(n, c)).Services {
+		got = append(got, s.Name)
+	}
+	if want := []string{"real", "more", "behind", "alias", "entry"}; !slices.Equal(got, want) {
+		t.Errorf("services %v, want %v", got, want)
+	}
+}
+
 // TestScope_KeepsRules: what is said of a service that stays, stays.
 func TestScope_KeepsRules(t *testing.T) {
 	n := &Node{Namespace: "shop", Cluster: "c1", Labels: map[string]string{"app": "own"}}
