@@ -14,7 +14,7 @@ import (
 type Canary struct {
 	State   canary.State    `json:"state"` // "": there is none
 	Hash    string          `json:"hash"`
-	Why     string          `json:"why"`     // of one that was taken back or refused
+	Why     string          `json:"why"`     // of one that was taken back or refused, or stays in its stage
 	Percent float64         `json:"percent"` // of the requests that it decides
 	Stage   int             `json:"stage"`   // 0: shadow
 	Stages  int             `json:"stages"`
@@ -82,6 +82,9 @@ func WriteCanary(w io.Writer, c Canary) {
 	fmt.Fprintf(t, "candidate\t%s\n", c.String())
 	if c.State.Live() {
 		fmt.Fprintf(t, "stage\t%d of %d\n", c.Stage, c.Stages)
+		if c.Why != "" {
+			fmt.Fprintf(t, "stays\t%s\n", c.Why)
+		}
 	}
 	fmt.Fprintf(t, "changes\t%s\n", changed(c.Changes))
 	t.Flush()

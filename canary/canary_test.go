@@ -158,6 +158,17 @@ func TestTrial_Doubtful(t *testing.T) {
 		if tr.Advance(time.Unix(60, 0), tt.candidate, tt.current); tr.State != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, tr.State, tt.want)
 		}
+		if stays := tt.want == Partial; stays != strings.HasSuffix(tr.Why, "more than the guard allows, and too few to be certain") {
+			t.Errorf("%s: why %q", tt.name, tr.Why)
+		}
+	}
+	tr := Begin(plan, time.Unix(0, 0))
+	tr.Advance(time.Unix(60, 0), count(10, 2, 0, 0), count(100, 0, 0, 0))
+	if want := "20 % (2 of 10) of its requests failed, 0 % (0 of 100) of the others: "; !strings.HasPrefix(tr.Why, want) {
+		t.Errorf("why %q, want %q", tr.Why, want)
+	}
+	if tr.Advance(time.Unix(61, 0), count(200, 2, 0, 0), count(200, 0, 0, 0)); tr.State != Promoted || tr.Why != "" {
+		t.Errorf("when it is over: %s, %q", tr.State, tr.Why)
 	}
 }
 

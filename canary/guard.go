@@ -40,10 +40,10 @@ const (
 func (g Guard) Worse(candidate, current Counts) string {
 	a, b := &candidate, &current
 	if worse(a.Failed, a.Requests, b.Failed, b.Requests, g.Failed) {
-		return fmt.Sprintf("%s of its requests failed, %s of the others", share(a.Failed, a.Requests), share(b.Failed, b.Requests))
+		return failed(a, b)
 	}
 	if worse(a.Refused, a.Requests, b.Refused, b.Requests, g.Refused) {
-		return fmt.Sprintf("%s of its requests were refused, %s of the others", share(a.Refused, a.Requests), share(b.Refused, b.Requests))
+		return refused(a, b)
 	}
 	usual := b.Quantile(slowShare)
 	limit := max(time.Duration(float64(usual)*(1+g.Slower/100)), usual+least)
@@ -53,17 +53,34 @@ func (g Guard) Worse(candidate, current Counts) string {
 	return ""
 }
 
-// Doubtful reports whether more of the candidate's requests fail, or are refused, than
-// the guard allows, be it by chance: no reason to take it back, and none to go on.
-func (g Guard) Doubtful(candidate, current Counts) bool {
+// Doubt says of what the candidate's requests have more than the guard allows, failures
+// or refusals, be it by chance: no reason to take it back, and none to go on. "": of
+// neither.
+func (g Guard) Doubt(candidate, current Counts) string {
+	a, b := &candidate, &current
 	more := func(k, l uint64, points float64) bool {
 		others := 0.0
-		if current.Requests > 0 {
-			others = float64(l) / float64(current.Requests)
+		if b.Requests > 0 {
+			others = float64(l) / float64(b.Requests)
 		}
-		return k > 0 && 100*(float64(k)/float64(candidate.Requests)-others) > points
+		return k > 0 && 100*(float64(k)/float64(a.Requests)-others) > points
 	}
-	return more(candidate.Failed, current.Failed, g.Failed) || more(candidate.Refused, current.Refused, g.Refused)
+	const rest = ": more than the guard allows, and too few to be certain"
+	switch {
+	case more(a.Failed, b.Failed, g.Failed):
+		return failed(a, b) + rest
+	case more(a.Refused, b.Refused, g.Refused):
+		return refused(a, b) + rest
+	}
+	return ""
+}
+
+func failed(a, b *Counts) string {
+	return fmt.Sprintf("%s of its requests failed, %s of the others", share(a.Failed, a.Requests), share(b.Failed, b.Requests))
+}
+
+func refused(a, b *Counts) string {
+	return fmt.Sprintf("%s of its requests were refused, %s of the others", share(a.Refused, a.Requests), share(b.Refused, b.Requests))
 }
 
 // worse reports whether k of n is more than l of m by some percentage points, and

@@ -48,7 +48,7 @@ type Trial struct {
 	State State
 	Stage int       // counted from 0, shadow included; with each the counts begin anew
 	Since time.Time // of the stage
-	Why   string    // of Returned and Rejected
+	Why   string    // of Returned and Rejected; of one on its way, why it does not go on though its time is over
 }
 
 // Begin makes a trial.
@@ -71,11 +71,11 @@ func (t *Trial) Percent() float64 {
 // next goes to the next stage.
 func (t *Trial) next(now time.Time) {
 	if t.Stage == len(t.Steps) {
-		t.State = Promoted
+		t.State, t.Why = Promoted, ""
 		return
 	}
 	t.Stage++
-	t.State, t.Since = Partial, now
+	t.State, t.Since, t.Why = Partial, now, ""
 }
 
 // Advance judges by what was counted in this stage, and reports whether the
@@ -96,7 +96,8 @@ func (t *Trial) Advance(now time.Time, candidate, current Counts) bool {
 		return false
 	}
 	alone := t.Percent() == 100 && current.Requests == 0 // there is nobody to compare it with, nor will be
-	if !alone && t.Guard.Doubtful(candidate, current) {
+	if doubt := t.Guard.Doubt(candidate, current); !alone && doubt != "" {
+		t.Why = doubt
 		return false
 	}
 	t.next(now)

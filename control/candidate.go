@@ -128,11 +128,17 @@ func (c *Controller) judge() bool {
 	}
 	candidate, current, _ := c.options.Candidates.Counted()
 	c.mu.Lock()
+	before := t.Why
 	moved := t.Advance(time.Now(), candidate, current)
 	t.due = t.State == canary.Promoted
+	percent, why := t.Percent(), t.Why
 	c.mu.Unlock()
-	if moved {
+	switch {
+	case moved:
 		c.tellTrial(t, candidate, current)
+	case why != "" && before == "":
+		c.log.Warn("the candidate configuration stays in its stage until that is certain, or over: isthmus config canary promote or return decides", "hash", t.set.config.Hash,
+			"percent", percent, "why", why)
 	}
 	return moved
 }

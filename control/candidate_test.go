@@ -1,7 +1,9 @@
 package control
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -152,6 +154,35 @@ func TestController_CandidateReturns(t *testing.T) {
 	c.want("over new files", canary.Partial, "web", "more")
 	c.put(c.candidate, "")
 	c.want("gone", canary.None, "web", "")
+}
+
+// TestController_CandidateStays: of one that is in doubt the log says once that it stays
+// in its stage, and why; when that is over, it goes on.
+func TestController_CandidateStays(t *testing.T) {
+	var log bytes.Buffer // judge writes to it, in this goroutine
+	var failed atomic.Uint64
+	failed.Store(2)
+	c := withCandidate(t, nil)
+	c.log = slog.New(slog.NewTextHandler(&log, nil))
+	c.options.Candidates.Counted = func() (candidate, current canary.Counts, seen canary.Compare) {
+		candidate.Requests, candidate.Failed, current.Requests = 10, failed.Load(), 100
+		return candidate, current, seen
+	}
+	c.put(c.candidate, other("api"))
+	for range 3 {
+		c.look()
+	}
+	c.want("in doubt", canary.Partial, "web", "api")
+	const why = "20 % (2 of 10) of its requests failed, 0 % (0 of 100) of the others"
+	if got := c.Candidate().Why; !strings.HasPrefix(got, why) || strings.Count(log.String(), why) != 1 {
+		t.Errorf("why %q; the log: %s", got, log.String())
+	}
+	failed.Store(0)
+	c.look()
+	c.want("no longer", canary.Promoted, "api", "")
+	if got := c.Candidate().Why; got != "" {
+		t.Errorf("promoted, why %q", got)
+	}
 }
 
 // TestController_CandidatePromoted: one that is not worse comes into force, and

@@ -121,7 +121,10 @@ func TestCandidate_Share(t *testing.T) {
 		if want := int(percent) * users / 100; n < want/2 || n > want*2 {
 			t.Errorf("%d of %d users are the candidate's, want about %d", n, users, want)
 		}
-		await(t, "all to be counted", until(func() bool {
+		if got := exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", whole(1)); status(got) != "400" {
+			t.Fatalf("a malformed request: %q", got)
+		}
+		await(t, "all to be counted, but for what neither has decided", until(func() bool {
 			a, b, _ := p.Canary()
 			return a.Requests == uint64(2*n) && b.Requests == uint64(2*(users-n))
 		}))

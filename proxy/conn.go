@@ -356,7 +356,7 @@ func (x *exchange) reset() {
 	if cap(out) > 2*largeBufferSize {
 		out = nil // one enormous head shall not be kept for ever
 	}
-	x.conn, x.table, x.route, x.matched, x.host, x.member = nil, nil, nil, nil, nil, nil
+	x.conn, x.table, x.arm, x.route, x.matched, x.host, x.member = nil, nil, nil, nil, nil, nil, nil
 	x.body, x.kind, x.status, x.replying = requestBody{}, NoError, 0, false
 	x.dialect, x.bridged, x.webReply = notGRPC, false, false
 	x.upgrade.protocol, x.upgrade.agreed, x.upgrade.websocket = nil, false, false

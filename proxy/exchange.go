@@ -4,6 +4,7 @@ import (
 	"isthmus/auth"
 	"isthmus/balancer"
 	"isthmus/breaker"
+	"isthmus/canary"
 	"isthmus/http1"
 	"isthmus/mesh"
 )
@@ -22,7 +23,8 @@ const (
 // connection has none.
 type exchange struct {
 	conn  *conn
-	table *table // pinned for the whole exchange
+	table *table      // pinned for the whole exchange
+	arm   *canary.Arm // by which it is counted where a candidate is tried; nil: by none
 
 	req     http1.Request
 	res     http1.Response
@@ -103,6 +105,7 @@ func (x *exchange) serve(start instant) {
 	x.table = x.conn.proxy.table.Load()
 	if x.table.trial != nil {
 		x.pin(x.table.trial)
+		x.arm = x.table.arm
 	}
 	x.keep, x.conn.prods = !x.req.Close, x.req.Minor > 0
 	if r := x.table.tracing[x.conn.kind]; r != nil {

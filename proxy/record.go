@@ -28,8 +28,8 @@ func (x *exchange) record() {
 	if x.member != nil && x.member.traffic != nil {
 		x.recordLink(&e)
 	}
-	if a := x.table.arm; a != nil {
-		a.Count(x.outcome(), x.trail.waited(x))
+	if x.arm != nil {
+		x.arm.Count(x.outcome(), x.trail.waited(x))
 	}
 	if x.troubled() {
 		x.remember()
