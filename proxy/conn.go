@@ -311,7 +311,7 @@ const (
 	errConnect      = notTaken("CONNECT is not taken")
 	errProtocol     = notTaken("of what a CONNECT may ask for, WebSocket alone is taken")
 	errConnectBody  = notTaken("a CONNECT for a WebSocket has neither a length nor an end")
-	errHeadTooLarge = notTaken("its head is larger than 60 KiB")
+	errHeadTooLarge = notTaken("its head is larger than 60 KiB, or has more than 100 fields")
 )
 
 // underscored says that a name has a "_" in it, and which.

@@ -75,6 +75,25 @@ func TestWhy_Underscore(t *testing.T) {
 	}
 }
 
+// TestWhy_ManyFields: of a head over HTTP/2 that has too many fields, not its size is
+// blamed alone.
+func TestWhy_ManyFields(t *testing.T) {
+	p := serve(t, Options{}, entry("s.test", replying(t, okReply).address))
+	r, _ := http.NewRequest("GET", "http://s.test/", nil)
+	for i := range 120 {
+		r.Header.Set(fmt.Sprintf("x-%d", i), "1")
+	}
+	res, err := h2Client(t, p, "outbound").Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	got := askWhy(t, p, "x-request-id: "+res.Header.Get("x-request-id")+"\r\n")
+	if why := strings.Join(got.Why, "\n"); res.StatusCode != 431 || !strings.Contains(why, "more than 100 fields") {
+		t.Errorf("%d: %q", res.StatusCode, why)
+	}
+}
+
 // askWhy reads the id out of a reply and asks why it came.
 func askWhy(t *testing.T, p *Proxy, reply string) telemetry.Trouble {
 	t.Helper()
