@@ -125,7 +125,7 @@ func (x *exchange) authorize(vh *virtualHost) Kind {
 	claims, bad := a.tokens.Check(&x.req)
 	if bad != nil {
 		x.badToken = bad
-		c.proxy.tellRefusal(c, "token", bad)
+		c.proxy.tellRefusal(c, byToken, bad)
 		return Unauthorized
 	}
 	x.subject.Claims = claims
@@ -139,7 +139,7 @@ func (x *exchange) authorize(vh *virtualHost) Kind {
 	}
 	if r != nil {
 		x.refusal = r
-		c.proxy.tellRefusal(c, "policy", r)
+		c.proxy.tellRefusal(c, byPolicy, r)
 		if c.kind == inbound {
 			x.route = vh.routes[0] // which it is counted with
 		}
@@ -173,7 +173,7 @@ func (c *conn) authorizeConnection(t *table, port uint32) Kind {
 		c.proxy.tellAudit(c, &q, "allowed", r == nil)
 	}
 	if r != nil {
-		c.proxy.tellRefusal(c, "policy", r)
+		c.proxy.tellRefusal(c, byPolicy, r)
 		return Forbidden
 	}
 	if a.rules.HasCustom() {
@@ -310,11 +310,11 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 	}
 	v, err := asker.Ask(context.Background(), call) // which has a time-out of its own
 	if err != nil {
-		c.proxy.tellRefusal(c, "authorization service", err)
+		c.proxy.tellRefusal(c, byService, err)
 		x.trail.cause = err
 		v = asker.OnError()
 	} else if v.Fault != nil {
-		c.proxy.tellRefusal(c, "authorization service", v.Fault)
+		c.proxy.tellRefusal(c, byService, v.Fault)
 		x.trail.cause = v.Fault
 	}
 	if !v.Allowed {
@@ -334,13 +334,32 @@ func (x *exchange) clientCertField() {
 	}
 }
 
-// refusalsTold bounds how many refusals are told in the log: whoever is refused
-// decides how many there are.
+// refuser is what refuses somebody, or cannot serve him.
+type refuser int
+
+const (
+	byHandshake refuser = iota
+	byMode              // of PeerAuthentication
+	byToken
+	byPolicy
+	byService      // for authorization
+	byCertificate  // which a Gateway's server does not have
+	byLimitService // which does not answer
+	refusers
+)
+
+func (r refuser) String() string {
+	return [...]string{"handshake", "peer authentication", "token", "policy", "authorization service", "certificate", "rate limit service"}[r]
+}
+
+// refusalsTold bounds how many refusals of each kind are told in the log: whoever is
+// refused decides how many there are. Anybody can come in plain text: that shall not drown
+// whom a policy refuses.
 const refusalsTold = 10 // a second
 
 // tellRefusal says in the log who was refused, and why.
-func (p *Proxy) tellRefusal(c *conn, by string, err error) {
-	if !p.refusals.Allow() {
+func (p *Proxy) tellRefusal(c *conn, by refuser, err error) {
+	if !p.refusals[by].Allow() {
 		return
 	}
 	p.log.Info("refused", "by", by, "listener", c.listener.name, "peer", c.peer, "identity", c.identity, "why", err)

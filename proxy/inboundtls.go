@@ -68,13 +68,13 @@ func (c *conn) acceptMesh() bool {
 	if id == nil {
 		c.sendAlert(alertInternalError)
 		c.countRefused(PlainText)
-		c.proxy.tellRefusal(c, "handshake", errOwnless)
+		c.proxy.tellRefusal(c, byHandshake, errOwnless)
 		return false
 	}
 	if err := c.acceptTLS(id.Server(), now()+c.patience.head); err != nil {
 		c.countRefused(PlainText)
 		if !gaveUp(err) {
-			c.proxy.tellRefusal(c, "handshake", err)
+			c.proxy.tellRefusal(c, byHandshake, err)
 		}
 		c.refuseHandshake(err)
 		return false
@@ -99,7 +99,7 @@ func (c *conn) tellMode(source mesh.Source) {
 	if source != (mesh.Source{}) {
 		policy = fmt.Sprintf("%s (%s)", policy, source)
 	}
-	c.proxy.tellRefusal(c, "peer authentication", fmt.Errorf("it came "+came, policy))
+	c.proxy.tellRefusal(c, byMode, fmt.Errorf("it came "+came, policy))
 }
 
 // gaveUp reports whether a handshake failed because the client left, or would not

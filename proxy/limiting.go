@@ -225,7 +225,7 @@ func (c *connLimits) of(l *ratelimit.Local) *ratelimit.Buckets {
 // tellLimitFailure says in the log, now and then, that nobody can tell whether
 // requests are too many.
 func (p *Proxy) tellLimitFailure(err error) {
-	if p.refusals.Allow() {
+	if p.refusals[byLimitService].Allow() {
 		p.log.Warn("no answer whether requests are too many", "error", err)
 	}
 }

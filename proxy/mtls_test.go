@@ -279,6 +279,31 @@ func TestMTLS_OnePort(t *testing.T) {
 	}
 }
 
+// TestTellRefusal: of each that refuses, the log tells so many times a second: who comes in
+// plain text, which anybody can, does not drown whom a policy refuses.
+func TestTellRefusal(t *testing.T) {
+	tr := newTrust(t)
+	web, frontend := tr.identity("prod", "web"), tr.identity("shop", "frontend")
+	application := capturing(t, okReply)
+	var log words
+	o := proxyOf("prod", "web", web)
+	o.Inbound, o.Logger = "127.0.0.1:0", slog.New(slog.NewTextHandler(&log, nil))
+	callee := serve(t, o, webService(application.address)+peerAuthentication("prod", "STRICT")+
+		"---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: nobody, namespace: prod}\nspec: {}\n")
+	began := time.Now()
+	for range 3 * refusalsTold {
+		exchangeRaw(t, callee.address("inbound"), get(webHost), whole(1))
+	}
+	config := frontend.Identity().Client(mesh.DestinationSNI(80, "", webHost), tls.ProtocolHTTP, tls.Expected{Namespaces: "prod"}, nil)
+	if got := overTLSAt(t, callee.address("inbound"), config, get("whatever.example")); !strings.HasPrefix(got, "HTTP/1.1 403") {
+		t.Errorf("who has no right: %q", got)
+	}
+	plain, policy := strings.Count(log.String(), `msg=refused by="peer authentication"`), strings.Count(log.String(), "msg=refused by=policy")
+	if most := refusalsTold + int(refusalsTold*time.Since(began).Seconds()) + 1; plain < 1 || plain > most || policy != 1 {
+		t.Errorf("plain text is told %d times, at most %d wanted; the policy %d times, want 1", plain, most, policy)
+	}
+}
+
 // overTLSAt sends a request and returns the reply's head, or the error.
 func overTLSAt(t testing.TB, address string, config *stdtls.Config, request string) string {
 	t.Helper()

@@ -92,8 +92,8 @@ type Proxy struct {
 	overload   overload
 	keys       *auth.Keys
 	tallies    tallies
-	refusals   *rate.Limiter // of what the log tells of them
-	audits     *rate.Limiter // likewise
+	refusals   [refusers]*rate.Limiter // of what the log tells of them
+	audits     *rate.Limiter           // likewise
 
 	mu          sync.Mutex // guards what is below
 	listeners   map[string]*listener
@@ -151,7 +151,6 @@ func newProxy(o Options) *Proxy {
 		published: make(chan struct{}, 1),
 		begun:     make(chan struct{}),
 		keys:      o.Keys,
-		refusals:  tellLimiter(refusalsTold),
 		audits:    tellLimiter(auditsTold),
 		slow:      cmp.Or(o.Slow, math.MaxInt64),
 
@@ -166,6 +165,9 @@ func newProxy(o Options) *Proxy {
 		connections: telemetry.NewStore(telemetry.NewConnections, p.connectionsInUse),
 		links:       telemetry.NewLinks(telemetry.Place{Cluster: o.Node.Cluster, Locality: o.Node.Locality.String()}),
 		bodies:      p.overload.bodies,
+	}
+	for by := range p.refusals {
+		p.refusals[by] = tellLimiter(refusalsTold)
 	}
 	s := p.options.stores
 	for kind := range p.patience {

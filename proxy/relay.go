@@ -87,7 +87,7 @@ func (c *conn) relayTLS(t *table, r *tcpRoute) {
 func (c *conn) terminate(s *tlsServer, name string) bool {
 	serving, err := s.serving()
 	if err != nil {
-		if c.proxy.refusals.Allow() {
+		if c.proxy.refusals[byCertificate].Allow() {
 			c.proxy.log.Warn("no certificate for a client", "listener", c.listener.name, "name", name, "server", s.settings.Source, "error", err)
 		}
 		c.sendAlert(alertInternalError)
