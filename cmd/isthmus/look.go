@@ -96,8 +96,12 @@ func (q *question) send(method, path string) ([]byte, error) {
 }
 
 // refusal is why a proxy does not answer a question. Its own words are enough; others,
-// as those of a version that has no such page, need the address.
+// as those of a version that has no such page, need the address. Whoever says nothing, or
+// answers with a page for people, is no isthmus.
 func refusal(address string, res *http.Response, said string) error {
+	if said == "" || !strings.HasPrefix(res.Header.Get("Content-Type"), "text/plain") {
+		return fmt.Errorf("%s: %s: not the answer of an isthmus: give its listeners.admin with --admin", address, res.Status)
+	}
 	switch {
 	case res.StatusCode == http.StatusBadRequest, res.StatusCode == http.StatusConflict, res.StatusCode == http.StatusNotFound && said != "404 page not found":
 		return errors.New(said)
