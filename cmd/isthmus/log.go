@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"log/slog"
@@ -50,7 +51,7 @@ func newPatientLog(to io.Writer) *patientLog {
 // Write takes a line.
 func (l *patientLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
-	if len(l.waiting)+len(p) > maxWaiting {
+	if len(l.waiting) >= maxWaiting { // a line of any length has room where others have left some
 		l.lost++
 	} else {
 		l.waiting = append(l.waiting, p...)
@@ -76,7 +77,7 @@ func (l *patientLog) run() {
 		l.waiting, l.lost = spare[:0], 0
 		l.mu.Unlock()
 		if lost > 0 {
-			lines = fmt.Appendf(lines, "isthmus: %d lines of this log are lost: nobody took them\n", lost)
+			lines = append(lines, lostLines(lost)...)
 		}
 		if len(lines) > 0 {
 			l.to.Write(lines) // there is nobody to tell of an error
@@ -88,6 +89,13 @@ func (l *patientLog) run() {
 			return
 		}
 	}
+}
+
+// lostLines is the line that says how many are lost, as the others are written.
+func lostLines(n int) []byte {
+	var b bytes.Buffer
+	slog.New(slog.NewTextHandler(&b, nil)).Warn("lines of this log are lost: they were not taken as fast as they came", "lines", n)
+	return b.Bytes()
 }
 
 // close waits for the last lines, but not for long.

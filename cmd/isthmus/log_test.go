@@ -70,10 +70,24 @@ func TestPatientLog(t *testing.T) {
 					}
 				}
 				rest := strings.Join(got[whole:], "\n")
-				if want := fmt.Sprintf("isthmus: %d lines of this log are lost", tt.lost); tt.lost > 0 && !strings.HasPrefix(rest, want) || tt.lost == 0 && rest != "" {
+				if want := fmt.Sprintf("lines=%d", tt.lost); tt.lost > 0 && !strings.HasSuffix(rest, want) || tt.lost == 0 && rest != "" {
 					t.Errorf("at the end %.100q, want %q", rest, want)
 				}
 			})
 		})
+	}
+}
+
+// TestPatientLog_Long: a line that is longer than all that may wait comes where nothing
+// does.
+func TestPatientLog_Long(t *testing.T) {
+	to := &sluggish{gate: make(chan struct{})}
+	close(to.gate)
+	l := newPatientLog(to)
+	line := strings.Repeat("x", 2*maxWaiting) + "\n"
+	fmt.Fprint(l, line)
+	l.close()
+	if got := to.text.String(); got != line {
+		t.Errorf("%d bytes came, want %d: %.100q", len(got), len(line), got)
 	}
 }
