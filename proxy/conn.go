@@ -348,8 +348,10 @@ func (x *exchange) release() {
 // reset makes the exchange ready for the next request.
 func (x *exchange) reset() {
 	x.body.kept.recycle()
-	x.body.larger.recycle()
-	x.pumping.larger.release()
+	if x.body.larger.data != nil || x.pumping.larger.data != nil {
+		x.body.larger.recycle()
+		x.pumping.larger.release()
+	}
 	out, fields, tried := x.out[:0], x.fields[:0], x.tried[:0]
 	x.tally, x.traced, x.replyKept.Fields = tally{}, traced{}, x.replyKept.Fields[:0]
 	clear(tried[:cap(tried)])

@@ -214,14 +214,18 @@ func (x *exchange) enter(l *live) int32 {
 	return l.requests.Add(1)
 }
 
-// leave gives back what enter and a retry have taken: before the last of the reply is
-// written, since whoever has that may send the next request at once, by another way, and
-// is not to be refused for the sake of this one.
-func (x *exchange) leave() {
+// conclude comes before the last of the reply is written: whoever has that may send the next
+// request at once, by another way, and is not to be refused for the sake of this one.
+func (x *exchange) conclude() {
+	x.leave()
 	x.leased.end()
 	if x.conn.h2 != nil {
 		x.conn.proxy.workers.ends(x)
 	}
+}
+
+// leave gives back what enter and a retry have taken.
+func (x *exchange) leave() {
 	if x.counted != nil {
 		x.counted.requests.Add(-1)
 		x.counted = nil

@@ -146,7 +146,7 @@ func (x *exchange) finishStream(trailers []http1.Field) Kind {
 		return kind
 	}
 	x.out = appendTrailers(x.out[:0], trailers)
-	x.leave()
+	x.conclude()
 	if x.conn.h2.SendTrailers(x.out, x.conn.writeLimit(x.clock)) != nil {
 		return ClientGone
 	}

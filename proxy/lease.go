@@ -32,6 +32,9 @@ func (l *lease) end() {
 
 // over says that the connection has been given back.
 func (l *lease) over() {
+	if l.queue == nil {
+		return
+	}
 	if l.ending {
 		l.queue.ending.Add(-1)
 	}

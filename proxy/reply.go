@@ -247,7 +247,7 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 func (x *exchange) flushWith(body []byte, end bool) Kind {
 	if x.conn.h2 != nil {
 		if end {
-			x.leave()
+			x.conclude()
 		}
 		return x.beginStream(body, end)
 	}
@@ -259,7 +259,7 @@ func (x *exchange) flushWith(body []byte, end bool) Kind {
 // which HTTP/2 wants to know.
 func (x *exchange) flush(end bool) Kind {
 	if end {
-		x.leave()
+		x.conclude()
 	}
 	if x.conn.h2 != nil {
 		return x.flushStream(end)

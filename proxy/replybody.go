@@ -38,7 +38,7 @@ func (x *exchange) deliverLength(c *upstreamConn) Kind {
 		x.tally.replyBody += n
 		x.countTold(c.in.data[:n])
 		if left == 0 {
-			x.leave()
+			x.conclude()
 		}
 		if x.conn.writeBody(c.in.data[:n], left == 0, x.clock) != nil {
 			return ClientGone
@@ -57,7 +57,7 @@ func (x *exchange) splice(c *upstreamConn, p *pipe, left int64) Kind {
 		left -= int64(p.held)
 		x.tally.replyBody += int64(p.held)
 		if left == 0 {
-			x.leave()
+			x.conclude()
 		}
 		if x.conn.writePipe(p, x.clock) != nil {
 			return ClientGone
