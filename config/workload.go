@@ -1,0 +1,95 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"isthmus/mesh"
+)
+
+// workload reads a WorkloadEntry, alone or within a ServiceEntry. names says
+// whether its address may be a host name.
+func (d *document) workload(e *networking.WorkloadEntry, path string, names bool) *mesh.Workload {
+	w := &mesh.Workload{
+		Meta: d.meta(), Address: e.Address, Ports: e.Ports, Network: e.Network,
+		Locality: mesh.ParseLocality(e.Locality), Weight: e.Weight, ServiceAccount: e.ServiceAccount,
+	}
+	w.Labels, w.Source = e.Labels, d.source(path)
+	for name, n := range e.Ports {
+		d.checkPort(n, join(path, "ports."+name))
+	}
+	at := join(path, "address")
+	_, err := netip.ParseAddr(e.Address)
+	switch {
+	case e.Address == "" && e.Network != "":
+		d.warning(at, fmt.Sprintf("is missing, so nothing is sent there: of network %s, which Istio would reach by its gateway, gossip tells where that is", e.Network))
+		return nil
+	case e.Address == "":
+		d.error(at, "is missing")
+		return nil
+	case strings.HasPrefix(e.Address, "unix://"):
+		d.warning(at, "is a UNIX socket, to which nothing is sent: let the workload listen on an address")
+		return nil
+	case err == nil:
+	case !names:
+		d.error(at, fmt.Sprintf("%q is no IP address: host names need a ServiceEntry with resolution DNS", e.Address))
+		return nil
+	case !d.checkHost(e.Address, at, false):
+		return nil
+	}
+	return w
+}
+
+func readWorkloadEntry(d *document) {
+	var e networking.WorkloadEntry
+	if !d.decode(&e) {
+		return
+	}
+	w := d.workload(&e, "", true)
+	if w == nil {
+		return
+	}
+	w.Labels = workloadLabels(e.Labels, d.labels)
+	if _, err := netip.ParseAddr(w.Address); err != nil {
+		d.find(Warning, ISM0019, "address", "only services with resolution DNS can use a host name; a Service that selects it gets no endpoint")
+	}
+	d.reader.config.Workloads = append(d.reader.config.Workloads, w)
+}
+
+// workloadLabels are those of a WorkloadEntry: what metadata says comes before what
+// spec says (Istio: ConvertWorkloadEntry).
+func workloadLabels(spec, metadata map[string]string) map[string]string {
+	if len(spec) == 0 {
+		return metadata
+	}
+	out := maps.Clone(spec)
+	maps.Copy(out, metadata)
+	return out
+}
+
+func readWorkloadGroup(d *document) {
+	var g networking.WorkloadGroup
+	if !d.decode(&g) {
+		return
+	}
+	out := &mesh.WorkloadGroup{Meta: d.meta()}
+	if g.Metadata != nil {
+		out.GroupLabels = g.Metadata.Labels
+	}
+	if g.Template == nil {
+		d.error("template", "is missing")
+		return
+	}
+	out.Template = mesh.Workload{
+		Meta: d.meta(), Ports: g.Template.Ports, Network: g.Template.Network,
+		Locality: mesh.ParseLocality(g.Template.Locality), Weight: g.Template.Weight, ServiceAccount: g.Template.ServiceAccount,
+	}
+	if g.Probe != nil {
+		out.Probe = d.probe(g.Probe, "probe")
+	}
+	d.reader.config.WorkloadGroups = append(d.reader.config.WorkloadGroups, out)
+}
