@@ -85,10 +85,14 @@ func (s *Store) writeFile(e *entry, body []byte) error {
 
 // replace puts a file in the place of another as a whole.
 func replace(path string, data []byte) error {
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		return err
+	err := os.WriteFile(path+".new", data, 0o600)
+	if err == nil {
+		err = os.Rename(path+".new", path)
 	}
-	return os.Rename(path+".new", path)
+	if err != nil {
+		os.Remove(path + ".new") // half of one takes room, too, and nobody would ever look for it
+	}
+	return err
 }
 
 // content reads the content of an entry.

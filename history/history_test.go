@@ -308,6 +308,19 @@ func TestStore_DiskFull(t *testing.T) {
 	}
 }
 
+// TestStore_NotWritten: of a revision that could not be written no part stays on the disk.
+func TestStore_NotWritten(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	if err := os.MkdirAll(filepath.Join(s.path(1), "taken"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	add(s, "aaa", "one", false, resource("a", 1))
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.new")); len(left) > 0 {
+		t.Errorf("there is %v", left)
+	}
+}
+
 // TestOpen_Torn: what is no revision is left out.
 func TestOpen_Torn(t *testing.T) {
 	dir := t.TempDir()
