@@ -413,3 +413,14 @@ func TestDestination(t *testing.T) {
 		}
 	}
 }
+
+// TestWriteCanary_Stays: of a candidate whose stage does not end it is shown why.
+func TestWriteCanary_Stays(t *testing.T) {
+	for why, want := range map[string]string{"": "stage      1 of 3\nchanges", "20 % failed": "stage      1 of 3\nstays      20 % failed\nchanges"} {
+		var b strings.Builder
+		WriteCanary(&b, Canary{State: canary.Partial, Hash: "abc", Percent: 1, Stage: 1, Stages: 3, Why: why})
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q: %s", why, b.String())
+		}
+	}
+}
