@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Isthmus beside HAProxy and nginx, and beside Caddy and Traefik if they are in PATH: installs what is missing of the
 # others (Debian), builds, measures for a quarter of an hour, and writes docs/performance.md with docs/performance.svg.
-# Arguments go to the measurement: bench/peers.sh -case keep,rate -rounds 1 -out ""; -help lists them.
+# Arguments go to the measurement: bench/peers.sh -case keep,rate -rounds 1 (which writes no page without -out FILE); -help lists them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 missing=()
@@ -13,4 +13,8 @@ if ((${#missing[@]})); then
 fi
 CGO_ENABLED=0 go build -trimpath -o bin/isthmus ./cmd/isthmus
 CGO_ENABLED=0 go build -o bin/peers ./bench/peers
-exec bin/peers -isthmus bin/isthmus -out docs/performance.md "$@"
+page=(-out docs/performance.md)
+for arg; do
+  [[ $arg != -case ]] || page=() # some cases are no page, unless -out says so
+done
+exec bin/peers -isthmus bin/isthmus "${page[@]}" "$@"
