@@ -233,3 +233,34 @@ func TestHalfClose_Gone(t *testing.T) {
 		})
 	}
 }
+
+// TestHalfClose_GoneLater: a client that has sent several requests and ended its side is
+// found out with each of them.
+func TestHalfClose_GoneLater(t *testing.T) {
+	t.Parallel()
+	release, asked, ended := make(chan struct{}), make(chan struct{}, 2), make(chan struct{}, 2)
+	up := byteServer(t, func(c net.Conn) {
+		defer func() { ended <- struct{}{} }()
+		for r := bufio.NewReader(c); ; {
+			if _, err := readHead(r); err != nil {
+				return
+			}
+			asked <- struct{}{}
+			if len(asked) == 1 {
+				<-release
+				io.WriteString(c, okReply)
+			}
+		}
+	})
+	p := serve(t, Options{}, entry("s.test", up))
+	c := dial(t, p.address("outbound"))
+	c.send(get("s.test") + get("s.test"))
+	c.Conn.(*net.TCPConn).CloseWrite()
+	c.head("100")
+	close(release)
+	c.head("200")
+	await(t, "the second request", until(func() bool { return len(asked) == 2 }))
+	c.r.Discard(len("ok"))
+	c.Close()
+	await(t, "the upstream hears of it", ended)
+}

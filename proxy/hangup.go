@@ -68,8 +68,8 @@ func (s *stream) lost() bool {
 	if s.gone() {
 		return true
 	}
-	if s.doubted && s.prods && !s.prodded && s.takesMore() {
-		s.prodded = true
+	if s.doubted && s.prods && s.takesMore() {
+		s.prods = false
 		return s.write(unasked100, now()) != nil
 	}
 	return false

@@ -109,7 +109,7 @@ func TestHangUp_Full(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "room for a word", until(s.takesMore))
-	if look() || !s.prodded {
+	if look() || s.prods {
 		t.Errorf("once it reads, it is not prodded")
 	}
 	got := make([]byte, len(unasked100))

@@ -58,8 +58,7 @@ type stream struct {
 	writeArmed instant // the deadline for writing that the runtime knows
 	ended      bool    // the peer has ended its side in order
 	doubted    bool    // whether the peer is there is being found out
-	prodded    bool    // it was sent something to that end
-	prods      bool    // it may be: it speaks HTTP/1.1
+	prods      bool    // it may be sent something to that end, once for each request: it speaks HTTP/1.1
 
 	// What a wait may do to the buffer, and what a read borrows.
 	pinned  bool // something points into it: it stays
