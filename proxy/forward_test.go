@@ -395,7 +395,7 @@ func TestProxy_DrainKept(t *testing.T) {
 		return c
 	}
 	busy, idle := kept(), kept()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // less than it takes for connections to come
+	ctx, cancel := context.WithTimeout(context.Background(), 1900*time.Millisecond) // less than it takes for connections to come
 	defer cancel()
 	drained := make(chan error)
 	go func() { drained <- p.Drain(ctx) }()

@@ -91,9 +91,9 @@ func TestLease_GoneBefore(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			go ask(ctx, "/given up")
 			await(t, "the second one", until(func() bool { return p.workers.underWay() == 2 }))
-			time.Sleep(50 * time.Millisecond) // for it to stand in line
+			time.Sleep(200 * time.Millisecond) // for it to stand in line
 			cancel()
-			time.Sleep(50 * time.Millisecond) // for that to be heard
+			time.Sleep(200 * time.Millisecond) // for that to be heard
 			close(release)
 			await(t, "the workers", until(func() bool { return p.workers.underWay() == 0 }))
 			ask(t.Context(), "/last")

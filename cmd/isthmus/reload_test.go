@@ -408,10 +408,15 @@ func TestSignals_WhileStarting(t *testing.T) {
 			}
 			t.Cleanup(func() { cmd.Process.Kill() })
 			time.Sleep(time.Second)
+			var sent []time.Time
 			for _, s := range tt.signals {
 				empty()
+				sent = append(sent, time.Now())
 				cmd.Process.Signal(s)
 				time.Sleep(tt.apart)
+			}
+			if gap := sent[1].Sub(sent[0]); tt.apart < oneSignal && gap > oneSignal*3/4 {
+				t.Skipf("this machine is too busy: %v between two signals", gap)
 			}
 			late := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
 			defer late.Stop()
