@@ -180,6 +180,7 @@ func (u *upstream) lead(m *member, turn *streamTurn, client *stream, waited bool
 	}
 	if err != nil {
 		if c, _, _ = p.settle(turn, true); c != nil {
+			fault = nil
 			return c, nil // which came at the same moment
 		}
 		return nil, err
@@ -265,6 +266,12 @@ func (p *sharedPool) giveUpShut() {
 func (u *upstream) placeFor(m *member, turn *streamTurn, client *stream, waited bool, deadline instant) (placed bool, err *Error) {
 	q := &u.live.queue
 	for at := -1; ; waited = true {
+		if c, _, _ := m.shared.settle(turn, false); c != nil { // what has told of it may be heard already
+			if at == 0 {
+				q.wake() // it needs no place
+			}
+			return false, nil
+		}
 		if u.limits.connections == 0 || m.shared.none() {
 			q.open.Add(1)
 			return true, nil
@@ -281,12 +288,6 @@ func (u *upstream) placeFor(m *member, turn *streamTurn, client *stream, waited 
 			at = 0
 		default:
 			at = -1
-		}
-		if c, _, _ := m.shared.settle(turn, false); c != nil {
-			if at == 0 {
-				q.wake() // it needs no place
-			}
-			return false, nil
 		}
 	}
 }

@@ -90,6 +90,26 @@ func TestStreamLine_AtOnce(t *testing.T) {
 	}
 }
 
+// TestStreamLine_Told: a leader that has heard of its stream while it waited for what a
+// connection says waits for no place.
+func TestStreamLine_Told(t *testing.T) {
+	u := streamsOf(t, "connectionPool: {tcp: {maxConnections: 1}, http: {maxConcurrentStreams: 1}}", h2Upstream(t, func(http.ResponseWriter, *http.Request) {}))
+	m := u.members[0]
+	first, err := u.leaseStream(m, sinkStream(), now(), now()+instant(5*time.Second), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, turn, _ := m.shared.take(u, now(), false)
+	first.discard()
+	await(t, "the stream", turn.told)
+	got := make(chan *upstreamConn, 1)
+	go func() { // ends with the stream
+		c, _ := u.lead(m, turn, sinkStream(), false, 0)
+		got <- c
+	}()
+	await(t, "that it is used", got).discard()
+}
+
 // TestStreamLine_EachItsOwn: an endpoint that has no connection gets one, though another
 // one has all that there may be and never is idle.
 func TestStreamLine_EachItsOwn(t *testing.T) {
