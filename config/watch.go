@@ -35,7 +35,7 @@ func Watch(ctx context.Context, paths []string, since Seen, changed func()) erro
 		return err
 	}
 	last := since
-	watchAll(w, paths)
+	names := watchAll(w, paths)
 	go func() {
 		defer w.Close()
 		poll := time.NewTicker(pollChanges)
@@ -44,7 +44,7 @@ func Watch(ctx context.Context, paths []string, since Seen, changed func()) erro
 		var first time.Time
 		look := func() {
 			settle, first = nil, time.Time{}
-			watchAll(w, paths)
+			names = watchAll(w, paths)
 			if f := fingerprint(paths); f != last {
 				last = f
 				changed()
@@ -55,7 +55,10 @@ func Watch(ctx context.Context, paths []string, since Seen, changed func()) erro
 			select {
 			case <-ctx.Done():
 				return
-			case <-w.Events:
+			case e := <-w.Events:
+				if !names.concern(e) {
+					continue
+				}
 				if first.IsZero() {
 					first = time.Now()
 				}
@@ -77,15 +80,33 @@ type onlyWriter struct{ io.Writer }
 // watchAll watches every folder in which a change could matter: those given,
 // those below them, by links too, and the parents of all, since a path may be
 // replaced. Watching a folder twice does nothing, and watching what a link leads to
-// now takes the place of what it led to.
-func watchAll(w *fsnotify.Watcher, paths []string) {
+// now takes the place of what it led to. It returns the names of the files to read.
+func watchAll(w *fsnotify.Watcher, paths []string) fileNames {
 	for _, p := range paths {
 		w.Add(filepath.Dir(filepath.Clean(p)))
 	}
-	_, folders, _ := find(paths)
+	files, folders, _ := find(paths)
 	for _, f := range folders {
 		w.Add(f)
 	}
+	names := fileNames{}
+	for _, f := range files {
+		names[filepath.Base(f.path)] = true
+		if real, err := filepath.EvalSymlinks(f.path); err == nil {
+			names[filepath.Base(real)] = true
+		}
+	}
+	return names
+}
+
+// fileNames are the names of files in folders that are watched, and of what they lead to.
+type fileNames map[string]bool
+
+// concern reports whether an event may be news. To write to a file that nobody reads is
+// none: an access log may lie beside the configuration. Whatever comes or goes may be a
+// folder, or a link.
+func (n fileNames) concern(e fsnotify.Event) bool {
+	return e.Op != fsnotify.Write || n[filepath.Base(e.Name)]
 }
 
 // fingerprint hashes all content, and what cannot be read, without holding it.

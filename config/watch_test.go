@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 )
 
 // TestWatch_Links: below a folder that a link leads to, changes are noticed at once,
@@ -52,6 +54,44 @@ func TestWatch_Links(t *testing.T) {
 		case <-changed:
 		case <-time.After(pollChanges - 2*time.Second):
 			t.Fatalf("%s: nobody notices until it is looked for", step.what)
+		}
+	}
+}
+
+// TestWatch_Beside: to write to another file of a folder that is watched is no news, since
+// that may be a log; one that comes there is, and so is a file that a link leads to.
+func TestWatch_Beside(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.yaml", "target", "access.log"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("target", filepath.Join(dir, "link.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	names := watchAll(w, []string{dir})
+	for _, tt := range []struct {
+		name string
+		op   fsnotify.Op
+		want bool
+	}{
+		{"access.log", fsnotify.Write, false},
+		{"access.log", fsnotify.Rename, true}, // it may be a link that a file was reached by
+		{"access.log", fsnotify.Create, true},
+		{"a.yaml", fsnotify.Write, true},
+		{"target", fsnotify.Write, true},
+		{"below", fsnotify.Create, true},
+		{"below", fsnotify.Chmod, true},
+		{"..data", fsnotify.Create, true},
+	} {
+		if got := names.concern(fsnotify.Event{Name: filepath.Join(dir, tt.name), Op: tt.op}); got != tt.want {
+			t.Errorf("%v of %s is news: %v", tt.op, tt.name, got)
 		}
 	}
 }

@@ -45,11 +45,13 @@ const (
 	refuseConnections
 )
 
-// memoryInterval is how often it is looked how much memory is held. A burst fills a
-// small container sooner than whoever looks has his turn: whoever takes a connection or
-// a request looks, too, when what was made has grown by a 64th of the memory.
+// memoryInterval is how often it is looked how much memory is held, and calmInterval how
+// often while that is less than half of it. A burst fills a small container sooner than
+// whoever looks has his turn: whoever takes a connection or a request looks, too, when what
+// was made has grown by a 64th of the memory.
 const (
 	memoryInterval = 100 * time.Millisecond
+	calmInterval   = time.Second
 	lookSteps      = 64
 )
 
@@ -239,11 +241,11 @@ func (p *Proxy) lookAtMemory() {
 // buffers, and two others.
 const mostHeld = 2*largeBufferSize + 2*bufferSize
 
-// watchMemory looks at it all the time, and tells the log. New starts it, Close ends
+// watchMemory looks at it again and again, and tells the log. New starts it, Close ends
 // it.
 func (p *Proxy) watchMemory() {
 	o := &p.overload
-	tick := time.NewTicker(memoryInterval)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	told, seen, collected := false, uint64(0), instant(0)
 	for {
@@ -265,6 +267,11 @@ func (p *Proxy) watchMemory() {
 			runtime.GC()
 			collected = now()
 			continue
+		}
+		if is == refuseNothing && held < o.bounds.Memory/2 {
+			tick.Reset(calmInterval)
+		} else {
+			tick.Reset(memoryInterval)
 		}
 		select {
 		case <-p.sweeping:
