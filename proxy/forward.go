@@ -42,6 +42,9 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	x.attempts++
 	x.member, x.unwanted, x.trail.began = m, false, x.clock
 	x.tally.upstream = nil
+	if x.traced.rule != nil {
+		x.traced.try.Draw() // of each, one that nothing is sent for too: spans without a name are no spans
+	}
 	x.tried = append(x.tried, m.host)
 	if x.tryTimeout = instant(plan.policy.PerTryTimeout); x.tryTimeout != 0 {
 		x.tryBegan = now()

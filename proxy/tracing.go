@@ -197,7 +197,6 @@ func (t *traced) exemplar() (id [16]byte) {
 // appendTrace writes the context for the try that is about to be sent.
 func (x *exchange) appendTrace(out []byte, to headFormat) []byte {
 	t := &x.traced
-	t.try.Draw()
 	fields := http1Trace
 	if to == asHTTP2 {
 		fields = http2Trace

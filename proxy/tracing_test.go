@@ -133,6 +133,13 @@ func TestTracing_Spans(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
+	names := map[string]bool{strings.Repeat("0", 16): true}
+	for _, s := range slices.Concat(whole, tries) {
+		if names[s.ID] {
+			t.Errorf("a span has no name of its own: %+v", s)
+		}
+		names[s.ID] = true
+	}
 	got := upstreamFields(up)
 	trace, span, _ := strings.Cut(strings.TrimPrefix(got["traceparent"], "00-"), "-")
 	if trace != someTrace || !slices.ContainsFunc(tries, func(s zipkinSpan) bool { return s.ID+"-01" == span }) || got["tracestate"] != "a=b" || got["x-b3-traceid"] != "" {
@@ -235,6 +242,11 @@ func TestTracing_Context(t *testing.T) {
 				value, ok := got[name]
 				if want == "-" && ok || want != "-" && (!ok || !strings.HasPrefix(value, want)) {
 					t.Errorf("%s: %q, want %q", name, value, want)
+				}
+			}
+			for _, s := range z.wait(t, 0) {
+				if s.ID == strings.Repeat("0", 16) {
+					t.Errorf("a span without a name: %+v", s)
 				}
 			}
 			sent, lost := p.Spans()
