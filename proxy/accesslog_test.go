@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -219,6 +221,39 @@ func TestAccessLog_Retried(t *testing.T) {
 	}
 	if silent == 0 || replied == 0 {
 		t.Errorf("%d last tries without a reply and %d with one, want some of both", silent, replied)
+	}
+}
+
+// TestAccessLog_EndOfBody: a body that ends as it should, with its connection or its stream, is no failure.
+func TestAccessLog_EndOfBody(t *testing.T) {
+	const h1 = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello"
+	closing := upstreamServer(t, func(_ string, _ *bufio.Reader, c net.Conn) bool { io.WriteString(c, h1); return false })
+	asked := make(chan struct{})
+	streaming := h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "hello")
+		w.(http.Flusher).Flush()
+		<-asked // the proxy has sent on what it had, and waits
+		w.Header().Set(http.TrailerPrefix+"X-Sum", "1")
+	})
+	log, lines := newLog(t, "%REQ(:AUTHORITY)% %RESPONSE_CODE% %BYTES_SENT% %UPSTREAM_TRANSPORT_FAILURE_REASON%", true)
+	p := serve(t, Options{AccessLog: log}, entry("close.test", closing.address)+
+		strings.Replace(entry("stream.test", streaming), "protocol: HTTP}", "protocol: HTTP2}", 1))
+	client := h1Client(t, p, "outbound")
+	for host, begun := range map[string]func(){"close.test": func() {}, "stream.test": func() { close(asked) }} {
+		res, err := client.Get("http://" + host + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.ReadFull(res.Body, make([]byte, 5))
+		begun()
+		io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+	}
+	awaitGone(p, client)
+	got := lines()
+	slices.Sort(got)
+	if want := []string{"close.test 200 5 -", "stream.test 200 5 -"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

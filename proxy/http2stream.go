@@ -271,6 +271,7 @@ func (x *exchange) deliverStream(c *upstreamConn, chunked bool) Kind {
 		if kind := x.fillReply(c, inBody, nil, 0); kind != NoError {
 			switch {
 			case kind == Terminated && c.ended:
+				x.trail.cause = nil // it is the end that a body has
 				continue
 			case kind == Terminated && errors.Is(c.h2.Err(), http2.ErrShed):
 				return Shed

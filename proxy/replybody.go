@@ -114,6 +114,7 @@ func (x *exchange) deliverUntilClose(c *upstreamConn, chunked bool) Kind {
 		}
 		kind := x.fillReply(c, inBody, nil, 0)
 		if kind == Terminated && c.ended {
+			x.trail.cause = nil // it is the end that such a body has
 			return x.finish(chunked, nil)
 		}
 		if kind != NoError {
