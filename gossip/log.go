@@ -5,17 +5,37 @@ import (
 	"context"
 	"log"
 	"log/slog"
+	"maps"
+	"regexp"
+	"sync"
+	"time"
+)
+
+const (
+	sameLines = time.Minute // between two lines that say the same
+	keptLines = 64          // texts that are told apart; all others are one
 )
 
 // memberlistLogger turns memberlist's lines, "[WARN] memberlist: text", into
-// structured ones.
+// structured ones. It says of each packet to a member that cannot be reached that it
+// could not be sent, some of them every second: what is said again within a minute is
+// counted, and the next line has the number.
 func memberlistLogger(l *slog.Logger) *log.Logger {
-	return log.New(lineLogger{l}, "", 0)
+	return log.New(&lineLogger{log: l, said: map[string]*saidLine{}}, "", 0)
 }
 
-type lineLogger struct{ log *slog.Logger }
+type lineLogger struct {
+	log  *slog.Logger
+	mu   sync.Mutex
+	said map[string]*saidLine // by text, without ports
+}
 
-func (w lineLogger) Write(line []byte) (int, error) {
+type saidLine struct {
+	at    time.Time
+	again int // since then
+}
+
+func (w *lineLogger) Write(line []byte) (int, error) {
 	text := bytes.TrimSpace(line)
 	level := slog.LevelDebug
 	for _, l := range []struct {
@@ -31,6 +51,50 @@ func (w lineLogger) Write(line []byte) (int, error) {
 			break
 		}
 	}
-	w.log.Log(context.Background(), level, "gossip: "+string(bytes.TrimPrefix(text, []byte("memberlist: "))))
+	if !w.log.Enabled(context.Background(), level) {
+		return len(line), nil
+	}
+	text = bytes.TrimPrefix(text, []byte("memberlist: "))
+	var args []any
+	if level > slog.LevelDebug { // who asks for those wants all of them
+		again, ok := w.due(text)
+		if !ok {
+			return len(line), nil
+		}
+		if again > 0 {
+			args = []any{"again", again}
+		}
+	}
+	w.log.Log(context.Background(), level, "gossip: "+string(text), args...)
 	return len(line), nil
+}
+
+var ports = regexp.MustCompile(`:\d+\b`) // a peer's is another one each time
+
+// due reports whether a text is to be said now, and how often it was not since it was
+// said last.
+func (w *lineLogger) due(text []byte) (again int, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	key := string(ports.ReplaceAll(text, nil))
+	s := w.said[key]
+	if s == nil && len(w.said) >= keptLines {
+		maps.DeleteFunc(w.said, func(_ string, s *saidLine) bool { return now.Sub(s.at) >= sameLines })
+		if len(w.said) >= keptLines {
+			key = "" // anybody can send packets that are no gossip
+			s = w.said[key]
+		}
+	}
+	switch {
+	case s == nil:
+		w.said[key] = &saidLine{at: now}
+		return 0, true
+	case now.Sub(s.at) < sameLines:
+		s.again++
+		return 0, false
+	}
+	again = s.again
+	s.at, s.again = now, 0
+	return again, true
 }

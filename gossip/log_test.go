@@ -1,0 +1,44 @@
+package gossip
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestMemberlistLogger_Again: what memberlist says with each packet is said once a
+// minute, of each peer, and of strangers without end once in all.
+func TestMemberlistLogger_Again(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		l := memberlistLogger(slog.New(slog.NewTextHandler(&out, nil)))
+		for range 90 {
+			l.Printf("[ERR] memberlist: Failed to send gossip to 10.0.0.1:7946: network is unreachable")
+			l.Printf("[ERR] memberlist: Failed to send gossip to 10.0.0.2:7946: network is unreachable")
+			l.Printf("[DEBUG] memberlist: Stream connection from=10.0.0.1:7946")
+			time.Sleep(time.Second)
+		}
+		for _, want := range []string{"10.0.0.1", "10.0.0.2"} {
+			if n := strings.Count(out.String(), want); n != 2 {
+				t.Errorf("%d lines of %s in 90 s, want 2:\n%s", n, want, &out)
+			}
+		}
+		if n := strings.Count(out.String(), "again=59"); n != 2 {
+			t.Errorf("%d lines count those that were left out, want 2:\n%s", n, &out)
+		}
+
+		out.Reset()
+		for i := range 1000 {
+			l.Printf("[ERR] memberlist: Decrypt packet failed: no installed keys could decrypt the message from=10.1.%d.%d:%d", i/250, i%250, 1024+i)
+		}
+		if n := strings.Count(out.String(), "Decrypt"); n > keptLines+1 {
+			t.Errorf("%d lines of a thousand strangers", n)
+		}
+		if len(out.String()) == 0 {
+			t.Error("nothing is said of strangers")
+		}
+	})
+}
