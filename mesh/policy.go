@@ -60,7 +60,7 @@ type Policy struct {
 	OutlierDetection *OutlierDetection
 	TLS              *ClientTLS
 	RetryBudget      *RetryBudget
-	Adaptive         bool // see DestinationRule
+	Adaptive         *Source // of the DestinationRule that asks for it, see there; nil: none does
 
 	// Subset is the definition of the subset asked for; nil if there is none.
 	Subset *Subset
@@ -86,7 +86,9 @@ func (r *Rules) Find(host, namespace string, port uint32, subset string) Policy 
 		p.OutlierDetection = cmp.Or(p.OutlierDetection, eff.OutlierDetection)
 		p.TLS = cmp.Or(p.TLS, eff.TLS)
 		p.RetryBudget = cmp.Or(p.RetryBudget, eff.RetryBudget)
-		p.Adaptive = p.Adaptive || d.Adaptive
+		if d.Adaptive {
+			p.Adaptive = cmp.Or(p.Adaptive, &d.Source)
+		}
 	}
 	return p
 }
@@ -117,11 +119,16 @@ func (r *Rules) FindInbound(sidecars []*Sidecar, host, namespace string, port, t
 	return nil
 }
 
-// AdaptiveInbound reports whether a DestinationRule of the service that is meant
-// for the inbound side too bounds the application's requests by how long they
-// take.
-func (r *Rules) AdaptiveInbound(host, namespace string) bool {
-	return slices.ContainsFunc(r.Candidates(host, namespace), func(d *DestinationRule) bool { return d.Inbound && d.Adaptive })
+// AdaptiveInbound returns where a DestinationRule of the service that is meant for
+// the inbound side too bounds the application's requests by how long they take; nil:
+// none does.
+func (r *Rules) AdaptiveInbound(host, namespace string) *Source {
+	for _, d := range r.Candidates(host, namespace) {
+		if d.Inbound && d.Adaptive {
+			return &d.Source
+		}
+	}
+	return nil
 }
 
 // ownSidecar returns the Sidecar that holds for a node: one of its namespace

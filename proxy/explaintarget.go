@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -258,6 +259,9 @@ func describePolicies(u *upstream) []explain.Policy {
 	}
 	if b := p.RetryBudget; b != nil {
 		add("retryBudget", b.Source, []string{fmt.Sprintf("%g %% of requests under way, at least %d", b.Percent, b.MinConcurrency)})
+	}
+	if u.room != nil {
+		add("adaptiveConcurrency", *p.Adaptive, []string{fmt.Sprintf("%.0f requests under way at most as things are, the least important refused first", math.Floor(u.room.Limit()))})
 	}
 	return out
 }

@@ -53,7 +53,11 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 		x.settleDeadline()
 	}
 	active := x.enter(u.live)
-	if limit := u.limits.requests; limit != 0 && active > limit || u.room != nil && !u.room.Admit(active, x.priority()) {
+	if limit := u.limits.requests; limit != 0 && active > limit {
+		return Overflow
+	}
+	if u.room != nil && !u.room.Admit(active, x.priority()) {
+		x.trail.cause = errCrowded
 		return Overflow
 	}
 	u.live.stats.Tries.Add(1)

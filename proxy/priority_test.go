@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
+
+	"isthmus/explain"
 )
 
 // TestAdaptive_ShedsLeastImportant: with as many requests under way as a service
@@ -57,13 +60,24 @@ spec: {hosts: [s.test], http: [{route: [{destination: {host: s.test}}]}]}
 	refused("x-isthmus-priority: p2\r\n")
 	fill(room, "x-isthmus-priority: P1\r\n")
 	refused("x-isthmus-priority: P1\r\n")
+	send("x-isthmus-priority: P1\r\n")
+	if why := strings.Join(askWhy(t, p, <-done).Why, "\n"); !strings.Contains(why, "503 UO because more requests were under way than adaptive concurrency has room for") || strings.Contains(why, "connectionPool") {
+		t.Errorf("told why: %s", why)
+	}
+	got, err := p.Explain(explain.Question{URL: "http://s.test/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := slices.IndexFunc(got.Destinations[0].Policies, func(p explain.Policy) bool { return p.Block == "adaptiveConcurrency" }); i < 0 || !strings.HasPrefix(got.Destinations[0].Policies[i].Source, "test.yaml:") {
+		t.Errorf("explained: %+v", got.Destinations[0].Policies)
+	}
 	close(finish)
 	for range n {
 		if got := <-done; status(got) != "200" {
 			t.Errorf("%q", got)
 		}
 	}
-	if l := p.Limits(); len(l) != 1 || l[0].Kind != "concurrency" || l[0].Enforced != 4 {
+	if l := p.Limits(); len(l) != 1 || l[0].Kind != "concurrency" || l[0].Enforced != 5 {
 		t.Errorf("shown: %+v", l)
 	}
 }

@@ -147,7 +147,7 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 	} else {
 		u.tls = newTLSClient(policy.TLS, o.Credentials, t.key)
 	}
-	if policy.Adaptive {
+	if policy.Adaptive != nil {
 		if u.live.room == nil {
 			u.live.room = ratelimit.NewGradient()
 		}

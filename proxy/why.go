@@ -92,6 +92,9 @@ func (t *trouble) because() (string, []string) {
 	case ConnectFailure, ConnectTimeout, LinkDown, Stalled, Terminated, RemoteReset, Refused, NoUpgrade, BadReply:
 		return kindWords[t.kind] + t.noMore(), tries
 	case Overflow:
+		if n := len(t.tries); n > 0 && t.tries[n-1].cause == errCrowded {
+			return errCrowded.Error(), tries
+		}
 		first := "the upstream had as many requests or connections under way as its connectionPool allows"
 		if t.pool.File != "" {
 			first += " (" + t.pool.String() + ")"
@@ -219,6 +222,9 @@ func (t *trouble) tellTries() []string {
 		switch {
 		case k.kind == NoError && k.status != 0, k.kind == retriableStatus:
 			what = fmt.Sprintf("it answered %d", k.status)
+		case k.cause == errCrowded:
+			out = append(out, fmt.Sprintf("try %d, %s in %s, %v: %v", i+1, k.endpoint, k.cluster, round(k.took), k.cause))
+			continue
 		case what == "":
 			what = detailOf(k.kind)
 		}
