@@ -115,6 +115,7 @@ func (d *document) read() {
 	}
 	d.reader.seen[key] = mesh.Source{File: d.file, Line: d.line}
 	d.findBlanks()
+	d.findAnnotations()
 	d.note()
 	k.read(d)
 }

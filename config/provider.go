@@ -17,6 +17,9 @@ import (
 // meshConfigKey is where Istio's mesh configuration stands in its ConfigMap.
 const meshConfigKey = "mesh"
 
+// meshNetworksKey is where it says by which gateways other networks are reached.
+const meshNetworksKey = "meshNetworks"
+
 // meshConfig reads what is used of the mesh configuration: the authorization
 // services and collectors that it names, how exchanges are traced, how paths
 // are normalised, and what holds where resources do not say it. It reports whether there is any of that. The text is YAML within

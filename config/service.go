@@ -116,6 +116,10 @@ func readConfigMap(d *document) {
 			read = d.tracingText(key, text) || read
 		}
 	}
+	if _, ok := c.Data[meshNetworksKey]; ok {
+		d.warning("data."+meshNetworksKey, "has no effect: which proxies reach a network's endpoints, gossip tells (gossip.announce: through); the network of an endpoint is the name of its cluster")
+		return
+	}
 	if read {
 		return
 	}

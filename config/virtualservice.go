@@ -36,10 +36,10 @@ func readVirtualService(d *document) {
 	if len(out.Gateways) == 0 {
 		out.Gateways = []string{mesh.MeshGateway}
 	}
-	if s, ok := d.annotations["isthmus.io/standby"]; ok {
+	if s, ok := d.annotations[standbyAnnotation]; ok {
 		standby, err := strconv.ParseBool(s)
 		if err != nil {
-			d.error("metadata.annotations.isthmus.io/standby", fmt.Sprintf(`must be "true" or "false", not %q`, s))
+			d.error("metadata.annotations."+standbyAnnotation, fmt.Sprintf(`must be "true" or "false", not %q`, s))
 		}
 		out.Standby = &standby
 	}

@@ -1,0 +1,32 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestRead_WithoutEffect: what would be a setting if it were spelt otherwise, or stood elsewhere, is said.
+func TestRead_WithoutEffect(t *testing.T) {
+	const rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a, annotations: {%}}\nspec: {host: a.test}\n"
+	const networks = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    connectTimeout: 3s\n  meshNetworks: |\n    networks: {}\n"
+	for _, tt := range []struct{ name, text, want string }{
+		{"misspelt", strings.Replace(rule, "%", `isthmus.io/inbonud: "true"`, 1), `annotations.isthmus.io/inbonud: has no effect: there is no such annotation (did you mean "isthmus.io/inbound"?)`},
+		{"another kind's", strings.Replace(rule, "%", `isthmus.io/standby: "true"`, 1), `annotations.isthmus.io/standby: has no effect on a DestinationRule: it is for a VirtualService`},
+		{"its own", strings.Replace(rule, "%", `isthmus.io/inbound: "true", isthmus.io/adaptive-concurrency: "true"`, 1), ""},
+		{"any kind's", strings.Replace(rule, "%", `isthmus.io/removed: "false"`, 1), ""},
+		{"somebody else's", strings.Replace(rule, "%", `example.com/inbonud: "true"`, 1), ""},
+		{"meshNetworks", networks, "data.meshNetworks: has no effect"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var told []string
+			for _, f := range Read([]File{{Name: "a.yaml", Data: []byte(tt.text)}}, nil).Findings {
+				if strings.Contains(f.String(), "has no effect") {
+					told = append(told, f.String())
+				}
+			}
+			if got := strings.Join(told, "\n"); !strings.Contains(got, tt.want) || (tt.want == "") != (got == "") || len(told) > 1 {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
