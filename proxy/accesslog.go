@@ -120,8 +120,8 @@ func (x *exchange) tellOf(flag string, took time.Duration) *accesslog.Entry {
 	if x.trail.replied != 0 {
 		e.FirstByte, e.ServiceTime = time.Duration(x.trail.replied-x.start), time.Duration(x.trail.replied-x.tally.asked)
 	}
-	if x.kind != NoError && x.replying && x.member != nil || x.kind == ClientGone {
-		e.Termination = answers[x.kind].detail
+	if x.brokeOff() || x.kind == ClientGone || x.kind == Shed {
+		e.Termination = detailOf(x.kind, x.brokeOff())
 	}
 	if x.route != nil {
 		e.Route = x.route.name
@@ -192,8 +192,12 @@ func (x *exchange) details() string {
 	case x.kind == NoError && x.member == nil:
 		return "direct_response"
 	}
-	return answers[x.kind].detail
+	return detailOf(x.kind, x.brokeOff())
 }
+
+// brokeOff reports whether the exchange, which is over, has failed when the upstream's
+// reply was on its way to the client.
+func (x *exchange) brokeOff() bool { return x.kind != NoError && x.trail.replied != 0 }
 
 // policyName is Envoy's name of the policy that has decided: "none" where none
 // has allowed.

@@ -257,6 +257,57 @@ func TestAccessLog_EndOfBody(t *testing.T) {
 	}
 }
 
+// TestAccessLog_BrokenOff: a line tells a reply that has failed on its way from one that
+// never began.
+func TestAccessLog_BrokenOff(t *testing.T) {
+	log, lines := newLog(t, "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% %BYTES_SENT%", true)
+	half := upstreamServer(t, func(_ string, _ *bufio.Reader, c net.Conn) bool {
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+		return false
+	})
+	gone := upstreamServer(t, func(string, *bufio.Reader, net.Conn) bool { return false })
+	p := serve(t, Options{AccessLog: log}, entry("half.test", half.address)+entry("gone.test", gone.address))
+	exchangeRaw(t, p.address("outbound"), get("half.test"), nil)
+	awaitGone(p)
+	exchangeRaw(t, p.address("outbound"), get("gone.test"), whole(1))
+	awaitGone(p)
+	want := []string{
+		"200 UC upstream_reset_after_response_started{connection_termination} upstream_reset_after_response_started{connection_termination} 5",
+		"503 UC upstream_reset_before_response_started{connection_termination} - 95",
+	}
+	if got := lines(); !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if why := p.Troubles(0); len(why) != 2 || why[1].Detail != "upstream_reset_after_response_started{connection_termination}" || why[1].Attempts[0].Failure != why[1].Detail {
+		t.Errorf("why tells %+v", why)
+	}
+}
+
+// TestAccessLog_UploadGone: of a client that has gone amid its request a line says how
+// much has come, and for how long it was waited for.
+func TestAccessLog_UploadGone(t *testing.T) {
+	up := replying(t, okReply)
+	for try := range 100 { // the proxy may be late to look at the head, and has waited for nothing then
+		log, lines := newLog(t, "%RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %REQUEST_DURATION% %DURATION%", true)
+		p := serve(t, Options{AccessLog: log}, entry("s.test", up.address))
+		c := dial(t, p.address("outbound"))
+		c.send("POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 1000\r\n\r\nhello")
+		time.Sleep(time.Duration(try+1) * time.Millisecond)
+		c.Close()
+		awaitGone(p)
+		var duration int
+		got := lines()
+		if len(got) == 1 && got[0] != "0 DC 5 - 0" {
+			if _, err := fmt.Sscanf(got[0], "0 DC 5 - %d", &duration); err == nil && duration > 0 {
+				return
+			}
+		}
+		if try == 99 {
+			t.Errorf("got %q, want 0 DC 5 - and a duration", got)
+		}
+	}
+}
+
 // TestAccessLog_Relayed: a connection that is passed on as it comes has one line,
 // and so has one that goes nowhere.
 func TestAccessLog_Relayed(t *testing.T) {

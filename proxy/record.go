@@ -14,6 +14,9 @@ func (x *exchange) record() {
 	if x.kind == ClientGone && x.conn.h2 != nil && errors.Is(x.conn.h2.Err(), http2.ErrShed) {
 		x.kind = Shed // the client is there, but we have ended its stream
 	}
+	if x.kind == ClientGone {
+		x.clock = now() // which is when that was noticed
+	}
 	flag, took := x.flag(), time.Duration(x.clock-x.start)
 	e := telemetry.Exchange{
 		Status: x.status, Flag: flag, GRPC: x.tally.grpcStatus(), Took: took,

@@ -101,6 +101,7 @@ func (b *requestBody) openLength(x *exchange) Kind {
 			in.put(b.kept.bytes())
 		}
 		if kind := x.fillWhole(b.length); kind != NoError {
+			b.data, b.whole = in.bytes(), false // for whoever tells how much has come
 			return kind
 		}
 	}
@@ -151,6 +152,7 @@ func (b *requestBody) openChunked(x *exchange) Kind {
 		data, n, done, err := x.requestChunks.Next(in.bytes())
 		if err != nil {
 			x.trail.cause = err
+			b.data, b.whole = in.data[start:end], false
 			return BadRequest
 		}
 		end += copy(in.data[end:], data)

@@ -24,11 +24,11 @@ func (x *exchange) tell(flag string) {
 	for i := range x.trail.failed {
 		f := &x.trail.failed[i]
 		w.begin(tracing.Span{ID: f.span, Parent: x.traced.span, Kind: tracing.Client, Start: at(f.began), End: at(f.ended), Failed: true})
-		w.try(i+1, f.member, f.status, f.kind, f.cause)
+		w.try(i+1, f.member, f.status, f.kind, false, f.cause)
 	}
 	if m := x.member; m != nil && x.attempts > len(x.trail.failed) {
 		w.begin(tracing.Span{ID: x.traced.try, Parent: x.traced.span, Kind: tracing.Client, Start: at(x.trail.began), End: end, Failed: x.kind != NoError || x.meant() >= 500})
-		w.try(x.attempts, m, x.status, x.kind, x.trail.cause)
+		w.try(x.attempts, m, x.status, x.kind, x.brokeOff(), x.trail.cause)
 	}
 	w.close()
 	for _, e := range x.traced.rule.exporters {
@@ -176,8 +176,9 @@ func (w *spanWriter) exchange(x *exchange, flag string) {
 	}
 }
 
-// try adds the tags of a try; status is 0 where there was no reply.
-func (w *spanWriter) try(n int, m *member, status int, k Kind, cause error) {
+// try adds the tags of a try; status is 0 where there was no reply, and begun says
+// that it failed after that.
+func (w *spanWriter) try(n int, m *member, status int, k Kind, begun bool, cause error) {
 	w.tag("component", "proxy")
 	w.number("isthmus.attempt", int64(n))
 	w.tag("isthmus.cluster", m.host.Endpoint().Cluster)
@@ -189,7 +190,7 @@ func (w *spanWriter) try(n int, m *member, status int, k Kind, cause error) {
 	}
 	if k != NoError && k != retriableStatus {
 		w.tag("response_flags", answers[k].flag)
-		w.tag("isthmus.failure", detailOf(k))
+		w.tag("isthmus.failure", detailOf(k, begun))
 	}
 	if cause != nil {
 		w.tag("isthmus.cause", cause.Error())

@@ -299,7 +299,7 @@ func (p *Proxy) troubles(n int, want func(*trouble) bool) []telemetry.Trouble {
 // tell puts a trouble into words.
 func (t *trouble) tell() telemetry.Trouble {
 	out := telemetry.Trouble{
-		ID: t.id, Time: t.at, Duration: t.took.Seconds(), Status: t.status, Flags: t.flag, Detail: detailOf(t.kind), Why: t.why(),
+		ID: t.id, Time: t.at, Duration: t.took.Seconds(), Status: t.status, Flags: t.flag, Detail: detailOf(t.kind, t.answered), Why: t.why(),
 		Method: t.method, Authority: t.authority, Path: t.path, Listener: t.listener, Peer: t.peer, Identity: t.identity,
 		Snapshot: t.snapshot, Config: t.config, Attempts: []telemetry.Attempt{}, Refusal: t.refusal(),
 	}
@@ -316,7 +316,7 @@ func (t *trouble) tell() telemetry.Trouble {
 		k := &t.tries[i]
 		a := telemetry.Attempt{Upstream: k.upstream, Endpoint: k.endpoint, Cluster: k.cluster, Began: k.began.Seconds(), Took: k.took.Seconds(), Status: k.status}
 		if k.kind != NoError {
-			a.Failure = detailOf(k.kind)
+			a.Failure = detailOf(k.kind, k.last && t.answered)
 		}
 		if k.cause != nil {
 			a.Cause = k.cause.Error()
@@ -326,12 +326,25 @@ func (t *trouble) tell() telemetry.Trouble {
 	return out
 }
 
-func detailOf(k Kind) string {
-	if int(k) < len(answers) {
-		return k.String()
+// detailOf is Envoy's detail of what went wrong; begun: after the upstream's reply had.
+func detailOf(k Kind, begun bool) string {
+	switch {
+	case int(k) >= len(answers):
+		return "via_upstream" // a reply that was thrown away
+	case begun:
+		return lateDetails[k]
 	}
-	return "via_upstream" // a reply that was thrown away
+	return k.String()
 }
+
+// lateDetails are the details of answers where the upstream's reply had begun (Envoy:
+// LateUpstreamReset).
+var lateDetails = func() (list [len(answers)]string) {
+	for k := range answers {
+		list[k] = strings.Replace(answers[k].detail, "reset_before_response_started", "reset_after_response_started", 1)
+	}
+	return list
+}()
 
 // refusal tells who has refused the request, and why.
 func (t *trouble) refusal() *telemetry.Refusal {

@@ -226,7 +226,7 @@ func (t *trouble) tellTries() []string {
 			out = append(out, fmt.Sprintf("try %d, %s in %s, %v: %v", i+1, k.endpoint, k.cluster, round(k.took), k.cause))
 			continue
 		case what == "":
-			what = detailOf(k.kind)
+			what = detailOf(k.kind, k.last && t.answered)
 		}
 		line := fmt.Sprintf("try %d, %s in %s, %v: %s", i+1, k.endpoint, k.cluster, round(k.took), what)
 		if k.cause != nil {
