@@ -208,14 +208,42 @@ func policyName(p *mesh.AuthorizationPolicy, rule int, near bool) string {
 	return fmt.Sprintf("ns[%s]-policy[%s]-rule[%d]", p.Namespace, p.Name, rule)
 }
 
-// keepReply keeps those fields of the reply that the log asks for: the reply's
-// buffer is gone when the exchange is over.
-func (x *exchange) keepReply() {
+// keepReply keeps those fields of the reply that the log asks for, as the client gets
+// them: the reply's buffer is gone when the exchange is over.
+func (x *exchange) keepReply(sent []http1.Field) {
 	x.replyKept.Fields, x.kept = x.replyKept.Fields[:0], x.kept[:0]
 	if x.dialect != notGRPC {
 		x.noteGRPC(x.res.Fields)
 	}
-	x.keepFields(&x.res.Header)
+	x.keepFields(sent)
+}
+
+// keepAnswer keeps those of a reply of our own, whose fields are name, value, name, value.
+func (x *exchange) keepAnswer(body []byte, fields []string) {
+	if x.table == nil || x.table.logging[x.conn.kind] == nil || len(x.conn.proxy.options.AccessLog.Format().ReplyFields()) == 0 {
+		return
+	}
+	var list []http1.Field
+	for i := 0; i < len(fields); i += 2 {
+		list = append(list, newField(mesh.NameValue{Name: fields[i], Value: fields[i+1]}))
+	}
+	for _, f := range [...]struct {
+		there       bool
+		name, value []byte
+	}{
+		{len(body) > 0, nameContentType, valuePlain}, // behind one that is said
+		{x.overloaded, nameOverloaded, valueTrue},
+		{x.kind != NoError || x.meant() >= 400, nameRequestID, x.requestIDText()},
+	} {
+		if f.there {
+			list = append(list, http1.Field{Name: f.name, Value: f.value})
+		}
+	}
+	if x.route != nil && x.route.cors != nil {
+		list = x.crossOrigin(x.route.cors, list)
+	}
+	x.replyKept.Fields, x.kept = x.replyKept.Fields[:0], x.kept[:0]
+	x.keepFields(list)
 }
 
 // keepTrailers keeps those that come with the end of the body.
@@ -223,14 +251,14 @@ func (x *exchange) keepTrailers(list []http1.Field) {
 	if x.dialect != notGRPC {
 		x.noteGRPC(list)
 	}
-	x.keepFields(&http1.Header{Fields: list})
+	x.keepFields(list)
 }
 
-func (x *exchange) keepFields(h *http1.Header) {
+func (x *exchange) keepFields(list []http1.Field) {
 	if x.table.logging[x.conn.kind] == nil {
 		return
 	}
-	log := x.conn.proxy.options.AccessLog
+	log, h := x.conn.proxy.options.AccessLog, http1.Header{Fields: list}
 	kept := x.kept
 	for _, name := range log.Format().ReplyFields() {
 		v, ok := h.Lookup(name)

@@ -70,6 +70,24 @@ func TestAccessLog_Reply(t *testing.T) {
 	}
 }
 
+// TestAccessLog_ReplySent: lines hold fields as the client gets them, those of our own
+// answers too.
+func TestAccessLog_ReplySent(t *testing.T) {
+	up := replying(t, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Secret: a\r\nX-Flavour: sour\r\n\r\n")
+	log, lines := newLog(t, "%RESPONSE_CODE% %RESP(X-SECRET)% %RESP(X-FLAVOUR)% %RESP(LOCATION)% %RESP(CONTENT-TYPE)%", true)
+	p := serve(t, Options{AccessLog: log}, entry("s.test", up.address)+virtualService("s.test", "{match: [{uri: {exact: /moved}}], redirect: {uri: /there}}\n"+
+		"  - {match: [{uri: {exact: /own}}], directResponse: {status: 403, body: {string: no}}, headers: {response: {set: {x-flavour: bitter}}}}\n"+
+		"  - {headers: {response: {set: {x-flavour: sweet}, remove: [x-secret]}}, route: [{destination: {host: s.test}}]}"))
+	for _, path := range []string{"/", "/moved", "/own"} {
+		exchangeRaw(t, p.address("outbound"), "GET "+path+" HTTP/1.1\r\nHost: s.test\r\n\r\n", whole(1))
+		awaitGone(p)
+	}
+	want := []string{"200 - sweet - -", "301 - - http://s.test/there -", "403 - bitter - text/plain"}
+	if got := lines(); !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
 // TestAccessLog_Answers: every answer has its line, ours with flag and details.
 func TestAccessLog_Answers(t *testing.T) {
 	up := replying(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Flavour: sweet\r\n\r\nok")

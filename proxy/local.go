@@ -131,6 +131,7 @@ func (x *exchange) write(status int, body []byte, fields []string) {
 	}
 	out = to.field(out, nameDate, dateOf(x.clock))
 	x.endHead(out, to)
+	x.keepAnswer(body, fields)
 	x.tally.replyBody = 0
 	if string(x.req.Method) != "HEAD" && status != 204 && status != 304 {
 		x.out = append(x.out, body...)

@@ -52,7 +52,7 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 		out = to.field(out, nameDate, dateOf(x.clock))
 	}
 	x.endHead(out, to)
-	x.keepReply()
+	x.keepReply(fields)
 }
 
 // endHead ends the head of a reply. HTTP/1.1 tells the client whether the
