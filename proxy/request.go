@@ -106,6 +106,9 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 				continue
 			}
 		case http1.Unknown:
+			if x.traced.orphans(f.Name) {
+				continue
+			}
 			if edge && (reserved(f.Name) || x.conn.proxy.trusted == 0 && forwarding(f.Name)) {
 				continue
 			}

@@ -64,8 +64,10 @@ func newSpanWriter(x *exchange) *spanWriter {
 	w := spanWriters.Get().(*spanWriter)
 	w.trace, w.name = x.traced.context.Trace, "unknown"
 	w.text.Grow(usualText)
-	state, _ := x.req.Lookup(traceState)
-	w.state = w.write(state)
+	if x.traced.context.Stated {
+		state, _ := x.req.Lookup(traceState)
+		w.state = w.write(state)
+	}
 	if x.host != nil { // Istio's name of what was asked for
 		var room [5]byte
 		w.name = w.write([]byte(x.host.name), []byte(":"), strconv.AppendUint(room[:0], uint64(x.host.port), 10), []byte("/*"))

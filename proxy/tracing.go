@@ -186,6 +186,12 @@ func (x *exchange) beginTrace(r *traceRule) {
 // sampled reports whether spans of the exchange are told.
 func (t *traced) sampled() bool { return t.rule != nil && t.context.Decision == tracing.Sampled }
 
+// orphans reports whether a field is a tracestate of no trace that is known, which must
+// not become one of the trace that is begun here (W3C Trace Context 3.3).
+func (t *traced) orphans(name []byte) bool {
+	return t.formats&tracing.W3C != 0 && !t.context.Stated && len(name) == len(traceState) && equalFold(name, "tracestate")
+}
+
 // exemplar is the trace in which the exchange can be found.
 func (t *traced) exemplar() (id [16]byte) {
 	if t.sampled() && len(t.rule.exporters) > 0 {

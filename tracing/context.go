@@ -35,6 +35,7 @@ type Context struct {
 	Debug    bool    // B3: sampled whatever others think
 	Short    bool    // B3: the trace's ID had 64 bits
 	Formats  Formats // that were found
+	Stated   bool    // by traceparent, so that tracestate belongs to it
 }
 
 // Read finds the context in a request's fields. The first of traceparent, b3 and
@@ -86,7 +87,7 @@ func (c *Context) readParent(v []byte) bool {
 	if !unhex(version[:], v[:2]) || version[0] == 0xff || !unhex(trace[:], v[3:35]) || !unhex(span[:], v[36:52]) || !unhex(flags[:], v[53:55]) || trace.IsZero() || span == (SpanID{}) {
 		return false
 	}
-	c.Trace, c.Span, c.Decision = trace, span, NotSampled
+	c.Trace, c.Span, c.Decision, c.Stated = trace, span, NotSampled, true
 	if flags[0]&1 != 0 {
 		c.Decision = Sampled
 	}
