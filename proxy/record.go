@@ -84,11 +84,18 @@ func (x *exchange) counters() *telemetry.Requests {
 	return x.conn.proxy.unrouted[x.conn.kind]
 }
 
-// recordLink counts what has gone to the place of the last endpoint.
+// recordLink counts what has gone to the place of the last endpoint. What clients end,
+// or what is not sent for want of room here, is no failure of the way there.
 func (x *exchange) recordLink(e *telemetry.Exchange) {
-	status, waited := 0, time.Duration(0)
-	if x.kind == NoError && x.trail.replied != 0 {
+	status, waited, own := 0, time.Duration(0), x.kind == ClientGone || x.kind == Shed
+	switch {
+	case (x.kind == NoError || own) && x.trail.replied != 0:
 		status, waited = x.meant(), time.Duration(x.trail.replied-x.tally.asked)
+	case own:
+		x.member.traffic.Gone(e.RequestBytes)
+		return
+	case x.kind == Overflow:
+		return
 	}
 	x.member.traffic.Reply(status, waited, e.RequestBytes, e.ReplyBytes)
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"net/http/httptest"
 	"regexp"
@@ -221,5 +222,54 @@ spec:
 	}
 	if names["istio_response_bytes_count"] || !names["istio_request_bytes_count"] || !names["istio_request_duration_milliseconds_count"] {
 		t.Errorf("%v", names)
+	}
+}
+
+// TestRecord_Link: what clients end, and what a limit here keeps from being sent, is no
+// failure of the way to a cluster.
+func TestRecord_Link(t *testing.T) {
+	streaming := upstreamServer(t, func(_ string, _ *bufio.Reader, c net.Conn) bool {
+		_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+		for ; err == nil; time.Sleep(time.Millisecond) {
+			_, err = io.WriteString(c, "1\r\nx\r\n")
+		}
+		return false
+	})
+	gone := upstreamServer(t, func(string, *bufio.Reader, net.Conn) bool { return false })
+	reading := upstreamServer(t, func(_ string, r *bufio.Reader, _ net.Conn) bool {
+		io.Copy(io.Discard, r)
+		return false
+	})
+	p := serve(t, Options{}, entry("s.test", streaming.address)+entry("gone.test", gone.address)+entry("reading.test", reading.address)+
+		destinationRule("s.test", "connectionPool: {http: {http2MaxRequests: 1}}"))
+	outcomes := func() (out string) {
+		for _, s := range samples(t, p.Links()) {
+			if s.name == "isthmus_link_requests_total" && s.value > 0 {
+				out += fmt.Sprint(s.labels["outcome"], " ", s.value, " ")
+			}
+		}
+		return out
+	}
+	c := dial(t, p.address("outbound"))
+	c.send(get("s.test"))
+	for streaming.requests() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if got := exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1)); !strings.HasPrefix(got, "HTTP/1.1 503") {
+		t.Errorf("beside another one: %s", got)
+	}
+	c.Close()
+	awaitGone(p)
+	if got := outcomes(); got != "success 1 " {
+		t.Errorf("the client left amid the reply: %s", got)
+	}
+	c = dial(t, p.address("outbound"))
+	c.send("POST / HTTP/1.1\r\nHost: reading.test\r\nContent-Length: 1000000\r\n\r\nhello")
+	c.Close()
+	awaitGone(p)
+	exchangeRaw(t, p.address("outbound"), "POST / HTTP/1.1\r\nHost: gone.test\r\nContent-Length: 0\r\n\r\n", whole(1))
+	awaitGone(p)
+	if got := outcomes(); got != "success 1 lost 1 gone 1 " {
+		t.Errorf("another left amid its request, and one got no reply: %s", got)
 	}
 }

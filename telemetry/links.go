@@ -14,6 +14,7 @@ type Place struct{ Cluster, Locality string }
 // by any goroutine.
 type Link struct {
 	succeeded, failed, lost atomic.Uint64 // by replies: below 500, from 500 on, none
+	gone                    atomic.Uint64 // that clients did not wait for
 	sent, received          atomic.Uint64 // bytes, heads included
 	latency                 histogram     // until replies began
 
@@ -23,6 +24,13 @@ type Link struct {
 
 	roundTrip atomic.Int64 // smoothed, of the connection last looked at, ns; 0: none yet
 	measured  atomic.Int64 // when that was last heard from, in Unix seconds
+}
+
+// Gone counts a request whose client went away before the reply began, which says
+// nothing of the link, and its bytes.
+func (l *Link) Gone(sent int64) {
+	l.gone.Add(1)
+	l.sent.Add(uint64(sent))
 }
 
 // Reply counts a request whose last try went over the link: the status of its
@@ -115,7 +123,7 @@ func (l *Links) List() []LinkStats {
 }
 
 var (
-	linkFamily        = family{"isthmus_link_requests_total", "counter", "Requests by the place of the endpoint that was tried last: success (below 500), error (from 500 on), lost (no reply)."}
+	linkFamily        = family{"isthmus_link_requests_total", "counter", "Requests by the place of the endpoint that was tried last: success (below 500), error (from 500 on), lost (no reply), gone (the client did not wait)."}
 	linkSentFamily    = family{"isthmus_link_sent_bytes_total", "counter", "Bytes of requests to a place."}
 	linkReplyFamily   = family{"isthmus_link_received_bytes_total", "counter", "Bytes of replies from a place."}
 	linkLatencyFamily = family{"isthmus_link_latency_milliseconds", "histogram", "How long replies from a place took to begin."}
@@ -143,7 +151,7 @@ func (l *Links) Show(p *Page) {
 		for _, o := range [...]struct {
 			name string
 			n    *atomic.Uint64
-		}{{"success", &k.succeeded}, {"error", &k.failed}, {"lost", &k.lost}} {
+		}{{"success", &k.succeeded}, {"error", &k.failed}, {"lost", &k.lost}, {"gone", &k.gone}} {
 			p.set(outcomeLabels, l.from.Cluster, l.from.Locality, to.Cluster, to.Locality, o.name)
 			p.count(&linkFamily, o.n.Load())
 		}

@@ -235,6 +235,7 @@ func TestLinks(t *testing.T) {
 	k.Reply(200, 40*time.Millisecond, 100, 2000)
 	k.Reply(503, time.Millisecond, 100, 50)
 	k.Reply(0, 0, 100, 0)
+	k.Gone(100)
 	k.Silent.Add(2)
 	k.RoundTrip(40*time.Millisecond, time.Now())
 	const to = `destination_cluster="c2",destination_locality="r2/z2",`
@@ -242,7 +243,7 @@ func TestLinks(t *testing.T) {
 	all := page(t, l, "")
 	for _, line := range []string{
 		"isthmus_link_requests_total{" + to + `outcome="success",` + from + "1", "isthmus_link_requests_total{" + to + `outcome="error",` + from + "1",
-		"isthmus_link_requests_total{" + to + `outcome="lost",` + from + "1", "isthmus_link_sent_bytes_total{" + to + from + "300", "isthmus_link_received_bytes_total{" + to + from + "2050",
+		"isthmus_link_requests_total{" + to + `outcome="lost",` + from + "1", "isthmus_link_requests_total{" + to + `outcome="gone",` + from + "1", "isthmus_link_sent_bytes_total{" + to + from + "400", "isthmus_link_received_bytes_total{" + to + from + "2050",
 		"isthmus_link_connect_failures_total{" + to + `reason="timeout",` + from + "2", "isthmus_link_rtt_seconds{" + to + from + "0.04", "isthmus_link_latency_milliseconds_count{" + to + from + "2",
 	} {
 		if !strings.Contains(all, line+"\n") {
