@@ -173,6 +173,12 @@ func (g *Gossip) noteMember(n *memberlist.Node, state string) {
 		talks:  m.Talks, node: *n,
 	}
 	delete(g.strangers, n.Name)
+	switch {
+	case state == stateAlive && before != stateAlive:
+		g.living.Add(1)
+	case state != stateAlive && before == stateAlive:
+		g.living.Add(-1)
+	}
 	shown := g.stateOf(n.Name)
 	g.mu.Unlock()
 	if before != state {

@@ -70,6 +70,7 @@ type Gossip struct {
 	talks   chan talk
 	dropped atomic.Uint64 // messages that were malformed or too many
 	joining chan struct{} // of capacity 1, and full while seeds are asked to let us in
+	living  atomic.Int64  // members that are alive, this one included; changed under mu
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 
@@ -320,12 +321,10 @@ func (g *Gossip) stateOf(owner string) string {
 	return stateDead
 }
 
-func (g *Gossip) alive() int {
-	if g.list == nil {
-		return 1
-	}
-	return g.list.NumMembers()
-}
+// alive returns how many members are alive, this one included. The queues ask for that
+// under their lock, so it takes none: memberlist tells of members under its own, and then
+// mu is taken, under which the queues' is.
+func (g *Gossip) alive() int { return max(int(g.living.Load()), 1) }
 
 // SetKeys replaces the keys: the first encrypts from now on, all decrypt.
 // Nothing changes unless all are good.
