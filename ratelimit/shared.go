@@ -100,6 +100,11 @@ func (s *Shared) run() {
 		}
 		t.Stop()
 		s.idle.Store(true)
+		if s.tick() { // before which nobody has seen that it has to be ended
+			s.idle.Store(false)
+			t.Reset(tick)
+			continue
+		}
 		select {
 		case <-s.stop:
 			return
@@ -236,18 +241,18 @@ func (s *Shared) Ask(timeout time.Duration, domain string, d *Descriptors) (v Ve
 
 // take takes tokens of one key, and waits for them until end.
 func (s *Shared) take(t *taking, end time.Duration) (isOver bool, left uint32) {
-	if s.idle.Load() {
-		select {
-		case s.wake <- struct{}{}:
-		default: // it is about to wake
-		}
-	}
 	t.self = s.peers.Self()
 	for {
 		now := s.clock()
 		t.ring, t.late = s.current(), now >= end
 		got, left, wait := s.holder.take(now, t)
 		t.first = false
+		if s.idle.Load() { // now that the lease is active: see run
+			select {
+			case s.wake <- struct{}{}:
+			default: // it is about to wake
+			}
+		}
 		switch got {
 		case allowed, over:
 			return got == over, left

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -58,6 +59,75 @@ func TestRules_Find(t *testing.T) {
 	if r.find("other", descriptors([]string{"a", "1"}).entriesOf(0)) != nil {
 		t.Error("a limit in another domain")
 	}
+}
+
+// elsewhere is Peers of a proxy whose keys are at home at another one, which gives out five
+// tokens of a key twice, the second time when some are given back. back is called for every
+// other message that gives some back.
+type elsewhere struct {
+	shared *Shared
+	given  map[leaseKey]int
+	back   func()
+}
+
+func (*elsewhere) Self() string     { return "me" }
+func (*elsewhere) Others() []string { return []string{"other"} }
+
+func (e *elsewhere) Send(_ string, message []byte) {
+	asks, _, err := parseLeases(message)
+	if err != nil {
+		panic(err)
+	}
+	answer := []byte{leaseGrants}
+	for i := range asks {
+		if e.given[asks[i].key]++; e.given[asks[i].key] > 2 {
+			e.back()
+			continue
+		}
+		answer = appendGrant(answer, &leaseGrant{key: asks[i].key, tokens: 5, left: 100})
+	}
+	if len(answer) > 1 {
+		e.shared.Receive("other", answer)
+	}
+}
+
+// TestShared_GivesBack: what a proxy does not need goes back to where it is at home, also
+// where the request that it was for came just as rounds were about to stand still.
+func TestShared_GivesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peers := &elsewhere{given: map[leaseKey]int{}}
+		s := newShared(peers, func() func() time.Duration {
+			begin := time.Now()
+			return func() time.Duration { return time.Since(begin) + 1 }
+		}())
+		peers.shared = s
+		s.SetRules(rules(limited("user", "", 100)))
+		var users []string // whose keys are at home there
+		for i := 0; len(users) < 3; i++ {
+			d := descriptors([]string{"user", fmt.Sprint(i)})
+			if s.current().home(keyOf("d", d.key(0))) == "other" {
+				users = append(users, fmt.Sprint(i))
+			}
+		}
+		ask := func(user string) {
+			if v, err := s.Ask(time.Second, "d", descriptors([]string{"user", user})); err != nil || v.Over {
+				t.Errorf("%v, %+v", err, v)
+			}
+		}
+		returned := 0
+		peers.back = func() { // by the goroutine that keeps the rounds
+			if returned++; returned < len(users) {
+				ask(users[returned])
+			}
+		}
+		s.ended.Go(s.run)
+		ask(users[0])
+		time.Sleep(time.Minute)
+		s.Close()
+		if returned != len(users) {
+			t.Errorf("the tokens of %d keys have gone back, want those of %d", returned, len(users))
+		}
+	})
 }
 
 // TestShared_Ask: values have tokens of their own, one descriptor that is over
