@@ -89,6 +89,15 @@ func (p *sharedPool) serve(u *upstream) {
 	}
 }
 
+// serveWaiting does so, where somebody is in line.
+func (p *sharedPool) serveWaiting(u *upstream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.line) > 0 {
+		p.serve(u)
+	}
+}
+
 // lookAgain has a leader that waits for what a connection says think again. The caller
 // holds mu.
 func (p *sharedPool) lookAgain() {

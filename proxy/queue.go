@@ -20,8 +20,9 @@ type connQueue struct {
 	// those among waiters, perhaps, that have a stream.
 	ending atomic.Int32
 
-	mu      sync.Mutex      // guards waiters, and open and follow against their limits
+	mu      sync.Mutex      // guards what is below, and open and follow against their limits
 	waiters []chan struct{} // each is closed when its turn comes
+	most    int32           // how many connections there may be, by the table in force; 0: any number
 }
 
 // lease gets a connection to a member: a kept one, or a new one if the
@@ -67,6 +68,19 @@ func (u *upstream) leaseWhole(m *member, client *stream, t, deadline instant, fr
 	}
 }
 
+// limit sets how many connections there may be. Those in line, the first ones first, may
+// have what that is more than before.
+func (q *connQueue) limit(most int32) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.most = most
+	for free := most - q.open.Load(); most == 0 || free > 0; free-- {
+		if !q.turn() {
+			return
+		}
+	}
+}
+
 // place takes the place of one new connection that no request waits for, if there is one
 // that nobody in line waits for either.
 func (q *connQueue) place(limit int32) bool {
@@ -90,7 +104,7 @@ func (q *connQueue) enter(u *upstream, place int, waited bool) (turn chan struct
 	q.waiting.Store(int32(len(q.waiters) + 1))
 	defer func() { q.waiting.Store(int32(len(q.waiters))) }()
 	first := place == 0 || len(q.waiters) == 0
-	if first && (q.open.Load() < u.limits.connections || u.closeIdle()) {
+	if first && (q.most == 0 || q.open.Load() < q.most || u.closeIdle()) {
 		q.open.Add(1)
 		return nil, nil
 	}
@@ -192,12 +206,27 @@ func (q *connQueue) wake() {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.turn()
+}
+
+// turn gives the first in line its turn; false: there is nobody. The caller holds mu.
+func (q *connQueue) turn() bool {
 	if len(q.waiters) == 0 {
-		return
+		return false
 	}
 	close(q.waiters[0])
 	q.waiters = slices.Delete(q.waiters, 0, 1)
 	q.waiting.Store(int32(len(q.waiters)))
+	return true
+}
+
+// serveWaiting has those who wait for a connection, or for a stream of one, have what the
+// limits of this upstream let them, who may have come by those of a table before.
+func (u *upstream) serveWaiting() {
+	u.live.queue.limit(u.limits.connections)
+	for _, m := range u.members {
+		m.shared.serveWaiting(u)
+	}
 }
 
 // endIdle has one connection over HTTP/2 end, of any member, on which nothing is

@@ -27,6 +27,7 @@ func TestQueue_NobodyForgotten(t *testing.T) {
 		return resolved{known: true, endpoints: []*mesh.Endpoint{e}, policy: mesh.Policy{ConnectionPool: &mesh.ConnectionPool{MaxConnections: 1}}, wires: make([]wire, 1)}
 	}}, &p.options, balancer.Caller{}, nil)
 	u.live, u.members[0].live = live, live
+	live.queue.limit(1)
 	client := sinkStream()
 	lease := func() *upstreamConn {
 		c, err := u.lease(u.members[0], client, now(), 0, false, false)
@@ -161,5 +162,61 @@ func TestQueue_WaitedAlready(t *testing.T) {
 	q.wake()
 	if err := await(t, "the lease", got); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestQueue_LimitRaised: who is in line when another configuration allows more has that at
+// once, and so do those who come behind, however long what the line waits for goes on.
+func TestQueue_LimitRaised(t *testing.T) {
+	for _, c := range []struct {
+		name, before, after string
+		http2               bool
+	}{
+		{"connections", "tcp: {maxConnections: 1}", "tcp: {maxConnections: 3}", false},
+		{"any number of connections", "tcp: {maxConnections: 1}", "tcp: {connectTimeout: 1s}", false},
+		{"connections over HTTP/2", "tcp: {maxConnections: 1}, http: {maxConcurrentStreams: 1}", "tcp: {maxConnections: 3}, http: {maxConcurrentStreams: 1}", true},
+		{"any number of connections over HTTP/2", "tcp: {maxConnections: 1}, http: {maxConcurrentStreams: 1}", "http: {maxConcurrentStreams: 1}", true},
+		{"streams", "tcp: {maxConnections: 1}, http: {maxConcurrentStreams: 1}", "tcp: {maxConnections: 1}, http: {maxConcurrentStreams: 3}", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			config := entry("s.test", h2Upstream(t, func(http.ResponseWriter, *http.Request) {}))
+			if c.http2 {
+				config = overHTTP2(config)
+			}
+			with := func(pool string) string {
+				return config + "---\n" + destinationRule("s.test", "connectionPool: {"+pool+"}")
+			}
+			p := serve(t, Options{}, with(c.before))
+			target := func() *upstream {
+				x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
+				return x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
+			}
+			got := make(chan *upstreamConn, 3)
+			lease := func(u *upstream) {
+				conn, err := u.lease(u.members[0], sinkStream(), now(), now()+instant(10*time.Second), false, false)
+				if err != nil {
+					t.Error(err)
+				}
+				got <- conn
+			}
+			u := target()
+			lease(u)
+			inLine := func() bool {
+				m := u.members[0]
+				m.shared.mu.Lock()
+				defer m.shared.mu.Unlock()
+				return int(u.live.queue.waiting.Load()+u.live.queue.follow.Load()) == 1
+			}
+			go lease(u) // ends with its turn
+			await(t, "who stands in line", until(inLine))
+			publish(t, p, with(c.after))
+			go lease(target()) // likewise
+			for range 3 {
+				if conn := await(t, "a connection", got); conn != nil {
+					defer conn.discard()
+				}
+			}
+		})
 	}
 }

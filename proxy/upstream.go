@@ -200,6 +200,7 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 	for _, m := range u.members {
 		m.upstream.Store(u)
 	}
+	u.serveWaiting()
 	u.live.join(u.members) // last: a trial may take any of them at once
 	warm(entered)
 	return u
