@@ -232,6 +232,12 @@ func (t *Tracker) Ejections() (now int, ejections, refused uint64) {
 	return int(t.ejected.Load()), t.counts.ejections.Load(), t.counts.refused.Load()
 }
 
+// Inherit adds the ejections that another tracker, which is gone, has counted.
+func (t *Tracker) Inherit(o *Tracker) {
+	t.counts.ejections.Add(o.counts.ejections.Load())
+	t.counts.refused.Add(o.counts.refused.Load())
+}
+
 // mayEject takes a place among the hosts that may be out at once:
 // maxEjectionPercent of all, but one where there are two or more.
 func (t *Tracker) mayEject() bool {

@@ -87,6 +87,7 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 // in use, so that hosts and connections live on. The caller holds mu.
 func (p *Proxy) carryOver(t *table) {
 	kept := map[upstreamKey]*upstream{}
+	var gone []*upstream
 	for k, old := range p.upstreams {
 		if target := t.targets[k]; target != nil {
 			u := newUpstream(target, &p.options, t.caller, old)
@@ -95,8 +96,30 @@ func (p *Proxy) carryOver(t *table) {
 			continue
 		}
 		old.close()
+		gone = append(gone, old)
 	}
 	p.upstreams = kept
+	bequeath(gone, kept)
+}
+
+// bequeath gives what upstreams that are gone have counted to those of the same name
+// that stay, which metrics show as one: counters never step back.
+func bequeath(gone []*upstream, kept map[upstreamKey]*upstream) {
+	if len(gone) == 0 {
+		return
+	}
+	byName := make(map[string]*upstream, len(kept))
+	for _, u := range kept {
+		if u.known {
+			byName[u.live.name] = u
+		}
+	}
+	for _, old := range gone {
+		if heir := byName[old.live.name]; heir != nil && old.known {
+			heir.live.stats.Add(&old.live.stats)
+			heir.tracker.Inherit(old.tracker)
+		}
+	}
 }
 
 // makeUpstream makes the upstream of a target that is used for the first time. A

@@ -68,3 +68,41 @@ func TestMakeUpstream_TableBefore(t *testing.T) {
 		})
 	}
 }
+
+// TestPublish_OneName: requests and relayed connections to a port count together, and
+// what one of these ways has counted stays when that way goes.
+func TestPublish_OneName(t *testing.T) {
+	up := replying(t, okReply)
+	p := serve(t, atEdge(), entry("s.test", up.address)+`
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: tcp, protocol: TCP}, hosts: ["*"]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: tcp}
+spec: {hosts: ["*"], gateways: [gw], tcp: [{route: [{destination: {host: s.test, port: {number: 80}}}]}]}
+`)
+	connects := func() (n uint64) {
+		for _, u := range p.Upstreams() {
+			if u.Name == "outbound|80||s.test" {
+				n += u.Counters.Connects.Load()
+			}
+		}
+		return n
+	}
+	for _, l := range []string{"outbound", "gateway:80"} {
+		exchangeRaw(t, p.address(l), get("s.test"), whole(1))
+	}
+	awaitGone(p)
+	if n := connects(); n != 2 || len(p.Upstreams()) != 2 {
+		t.Fatalf("%d connections of %d upstreams, want one of each of two", n, len(p.Upstreams()))
+	}
+	publish(t, p, entry("s.test", up.address))
+	if n := connects(); n != 2 || len(p.Upstreams()) != 1 {
+		t.Errorf("%d connections of %d upstreams afterwards, want 2 of one", n, len(p.Upstreams()))
+	}
+}

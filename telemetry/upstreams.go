@@ -31,8 +31,8 @@ func (u *Upstream) Replied(status int) {
 	}
 }
 
-// add adds what another one has counted.
-func (u *Upstream) add(o *Upstream) {
+// Add adds what another one has counted.
+func (u *Upstream) Add(o *Upstream) {
 	for i := range u.Classes {
 		u.Classes[i].Add(o.Classes[i].Load())
 	}
@@ -77,8 +77,8 @@ func united(list []UpstreamState) (out []UpstreamState) {
 		}
 		all := &out[n]
 		counters := &Upstream{}
-		counters.add(all.Counters)
-		counters.add(u.Counters)
+		counters.Add(all.Counters)
+		counters.Add(u.Counters)
 		all.Counters = counters
 		// The endpoints are the same, or some of them.
 		all.Hosts, all.Healthy, all.Degraded = max(all.Hosts, u.Hosts), max(all.Healthy, u.Healthy), max(all.Degraded, u.Degraded)
