@@ -17,6 +17,12 @@ func (x *exchange) record() {
 	if x.kind == ClientGone {
 		x.clock = now() // which is when that was noticed
 	}
+	switch x.kind {
+	case Forbidden, Unauthorized, Denied:
+		if x.route == nil && x.host != nil {
+			x.route = x.host.find(x) // whose requests these would have been, for whoever tells
+		}
+	}
 	flag, took := x.flag(), time.Duration(x.clock-x.start)
 	e := telemetry.Exchange{
 		Status: x.status, Flag: flag, GRPC: x.tally.grpcStatus(), Took: took,

@@ -273,3 +273,30 @@ func TestRecord_Link(t *testing.T) {
 		t.Errorf("another left amid its request, and one got no reply: %s", got)
 	}
 }
+
+// TestRecord_Refused: what a policy refuses counts, and is logged, as of the service that
+// it was for.
+func TestRecord_Refused(t *testing.T) {
+	up, tr := replying(t, okReply), newTrust(t)
+	const deny = `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny, namespace: istio-system}
+spec: {action: DENY, rules: [{to: [{operation: {paths: ["/no"]}}]}]}
+`
+	log, lines := newLog(t, "%RESPONSE_CODE% %UPSTREAM_CLUSTER% %ROUTE_NAME%", true)
+	o := atEdge()
+	o.AccessLog = log
+	gw := serve(t, o, edge("s.test")+"---\n"+entry("s.test", up.address)+deny)
+	web := sidecarOfWeb(t, tr.identity("prod", "web"), up.address, deny)
+	for p, listener := range map[*Proxy]string{gw: "gateway:80", web: "inbound"} {
+		host := map[string]string{"gateway:80": "s.test", "inbound": "web.prod"}[listener]
+		exchangeRaw(t, p.address(listener), "GET /no HTTP/1.1\r\nHost: "+host+"\r\n\r\n", whole(1))
+	}
+	eventuallyCounted(t, gw, []string{"s.test 403 1"}, "destination_service", "response_code")
+	eventuallyCounted(t, web, []string{"web.prod.svc.cluster.local 403 1"}, "destination_service", "response_code")
+	awaitGone(gw)
+	if got := lines(); len(got) != 1 || !strings.HasPrefix(got[0], "403 outbound|80||s.test ") || strings.HasSuffix(got[0], " -") {
+		t.Errorf("the log has %q", got)
+	}
+}
