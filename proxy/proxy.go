@@ -163,7 +163,7 @@ func newProxy(o Options) *Proxy {
 	p.options.stores = &stores{
 		requests:    telemetry.NewStore(telemetry.NewRequests, p.requestsInUse),
 		connections: telemetry.NewStore(telemetry.NewConnections, p.connectionsInUse),
-		links:       telemetry.NewLinks(telemetry.Place{Cluster: o.Node.Cluster, Locality: o.Node.Locality.String()}),
+		links:       telemetry.NewLinks(telemetry.Place{Cluster: o.Node.Cluster, Locality: o.Node.Locality.String()}, p.linksInUse),
 		bodies:      p.overload.bodies,
 	}
 	for by := range p.refusals {

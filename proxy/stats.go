@@ -54,6 +54,19 @@ func (p *Proxy) connectionsInUse(found func(*telemetry.Connections)) {
 	}
 }
 
+// linksInUse finds the links to places where there are endpoints of upstreams in use.
+func (p *Proxy) linksInUse(found func(*telemetry.Link)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, u := range p.inUse() {
+		for _, m := range u.members {
+			if m.traffic != nil {
+				found(m.traffic)
+			}
+		}
+	}
+}
+
 // relaysOf finds where a connection relayed to a member is counted.
 func (c *conn) relaysOf(m *member) *telemetry.Connections {
 	if c.kind != inbound || c.identity == "" || !m.live.inbound {

@@ -22,6 +22,9 @@ type Link struct {
 	Silent     atomic.Uint64 // of whose opening nothing was heard
 	Handshakes atomic.Uint64 // TLS that failed
 
+	shown   uint64    // its total when the page was last made; guarded by Links.mu
+	changed time.Time // when it last was in use, was asked for, or had changed since; likewise
+
 	roundTrip atomic.Int64 // smoothed, of the connection last looked at, ns; 0: none yet
 	measured  atomic.Int64 // when that was last heard from, in Unix seconds
 }
@@ -64,9 +67,15 @@ func (l *Link) RoundTrip(d time.Duration, heard time.Time) {
 // place that cannot be reached there is none, though connections to it be kept.
 const rttKept = 5 * time.Minute
 
+// total changes with whatever is counted.
+func (l *Link) total() uint64 {
+	return l.succeeded.Load() + l.failed.Load() + l.lost.Load() + l.gone.Load() + l.Refused.Load() + l.Silent.Load() + l.Handshakes.Load()
+}
+
 // Links are those of one proxy.
 type Links struct {
-	from Place
+	from  Place
+	inUse func(found func(*Link))
 
 	mu   sync.Mutex // guards byTo
 	byTo map[Place]*Link
@@ -76,8 +85,11 @@ type Links struct {
 // few.
 const maxLinks = 1000
 
-// NewLinks makes the links of a proxy.
-func NewLinks(from Place) *Links { return &Links{from: from, byTo: map[Place]*Link{}} }
+// NewLinks makes the links of a proxy. inUse finds those that are held, and are shown
+// though nothing is counted.
+func NewLinks(from Place, inUse func(found func(*Link))) *Links {
+	return &Links{from: from, inUse: inUse, byTo: map[Place]*Link{}}
+}
 
 // To returns the link to a place.
 func (l *Links) To(p Place) *Link {
@@ -94,7 +106,25 @@ func (l *Links) To(p Place) *Link {
 		link = &Link{}
 		l.byTo[p] = link
 	}
+	link.changed = time.Now()
 	return link
+}
+
+// sweep forgets the places that are gone, and returns the rest.
+func (l *Links) sweep() map[Place]*Link {
+	used := map[*Link]bool{}
+	l.inUse(func(k *Link) { used[k] = true })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	for to, k := range l.byTo {
+		if total := k.total(); used[k] || total != k.shown {
+			k.shown, k.changed = total, now
+		} else if now.Sub(k.changed) > KeptFor {
+			delete(l.byTo, to)
+		}
+	}
+	return maps.Clone(l.byTo)
 }
 
 // LinkStats is a link as the console shows it.
@@ -137,9 +167,7 @@ var (
 
 // Show implements [Source].
 func (l *Links) Show(p *Page) {
-	l.mu.Lock()
-	byTo := maps.Clone(l.byTo)
-	l.mu.Unlock()
+	byTo := l.sweep()
 	each := func(f *family, show func(to Place, k *Link)) {
 		p.begin(f)
 		for to, k := range byTo {

@@ -138,7 +138,7 @@ func TestOverride_RoomAgain(t *testing.T) {
 				e.Tags = []string{fmt.Sprint(i)}
 				r.Record(e)
 			}
-			time.Sleep(4 * keptFor)
+			time.Sleep(4 * KeptFor)
 		}
 		if n := s.Overflowed(); n != 0 {
 			t.Errorf("%d exchanges on top", n)
@@ -156,7 +156,7 @@ func TestOverride_Forgets(t *testing.T) {
 			if got := lines(t, s, "istio_requests_total"); len(got) != want {
 				t.Errorf("%q, want %d", got, want)
 			}
-			time.Sleep(keptFor + time.Second)
+			time.Sleep(KeptFor + time.Second)
 			page(t, s, "")
 		}
 	})

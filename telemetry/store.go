@@ -17,10 +17,10 @@ const (
 	// status that it has seen, and 2 KiB of memory.
 	maxLabels = 10000
 
-	// keptFor is how long counters are shown that nobody holds and in which nothing
+	// KeptFor is how long counters are shown that nobody holds and in which nothing
 	// is counted: long enough for several scrapes, so that their last values are
 	// seen.
-	keptFor = 10 * time.Minute
+	KeptFor = 10 * time.Minute
 
 	// sweepEvery is how often what is of no more use is looked for.
 	sweepEvery = time.Minute
@@ -184,7 +184,7 @@ func (s *Store[T, C]) sweep() []*T {
 		c := C(k.counter)
 		if total := c.total(); c.base().round.Load() >= held || total != k.total || c.busy() {
 			k.total, k.changed = total, now
-		} else if now.Sub(k.changed) > keptFor {
+		} else if now.Sub(k.changed) > KeptFor {
 			c.base().gone.Store(true)
 			delete(s.byLabels, l)
 			if s.shape != nil {

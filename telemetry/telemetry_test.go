@@ -115,11 +115,11 @@ func TestStore_Forgets(t *testing.T) {
 			}
 		}
 		count(2)
-		time.Sleep(keptFor)
+		time.Sleep(KeptFor)
 		count(2)
 		b.Record(plain(200, 0)) // it is not gone yet
 		count(2)
-		time.Sleep(keptFor + time.Second)
+		time.Sleep(KeptFor + time.Second)
 		count(1)
 		if a.Gone() || !b.Gone() || s.Of(labels) != a || s.Of(other) == b {
 			t.Error("the wrong ones are gone")
@@ -164,16 +164,16 @@ func TestStore_Follow(t *testing.T) {
 		silent.Open()
 		ended.Open()
 		ended.Close(NoFlag)
-		time.Sleep(keptFor)
+		time.Sleep(KeptFor)
 		if r.Gone() || silent.Gone() || ended.Gone() {
 			t.Error("gone too soon")
 		}
-		time.Sleep(keptFor)
+		time.Sleep(KeptFor)
 		if !r.Gone() || silent.Gone() || !ended.Gone() {
 			t.Errorf("gone: %v, %v, %v; want all but the connection that is open", r.Gone(), silent.Gone(), ended.Gone())
 		}
 		silent.Close(NoFlag)
-		time.Sleep(2 * keptFor)
+		time.Sleep(2 * KeptFor)
 		if !silent.Gone() {
 			t.Error("the connection that was open keeps its counters")
 		}
@@ -187,11 +187,11 @@ func TestStore_Asked(t *testing.T) {
 		s := NewStore(NewConnections, func(func(*Connections)) {})
 		go s.Follow(t.Context())
 		s.Of(labels)
-		time.Sleep(keptFor + sweepEvery - time.Second)
+		time.Sleep(KeptFor + sweepEvery - time.Second)
 		c := s.Of(labels)
 		time.Sleep(2 * time.Second) // a sweep comes in between
 		c.Open()
-		time.Sleep(keptFor)
+		time.Sleep(KeptFor)
 		c.Close(NoFlag)
 		if all := page(t, s, ""); c.Gone() || !strings.Contains(all, "istio_tcp_connections_closed_total{") {
 			t.Errorf("forgotten: %v\n%s", c.Gone(), all)
@@ -230,7 +230,7 @@ func page(t *testing.T, s Source, accept string) string {
 }
 
 func TestLinks(t *testing.T) {
-	l := NewLinks(Place{"c1", "r1/z1"})
+	l := NewLinks(Place{"c1", "r1/z1"}, func(func(*Link)) {})
 	k := l.To(Place{"c2", "r2/z2"})
 	k.Reply(200, 40*time.Millisecond, 100, 2000)
 	k.Reply(503, time.Millisecond, 100, 50)
@@ -252,12 +252,46 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestLinks_Gone: a place is forgotten some time after the last endpoint there, and begins
+// anew if it comes back.
+func TestLinks_Gone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var used *Link
+		l := NewLinks(Place{"c1", "r1/z1"}, func(found func(*Link)) { found(used) })
+		shown := func() bool { return strings.Contains(page(t, l, ""), `destination_cluster="c2"`) }
+		used = l.To(Place{"c2", "r2/z2"})
+		used.Reply(200, time.Millisecond, 1, 1)
+		time.Sleep(2 * KeptFor)
+		if !shown() {
+			t.Error("a place in use is not shown")
+		}
+		held := used
+		used = nil
+		time.Sleep(KeptFor)
+		held.Reply(200, time.Millisecond, 1, 1)
+		if !shown() {
+			t.Error("a place is not shown though something has been counted")
+		}
+		time.Sleep(KeptFor)
+		if !shown() {
+			t.Error("a place is not shown long enough")
+		}
+		time.Sleep(time.Second)
+		if shown() || len(l.List()) != 0 {
+			t.Error("a place that is gone is still shown")
+		}
+		if l.To(Place{"c2", "r2/z2"}) == held || !shown() {
+			t.Error("a place that is back is not shown")
+		}
+	})
+}
+
 // TestLinks_NoRoundTrip: a round trip is not shown when nothing has been heard for
 // long, though somebody looks at a connection that is kept; nor in the place of one
 // that another connection has made since.
 func TestLinks_NoRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := NewLinks(Place{"c1", "r1/z1"})
+		l := NewLinks(Place{"c1", "r1/z1"}, func(func(*Link)) {})
 		k, heard := l.To(Place{"c2", "r2/z2"}), time.Now()
 		for _, want := range []int{1, 0} {
 			k.RoundTrip(40*time.Millisecond, heard)
