@@ -281,13 +281,14 @@ func (s *sharedConn) serve(keep *mesh.HTTP2KeepAlive) {
 	}()
 	err := s.read(keep, flushed)
 	if err == errInterrupted {
+		err = nil
 		if s.h2.Err() == nil { // else it is we who have ended it
 			s.hearOut()
+			err = unsent
 		}
-		err = unsent
 	}
 	s.h2.Close(err)
-	<-flushed
+	s.cutOff(flushed)
 	p := &s.member.shared
 	p.mu.Lock()
 	p.retire(s)
@@ -316,12 +317,27 @@ func (s *sharedConn) hearOut() {
 	}
 }
 
-// lastWords is how long that may take: what has come lies in the kernel.
+// lastWords is how long that may take: what has come lies in the kernel. It is how long
+// our own may take, too: the kernel has room for them, or the peer does not read.
 const lastWords = 100 * time.Millisecond
 
+// cutOff waits until what is to be sent has been, or ends the write that it waits for: the
+// connection is over, and its place is others'.
+func (s *sharedConn) cutOff(flushed <-chan struct{}) {
+	for wait := lastWords; ; wait = lastWords / 10 {
+		select {
+		case <-flushed:
+			return
+		case <-time.After(wait):
+			s.stopWriting() // again, where who writes sets its own limit at the same moment
+		}
+	}
+}
+
 // read reads until the connection is over, and returns why. errInterrupted: nothing can be
-// sent any more.
+// sent any more, or it is we who have ended it.
 func (s *sharedConn) read(keep *mesh.HTTP2KeepAlive, flushed <-chan struct{}) error {
+	ends := instant(0) // when nobody waits any longer for our last words to be sent
 	for changes := 0; ; {
 		if s.in.len() > 0 {
 			n, err := s.h2.Receive(s.in.bytes())
@@ -334,8 +350,7 @@ func (s *sharedConn) read(keep *mesh.HTTP2KeepAlive, flushed <-chan struct{}) er
 				s.member.shared.changed(s)
 			}
 		}
-		s.limit = 0
-		if keep != nil {
+		if s.limit = ends; keep != nil && ends == 0 {
 			wait := keep.Interval
 			if s.h2.Probing() {
 				wait = keep.Timeout
@@ -345,7 +360,10 @@ func (s *sharedConn) read(keep *mesh.HTTP2KeepAlive, flushed <-chan struct{}) er
 		switch _, err := s.fill(); err {
 		case nil:
 		case errTimeout:
-			if !s.h2.Probe() {
+			switch {
+			case ends != 0:
+				return errInterrupted
+			case !s.h2.Probe():
 				return errSilent
 			}
 		case errInterrupted:
@@ -353,6 +371,9 @@ func (s *sharedConn) read(keep *mesh.HTTP2KeepAlive, flushed <-chan struct{}) er
 			case <-flushed:
 				return err
 			default:
+			}
+			if ends == 0 && s.h2.Err() != nil {
+				ends = now() + instant(lastWords)
 			}
 		default:
 			return err
