@@ -236,3 +236,63 @@ func TestController_CandidateProxies(t *testing.T) {
 	c.put(c.candidate, other("api"))
 	c.want("none takes part", canary.Waiting, "web", "")
 }
+
+// TestController_SteeredWhileReading: what an operator, or the guard, has decided just as
+// the files are to be read, or a revision to be brought back, is done, and waited for.
+func TestController_SteeredWhileReading(t *testing.T) {
+	c := withCandidate(t, nil)
+	c.put(c.candidate, other("api"))
+	c.want("new", canary.Partial, "web", "api")
+	if err := c.Steer("promote"); err != nil {
+		t.Fatal(err)
+	}
+	c.Reload()
+	c.gossip = nil // which would have it take one step more
+	steered := c.steered
+	for catching := true; catching; {
+		select {
+		case <-c.wake:
+			c.step()
+		default:
+			catching = false
+		}
+		select {
+		case <-steered:
+			c.want("as soon as it is said to hold", canary.Promoted, "api", "")
+		default:
+		}
+	}
+	if steered == nil || c.steered != nil {
+		t.Error("who waits for what has been decided does not hear of it")
+	}
+	c.want("with files that are read", canary.Promoted, "api", "")
+
+	c = withCandidate(t, nil)
+	c.put(c.candidate, other("api"))
+	if !c.judge() {
+		t.Error("the guard does not promote what is not worse")
+	}
+	c.gossip = nil
+	c.Reload()
+	catchUp(c.Controller)
+	c.want("by the guard, with files that are read", canary.Promoted, "api", "")
+}
+
+// TestController_ReadBesideRollback: files that are to be read just as a revision is to be
+// brought back that cannot be are read.
+func TestController_ReadBesideRollback(t *testing.T) {
+	c, use, _, file := still(t, "none", webService)
+	write(t, file, renamed("api"))
+	c.Reload()
+	c.mu.Lock()
+	c.asked = &rollback{1000, make(chan error, 1)} // there is none
+	asked := c.asked
+	c.mu.Unlock()
+	catchUp(c)
+	if err := <-asked.done; err == nil {
+		t.Error("brought back")
+	}
+	if name := use.snapshot().Config.Services[0].Name; name != "api" {
+		t.Errorf("in force: %s, want what the files say", name)
+	}
+}

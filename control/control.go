@@ -235,14 +235,19 @@ const tryAgain = 5 * time.Second
 // files say, or they may not be all yet; 0: never.
 func (c *Controller) step() (again time.Duration) {
 	c.mu.Lock()
-	reload, asked := (c.reload || c.denied) && !c.written, c.asked
-	c.reload, c.asked = (c.reload || c.denied) && c.written, nil
-	steered := c.steered
-	c.steered = nil
-	c.mu.Unlock()
-	if steered != nil {
-		defer close(steered)
+	due, asked := c.reload || c.denied, c.asked
+	reload := due && !c.written && asked == nil
+	c.reload, c.asked = due && !reload, nil
+	switch decided := c.steered != nil || c.trial != nil && c.trial.due; {
+	case asked != nil || reload:
+		if decided || asked != nil && due { // one thing after the other
+			defer c.Wake()
+		}
+	case c.steered != nil:
+		defer close(c.steered)
+		c.steered = nil
 	}
+	c.mu.Unlock()
 	before := c.config
 	var next *loaded
 	switch {
