@@ -191,6 +191,29 @@ func TestExplain_OtherNamespace(t *testing.T) {
 	}
 }
 
+// TestExplain_LoadBalancer: what a loadBalancer says is told.
+func TestExplain_LoadBalancer(t *testing.T) {
+	for _, tt := range []struct{ name, settings, want string }{
+		{"nothing", "{simple: ROUND_ROBIN}", "ROUND_ROBIN"},
+		{"off", "{localityLbSetting: {enabled: false}}", "LEAST_REQUEST, localities do not count"},
+		{"failover", "{localityLbSetting: {failover: [{from: r1, to: r2}]}}", "LEAST_REQUEST, failover from r1 to r2"},
+		{"distribute", "{localityLbSetting: {distribute: [{from: r1/*, to: {r1/*: 70, r2/*: 30}}]}}", "LEAST_REQUEST, from r1/* to r1/* 70 % and r2/* 30 %"},
+		{"zones", "{zoneAwareLbSetting: {minClusterSize: 3, failover: [{from: r1, to: r2}]}}", "LEAST_REQUEST, zone-aware with 3 endpoints or more in the region, failover from r1 to r2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := serve(t, Options{}, entry("s.test", "127.0.0.1:1")+"apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d}\nspec: {host: s.test, trafficPolicy: {loadBalancer: "+tt.settings+"}}\n")
+			e, err := p.Explain(explain.Question{URL: "http://s.test/"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			policies := e.Destinations[0].Policies
+			if i := slices.IndexFunc(policies, func(p explain.Policy) bool { return p.Block == "loadBalancer" }); i < 0 || policies[i].Says != tt.want {
+				t.Errorf("got %+v, want %q", policies, tt.want)
+			}
+		})
+	}
+}
+
 // servedBy makes upstreams that say in their replies who they are.
 func servedBy(t testing.TB, n int) []string {
 	var out []string

@@ -297,6 +297,9 @@ func describeLoadBalancer(b *mesh.LoadBalancer) (out []string) {
 			out = append(out, "from "+d.From+" to "+strings.Join(to, " and "))
 		}
 	default:
+		if l.LeastHosts > 0 {
+			out = append(out, fmt.Sprintf("zone-aware with %d endpoints or more in the region", l.LeastHosts))
+		}
 		for _, f := range l.Failover {
 			out = append(out, "failover from "+f.From+" to "+f.To)
 		}
