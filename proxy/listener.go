@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,8 +27,9 @@ type listener struct {
 	file    *os.File // the socket; net.TCPListener would not let us accept by ourselves
 	address net.Addr
 
-	accepting bool // guarded by Proxy.mu
-	silent    bool // likewise: clients may wait for the other side to speak
+	accepting bool        // guarded by Proxy.mu
+	accepted  atomic.Bool // accept has ended
+	silent    bool        // likewise: clients may wait for the other side to speak
 
 	mu    sync.Mutex // guards conns
 	conns map[*conn]struct{}
@@ -134,15 +138,31 @@ func (p *Proxy) closeListener(name string) {
 	if l := p.listeners[name]; l != nil {
 		l.file.Close()
 		delete(p.listeners, name)
-		if p.closed {
-			l.closeAll()
+		if l.accepting {
+			p.shutting = append(p.shutting, l)
 		}
 	}
+}
+
+// everyListener returns the listeners, those too whose ports are closed and that have
+// connections still. The caller holds mu.
+func (p *Proxy) everyListener() []*listener {
+	p.shutting = slices.DeleteFunc(p.shutting, (*listener).over)
+	return slices.AppendSeq(slices.Clone(p.shutting), maps.Values(p.listeners))
+}
+
+// over reports whether there are no more connections, nor will be.
+func (l *listener) over() bool {
+	accepted := l.accepted.Load()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return accepted && len(l.conns) == 0
 }
 
 // accept starts a goroutine for each connection, which ends with it.
 // begin starts accept; it ends when the listener is closed.
 func (l *listener) accept() {
+	defer l.accepted.Store(true)
 	raw, err := l.file.SyscallConn()
 	if err != nil {
 		return

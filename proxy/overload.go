@@ -186,7 +186,7 @@ func (p *Proxy) makeRoom(l *listener) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, other := range p.listeners {
+	for _, other := range p.everyListener() {
 		if other != l && other.endIdle() {
 			return true
 		}

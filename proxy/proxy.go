@@ -97,6 +97,7 @@ type Proxy struct {
 
 	mu          sync.Mutex // guards what is below
 	listeners   map[string]*listener
+	shutting    []*listener               // whose ports are closed, and that may have connections still
 	upstreams   map[upstreamKey]*upstream // those in use, by key, of the table that is current
 	candidates  map[upstreamKey]*upstream // those that a candidate alone has in use
 	trialCounts *trialCounts              // of the last candidate; nil: there was none
@@ -259,9 +260,8 @@ func (p *Proxy) Addresses() map[string]string {
 func (p *Proxy) Drain(ctx context.Context) error {
 	p.draining.Store(true)
 	p.mu.Lock()
-	listeners := make([]*listener, 0, len(p.listeners))
-	for _, l := range p.listeners {
-		listeners = append(listeners, l)
+	listeners := p.everyListener()
+	for _, l := range listeners {
 		l.acceptPending()
 	}
 	p.mu.Unlock()
@@ -320,6 +320,9 @@ func (p *Proxy) Close() error {
 	p.workers.close()
 	for name := range p.listeners {
 		p.closeListener(name)
+	}
+	for _, l := range p.shutting {
+		l.closeAll()
 	}
 	for _, u := range p.inUse() {
 		u.close()

@@ -1,6 +1,11 @@
 package proxy
 
 import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -67,6 +72,41 @@ func TestMakeUpstream_TableBefore(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPublish_PortGone: what is under way over a port that a new snapshot no longer has is
+// waited for as the rest is when the proxy drains, and ends with it.
+func TestPublish_PortGone(t *testing.T) {
+	started := make(chan struct{})
+	up := upstreamServer(t, func(_ string, r *bufio.Reader, _ net.Conn) bool {
+		close(started)
+		r.ReadByte() // until the proxy goes away
+		return false
+	})
+	p := serve(t, atEdge(), entry("s.test", up.address)+edge("s.test"))
+	c, err := net.Dial("tcp", p.address("gateway:80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, get("s.test"))
+	await(t, "the request", started)
+	publish(t, p, entry("s.test", up.address))
+	if p.Addresses()["gateway:80"] != "" {
+		t.Error("the port is open still")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := p.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with a request under way the drain ends with %v", err)
+	}
+	p.Close()
+	ended := make(chan error, 1)
+	go func() { // ends with the connection
+		_, err := io.Copy(io.Discard, c)
+		ended <- err
+	}()
+	await(t, "the end of the connection", ended)
 }
 
 // TestPublish_OneName: requests and relayed connections to a port count together, and

@@ -55,7 +55,7 @@ func judgeCaller(id *tls.Identity, state stdtls.ConnectionState) error {
 func (p *Proxy) review() {
 	var open []*conn
 	p.mu.Lock()
-	for _, l := range p.listeners {
+	for _, l := range p.everyListener() {
 		l.mu.Lock()
 		for c := range l.conns {
 			if c.vouched.Load() != nil && !c.leaving.Load() {
