@@ -120,7 +120,7 @@ func (x *exchange) tellOf(flag string, took time.Duration) *accesslog.Entry {
 	if x.trail.replied != 0 {
 		e.FirstByte, e.ServiceTime = time.Duration(x.trail.replied-x.start), time.Duration(x.trail.replied-x.tally.asked)
 	}
-	if x.brokeOff() || x.kind == ClientGone || x.kind == Shed {
+	if x.brokeOff() || x.kind == ClientGone || x.kind == Shed || x.kind == CutOff {
 		e.Termination = detailOf(x.kind, x.brokeOff())
 	}
 	if x.route != nil {

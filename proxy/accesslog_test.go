@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -323,6 +324,43 @@ func TestAccessLog_UploadGone(t *testing.T) {
 		if try == 99 {
 			t.Errorf("got %q, want 0 DC 5 - and a duration", got)
 		}
+	}
+}
+
+// TestAccessLog_CutOff: what a drain does not bring to an end has a line, and is not said
+// to be the client's doing.
+func TestAccessLog_CutOff(t *testing.T) {
+	log, lines := newLog(t, "%REQ(:AUTHORITY)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS%", true)
+	over := make(chan struct{})
+	saying := func(text string) *upstreamScript {
+		return upstreamServer(t, func(_ string, _ *bufio.Reader, c net.Conn) bool {
+			io.WriteString(c, text)
+			<-over
+			return false
+		})
+	}
+	hanging, streaming := saying(""), saying("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+	t.Cleanup(func() { close(over) })
+	p := serve(t, Options{AccessLog: log}, entry("hang.test", hanging.address)+entry("stream.test", streaming.address))
+	c := dial(t, p.address("outbound"))
+	c.send(get("stream.test"))
+	if _, err := readHead(c.r); err != nil {
+		t.Fatal(err)
+	}
+	dial(t, p.address("outbound")).send(get("hang.test"))
+	for hanging.requests() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := p.Drain(ctx); err == nil {
+		t.Error("it has drained")
+	}
+	p.End(20 * time.Second)
+	got := lines()
+	slices.Sort(got)
+	if want := []string{"hang.test 0 LR drain_timeout drain_timeout", "stream.test 200 LR drain_timeout drain_timeout"}; !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 

@@ -27,6 +27,7 @@ const (
 	Overflow
 	Overloaded // the proxy itself: all clients together take too much memory
 	Shed       // likewise, after the request had begun
+	CutOff     // the proxy ended before the exchange did
 	Timeout
 	TryTimeout
 	BadRequest
@@ -78,6 +79,7 @@ var answers = [...]answer{
 	Overflow:        {detail: "upstream_reset_before_response_started{overflow}", flag: "UO", status: 503, body: connectError + "overflow", unsent: true},
 	Overloaded:      {detail: "overload", flag: "OM", status: 503, body: "overloaded", unsent: true},
 	Shed:            {detail: "overload_reset", flag: "OM", status: 503, body: "overloaded"},
+	CutOff:          {detail: "drain_timeout", flag: "LR"},
 	Timeout:         {detail: "upstream_response_timeout", flag: "UT", status: 504, body: "upstream request timeout"},
 	TryTimeout:      {detail: "upstream_per_try_timeout", flag: "UT", status: 504, body: "upstream request timeout"},
 	BadRequest:      {detail: "downstream_protocol_error", flag: "DPE", status: 400},

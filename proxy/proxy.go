@@ -81,6 +81,7 @@ type Proxy struct {
 	table    atomic.Pointer[table]
 	draining atomic.Bool
 	shut     atomic.Bool // draining, and no more connections are accepted
+	ended    atomic.Bool // what is under way has been ended, by us
 	reached  sync.Map    // upstreamKey -> *reach, of targets that others have asked for
 
 	workers    workers
@@ -302,6 +303,29 @@ func (p *Proxy) Drain(ctx context.Context) error {
 		case <-parting:
 			p.websockets.leave()
 		case <-tick.C:
+		}
+	}
+}
+
+// End ends the exchanges that are under way, and waits for so long at most until the log
+// and the traces have been told of them.
+func (p *Proxy) End(within time.Duration) {
+	p.ended.Store(true)
+	p.mu.Lock()
+	listeners := p.everyListener()
+	p.mu.Unlock()
+	for _, l := range listeners {
+		l.closeAll()
+	}
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		n := p.workers.underWay()
+		for _, l := range listeners {
+			l.mu.Lock()
+			n += len(l.conns)
+			l.mu.Unlock()
+		}
+		if n == 0 {
+			return
 		}
 	}
 }

@@ -11,10 +11,13 @@ import (
 // record counts the exchange, which is over, and keeps in mind what is to be
 // told of it.
 func (x *exchange) record() {
+	if x.kind == ClientGone && x.conn.proxy.ended.Load() {
+		x.kind = CutOff // likewise
+	}
 	if x.kind == ClientGone && x.conn.h2 != nil && errors.Is(x.conn.h2.Err(), http2.ErrShed) {
 		x.kind = Shed // the client is there, but we have ended its stream
 	}
-	if x.kind == ClientGone {
+	if x.kind == ClientGone || x.kind == CutOff {
 		x.clock = now() // which is when that was noticed
 	}
 	switch x.kind {
@@ -93,7 +96,7 @@ func (x *exchange) counters() *telemetry.Requests {
 // recordLink counts what has gone to the place of the last endpoint. What clients end,
 // or what is not sent for want of room here, is no failure of the way there.
 func (x *exchange) recordLink(e *telemetry.Exchange) {
-	status, waited, own := 0, time.Duration(0), x.kind == ClientGone || x.kind == Shed
+	status, waited, own := 0, time.Duration(0), x.kind == ClientGone || x.kind == Shed || x.kind == CutOff
 	switch {
 	case (x.kind == NoError || own) && x.trail.replied != 0:
 		status, waited = x.meant(), time.Duration(x.trail.replied-x.tally.asked)

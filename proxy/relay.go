@@ -205,7 +205,9 @@ func (c *conn) relay(t *table, r *tcpRoute) Kind {
 		received: func(n int) { counts.Received(n); x.tally.pumped.Add(int64(n)) },
 	}
 	counts.Open()
-	kind = s.run(u.maxDuration)
+	if kind = s.run(u.maxDuration); kind == ClientGone && c.proxy.ended.Load() {
+		kind = CutOff
+	}
 	counts.Close(answers[kind].flag)
 	x.logRelay(kind)
 	return kind

@@ -155,6 +155,7 @@ var kindWords = map[Kind]string{
 	Overflow:        "there were as many requests or connections as its connectionPool allows",
 	Overloaded:      "all clients together took more memory than the proxy may have (overload.memory)",
 	Shed:            "bodies that nobody read held more memory than the proxy may have for them (overload.memory)",
+	CutOff:          "the proxy ended before it was over (drain.timeout)",
 	ClientGone:      "the client went away",
 }
 

@@ -340,11 +340,16 @@ func (s *server) wait(ctx context.Context, told wishes) {
 	s.leave()
 	if err := s.proxy.Drain(deadline); err != nil {
 		s.log.Warn("drained incompletely: what is under way ends now; drain.timeout of the bootstrap file gives it more time", "error", err)
+		s.proxy.End(endTimeout)
 	} else {
 		s.log.Info("drained", "took", time.Since(began).Round(time.Millisecond))
 	}
 	s.close()
 }
+
+// endTimeout is how long what a drain has not brought to an end may take to be told of:
+// whoever waits for an upstream looks every second whether its client is there.
+const endTimeout = 1500 * time.Millisecond
 
 // leaveTimeout is how long the others may take to hear that we go.
 const leaveTimeout = 2 * time.Second
