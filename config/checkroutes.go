@@ -108,7 +108,7 @@ func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
 			c.checkDestination(v, d, r, dest, fmt.Sprintf("%s.route[%d]", path, j))
 		}
 		for _, m := range r.Mirrors {
-			c.checkHTTPTarget(v, d, r, m.Destination, m.Field)
+			c.checkHTTPTarget(v, d, r, m.Destination, m.Field, noCopies)
 		}
 	}
 	for i, r := range v.TLS {
@@ -173,7 +173,7 @@ func (c *checker) checkTCPRoute(v *mesh.VirtualService, d *document, r *mesh.TCP
 				d.find(Warning, IST0112, at+".port", fmt.Sprintf("is missing: %s has several ports, and not one of protocol %v: connections %s end", dest.Host, protocols[0], by))
 			}
 		}
-		c.checkTarget(d, dest.Destination, at)
+		c.checkTarget(d, dest.Destination, at, noConnections)
 		if slices.Contains(protocols, mesh.ProtocolTLS) {
 			c.lintTwice(d, dest.Destination, at)
 		}
@@ -239,15 +239,22 @@ func serves(s *mesh.GatewayServer, v *mesh.VirtualService, host string) bool {
 }
 
 func (c *checker) checkDestination(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.RouteDestination, path string) {
-	c.checkHTTPTarget(v, d, r, dest.Destination, path+".destination")
+	c.checkHTTPTarget(v, d, r, dest.Destination, path+".destination", noAnswers)
 	if dest.Weight == 0 && len(r.Route) > 1 {
 		c.sayStandby(v, d, r, dest, path)
 	}
 }
 
+// What becomes of what goes to a destination that is not there; with a place for which.
+const (
+	noAnswers     = "requests%s get 503 NC"
+	noConnections = "connections%s end"
+	noCopies      = "no copies of requests%s are sent"
+)
+
 // checkHTTPTarget checks a destination of requests, which needs no port where that of
 // the request is one.
-func (c *checker) checkHTTPTarget(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.Destination, at string) {
+func (c *checker) checkHTTPTarget(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.Destination, at, what string) {
 	ports, known := c.ports(dest.Host)
 	view := mesh.View{Ports: ports}
 	if _, ok := view.Port(0); known && dest.Port == 0 && !ok && len(ports) > 0 {
@@ -256,25 +263,25 @@ func (c *checker) checkHTTPTarget(v *mesh.VirtualService, d *document, r *mesh.H
 			matches[i] = &m.ProxyMatch
 		}
 		if by := c.without(ports, v, matches, true); by != "" {
-			d.find(Warning, IST0112, at+".port", fmt.Sprintf("is missing: %s has several ports and none is 80: requests %s get 503 NC", dest.Host, by))
+			d.find(Warning, IST0112, at+".port", fmt.Sprintf("is missing: %s has several ports and none is 80: "+what, dest.Host, " "+by))
 		}
 	}
-	c.checkTarget(d, dest, at)
+	c.checkTarget(d, dest, at, what)
 }
 
 // checkTarget checks that a destination is there, with its port, if it names one, and
 // subset. What is not may come yet, by gossip or with another file; until then what goes
-// there fails, and nothing else.
-func (c *checker) checkTarget(d *document, dest mesh.Destination, at string) {
+// there fails, as what says, and nothing else.
+func (c *checker) checkTarget(d *document, dest mesh.Destination, at, what string) {
 	ports, known := c.ports(dest.Host)
 	switch {
 	case !known:
-		d.find(Warning, ISM0014, at+".host", fmt.Sprintf("no file defines %q%s: gossip may bring it, until then requests get 503 NC", dest.Host, c.suggestHost(dest.Host)))
+		d.find(Warning, ISM0014, at+".host", fmt.Sprintf("no file defines %q%s: gossip may bring it, until then "+what, dest.Host, c.suggestHost(dest.Host), ""))
 	case dest.Port != 0 && !slices.ContainsFunc(ports, func(p mesh.Port) bool { return p.Number == dest.Port }):
-		d.find(Warning, IST0101, at+".port.number", fmt.Sprintf("%s has no port %d, so requests get 503 NC: it has %s", dest.Host, dest.Port, cmp.Or(portText(numbers(ports)), "none")))
+		d.find(Warning, IST0101, at+".port.number", fmt.Sprintf("%s has no port %d, so "+what+": it has %s", dest.Host, dest.Port, "", cmp.Or(portText(numbers(ports)), "none")))
 	}
 	if dest.Subset != "" {
-		c.checkSubset(d, dest, at)
+		c.checkSubset(d, dest, at, what)
 	}
 }
 
@@ -315,7 +322,7 @@ func (c *checker) suggestHost(host string) string {
 }
 
 // checkSubset looks a subset up as the proxy will.
-func (c *checker) checkSubset(d *document, dest mesh.Destination, path string) {
+func (c *checker) checkSubset(d *document, dest mesh.Destination, path, what string) {
 	host := c.full(dest.Host)
 	svc, _, _ := mesh.ServiceOf(host)
 	_, namespace, _ := strings.Cut(svc, ".")
@@ -336,7 +343,7 @@ func (c *checker) checkSubset(d *document, dest mesh.Destination, path string) {
 			names = append(names, s.Name)
 		}
 	}
-	d.find(Warning, IST0101, path+".subset", fmt.Sprintf("no DestinationRule defines subset %q%s for %s or another name of the service, so requests get 503 NC", dest.Subset, suggest(dest.Subset, names), dest.Host))
+	d.find(Warning, IST0101, path+".subset", fmt.Sprintf("no DestinationRule defines subset %q%s for %s or another name of the service, so "+what, dest.Subset, suggest(dest.Subset, names), dest.Host, ""))
 }
 
 func (c *checker) sayStandby(v *mesh.VirtualService, d *document, r *mesh.HTTPRoute, dest mesh.RouteDestination, path string) {

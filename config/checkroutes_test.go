@@ -37,7 +37,7 @@ spec:
 		{"a Gateway", "{hosts: [s], gateways: [egde], " + to("host: s, port: {number: 8080}") + "}", `gateways: there is no Gateway default/egde (did you mean "default/edge"?), so it has no effect there (IST0101)`},
 		{"one of two Gateways", "{hosts: [s], gateways: [edge, istio-system/edge], " + to("host: s, port: {number: 8080}") + "}", "gateways: there is no Gateway istio-system/edge"},
 		{"a subset", "{hosts: [s], " + to("host: s, subset: v9, port: {number: 8080}") + "}", `subset: no DestinationRule defines subset "v9" (did you mean "v1"?) for s.default.svc.cluster.local or another name of the service, so requests get 503 NC (IST0101)`},
-		{"a mirror's subset", "{hosts: [s], http: [{route: [{destination: {host: s, subset: v1, port: {number: 8080}}}], mirror: {host: s, subset: v9, port: {number: 8080}}}]}", `http[0].mirror.subset: no DestinationRule defines subset "v9"`},
+		{"a mirror's subset", "{hosts: [s], http: [{route: [{destination: {host: s, subset: v1, port: {number: 8080}}}], mirror: {host: s, subset: v9, port: {number: 8080}}}]}", `http[0].mirror.subset: no DestinationRule defines subset "v9" (did you mean "v1"?) for s.default.svc.cluster.local or another name of the service, so no copies of requests are sent (IST0101)`},
 		{"a port", "{hosts: [s], " + to("host: s, port: {number: 9999}") + "}", "port.number: s.default.svc.cluster.local has no port 9999, so requests get 503 NC: it has 8080, 8081 (IST0101)"},
 		{"a delegate", "{hosts: [s], http: [{delegate: {name: nobody}}]}", "http[0].delegate: there is no VirtualService default/nobody, so the rule has no effect, in Istio neither"},
 

@@ -395,7 +395,11 @@ func (d *document) headerOps(o *networking.Headers_HeaderOperations, path string
 			if op := operator.FindString(m[name]); op != "" {
 				d.find(Warning, ISM0076, at, fmt.Sprintf("has %s, which is sent as it stands; Envoy would put something else in its place", op))
 			}
-			list = append(list, mesh.NameValue{Name: strings.ToLower(name), Value: m[name]})
+			name, value := strings.ToLower(name), m[name]
+			if slices.Contains(connectionFields, name) || name == "host" && !request {
+				d.warning(at, unsettable)
+			}
+			list = append(list, mesh.NameValue{Name: name, Value: value})
 		}
 		return list
 	}
@@ -405,10 +409,20 @@ func (d *document) headerOps(o *networking.Headers_HeaderOperations, path string
 			d.error(fmt.Sprintf("%s.remove[%d]", path, i), fmt.Sprintf("%q is no header name", name))
 			continue
 		}
-		out.Remove = append(out.Remove, strings.ToLower(name))
+		name = strings.ToLower(name)
+		if slices.Contains(connectionFields, name) || name == "host" {
+			d.warning(fmt.Sprintf("%s.remove[%d]", path, i), unsettable)
+		}
+		out.Remove = append(out.Remove, name)
 	}
 	return out
 }
+
+// connectionFields are about one connection alone, or about where a message ends: no rule
+// changes them.
+var connectionFields = []string{"connection", "content-length", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
+
+const unsettable = "has no effect: who a message is for, where it ends and what becomes of its connection is the proxy's to say; leave it out"
 
 // operator is what Envoy replaces in a header's value (its access log's operators).
 var operator = regexp.MustCompile(`%%|%[A-Z]{3}[A-Z0-9_]*(\([^%]*\))?(:[0-9]+)?%`)
