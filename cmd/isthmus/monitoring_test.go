@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -19,8 +20,8 @@ import (
 )
 
 // TestMonitoring_NamesExist: every metric that alerts and dashboards of deploy
-// ask for is one that a proxy shows, or that the rules record; and each of our own is
-// in the documentation.
+// ask for is one that a proxy shows, or that the rules record, and so is each label; and
+// each metric of our own is in the documentation.
 func TestMonitoring_NamesExist(t *testing.T) {
 	b, _, err := config.LoadBootstrap("", []string{
 		"ISTHMUS_LISTENERS_OUTBOUND=127.0.0.1:0", "ISTHMUS_LISTENERS_INBOUND=", "ISTHMUS_LISTENERS_ADMIN=", "ISTHMUS_LISTENERS_METRICS=", "ISTHMUS_GOSSIP_BIND=",
@@ -39,11 +40,26 @@ func TestMonitoring_NamesExist(t *testing.T) {
 		s.registry().Describe(descs)
 		close(descs)
 	}()
-	name := regexp.MustCompile(`fqName: "([^"]+)"`)
+	labels := map[string]bool{"job": true, "instance": true} // likewise
+	know := func(text string) {
+		for _, l := range regexp.MustCompile(`[a-z_]+`).FindAllString(text, -1) {
+			labels[l] = true
+		}
+	}
+	name := regexp.MustCompile(`fqName: "([^"]+)".*variableLabels: {([^}]*)}`)
 	for d := range descs {
-		known[name.FindStringSubmatch(d.String())[1]] = true
+		found := name.FindStringSubmatch(d.String())
+		known[found[1]] = true
+		know(found[2])
 	}
 
+	// Labels of requests are there when there has been one; those of upstreams and links
+	// have a line of the documentation.
+	if res, err := http.Get("http://" + s.Status().Listeners["outbound"]); err != nil {
+		t.Fatal(err)
+	} else {
+		res.Body.Close()
+	}
 	page := httptest.NewRecorder()
 	s.metrics().ServeHTTP(page, httptest.NewRequest("GET", "/metrics", nil))
 	for _, f := range regexp.MustCompile(`(?m)^# TYPE (\S+)`).FindAllStringSubmatch(page.Body.String(), -1) {
@@ -53,6 +69,13 @@ func TestMonitoring_NamesExist(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^\w+{(.*)} `)
+	for _, f := range line.FindAllStringSubmatch(page.Body.String(), -1) {
+		know(regexp.MustCompile(`"[^"]*"`).ReplaceAllString(f[1], ""))
+	}
+	for _, f := range regexp.MustCompile("[`{](envoy_cluster_name|source_cluster|source_locality|destination_locality|outcome|reason)[`}]").FindAllStringSubmatch(string(doc), -1) {
+		know(f[1])
 	}
 	for m := range known {
 		if strings.HasPrefix(m, "isthmus_") && !strings.Contains(string(doc), "`"+m) {
@@ -108,9 +131,17 @@ func TestMonitoring_NamesExist(t *testing.T) {
 	}
 	metric := regexp.MustCompile(`\b(?:istio|isthmus|envoy_cluster|envoy_server|process|go)[_:][a-z0-9_:]+`)
 	quoted := regexp.MustCompile(`"[^"]*"|\b(?:by|without|on|ignoring) ?\([^)]*\)`)
+	label := regexp.MustCompile(`(\w+) ?(?:=|!=|=~|!~) ?"|\b(?:by|without|on|ignoring) ?\(([^)]*)\)`)
 	n := 0
 	for place, list := range asked {
 		for _, expr := range list {
+			for _, l := range label.FindAllStringSubmatch(expr, -1) {
+				for l := range strings.FieldsFuncSeq(l[1]+l[2], func(r rune) bool { return r == ',' || r == ' ' }) {
+					if !labels[l] {
+						t.Errorf("%s asks for the label %s, which nothing has", place, l)
+					}
+				}
+			}
 			for _, m := range metric.FindAllString(quoted.ReplaceAllString(expr, ""), -1) {
 				n++
 				if m == "envoy_cluster_name" || known[m] {
