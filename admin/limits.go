@@ -114,24 +114,32 @@ func (l *Limit) spared() uint64 { return l.Limited - min(l.Refused, l.Limited) }
 
 var limitsDesc = prometheus.NewDesc("isthmus_rate_limit_requests_total", "Requests by the rate limit that they met and what it said: allowed, refused, limited (too many, but not refused), shadow (the limit only counts), unknown (nobody could tell).", []string{"limit", "kind", "where", "outcome"}, nil)
 
-// collectLimits shows what limits have said.
+// collectLimits shows what limits have said. Two filters of one EnvoyFilter may be alike
+// but for where they stand; what nothing tells apart, such as two ways to one port, is
+// shown as one.
 func collectLimits(out chan<- prometheus.Metric, list []Limit) {
 	type key struct{ limit, kind, where string }
-	seen := map[key]bool{} // two filters of one EnvoyFilter may be alike
+	type entry struct {
+		key
+		outcome string
+	}
+	first := map[key]string{} // whose source is not told
+	sums := map[entry]uint64{}
 	for _, l := range list {
 		k := key{l.Name, l.Kind, l.Where}
 		if l.Candidate {
 			k.where = strings.TrimSpace("candidate " + k.where)
 		}
-		if seen[k] {
+		if source, ok := first[k]; !ok {
+			first[k] = l.Source
+		} else if source != l.Source {
 			k.where = strings.TrimSpace(k.where + " " + l.Source)
 		}
-		if seen[k] {
-			continue
-		}
-		seen[k] = true
 		for outcome, n := range map[string]uint64{"allowed": l.Allowed, "refused": l.Refused, "limited": l.spared(), "shadow": l.WouldRefuse, "unknown": l.Failed} {
-			out <- prometheus.MustNewConstMetric(limitsDesc, prometheus.CounterValue, float64(n), k.limit, k.kind, k.where, outcome)
+			sums[entry{key: k, outcome: outcome}] += n
 		}
+	}
+	for e, n := range sums {
+		out <- prometheus.MustNewConstMetric(limitsDesc, prometheus.CounterValue, float64(n), e.limit, e.kind, e.where, e.outcome)
 	}
 }

@@ -3,6 +3,8 @@ package admin
 import (
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TestWriteLimits: what is left is what would be let in, and what a filter does
@@ -36,6 +38,38 @@ func TestWriteLimits(t *testing.T) {
 	} {
 		if i >= len(got) || got[i] != want {
 			t.Errorf("line %d is not %q:\n%s", i+1, want, b.String())
+		}
+	}
+}
+
+type limitsOf []Limit
+
+func (l limitsOf) Describe(out chan<- *prometheus.Desc) { out <- limitsDesc }
+func (l limitsOf) Collect(out chan<- prometheus.Metric) { collectLimits(out, l) }
+
+// TestCollectLimits: limits that differ by nothing but where they stand are told apart,
+// and those that differ by nothing count together, whichever comes first.
+func TestCollectLimits(t *testing.T) {
+	ways := []Limit{{Name: "outbound|80||web", Kind: "concurrency", Allowed: 3}, {Name: "outbound|80||web", Kind: "concurrency", Allowed: 4}}
+	filters := []Limit{{Name: "EnvoyFilter a/b", Kind: "local", Source: "f.yaml:3", Allowed: 1}, {Name: "EnvoyFilter a/b", Kind: "local", Source: "f.yaml:9", Allowed: 2}}
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(limitsOf(append(ways, filters...)))
+	families, err := r.Gather()
+	if err != nil || len(families) != 1 {
+		t.Fatal(families, err)
+	}
+	got := map[string]float64{}
+	for _, m := range families[0].Metric {
+		text := ""
+		for _, l := range m.Label {
+			text += l.GetValue() + " "
+		}
+		got[text] = m.Counter.GetValue()
+	}
+	want := map[string]float64{"concurrency outbound|80||web allowed  ": 7, "local EnvoyFilter a/b allowed  ": 1, "local EnvoyFilter a/b allowed f.yaml:9 ": 2}
+	for text, n := range want {
+		if got[text] != n {
+			t.Errorf("%q is %v, want %v; there are %v", text, got[text], n, got)
 		}
 	}
 }
