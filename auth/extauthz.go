@@ -194,6 +194,9 @@ func (a *Asker) OnError() *Verdict {
 	return &Verdict{Status: http.StatusForbidden}
 }
 
+// Busy reports whether calls are under way.
+func (a *Asker) Busy() bool { return len(a.slots) > 0 }
+
 // Close fails the calls that are under way, waits until they have returned, and
 // ends all connections.
 func (a *Asker) Close() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	"isthmus/auth"
 	"isthmus/mesh"
@@ -66,13 +67,13 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	}
 	p.keys.Retain(t.tokens(), candidate.tokens())
 	for _, a := range gone {
-		go a.Close() // which waits for the requests of the table before
+		go p.retire(a)
 	}
 	for _, e := range silent {
 		go e.Close()
 	}
 	for _, s := range unasked {
-		go s.Close() // likewise
+		go p.retire(s)
 	}
 	p.forgetReach(t)
 	p.closeGateways(s)
@@ -81,6 +82,29 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 		l.begin()
 	}
 	return nil
+}
+
+// retireAfter is for how long at least requests of the tables before may ask a service
+// that the one in force does not have: the bodies that it is asked with may have to come.
+const retireAfter = time.Minute
+
+// retire ends what a service is asked by, when the requests of the tables before have been
+// answered, or the proxy is closed. Publish starts it.
+func (p *Proxy) retire(s interface {
+	Busy() bool
+	Close() // which fails the calls under way, and those to come
+}) {
+	defer s.Close()
+	for wait := retireAfter; ; wait = time.Second {
+		select {
+		case <-p.sweeping:
+			return
+		case <-time.After(wait):
+		}
+		if !s.Busy() {
+			return
+		}
+	}
 }
 
 // carryOver makes anew, in the new table, every upstream that the old one had

@@ -4,8 +4,12 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,6 +111,53 @@ func TestPublish_PortGone(t *testing.T) {
 		ended <- err
 	}()
 	await(t, "the end of the connection", ended)
+}
+
+// TestPublish_Asking: a request that is being asked about is answered by whom it is asked,
+// though the table in force asks somebody else, or the same one otherwise.
+func TestPublish_Asking(t *testing.T) {
+	asking, answer := make(chan struct{}), make(chan struct{})
+	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(asking)
+			<-answer
+		}
+	}))
+	defer service.Close()
+	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	up := replying(t, okReply)
+	config := func(timeout string) string {
+		return entry("s.test", up.address) + edge("s.test") + fmt.Sprintf(`---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: tickets
+      envoyExtAuthzHttp: {service: %q, port: %s, timeout: %s}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tickets, namespace: istio-system}
+spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
+`, host, port, timeout)
+	}
+	p := serve(t, atEdge(), config("20s"))
+	ask := func(path string) string {
+		return status(exchangeRaw(t, p.address("gateway:80"), "GET "+path+" HTTP/1.1\r\nHost: s.test\r\nConnection: close\r\n\r\n", nil))
+	}
+	got := make(chan string, 1)
+	go func() { got <- ask("/slow") }() // ends with the answer
+	await(t, "the question", asking)
+	publish(t, p, config("21s"))
+	if s := ask("/"); s != "200" {
+		t.Errorf("by the table in force: %s", s)
+	}
+	close(answer)
+	if s := await(t, "the reply", got); s != "200" {
+		t.Errorf("by the table before: %s, want what was answered", s)
+	}
 }
 
 // TestPublish_OneName: requests and relayed connections to a port count together, and

@@ -148,6 +148,9 @@ func (s *Service) State() string {
 	return "down"
 }
 
+// Busy reports whether calls are under way.
+func (s *Service) Busy() bool { return len(s.slots) > 0 }
+
 // Close fails the calls that are under way, waits until they have returned, and
 // ends the connection.
 func (s *Service) Close() {
