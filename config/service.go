@@ -116,7 +116,7 @@ func readConfigMap(d *document) {
 			read = d.tracingText(key, text) || read
 		}
 	}
-	if _, ok := c.Data[meshNetworksKey]; ok {
+	if text, ok := c.Data[meshNetworksKey]; ok && namesNetworks(text) {
 		d.warning("data."+meshNetworksKey, "has no effect: which proxies reach a network's endpoints, gossip tells (gossip.announce: through); the network of an endpoint is the name of its cluster")
 		return
 	}
@@ -124,6 +124,17 @@ func readConfigMap(d *document) {
 		return
 	}
 	d.info("", "holds nothing that Isthmus reads")
+}
+
+// namesNetworks reports whether there are networks in a text of meshNetworks. Istio's own
+// installation has one without.
+func namesNetworks(text string) bool {
+	root, _, err := inner(text, 0)
+	if err != nil || root == nil {
+		return err != nil
+	}
+	n := child(root, "networks")
+	return n != nil && len(n.Content) > 0
 }
 
 // onlyMeshConfig says of a second mesh configuration what becomes of both: in Istio
