@@ -104,8 +104,12 @@ type fileNames map[string]bool
 
 // concern reports whether an event may be news. To write to a file that nobody reads is
 // none: an access log may lie beside the configuration. Whatever comes or goes may be a
-// folder, or a link.
+// folder, or a link; a file that comes may be one to read, and is waited for until it is
+// written, as others are.
 func (n fileNames) concern(e fsnotify.Event) bool {
+	if e.Has(fsnotify.Create) {
+		n[filepath.Base(e.Name)] = true // until the names are looked up
+	}
 	return e.Op != fsnotify.Write || n[filepath.Base(e.Name)]
 }
 

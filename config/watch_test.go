@@ -59,7 +59,8 @@ func TestWatch_Links(t *testing.T) {
 }
 
 // TestWatch_Beside: to write to another file of a folder that is watched is no news, since
-// that may be a log; one that comes there is, and so is a file that a link leads to.
+// that may be a log; one that comes there is, with all that is written to it first, and so
+// is a file that a link leads to.
 func TestWatch_Beside(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"a.yaml", "target", "access.log"} {
@@ -83,7 +84,8 @@ func TestWatch_Beside(t *testing.T) {
 	}{
 		{"access.log", fsnotify.Write, false},
 		{"access.log", fsnotify.Rename, true}, // it may be a link that a file was reached by
-		{"access.log", fsnotify.Create, true},
+		{"b.yaml", fsnotify.Create, true},
+		{"b.yaml", fsnotify.Write, true}, // it is not there whole yet
 		{"a.yaml", fsnotify.Write, true},
 		{"target", fsnotify.Write, true},
 		{"below", fsnotify.Create, true},
