@@ -69,7 +69,9 @@ func (w *lineLogger) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-var ports = regexp.MustCompile(`:\d+\b`) // a peer's is another one each time
+// ports are what follows an address of IPv4 or, in brackets, of IPv6, whose own colons
+// belong to it: a peer's is another one each time.
+var ports = regexp.MustCompile(`(\d\.\d+|\]):\d+\b`)
 
 // due reports whether a text is to be said now, and how often it was not since it was
 // said last.
@@ -77,7 +79,7 @@ func (w *lineLogger) due(text []byte) (again int, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	key := string(ports.ReplaceAll(text, nil))
+	key := string(ports.ReplaceAll(text, []byte("$1")))
 	s := w.said[key]
 	if s == nil && len(w.said) >= keptLines {
 		maps.DeleteFunc(w.said, func(_ string, s *saidLine) bool { return now.Sub(s.at) >= sameLines })
