@@ -340,7 +340,8 @@ func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
 		plan.full = true
 	}
 	c.member.link.replied()
-	u.tracker.Replied(c.member.record, x.meaning())
+	status := x.meaning()
+	u.tracker.Replied(c.member.record, status)
 	if !plan.wants(x) {
 		return NoError
 	}
@@ -348,6 +349,7 @@ func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
 	// which nobody could send again.
 	x.stopPump(c)
 	if x.repeatable() && plan.take(x, u) {
+		x.trail.dropped = status // the reply's fields go with its connection
 		return retriableStatus
 	}
 	return NoError

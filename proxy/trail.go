@@ -12,6 +12,7 @@ import (
 type trail struct {
 	began   instant     // of the try under way
 	replied instant     // when the head of its reply had come; 0: not yet
+	dropped int         // the status of the reply that was thrown away last; see meaning
 	cause   error       // of what failed last; nil: its kind says all
 	failed  []failedTry // tries that failed
 }
@@ -30,7 +31,7 @@ type failedTry struct {
 func (x *exchange) failed(k Kind) {
 	f := failedTry{member: x.member, began: x.trail.began, ended: now(), kind: k, cause: x.trail.cause, span: x.traced.try}
 	if k == retriableStatus {
-		f.status, f.cause = x.meaning(), nil
+		f.status, f.cause = x.trail.dropped, nil
 	}
 	x.trail.failed = append(x.trail.failed, f)
 	x.member.live.countFailure(k)
