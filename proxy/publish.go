@@ -142,6 +142,9 @@ func bequeath(gone []*upstream, kept map[upstreamKey]*upstream) {
 		if heir := byName[old.live.name]; heir != nil && old.known {
 			heir.live.stats.Add(&old.live.stats)
 			heir.tracker.Inherit(old.tracker)
+			if from, to := old.live.room, heir.live.room; from != nil && to != nil {
+				to.Inherit(from)
+			}
 		}
 	}
 }

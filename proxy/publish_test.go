@@ -164,7 +164,14 @@ spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
 // what one of these ways has counted stays when that way goes.
 func TestPublish_OneName(t *testing.T) {
 	up := replying(t, okReply)
-	p := serve(t, atEdge(), entry("s.test", up.address)+`
+	service := entry("s.test", up.address) + `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: d, annotations: {isthmus.io/adaptive-concurrency: "true"}}
+spec: {host: s.test}
+---
+`
+	p := serve(t, atEdge(), service+`
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: gw}
@@ -185,6 +192,12 @@ spec: {hosts: ["*"], gateways: [gw], tcp: [{route: [{destination: {host: s.test,
 		}
 		return n
 	}
+	rooms := func() (let, shed uint64) {
+		for _, l := range p.Limits() {
+			let, shed = let+l.Allowed, shed+l.Enforced
+		}
+		return let, shed
+	}
 	for _, l := range []string{"outbound", "gateway:80"} {
 		exchangeRaw(t, p.address(l), get("s.test"), whole(1))
 	}
@@ -192,8 +205,16 @@ spec: {hosts: ["*"], gateways: [gw], tcp: [{route: [{destination: {host: s.test,
 	if n := connects(); n != 2 || len(p.Upstreams()) != 2 {
 		t.Fatalf("%d connections of %d upstreams, want one of each of two", n, len(p.Upstreams()))
 	}
-	publish(t, p, entry("s.test", up.address))
+	for _, u := range p.inUse() {
+		u.room.Admit(1, mesh.P1)
+		u.room.Admit(100, mesh.P4)
+	}
+	let, shed := rooms()
+	publish(t, p, service)
 	if n := connects(); n != 2 || len(p.Upstreams()) != 1 {
 		t.Errorf("%d connections of %d upstreams afterwards, want 2 of one", n, len(p.Upstreams()))
+	}
+	if l, s := rooms(); l != let || s != shed || shed != 2 {
+		t.Errorf("%d let through and %d not afterwards, want %d and %d", l, s, let, shed)
 	}
 }

@@ -81,6 +81,14 @@ func (g *Gradient) Admitted() uint64 { return g.let.Load() }
 // Shed returns how many requests of a priority were not let through.
 func (g *Gradient) Shed(p mesh.Priority) uint64 { return g.shed[p].Load() }
 
+// Inherit adds what another one, which is gone, has let through and not.
+func (g *Gradient) Inherit(o *Gradient) {
+	g.let.Add(o.let.Load())
+	for p := range g.shed {
+		g.shed[p].Add(o.shed[p].Load())
+	}
+}
+
 // Observe notes how long a request took, at a moment of a monotonic clock, and how
 // many were under way with it.
 func (g *Gradient) Observe(now, took time.Duration, active int32) {
