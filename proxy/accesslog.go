@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -227,18 +228,20 @@ func (x *exchange) keepAnswer(body []byte, fields []string) {
 	for i := 0; i < len(fields); i += 2 {
 		list = append(list, newField(mesh.NameValue{Name: fields[i], Value: fields[i+1]}))
 	}
-	for _, f := range [...]struct {
-		there       bool
-		name, value []byte
-	}{
-		{len(body) > 0, nameContentType, valuePlain}, // behind one that is said
-		{x.overloaded, nameOverloaded, valueTrue},
-		{x.kind != NoError || x.meant() >= 400, nameRequestID, x.requestIDText()},
-	} {
-		if f.there {
-			list = append(list, http1.Field{Name: f.name, Value: f.value})
-		}
+	add := func(name, value []byte) { list = append(list, http1.Field{Name: name, Value: value}) }
+	if len(body) > 0 {
+		add(nameContentType, valuePlain) // behind one that is said
 	}
+	if x.sized(x.conn.format(), x.status) {
+		add(nameContentLength, strconv.AppendInt(nil, int64(len(body)), 10))
+	}
+	if x.overloaded {
+		add(nameOverloaded, valueTrue)
+	}
+	if x.kind != NoError || x.meant() >= 400 {
+		add(nameRequestID, x.requestIDText())
+	}
+	add(nameDate, dateOf(x.clock))
 	if x.route != nil && x.route.cors != nil {
 		list = x.crossOrigin(x.route.cors, list)
 	}

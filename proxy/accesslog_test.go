@@ -75,15 +75,15 @@ func TestAccessLog_Reply(t *testing.T) {
 // answers too.
 func TestAccessLog_ReplySent(t *testing.T) {
 	up := replying(t, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Secret: a\r\nX-Flavour: sour\r\n\r\n")
-	log, lines := newLog(t, "%RESPONSE_CODE% %RESP(X-SECRET)% %RESP(X-FLAVOUR)% %RESP(LOCATION)% %RESP(CONTENT-TYPE)%", true)
+	log, lines := newLog(t, "%RESPONSE_CODE% %RESP(X-SECRET)% %RESP(X-FLAVOUR)% %RESP(LOCATION)% %RESP(CONTENT-TYPE)% %RESP(CONTENT-LENGTH)% %REQ(X-REQUEST-ID)%", true)
 	p := serve(t, Options{AccessLog: log}, entry("s.test", up.address)+virtualService("s.test", "{match: [{uri: {exact: /moved}}], redirect: {uri: /there}}\n"+
 		"  - {match: [{uri: {exact: /own}}], directResponse: {status: 403, body: {string: no}}, headers: {response: {set: {x-flavour: bitter}}}}\n"+
 		"  - {headers: {response: {set: {x-flavour: sweet}, remove: [x-secret]}}, route: [{destination: {host: s.test}}]}"))
-	for _, path := range []string{"/", "/moved", "/own"} {
-		exchangeRaw(t, p.address("outbound"), "GET "+path+" HTTP/1.1\r\nHost: s.test\r\n\r\n", whole(1))
+	for _, request := range []string{"/ HTTP/1.1\r\nX-Request-Id: 1", "/moved HTTP/1.1", "/own HTTP/1.1\r\nX-Request-Id: 3"} {
+		exchangeRaw(t, p.address("outbound"), "GET "+request+"\r\nHost: s.test\r\n\r\n", whole(1))
 		awaitGone(p)
 	}
-	want := []string{"200 - sweet - -", "301 - - http://s.test/there -", "403 - bitter - text/plain"}
+	want := []string{"200 - sweet - - 0 1", "301 - - http://s.test/there - 0 -", "403 - bitter - text/plain 2 3"}
 	if got := lines(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

@@ -109,7 +109,7 @@ func (x *exchange) write(status int, body []byte, fields []string) {
 	if len(body) > 0 && !slices.Contains(fields, "content-type") {
 		out = to.field(out, nameContentType, valuePlain)
 	}
-	if status >= 200 && status != 204 && status != 304 && (to == asHTTP1 || x.dialect == notGRPC) {
+	if x.sized(to, status) {
 		out = to.number(out, nameContentLength, int64(len(body)))
 	}
 	for i := 0; i < len(fields); i += 2 {
@@ -140,6 +140,11 @@ func (x *exchange) write(status int, body []byte, fields []string) {
 	if x.flush(true) != NoError {
 		x.keep = false
 	}
+}
+
+// sized reports whether a reply of our own tells its length.
+func (x *exchange) sized(to headFormat, status int) bool {
+	return status >= 200 && status != 204 && status != 304 && (to == asHTTP1 || x.dialect == notGRPC)
 }
 
 // bodyRead reports whether nothing of the request is left to be read.
