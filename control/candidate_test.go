@@ -296,3 +296,30 @@ func TestController_ReadBesideRollback(t *testing.T) {
 		t.Errorf("in force: %s, want what the files say", name)
 	}
 }
+
+// TestController_SteeredBesideRefused: who waits for what he has decided hears of it though
+// the files that are read just then are refused by the data plane, and tried again.
+func TestController_SteeredBesideRefused(t *testing.T) {
+	c := withCandidate(t, nil)
+	c.put(c.candidate, other("api"))
+	c.gossip = nil // which would have it take one step more
+	if err := c.Steer("promote"); err != nil {
+		t.Fatal(err)
+	}
+	c.use.refuse, c.use.acceptHash = errors.New("a port is in use"), c.config.Hash
+	write(t, c.file, renamed("store"))
+	c.Reload()
+	for steps := 0; len(c.wake) > 0; steps++ {
+		if steps == 10 {
+			t.Fatal("one step leads to the next for ever")
+		}
+		<-c.wake
+		c.step()
+	}
+	if c.steered != nil {
+		t.Error("who waits does not hear of it")
+	}
+	if !c.denied {
+		t.Error("the files are not tried again")
+	}
+}

@@ -236,17 +236,17 @@ const tryAgain = 5 * time.Second
 func (c *Controller) step() (again time.Duration) {
 	c.mu.Lock()
 	due, asked := c.reload || c.denied, c.asked
-	reload := due && !c.written && asked == nil
-	c.reload, c.asked = due && !reload, nil
-	switch decided := c.steered != nil || c.trial != nil && c.trial.due; {
-	case asked != nil || reload:
-		if decided || asked != nil && due { // one thing after the other
-			defer c.Wake()
-		}
-	case c.steered != nil:
+	decided := c.steered != nil || c.trial != nil && c.trial.due
+	// What is only tried again comes after what is decided: it may be due in each step.
+	reload := due && !c.written && asked == nil && (c.reload || !decided)
+	if asked != nil && due || decided && (asked != nil || due && !c.written) { // one thing after the other
+		defer c.Wake()
+	}
+	if asked == nil && !reload && c.steered != nil {
 		defer close(c.steered)
 		c.steered = nil
 	}
+	c.reload, c.asked = due && !reload, nil
 	c.mu.Unlock()
 	before := c.config
 	var next *loaded
