@@ -20,7 +20,7 @@ const (
 	Served  Outcome = iota
 	Failed          // 5xx, what means the same in gRPC, or a reply that broke off
 	Refused         // 4xx and its like, by Isthmus or by the application that it went to
-	Gone            // the client did not wait: nobody's fault
+	Gone            // the client did not wait, or the proxy ended: nobody's fault
 )
 
 // bounds are the upper bounds of the buckets in which durations are counted:

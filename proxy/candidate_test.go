@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"bufio"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -181,6 +183,25 @@ func TestCandidate_GRPC(t *testing.T) {
 				t.Errorf("guard: %q", worse)
 			}
 		})
+	}
+}
+
+// TestCandidate_CutOff: what a drain does not bring to an end is no failure of either side.
+func TestCandidate_CutOff(t *testing.T) {
+	over := make(chan struct{})
+	up := upstreamServer(t, func(string, *bufio.Reader, net.Conn) bool {
+		<-over
+		return false
+	})
+	t.Cleanup(func() { close(over) })
+	current := entry("s.test", up.address)
+	p := serve(t, Options{}, current)
+	beside(t, p, current, current+"# other\n", mesh.Candidate{Share: mesh.AllRequests / 2, Sticky: "x-user"})
+	dial(t, p.address("outbound")).send(get("s.test"))
+	await(t, "the request", until(func() bool { return up.requests() == 1 }))
+	p.End(20 * time.Second)
+	if a, b, _ := p.Canary(); a.Failed+b.Failed != 0 {
+		t.Errorf("candidate %+v, current %+v: counted as failed", a, b)
 	}
 }
 

@@ -226,7 +226,7 @@ func (r *route) says() string {
 func (x *exchange) outcome() canary.Outcome {
 	status := x.meant()
 	switch {
-	case x.kind == ClientGone:
+	case x.kind == ClientGone || x.kind == CutOff:
 		return canary.Gone
 	case status >= 500, x.kind != NoError && status < 400:
 		return canary.Failed
