@@ -138,11 +138,21 @@ func (p *Proxy) shared(inForce *table, t *target) bool {
 	}
 	u := p.ownUpstream(inForce, same)
 	r := t.resolve()
-	if u.known != r.known || !slices.Equal(u.endpoints, r.endpoints) || !reflect.DeepEqual(u.wires, r.wires) || !reflect.DeepEqual(u.policy, r.policy) {
+	if u.known != r.known || !slices.Equal(u.endpoints, r.endpoints) || !reflect.DeepEqual(u.wires, r.wires) || !samePolicy(u.policy, r.policy) {
 		return false
 	}
 	t.upstream.Store(u)
 	return true
+}
+
+// samePolicy reports whether two policies say the same; where they ask for adaptive
+// concurrency does not matter.
+func samePolicy(a, b mesh.Policy) bool {
+	if (a.Adaptive == nil) != (b.Adaptive == nil) {
+		return false
+	}
+	a.Adaptive, b.Adaptive = nil, nil
+	return reflect.DeepEqual(a, b)
 }
 
 // candidateUpstream returns the upstream of a target of the candidate, made if

@@ -245,6 +245,22 @@ func TestCandidate_Limits(t *testing.T) {
 	left("the candidate's own, in force", 1)
 }
 
+// TestCandidate_OneBound: adaptive concurrency that both ask for, if in other lines, is one
+// bound for the requests of both.
+func TestCandidate_OneBound(t *testing.T) {
+	up := replying(t, okReply)
+	current := entry("s.test", up.address) + `apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: d, annotations: {isthmus.io/adaptive-concurrency: "true"}}
+spec: {host: s.test}
+`
+	p := serve(t, Options{}, current)
+	beside(t, p, current, "# moved\n"+current, mesh.Candidate{Share: mesh.AllRequests, Sticky: "x-user"})
+	if got := askPath(p, t, "/", ""); status(got) != "200" || len(p.candidates) != 0 {
+		t.Errorf("%q, %d upstreams of the candidate's own, want none", got, len(p.candidates))
+	}
+}
+
 // TestCandidate_Upstreams: what both say alike of an upstream is one, with its
 // connections; what the candidate says otherwise is its own, counted with the
 // other, and is taken over when it comes into force.
