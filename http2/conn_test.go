@@ -584,6 +584,7 @@ func TestConn_ClosedGivePlace(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := NewServer(Options{MaxStreams: most})
+			c.nuisance = glitches{level: 1, since: time.Now().Add(time.Hour)} // from when on it leaks
 			in := AppendSettings([]byte(Preface))
 			for i := range uint32(most) {
 				in = opens(in, 2*i+1, tt.end)
@@ -637,6 +638,7 @@ func TestConn_ClosedGivePlace(t *testing.T) {
 		if _, err := c.Receive(AppendSettings([]byte(Preface))); err != nil {
 			t.Fatal(err)
 		}
+		c.nuisance = glitches{level: 1, since: time.Now().Add(time.Hour)} // from when on it leaks
 		before := c.nuisance.level
 		id, taken := uint32(1), 0
 		for range 5 {
