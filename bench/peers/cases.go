@@ -155,6 +155,12 @@ var allCases = []benchCase{
 		},
 		run: (*bench).memory,
 	},
+	{
+		name: "idle", title: "Without a request", base: "haproxy", who: everybody,
+		about:   "What a proxy spends while nobody asks anything.",
+		figures: []figure{{"idle", "CPU ms a second", 1, goal0}},
+		run:     (*bench).idle,
+	},
 }
 
 func caseNames() []string {
