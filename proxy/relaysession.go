@@ -65,7 +65,13 @@ func (s *relaySession) run(longest instant) Kind {
 		timer := time.AfterFunc(time.Duration(longest), func() { s.end(DurationTimeout, false) })
 		defer timer.Stop()
 	}
-	replies := make(chan struct{})
+	replies, whole := make(chan struct{}), false
+	defer func() {
+		if !whole { // a panic: whoever recovers from it gives back what the other direction still uses
+			s.end(Terminated, true)
+			<-replies
+		}
+	}()
 	go func() {
 		defer close(replies)
 		defer s.recover()
@@ -73,6 +79,7 @@ func (s *relaySession) run(longest instant) Kind {
 	}()
 	s.forward(&direction{from: c, to: up, count: s.received, fromKind: ClientGone, toKind: Terminated, client: true})
 	<-replies
+	whole = true
 	s.ending.Do(func() {}) // the timer may be about to end it: not any more
 	return s.kind
 }

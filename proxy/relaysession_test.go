@@ -171,3 +171,41 @@ func TestRelay_Idle(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// TestRelay_Panic: what breaks in the client's direction is not passed on to who gives both
+// streams back before the other direction has let go of them.
+func TestRelay_Panic(t *testing.T) {
+	ends := func() (ours *stream, theirs *net.TCPConn) {
+		theirs, server := connected(t)
+		ours, err := newStream(server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ours, theirs
+	}
+	down, client := ends()
+	up, server := ends()
+	busy, broken, over := make(chan struct{}), make(chan struct{}), false
+	s := &relaySession{
+		client: &conn{stream: down}, upstream: &upstreamConn{stream: up}, over: func() {},
+		sent: func(int) {
+			close(busy)
+			<-broken
+			time.Sleep(50 * time.Millisecond) // for who has broken to be ahead
+			over = true
+		},
+		received: func(int) {
+			<-busy
+			close(broken)
+			panic("broken")
+		},
+	}
+	io.WriteString(server, "a reply")
+	io.WriteString(client, "a request")
+	defer func() {
+		if r := recover(); r != "broken" || !over {
+			t.Errorf("recovered %v, the other direction is over: %v", r, over)
+		}
+	}()
+	s.run(0)
+}
