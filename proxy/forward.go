@@ -348,7 +348,7 @@ func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
 	// While the body is sent, more of it may be taken from the client at any moment,
 	// which nobody could send again.
 	x.stopPump(c)
-	if x.repeatable() && plan.take(x, u) {
+	if x.repeatable() && plan.hasTime(x) && plan.take(x, u) {
 		x.trail.dropped = status // the reply's fields go with its connection
 		return retriableStatus
 	}
@@ -363,8 +363,9 @@ func (x *exchange) elsewhere(u *upstream) bool {
 // retryPlan counts what a request may still try.
 type retryPlan struct {
 	policy    *mesh.Retries
-	left      int  // tries that the policy still allows
-	failovers int  // tries made outside the policy
-	silent    bool // an endpoint has not answered at all
-	full      bool // the last one to reply has not looked at the request, since it has enough to do
+	left      int           // tries that the policy still allows
+	wait      time.Duration // before the next try
+	failovers int           // tries made outside the policy
+	silent    bool          // an endpoint has not answered at all
+	full      bool          // the last one to reply has not looked at the request, since it has enough to do
 }

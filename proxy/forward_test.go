@@ -104,6 +104,34 @@ spec:
 	}
 }
 
+// TestForward_NoTimeToBackOff delivers the reply that there is where the deadline comes
+// before the next try.
+func TestForward_NoTimeToBackOff(t *testing.T) {
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		skipBody(head, r)
+		io.WriteString(c, "HTTP/1.1 503 X\r\nContent-Length: 6\r\n\r\ntheirs")
+		return true
+	})
+	p := serve(t, Options{}, entry("s.test", up.address)+`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  http:
+  - route: [{destination: {host: s.test}}]
+    timeout: 60s
+    retries: {attempts: 1, retryOn: "503", backoff: 1000000h}
+`)
+	got := exchangeRaw(t, p.address("outbound"), "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 2\r\n\r\nhi", whole(1))
+	if status(got) != "503" || !strings.HasSuffix(got, "theirs") {
+		t.Errorf("%q, want the endpoint's 503", got)
+	}
+	if n := len(up.seen()); n != 1 {
+		t.Errorf("%d tries, want 1", n)
+	}
+}
+
 // TestForward_PerTryTimeout tries another endpoint when one does not answer in
 // time.
 func TestForward_PerTryTimeout(t *testing.T) {

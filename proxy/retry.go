@@ -26,7 +26,8 @@ func (p *retryPlan) again(x *exchange, u *upstream, k Kind) bool {
 		if !p.full { // as with all that was not sent, another one is to be asked
 			p.forget(x, u)
 		}
-		return p.backOff(x)
+		p.backOff(x)
+		return true
 	}
 	if !x.repeatable() || k == NoHealthy || k == NoDestination || k == ClientGone || k == Timeout || k == Overflow || k == Shed {
 		return false
@@ -44,11 +45,14 @@ func (p *retryPlan) again(x *exchange, u *upstream, k Kind) bool {
 		p.silent = p.silent || k == Stalled || k == ConnectTimeout
 		return true
 	}
-	if !p.covers(x, k) || !p.take(x, u) {
+	if !p.covers(x, k) || !unsent && !p.hasTime(x) || !p.take(x, u) {
 		return false
 	}
 	p.forget(x, u)
-	return unsent || p.backOff(x)
+	if !unsent {
+		p.backOff(x)
+	}
+	return true
 }
 
 // forget lets the next try go to hosts that have been tried, if the policy
@@ -185,14 +189,16 @@ func (x *exchange) endRetry(succeeded bool) {
 	}
 }
 
-// backOff waits before the next try, for anything up to the longest back-off. It
-// is false if the deadline comes first.
-func (p *retryPlan) backOff(x *exchange) bool {
-	wait := rand.N(p.policy.LongestBackoff(p.policy.Attempts-p.left) + 1)
-	if x.deadline != 0 && now()+instant(wait) >= x.deadline {
-		return false
-	}
-	time.Sleep(wait)
+// hasTime draws for how long to wait before the next try, which is anything up to the
+// longest back-off, and reports whether that is over before the deadline. It comes before
+// a reply is thrown away for that try: whoever cannot have another one gets this one.
+func (p *retryPlan) hasTime(x *exchange) bool {
+	p.wait = rand.N(p.policy.LongestBackoff(p.policy.Attempts-p.left+1) + 1)
+	return x.deadline == 0 || now()+instant(p.wait) < x.deadline
+}
+
+// backOff waits before the next try.
+func (p *retryPlan) backOff(x *exchange) {
+	time.Sleep(p.wait)
 	x.clock = now()
-	return true
 }
