@@ -110,19 +110,29 @@ func (r *resolver) follow(ctx context.Context, host string, n *name) {
 		if len(addrs) > 0 && r.keep(n, addrs, err == nil) {
 			r.changed()
 		}
-		wait := min(max(ttl, minTTL), maxTTL)
-		if err != nil || len(addrs) == 0 {
-			wait = retry
-			retry = min(2*retry, lastRetry)
-		} else {
-			retry = firstRetry
-		}
+		var wait time.Duration
+		wait, retry = pause(len(addrs), ttl, err, retry)
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait + rand.N(wait/10+1)):
 		}
 	}
+}
+
+// pause returns how long to wait after a lookup that has brought n addresses, and how
+// soon the next failure is repeated, as this one is after retry. What was answered is
+// looked up again when it holds no longer, whatever becomes of the question for the
+// other family: some name servers never answer that for AAAA.
+func pause(n int, ttl time.Duration, err error, retry time.Duration) (wait, next time.Duration) {
+	wait, next = min(max(ttl, minTTL), maxTTL), firstRetry
+	if n == 0 {
+		wait = lastRetry
+	}
+	if n == 0 || err != nil {
+		wait, next = min(wait, retry), min(2*retry, lastRetry)
+	}
+	return wait, next
 }
 
 // keep takes an answer over and reports whether it says anything new. Of one

@@ -185,3 +185,29 @@ func TestResolver_OneFamilyFails(t *testing.T) {
 	want = append(want, netip.MustParseAddr("2001:db8::2"))
 	eventually(t, "the old address of one family and the new ones of the other", func() bool { return slices.Equal(r.answers()["both.test"], want) })
 }
+
+// TestPause: an answer is looked up again when it holds no longer, and what has failed
+// sooner, more and more seldom.
+func TestPause(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		n          int
+		ttl        time.Duration
+		err        error
+		retry      time.Duration
+		wait, next time.Duration
+	}{
+		{"an answer", 2, 30 * time.Second, nil, lastRetry, 30 * time.Second, firstRetry},
+		{"one that does not hold at all", 1, 0, nil, firstRetry, minTTL, firstRetry},
+		{"one that holds for ever", 1, 1000 * time.Hour, nil, firstRetry, maxTTL, firstRetry},
+		{"no such name", 0, maxTTL, nil, firstRetry, firstRetry, 2 * firstRetry},
+		{"no answer", 0, 0, errNoAnswer, 40 * time.Second, 40 * time.Second, lastRetry},
+		{"one family, the other for the first time not", 1, 30 * time.Second, errNoAnswer, firstRetry, firstRetry, 2 * firstRetry},
+		{"one family, the other never", 1, 5 * time.Second, errNoAnswer, lastRetry, 5 * time.Second, lastRetry},
+		{"one family for long, the other never", 1, maxTTL, errNoAnswer, lastRetry, lastRetry, lastRetry},
+	} {
+		if wait, next := pause(tt.n, tt.ttl, tt.err, tt.retry); wait != tt.wait || next != tt.next {
+			t.Errorf("%s: %v, then %v; want %v, then %v", tt.name, wait, next, tt.wait, tt.next)
+		}
+	}
+}
