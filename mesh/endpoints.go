@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // endpointBuilder collects the endpoints of a Registry under construction.
@@ -206,11 +208,26 @@ func (b *endpointBuilder) addNamed(s *Service, host string, w *Workload) {
 		addrs = b.standIn(name)
 	}
 	if s.Resolution == ResolveDNSRoundRobin && len(addrs) > 1 {
-		addrs = addrs[:1]
+		addrs = []netip.Addr{b.oneOf(addrs)}
 	}
 	for _, a := range addrs {
 		b.addAddress(s, host, w, a, SourceDNS)
 	}
+}
+
+// oneOf chooses the address that this proxy goes to, of several that DNS gives: the same
+// one as long as it is among them, so that its connections stay, and another proxy
+// perhaps another one. One of IPv4 if there is any, as Istio has it: without a route for
+// IPv6 there would be nothing else to go to.
+func (b *endpointBuilder) oneOf(addrs []netip.Addr) (best netip.Addr) {
+	most := uint64(0)
+	for _, a := range addrs {
+		n := xxhash.Sum64String(b.node.Member() + " " + a.String())
+		if !best.IsValid() || a.Is4() && !best.Is4() || a.Is4() == best.Is4() && n > most {
+			best, most = a, n
+		}
+	}
+	return best
 }
 
 // unalias follows the names that Services of type ExternalName stand for; ok is false if

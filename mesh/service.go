@@ -85,7 +85,7 @@ type Resolution uint8
 const (
 	ResolveStatic        Resolution = iota
 	ResolveDNS                      // every address of every name is an endpoint
-	ResolveDNSRoundRobin            // one endpoint, the first address of the name
+	ResolveDNSRoundRobin            // one endpoint: one address of the name, not the same for all proxies
 )
 
 // Service is a Kubernetes Service or an Istio ServiceEntry.
