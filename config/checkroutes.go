@@ -31,6 +31,9 @@ func (c *checker) checkDelegates() {
 				l.doc.error(path, "a VirtualService cannot delegate to itself")
 			case len(target.Hosts) > 0:
 				l.doc.error(path, fmt.Sprintf("VirtualService %s/%s in %s has hosts: a delegate must have none", target.Namespace, target.Name, target.Source))
+			case !mesh.VisibleTo(target.ExportTo, target.Namespace, l.value.Namespace):
+				used[target] = true
+				l.doc.warning(path, fmt.Sprintf("VirtualService %s/%s in %s is not exported to namespace %s, so the rule has no effect, in Istio neither: requests that it is for go on to the rules after it; write the namespace into its exportTo", target.Namespace, target.Name, target.Source, l.value.Namespace))
 			default:
 				used[target] = true
 				c.checkMerge(l.doc, r, target, path)
@@ -44,39 +47,25 @@ func (c *checker) checkDelegates() {
 	}
 }
 
-// checkMerge refuses what cannot be put together: conditions of root and
-// delegate on one property.
+// checkMerge names the rules of a delegate that ask for what the root's rule does not let
+// them have.
 func (c *checker) checkMerge(d *document, root *mesh.HTTPRoute, delegate *mesh.VirtualService, path string) {
-	for _, outer := range root.Match {
-		for _, inner := range delegate.HTTP {
-			for _, m := range inner.Match {
-				for _, p := range []struct {
-					name string
-					a, b *mesh.StringMatch
-				}{{"uri", outer.URI, m.URI}, {"method", outer.Method, m.Method}, {"scheme", outer.Scheme, m.Scheme}, {"authority", outer.Authority, m.Authority}} {
-					if p.a == nil || p.b == nil {
-						continue
-					}
-					if !narrower(p.a, p.b) {
-						d.error(path, fmt.Sprintf("both it and %s ask for %s, and %q does not lie within %q", m.Source, p.name, p.b.Value, p.a.Value))
-					}
-				}
+	for _, inner := range delegate.HTTP {
+		if _, ok := mesh.DelegatedMatches(root.Match, inner.Match); ok {
+			continue
+		}
+		for _, m := range inner.Match {
+			if slices.ContainsFunc(root.Match, func(o *mesh.HTTPMatch) bool { return m.Beyond(o) == "" }) {
+				continue
 			}
+			var because []string
+			for _, o := range root.Match[:min(len(root.Match), maxNamed)] {
+				because = append(because, fmt.Sprintf("%s (%s)", m.Beyond(o), o.Source))
+			}
+			d.warning(path, fmt.Sprintf("the rule in %s has no effect, in Istio neither: its match in %s lets in more than this one's, by %s; write matches that lie within", inner.Source, m.Source, strings.Join(because, ", ")))
+			break
 		}
 	}
-}
-
-// narrower reports whether whatever inner matches, outer matches too.
-func narrower(outer, inner *mesh.StringMatch) bool {
-	switch outer.Kind {
-	case mesh.MatchPresent:
-		return true
-	case mesh.MatchPrefix:
-		return (inner.Kind == mesh.MatchPrefix || inner.Kind == mesh.MatchExact) && strings.HasPrefix(inner.Value, outer.Value)
-	case mesh.MatchExact:
-		return inner.Kind == mesh.MatchExact && inner.Value == outer.Value
-	}
-	return false
 }
 
 func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {

@@ -94,3 +94,23 @@ func TestCheck_FormsOfOneHost(t *testing.T) {
 	other := "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: w}\nspec: {hosts: [s.default], http: [{route: [{destination: {host: s}}]}]}\n"
 	checkFinding(t, text("s")+other, `"s.default" has another VirtualService on "mesh", default/v`, IST0109)
 }
+
+// TestCheck_DelegatedMatches: a rule of a delegate that goes beyond the one that names it,
+// or that this one may not see, is named; one that lies within any of its matches is not.
+func TestCheck_DelegatedMatches(t *testing.T) {
+	text := func(match, inner, exportTo string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: root, namespace: prod}\nspec: {hosts: [s.test], http: [{" + match + "delegate: {name: inner, namespace: team}}]}\n---\n" +
+			"apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: inner, namespace: team}\nspec:\n  exportTo: [" + exportTo + "]\n  http:\n  - {" + inner + "directResponse: {status: 200}}\n"
+	}
+	const both = "match: [{uri: {prefix: /a}}, {uri: {prefix: /b}}], "
+	for _, tt := range []struct{ name, match, inner, exportTo, want string }{
+		{"each within one", both, "match: [{uri: {prefix: /a/1}}, {uri: {exact: /b/1}}], ", "'*'", ""},
+		{"all", both, "", "'*'", ""},
+		{"beyond", both, "match: [{uri: {prefix: /a/1}}, {uri: {exact: /c}}], ", "'*'", "f.yaml:4: warning: VirtualService prod/root: http[0].delegate: the rule in f.yaml:12 has no effect, in Istio neither: its match in f.yaml:12 lets in more than this one's, by uri (f.yaml:4), uri (f.yaml:4); write matches that lie within"},
+		{"another port", "match: [{port: 80}], ", "match: [{port: 8080}], ", "'*'", "by port (f.yaml:4)"},
+		{"for its namespace", both, "", "prod", ""},
+		{"for others", both, "", "'.'", "http[0].delegate: VirtualService team/inner in f.yaml:6 is not exported to namespace prod, so the rule has no effect"},
+	} {
+		t.Run(tt.name, func(t *testing.T) { checkWarnings(t, text(tt.match, tt.inner, tt.exportTo), tt.want) })
+	}
+}

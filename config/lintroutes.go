@@ -267,5 +267,5 @@ func contains(outer, inner *mesh.StringMatch) bool {
 		}
 		return false
 	}
-	return narrower(outer, inner)
+	return outer.Covers(inner)
 }

@@ -212,6 +212,3 @@ type DirectResponse struct {
 	Status int
 	Body   []byte
 }
-
-// Delegate names the VirtualService without hosts that decides further.
-type Delegate struct{ Namespace, Name string }

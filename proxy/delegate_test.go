@@ -90,3 +90,38 @@ spec:
 		t.Errorf("the rules are called %q", got)
 	}
 }
+
+// TestDelegate_Within checks that a delegate brings what its root lets it have, and no more.
+func TestDelegate_Within(t *testing.T) {
+	const root = `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: root}
+spec:
+  hosts: [s.test]
+  http:
+  - match: [{uri: {prefix: /a}}, {uri: {prefix: /b}, port: 80}]
+    delegate: {name: inner, namespace: team}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: inner, namespace: team}
+spec:
+`
+	for _, tt := range []struct{ name, inner, want string }{
+		{"each within one of the root's", "{http: [{match: [{uri: {prefix: /a/1}}, {uri: {exact: /b/1}}], directResponse: {status: 200}}]}", "uri /a/1* or uri = /b/1"},
+		{"a port, on another", "{http: [{match: [{port: 8080}], directResponse: {status: 200}}]}", ""},
+		{"beyond the root", "{http: [{match: [{uri: {prefix: /c}}], directResponse: {status: 200}}]}", ""},
+		{"for its own namespace", "{exportTo: ['.'], http: [{directResponse: {status: 200}}]}", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := serve(t, Options{}, root+"  "+tt.inner+"\n")
+			got := ""
+			for _, r := range p.table.Load().outbound.exact["s.test"].fallback.routes {
+				got += describeMatches(r.matches)
+			}
+			if got != tt.want {
+				t.Errorf("the rules hold for %q, want %q", got, tt.want)
+			}
+		})
+	}
+}

@@ -185,21 +185,25 @@ func (c *compiler) holdsHere(vs *mesh.VirtualService, m *mesh.ProxyMatch, gatewa
 
 // compileDelegate puts the rules of a delegate in the place of the rule that
 // names it: both conditions must hold, and what the delegate does not say, the
-// rule says (Istio: mergeHTTPRoute).
+// rule says (Istio: mergeHTTPRoute). What cannot be put together has no effect, as in
+// Istio; config says so.
 func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute, gateway string, port uint32) []*route {
 	i := slices.IndexFunc(c.snapshot.Config.VirtualServices, func(d *mesh.VirtualService) bool {
-		return d.Namespace == rule.Delegate.Namespace && d.Name == rule.Delegate.Name
+		return d.Namespace == rule.Delegate.Namespace && d.Name == rule.Delegate.Name && mesh.VisibleTo(d.ExportTo, d.Namespace, vs.Namespace)
 	})
 	if i < 0 {
-		return nil // as in Istio; config says so
+		return nil
 	}
 	var out []*route
 	for _, inner := range c.snapshot.Config.VirtualServices[i].HTTP {
 		merged := *inner
+		var ok bool
+		if merged.Match, ok = mesh.DelegatedMatches(rule.Match, inner.Match); !ok {
+			continue
+		}
 		if merged.Name = cmp.Or(inner.Name, rule.Name); inner.Name != "" && rule.Name != "" {
 			merged.Name = rule.Name + "-" + inner.Name
 		}
-		merged.Match = mergeMatches(rule.Match, inner.Match)
 		merged.Rewrite = cmp.Or(inner.Rewrite, rule.Rewrite)
 		if !inner.Timed {
 			merged.Timeout, merged.Timed = rule.Timeout, rule.Timed
@@ -218,52 +222,6 @@ func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute
 		}
 	}
 	return out
-}
-
-// mergeMatches makes "any of a and any of b" of two lists of alternatives.
-func mergeMatches(a, b []*mesh.HTTPMatch) []*mesh.HTTPMatch {
-	switch {
-	case len(a) == 0:
-		return b
-	case len(b) == 0:
-		return a
-	}
-	var out []*mesh.HTTPMatch
-	for _, root := range a {
-		for _, inner := range b {
-			out = append(out, mergeMatch(root, inner))
-		}
-	}
-	return out
-}
-
-// mergeMatch returns the conditions of both. Where both ask for one thing, the
-// delegate's is the narrower: Istio refuses others, and so does config.
-func mergeMatch(root, inner *mesh.HTTPMatch) *mesh.HTTPMatch {
-	m := *inner
-	m.URI = cmp.Or(inner.URI, root.URI)
-	m.Scheme = cmp.Or(inner.Scheme, root.Scheme)
-	m.Method = cmp.Or(inner.Method, root.Method)
-	m.Authority = cmp.Or(inner.Authority, root.Authority)
-	m.Headers = slices.Concat(root.Headers, inner.Headers)
-	m.WithoutHeaders = slices.Concat(root.WithoutHeaders, inner.WithoutHeaders)
-	m.QueryParams = slices.Concat(root.QueryParams, inner.QueryParams)
-	m.IgnoreURICase = inner.IgnoreURICase || root.IgnoreURICase
-	m.Port = cmp.Or(inner.Port, root.Port)
-	m.SourceNamespace = cmp.Or(inner.SourceNamespace, root.SourceNamespace)
-	if len(root.SourceLabels) > 0 {
-		labels := map[string]string{}
-		for _, from := range []map[string]string{inner.SourceLabels, root.SourceLabels} {
-			for k, v := range from {
-				labels[k] = v
-			}
-		}
-		m.SourceLabels = labels
-	}
-	if len(m.Gateways) == 0 {
-		m.Gateways = root.Gateways
-	}
-	return &m
 }
 
 func (c *compiler) compileAction(vs *mesh.VirtualService, rule *mesh.HTTPRoute, port uint32) action {
