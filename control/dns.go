@@ -202,9 +202,9 @@ func ask(ctx context.Context, conf *dns.ClientConfig, fqdn string, t uint16) ([]
 	for range max(conf.Attempts, 1) {
 		for _, server := range conf.Servers {
 			addr := net.JoinHostPort(server, conf.Port)
-			reply, _, e := (&dns.Client{Timeout: timeout}).ExchangeContext(ctx, q, addr)
+			reply, e := exchange(ctx, &dns.Client{Timeout: timeout}, q, addr)
 			if e == nil && reply.Truncated {
-				reply, _, e = (&dns.Client{Net: "tcp", Timeout: timeout}).ExchangeContext(ctx, q, addr)
+				reply, e = exchange(ctx, &dns.Client{Net: "tcp", Timeout: timeout}, q, addr)
 			}
 			switch {
 			case e != nil:
@@ -218,6 +218,19 @@ func ask(ctx context.Context, conf *dns.ClientConfig, fqdn string, t uint16) ([]
 		}
 	}
 	return nil, 0, err
+}
+
+// exchange asks one server. It ends with ctx, at the latest, which the client's own
+// methods do not: who ends the proxy need not wait for a server that does not answer.
+func exchange(ctx context.Context, c *dns.Client, q *dns.Msg, addr string) (*dns.Msg, error) {
+	conn, err := c.DialContext(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	reply, _, err := c.ExchangeWithConnContext(ctx, q, conn)
+	return reply, err
 }
 
 // addresses takes the addresses out of an answer and the smallest TTL on the

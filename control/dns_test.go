@@ -186,6 +186,34 @@ func TestResolver_OneFamilyFails(t *testing.T) {
 	eventually(t, "the old address of one family and the new ones of the other", func() bool { return slices.Equal(r.answers()["both.test"], want) })
 }
 
+// TestResolver_CloseWhileSilent: who ends does not wait for a name server that does not
+// answer.
+func TestResolver_CloseWhileSilent(t *testing.T) {
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	write(t, file, "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n") // 150 s
+	r := newResolver(file, "/nonexistent", func() {})
+	_, r.port, _ = net.SplitHostPort(silent.LocalAddr().String())
+	r.watch([]string{"a.test"})
+	if _, _, err := silent.ReadFrom(make([]byte, 1500)); err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan struct{})
+	go func() {
+		r.close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("still waiting for an answer")
+	}
+}
+
 // TestPause: an answer is looked up again when it holds no longer, and what has failed
 // sooner, more and more seldom.
 func TestPause(t *testing.T) {
