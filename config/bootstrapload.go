@@ -105,6 +105,7 @@ func (l *bootstrapLoader) read(b *Bootstrap) error {
 
 // only returns the document of the file; nil if there is none.
 func (l *bootstrapLoader) only(data []byte) (root *yaml.Node, err error) {
+	data = fromJSON(data)
 	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
 		var doc yaml.Node
 		err := decodeSafely(dec, &doc)

@@ -31,6 +31,7 @@ func LoadLimits(path string) (domains []*mesh.LimitDomain, warnings []string, er
 
 func readLimits(path string, data []byte) ([]*mesh.LimitDomain, []string, error) {
 	r := &limitReader{file: path}
+	data = fromJSON(data)
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	for {
 		var doc yaml.Node

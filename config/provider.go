@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -109,8 +110,9 @@ func (d *document) pathNormalization(p *meshconfig.MeshConfig_ProxyPathNormaliza
 // is said; line is that of what is wrong.
 func inner(text string, from int) (root *yaml.Node, line int, err error) {
 	var doc yaml.Node
-	if err := decodeSafely(yaml.NewDecoder(strings.NewReader(text)), &doc); err != nil && !errors.Is(err, io.EOF) {
-		line, message := yamlError(err, []byte(text))
+	data := fromJSON([]byte(text))
+	if err := decodeSafely(yaml.NewDecoder(bytes.NewReader(data)), &doc); err != nil && !errors.Is(err, io.EOF) {
+		line, message := yamlError(err, data)
 		return nil, from + line, errors.New(message)
 	}
 	if len(doc.Content) == 0 {

@@ -44,6 +44,7 @@ func (r *reader) readFile(f File) {
 	// A byte order mark may stand before each document, as where files were put
 	// one behind the other.
 	data := bytes.ReplaceAll(bytes.TrimPrefix(f.Data, []byte(byteOrderMark)), []byte("\n"+byteOrderMark), []byte("\n"))
+	data = fromJSON(data)
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	for {
 		var n yaml.Node
