@@ -24,7 +24,7 @@ func (c *checker) lint(node *mesh.Node) {
 	c.lintWorkloads()
 	c.lintPolicies(node)
 	c.lintMonitors()
-	c.lintSidecars()
+	c.lintSidecars(node)
 	c.lintExports(node.Namespace, node.RootNamespace)
 }
 

@@ -67,7 +67,7 @@ func (d *document) readMeshDefaults(root *yaml.Node, path string) bool {
 		case value.Tag == "!!null", slices.Contains(meshSilent, key.Value):
 		case key.Value == "outboundTrafficPolicy" && scalar(child(value, "mode")) == "REGISTRY_ONLY":
 		case (key.Value == "enableAutoMtls" || key.Value == "verifyCertificateAtClient") && value.Value == "true":
-		case key.Value == "trustDomain" && value.Value == "cluster.local", key.Value == "rootNamespace" && value.Value == rootNamespace:
+		case key.Value == "trustDomain" && value.Value == "cluster.local", key.Value == "rootNamespace" && value.Value == "istio-system":
 		case why != "":
 			d.find(Warning, ISM0003, at, "has no effect yet: "+why)
 		case !slices.Contains(names, key.Value):

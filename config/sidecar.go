@@ -74,18 +74,11 @@ func (d *document) scopePattern(text, path string) (p mesh.ScopePattern, ok bool
 	if !d.checkHost(host, path, true) {
 		return p, false
 	}
-	if namespace == "." && d.namespace != rootNamespace {
-		namespace = d.namespace
-	}
 	if without {
 		namespace = "~" + namespace
 	}
 	return mesh.ScopePattern{Namespace: namespace, Host: host}, true
 }
-
-// rootNamespace is Istio's: a Sidecar there is for every namespace, so that "."
-// in it means that of each proxy.
-const rootNamespace = "istio-system"
 
 // namespacesOf are those that a resource with these hosts has to do with.
 func namespacesOf(own string, hosts []string) []string {
@@ -116,7 +109,7 @@ func (c *checker) lintSameSidecars() {
 
 // lintSidecars names hosts of egress that nothing is within. Many Sidecars name the
 // same, or what is of one namespace.
-func (c *checker) lintSidecars() {
+func (c *checker) lintSidecars(node *mesh.Node) {
 	if len(c.sidecars) == 0 {
 		return
 	}
@@ -146,7 +139,10 @@ func (c *checker) lintSidecars() {
 	for _, l := range c.sidecars {
 		for _, p := range l.value.Egress {
 			without := strings.HasPrefix(p.Namespace, "~")
-			if p.Namespace = strings.TrimPrefix(p.Namespace, "~"); p.Namespace == "." || p.Host == "*" {
+			if p.Namespace = strings.TrimPrefix(p.Namespace, "~"); p.Namespace == "." && l.value.Namespace != node.RootNamespace {
+				p.Namespace = l.value.Namespace
+			}
+			if p.Namespace == "." || p.Host == "*" {
 				continue
 			}
 			is, asked := known[p]

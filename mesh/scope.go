@@ -23,8 +23,8 @@ type Scope struct {
 	entries  map[string]bool // hosts of ServiceEntries, with a wildcard's too
 }
 
-// ScopePattern is one of egress.hosts: "namespace/host". Namespace is "*" for any;
-// "." has been replaced by the Sidecar's. With "~" before it, what is within is left
+// ScopePattern is one of egress.hosts: "namespace/host". Namespace is "*" for any, "." for
+// that of the proxy, which is the Sidecar's own unless that is in the root namespace. With "~" before it, what is within is left
 // out, whatever else lets it in; "~" alone is "~*". Host is exact, "*.suffix" or "*";
 // a name without a dot is a service of the namespace.
 type ScopePattern struct{ Namespace, Host string }
@@ -120,7 +120,7 @@ func ScopeOf(n *Node, c *Config) *Scope {
 			list, p.Namespace = &out.Excluded, cmp.Or(from, "*")
 		}
 		if p.Namespace == "." {
-			p.Namespace = n.Namespace // of a Sidecar of the root namespace, too
+			p.Namespace = n.Namespace
 		}
 		*list = append(*list, p)
 	}
