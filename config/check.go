@@ -156,28 +156,52 @@ func (r *reader) find(s Severity, c Code, m mesh.Meta, field, message string) {
 	})
 }
 
+// checkGateways names servers that have something with another one before them.
 func (c *checker) checkGateways() {
 	type key struct {
 		port uint32
+		tls  bool // what is in plain text and what is not are two things, on one port too
 		host string
 	}
-	first := map[key]*mesh.Gateway{}
+	type taken struct {
+		by     *mesh.Gateway
+		server *mesh.GatewayServer
+	}
+	first := map[key]taken{}
 	for _, g := range c.config.Gateways {
-		for _, s := range g.Servers {
-			if o, p := c.besideTCP(g, &s); o != nil {
+		for i := range g.Servers {
+			s := &g.Servers[i]
+			if o, p := c.besideTCP(g, s); o != nil {
 				c.find(Warning, ISM0011, at(g.Meta, s.Source), "servers", fmt.Sprintf("has no effect: port %d is of protocol %s in Gateway %s/%s in %s, and a port either looks at what comes or passes it on as TCP; take another port", s.Port.Number, p, o.Namespace, o.Name, o.Source))
 				continue
 			}
 			for _, h := range s.Hosts {
-				k := key{s.Port.Number, h.Namespace + "/" + h.Host}
-				if o := first[k]; o != nil && (o == g || labelsOverlap(o.Selector, g.Selector)) {
-					c.find(Warning, IST0145, at(g.Meta, s.Source), "servers", fmt.Sprintf("host %q on port %d is served by Gateway %s/%s in %s too; their routes are put together", h.Host, s.Port.Number, o.Namespace, o.Name, o.Source))
+				k := key{s.Port.Number, s.TLS, h.Host}
+				if !s.TLS {
+					k.host = h.Namespace + "/" + h.Host
+				}
+				if o := first[k]; o.by != nil && (o.by == g || labelsOverlap(o.by.Selector, g.Selector)) {
+					c.find(Warning, IST0145, at(g.Meta, s.Source), "servers", fmt.Sprintf("host %q on port %d is served by Gateway %s/%s in %s too%s", h.Host, s.Port.Number, o.by.Namespace, o.by.Name, o.server.Source, besideServer(o.server, s)))
 					continue
 				}
-				first[k] = g
+				first[k] = taken{g, s}
 			}
 		}
 	}
+}
+
+// besideServer says what becomes of a host that a server has with another one before it:
+// where TLS ends, that is at one of them.
+func besideServer(first, s *mesh.GatewayServer) string {
+	switch {
+	case first.Terminate != nil && s.Terminate != nil:
+		return ", which ends TLS for it, with its own certificate and the routes bound to it: here the host has no effect, in Istio neither; name it in one of them, and bind the routes to that"
+	case first.Terminate != nil:
+		return ", which ends TLS for it: here tls routes for the host have no effect; take another host or port"
+	case s.Terminate != nil:
+		return ", which passes TLS on: only what none of its tls routes is for ends here; take another host or port"
+	}
+	return "; their routes are put together"
 }
 
 // besideTCP returns the Gateway that has the port of a TCP server for another

@@ -74,3 +74,27 @@ func TestGateway_PlainTLSSettings(t *testing.T) {
 		checkFinding(t, gateway(settings), want, ISM0001)
 	}
 }
+
+// TestCheck_GatewaysOfOneHost: what a second server of a host is told becomes of it.
+func TestCheck_GatewaysOfOneHost(t *testing.T) {
+	server := func(protocol, tls, host string) string {
+		return "{port: {number: 443, name: p, protocol: " + protocol + "}, hosts: [" + host + "]" + tls + "}"
+	}
+	const ends, passes = ", tls: {mode: SIMPLE, credentialName: c}", ", tls: {mode: PASSTHROUGH}"
+	for _, tt := range []struct{ name, first, second, want string }{
+		{"plain, plain", server("HTTP", "", "a.test"), server("HTTP2", "", "a.test"), `f.yaml:10: warning: Gateway team/two: servers: host "a.test" on port 443 is served by Gateway edge/one in f.yaml:5 too; their routes are put together`},
+		{"plain, of two namespaces", server("HTTP", "", "x/a.test"), server("HTTP", "", "y/a.test"), ""},
+		{"plain, ends", server("HTTP", "", "a.test"), server("HTTPS", ends, "a.test"), ""},
+		{"ends, ends", server("HTTPS", ends, "a.test"), server("HTTPS", ends, "a.test"), "in f.yaml:5 too, which ends TLS for it, with its own certificate and the routes bound to it: here the host has no effect"},
+		{"ends, ends, of two namespaces", server("HTTPS", ends, "x/a.test"), server("HTTPS", ends, "y/a.test"), "here the host has no effect"},
+		{"ends, ends by protocol TLS", server("HTTPS", ends, "a.test"), server("TLS", ends, "a.test"), "here the host has no effect"},
+		{"ends, passes", server("HTTPS", ends, "a.test"), server("TLS", passes, "a.test"), "here tls routes for the host have no effect"},
+		{"passes, ends", server("TLS", passes, "a.test"), server("HTTPS", ends, "a.test"), "only what none of its tls routes is for ends here"},
+		{"passes, passes", server("TLS", passes, "a.test"), server("TLS", passes, "a.test"), "their routes are put together"},
+		{"ends, others'", server("HTTPS", ends, "a.test"), server("HTTPS", ends, "b.test"), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			checkFinding(t, "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: one, namespace: edge}\nspec:\n  servers: ["+tt.first+"]\n---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: two, namespace: team}\nspec: {servers: ["+tt.second+"]}\n", tt.want, IST0145)
+		})
+	}
+}
