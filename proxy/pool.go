@@ -141,7 +141,7 @@ func (u *upstream) dial(m *member, within, deadline instant, speaks headFormat) 
 		u.live.queue.leave()
 		return nil, err
 	}
-	return u.begin(m, conn, start, sooner(start+within, deadline), speaks)
+	return u.begin(m, conn, start, sooner(start+within, deadline), deadline != 0 && deadline < start+within, speaks)
 }
 
 // connect makes a connection of TCP, and notes what it shows of the endpoint and of the
@@ -188,8 +188,8 @@ func (u *upstream) connect(m *member, start, within, deadline instant) (*net.TCP
 }
 
 // begin makes a connection, which has its place in the queue, ready for requests until
-// limit.
-func (u *upstream) begin(m *member, conn *net.TCPConn, start, limit instant, speaks headFormat) (*upstreamConn, *Error) {
+// limit. hurried says that this is the request's own, which says nothing of the endpoint.
+func (u *upstream) begin(m *member, conn *net.TCPConn, start, limit instant, hurried bool, speaks headFormat) (*upstreamConn, *Error) {
 	s, err := newStream(conn)
 	if err != nil {
 		conn.Close()
@@ -199,6 +199,11 @@ func (u *upstream) begin(m *member, conn *net.TCPConn, start, limit instant, spe
 	if m.tls != nil {
 		if err := m.tls.shake(s, speaks, limit); err != nil {
 			s.close()
+			if hurried && err == errTimeout {
+				u.live.queue.leave()
+				m.verify(silence)
+				return nil, u.failure(m, ConnectTimeout, err)
+			}
 			u.tracker.ConnectFailed(m.record)
 			u.live.complain(u, m, err)
 			m.countDial(u, ConnectFailure, true)
@@ -251,7 +256,8 @@ func (m *member) dialAhead(within instant) bool {
 	if speaks == asHTTP2 {
 		m.shared.opening(1)
 	}
-	c, err := u.begin(m, conn, start, start+within, speaks)
+	// TLS takes round trips of its own, and the time of a process which may have much to do.
+	c, err := u.begin(m, conn, start, start+min(within+silence, u.connectTimeout), false, speaks)
 	switch {
 	case err != nil:
 		if speaks == asHTTP2 {

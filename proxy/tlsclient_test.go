@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"isthmus/tls"
@@ -117,6 +118,40 @@ func TestTLS_Upstreams(t *testing.T) {
 			defer up.mu.Unlock()
 			if tt.client != "" && (up.conns != 1 || up.names[0] != tt.sni) {
 				t.Errorf("%d connections for %q, want one that is kept, for %q", up.conns, up.names, tt.sni)
+			}
+		})
+	}
+}
+
+// TestTLS_HurriedHandshake: a deadline that comes before a handshake is over is no fault of
+// the endpoint, which others may reach.
+func TestTLS_HurriedHandshake(t *testing.T) {
+	for name, pool := range map[string]string{"HTTP/1.1": "", "HTTP/2": ", connectionPool: {http: {h2UpgradePolicy: UPGRADE}}"} {
+		t.Run(name, func(t *testing.T) {
+			i := issuer{t, t.TempDir()}
+			i.credential("up", "up.test")
+			released := make(chan struct{})
+			var first atomic.Bool // the handshake of the request; others are for finding out
+			up := secureUpstream(t, &stdtls.Config{
+				Certificates: []stdtls.Certificate{i.pair("up")},
+				GetConfigForClient: func(*stdtls.ClientHelloInfo) (*stdtls.Config, error) {
+					if !first.Swap(true) {
+						<-released
+					}
+					return nil, nil
+				},
+			})
+			defer close(released)
+			p := serve(t, Options{}, entry("up.test", up.address)+
+				strings.Replace(overTLSRule("mode: SIMPLE, caCertificates: "+filepath.Join(i.dir, "up", "ca.crt")), "}}}", "}"+pool+"}}", 1))
+			got := exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: up.test\r\nx-envoy-upstream-rq-timeout-ms: 50\r\n\r\n", whole(1))
+			if status(got) != "504" {
+				t.Errorf("answered %q, want 504", got)
+			}
+			for _, h := range p.HostStates() {
+				if !h.Healthy {
+					t.Errorf("%s is out: %s", h.Address, h.Reason)
+				}
 			}
 		})
 	}
