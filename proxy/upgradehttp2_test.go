@@ -98,6 +98,21 @@ func (c *frameClient) next() string {
 	}
 }
 
+// heard returns when the other side has read all that was sent. What comes before it says so
+// is lost.
+func (c *frameClient) heard() {
+	c.f.WritePing(false, [8]byte{'h', 'e', 'a', 'r', 'd'})
+	for {
+		f, err := c.f.ReadFrame()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if ping, ok := f.(*http2.PingFrame); ok && ping.IsAck() {
+			return
+		}
+	}
+}
+
 func (c *frameClient) send(data string, end bool) { c.f.WriteData(c.stream, end, []byte(data)) }
 
 func (c *frameClient) want(want string) {
