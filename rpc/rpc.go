@@ -24,6 +24,22 @@ const MaxFields = 64 << 10
 // ErrMessage is a message that is none.
 var ErrMessage = errors.New("malformed gRPC message")
 
+// StatusError is that a call has been answered by something else than a message.
+type StatusError struct {
+	HTTP    int    // the status of a reply that is none of gRPC; 0: it is one
+	Code    string // of gRPC, as it was sent; "": there was none
+	Text    string
+	Details string // grpc-status-details-bin, as it was sent
+}
+
+// Error is one line.
+func (e *StatusError) Error() string {
+	if e.HTTP != 0 {
+		return fmt.Sprintf("HTTP status %d", e.HTTP)
+	}
+	return fmt.Sprintf("gRPC status %.20q: %.200s", e.Code, e.Text)
+}
+
 // Client calls one service over one kept connection. Its methods may be called
 // by any goroutine.
 type Client struct {
@@ -85,7 +101,7 @@ func (c *Client) Call(ctx context.Context, method string, message []byte) ([]byt
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("HTTP status %d", res.StatusCode)
+		return nil, &StatusError{HTTP: res.StatusCode}
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, int64(c.maxAnswer)+1))
 	switch {
@@ -94,12 +110,12 @@ func (c *Client) Call(ctx context.Context, method string, message []byte) ([]byt
 	case len(body) > c.maxAnswer:
 		return nil, fmt.Errorf("the answer has more than %d bytes", c.maxAnswer)
 	}
-	code, text := res.Trailer.Get("Grpc-Status"), res.Trailer.Get("Grpc-Message")
-	if code == "" { // a reply of trailers only
-		code, text = res.Header.Get("Grpc-Status"), res.Header.Get("Grpc-Message")
+	said := res.Trailer
+	if said.Get("Grpc-Status") == "" { // a reply of trailers only
+		said = res.Header
 	}
-	if code != "0" {
-		return nil, fmt.Errorf("gRPC status %.20q: %.200s", code, text)
+	if code := said.Get("Grpc-Status"); code != statusOK {
+		return nil, &StatusError{Code: code, Text: said.Get("Grpc-Message"), Details: said.Get("Grpc-Status-Details-Bin")}
 	}
 	return unframe(body)
 }

@@ -3,6 +3,7 @@ package tracing
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -23,8 +24,14 @@ const (
 	// sendWithin is how long a collector may take.
 	sendWithin = 5 * time.Second
 
-	// longestPause is how long a collector that fails is left alone, at the most.
+	// longestPause is how long a collector that fails is left alone, at the most, unless it
+	// asks for more itself; longestAsked is how much of that it gets.
 	longestPause = 30 * time.Second
+	longestAsked = 5 * time.Minute
+
+	// keptFor is for how long spans are sent again that a collector does not take; that of
+	// OpenTelemetry's Collector (retry_on_failure.max_elapsed_time).
+	keptFor = 5 * time.Minute
 )
 
 // Protocol is how spans are sent.
@@ -50,8 +57,8 @@ type Options struct {
 
 // sender sends messages of spans.
 type sender interface {
-	// send returns nil if the collector has the message. After an error somebody may
-	// still read it.
+	// send returns nil if the collector has the message, and a *refusal if that it has not
+	// is no reason not to send it again. After an error somebody may still read it.
 	send(ctx context.Context, message []byte) error
 	close()
 }
@@ -76,6 +83,7 @@ type Exporter struct {
 
 	mu     sync.Mutex // guards the fields below
 	queued batch
+	kept   batch // what is to be sent again, before that
 	closed bool
 
 	wake   chan struct{}      // of one: there is the first span, or many, or the end has come
@@ -85,8 +93,10 @@ type Exporter struct {
 
 // batch are spans that are sent together.
 type batch struct {
-	bytes []byte // as they are sent, behind the encoding's room; empty: there are none
-	spans int
+	bytes   []byte // as they are sent, behind the encoding's room; empty: there are none
+	spans   int
+	message []byte    // made of bytes, which others may read from then on; nil: it has not been sent
+	refused time.Time // when it was sent in vain first
 }
 
 // Counts are those of spans, over all exporters of a proxy.
@@ -117,7 +127,8 @@ func newExporter(o Options, counts *Counts, c encoding, s sender) *Exporter {
 var encoded = sync.Pool{New: func() any { return new([]byte) }}
 
 // Offer takes the spans of one exchange, and keeps nothing of theirs. If the queue
-// is full, they are lost. It never waits for the collector.
+// is full, they are lost, or the older ones that the collector has not taken. It never
+// waits for the collector.
 func (e *Exporter) Offer(spans []Span) {
 	b := encoded.Get().(*[]byte)
 	*b = (*b)[:0]
@@ -134,9 +145,14 @@ func (e *Exporter) Offer(spans []Span) {
 func (e *Exporter) queue(b []byte, spans int) bool {
 	e.mu.Lock()
 	q := &e.queued
-	if e.closed || len(q.bytes)+len(b) > maxQueued {
+	full := len(q.bytes)+len(b) > maxQueued
+	if e.closed || full && e.kept.spans == 0 || len(b) > maxQueued {
 		e.mu.Unlock()
 		return false
+	}
+	if full {
+		e.counts.Lost.Add(uint64(e.kept.spans))
+		e.kept, e.queued = e.queued, batch{}
 	}
 	before := len(q.bytes)
 	if before == 0 {
@@ -182,68 +198,107 @@ func (e *Exporter) run(ctx context.Context) {
 	var spare []byte // memory of what was sent
 	pause := time.Duration(0)
 	for {
-		closed := e.gather()
-		var b batch
-		e.mu.Lock()
-		b, e.queued = e.queued, batch{bytes: spare[:0]}
-		e.mu.Unlock()
-		spare = nil
-		if b.spans > 0 {
-			pause = e.send(ctx, b, pause)
-		}
-		if closed {
+		b, closed := e.next(spare)
+		if b.spans == 0 {
 			return
 		}
-		if pause == 0 && cap(b.bytes) <= 2*sendFrom { // more was an outage
+		spare = nil
+		pause = e.send(ctx, b, pause, closed)
+		if pause == 0 && b.refused.IsZero() && cap(b.bytes) <= 2*sendFrom { // more was an outage
 			spare = b.bytes
 		}
 		if pause > 0 {
-			// Meanwhile the queue fills, and then what is offered is lost.
-			e.await(time.After(pause), func(batch) bool { return false })
+			// Meanwhile the queue fills, and then something is lost. Proxies that have been
+			// refused together do not come back together.
+			e.await(time.After(pause+rand.N(pause/4)), func(batch) bool { return false })
 		}
 	}
 }
 
-// gather waits for spans, and then a little for more. It reports whether the
-// exporter is to end.
-func (e *Exporter) gather() (closed bool) {
+// next waits for spans to send, and takes them. There are none if the exporter ends, which
+// closed says: these are sent once.
+func (e *Exporter) next(spare []byte) (b batch, closed bool) {
+	e.mu.Lock()
+	again := e.kept.spans > 0
+	e.mu.Unlock()
+	if !again {
+		e.gather()
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.kept.spans > 0 {
+		b, e.kept = e.kept, batch{}
+	} else {
+		b, e.queued = e.queued, batch{bytes: spare[:0]}
+	}
+	return b, e.closed
+}
+
+// gather waits for spans, and then a little for more, or until the exporter is to end.
+func (e *Exporter) gather() {
 	e.await(nil, func(b batch) bool { return b.spans > 0 })
 	due := time.NewTimer(sendEvery)
 	defer due.Stop()
-	return e.await(due.C, func(b batch) bool { return len(b.bytes) >= sendFrom })
+	e.await(due.C, func(b batch) bool { return len(b.bytes) >= sendFrom })
 }
 
 // await waits until what is queued is enough, time is up, or the exporter is to
-// end, which it reports.
-func (e *Exporter) await(due <-chan time.Time, enough func(batch) bool) (closed bool) {
+// end.
+func (e *Exporter) await(due <-chan time.Time, enough func(batch) bool) {
 	for {
 		e.mu.Lock()
 		queued, closed := e.queued, e.closed
 		e.mu.Unlock()
 		if closed || enough(queued) {
-			return closed
+			return
 		}
 		select {
 		case <-e.wake:
 		case <-due:
-			return false
+			return
 		}
 	}
 }
 
-// send sends a batch; it is lost if that fails. It returns how long to leave the
-// collector alone, which was the pause before.
-func (e *Exporter) send(ctx context.Context, b batch, before time.Duration) (pause time.Duration) {
+// refusal is why a collector has not taken spans that it may be sent again.
+type refusal struct {
+	err   error
+	after time.Duration // not before; 0: it does not say
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+
+// send sends a batch. If that fails, it is kept, or lost if it is the last time or there is no
+// sense in it. It returns how long to leave the collector alone, which was the pause before.
+func (e *Exporter) send(ctx context.Context, b batch, before time.Duration, last bool) (pause time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, sendWithin)
 	defer cancel()
-	err := e.sender.send(ctx, e.encoding.message(b.bytes))
+	if b.message == nil {
+		b.message = e.encoding.message(b.bytes)
+	}
+	err := e.sender.send(ctx, b.message)
 	if err == nil {
 		e.counts.Sent.Add(uint64(b.spans))
 		return 0
 	}
-	e.counts.Lost.Add(uint64(b.spans))
-	if before == 0 {
-		e.options.Logger.Warn("spans are lost: the collector does not take them", "collector", e.options.Authority, "error", err)
+	pause = min(max(2*before, sendEvery), longestPause)
+	refused, again := err.(*refusal)
+	if again {
+		pause = max(pause, min(refused.after, longestAsked))
+		if b.refused.IsZero() {
+			b.refused = time.Now()
+		}
+		again = !last && time.Since(b.refused) < keptFor
 	}
-	return min(max(2*before, sendEvery), longestPause)
+	if before == 0 {
+		e.options.Logger.Warn("the collector does not take spans", "collector", e.options.Authority, "error", err, "again", again)
+	}
+	if !again {
+		e.counts.Lost.Add(uint64(b.spans))
+		return pause
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.kept = b
+	return pause
 }

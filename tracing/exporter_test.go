@@ -3,6 +3,7 @@ package tracing
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -29,12 +30,16 @@ type collector struct {
 	sends  int
 	broken bool
 	silent bool
+	refuse int           // so many times more
+	after  time.Duration // it asks for that then
+	asked  []time.Time
 }
 
 func (c *collector) send(ctx context.Context, message []byte) error {
 	c.mu.Lock()
 	silent := c.silent
 	c.sends++
+	c.asked = append(c.asked, time.Now())
 	c.mu.Unlock()
 	if silent {
 		<-ctx.Done()
@@ -44,6 +49,10 @@ func (c *collector) send(ctx context.Context, message []byte) error {
 	defer c.mu.Unlock()
 	if c.broken {
 		return errors.New("out of order")
+	}
+	if c.refuse > 0 {
+		c.refuse--
+		return &refusal{errors.New("later"), c.after}
 	}
 	c.spans += len(message) / countedSize
 	return nil
@@ -180,6 +189,85 @@ func TestExporter_Full(t *testing.T) {
 	})
 }
 
+// TestExporter_Refused: what a collector does not take for now it gets again, when it has said
+// or later and later, before what has come meanwhile, and once more at the end.
+func TestExporter_Refused(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		refuse     int
+		after      time.Duration
+		sent, lost uint64
+		least      []time.Duration // between sends
+	}{
+		{"once", 1, 0, 5, 0, []time.Duration{sendEvery}},
+		{"again and again", 4, 0, 5, 0, []time.Duration{sendEvery, 2 * sendEvery, 4 * sendEvery, 8 * sendEvery}},
+		{"as it asks", 2, 40 * time.Second, 5, 0, []time.Duration{40 * time.Second, 40 * time.Second}},
+		{"as it asks, within reason", 1, time.Hour, 5, 0, []time.Duration{longestAsked}},
+		{"for too long", 1000, time.Minute, 0, 5, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &collector{refuse: tt.refuse, after: tt.after}
+				e := exporterTo(c)
+				e.Offer(exchange(2))
+				time.Sleep(sendEvery + sendEvery/2)
+				e.Offer(exchange(3))
+				time.Sleep(2 * (keptFor + longestAsked))
+				if sent, lost := e.counts.Sent.Load(), e.counts.Lost.Load(); sent != tt.sent || lost != tt.lost {
+					t.Errorf("%d sent, %d lost, want %d, %d", sent, lost, tt.sent, tt.lost)
+				}
+				for i, least := range tt.least {
+					if took := c.asked[i+1].Sub(c.asked[i]); took < least || took > least+least/4 {
+						t.Errorf("sent again after %v, want %v", took, least)
+					}
+				}
+				if len(tt.least) > 0 && c.asked[len(tt.least)+1].Sub(c.asked[len(tt.least)]) > sendEvery {
+					t.Error("what has come meanwhile had to wait")
+				}
+				e.Close()
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := &collector{refuse: 1, after: time.Hour}
+		e := exporterTo(c)
+		e.Offer(exchange(2))
+		time.Sleep(2 * sendEvery)
+		e.Offer(exchange(3))
+		e.Close()
+		if sent, lost := e.counts.Sent.Load(), e.counts.Lost.Load(); sent != 5 || lost != 0 {
+			t.Errorf("%d sent, %d lost at the end, want 5, 0", sent, lost)
+		}
+	})
+}
+
+// TestExporter_RefusedFull: spans that wait to be sent again are the first that are lost.
+func TestExporter_RefusedFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &collector{refuse: 1, after: time.Minute}
+		e := exporterTo(c)
+		e.Offer(exchange(5))
+		time.Sleep(2 * sendEvery)
+		const room = maxQueued / countedSize
+		for range 2*room + 3 {
+			e.Offer(exchange(1))
+		}
+		if lost := e.counts.Lost.Load(); lost != 5+room {
+			t.Errorf("%d lost, want the oldest %d", lost, 5+room)
+		}
+		e.mu.Lock()
+		if held := len(e.kept.bytes) + len(e.queued.bytes); held > 2*maxQueued {
+			t.Errorf("%d bytes are held", held)
+		}
+		e.mu.Unlock()
+		time.Sleep(2 * time.Minute)
+		if sent := e.counts.Sent.Load(); sent != room+3 {
+			t.Errorf("%d sent, want %d", sent, room+3)
+		}
+		e.Close()
+	})
+}
+
 // TestExporter_CollectorSilent: Close does not wait for one that does not answer.
 func TestExporter_CollectorSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -259,6 +347,78 @@ func TestSenders(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSenders_Refused: which answers of a collector let spans be sent again, and when.
+func TestSenders_Refused(t *testing.T) {
+	retryInfo := func(delay []byte) string {
+		detail := rpc.AppendText(nil, 1, "type.googleapis.com/google.rpc.RetryInfo")
+		detail = rpc.AppendMessage(detail, 2, rpc.AppendMessage(nil, 1, delay))
+		other := rpc.AppendText(nil, 1, "type.googleapis.com/google.rpc.DebugInfo")
+		status := rpc.AppendNumber(nil, 1, 8)
+		return base64.RawStdEncoding.EncodeToString(rpc.AppendMessage(rpc.AppendMessage(status, 3, other), 3, detail))
+	}
+	seven := retryInfo(rpc.AppendNumber(rpc.AppendNumber(nil, 1, 7), 2, 5e8))
+	for _, tt := range []struct {
+		name    string
+		status  int
+		headers []string // name, value, ...
+		again   bool
+		after   time.Duration
+	}{
+		{"400", 400, nil, false, 0},
+		{"500", 500, []string{"Retry-After", "1"}, false, 0},
+		{"429", 429, nil, true, 0},
+		{"429 for a time", 429, []string{"Retry-After", "17"}, true, 17 * time.Second},
+		{"503 until some past moment", 503, []string{"Retry-After", "Fri, 31 Dec 1999 23:59:59 GMT"}, true, 0},
+		{"503 and nonsense", 503, []string{"Retry-After", "soon"}, true, 0},
+		{"502", 502, nil, true, 0},
+		{"504", 504, nil, true, 0},
+		{"gRPC, UNAVAILABLE", 200, []string{"Grpc-Status", "14"}, true, 0},
+		{"gRPC, UNAVAILABLE for a time", 200, []string{"Grpc-Status", "14", "Grpc-Status-Details-Bin", seven}, true, 7500 * time.Millisecond},
+		{"gRPC, RESOURCE_EXHAUSTED", 200, []string{"Grpc-Status", "8"}, false, 0},
+		{"gRPC, RESOURCE_EXHAUSTED for a time", 200, []string{"Grpc-Status", "8", "Grpc-Status-Details-Bin", seven + "="}, true, 7500 * time.Millisecond},
+		{"gRPC, RESOURCE_EXHAUSTED and nonsense", 200, []string{"Grpc-Status", "8", "Grpc-Status-Details-Bin", "!"}, false, 0},
+		{"gRPC, INVALID_ARGUMENT", 200, []string{"Grpc-Status", "3", "Grpc-Status-Details-Bin", seven}, false, 0},
+		{"gRPC, no status", 200, nil, false, 0},
+		{"gRPC, 503", 503, []string{"gRPC", ""}, true, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				for i := 0; i < len(tt.headers); i += 2 {
+					w.Header().Set(tt.headers[i], tt.headers[i+1])
+				}
+				w.WriteHeader(tt.status)
+			}))
+			server.Config.Protocols = &http.Protocols{}
+			server.Config.Protocols.SetHTTP1(true)
+			server.Config.Protocols.SetUnencryptedHTTP2(true)
+			server.Start()
+			defer server.Close()
+			o := &Options{Authority: "collector:1", Dial: func(ctx context.Context) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "tcp", server.Listener.Addr().String())
+			}}
+			var s sender = newHTTPSender(o, "/v1/traces", "application/x-protobuf")
+			if strings.HasPrefix(tt.name, "gRPC") {
+				s = newGRPCSender(o)
+			}
+			defer s.close()
+			err := s.send(t.Context(), []byte("spans"))
+			refused, again := err.(*refusal)
+			if err == nil || again != tt.again {
+				t.Fatalf("%v, again %v, want %v", err, again, tt.again)
+			}
+			if again && refused.after != tt.after {
+				t.Errorf("after %v, want %v", refused.after, tt.after)
+			}
+		})
+	}
+	t.Run("nobody there", func(t *testing.T) {
+		s := newHTTPSender(&Options{Authority: "collector:1", Dial: func(context.Context) (net.Conn, error) { return nil, net.ErrClosed }}, "/", "")
+		if err := s.send(t.Context(), nil); !errors.As(err, new(*refusal)) {
+			t.Errorf("%v is final", err)
+		}
+	})
 }
 
 func TestZipkinJSON(t *testing.T) {

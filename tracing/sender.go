@@ -3,13 +3,20 @@ package tracing
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"isthmus/rpc"
 )
@@ -68,17 +75,42 @@ func (s *httpSender) send(ctx context.Context, message []byte) error {
 	req.Header = http.Header{"Content-Type": {s.mediaType}, "User-Agent": {"isthmus"}}
 	res, err := s.transport.RoundTrip(req)
 	if err != nil {
-		return err
+		return &refusal{err: err}
 	}
 	defer res.Body.Close()
 	if _, err := io.CopyN(io.Discard, res.Body, maxAnswer); err != nil && err != io.EOF {
-		return err
+		return &refusal{err: err}
 	}
 	if res.StatusCode/100 != 2 {
-		return fmt.Errorf("HTTP status %d", res.StatusCode)
+		err := fmt.Errorf("HTTP status %d", res.StatusCode)
+		if passes(res.StatusCode) {
+			return &refusal{err, retryAfter(res.Header.Get("Retry-After"))}
+		}
+		return err
 	}
 	bodies.Wait()
 	return nil
+}
+
+// passes reports whether what a collector has refused with a status is to be sent again
+// (OTLP: Failures, Retryable Response Codes).
+func passes(status int) bool {
+	switch status {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// retryAfter reads a field of that name: seconds, or a moment (RFC 9110 10.2.3).
+func retryAfter(field string) time.Duration {
+	if seconds, err := strconv.ParseUint(field, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(field); err == nil {
+		return max(time.Until(at), 0)
+	}
+	return 0
 }
 
 func (s *httpSender) close() { s.transport.CloseIdleConnections() }
@@ -93,10 +125,70 @@ func newGRPCSender(o *Options) *grpcSender {
 func (s *grpcSender) send(ctx context.Context, message []byte) error {
 	began := time.Now()
 	_, err := s.client.Call(ctx, "/opentelemetry.proto.collector.trace.v1.TraceService/Export", message)
-	if err != nil {
-		s.client.Drop(began)
+	if err == nil {
+		return nil
+	}
+	s.client.Drop(began)
+	var said *rpc.StatusError
+	if !errors.As(err, &said) {
+		return &refusal{err: err}
+	}
+	if said.HTTP != 0 {
+		if passes(said.HTTP) {
+			return &refusal{err: err}
+		}
+		return err
+	}
+	after, ok := retryInfo(said.Details)
+	switch said.Code { // OTLP: Failures
+	case "1", "4", "10", "11", "14", "15": // Canceled, DeadlineExceeded, Aborted, OutOfRange, Unavailable, DataLoss
+		return &refusal{err, after}
+	case "8": // ResourceExhausted: it may never fit
+		if ok {
+			return &refusal{err, after}
+		}
 	}
 	return err
+}
+
+// retryInfo reads how long to wait from grpc-status-details-bin, and whether there is
+// something of the kind: a google.rpc.Status with a RetryInfo among its details.
+func retryInfo(details string) (after time.Duration, ok bool) {
+	b, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(details, "="))
+	if err != nil {
+		return 0, false
+	}
+	rpc.EachField(b, func(field protowire.Number, detail []byte) error {
+		if field != 3 {
+			return nil
+		}
+		var kind string
+		var value []byte
+		err := rpc.EachField(detail, func(field protowire.Number, b []byte) error {
+			switch field {
+			case 1:
+				kind = string(b)
+			case 2:
+				value = b
+			}
+			return nil
+		}, nil)
+		if err != nil || kind != "type.googleapis.com/google.rpc.RetryInfo" {
+			return err
+		}
+		ok = true
+		return rpc.EachField(value, func(_ protowire.Number, delay []byte) error {
+			return rpc.EachField(delay, nil, func(field protowire.Number, v uint64) {
+				switch n := time.Duration(min(v, math.MaxInt32)); field {
+				case 1:
+					after += n * time.Second
+				case 2:
+					after += n
+				}
+			})
+		}, nil)
+	}, nil)
+	return after, ok
 }
 
 func (s *grpcSender) close() { s.client.Close() }
