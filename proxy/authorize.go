@@ -46,7 +46,7 @@ func (p *Proxy) compileAccess(s *mesh.Snapshot, kept map[string]*auth.Asker) *ac
 		same := *provider
 		same.Source = mesh.Source{}
 		k := fmt.Sprintf("%+v", same)
-		asker := cmp.Or(kept[k], p.askers[k])
+		asker := cmp.Or(kept[k], p.askers.find(k))
 		if asker == nil {
 			asker = auth.NewAsker(provider, p.dialHelper(provider.Service, provider.Port))
 		}
@@ -56,18 +56,6 @@ func (p *Proxy) compileAccess(s *mesh.Snapshot, kept map[string]*auth.Asker) *ac
 		return nil
 	}
 	return a
-}
-
-// keepAskers has these as those in use, and returns the others. The caller holds
-// mu.
-func (p *Proxy) keepAskers(kept map[string]*auth.Asker) (gone []*auth.Asker) {
-	for k, asker := range p.askers {
-		if kept[k] == nil {
-			gone = append(gone, asker)
-		}
-	}
-	p.askers = kept
-	return gone
 }
 
 // tallies count what policies have matched, for as long as there are such and some time

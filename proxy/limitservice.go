@@ -39,28 +39,13 @@ func (p *Proxy) limitServices(s *mesh.Snapshot, kept map[string]*ratelimit.Servi
 			authority = addresses[0]
 		}
 		k := cluster + " " + authority + " " + strings.Join(addresses, " ")
-		service := p.services[k]
-		if service == nil {
-			service = kept[k]
-		}
+		service := cmp.Or(kept[k], p.services.find(k))
 		if service == nil {
 			service = ratelimit.NewService(cluster, authority, p.dialAny(addresses))
 		}
 		kept[k], askers[cluster] = service, service
 	}
 	return askers
-}
-
-// keepServices keeps the services that are asked, and returns those that nobody
-// asks any more. The caller holds mu.
-func (p *Proxy) keepServices(kept map[string]*ratelimit.Service) (gone []*ratelimit.Service) {
-	for k, service := range p.services {
-		if kept[k] == nil {
-			gone = append(gone, service)
-		}
-	}
-	p.services = kept
-	return gone
 }
 
 // Undecided returns the global rate limits of a snapshot's proxy that ask a cluster

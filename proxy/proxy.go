@@ -102,9 +102,9 @@ type Proxy struct {
 	upstreams   map[upstreamKey]*upstream // those in use, by key, of the table that is current
 	candidates  map[upstreamKey]*upstream // those that a candidate alone has in use
 	trialCounts *trialCounts              // of the last candidate; nil: there was none
-	exporters   map[mesh.Collector]*tracing.Exporter
-	askers      map[string]*auth.Asker // of authorization services, by all that their providers say
-	services    map[string]*ratelimit.Service
+	exporters   helpers[mesh.Collector, *tracing.Exporter]
+	askers      helpers[string, *auth.Asker]
+	services    helpers[string, *ratelimit.Service]
 	closed      bool
 
 	sweeping  chan struct{} // closed by Close; ends the sweeper
@@ -194,9 +194,8 @@ func NewIdle(o Options, s *mesh.Snapshot) *Proxy {
 	defer p.mu.Unlock()
 	askers := map[string]*auth.Asker{}
 	t.access = p.compileAccess(s, askers)
-	p.keepAskers(askers)
-	p.services = map[string]*ratelimit.Service{}
-	p.compileLimits(t, p.services)
+	p.askers.used, p.services.used = askers, map[string]*ratelimit.Service{}
+	p.compileLimits(t, p.services.used)
 	p.table.Store(t)
 	return p
 }
@@ -351,15 +350,9 @@ func (p *Proxy) Close() error {
 	for _, u := range p.inUse() {
 		u.close()
 	}
-	for _, a := range p.askers {
-		a.Close()
-	}
-	for _, e := range p.exporters {
-		e.Close()
-	}
-	for _, s := range p.services {
-		s.Close()
-	}
+	p.askers.close()
+	p.exporters.close()
+	p.services.close()
 	if p.options.Keys == nil {
 		p.keys.Close()
 	}

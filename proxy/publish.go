@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"strconv"
-	"time"
 
 	"isthmus/auth"
 	"isthmus/mesh"
@@ -36,12 +35,11 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	} else {
 		p.endTrial(t)
 	}
-	gone := p.keepAskers(askers)
-	rules, silent := p.compileTracing(s)
-	t.tracing = rules
+	p.askers.keep(askers, &p.mu)
+	t.tracing = p.compileTracing(s)
 	p.useMetrics(t)
 	if candidate != nil {
-		candidate.tracing, candidate.tags = rules, t.tags
+		candidate.tracing, candidate.tags = t.tracing, t.tags
 	}
 	p.carryOver(t)
 	old := p.table.Load()
@@ -53,7 +51,7 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	if candidate != nil {
 		p.compileLimits(candidate, services, old.trialTable(), t)
 	}
-	unasked := p.keepServices(services)
+	p.services.keep(services, &p.mu)
 	if candidate != nil {
 		p.try(t, candidate)
 	}
@@ -66,15 +64,6 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	default: // the sweeper will see the newest
 	}
 	p.keys.Retain(t.tokens(), candidate.tokens())
-	for _, a := range gone {
-		go p.retire(a)
-	}
-	for _, e := range silent {
-		go e.Close()
-	}
-	for _, s := range unasked {
-		go p.retire(s)
-	}
 	p.forgetReach(t)
 	p.closeGateways(s)
 	for _, l := range p.listeners {
@@ -82,29 +71,6 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 		l.begin()
 	}
 	return nil
-}
-
-// retireAfter is for how long at least requests of the tables before may ask a service
-// that the one in force does not have: the bodies that it is asked with may have to come.
-const retireAfter = time.Minute
-
-// retire ends what a service is asked by, when the requests of the tables before have been
-// answered, or the proxy is closed. Publish starts it.
-func (p *Proxy) retire(s interface {
-	Busy() bool
-	Close() // which fails the calls under way, and those to come
-}) {
-	defer s.Close()
-	for wait := retireAfter; ; wait = time.Second {
-		select {
-		case <-p.sweeping:
-			return
-		case <-time.After(wait):
-		}
-		if !s.Busy() {
-			return
-		}
-	}
 }
 
 // carryOver makes anew, in the new table, every upstream that the old one had

@@ -9,9 +9,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 
 	"isthmus/mesh"
 )
@@ -157,6 +160,89 @@ spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
 	close(answer)
 	if s := await(t, "the reply", got); s != "200" {
 		t.Errorf("by the table before: %s, want what was answered", s)
+	}
+}
+
+// TestPublish_AskingForRoom: likewise of a rate limit service.
+func TestPublish_AskingForRoom(t *testing.T) {
+	up := replying(t, okReply)
+	for _, tt := range []struct {
+		name string
+		then func(config string, other *limitService) string
+	}{
+		{"no limit any more", func(string, *limitService) string { return "" }},
+		{"another service", func(config string, other *limitService) string {
+			return strings.Replace(config, "cluster_name: rls", "cluster_name: "+strconv.Quote(other.address), 1)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, other := newLimitService(t), newLimitService(t)
+			asking, answer := make(chan struct{}), make(chan struct{})
+			s.will(func(context.Context) (*rlsv3.RateLimitResponse, error) {
+				close(asking)
+				<-answer
+				return keepOut(nil)
+			})
+			o := atEdge()
+			o.Clusters = map[string]string{"rls": s.address}
+			routes, limit := entry("s.test", up.address)+edge("s.test"), globalFilter("", "")
+			limit = strings.Replace(limit, "timeout: 5s", "timeout: 20s", 1)
+			p := serve(t, o, routes+limit)
+			ask := func() string {
+				return status(exchangeRaw(t, p.address("gateway:80"), "GET / HTTP/1.1\r\nHost: s.test\r\nConnection: close\r\n\r\n", nil))
+			}
+			got := make(chan string, 1)
+			go func() { got <- ask() }() // ends with the answer
+			await(t, "the question", asking)
+			publish(t, p, routes+tt.then(limit, other))
+			if s := ask(); s != "200" {
+				t.Errorf("by the table in force: %s", s)
+			}
+			close(answer)
+			if s := await(t, "the reply", got); s != "429" {
+				t.Errorf("by the table before: %s, want what was answered", s)
+			}
+		})
+	}
+}
+
+// TestPublish_Tracing: the spans of a request that was under way go where the table that it
+// began by says.
+func TestPublish_Tracing(t *testing.T) {
+	z := newZipkin(t)
+	asked, release := make(chan struct{}, 1), make(chan struct{})
+	up := upstreamServer(t, func(_ string, _ *bufio.Reader, c net.Conn) bool {
+		asked <- struct{}{}
+		<-release
+		_, err := io.WriteString(c, okReply)
+		return err == nil
+	})
+	routes := entry("s.test", up.address)
+	p := serve(t, Options{}, routes+fmt.Sprintf(`---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders: [{name: z, zipkin: {service: %s, port: %d}}]
+    defaultProviders: {tracing: [z]}
+    defaultConfig: {tracing: {sampling: 100}}
+`, z.host, z.port))
+	got := make(chan string, 1)
+	go func() { // ends with the reply
+		got <- status(exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.test\r\nConnection: close\r\n\r\n", nil))
+	}()
+	await(t, "the request", asked)
+	publish(t, p, routes)
+	close(release)
+	if s := await(t, "the reply", got); s != "200" {
+		t.Errorf("status %s", s)
+	}
+	awaitGone(p)
+	p.Close()
+	z.wait(t, 2)
+	if _, lost := p.Spans(); lost != 0 {
+		t.Errorf("%d spans are lost", lost)
 	}
 }
 

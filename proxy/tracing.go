@@ -26,7 +26,7 @@ const defaultSampling = 1
 // compileTracing makes the rules of a snapshot, by the kinds of listeners; nil:
 // there is no collector, or none for these. Exporters live on. The caller holds
 // mu.
-func (p *Proxy) compileTracing(s *mesh.Snapshot) (rules [3]*traceRule, gone []*tracing.Exporter) {
+func (p *Proxy) compileTracing(s *mesh.Snapshot) (rules [3]*traceRule) {
 	list := mesh.TelemetryOf(s.Node, s.Config.Telemetries)
 	kept := map[mesh.Collector]*tracing.Exporter{}
 	for kind := range rules {
@@ -36,13 +36,8 @@ func (p *Proxy) compileTracing(s *mesh.Snapshot) (rules [3]*traceRule, gone []*t
 		}
 		rules[kind] = p.traceRule(s, mesh.TracingOf(list, side), kept)
 	}
-	for c, e := range p.exporters {
-		if kept[c] == nil {
-			gone = append(gone, e)
-		}
-	}
-	p.exporters = kept
-	return rules, gone
+	p.exporters.keep(kept, &p.mu)
+	return rules
 }
 
 // traceRule makes one rule, of what Telemetry resources say and what the bootstrap
@@ -78,7 +73,7 @@ func (p *Proxy) traceRule(s *mesh.Snapshot, rule *mesh.TracingRule, kept map[mes
 		}
 		e := kept[c]
 		if e == nil {
-			if e = p.exporters[c]; e == nil {
+			if e = p.exporters.find(c); e == nil {
 				e = p.newExporter(c)
 			}
 			kept[c] = e

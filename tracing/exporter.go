@@ -175,6 +175,9 @@ func (e *Exporter) signal() {
 	}
 }
 
+// Busy is false: what waits to be sent is Close's to see to.
+func (e *Exporter) Busy() bool { return false }
+
 // closeWithin bounds how long Close waits for the collector.
 const closeWithin = time.Second
 
