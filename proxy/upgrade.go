@@ -208,7 +208,7 @@ func (x *exchange) tunnel(c *upstreamConn, d *destination, u *upstream) Kind {
 	}
 	x.out = nil
 	s := &relaySession{
-		client: x.conn, upstream: c, idle: u.tunnelIdle, over: x.conclude,
+		client: x.conn, upstream: c, idle: u.relayIdle, over: x.conclude,
 		sent: func(n int) { x.tally.replyBody += int64(n) }, received: func(n int) { x.tally.pumped.Add(int64(n)) },
 	}
 	if x.upgrade.websocket {

@@ -377,9 +377,8 @@ spec:
 		pool, flag string
 		talk       bool
 	}{
-		"silent":          {"{tcp: {idleTimeout: 1.5s}}", "- idle_timeout", false},
-		"silent, by http": {"{http: {idleTimeout: 1.5s}}", "- idle_timeout", false},
-		"too long":        {"{tcp: {maxConnectionDuration: 1.5s}}", "DT max_duration_timeout", true},
+		"silent":   {"{tcp: {idleTimeout: 1.5s}}", "- idle_timeout", false},
+		"too long": {"{tcp: {maxConnectionDuration: 1.5s}}", "DT max_duration_timeout", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -410,6 +409,23 @@ spec:
 				t.Errorf("the log has %q, want %q and %d bytes", got, want, n)
 			}
 		})
+	}
+}
+
+// TestUpgrade_OutlivesIdlePool: how long a connection without a request is kept says nothing
+// of a tunnel, which is one.
+func TestUpgrade_OutlivesIdlePool(t *testing.T) {
+	up := switching(t, echoing)
+	p := serve(t, Options{}, entry("s.test", up.address)+destinationRule("s.test", "connectionPool: {http: {idleTimeout: 1ms}}"))
+	c, r, _ := begin(t, p.address("outbound"), asWebSocket())
+	for range 3 {
+		if _, err := io.WriteString(c, "ab"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(r, make([]byte, 2)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 

@@ -38,8 +38,7 @@ type upstream struct {
 	keepAliveHTTP2 *mesh.HTTP2KeepAlive
 	limits         limits
 	retries        breaker.Limits
-	relayIdle      instant             // of relayed connections; 0: none
-	tunnelIdle     instant             // of what upgrades have begun; likewise
+	relayIdle      instant             // of relayed connections, and of what upgrades have begun; 0: none
 	room           *ratelimit.Gradient // how many requests may be under way, by how long they take; nil: as limits say
 	begun          *breaker.Window     // of requests, for retryBudget.budgetInterval; nil: those under way count
 	tls            *tlsClient          // of the policy; nil: it asks for none
@@ -130,9 +129,9 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 	u.keepAlive = pool.KeepAlive
 	u.speaks, u.keepAliveHTTP2 = protocolOf(t.key, endpoints, pool), pool.HTTP2KeepAlive
 	u.alsoHTTP1 = mayHTTP1(endpoints, pool)
-	u.relayIdle, u.tunnelIdle = instant(relayIdleDefault), u.idleTimeout
+	u.relayIdle = instant(relayIdleDefault)
 	if idle := pool.TCPIdleTimeout; idle != nil {
-		u.relayIdle, u.tunnelIdle = instant(*idle), instant(*idle)
+		u.relayIdle = instant(*idle)
 	}
 	u.limits = limits{
 		connections: int32(pool.MaxConnections),
