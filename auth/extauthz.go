@@ -134,7 +134,8 @@ func NewAsker(p *mesh.AuthorizationProvider, dial func(ctx context.Context) (net
 }
 
 // Ask asks about a request, and waits for the provider's Timeout at most. An
-// error is that there is no answer, and [Asker.OnError] says what holds then.
+// error is that there is no answer, and [Asker.OnError] says what holds then; the cause
+// of ctx's end, if that comes first.
 // It is ErrTooMany at once if 1000 calls are under way: there is no line.
 func (a *Asker) Ask(ctx context.Context, c *Call) (*Verdict, error) {
 	if a.life.Err() != nil {

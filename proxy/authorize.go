@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -332,7 +333,14 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 	} else {
 		call.RequestID = string(x.requestID())
 	}
-	v, err := asker.Ask(context.Background(), call) // which has a time-out of its own
+	ctx, cancel := context.WithCancelCause(context.Background()) // Ask has a time-out of its own
+	stop := c.watch(func() { cancel(errClientGone) })
+	v, err := asker.Ask(ctx, call)
+	stop()
+	cancel(nil)
+	if errors.Is(err, errClientGone) {
+		return ClientGone
+	}
 	if err != nil {
 		c.proxy.tellRefusal(c, byService, err)
 		x.trail.cause = err
@@ -349,6 +357,9 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 	x.added.Set, x.added.Add = append(x.added.Set, v.DownstreamSet...), append(x.added.Add, v.Downstream...)
 	return NoError
 }
+
+// errClientGone is why a service is no longer asked.
+var errClientGone = errors.New("the client has gone")
 
 // clientCertField takes off what a client that has not proved to be a proxy says
 // in x-forwarded-client-cert.

@@ -24,6 +24,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	xhttp2 "golang.org/x/net/http2"
+
 	"isthmus/auth"
 	"isthmus/explain"
 	"isthmus/mesh"
@@ -571,6 +573,66 @@ spec: {action: DENY, rules: [{to: [{operation: {paths: ["/api/never"]}}]}]}
 	service.Close()
 	if got := exchangeRaw(t, callee.address("inbound"), "GET /api/x HTTP/1.1\r\nHost: web.prod\r\nx-ticket: good\r\n\r\n", whole(1)); status(got) != "403" {
 		t.Errorf("without an answer: %q", got)
+	}
+}
+
+// TestAuthorize_CustomClientGone: a service that does not answer is asked for no longer than
+// the client is there, and what holds without an answer does not hold then.
+func TestAuthorize_CustomClientGone(t *testing.T) {
+	for name, leave := range map[string]func(t *testing.T, p *Proxy, asked <-chan struct{}){
+		"reset": func(t *testing.T, p *Proxy, asked <-chan struct{}) {
+			c := dial(t, p.address("gateway:80"))
+			c.send(get("s.test"))
+			await(t, "the question", asked)
+			c.Conn.(*net.TCPConn).SetLinger(0)
+			c.Close()
+		},
+		"closed": func(t *testing.T, p *Proxy, asked <-chan struct{}) {
+			c := dial(t, p.address("gateway:80"))
+			c.send(get("s.test"))
+			await(t, "the question", asked)
+			c.Close()
+		},
+		"a stream": func(t *testing.T, p *Proxy, asked <-chan struct{}) {
+			c := dialFrames(t, p.address("gateway:80"))
+			c.open(true, ":method", "GET", ":scheme", "http", ":authority", "s.test", ":path", "/")
+			await(t, "the question", asked)
+			c.f.WriteRSTStream(c.stream, xhttp2.ErrCodeCancel)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asked, told := make(chan struct{}, 1), make(chan struct{}, 1)
+			service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				asked <- struct{}{}
+				<-r.Context().Done()
+				told <- struct{}{}
+			}))
+			defer service.Close()
+			host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+			up := replying(t, okReply)
+			p := serve(t, atEdge(), entry("s.test", up.address)+edge("s.test")+fmt.Sprintf(`---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: tickets
+      envoyExtAuthzHttp: {service: %q, port: %s, failOpen: true}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tickets, namespace: istio-system}
+spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
+`, host, port))
+			leave(t, p, asked)
+			await(t, "the service to be told", told)
+			awaitCounted(t, p, "0 DC 1")
+			if n := up.requests(); n != 0 {
+				t.Errorf("the upstream got %d requests", n)
+			}
+		})
 	}
 }
 

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,6 +75,33 @@ func (s *stream) lost() bool {
 		return s.write(unasked100, now()) != nil
 	}
 	return false
+}
+
+// watch looks at a client now and then, as lost does, and calls gone once it has gone. Whoever
+// uses the stream lets it be until stop, which has to be called, returns.
+func (s *stream) watch(gone func()) (stop func()) {
+	var mu sync.Mutex // held while it is looked at
+	over := false
+	var timer *time.Timer
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(time.Duration(clientCheck), func() {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case over:
+		case s.lost():
+			gone()
+		default:
+			timer.Reset(time.Duration(clientCheck))
+		}
+	})
+	return func() {
+		timer.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+	}
 }
 
 // takesMore reports whether the socket takes what is no more than a few bytes at once. Where
