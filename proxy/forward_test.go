@@ -400,6 +400,37 @@ func TestProxy_Drain(t *testing.T) {
 	}
 }
 
+// TestProxy_DrainAccepting: a drain goes on for as long as a connection may be accepted that is
+// not among the open ones yet, and what is accepted after the end is ended, too.
+func TestProxy_DrainAccepting(t *testing.T) {
+	p := serve(t, Options{}, entry("s.test", replying(t, okReply).address))
+	between := &listener{proxy: p, accepting: true, conns: map[*conn]struct{}{}} // its accept has a connection in its hands
+	between.accepts.Store(true)
+	p.mu.Lock()
+	p.shutting = append(p.shutting, between)
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := p.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it has ended with %v", err)
+	}
+	between.accepts.Store(false)
+	if err := p.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+
+	p = serve(t, Options{}, entry("s.test", replying(t, okReply).address))
+	p.mu.Lock()
+	outbound := p.listeners["outbound"]
+	p.mu.Unlock()
+	outbound.closeAll()
+	c := dialTCP(t, p.address("outbound"))
+	io.WriteString(c, get("s.test"))
+	if got, _ := io.ReadAll(c); len(got) > 0 {
+		t.Errorf("got %q after the end", got)
+	}
+}
+
 // TestProxy_DrainKept: a client that keeps its connection is told with its next
 // reply, for as long as new ones are accepted. One that asks nothing holds nobody up.
 func TestProxy_DrainKept(t *testing.T) {

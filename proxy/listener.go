@@ -27,12 +27,13 @@ type listener struct {
 	file    *os.File // the socket; net.TCPListener would not let us accept by ourselves
 	address net.Addr
 
-	accepting bool        // guarded by Proxy.mu
-	accepted  atomic.Bool // accept has ended
-	silent    bool        // likewise: clients may wait for the other side to speak
+	accepting bool        // accept has been started; guarded by Proxy.mu
+	silent    bool        // clients may wait for the other side to speak; likewise
+	accepts   atomic.Bool // accept runs
 
-	mu    sync.Mutex // guards conns
+	mu    sync.Mutex // guards what is below
 	conns map[*conn]struct{}
+	ended bool // see closeAll
 }
 
 func (p *Proxy) listen(name, address string, kind listenerKind, port uint32) error {
@@ -101,6 +102,7 @@ func (l *listener) deferAccept(delay instant) {
 func (l *listener) begin() {
 	if !l.accepting {
 		l.accepting = true
+		l.accepts.Store(true)
 		go l.accept()
 	}
 }
@@ -153,16 +155,16 @@ func (p *Proxy) everyListener() []*listener {
 
 // over reports whether there are no more connections, nor will be.
 func (l *listener) over() bool {
-	accepted := l.accepted.Load()
+	accepts := l.accepts.Load()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return accepted && len(l.conns) == 0
+	return !accepts && len(l.conns) == 0
 }
 
 // accept starts a goroutine for each connection, which ends with it.
 // begin starts accept; it ends when the listener is closed.
 func (l *listener) accept() {
-	defer l.accepted.Store(true)
+	defer l.accepts.Store(false)
 	raw, err := l.file.SyscallConn()
 	if err != nil {
 		return
@@ -191,7 +193,11 @@ func (l *listener) accept() {
 		c := newConn(l, fd, peer)
 		l.mu.Lock()
 		l.conns[c] = struct{}{}
+		ended := l.ended
 		l.mu.Unlock()
+		if ended {
+			c.kill(true) // it was accepted just before the port was closed
+		}
 		go c.serve()
 	}
 }
@@ -216,9 +222,11 @@ func (l *listener) interruptIdle() int {
 	return len(l.conns)
 }
 
+// closeAll ends all connections, and those that are just being accepted.
 func (l *listener) closeAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.ended = true
 	for c := range l.conns {
 		c.kill(!c.waiting.Load())
 	}

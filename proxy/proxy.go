@@ -286,14 +286,15 @@ func (p *Proxy) Drain(ctx context.Context) error {
 				l.file.Close()
 			}
 		}
-		left := 0
+		left, over := 0, closed
 		for _, l := range listeners {
+			over = over && !l.accepts.Load() // else a connection may not be among its conns yet
 			left += l.interruptIdle()
 		}
 		if left == 0 {
 			left = p.workers.underWay()
 		}
-		if closed && left == 0 {
+		if over && left == 0 {
 			return nil
 		}
 		select {
