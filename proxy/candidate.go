@@ -145,14 +145,25 @@ func (p *Proxy) shared(inForce *table, t *target) bool {
 	return true
 }
 
-// samePolicy reports whether two policies say the same; where they ask for adaptive
-// concurrency does not matter.
+// samePolicy reports whether two policies say the same, wherever they stand. What a subset
+// is shows in its endpoints.
 func samePolicy(a, b mesh.Policy) bool {
-	if (a.Adaptive == nil) != (b.Adaptive == nil) {
-		return false
+	return (a.Adaptive == nil) == (b.Adaptive == nil) &&
+		sameBlock(a.LoadBalancer, b.LoadBalancer, func(b *mesh.LoadBalancer) *mesh.Source { return &b.Source }) &&
+		sameBlock(a.ConnectionPool, b.ConnectionPool, func(b *mesh.ConnectionPool) *mesh.Source { return &b.Source }) &&
+		sameBlock(a.OutlierDetection, b.OutlierDetection, func(b *mesh.OutlierDetection) *mesh.Source { return &b.Source }) &&
+		sameBlock(a.TLS, b.TLS, func(b *mesh.ClientTLS) *mesh.Source { return &b.Source }) &&
+		sameBlock(a.RetryBudget, b.RetryBudget, func(b *mesh.RetryBudget) *mesh.Source { return &b.Source })
+}
+
+// sameBlock reports whether two blocks, which may be nil, say the same but for their sources.
+func sameBlock[B any](a, b *B, source func(*B) *mesh.Source) bool {
+	if a == b || a == nil || b == nil {
+		return a == b
 	}
-	a.Adaptive, b.Adaptive = nil, nil
-	return reflect.DeepEqual(a, b)
+	x, y := *a, *b
+	*source(&x), *source(&y) = mesh.Source{}, mesh.Source{}
+	return reflect.DeepEqual(x, y)
 }
 
 // candidateUpstream returns the upstream of a target of the candidate, made if

@@ -245,19 +245,39 @@ func TestCandidate_Limits(t *testing.T) {
 	left("the candidate's own, in force", 1)
 }
 
-// TestCandidate_OneBound: adaptive concurrency that both ask for, if in other lines, is one
-// bound for the requests of both.
-func TestCandidate_OneBound(t *testing.T) {
+// TestCandidate_Moved: what both say alike of an upstream, if in other lines, is one upstream.
+func TestCandidate_Moved(t *testing.T) {
 	up := replying(t, okReply)
-	current := entry("s.test", up.address) + `apiVersion: networking.istio.io/v1
+	rule := func(pool string) string {
+		return entry("s.test", up.address) + `apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: d, annotations: {isthmus.io/adaptive-concurrency: "true"}}
-spec: {host: s.test}
+spec:
+  host: s.test
+  trafficPolicy:
+    loadBalancer: {simple: RANDOM, localityLbSetting: {failoverPriority: [topology.istio.io/cluster]}}
+    connectionPool: {http: {` + pool + `}}
+    outlierDetection: {consecutive5xxErrors: 7}
+    tls: {mode: DISABLE}
+    retryBudget: {percent: 30}
+  subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 8}}}]
 `
-	p := serve(t, Options{}, current)
-	beside(t, p, current, "# moved\n"+current, mesh.Candidate{Share: mesh.AllRequests, Sticky: "x-user"})
-	if got := askPath(p, t, "/", ""); status(got) != "200" || len(p.candidates) != 0 {
-		t.Errorf("%q, %d upstreams of the candidate's own, want none", got, len(p.candidates))
+	}
+	current := rule("http2MaxRequests: 10")
+	for _, tt := range []struct {
+		name, candidate string
+		own             int
+	}{
+		{"moved", "# moved\n" + current, 0},
+		{"moved and changed", "# moved\n" + rule("http2MaxRequests: 11"), 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := serve(t, Options{}, current)
+			beside(t, p, current, tt.candidate, mesh.Candidate{Share: mesh.AllRequests, Sticky: "x-user"})
+			if got := askPath(p, t, "/", ""); status(got) != "200" || len(p.candidates) != tt.own {
+				t.Errorf("%q, %d upstreams of the candidate's own, want %d", got, len(p.candidates), tt.own)
+			}
+		})
 	}
 }
 
