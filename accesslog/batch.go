@@ -51,18 +51,18 @@ func (b *batch) add(f *Format, e *Entry) {
 	b.prefetch()
 }
 
-// nextSize is how many bytes prefetch asks for: a record and more, the texts of most
+// prefetched is how many bytes prefetch asks for: a record and more, the texts of most
 // exchanges.
-const nextSize = 192
+const prefetched = 192
 
 // prefetch asks for the memory that the next exchange will be kept in. The batch before
 // has used it last, and it has left the processor's caches since; without, whoever
 // serves would have to wait for it at the end of an exchange.
 func (b *batch) prefetch() {
-	if spare := b.records[len(b.records):cap(b.records)]; len(spare)*recordSize >= nextSize {
+	if spare := b.records[len(b.records):cap(b.records)]; len(spare)*recordSize >= prefetched {
 		prefetch(unsafe.Pointer(unsafe.SliceData(spare)))
 	}
-	if spare := b.texts[len(b.texts):cap(b.texts)]; len(spare) >= nextSize {
+	if spare := b.texts[len(b.texts):cap(b.texts)]; len(spare) >= prefetched {
 		prefetch(unsafe.Pointer(unsafe.SliceData(spare)))
 	}
 }

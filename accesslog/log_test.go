@@ -48,6 +48,7 @@ type disk struct {
 	text bytes.Buffer
 	room int           // how many bytes it takes; less than 0: any number
 	gate chan struct{} // nil: it is never blocked
+	each []int         // how many bytes it was given at a time
 }
 
 func (d *disk) Write(p []byte) (int, error) {
@@ -56,6 +57,7 @@ func (d *disk) Write(p []byte) (int, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.each = append(d.each, len(p))
 	if d.room >= 0 && len(p) > d.room {
 		n, _ := d.text.Write(p[:d.room])
 		d.room = 0
@@ -153,6 +155,60 @@ func TestLog_Full(t *testing.T) {
 		count(t, l, 2, 3)
 		if got := d.text.String(); got != "200\n20\n400\n" {
 			t.Errorf("%q", got)
+		}
+	})
+}
+
+// TestLog_Parts: the lines of a batch are written some at a time, whole and in their
+// order, and a write that fails costs its own.
+func TestLog_Parts(t *testing.T) {
+	const many, size = 1000, 1024
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{room: writeSize + size + 100} // the second write finds room for a part of a line
+		l := New(Options{
+			Format: format(t, "%BYTES_SENT%"+strings.Repeat(".", size)),
+			open: func(string) (io.WriteCloser, error) {
+				return d, nil
+			},
+		})
+		defer l.Close()
+		e := known()
+		for i := range many {
+			e.ReplyBody = 1000 + int64(i)
+			l.Record(&all, e)
+		}
+		const line = size + 4 + 1
+		const perWrite = (writeSize + line - 1) / line
+		time.Sleep(gatherFor)
+		synctest.Wait()
+		count(t, l, perWrite, many-perWrite)
+		d.mu.Lock()
+		d.room, d.each = -1, nil
+		d.mu.Unlock()
+		for i := range many {
+			e.ReplyBody = 1000 + int64(i)
+			l.Record(&all, e)
+		}
+		time.Sleep(gatherFor)
+		synctest.Wait()
+		count(t, l, perWrite+many, many-perWrite)
+		for _, n := range d.each {
+			if n > perWrite*line {
+				t.Errorf("%d bytes are written at a time, with lines of %d", n, line)
+			}
+		}
+		lines := strings.Split(strings.TrimSuffix(d.text.String(), "\n"), "\n")
+		for i := range lines {
+			want := i // of the first batch
+			if i > perWrite {
+				want = i - perWrite - 1
+			}
+			if i != perWrite && (len(lines[i]) != line-1 || !strings.HasPrefix(lines[i], fmt.Sprint(1000+want, "."))) {
+				t.Fatalf("line %d of %d is %.10q, of %d bytes", i, len(lines), lines[i], len(lines[i]))
+			}
+		}
+		if len(lines) != perWrite+1+many {
+			t.Errorf("%d lines", len(lines))
 		}
 	})
 }
