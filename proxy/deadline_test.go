@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -349,5 +350,66 @@ func TestDeadline_InLine(t *testing.T) {
 				t.Errorf("it took %v", took)
 			}
 		})
+	}
+}
+
+// TestDeadline_WhoseFault: a gateway's client who hardly waits has no endpoint ejected for
+// the others.
+func TestDeadline_WhoseFault(t *testing.T) {
+	for _, tt := range []struct {
+		name, listener, timeout, field string
+		ejected                        bool
+	}{
+		{"the client's, at a gateway", "gateway:80", "0s", "grpc-timeout: 5m\r\n", false},
+		{"the client's comes first", "gateway:80", "60s", "grpc-timeout: 5m\r\n", false},
+		{"the route's comes first", "gateway:80", "0.005s", "grpc-timeout: 60S\r\n", true},
+		{"the application's own", "outbound", "0s", "grpc-timeout: 5m\r\n", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			silent := upstreamServer(t, func(_ string, r *bufio.Reader, _ net.Conn) bool { r.ReadByte(); return false })
+			yaml := strings.Replace(edge("s.test"), "gateways: [gw]", "gateways: [gw, mesh]", 1)
+			yaml = strings.Replace(yaml, "{route:", "{timeout: "+tt.timeout+", route:", 1)
+			p := serve(t, atEdge(), entry("s.test", silent.address)+
+				destinationRule("s.test", "outlierDetection: {consecutive5xxErrors: 3, maxEjectionPercent: 100}")+yaml)
+			out := func() bool {
+				return slices.ContainsFunc(p.HostStates(), func(h HostState) bool { return !h.Healthy })
+			}
+			tries := 5
+			if tt.ejected {
+				tries = 1000 // a deadline may pass before there is a connection
+			}
+			for i := 0; i < tries && !out(); i++ {
+				got := exchangeRaw(t, p.address(tt.listener), "GET / HTTP/1.1\r\nHost: s.test\r\n"+tt.field+"\r\n", whole(1))
+				if status(got) != "504" {
+					t.Fatalf("answered %q, want 504", got)
+				}
+			}
+			if out() != tt.ejected {
+				t.Errorf("ejected %v, want %v", out(), tt.ejected)
+			}
+		})
+	}
+}
+
+// TestDeadline_WhoseFaultToldByCallee: nor does a callee who keeps to that client's deadline
+// speak against itself.
+func TestDeadline_WhoseFaultToldByCallee(t *testing.T) {
+	for field, ejected := range map[string]bool{"5m": false, "60S": true} {
+		up := h2Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("content-type", "application/grpc")
+			w.Header().Set("grpc-status", "4")
+		})
+		p := serve(t, atEdge(), overHTTP2(entry("s.test", up))+destinationRule("s.test", "outlierDetection: {consecutive5xxErrors: 3, maxEjectionPercent: 100}")+edge("s.test"))
+		for range 3 {
+			got := exchangeRaw(t, p.address("gateway:80"), "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\ngrpc-timeout: "+field+"\r\n\r\n", whole(1))
+			if !strings.Contains(got, "grpc-status: 4\r\n") {
+				t.Fatalf("answered %q, want DEADLINE_EXCEEDED", got)
+			}
+		}
+		for _, h := range p.HostStates() {
+			if h.Healthy == ejected {
+				t.Errorf("grpc-timeout %s: healthy %v: %s", field, h.Healthy, h.Reason)
+			}
+		}
 	}
 }

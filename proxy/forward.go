@@ -254,10 +254,18 @@ func (x *exchange) dropReply(c *upstreamConn) bool {
 // faultOfUpstream reports whether a failure speaks against the endpoint.
 func (x *exchange) faultOfUpstream(k Kind) bool {
 	switch k {
-	case Terminated, RemoteReset, BadReply, Timeout, TryTimeout:
+	case Terminated, RemoteReset, BadReply, TryTimeout:
 		return true
+	case Timeout:
+		return !x.outOfPatience()
 	}
 	return false
+}
+
+// outOfPatience reports whether the deadline is that of a gateway's client, who is
+// anybody: an endpoint is no worse for it than for a client who goes away.
+func (x *exchange) outOfPatience() bool {
+	return x.conn.kind == gateway && x.ends != 0 && x.deadline == x.ends
 }
 
 // send writes head and body, or leaves them to the first read of the reply. A
@@ -341,7 +349,9 @@ func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
 	}
 	c.member.link.replied()
 	status := x.meaning()
-	u.tracker.Replied(c.member.record, status)
+	if status != 504 || !x.late() || !x.outOfPatience() { // a callee who knows of the deadline says so
+		u.tracker.Replied(c.member.record, status)
+	}
 	if !plan.wants(x) {
 		return NoError
 	}

@@ -227,7 +227,7 @@ func (x *exchange) deliver(c *upstreamConn, d *destination, u *upstream) Kind {
 	if kind == NoError {
 		return NoError
 	}
-	if kind == Terminated || kind == BadReply || kind == Timeout {
+	if x.faultOfUpstream(kind) {
 		u.tracker.Failed(x.member.record)
 	}
 	if !x.replying {
