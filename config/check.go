@@ -48,6 +48,9 @@ func (r *reader) check(node *mesh.Node) {
 	c.checkSharedHosts()
 	c.checkConflicts()
 	c.checkProbes(node)
+	if judged {
+		c.checkOwnPorts(node)
+	}
 	c.checkPeerAuthentications(node, judged)
 	c.checkTelemetries()
 	c.checkClientTLS(node, judged)

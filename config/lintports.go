@@ -44,6 +44,26 @@ func (c *checker) newListeners() *listeners {
 		}
 	}
 	named := map[*mesh.Service]map[string]bool{} // target names that a workload has a number for
+	says := func(s *mesh.Service, p mesh.Port, w *mesh.Workload) {
+		l.byService[s].listened[mesh.TargetPort(p, w)] = true
+		if w.Ports[p.TargetName] != 0 || w.Ports[p.Name] != 0 {
+			if named[s] == nil {
+				named[s] = map[string]bool{}
+			}
+			named[s][p.TargetName] = true
+		}
+	}
+	for _, g := range c.config.WorkloadGroups {
+		w := g.Template
+		w.Labels = g.GroupLabels
+		for _, s := range byPair.of(&w) {
+			for _, p := range s.Ports {
+				if p.TargetName != "" {
+					says(s, p, &w)
+				}
+			}
+		}
+	}
 	for _, w := range c.config.Workloads {
 		found := byPair.of(w)
 		if s := c.services[w.Service]; s != nil && l.byService[s] != nil {
@@ -51,13 +71,7 @@ func (c *checker) newListeners() *listeners {
 		}
 		for _, s := range found {
 			for _, p := range s.Ports {
-				l.byService[s].listened[mesh.TargetPort(p, w)] = true
-				if w.Ports[p.TargetName] != 0 || w.Ports[p.Name] != 0 {
-					if named[s] == nil {
-						named[s] = map[string]bool{}
-					}
-					named[s][p.TargetName] = true
-				}
+				says(s, p, w)
 			}
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"isthmus/mesh"
 )
 
 // portsBase is two Services, one with a port by name, a workload, a Gateway, and
@@ -157,4 +159,44 @@ func TestLint_Exports(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) { checkFinding(t, tt.text, tt.want, ISM0073) })
 	}
+}
+
+// TestCheck_OwnPorts: a sidecar whose own service names its target port is told, if nobody
+// says which number that is.
+func TestCheck_OwnPorts(t *testing.T) {
+	const base = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: prod}\nspec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: web}]}\n---\n"
+	group := func(template string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: WorkloadGroup\nmetadata: {name: g, namespace: prod}\nspec: {metadata: {labels: {app: web}}, template: {" + template + "}}\n"
+	}
+	own := &mesh.Node{Namespace: "prod", Address: "10.0.0.1", RootNamespace: "istio-system", Labels: map[string]string{"app": "web"}}
+	for _, tt := range []struct {
+		name, text string
+		node       *mesh.Node
+		want       string
+	}{
+		{"nobody", "", own, `f.yaml:1: warning: Service prod/web: spec.ports: targetPort "web" of port 80 is the name of a port of Pods, which are not read, so this proxy takes 80 for where its application listens: write the number, or web: NUMBER among ports of a WorkloadEntry for 10.0.0.1 or of the template of its WorkloadGroup`},
+		{"its group", group("ports: {web: 8080}"), own, ""},
+		{"its group, nothing", group(""), own, "targetPort"},
+		{"an EndpointSlice", "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web, namespace: prod, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [{name: http, port: 8080}]\nendpoints: [{addresses: [10.0.0.1]}]\n", own, ""},
+		{"another proxy", "", &mesh.Node{Namespace: "prod", RootNamespace: "istio-system"}, ""},
+		{"none in particular", "", nil, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			for _, f := range Read([]File{{Name: "f.yaml", Data: []byte(base + tt.text)}}, tt.node).Findings {
+				got = append(got, f.String())
+			}
+			if tt.want == "" && len(got) > 0 || tt.want != "" && (len(got) != 1 || !strings.Contains(got[0], tt.want)) {
+				t.Errorf("findings %q, want %q", got, tt.want)
+			}
+		})
+	}
+	checkFinding(t, base+group("weight: 3"), "f.yaml:9: warning: WorkloadGroup prod/g: template.weight: has no effect yet", ISM0003)
+	checkFinding(t, base+group("locality: a/b"), "template.locality: has no effect yet", ISM0003)
+	checkFinding(t, base+group("ports: {http: 8080}, serviceAccount: s"), "", ISM0003)
+	numbered := strings.Replace(base, "targetPort: web", "targetPort: 8080", 1)
+	checkFinding(t, numbered+group("ports: {http: 9090}"), "template.ports.http: 9090 has no effect yet: the targetPort 8080 of Service web", ISM0003)
+	checkFinding(t, numbered+group("ports: {http: 8080}"), "", ISM0003)
+	policy := "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: prod}\nspec: {selector: {matchLabels: {app: web}}, rules: [{to: [{operation: {ports: ['8080', '80']}}]}]}\n"
+	checkFinding(t, base+group("ports: {web: 8080}")+policy, "ports[1]: no workload that this policy selects listens on 80", ISM0072)
 }

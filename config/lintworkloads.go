@@ -32,13 +32,30 @@ func (c *checker) lintServices() {
 	}
 }
 
-// lintWorkloads looks at WorkloadEntries.
+// lintWorkloads looks at WorkloadEntries and WorkloadGroups.
 func (c *checker) lintWorkloads() {
 	byPair := selectors{}
 	for _, s := range c.config.Services {
 		for k, v := range s.Selector {
 			byPair[[3]string{s.Namespace, k, v}] = append(byPair[[3]string{s.Namespace, k, v}], s)
 			break // whoever fits bears any one pair
+		}
+	}
+	// different calls what when a workload's own port is not the target port of a service.
+	different := func(w *mesh.Workload, s *mesh.Service, what func(name string, own, target uint32)) {
+		for _, p := range s.Ports {
+			if own := w.Ports[p.Name]; own != 0 && p.TargetName == "" && own != mesh.TargetPort(p, nil) {
+				what(p.Name, own, mesh.TargetPort(p, nil))
+			}
+		}
+	}
+	for _, g := range c.config.WorkloadGroups {
+		w := g.Template
+		w.Labels = g.GroupLabels
+		for _, s := range byPair.of(&w) {
+			different(&w, s, func(name string, own, target uint32) {
+				c.find(Warning, ISM0003, g.Meta, "template.ports."+name, fmt.Sprintf("%d has no effect yet: the targetPort %d of Service %s (%s) says where the application listens; write ports of a WorkloadEntry, which win over that", own, target, s.Name, s.Source))
+			})
 		}
 	}
 	for _, w := range c.config.Workloads {
@@ -51,17 +68,27 @@ func (c *checker) lintWorkloads() {
 		selected := false
 		for _, s := range byPair.of(w) {
 			selected = true
-			for _, p := range s.Ports {
-				if own := w.Ports[p.Name]; own != 0 && own != mesh.TargetPort(p, nil) {
-					c.find(Info, ISM0053, w.Meta, "ports."+p.Name, fmt.Sprintf("%d wins over the targetPort %d of Service %s (%s)", own, mesh.TargetPort(p, nil), s.Name, s.Source))
-				}
-			}
+			different(w, s, func(name string, own, target uint32) {
+				c.find(Info, ISM0053, w.Meta, "ports."+name, fmt.Sprintf("%d wins over the targetPort %d of Service %s (%s)", own, target, s.Name, s.Source))
+			})
 		}
 		if !selected {
 			c.find(Warning, ISM0059, w.Meta, "labels", fmt.Sprintf("no Service or ServiceEntry of namespace %s selects it, so it gets no traffic: check its labels against their selectors", w.Namespace))
 			continue
 		}
 		c.lintMTLS(w)
+	}
+}
+
+// checkOwnPorts names ports of a sidecar's own services of which nobody says where the
+// application has them.
+func (c *checker) checkOwnPorts(node *mesh.Node) {
+	for _, s := range mesh.OwnServices(node, c.config) {
+		for _, p := range s.Ports {
+			if target, known := mesh.ApplicationPort(node, c.config, s, p); !known {
+				c.say(Warning, s.Meta, "spec.ports", fmt.Sprintf("targetPort %q of port %d is the name of a port of Pods, which are not read, so this proxy takes %d for where its application listens: write the number, or %s: NUMBER among ports of a WorkloadEntry for %s or of the template of its WorkloadGroup", p.TargetName, p.Number, target, p.TargetName, node.Address))
+			}
+		}
 	}
 }
 

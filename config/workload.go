@@ -84,9 +84,25 @@ func readWorkloadGroup(d *document) {
 		d.error("template", "is missing")
 		return
 	}
+	for name, n := range g.Template.Ports {
+		d.checkPort(n, "template.ports."+name)
+	}
 	out.Template = mesh.Workload{
 		Meta: d.meta(), Ports: g.Template.Ports, Network: g.Template.Network,
 		Locality: mesh.ParseLocality(g.Template.Locality), Weight: g.Template.Weight, ServiceAccount: g.Template.ServiceAccount,
+	}
+	for _, f := range []struct {
+		field, where string
+		set          bool
+	}{
+		{"labels", "spec.metadata.labels say which workloads the group has, and node.labels of the bootstrap file which they bear", len(g.Template.Labels) > 0},
+		{"locality", "node.locality of the bootstrap file says where a workload is", g.Template.Locality != ""},
+		{"network", "node.cluster of the bootstrap file says whose a workload is", g.Template.Network != ""},
+		{"weight", "all proxies of a group count the same", g.Template.Weight > 0},
+	} {
+		if f.set {
+			d.find(Warning, ISM0003, "template."+f.field, "has no effect yet, since nothing is registered by it: "+f.where)
+		}
 	}
 	if g.Probe != nil {
 		out.Probe = d.probe(g.Probe, "probe")

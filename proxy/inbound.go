@@ -76,9 +76,10 @@ func (c *compiler) compileInbound() *inboundTable {
 	for _, s := range own {
 		e := &hostEntry{}
 		for _, p := range s.Ports {
-			vh := newVirtualHost(s.Key(), p.Number, []*route{c.inboundRoute(s, p)})
+			target, _ := mesh.ApplicationPort(c.node, c.snapshot.Config, s, p)
+			vh := newVirtualHost(s.Key(), p.Number, []*route{c.inboundRoute(s, p, target)})
 			e.ports = append(e.ports, portHost{p.Number, vh})
-			vh.workloadPort = mesh.TargetPort(p, c.ownWorkload(s))
+			vh.workloadPort = target
 			if !p.Protocol.IsHTTP() {
 				t.relayed[vh] = true
 			}
@@ -202,11 +203,10 @@ func (c *compiler) subsetsOf(v *mesh.View) map[string]map[string]string {
 	return out
 }
 
-// inboundRoute sends to the application beside this proxy. It keeps Istio's
+// inboundRoute sends to the application beside this proxy, which listens on target. It keeps Istio's
 // retries for that hop: a kept connection that the application closed at the
 // same moment is tried anew, which the connection pool does by itself.
-func (c *compiler) inboundRoute(s *mesh.Service, p mesh.Port) *route {
-	target := mesh.TargetPort(p, c.ownWorkload(s))
+func (c *compiler) inboundRoute(s *mesh.Service, p mesh.Port, target uint32) *route {
 	address := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(target))
 	pool := c.snapshot.Rules.FindInbound(c.snapshot.Config.Sidecars, s.Key()+".svc."+mesh.LocalDomain, s.Namespace, p.Number, target)
 	k := upstreamKey{inbound: true, host: s.Key(), port: p.Number}
@@ -222,14 +222,3 @@ func (c *compiler) inboundRoute(s *mesh.Service, p mesh.Port) *route {
 }
 
 var noRetries = &mesh.Retries{}
-
-// ownWorkload finds the WorkloadEntry that describes this node, for its ports:
-// the one at the node's address that the service selects.
-func (c *compiler) ownWorkload(s *mesh.Service) *mesh.Workload {
-	for _, w := range c.snapshot.Config.Workloads {
-		if w.Namespace == s.Namespace && w.Address == c.node.Address && mesh.MatchLabels(s.Selector, w.Labels) {
-			return w
-		}
-	}
-	return nil
-}

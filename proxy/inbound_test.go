@@ -88,3 +88,27 @@ spec:
 		})
 	}
 }
+
+// TestInbound_TargetByName: the number of a target port that is a name is what an
+// EndpointSlice has for the node's address, or the WorkloadGroup of the node.
+func TestInbound_TargetByName(t *testing.T) {
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		_, err := io.WriteString(c, okReply)
+		return err == nil
+	})
+	_, port, _ := net.SplitHostPort(up.address)
+	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: own, namespace: default}\nspec: {selector: {app: client}, ports: [{name: http, port: 80, targetPort: web}]}\n---\n"
+	node := testNode()
+	node.Address = "10.0.0.1"
+	for name, text := range map[string]string{
+		"EndpointSlice": "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: own, labels: {kubernetes.io/service-name: own}}\naddressType: IPv4\nports: [{name: http, port: " + port + "}]\nendpoints: [{addresses: [10.0.0.1]}]\n",
+		"WorkloadGroup": "apiVersion: networking.istio.io/v1\nkind: WorkloadGroup\nmetadata: {name: own}\nspec: {metadata: {labels: {app: client}}, template: {ports: {web: " + port + "}}}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := serve(t, Options{Inbound: "127.0.0.1:0", Node: node}, service+text)
+			if got := exchangeRaw(t, p.address("inbound"), "GET / HTTP/1.1\r\nHost: own\r\n\r\n", whole(1)); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
