@@ -181,7 +181,7 @@ func (s *Set) PickLastResort(tried []*Host, hash uint64) (int, bool) {
 	start := rand.IntN(len(s.hosts))
 	for i := range s.hosts {
 		i = (start + i) % len(s.hosts)
-		if h := s.hosts[i]; h.lastResort() && !contains(tried, h) {
+		if h := s.hosts[i]; h.LastResort() && !contains(tried, h) {
 			return i, true
 		}
 	}

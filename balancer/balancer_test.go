@@ -415,8 +415,8 @@ func TestHost_EjectedTwice(t *testing.T) {
 				synctest.Wait()
 				h.Eject(tt.second.reason, tt.second.d, tt.second.hard)
 				time.Sleep(time.Until(start.Add(tt.until - time.Millisecond)))
-				if state, reason := h.State(); state != Ejected || reason != tt.reason || h.lastResort() == tt.hard {
-					t.Errorf("state %v (%s), last resort %v shortly before the end", state, reason, h.lastResort())
+				if state, reason := h.State(); state != Ejected || reason != tt.reason || h.LastResort() == tt.hard {
+					t.Errorf("state %v (%s), last resort %v shortly before the end", state, reason, h.LastResort())
 				}
 				time.Sleep(tt.until / 5)
 				synctest.Wait()

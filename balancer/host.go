@@ -220,8 +220,8 @@ func (h *Host) free() bool {
 	return t == nil || t.active.Load() == 0
 }
 
-// lastResort reports whether the host may be tried when there is no good one.
-func (h *Host) lastResort() bool {
+// LastResort reports whether the host may be tried when there is no good one.
+func (h *Host) LastResort() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return State(h.state.Load()) != Ejected || !h.hard

@@ -33,7 +33,7 @@ func (s *Set) Shares() []Share {
 	}
 	last := 0
 	for i, h := range s.hosts {
-		if out[i].LastResort = h.lastResort(); out[i].LastResort {
+		if out[i].LastResort = h.LastResort(); out[i].LastResort {
 			last++
 		}
 	}

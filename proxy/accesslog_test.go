@@ -132,7 +132,7 @@ spec:
 		"GET s.test /a?b=c 200 - via_upstream 0 2 outbound|80||s.test sweet 1 default",
 		"POST chunked.test /a 200 - via_upstream 4 5 outbound|80||chunked.test - 1 default",
 		"GET gone.test / 503 UC upstream_reset_before_response_started{connection_termination} 0 95 outbound|80||gone.test - 2 default",
-		"GET dead.test / 503 UF upstream_reset_before_response_started{connection_failure} 0 91 outbound|80||dead.test - 6 default",
+		"GET dead.test / 503 UF upstream_reset_before_response_started{connection_failure} 0 91 outbound|80||dead.test - 3 default",
 		"GET empty / 503 UH no_healthy_upstream 0 19 outbound|80||empty.default.svc.cluster.local - 0 default",
 		"GET none.test / 404 NR route_not_found 0 0 - - 0 -",
 		"GET own.test / 200 - direct_response 0 5 - - 0 here",

@@ -104,6 +104,33 @@ spec:
 	}
 }
 
+// TestForward_OnlyEndpoint: an endpoint that cannot be connected to, and is the only one, is
+// tried as often as the route says.
+func TestForward_OnlyEndpoint(t *testing.T) {
+	for _, tt := range []struct {
+		name, retries string
+		conns         int
+	}{
+		{"by default", "", 3},
+		{"no retries", "retries: {attempts: 0}", 1},
+		{"as the route says", "retries: {attempts: 4, retryOn: connect-failure}", 5},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var conns atomic.Int32
+			up := byteServer(t, func(c net.Conn) { // ends the handshake
+				conns.Add(1)
+				c.Read(make([]byte, 1))
+			})
+			p := serve(t, Options{}, entry("s.test", up)+destinationRule("s.test", "tls: {mode: SIMPLE, insecureSkipVerify: true}")+
+				virtualService("s.test", "{route: [{destination: {host: s.test}}], "+tt.retries+"}"))
+			got := exchangeRaw(t, p.address("outbound"), "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 2\r\n\r\nhi", whole(1))
+			if status(got) != "503" || int(conns.Load()) != tt.conns {
+				t.Errorf("%q after %d connections, want %d", got, conns.Load(), tt.conns)
+			}
+		})
+	}
+}
+
 // TestForward_NoTimeToBackOff delivers the reply that there is where the deadline comes
 // before the next try.
 func TestForward_NoTimeToBackOff(t *testing.T) {

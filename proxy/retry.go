@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"isthmus/balancer"
 	"isthmus/http1"
 	"isthmus/mesh"
 )
@@ -36,23 +37,40 @@ func (p *retryPlan) again(x *exchange, u *upstream, k Kind) bool {
 		return false
 	}
 	// What was not sent, or is idempotent and lost its connection, goes to
-	// another endpoint whatever the policy says.
+	// another endpoint whatever the policy says. One that cannot be connected to is not
+	// asked again at once if it is the only one.
 	unsent := answers[k].unsent
+	alone := (k == ConnectFailure || k == ConnectTimeout) && !x.untried()
 	switch {
-	case unsent && p.failovers < maxFailovers, (k == Terminated || k == RemoteReset || k == Stalled) && x.idempotent() && p.failovers == 0:
+	case unsent && !alone && p.failovers < maxFailovers, (k == Terminated || k == RemoteReset || k == Stalled) && x.idempotent() && p.failovers == 0:
 		p.failovers++
 		x.member.live.stats.Failovers.Add(1)
 		p.silent = p.silent || k == Stalled || k == ConnectTimeout
 		return true
 	}
-	if !p.covers(x, k) || !unsent && !p.hasTime(x) || !p.take(x, u) {
+	pauses := !unsent || alone
+	if !p.covers(x, k) || pauses && !p.hasTime(x) || !p.take(x, u) {
 		return false
 	}
 	p.forget(x, u)
-	if !unsent {
+	if pauses {
 		p.backOff(x)
 	}
 	return true
+}
+
+// untried reports whether the route leads to an endpoint that has not been tried, and may
+// be, if only as a last resort.
+func (x *exchange) untried() bool {
+	for i := range x.route.destinations {
+		u := x.upstream(x.route.destinations[i].target)
+		if u.known && slices.ContainsFunc(u.set.Hosts(), func(h *balancer.Host) bool {
+			return !slices.Contains(x.tried, h) && h.LastResort()
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // forget lets the next try go to hosts that have been tried, if the policy
