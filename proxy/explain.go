@@ -341,10 +341,10 @@ func (t *table) whyElsewhere(host string) string {
 
 // whyHidden says of a host that is there, but not for this proxy, why.
 func (t *table) whyHidden(host string) string {
-	svc, _, _ := mesh.ServiceOf(host)
-	if s := t.snapshot.Config.Scope; s != nil && !s.AdmitsHost("", host) {
-		return fmt.Sprintf(" within what egress of %s (%s) lets this proxy know", s.Sidecar, s.Source)
+	if out := t.whyOutside(host); out != "" {
+		return out
 	}
+	svc, _, _ := mesh.ServiceOf(host)
 	for _, s := range t.snapshot.Config.Services {
 		named := !s.IsEntry() && (s.Key() == svc || s.Key() == host)
 		for _, h := range s.Hosts {
@@ -360,6 +360,15 @@ func (t *table) whyHidden(host string) string {
 		}
 	}
 	return ""
+}
+
+// whyOutside says of a host that a Sidecar keeps from this proxy which one does.
+func (t *table) whyOutside(host string) string {
+	s := t.snapshot.Config.Scope
+	if s == nil || s.AdmitsHost("", host) {
+		return ""
+	}
+	return fmt.Sprintf(" within what egress of %s (%s) lets this proxy know", s.Sidecar, s.Source)
 }
 
 // collectPolicies lists every block that comes from a file, for all to see at

@@ -31,6 +31,7 @@ type trouble struct {
 	snapshot uint64
 	config   string
 
+	outside   string // of a host that is unknown: within what; "": at all
 	found     bool   // a virtual host was
 	host      string // of the virtual host
 	rules     int    // that it has
@@ -106,6 +107,10 @@ func (x *exchange) remember() {
 	}
 	if vh := x.host; vh != nil {
 		t.found, t.host, t.rules = true, vh.name, len(vh.routes)
+	} else if x.kind == NoRoute && x.conn.kind == outbound {
+		if host, _, ok := splitAuthority(x.scratch[:], x.req.Authority); ok {
+			t.outside = x.table.whyOutside(string(host))
+		}
 	}
 	x.keepRoute(t)
 	x.keepTries(t)
@@ -194,7 +199,7 @@ func (x *exchange) refusedBy() error {
 
 // size is about how many bytes of memory a trouble takes.
 func (t *trouble) size() int {
-	n := int(unsafe.Sizeof(*t)) + len(t.id) + len(t.method) + len(t.authority) + len(t.path)
+	n := int(unsafe.Sizeof(*t)) + len(t.id) + len(t.method) + len(t.authority) + len(t.path) + len(t.outside)
 	for _, list := range [][]string{t.nobody, t.targets, t.undefined} {
 		for _, s := range list {
 			n += 16 + len(s)

@@ -77,7 +77,7 @@ func (t *trouble) because() (string, []string) {
 		if t.found {
 			return fmt.Sprintf("none of the %d rules of %s fits %s %s", t.rules, t.host, t.method, t.path), nil
 		}
-		return fmt.Sprintf("the %s listener knows nobody by the name %q", t.listener, t.authority), nil
+		return fmt.Sprintf("the %s listener knows nobody by the name %q%s", t.listener, t.authority, t.outside), nil
 	case NoDestination:
 		return t.ruled() + " sends to what nobody defines: " + strings.Join(orNone(t.undefined), ", "), nil
 	case NoHealthy:

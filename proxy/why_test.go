@@ -362,3 +362,24 @@ spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
 		service.Close()
 	}
 }
+
+// TestWhy_OutsideSidecar: of a host that a Sidecar keeps from the proxy, that one is named.
+func TestWhy_OutsideSidecar(t *testing.T) {
+	const sidecar = `apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: narrow}
+spec: {egress: [{hosts: ["./s.test"]}]}
+---
+`
+	up := replying(t, okReply)
+	p := serve(t, Options{}, sidecar+entry("s.test", up.address)+entry("hidden.test", up.address)+virtualService("s.test", "{match: [{uri: {prefix: /a}}], route: [{destination: {host: s.test}}]}"))
+	for host, want := range map[string]string{
+		"hidden.test": `the client got 404 NR because the outbound listener knows nobody by the name "hidden.test" within what egress of Sidecar default/narrow (test.yaml:1) lets this proxy know`,
+		"s.test":      `the client got 404 NR because none of the 1 rules of s.test fits GET /`,
+	} {
+		reply := exchangeRaw(t, p.address("outbound"), get(host), whole(1))
+		if got := askWhy(t, p, reply).Why[0]; got != want {
+			t.Errorf("%s: %s", host, got)
+		}
+	}
+}
