@@ -25,6 +25,7 @@ type Limit struct {
 	State     string   `json:"state,omitempty"`     // what is wrong
 	Shadow    bool     `json:"shadow,omitempty"`    // it only counts
 	Candidate bool     `json:"candidate,omitempty"` // the configuration on trial alone has it
+	Off       bool     `json:"off,omitempty"`       // it holds for no request: filter_enabled is 0
 	Buckets   []Bucket `json:"buckets"`
 
 	Allowed     uint64 `json:"allowed"`
@@ -62,8 +63,12 @@ func WriteLimits(w io.Writer, list []Limit) {
 		if l.Candidate {
 			where = strings.TrimSpace("candidate: " + where)
 		}
+		state := dash(l.State)
+		if l.Off {
+			state = "off: filter_enabled is 0"
+		}
 		line := func(name, bucket, left string) {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", name, l.Kind, dash(where), bucket, left, l.Allowed, l.Refused, l.WouldRefuse+l.spared(), l.Failed, dash(l.Source), dash(l.State))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", name, l.Kind, dash(where), bucket, left, l.Allowed, l.Refused, l.WouldRefuse+l.spared(), l.Failed, dash(l.Source), state)
 		}
 		if len(l.Buckets) == 0 {
 			bucket := "-"

@@ -20,6 +20,7 @@ func TestWriteLimits(t *testing.T) {
 		{Name: "d a=b", Kind: "rule", Domain: "d", Buckets: []Bucket{{Descriptor: "a=b", Interval: 60}}},
 		{Name: "d a=c", Kind: "rule", Domain: "d"},
 		{Name: "web", Kind: "concurrency", Buckets: []Bucket{{Limit: 20}}},
+		{Name: "EnvoyFilter a/d", Kind: "local", Off: true, Buckets: []Bucket{{Limit: 1, PerFill: 1, Interval: 1}}},
 	})
 	var got []string
 	for line := range strings.Lines(b.String()) {
@@ -35,6 +36,7 @@ func TestWriteLimits(t *testing.T) {
 		"d a=b rule - a=b: 0, 0 every 1m0s - 0 0 0 0 - -",
 		"d a=c rule - unlimited - 0 0 0 0 - -",
 		"web concurrency - 20 under way at most - 0 0 0 0 - -",
+		"EnvoyFilter a/d local - 1, 1 every 1s - 0 0 0 0 - off: filter_enabled is 0",
 	} {
 		if i >= len(got) || got[i] != want {
 			t.Errorf("line %d is not %q:\n%s", i+1, want, b.String())

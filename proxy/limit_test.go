@@ -221,8 +221,12 @@ func TestLimit_NotEnforced(t *testing.T) {
 	if heads := up.seen(); strings.Contains(heads[0], "x-over") || !strings.Contains(heads[1], "x-over: yes\r\n") {
 		t.Errorf("the upstream got %q", heads)
 	}
-	if l := p.Limits(); len(l) != 1 || l[0].Allowed != 1 || l[0].Limited != 1 || l[0].Enforced != 0 || len(l[0].Buckets) != 1 {
+	if l := p.Limits(); len(l) != 1 || l[0].Allowed != 1 || l[0].Limited != 1 || l[0].Enforced != 0 || len(l[0].Buckets) != 1 || l[0].Off {
 		t.Errorf("shown: %+v", l)
+	}
+	publish(t, p, entry("s.test", up.address)+strings.Replace(strings.TrimPrefix(limitFilter("token_bucket: {max_tokens: 1, "+hourly+"}", ""), "---\n"), "numerator: 100", "numerator: 0", 1))
+	if l := p.Limits(); len(l) != 1 || !l[0].Off {
+		t.Errorf("shown of one that is off: %+v", l)
 	}
 }
 

@@ -22,6 +22,7 @@ type LimitState struct {
 	Service string   // the cluster that a global limit names
 	State   string   // "": well
 	Trial   bool     // a candidate alone has it
+	Off     bool     // it holds for no request: filter_enabled is 0
 	Buckets []ratelimit.BucketState
 
 	Allowed, Limited, Enforced, Shadow, Failed uint64
@@ -86,8 +87,9 @@ func (l *limiter) state(at time.Time, t *table) LimitState {
 	}
 	var counts *ratelimit.Counts
 	if l.local != nil {
-		s.Kind, s.Buckets, counts = "local", l.local.States(at), l.local.Counts
+		s.Kind, s.Buckets, counts, s.Off = "local", l.local.States(at), l.local.Counts, l.local.Rule.Enabled == 0
 	} else {
+		s.Off = f.Global.Enabled == 0
 		s.Domain, s.Service, counts = f.Global.Domain, f.Global.Cluster, l.global.counts
 		switch asker := t.askers[s.Service].(type) {
 		case nil:

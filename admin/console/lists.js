@@ -81,7 +81,7 @@ export const lists = {
     key: (r) => r.name,
     columns: [
       { name: "limit", width: "minmax(150px, 2.4fr)", cell: (r) => r.name },
-      { name: "kind", width: "minmax(70px, .8fr)", min: 620, cell: (r) => r.kind + (r.shadow ? ", only counts" : "") + (r.candidate ? ", the candidate's" : "") },
+      { name: "kind", width: "minmax(70px, .8fr)", min: 620, cell: (r) => r.kind + (r.off ? ", off" : "") + (r.shadow ? ", only counts" : "") + (r.candidate ? ", the candidate's" : "") },
       { name: "where", width: "minmax(90px, 1.4fr)", min: 980, cell: (r) => r.where || "everywhere" },
       { name: "state", width: "minmax(80px, 1.2fr)", cell: (r) => (r.state ? state("warn", r.state) : state("good", "works")) },
       { name: "left", width: "84px", num: true, min: 760, cell: left },

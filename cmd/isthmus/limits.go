@@ -164,7 +164,7 @@ func (s *server) Limits() []admin.Limit {
 
 func filterLimit(l *proxy.LimitState) admin.Limit {
 	one := admin.Limit{
-		Name: l.Name, Kind: l.Kind, Source: l.Source, Listeners: l.Listen, Where: l.Where, Domain: l.Domain, Service: l.Service, State: l.State, Candidate: l.Trial,
+		Name: l.Name, Kind: l.Kind, Source: l.Source, Listeners: l.Listen, Where: l.Where, Domain: l.Domain, Service: l.Service, State: l.State, Candidate: l.Trial, Off: l.Off,
 		Buckets: []admin.Bucket{}, Allowed: l.Allowed, Limited: l.Limited, Refused: l.Enforced, WouldRefuse: l.Shadow, Failed: l.Failed,
 	}
 	for _, b := range l.Buckets {
