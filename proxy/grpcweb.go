@@ -113,11 +113,13 @@ func (r *textReader) next(p []byte, last bool) ([]byte, error) {
 	return r.out, nil
 }
 
-// writeUp sends a part of a request's body to the upstream, decoded if need be.
+// writeUp sends a part of a request's body to the upstream, decoded if need be. It is for the
+// goroutine that sends it.
 func (x *exchange) writeUp(c *upstreamConn, p []byte, last bool) Kind {
 	if x.bridged && x.dialect == grpcWebText {
 		var err error
 		if p, err = x.text.next(p, last); err != nil {
+			x.pumping.cause = err
 			return BadRequest
 		}
 	}

@@ -122,7 +122,7 @@ func untext(t *testing.T, p []byte) []byte {
 // TestGRPCWeb_NotText: a body that is not base64 does not get far.
 func TestGRPCWeb_NotText(t *testing.T) {
 	p := strictProxyHTTP2(t, echoGRPC(t))
-	for _, body := range []string{"AAA", "A*==", "====", "AAAA\r\nAAAA"} {
+	for _, body := range []string{"AAA", "A*==", "====", "AAAA\r\nAAAA", strings.Repeat("AAAA", replayLimit) + "AAA"} {
 		r, _ := http.NewRequest("POST", "http://s.test/echo", strings.NewReader(body))
 		r.Header.Set("content-type", "application/grpc-web-text")
 		res, err := h1Client(t, p, "gateway:80").Do(r)
@@ -130,8 +130,8 @@ func TestGRPCWeb_NotText(t *testing.T) {
 			t.Fatal(err)
 		}
 		res.Body.Close()
-		if res.Header.Get("grpc-status") != "13" {
-			t.Errorf("%q: %v", body, res.Header)
+		if res.Header.Get("grpc-status") != "13" || res.Header.Get("grpc-message") != errText.Error() {
+			t.Errorf("%.20q: %v", body, res.Header)
 		}
 	}
 }

@@ -47,7 +47,11 @@ func (x *exchange) refuse(k Kind) {
 		x.refuseLimited(x.limited)
 		return
 	}
-	x.answer(a.status, []byte(a.body))
+	body := a.body
+	if x.trail.why() == errText {
+		body = errText.Error()
+	}
+	x.answer(a.status, []byte(body))
 }
 
 // refuseToken answers a request whose token is not to be believed.

@@ -22,6 +22,7 @@ type pumping struct {
 	last      atomic.Bool // the end of the body has come and is being written
 	unread    bool        // the goroutine has ended before the body had come whole
 	short     bool        // and before the upstream had got it whole
+	cause     error       // why it has failed, where its kind does not say all
 	outcome   chan Kind   // one value, when the goroutine has ended
 }
 
@@ -35,7 +36,7 @@ func (x *exchange) startPump(c *upstreamConn) Kind {
 	p.active = true
 	p.answered.Store(false)
 	p.last.Store(false)
-	p.held = x.body.data
+	p.held, p.cause = x.body.data, nil
 	p.outcome = make(chan Kind, 1)
 	go func(outcome chan<- Kind) {
 		kind := x.pumpSafely(c)

@@ -145,6 +145,7 @@ func (x *exchange) fillReply(c *upstreamConn, part replyPart, p *pipe, n int64) 
 				kind := <-x.pumping.outcome
 				if x.holdTaken(); kind != NoError {
 					x.pumping.active, x.keep = false, false
+					x.trail.cause = x.pumping.cause
 					if kind == RequestTimeout && x.late() {
 						return Timeout
 					}
