@@ -237,7 +237,7 @@ func newDials() *dials {
 }
 
 // dialAhead opens a connection that no request waits for, to see whether the
-// endpoint can be reached, and keeps it for the next one if there is a place for it. While
+// endpoint can be reached, and keeps it for the next request if there is a place for it. While
 // it is being connected it has none: where nobody answers, that would be the place of a
 // request to another endpoint.
 func (m *member) dialAhead(within instant) bool {
@@ -264,6 +264,8 @@ func (m *member) dialAhead(within instant) bool {
 			m.shared.opening(-1)
 		}
 		return false
+	case u.key.relay:
+		c.discard() // those that are relayed have connections of their own, each a new one
 	case speaks == asHTTP2:
 		u.share(c, false)
 		u.live.queue.wake() // whoever waits for its place may have it

@@ -360,6 +360,38 @@ func TestRelay_Limits(t *testing.T) {
 	}
 }
 
+// TestRelay_KeepsNoLook: a connection by which an endpoint was looked at is not kept, since
+// no other one will be relayed over it.
+func TestRelay_KeepsNoLook(t *testing.T) {
+	ended := make(chan struct{}, 2)
+	up := byteServer(t, func(c net.Conn) {
+		io.Copy(c, c)
+		ended <- struct{}{}
+	})
+	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB))
+	c := dialTCP(t, p.address("gateway:80"))
+	io.WriteString(c, "x")
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	var members []*member
+	p.mu.Lock()
+	for _, u := range p.upstreams {
+		members = append(members, u.members...)
+	}
+	p.mu.Unlock()
+	for _, m := range members {
+		if !m.look() {
+			t.Error("the endpoint cannot be reached")
+		}
+	}
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the connection is kept")
+	}
+}
+
 // TestRelay_Recovers: an endpoint that refused a connection, and takes them again,
 // gets as many as the others at once, though none of them ends.
 func TestRelay_Recovers(t *testing.T) {

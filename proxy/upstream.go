@@ -201,7 +201,9 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 	}
 	u.serveWaiting()
 	u.live.join(u.members) // last: a trial may take any of them at once
-	warm(entered)
+	if !u.key.relay {
+		warm(entered)
+	}
 	return u
 }
 
