@@ -68,6 +68,7 @@ func TestForward_Retries(t *testing.T) {
 		{"gateway-error is not 500", "retries: {attempts: 2, retryOn: gateway-error, backoff: 1ms}", "GET", "HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n", 1, "500"},
 		{"gateway-error, 502", "retries: {attempts: 2, retryOn: gateway-error, backoff: 1ms}", "GET", "HTTP/1.1 502 X\r\nContent-Length: 0\r\n\r\n", 3, "502"},
 		{"a listed code", "retries: {attempts: 1, retryOn: '418', backoff: 1ms}", "GET", "HTTP/1.1 418 X\r\nContent-Length: 0\r\n\r\n", 2, "418"},
+		{"a listed code of no error", "retries: {attempts: 1, retryOn: '202', backoff: 1ms}", "GET", "HTTP/1.1 202 X\r\nContent-Length: 0\r\n\r\n", 2, "202"},
 		{"reset, POST, explicit", "retries: {attempts: 2, retryOn: reset, backoff: 1ms}", "POST", "", 3, "503"},
 		{"connect-failure is not a hang-up", "retries: {attempts: 2, retryOn: connect-failure}", "POST", "", 1, "503"},
 	} {

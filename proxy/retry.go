@@ -117,7 +117,7 @@ func (p *retryPlan) wants(x *exchange) bool {
 	named, safe := p.full && p.covers(x, Refused), p.full
 	switch {
 	case named:
-	case x.res.Status >= 400:
+	case x.res.Status >= 400, slices.Contains(p.policy.Codes, x.res.Status):
 		named = p.names(x, x.res.Status)
 	case x.dialect != notGRPC:
 		named = p.namesGRPC(x)
