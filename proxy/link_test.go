@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"strings"
@@ -367,6 +368,16 @@ spec:
 	// allowed; and some are lent, once.
 	if n := sent.Load(); n > clients*each*12/10+3*3+clients/10 {
 		t.Errorf("%d requests made %d tries", clients*each, n)
+	}
+}
+
+// TestRetryLimits: a retryBudget of any size is one.
+func TestRetryLimits(t *testing.T) {
+	for _, n := range []uint32{0, 3, 1 << 31, math.MaxUint32} {
+		l := retryLimits(&mesh.RetryBudget{Percent: 20, MinConcurrency: n}, 0)
+		if l.Least < 0 || uint32(l.Least) != min(n, math.MaxInt32) {
+			t.Errorf("minRetryConcurrency %d is %d", n, l.Least)
+		}
 	}
 }
 

@@ -247,7 +247,7 @@ func callerOf(s *mesh.Snapshot) balancer.Caller {
 // or the default budget and maxRetries beside it.
 func retryLimits(b *mesh.RetryBudget, most int32) breaker.Limits {
 	if b != nil {
-		return breaker.Limits{Percent: b.Percent, Least: int32(b.MinConcurrency)}
+		return breaker.Limits{Percent: b.Percent, Least: int32(min(b.MinConcurrency, math.MaxInt32))}
 	}
 	l := breaker.DefaultLimits
 	l.Most = most
