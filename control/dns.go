@@ -30,8 +30,9 @@ type resolver struct {
 	workers           sync.WaitGroup
 	slots             chan struct{} // one for each lookup under way
 
-	mu    sync.Mutex // guards names
-	names map[string]*name
+	mu       sync.Mutex // guards what is below
+	names    map[string]*name
+	answered string // the name server that has answered last, and is asked first
 }
 
 // name is a host name that is watched by a goroutine of its own.
@@ -168,6 +169,9 @@ func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, time.
 		return nil, 0, err
 	}
 	conf.Port = cmp.Or(r.port, conf.Port)
+	r.mu.Lock()
+	toFront(conf.Servers, r.answered)
+	r.mu.Unlock()
 	var failed error // of a name that had no addresses
 	for _, fqdn := range conf.NameList(host) {
 		var all []netip.Addr
@@ -179,6 +183,9 @@ func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, time.
 				incomplete = err
 				continue
 			}
+			r.mu.Lock()
+			r.answered = conf.Servers[0]
+			r.mu.Unlock()
 			all = append(all, addrs...)
 			ttl = min(ttl, hold)
 		}
@@ -191,8 +198,17 @@ func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, time.
 	return nil, 0, failed
 }
 
-// ask asks the servers in turn. A name that does not exist is no error, but has
-// no addresses.
+// toFront moves a server before the others, if it is there.
+func toFront(servers []string, server string) {
+	if i := slices.Index(servers, server); i > 0 {
+		copy(servers[1:], servers[:i])
+		servers[0] = server
+	}
+}
+
+// ask asks the servers in turn, and moves the one that answers before the others: one
+// that does not answer costs its time-out once, and not with every question. A name that
+// does not exist is no error, but has no addresses.
 func ask(ctx context.Context, conf *dns.ClientConfig, fqdn string, t uint16) ([]netip.Addr, time.Duration, error) {
 	q := new(dns.Msg)
 	q.SetQuestion(fqdn, t)
@@ -200,7 +216,7 @@ func ask(ctx context.Context, conf *dns.ClientConfig, fqdn string, t uint16) ([]
 	timeout := time.Duration(max(conf.Timeout, 1)) * time.Second
 	err := errNoAnswer
 	for range max(conf.Attempts, 1) {
-		for _, server := range conf.Servers {
+		for _, server := range slices.Clone(conf.Servers) {
 			addr := net.JoinHostPort(server, conf.Port)
 			reply, e := exchange(ctx, &dns.Client{Timeout: timeout}, q, addr)
 			if e == nil && reply.Truncated {
@@ -210,6 +226,7 @@ func ask(ctx context.Context, conf *dns.ClientConfig, fqdn string, t uint16) ([]
 			case e != nil:
 				err = e
 			case reply.Rcode == dns.RcodeSuccess, reply.Rcode == dns.RcodeNameError:
+				toFront(conf.Servers, server)
 				addrs, ttl := addresses(reply)
 				return addrs, ttl, nil
 			default:

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -211,6 +212,40 @@ func TestResolver_CloseWhileSilent(t *testing.T) {
 	case <-closed:
 	case <-time.After(20 * time.Second):
 		t.Fatal("still waiting for an answer")
+	}
+}
+
+// TestResolver_SilentServer: a name server that does not answer is waited for once, and not
+// with every question.
+func TestResolver_SilentServer(t *testing.T) {
+	_, conf := serveNames(t, map[string][]string{"a.test.": {"a.test. 1 IN A 192.0.2.1"}, "b.test.": {"b.test. 1 IN A 192.0.2.2"}})
+	silent, err := net.ListenPacket("udp", "127.0.0.2:"+conf.Port)
+	if err != nil {
+		t.Skip(err) // somebody else has the port there
+	}
+	defer silent.Close()
+	var questions atomic.Int32
+	go func() { // ends when silent is closed
+		for {
+			if _, _, err := silent.ReadFrom(make([]byte, 1500)); err != nil {
+				return
+			}
+			questions.Add(1)
+		}
+	}()
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	write(t, file, "nameserver 127.0.0.2\nnameserver "+conf.Servers[0]+"\nsearch x.test y.test\noptions timeout:1 attempts:5 ndots:5\n")
+	r := newResolver(file, "/nonexistent", func() {})
+	r.port = conf.Port
+	defer r.close()
+	for _, name := range []string{"a.test", "b.test"} {
+		if addrs, _, err := r.lookup(t.Context(), name); err != nil || len(addrs) != 1 {
+			t.Errorf("%s: %v, %v", name, addrs, err)
+		}
+	}
+	// 12 questions are to be asked. The other server may need more than a second once.
+	if n := questions.Load(); n == 0 || n > 5 {
+		t.Errorf("the silent server was asked %d times, want once", n)
 	}
 }
 
