@@ -39,8 +39,8 @@ type Local struct {
 // Buckets are the token buckets of a Local: of all requests, or of one
 // connection's.
 type Buckets struct {
-	whole *rate.Limiter
-	exact []*rate.Limiter // by the place of the descriptor; nil where it is a wildcard
+	whole *bucket
+	exact []*bucket // by the place of the descriptor; nil where it is a wildcard
 
 	mu      sync.Mutex // guards dynamic
 	dynamic []*lru[uint64, valueBucket]
@@ -51,7 +51,7 @@ type Buckets struct {
 // is as good as impossible, and would have them share a bucket.
 type valueBucket struct {
 	key    string
-	bucket *rate.Limiter
+	bucket *bucket
 }
 
 var keySeed = maphash.MakeSeed()
@@ -76,7 +76,7 @@ func (l *Local) Adopt(before *Local) { l.Counts, l.buckets = before.Counts, befo
 
 // NewBuckets makes full buckets, for a connection.
 func (l *Local) NewBuckets() *Buckets {
-	b := &Buckets{exact: make([]*rate.Limiter, len(l.Rule.Descriptors)), dynamic: make([]*lru[uint64, valueBucket], len(l.Rule.Descriptors))}
+	b := &Buckets{exact: make([]*bucket, len(l.Rule.Descriptors)), dynamic: make([]*lru[uint64, valueBucket], len(l.Rule.Descriptors))}
 	if l.Rule.Bucket != nil {
 		b.whole = newBucket(l.Rule.Bucket)
 	}
@@ -88,10 +88,30 @@ func (l *Local) NewBuckets() *Buckets {
 	return b
 }
 
+// bucket is a token bucket of which time never goes back. Requests do not get here in the
+// order in which they came; a [rate.Limiter] goes back with one that is late, and then
+// fills itself once more for the time since.
+type bucket struct {
+	*rate.Limiter
+	mu   sync.Mutex // guards last, and taking
+	last time.Time
+}
+
 // newBucket makes a bucket that is filled evenly over the interval, as Envoy's
 // are.
-func newBucket(b *mesh.Bucket) *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(float64(b.TokensPerFill)/b.FillInterval.Seconds()), int(b.MaxTokens))
+func newBucket(b *mesh.Bucket) *bucket {
+	return &bucket{Limiter: rate.NewLimiter(rate.Limit(float64(b.TokensPerFill)/b.FillInterval.Seconds()), int(b.MaxTokens))}
+}
+
+// take takes n tokens for a request that came at t, if there are so many.
+func (b *bucket) take(t time.Time, n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if t.Before(b.last) {
+		t = b.last
+	}
+	b.last = t
+	return b.AllowN(t, n)
 }
 
 func wild(entries []mesh.DescriptorEntry) bool {
@@ -108,7 +128,7 @@ type Outcome struct {
 	Limited bool // it is one too many
 	Refused bool // and is to be refused
 
-	bucket *rate.Limiter // which decided, or is the nearest to do so; nil: none
+	bucket *bucket // which decided, or is the nearest to do so; nil: none
 }
 
 // State returns what x-ratelimit-limit, -remaining and -reset say.
@@ -135,7 +155,7 @@ func (l *Local) Take(t time.Time, d *Descriptors, own *Buckets) (o Outcome) {
 	}
 	if len(l.Rule.Descriptors) == 0 || d == nil {
 		o.bucket = b.whole
-		o.Limited = b.whole != nil && !b.whole.AllowN(t, 1)
+		o.Limited = b.whole != nil && !b.whole.take(t, 1)
 	} else {
 		o = l.takeDescribed(t, d, b)
 	}
@@ -157,7 +177,7 @@ const maxMet = 16
 // meets, the slowest first, and then from the common one, as Envoy does.
 func (l *Local) takeDescribed(t time.Time, d *Descriptors, b *Buckets) (o Outcome) {
 	var met [maxMet]struct {
-		bucket *rate.Limiter
+		bucket *bucket
 		hits   int
 		shadow bool
 	}
@@ -177,7 +197,7 @@ func (l *Local) takeDescribed(t time.Time, d *Descriptors, b *Buckets) (o Outcom
 	}
 	for i := range n {
 		m := &met[i]
-		if m.bucket.AllowN(t, m.hits) {
+		if m.bucket.take(t, m.hits) {
 			continue
 		}
 		if m.shadow {
@@ -190,7 +210,7 @@ func (l *Local) takeDescribed(t time.Time, d *Descriptors, b *Buckets) (o Outcom
 		o.bucket = met[0].bucket
 	}
 	if b.whole != nil && (n == 0 || !l.Rule.DescriptorsOnly) {
-		if !b.whole.AllowN(t, 1) {
+		if !b.whole.take(t, 1) {
 			return Outcome{Limited: true, bucket: b.whole}
 		}
 		if n == 0 {
@@ -202,7 +222,7 @@ func (l *Local) takeDescribed(t time.Time, d *Descriptors, b *Buckets) (o Outcom
 
 // find returns the bucket of the first of the limit's descriptors that is the
 // request's i-th, and its place; nil if none is.
-func (l *Local) find(d *Descriptors, i int, b *Buckets) (*rate.Limiter, int) {
+func (l *Local) find(d *Descriptors, i int, b *Buckets) (*bucket, int) {
 	key := d.key(i)
 	for at, k := range l.keys {
 		if k != "" {
@@ -220,7 +240,7 @@ func (l *Local) find(d *Descriptors, i int, b *Buckets) (*rate.Limiter, int) {
 }
 
 // ofValue returns the bucket of a value of a descriptor with wildcards.
-func (l *Local) ofValue(b *Buckets, at int, key []byte) *rate.Limiter {
+func (l *Local) ofValue(b *Buckets, at int, key []byte) *bucket {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	set := b.dynamic[at]

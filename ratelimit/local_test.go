@@ -229,3 +229,28 @@ func BenchmarkLocal(b *testing.B) {
 		})
 	})
 }
+
+// TestLocal_OutOfOrder: requests that get to a bucket in another order than they came in
+// do not fill it twice.
+func TestLocal_OutOfOrder(t *testing.T) {
+	rule := mesh.LocalRateLimit{
+		Bucket: &mesh.Bucket{MaxTokens: 10, TokensPerFill: 10, FillInterval: time.Second}, Enabled: mesh.AllRequests, Enforced: mesh.AllRequests,
+		Descriptors:     []mesh.BucketDescriptor{{Entries: []mesh.DescriptorEntry{{Key: "a", Value: "b"}}, Bucket: mesh.Bucket{MaxTokens: 10, TokensPerFill: 10, FillInterval: time.Second}}},
+		DescriptorsOnly: true,
+	}
+	var d Descriptors
+	d.Add("a", []byte("b"))
+	d.End(1)
+	for name, counted := range map[string]*Descriptors{"all": nil, "by a descriptor": &d} {
+		l := NewLocal(&rule)
+		begin, passed := time.Now(), 0
+		for i := range 1000 {
+			if o := l.Take(begin.Add(time.Duration(i%2)*time.Second), counted, nil); !o.Limited {
+				passed++
+			}
+		}
+		if passed < 10 || passed > 20 {
+			t.Errorf("%s: %d pass in a second of 10 a second that begins with 10", name, passed)
+		}
+	}
+}
