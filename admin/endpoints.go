@@ -17,6 +17,7 @@ type Endpoint struct {
 	Reason   string            `json:"reason,omitempty"`
 	Source   string            `json:"source"`
 	Owner    string            `json:"owner"`
+	Hostname string            `json:"hostname,omitempty"` // of the Pod: the name before the service's by which it is asked for alone
 	Weight   uint32            `json:"weight"`
 	Labels   map[string]string `json:"labels"`
 	Identity string            `json:"identity"`

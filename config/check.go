@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"isthmus/mesh"
 )
@@ -35,6 +36,7 @@ func (r *reader) check(node *mesh.Node) {
 			c.entries[h] = append(c.entries[h], s)
 		}
 	}
+	c.known = mesh.NewRegistry(mesh.Known{Node: node, Config: r.config, Now: time.Unix(0, 0)})
 	c.bearers, c.modes = c.newBearers(), newPeerModes(node.RootNamespace, r.config.PeerAuthentications)
 	for _, g := range r.config.Gateways {
 		c.gateways[g.Namespace+"/"+g.Name] = g
@@ -101,6 +103,11 @@ func (c *checker) ports(host string) (ports []mesh.Port, known bool) {
 	}
 	for _, s := range c.entriesOf(host) {
 		ports, known = append(ports, s.Ports...), true
+	}
+	if !known {
+		if v, ok := c.known.View(host); ok && v.Pod != "" {
+			return v.Ports, true
+		}
 	}
 	return ports, known
 }

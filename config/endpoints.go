@@ -56,6 +56,9 @@ func readEndpointSlice(d *document) {
 				w.Locality.Region, w.Locality.Zone = regionOf(*e.Zone), *e.Zone
 			}
 			w.Unready = e.Conditions.Ready != nil && !*e.Conditions.Ready
+			if e.Hostname != nil {
+				w.Hostname = *e.Hostname
+			}
 			d.reader.config.Workloads = append(d.reader.config.Workloads, w)
 		}
 	}
@@ -102,7 +105,7 @@ func readEndpoints(d *document) {
 				d.error(fmt.Sprintf("subsets[%d].%s.ip", i, field), fmt.Sprintf("%q is no IP address", a.IP))
 				continue
 			}
-			w := &mesh.Workload{Meta: d.meta(), Address: a.IP, Ports: ports, Service: d.name + "." + d.namespace, Unready: unready}
+			w := &mesh.Workload{Meta: d.meta(), Address: a.IP, Ports: ports, Service: d.name + "." + d.namespace, Unready: unready, Hostname: a.Hostname}
 			w.Labels = map[string]string{} // those of the resource are not its addresses'
 			d.reader.config.Workloads = append(d.reader.config.Workloads, w)
 		}

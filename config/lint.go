@@ -1,16 +1,11 @@
 package config
 
-import (
-	"time"
-
-	"isthmus/mesh"
-)
+import "isthmus/mesh"
 
 // lint says what a set that can be used does otherwise than its author may
 // think: what works here although it would not elsewhere, arithmetic that does
 // not come out, rules that are never reached, what is about nobody.
 func (c *checker) lint(node *mesh.Node) {
-	c.known = mesh.NewRegistry(mesh.Known{Node: node, Config: c.config, Now: time.Unix(0, 0)})
 	for _, l := range c.destinationRules {
 		c.lintDestinationRule(l.value, l.doc)
 		c.lintPlain(l.value, l.doc)

@@ -38,6 +38,7 @@ type endpoint struct {
 	Locality mesh.Locality     `json:"locality,omitzero"`
 	Labels   map[string]string `json:"labels,omitempty"`
 	Weight   uint32            `json:"weight,omitempty"`
+	Hostname string            `json:"hostname,omitempty"`
 	Identity string            `json:"identity,omitempty"`
 	Via      bool              `json:"via,omitempty"`
 	Relayed  bool              `json:"relayed,omitempty"`
@@ -110,7 +111,7 @@ func oneLine(s string) string {
 
 func (e *endpoint) check() error {
 	switch {
-	case e.Service == "" || len(e.Unready) > maxText || !areNames(e.Service, e.Port.Name, e.Identity, e.Locality.Region, e.Locality.Zone, e.Locality.Subzone):
+	case e.Service == "" || len(e.Unready) > maxText || !areNames(e.Service, e.Port.Name, e.Hostname, e.Identity, e.Locality.Region, e.Locality.Zone, e.Locality.Subzone):
 		return fmt.Errorf("%w: endpoint of %q without a service, with too long a text, or with a control character in a name", errRecord, e.Service)
 	case !e.Address.IsValid() || e.Address.Port() == 0:
 		return fmt.Errorf("%w: endpoint of %s without an address", errRecord, e.Service)
@@ -142,7 +143,7 @@ func toRecord(list []mesh.Endpoint) []endpoint {
 	for i, e := range list {
 		out[i] = endpoint{
 			Service: e.Service, Port: e.Port, Address: e.Address, Locality: e.Locality, Labels: e.Labels, Weight: e.Weight,
-			Identity: e.Identity, Via: e.Via, Relayed: e.Relayed, Unready: e.Unready, Degraded: e.Degraded,
+			Hostname: e.Hostname, Identity: e.Identity, Via: e.Via, Relayed: e.Relayed, Unready: e.Unready, Degraded: e.Degraded,
 		}
 	}
 	return out
@@ -151,6 +152,6 @@ func toRecord(list []mesh.Endpoint) []endpoint {
 func (e *endpoint) mesh(r *record) mesh.Endpoint {
 	return mesh.Endpoint{
 		Service: e.Service, Port: e.Port, Address: e.Address, Cluster: r.Cluster, Locality: e.Locality, Labels: e.Labels, Weight: max(e.Weight, 1),
-		Identity: e.Identity, Via: e.Via, Relayed: e.Relayed, Unready: oneLine(e.Unready), Degraded: e.Degraded, Source: mesh.SourceGossip, Owner: r.Owner,
+		Hostname: e.Hostname, Identity: e.Identity, Via: e.Via, Relayed: e.Relayed, Unready: oneLine(e.Unready), Degraded: e.Degraded, Source: mesh.SourceGossip, Owner: r.Owner,
 	}
 }

@@ -1,9 +1,11 @@
 package mesh
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"reflect"
+	"strings"
 	"time"
 )
 
@@ -17,6 +19,7 @@ type Endpoint struct {
 	Locality Locality
 	Labels   map[string]string // as declared; see [Endpoint.Label] for derived ones
 	Weight   uint32            // at least 1
+	Hostname string            // of the Pod, by which clients ask for it alone: see [Endpoint.Pod]
 	Identity string            // service account as a hint, "spiffe://td/ns/x/sa/y" or ""
 
 	// Via says that Address is another Isthmus's inbound listener, so that a
@@ -69,6 +72,16 @@ type EndpointKey struct {
 // Key returns the endpoint's key.
 func (e *Endpoint) Key() EndpointKey {
 	return EndpointKey{e.Service, e.Port.Number, e.Cluster, e.Address}
+}
+
+// PodLabel is the label by which Kubernetes names a Pod of a StatefulSet.
+const PodLabel = "statefulset.kubernetes.io/pod-name"
+
+// Pod is the first part of the name that an endpoint's Pod has to itself, "web-0" of
+// web-0.web.prod.svc.cluster.local: its hostname, which Kubernetes gives the Pods of
+// headless services, else what the label of a StatefulSet's Pod says; "" if none does.
+func (e *Endpoint) Pod() string {
+	return strings.ToLower(cmp.Or(e.Hostname, e.Labels[PodLabel]))
 }
 
 // TakesMTLS reports whether the endpoint is known to speak mTLS: another Isthmus

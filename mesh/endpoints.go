@@ -50,6 +50,7 @@ func (b *endpointBuilder) build() {
 	}
 	b.keepAges()
 	b.index()
+	b.indexPods()
 	slices.Sort(b.unresolved)
 	b.unresolved = slices.Compact(b.unresolved)
 }
@@ -116,6 +117,7 @@ func (b *endpointBuilder) addAddress(s *Service, key string, w *Workload, addr n
 			Locality: w.Locality,
 			Labels:   w.Labels,
 			Weight:   max(w.Weight, 1),
+			Hostname: w.Hostname,
 			Source:   source,
 		}
 		if w.Unready {
@@ -309,7 +311,7 @@ func (b *endpointBuilder) addView(s *Service, host string, p Port, w *Workload, 
 			continue
 		}
 		e := *known
-		e.Service, e.Port = host, p
+		e.Service, e.Port, e.Hostname = host, p, ""
 		if e.Via || !s.IsEntry() {
 			// The proxy there knows the service by its own name; and what an
 			// ExternalName names is in the mesh, if it does not seem so.

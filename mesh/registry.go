@@ -19,7 +19,8 @@ type Registry struct {
 	wildcards   []string              // "*.suffix" hosts of entries, the longest first
 	endpoints   []*Endpoint           // sorted by service, port, cluster, address
 	byService   map[string][]*Endpoint
-	unresolved  []string // host names that DNS must answer for
+	pods        map[string]map[string][]*Endpoint // by service and Pod, as byService; see [Endpoint.Pod]
+	unresolved  []string                          // host names that DNS must answer for
 
 	standing map[netip.Addr]string // see Known.Unasked
 }
@@ -174,7 +175,11 @@ func (r *Registry) Endpoints(v *View, port uint32) []*Endpoint {
 		}
 	}
 	if v.Service != "" {
-		for _, e := range r.byService[v.Service] {
+		list := r.byService[v.Service]
+		if v.Pod != "" {
+			list = r.pods[v.Service][v.Pod]
+		}
+		for _, e := range list {
 			if v.Cluster == "" || v.Cluster == e.Cluster {
 				take(e)
 			}

@@ -135,6 +135,10 @@ type Workload struct {
 	// selects the workload without labels; Ports then has the ports of the slice.
 	Service string
 	Unready bool // EndpointSlice conditions.ready: false
+
+	// Hostname is the name by which clients ask for this one Pod of a headless
+	// service (EndpointSlice, Endpoints: hostname); "" if it has none.
+	Hostname string
 }
 
 // WorkloadGroup is Istio's WorkloadGroup: the template of workloads like it.

@@ -73,12 +73,21 @@ type View struct {
 	// Service is "name.namespace", or "" if the name is only that of
 	// ServiceEntries.
 	Service string
+	Pod     string // of Service, which alone the name is for, "web-0"; "": it is for all
 	Cluster string // whose endpoints of Service count; "" for every cluster's
 
 	External  bool       // Service is a name for what is outside the mesh (ExternalName)
 	Entries   []*Service // ServiceEntries for Host, in order of their source
 	Namespace string     // of the service
 	Ports     []Port
+}
+
+// ServiceHost is the full name of the service: Host, without the Pod.
+func (v *View) ServiceHost() string {
+	if v.Pod == "" {
+		return v.Host
+	}
+	return v.Host[len(v.Pod)+1:]
 }
 
 // Port finds the port that a destination means. number 0 stands for the port
@@ -148,7 +157,7 @@ func (r *Registry) View(host string) (*View, bool) {
 		}
 	}
 	if v.Service == "" && len(v.Entries) == 0 {
-		return nil, false
+		return r.podView(host)
 	}
 	for _, e := range v.Entries {
 		if v.Namespace == "" {

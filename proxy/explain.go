@@ -321,7 +321,7 @@ func (x *exchange) whyNoRoute(e *explain.Explanation) string {
 	case port != 0 && t.outbound.find(host, 0) != nil:
 		return fmt.Sprintf("%s has no port %d", host, port)
 	}
-	return fmt.Sprintf("no service and no VirtualService has the host %s", host) + cmp.Or(x.table.whyHidden(string(host)), x.table.whyElsewhere(string(host)))
+	return fmt.Sprintf("no service and no VirtualService has the host %s", host) + cmp.Or(x.table.whyHidden(string(host)), x.table.whyElsewhere(string(host)), x.table.whyNoPod(string(host)))
 }
 
 // whyElsewhere says of a name without a namespace that services of other namespaces have
@@ -337,6 +337,16 @@ func (t *table) whyElsewhere(host string) string {
 		return ""
 	}
 	return fmt.Sprintf(" in namespace %s, which is this proxy's (node.namespace of the bootstrap file): ask for %s", t.snapshot.Node.Namespace, strings.Join(there[:min(len(there), 3)], " or "))
+}
+
+// whyNoPod says of a name that may be one Pod's why it is not.
+func (t *table) whyNoPod(host string) string {
+	pod, of, _ := strings.Cut(host, ".")
+	v, ok := t.snapshot.Registry.View(of)
+	if !ok || v.Service == "" || v.Pod != "" {
+		return ""
+	}
+	return fmt.Sprintf(": no endpoint of %s is known as its Pod %s (hostname in an EndpointSlice, or the label %s)", v.Host, pod, mesh.PodLabel)
 }
 
 // whyHidden says of a host that is there, but not for this proxy, why.

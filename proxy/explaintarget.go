@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/netip"
@@ -78,6 +79,9 @@ func (x *exchange) explainDestination(d *destination, drawn float64) explain.Des
 		Host: d.rule.Host, Subset: d.rule.Subset, Port: d.target.key.port, Weight: d.weight, Drawn: 100 * drawn, Standby: d.standby,
 		Endpoints: []explain.Endpoint{}, Policies: []explain.Policy{},
 	}
+	if k := &d.target.key; k.pod != "" {
+		out.Host = k.pod + "." + k.host
+	}
 	if !u.known {
 		out.Problem = x.table.whyUnknown(d)
 		return out
@@ -130,10 +134,11 @@ func (t *table) addressText(a netip.AddrPort) (text string, byName bool) {
 
 // whyUnknown says what of a destination is not there.
 func (t *table) whyUnknown(d *destination) string {
-	v, ok := t.snapshot.Registry.View(d.rule.Host)
+	host := d.target.key.host // of one Pod, where that is asked for
+	v, ok := t.snapshot.Registry.View(host)
 	switch {
 	case !ok:
-		return fmt.Sprintf("no service has the host %s%s", d.rule.Host, t.whyHidden(d.rule.Host))
+		return fmt.Sprintf("no service has the host %s%s", host, cmp.Or(t.whyHidden(host), t.whyNoPod(host)))
 	case d.rule.Subset != "" && t.snapshot.Rules.Find(v.Host, v.Namespace, d.target.key.port, d.rule.Subset).Subset == nil:
 		return fmt.Sprintf("no DestinationRule defines subset %q for %s", d.rule.Subset, d.rule.Host)
 	}

@@ -41,7 +41,7 @@ func (c *compiler) compileMirrors(r *route, rule *mesh.HTTPRoute, port uint32) (
 			continue
 		}
 		to := &route{rule: rule, name: r.name, action: action{
-			destinations: []destination{{target: c.target(m.Destination, port), weight: 1, rule: m.Destination}},
+			destinations: []destination{{target: c.target(c.forPod(m.Destination, 1), port), weight: 1, rule: m.Destination}},
 			totalWeight:  1,
 			rewrite:      r.rewrite,
 			timeout:      r.timeout,

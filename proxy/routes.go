@@ -99,6 +99,35 @@ func (b *boundServices) find(full, name string) []*mesh.VirtualService {
 	return b.byHost[best]
 }
 
+// of returns the VirtualServices for a name of a view. Those of a service are for each of
+// its Pods (Istio: generateVirtualHostDomains, of headless services), but where others
+// name that Pod, or all of them by a wildcard.
+func (b *boundServices) of(v *mesh.View, name string) []*mesh.VirtualService {
+	if v.Pod == "" {
+		return b.find(v.Host, name)
+	}
+	for _, h := range []string{v.Host, "*." + v.ServiceHost()} {
+		if list := b.byHost[h]; list != nil {
+			return list
+		}
+	}
+	return b.find(v.ServiceHost(), strings.TrimPrefix(name, v.Pod+"."))
+}
+
+// forPod returns where a destination of weight leads whoever has asked for one Pod: to that
+// one, if it is the service's; a standby in another cluster is the Pod of that name there.
+func (c *compiler) forPod(d mesh.Destination, weight uint32) mesh.Destination {
+	if c.view == nil || c.view.Pod == "" {
+		return d
+	}
+	if v, ok := c.reg.View(d.Host); ok && v.Service == c.view.Service && v.Pod == "" {
+		if d.Host = c.view.Host; weight == 0 {
+			d.Host = c.view.Pod + "." + v.Host
+		}
+	}
+	return d
+}
+
 // compileRoutes puts the rules of several VirtualServices for one host into
 // one list: in order of their source, rules without conditions last, as
 // Istio does at gateways.
@@ -251,7 +280,7 @@ func (c *compiler) compileDestinations(vs *mesh.VirtualService, list []mesh.Rout
 			weight = 1 // Istio: the weight of a single destination is ignored
 		}
 		out = append(out, destination{
-			target:  target(d.Destination),
+			target:  target(c.forPod(d.Destination, weight)),
 			weight:  weight,
 			headers: newHeaderRules(&d.Headers),
 			rule:    d.Destination,

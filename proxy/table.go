@@ -209,6 +209,7 @@ type compiler struct {
 	node    *mesh.Node
 	reg     *mesh.Registry
 	options Options
+	view    *mesh.View // of the name for which addService makes routes
 }
 
 // compile cannot fail on what config has accepted: a destination that nobody
@@ -232,6 +233,9 @@ func (c *compiler) compileOutbound() *hostTable {
 
 	for _, svc := range c.reg.Services() {
 		for _, name := range c.reg.Names(svc) {
+			c.addService(t, name, bound)
+		}
+		for _, name := range c.reg.PodNames(svc) {
 			c.addService(t, name, bound)
 		}
 	}
@@ -289,18 +293,19 @@ func (c *compiler) addService(t *hostTable, name string, bound *boundServices) {
 	if !ok || t.has(name) {
 		return
 	}
-	services := bound.find(v.Host, name)
+	services := bound.of(v, name)
 	// Two names that mean the same share their virtual hosts.
 	if v.Host != name {
 		if t.exact[v.Host] == nil {
 			c.addService(t, v.Host, bound)
 		}
-		if e := t.exact[v.Host]; e != nil && slices.Equal(services, bound.find(v.Host, v.Host)) {
+		if e := t.exact[v.Host]; e != nil && slices.Equal(services, bound.of(v, v.Host)) {
 			t.add(name, e)
 			return
 		}
 	}
 	e := &hostEntry{}
+	c.view = v
 	for _, p := range v.Ports {
 		var routes []*route
 		if services != nil {
@@ -310,6 +315,7 @@ func (c *compiler) addService(t *hostTable, name string, bound *boundServices) {
 		}
 		e.ports = append(e.ports, portHost{p.Number, newVirtualHost(v.Host, p.Number, routes)})
 	}
+	c.view = nil
 	if p, ok := v.Port(0); ok {
 		e.fallback = e.find(p.Number)
 	}

@@ -17,14 +17,15 @@ type upstreamKey struct {
 	host    string
 	port    uint32
 	subset  string
+	pod     string // of the service, which alone is asked for; "": all
 
 	namespace string // of ServiceEntries for the host, where that is no service's name
 }
 
 // meant enters the host that a view is of.
 func (k *upstreamKey) meant(v *mesh.View) {
-	k.host = v.Host
-	if _, _, ok := mesh.ServiceOf(v.Host); !ok {
+	k.host, k.pod = v.ServiceHost(), v.Pod
+	if _, _, ok := mesh.ServiceOf(k.host); !ok {
 		k.namespace = v.Namespace
 	}
 }
@@ -123,13 +124,14 @@ func (c *compiler) enterTarget(k upstreamKey, v *mesh.View, known bool) *target 
 		if !known {
 			return resolved{}
 		}
-		policy := rules.Find(v.Host, v.Namespace, k.port, k.subset)
+		policy := rules.Find(k.host, v.Namespace, k.port, k.subset)
 		endpoints := reg.Endpoints(v, k.port)
 		if k.subset != "" {
 			if policy.Subset == nil {
 				return resolved{}
 			}
-			endpoints = slices.DeleteFunc(endpoints, func(e *mesh.Endpoint) bool { return !e.MatchesSubset(policy.Subset.Labels) })
+			// Whoever asks for one Pod gets that, whose subset it is (Istio: ORIGINAL_DST).
+			endpoints = slices.DeleteFunc(endpoints, func(e *mesh.Endpoint) bool { return k.pod == "" && !e.MatchesSubset(policy.Subset.Labels) })
 		}
 		r := resolved{known: true, policy: policy}
 		for i, w := range c.wires(k, v, endpoints, policy.TLS) {

@@ -192,7 +192,7 @@ func (c *compiler) compileOutboundSNI() *sniTable {
 		}
 	}
 	for _, svc := range c.reg.Services() {
-		for _, name := range c.reg.Names(svc) {
+		for _, name := range slices.Concat(c.reg.Names(svc), c.reg.PodNames(svc)) {
 			addService(name)
 		}
 	}

@@ -94,7 +94,7 @@ func (s *server) Endpoints() []admin.Endpoint {
 		}
 		out[i] = admin.Endpoint{
 			Service: e.Service, Port: e.Port.Number, Address: e.Address.String(), Cluster: e.Cluster, Locality: e.Locality.String(),
-			Healthy: reason == "", Reason: reason, Source: string(e.Source), Owner: e.Owner, Weight: e.Weight, Labels: labels,
+			Healthy: reason == "", Reason: reason, Source: string(e.Source), Owner: e.Owner, Weight: e.Weight, Labels: labels, Hostname: e.Pod(),
 			Identity: e.Identity, Age: time.Since(e.Since).Seconds(),
 		}
 	}
