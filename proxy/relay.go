@@ -239,7 +239,7 @@ func (x *exchange) connect() (*upstreamConn, *upstream, Kind) {
 		switch {
 		case err.Kind == Timeout:
 			return nil, nil, Overflow // in line for a connection
-		case !answers[err.Kind].unsent || err.Kind == Overflow || plan.failovers == maxFailovers:
+		case !answers[err.Kind].unsent || err.Kind == Overflow || plan.failovers == maxFailovers, x.alone(err.Kind):
 			return nil, nil, err.Kind
 		}
 		plan.failovers++

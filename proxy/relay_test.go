@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -357,6 +358,22 @@ func TestRelay_Limits(t *testing.T) {
 	awaitRelayed(t, p, "opened 2 sent 1 received 1 closed map[-:1 UO:1]")
 	if err := echo(dialTCP(t, p.address("gateway:80"))); err != nil {
 		t.Errorf("after the first has gone: %v", err)
+	}
+}
+
+// TestRelay_OnlyEndpoint: an endpoint that cannot be connected to, and is the only one, is not
+// tried again.
+func TestRelay_OnlyEndpoint(t *testing.T) {
+	var conns atomic.Int32
+	up := byteServer(t, func(c net.Conn) { // ends the handshake
+		conns.Add(1)
+		c.Read(make([]byte, 1))
+	})
+	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB)+policyOf("{tls: {mode: SIMPLE, insecureSkipVerify: true}}"))
+	c := dialTCP(t, p.address("gateway:80"))
+	io.WriteString(c, "x")
+	if got, _ := io.ReadAll(c); len(got) > 0 || conns.Load() != 1 {
+		t.Errorf("%q after %d connections, want 1", got, conns.Load())
 	}
 }
 

@@ -37,10 +37,8 @@ func (p *retryPlan) again(x *exchange, u *upstream, k Kind) bool {
 		return false
 	}
 	// What was not sent, or is idempotent and lost its connection, goes to
-	// another endpoint whatever the policy says. One that cannot be connected to is not
-	// asked again at once if it is the only one.
-	unsent := answers[k].unsent
-	alone := (k == ConnectFailure || k == ConnectTimeout) && !x.untried()
+	// another endpoint whatever the policy says.
+	unsent, alone := answers[k].unsent, x.alone(k)
 	switch {
 	case unsent && !alone && p.failovers < maxFailovers, (k == Terminated || k == RemoteReset || k == Stalled) && x.idempotent() && p.failovers == 0:
 		p.failovers++
@@ -57,6 +55,12 @@ func (p *retryPlan) again(x *exchange, u *upstream, k Kind) bool {
 		p.backOff(x)
 	}
 	return true
+}
+
+// alone reports whether an endpoint could not be connected to and is the only one: it is not
+// asked again at once.
+func (x *exchange) alone(k Kind) bool {
+	return (k == ConnectFailure || k == ConnectTimeout) && !x.untried()
 }
 
 // untried reports whether the route leads to an endpoint that has not been tried, and may
