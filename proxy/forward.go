@@ -30,6 +30,9 @@ func (x *exchange) forward() {
 			return
 		}
 		if !plan.again(x, u, kind) {
+			if kind == ConnectTimeout && x.tryEnds != 0 && now() >= x.tryEnds {
+				kind = TryTimeout // which was shorter than connectTimeout
+			}
 			x.refuse(kind)
 			return
 		}

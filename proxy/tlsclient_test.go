@@ -157,6 +157,25 @@ func TestTLS_HurriedHandshake(t *testing.T) {
 	}
 }
 
+// TestTLS_HurriedTry: a try whose time is up before it has a connection is answered as any
+// other whose time is up.
+func TestTLS_HurriedTry(t *testing.T) {
+	for name, pool := range map[string]string{"HTTP/1.1": "", "HTTP/2": ", connectionPool: {http: {h2UpgradePolicy: UPGRADE}}"} {
+		t.Run(name, func(t *testing.T) {
+			released := make(chan struct{})
+			up := byteServer(t, func(net.Conn) { <-released }) // no handshake
+			defer close(released)
+			p := serve(t, Options{}, entry("s.test", up)+destinationRule("s.test", "tls: {mode: SIMPLE, insecureSkipVerify: true}"+pool)+
+				virtualService("s.test", "{route: [{destination: {host: s.test}}], retries: {attempts: 1, perTryTimeout: 20ms}}"))
+			got := exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.test\r\n\r\n", whole(1))
+			if status(got) != "504" {
+				t.Errorf("answered %q, want 504", got)
+			}
+			awaitCounted(t, p, "504 UT 1")
+		})
+	}
+}
+
 // TestTLS_UpstreamBodies: bodies of all sizes, on new connections and kept ones;
 // session tickets that come meanwhile are nothing that was not asked for.
 func TestTLS_UpstreamBodies(t *testing.T) {
