@@ -274,7 +274,10 @@ spec:
 		t.Run(tt.name, func(t *testing.T) {
 			p := serve(t, Options{}, current)
 			beside(t, p, current, tt.candidate, mesh.Candidate{Share: mesh.AllRequests, Sticky: "x-user"})
-			if got := askPath(p, t, "/", ""); status(got) != "200" || len(p.candidates) != tt.own {
+			got := askPath(p, t, "/", "")
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if status(got) != "200" || len(p.candidates) != tt.own {
 				t.Errorf("%q, %d upstreams of the candidate's own, want %d", got, len(p.candidates), tt.own)
 			}
 		})
