@@ -194,7 +194,8 @@ func (c *compiler) compileHosts(hosts *gatewayHosts) *hostTable {
 		if d.secure {
 			routes = slices.Insert(routes, 0, toHTTPS())
 		}
-		t.add(name, &hostEntry{fallback: newVirtualHost(name, hosts.port, routes), anyPort: true})
+		vh := newVirtualHost(name, hosts.port, routes)
+		t.add(name, &hostEntry{fallback: vh, other: vh})
 	}
 	return t
 }

@@ -137,14 +137,17 @@ func (p *Proxy) Routes() []RouteInfo {
 	return out
 }
 
-// all returns the virtual hosts of an entry, one for each port.
+// all returns the virtual hosts of an entry, one for each port, and that for all others.
 func (e *hostEntry) all() []*virtualHost {
-	if e.anyPort {
-		return []*virtualHost{e.fallback}
-	}
-	out := make([]*virtualHost, len(e.ports))
+	out := make([]*virtualHost, len(e.ports), len(e.ports)+2)
 	for i := range e.ports {
 		out[i] = e.ports[i].host
+	}
+	if e.other != nil && e.other != e.fallback {
+		out = append(out, e.other)
+	}
+	if e.fallback != nil && !slices.Contains(out, e.fallback) {
+		out = append(out, e.fallback)
 	}
 	return out
 }

@@ -212,19 +212,52 @@ func (c *compiler) holdsHere(vs *mesh.VirtualService, m *mesh.ProxyMatch, gatewa
 	return mesh.MatchLabels(m.SourceLabels, c.node.Labels)
 }
 
+// matchedPorts returns the ports that matches of VirtualServices ask for, sorted.
+func (c *compiler) matchedPorts(services []*mesh.VirtualService) (ports []uint32) {
+	for _, vs := range services {
+		for _, rule := range vs.HTTP {
+			rules := []*mesh.HTTPRoute{rule}
+			if d := c.delegateOf(vs, rule); d != nil {
+				rules = append(rules, d.HTTP...)
+			}
+			for _, r := range rules {
+				for _, m := range r.Match {
+					if m.Port != 0 {
+						ports = append(ports, m.Port)
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+// delegateOf returns the VirtualService that a rule delegates to; nil: it does not, or
+// that one is not there.
+func (c *compiler) delegateOf(vs *mesh.VirtualService, rule *mesh.HTTPRoute) *mesh.VirtualService {
+	if rule.Delegate == nil {
+		return nil
+	}
+	for _, d := range c.snapshot.Config.VirtualServices {
+		if d.Namespace == rule.Delegate.Namespace && d.Name == rule.Delegate.Name && mesh.VisibleTo(d.ExportTo, d.Namespace, vs.Namespace) {
+			return d
+		}
+	}
+	return nil
+}
+
 // compileDelegate puts the rules of a delegate in the place of the rule that
 // names it: both conditions must hold, and what the delegate does not say, the
 // rule says (Istio: mergeHTTPRoute). What cannot be put together has no effect, as in
 // Istio; config says so.
 func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute, gateway string, port uint32) []*route {
-	i := slices.IndexFunc(c.snapshot.Config.VirtualServices, func(d *mesh.VirtualService) bool {
-		return d.Namespace == rule.Delegate.Namespace && d.Name == rule.Delegate.Name && mesh.VisibleTo(d.ExportTo, d.Namespace, vs.Namespace)
-	})
-	if i < 0 {
+	d := c.delegateOf(vs, rule)
+	if d == nil {
 		return nil
 	}
 	var out []*route
-	for _, inner := range c.snapshot.Config.VirtualServices[i].HTTP {
+	for _, inner := range d.HTTP {
 		merged := *inner
 		var ok bool
 		if merged.Match, ok = mesh.DelegatedMatches(rule.Match, inner.Match); !ok {

@@ -126,6 +126,41 @@ func TestRoutes_Hosts(t *testing.T) {
 	}
 }
 
+// TestRoutes_Ports: of a host that no service bears, a match asks for the port that a
+// request is addressed to.
+func TestRoutes_Ports(t *testing.T) {
+	p := serve(t, Options{}, `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [ports.test, "*.ports.test"]
+  http:
+  - match: [{port: 8080}]
+    directResponse: {status: 201}
+  - match: [{port: 80, uri: {prefix: /x}}]
+    directResponse: {status: 202}
+  - match: [{uri: {prefix: /d}}]
+    delegate: {name: inner}
+  - directResponse: {status: 299}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: inner}
+spec: {http: [{match: [{port: 9090}], directResponse: {status: 203}}]}
+`)
+	for _, tt := range []struct{ host, path, want string }{
+		{"ports.test", "/", "299"}, {"ports.test", "/x", "202"}, {"ports.test:80", "/x", "202"},
+		{"ports.test:8080", "/x", "201"}, {"a.ports.test:8080", "/", "201"},
+		{"ports.test:9999", "/x", "299"}, {"ports.test:9090", "/x", "299"}, {"ports.test:9090", "/d", "203"}, {"ports.test", "/d", "299"},
+	} {
+		got := exchangeRaw(t, p.address("outbound"), "GET "+tt.path+" HTTP/1.1\r\nHost: "+tt.host+"\r\n\r\n", whole(1))
+		if status(got) != tt.want {
+			t.Errorf("%s%s: %s, want %s", tt.host, tt.path, status(got), tt.want)
+		}
+	}
+}
+
 // TestRoutes_Names: a VirtualService holds for all forms of a service's name, before
 // those for wildcards, and for a host that lies under a ServiceEntry's wildcard.
 func TestRoutes_Names(t *testing.T) {

@@ -59,10 +59,12 @@ type hostTable struct {
 type hostEntry struct {
 	ports []portHost
 
-	// fallback serves requests that name no port, and, where the name is no
-	// service's, those that name any port. Nil: there is no default port.
+	// fallback serves requests that name no port. Nil: there is no default port.
 	fallback *virtualHost
-	anyPort  bool
+
+	// other serves those that name a port which is not among ports, where the name
+	// is no service's. Nil: such requests find nothing.
+	other *virtualHost
 }
 
 type portHost struct {
@@ -121,7 +123,7 @@ func (t *hostTable) find(host []byte, port uint32) *virtualHost {
 }
 
 func (e *hostEntry) find(port uint32) *virtualHost {
-	if port == 0 || e.anyPort {
+	if port == 0 {
 		return e.fallback
 	}
 	for i := range e.ports {
@@ -129,7 +131,7 @@ func (e *hostEntry) find(port uint32) *virtualHost {
 			return e.ports[i].host
 		}
 	}
-	return nil
+	return e.other
 }
 
 // add enters a host name; the first entry of a name stays.
@@ -247,11 +249,31 @@ func (c *compiler) compileOutbound() *hostTable {
 			c.addService(t, host, bound) // unless it is there: it lies under a ServiceEntry's wildcard
 			continue
 		}
-		vh := newVirtualHost(host, 80, c.compileRoutes(bound.byHost[host], mesh.MeshGateway, 80))
-		t.add(host, &hostEntry{fallback: vh, anyPort: true})
+		t.add(host, c.unborneHost(host, bound.byHost[host]))
 	}
 	c.addAddresses(t)
 	return t
+}
+
+// unborneHost makes what serves a host that no service bears, on any port: which one a
+// request is addressed to counts where a match asks for it, and is 80 if none is named.
+func (c *compiler) unborneHost(host string, services []*mesh.VirtualService) *hostEntry {
+	compiled := func(number, port uint32) *virtualHost {
+		return newVirtualHost(host, number, c.compileRoutes(services, mesh.MeshGateway, port))
+	}
+	e := &hostEntry{fallback: compiled(80, 80)}
+	e.other = e.fallback
+	if asked := c.matchedPorts(services); len(asked) > 0 {
+		e.other = compiled(80, 0)
+		for _, port := range asked {
+			vh := e.fallback
+			if port != 80 {
+				vh = compiled(port, port)
+			}
+			e.ports = append(e.ports, portHost{port, vh})
+		}
+	}
+	return e
 }
 
 // addAddresses enters the addresses of ServiceEntries, which clients may name in the place
