@@ -82,6 +82,17 @@ func BenchmarkExchange_Observed(b *testing.B) {
 	}
 }
 
+// BenchmarkExchange_Traced is the same with traces of all.
+func BenchmarkExchange_Traced(b *testing.B) {
+	p := serve(b, Options{Tracing: newZipkin(b).tracing(100)}, entry("s.test", plainServer(b, okReply))+plainYAML)
+	send := plainClient(b, p.address("outbound"), plainRequest)
+	send()
+	b.ReportAllocs()
+	for b.Loop() {
+		send()
+	}
+}
+
 // BenchmarkRouteMatch finds a host and a route among rules of the usual kinds.
 func BenchmarkRouteMatch(b *testing.B) {
 	p := serve(b, Options{}, rules)

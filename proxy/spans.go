@@ -2,9 +2,9 @@ package proxy
 
 import (
 	"strconv"
-	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"isthmus/http1"
 	"isthmus/tracing"
@@ -41,10 +41,6 @@ func (x *exchange) tell(flag string) {
 // maxPathTagLength).
 const maxTag = 256
 
-// usualText is how long the texts of an exchange with one try are together that
-// are made for its spans.
-const usualText = 512
-
 // spanWriter puts the spans of one exchange together. They are offered and
 // forgotten together, so their tags share memory, which the next exchange uses, and
 // so do the texts of these.
@@ -54,8 +50,8 @@ type spanWriter struct {
 	name  string
 	spans []tracing.Span
 	tags  []tracing.Tag
-	from  int // in tags: where those of the last span begin
-	text  strings.Builder
+	from  int    // in tags: where those of the last span begin
+	text  []byte // of tags and names, as strings: it is not written over before they are forgotten
 }
 
 var spanWriters = sync.Pool{New: func() any { return new(spanWriter) }}
@@ -63,7 +59,6 @@ var spanWriters = sync.Pool{New: func() any { return new(spanWriter) }}
 func newSpanWriter(x *exchange) *spanWriter {
 	w := spanWriters.Get().(*spanWriter)
 	w.trace, w.name = x.traced.context.Trace, "unknown"
-	w.text.Grow(usualText)
 	if x.traced.context.Stated {
 		state, _ := x.req.Lookup(traceState)
 		w.state = w.write(state)
@@ -96,17 +91,18 @@ func (w *spanWriter) close() {
 func (w *spanWriter) release() {
 	clear(w.spans)
 	clear(w.tags)
-	*w = spanWriter{spans: w.spans[:0], tags: w.tags[:0]}
+	*w = spanWriter{spans: w.spans[:0], tags: w.tags[:0], text: w.text[:0]}
 	spanWriters.Put(w)
 }
 
-// write makes a text.
+// write makes a text, which lasts until the spans are forgotten.
 func (w *spanWriter) write(parts ...[]byte) string {
-	from := w.text.Len()
+	from := len(w.text)
 	for _, p := range parts {
-		w.text.Write(p)
+		w.text = append(w.text, p...)
 	}
-	return w.text.String()[from:]
+	text := w.text[from:]
+	return unsafe.String(unsafe.SliceData(text), len(text))
 }
 
 // tag adds what the last span says, unless that is nothing.

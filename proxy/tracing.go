@@ -187,13 +187,8 @@ func (t *traced) orphans(name []byte) bool {
 	return t.formats&tracing.W3C != 0 && !t.context.Stated && len(name) == len(traceState) && equalFold(name, "tracestate")
 }
 
-// exemplar is the trace in which the exchange can be found.
-func (t *traced) exemplar() (id [16]byte) {
-	if t.sampled() && len(t.rule.exporters) > 0 {
-		id = t.context.Trace
-	}
-	return id
-}
+// exemplary reports whether the exchange can be found in its trace.
+func (t *traced) exemplary() bool { return t.sampled() && len(t.rule.exporters) > 0 }
 
 // appendTrace writes the context for the try that is about to be sent.
 func (x *exchange) appendTrace(out []byte, to headFormat) []byte {

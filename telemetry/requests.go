@@ -75,6 +75,7 @@ type Exchange struct {
 	ReplyBytes                     int64
 	RequestMessages, ReplyMessages uint64   // of gRPC
 	Trace                          [16]byte // zero: it is not in any
+	End                            int64    // when it was over, in nanoseconds since 1970; of those with a trace
 	Tags                           []string // values of labels that Istio's metrics do not have; see Tag
 }
 

@@ -44,7 +44,7 @@ func (h *histogram) count() (n uint64) {
 type series struct {
 	took, request, reply histogram
 	asks, tells          atomic.Uint64            // messages of gRPC
-	exemplar             atomic.Pointer[exemplar] // the last one that is traced; nil: none yet
+	exemplar             atomic.Pointer[exemplar] // one that is traced; nil: none yet
 }
 
 func (s *series) observe(e *Exchange) {
@@ -56,7 +56,20 @@ func (s *series) observe(e *Exchange) {
 		s.tells.Add(e.ReplyMessages)
 	}
 	if e.Trace != [16]byte{} {
-		s.exemplar.Store(&exemplar{trace: e.Trace, took: e.Took, at: time.Now()})
+		s.keep(e)
+	}
+}
+
+// exemplarFor is how long the slowest exchange is the exemplar: as Prometheus asks
+// once in 15 s or less often, each that it is told is the slowest of some time.
+const exemplarFor = 15 * time.Second
+
+// keep makes a traced exchange the exemplar if it took longer than the one that is,
+// or that is old.
+func (s *series) keep(e *Exchange) {
+	x := s.exemplar.Load()
+	if x == nil || e.Took > x.took || e.End-x.end >= int64(exemplarFor) {
+		s.exemplar.Store(&exemplar{trace: e.Trace, took: e.Took, end: e.End})
 	}
 }
 
@@ -64,12 +77,12 @@ func (s *series) observe(e *Exchange) {
 type exemplar struct {
 	trace [16]byte
 	took  time.Duration
-	at    time.Time
+	end   int64 // as Exchange.End
 }
 
 // append adds the exemplar to the line of its bucket.
 func (x *exemplar) append(dst []byte, unit float64) []byte {
 	dst = hex.AppendEncode(append(dst, ` # {trace_id="`...), x.trace[:])
 	dst = strconv.AppendFloat(append(dst, `"} `...), float64(x.took)/unit, 'g', -1, 64)
-	return strconv.AppendFloat(append(dst, ' '), float64(x.at.UnixMilli())/1e3, 'f', 3, 64)
+	return strconv.AppendFloat(append(dst, ' '), float64(x.end/int64(time.Millisecond))/1e3, 'f', 3, 64)
 }

@@ -78,18 +78,35 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestRequests_Exemplar: whoever asks for OpenMetrics is told of a trace.
+// TestRequests_Exemplar: whoever asks for OpenMetrics is told of a trace, which is
+// that of the slowest exchange of some time.
 func TestRequests_Exemplar(t *testing.T) {
 	s := newStore()
-	e := plain(200, 3*time.Millisecond)
-	e.Trace = [16]byte{0xab, 15: 1}
-	s.Of(labels).Record(e)
-	all := page(t, s, "application/openmetrics-text; version=1.0.0")
-	for _, want := range []string{`,le="5.0"} 1 # {trace_id="ab000000000000000000000000000001"} 3 `, "# TYPE istio_requests counter\n", "isthmus_more 1.0\n# EOF\n"} {
-		if !strings.Contains(all, want) {
-			t.Errorf("no %s in\n%s", want, all)
+	record := func(id byte, took, end time.Duration) {
+		e := plain(200, took)
+		e.Trace, e.End = [16]byte{id, 15: 1}, int64(end)
+		s.Of(labels).Record(e)
+	}
+	is := func(want ...string) {
+		t.Helper()
+		all := page(t, s, "application/openmetrics-text; version=1.0.0")
+		for _, want := range append(want, "# TYPE istio_requests counter\n", "isthmus_more 1.0\n# EOF\n") {
+			if !strings.Contains(all, want) {
+				t.Errorf("no %s in\n%s", want, all)
+			}
+		}
+		if n := strings.Count(all, "trace_id"); n != 1 {
+			t.Errorf("%d exemplars", n)
 		}
 	}
+	record(0xab, 3*time.Millisecond, 1500*time.Millisecond)
+	is(`,le="5.0"} 1 # {trace_id="ab000000000000000000000000000001"} 3 1.500` + "\n")
+	record(0xac, 2*time.Millisecond, 2*time.Second)
+	is(`,le="5.0"} 2 # {trace_id="ab000000000000000000000000000001"} 3 1.500` + "\n")
+	record(0xad, 7*time.Millisecond, 3*time.Second)
+	is(`,le="10.0"} 3 # {trace_id="ad000000000000000000000000000001"} 7 3.000` + "\n")
+	record(0xae, time.Millisecond, 3*time.Second+exemplarFor)
+	is(`,le="1.0"} 1 # {trace_id="ae000000000000000000000000000001"} 1 18.000` + "\n")
 }
 
 // TestStore_Forgets: counters that nobody holds and nobody counts in are shown for
