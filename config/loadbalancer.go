@@ -250,6 +250,11 @@ func (d *document) localityLB(l *networking.LocalityLoadBalancerSetting, path st
 	for i, f := range l.Failover {
 		out.Failover = append(out.Failover, d.failover(f.From, f.To, fmt.Sprintf("%s.failover[%d]", path, i)))
 	}
+	for i, label := range l.FailoverPriority {
+		if len(l.Failover) > 0 && slices.Contains(zoneLabels, label) {
+			d.error(fmt.Sprintf("%s.failoverPriority[%d]", path, i), fmt.Sprintf("%s cannot stand beside failover, which says the order of regions: name other labels, or leave failover out", label))
+		}
+	}
 	return out
 }
 
@@ -263,7 +268,8 @@ func (d *document) failover(from, to, path string) mesh.Failover {
 	return mesh.Failover{From: from, To: to}
 }
 
-// zoneLabels are those that zone-aware balancing looks at by itself.
+// zoneLabels are those of a locality, which zone-aware balancing looks at by itself, and
+// which Istio refuses beside failover (ValidateLocalityLbSetting).
 var zoneLabels = []string{"topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"}
 
 func (d *document) zoneAwareLB(z *networking.ZoneAwareLoadBalancerSetting, path string) *mesh.LocalityLB {

@@ -93,6 +93,21 @@ func TestRead_AlgorithmAnnotation(t *testing.T) {
 	}
 }
 
+// TestRead_FailoverPriority: labels of a locality are refused beside failover, as in Istio.
+func TestRead_FailoverPriority(t *testing.T) {
+	for _, tt := range []struct{ setting, want string }{
+		{"failover: [{from: a, to: b}], failoverPriority: [app, topology.istio.io/network, topology.kubernetes.io/region=a]", ""},
+		{"failoverPriority: [topology.kubernetes.io/region, topology.kubernetes.io/zone]", ""},
+		{"failover: [{from: a, to: b}], failoverPriority: [app, topology.kubernetes.io/region]", "error: DestinationRule default/r: trafficPolicy.loadBalancer.localityLbSetting.failoverPriority[1]: topology.kubernetes.io/region cannot stand beside failover"},
+		{"failover: [{from: a, to: b}], failoverPriority: [topology.istio.io/subzone]", "failoverPriority[0]: topology.istio.io/subzone cannot"},
+	} {
+		r := Read([]File{{Name: "f.yaml", Data: []byte("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r}\nspec: {host: a.test, trafficPolicy: {loadBalancer: {localityLbSetting: {" + tt.setting + "}}}}\n")}}, nil)
+		if r.HasErrors() != (tt.want != "") || tt.want != "" && !slices.ContainsFunc(r.Findings, func(f Finding) bool { return strings.Contains(f.String(), tt.want) }) {
+			t.Errorf("%s: %v, want %q", tt.setting, r.Findings, tt.want)
+		}
+	}
+}
+
 func TestRead_RetryBudget(t *testing.T) {
 	p, _ := readPolicy(t, "", "retryBudget: {}")
 	if b := p.RetryBudget; b.Percent != 20 || b.MinConcurrency != 3 {
