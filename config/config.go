@@ -102,6 +102,7 @@ func LoadCandidate(paths, candidate []string, node *mesh.Node) *Result {
 // Read reads texts; see [Load].
 func Read(files []File, node *mesh.Node) *Result {
 	rd := newReader()
+	rd.node = node
 	hash := sha256.New()
 	rd.holders = holders(files)
 	for _, f := range files {
@@ -122,6 +123,7 @@ func Read(files []File, node *mesh.Node) *Result {
 
 // reader gathers what the documents of all files say.
 type reader struct {
+	node     *mesh.Node // whose configuration it is; nil: what depends on one proxy is not judged
 	config   *mesh.Config
 	findings []Finding
 	seen     map[string]mesh.Source // kind namespace/name -> where it stands

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -67,7 +68,7 @@ func (d *document) readMeshDefaults(root *yaml.Node, path string) bool {
 		case value.Tag == "!!null", slices.Contains(meshSilent, key.Value):
 		case key.Value == "outboundTrafficPolicy" && scalar(child(value, "mode")) == "REGISTRY_ONLY":
 		case (key.Value == "enableAutoMtls" || key.Value == "verifyCertificateAtClient") && value.Value == "true":
-		case key.Value == "trustDomain" && value.Value == "cluster.local", key.Value == "rootNamespace" && value.Value == "istio-system":
+		case d.agrees(key.Value, value.Value):
 		case why != "":
 			d.find(Warning, ISM0003, at, "has no effect yet: "+why)
 		case !slices.Contains(names, key.Value):
@@ -86,6 +87,16 @@ func (d *document) readMeshDefaults(root *yaml.Node, path string) bool {
 		}
 	}
 	return d.takeMeshDefaults(root, path)
+}
+
+// agrees reports whether a field of the mesh configuration says what the bootstrap file
+// says, or, where that is not known, its default.
+func (d *document) agrees(field, value string) bool {
+	trustDomain, rootNamespace := "cluster.local", "istio-system"
+	if n := d.reader.node; n != nil {
+		trustDomain, rootNamespace = cmp.Or(n.TrustDomain, trustDomain), cmp.Or(n.RootNamespace, rootNamespace)
+	}
+	return field == "trustDomain" && value == trustDomain || field == "rootNamespace" && value == rootNamespace
 }
 
 // takeMeshDefaults takes them. Of what another mesh configuration has said already, what

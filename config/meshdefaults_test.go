@@ -140,6 +140,17 @@ func TestMeshConfig_Effect(t *testing.T) {
 	} {
 		checkFinding(t, meshConfigMap(tt.text), tt.want, ISM0003)
 	}
+	own := &mesh.Node{TrustDomain: "td.test", RootNamespace: "mesh-root"}
+	for text, want := range map[string]string{
+		"rootNamespace: mesh-root\ntrustDomain: td.test": "",
+		"rootNamespace: istio-system":                    "data.mesh.rootNamespace: has no effect yet: rootNamespace of the bootstrap file says it",
+		"trustDomain: cluster.local":                     "data.mesh.trustDomain: has no effect yet",
+	} {
+		r := Read([]File{{Name: "f.yaml", Data: []byte(meshConfigMap(text))}}, own)
+		if n := r.Count(Warning); want == "" && n > 0 || want != "" && (n != 1 || !slices.ContainsFunc(r.Findings, func(f Finding) bool { return strings.Contains(f.String(), want) })) {
+			t.Errorf("%s, beside a bootstrap file: %v, want %q", text, r.Findings, want)
+		}
+	}
 	checkFinding(t, meshConfigMap("outboundTraficPolicy: {}"), `data.mesh.outboundTraficPolicy: unknown field, which has no effect (did you mean "outboundTrafficPolicy"?)`, ISM0001)
 	names := jsonNames((&meshconfig.MeshConfig{}).ProtoReflect().Descriptor().Fields())
 	for _, name := range append(slices.Collect(maps.Keys(meshEffect)), meshSilent...) {
