@@ -100,6 +100,31 @@ func TestLint_PolicyPorts(t *testing.T) {
 	}
 }
 
+// TestLint_UnservedPorts: a port of a Service that none of the addresses has which
+// EndpointSlices give it is named, with the ports that are there.
+func TestLint_UnservedPorts(t *testing.T) {
+	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: prod}\nspec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}, {name: admin, port: 81, targetPort: adm}]}\n---\n"
+	slice := func(ports string) string {
+		return "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-1, namespace: prod, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [" + ports + "]\nendpoints: [{addresses: [10.0.0.1]}, {addresses: [10.0.0.2]}]\n---\n"
+	}
+	const entry = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: w, namespace: prod}\nspec: {address: 10.0.0.9, labels: {app: web}}\n---\n"
+	for _, tt := range []struct{ name, text, want string }{
+		{"both", slice("{name: http, port: 8080}, {name: admin, port: 9090}"), ""},
+		{"by the name of the target port", slice("{name: http, port: 8080}, {name: adm, port: 9090}"), ""},
+		{"one of them", slice("{name: http, port: 8080}"), `f.yaml:1: warning: Service prod/web: spec.ports: nobody serves port 81, so requests for it get 503 UH unless gossip brings somebody: none of the 2 addresses that EndpointSlices give (the first in f.yaml:6) has a port of the name "admin", as a Service's port and theirs have in common; they have "http"`},
+		{"each in a slice of its own", slice("{name: http, port: 8080}") + strings.Replace(slice("{name: admin, port: 9090}"), "web-1", "web-2", 1), ""},
+		{"a port without a name is for all", slice("{port: 8080}"), ""},
+		{"no ports", slice(""), ""},
+		{"no slice", "", ""},
+		{"a WorkloadEntry serves it", slice("{name: http, port: 8080}") + entry, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) { checkFinding(t, service+tt.text, tt.want, ISM0072) })
+	}
+	if got := findingsOf(t, service+slice("{name: web, port: 8080}"), ISM0072); len(got) != 2 {
+		t.Errorf("another name: findings %v, want one for each port", got)
+	}
+}
+
 // TestLint_MatchPort: a port that neither the hosts' services nor the Gateways have
 // is named.
 func TestLint_MatchPort(t *testing.T) {

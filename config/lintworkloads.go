@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 
 	"isthmus/mesh"
 )
@@ -58,16 +60,18 @@ func (c *checker) lintWorkloads() {
 			})
 		}
 	}
+	sliced, entered := map[string][]*mesh.Workload{}, map[*mesh.Service]bool{}
 	for _, w := range c.config.Workloads {
 		if w.Service != "" {
 			c.lintSlice(w)
+			sliced[w.Service] = append(sliced[w.Service], w)
 		}
 		if w.Service != "" || w.Kind != "WorkloadEntry" {
 			continue
 		}
 		selected := false
 		for _, s := range byPair.of(w) {
-			selected = true
+			selected, entered[s] = true, true
 			different(w, s, func(name string, own, target uint32) {
 				c.find(Info, ISM0053, w.Meta, "ports."+name, fmt.Sprintf("%d wins over the targetPort %d of Service %s (%s)", own, target, s.Name, s.Source))
 			})
@@ -77,6 +81,32 @@ func (c *checker) lintWorkloads() {
 			continue
 		}
 		c.lintMTLS(w)
+	}
+	for _, s := range c.config.Services {
+		if !s.IsEntry() && len(s.Endpoints) == 0 && !entered[s] { // a WorkloadEntry serves every port
+			c.lintUnserved(s, sliced[s.Key()])
+		}
+	}
+}
+
+// lintUnserved names ports of a Service that none of the addresses serves which
+// EndpointSlices give it, because they have no port of the name.
+func (c *checker) lintUnserved(s *mesh.Service, addresses []*mesh.Workload) {
+	if len(addresses) == 0 {
+		return // nobody is there at all, or gossip tells who
+	}
+	names := map[string]bool{}
+	for _, w := range addresses {
+		for name := range w.Ports {
+			names[strconv.Quote(name)] = true
+		}
+	}
+	for _, p := range s.Ports {
+		if slices.ContainsFunc(addresses, func(w *mesh.Workload) bool { return w.Serves(p) }) {
+			continue
+		}
+		c.find(Warning, ISM0072, s.Meta, "spec.ports", fmt.Sprintf("nobody serves port %d, so requests for it get 503 UH unless gossip brings somebody: none of the %d addresses that EndpointSlices give (the first in %s) has a port of the name %q, as a Service's port and theirs have in common; they have %s",
+			p.Number, len(addresses), addresses[0].Source, p.Name, strings.Join(slices.Sorted(maps.Keys(names)), ", ")))
 	}
 }
 
