@@ -135,6 +135,9 @@ func (c *upstreamConn) discard() {
 // within a time and before a deadline. Nothing has been sent when it fails. TLS is told
 // what will be spoken.
 func (u *upstream) dial(m *member, within, deadline instant, speaks headFormat) (*upstreamConn, *Error) {
+	if u.key.relay {
+		deadline = 0 // that of the line: what is relayed has none of its own
+	}
 	start := now()
 	conn, err := u.connect(m, start, within, deadline)
 	if err != nil {

@@ -377,6 +377,24 @@ func TestRelay_OnlyEndpoint(t *testing.T) {
 	}
 }
 
+// TestRelay_ConnectTimeout: an endpoint that does not answer within connectTimeout is out at
+// once, as for requests.
+func TestRelay_ConnectTimeout(t *testing.T) {
+	released := make(chan struct{})
+	up := byteServer(t, func(net.Conn) { <-released }) // no handshake
+	defer close(released)
+	p := serve(t, atEdge(), passEntry("db.up", overTCPPort, up)+tcpGateway(toDB)+
+		policyOf("{tls: {mode: SIMPLE, insecureSkipVerify: true}, connectionPool: {tcp: {connectTimeout: 200ms}}}"))
+	c := dialTCP(t, p.address("gateway:80"))
+	io.WriteString(c, "x")
+	io.ReadAll(c)
+	for _, h := range p.HostStates() {
+		if h.Healthy {
+			t.Errorf("%s is still in", h.Address)
+		}
+	}
+}
+
 // TestRelay_KeepsNoLook: a connection by which an endpoint was looked at is not kept, since
 // no other one will be relayed over it.
 func TestRelay_KeepsNoLook(t *testing.T) {
