@@ -46,13 +46,13 @@ func valid() *record {
 // TestRecord_Endpoint: what is said of an endpoint's health arrives.
 func TestRecord_Endpoint(t *testing.T) {
 	r := valid()
-	r.Endpoints[0].Unready, r.Endpoints[0].Degraded, r.Endpoints[0].Via = "probe: GET /: 503", true, true
+	r.Endpoints[0].Unready, r.Endpoints[0].Degraded, r.Endpoints[0].Via, r.Endpoints[0].Hostname = "probe: GET /: 503", true, true, "web-0"
 	got, err := decode(encode(r))
 	if err != nil {
 		t.Fatal(err)
 	}
 	e := got.Endpoints[0].mesh(got)
-	if again := toRecord([]mesh.Endpoint{e})[0]; e.Unready != "probe: GET /: 503" || !e.Degraded || !e.Via || again.Degraded != true || again.Unready != e.Unready {
+	if again := toRecord([]mesh.Endpoint{e})[0]; e.Unready != "probe: GET /: 503" || !e.Degraded || e.Hostname != "web-0" || again.Hostname != "web-0" || !e.Via || again.Degraded != true || again.Unready != e.Unready {
 		t.Errorf("%+v, and sent on as %+v", e, again)
 	}
 }

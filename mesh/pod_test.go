@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -59,5 +60,30 @@ func TestView_Pod(t *testing.T) {
 	}
 	if v, _ := r.View("web-0.web"); v.Host != "web-0.web.prod.svc.cluster.local" {
 		t.Errorf("the full name is %s", v.Host)
+	}
+}
+
+// TestScope_Pod: a Sidecar that lets a service in lets in its Pods, and what is routed to a
+// Pod, or written for one, brings or needs the service.
+func TestScope_Pod(t *testing.T) {
+	node := &Node{Namespace: "shop", Cluster: "c1", Labels: map[string]string{"app": "own"}}
+	config := func(egress string) *Config {
+		c := scopeConfig(ScopePattern{"bank", egress})
+		c.Workloads = append(c.Workloads, &Workload{Meta: Meta{Namespace: "bank"}, Service: "pay.bank", Address: "10.0.0.7", Hostname: "pay-0"})
+		vs := *c.VirtualServices[0]
+		vs.Hosts, vs.HTTP = []string{"pay-0.pay.bank.svc.cluster.local"}, nil
+		c.VirtualServices[1].HTTP[0].Route[0].Host = "pay-0.pay.bank.svc.cluster.local"
+		c.VirtualServices[1].Hosts = []string{"audit.bank.global"}
+		c.VirtualServices = append(c.VirtualServices, &vs)
+		return c
+	}
+	for egress, want := range map[string]bool{"pay": true, "audit": true, "other": false} {
+		c := config(egress)
+		within := c.Within(ScopeOf(node, c))
+		_, known := NewRegistry(Known{Node: node, Config: within}).View("pay-0.pay.bank")
+		written := slices.ContainsFunc(within.VirtualServices, func(v *VirtualService) bool { return v.Hosts[0] == "pay-0.pay.bank.svc.cluster.local" })
+		if known != want || written != want {
+			t.Errorf("egress bank/%s: the Pod is known: %v, its VirtualService: %v, want %v", egress, known, written, want)
+		}
 	}
 }

@@ -85,10 +85,13 @@ func (s *Scope) AdmitsHost(namespace, host string) bool {
 	return slices.ContainsFunc(s.Patterns, within)
 }
 
-// serviceOf returns the service that a host is a name of. "github.com" is none of
-// github's in the namespace com, if a ServiceEntry bears it.
+// serviceOf returns the service that a host is a name of, or of one of its Pods. "github.com"
+// is none of github's in the namespace com, if a ServiceEntry bears it.
 func (s *Scope) serviceOf(host string) (service string, ok bool) {
 	service, ok = namedService(host)
+	if !ok && !s.isEntry(host) {
+		return serviceOfPod(host)
+	}
 	if service == host && s.isEntry(host) {
 		return "", false
 	}
@@ -243,6 +246,8 @@ func (s *Scope) infer(host string) {
 		s.inferred[host+"."+s.node.Namespace] = true
 	}
 	if svc, _, ok := ServiceOf(host); ok {
+		s.inferred[svc] = true
+	} else if svc, ok := serviceOfPod(host); ok {
 		s.inferred[svc] = true
 	}
 }
