@@ -12,7 +12,7 @@ import (
 // floors are the storeys of the house: a package may import those below its
 // own only, never a neighbour.
 var floors = [][]string{
-	{"http1"}, // the message model, on which the other protocol stands
+	{"http1", "jsonstring"}, // the message model, on which the other protocol stands
 	{"mesh", "history", "canary", "http2", "sni", "breaker", "telemetry", "accesslog", "explain", "rpc", "deploy"},
 	{"balancer", "health", "config", "gossip", "admin", "tls", "auth", "ratelimit", "tracing"},
 	{"proxy", "control"},

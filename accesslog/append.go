@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"isthmus/jsonstring"
 )
 
 // source is where the values of parts come from.
@@ -158,7 +160,7 @@ func (p *part) appendWord(dst []byte, s string) []byte {
 }
 
 // appendText appends any text.
-func appendText[T bytestring](dst []byte, p *part, s T) []byte {
+func appendText[T jsonstring.Text](dst []byte, p *part, s T) []byte {
 	if len(s) == 0 {
 		return p.appendNothing(dst)
 	}
@@ -166,7 +168,7 @@ func appendText[T bytestring](dst []byte, p *part, s T) []byte {
 }
 
 // cut cuts a text off at a length, of which 0 is any.
-func cut[T bytestring](s T, length int) T {
+func cut[T jsonstring.Text](s T, length int) T {
 	if length > 0 && len(s) > length {
 		return s[:length]
 	}
@@ -174,10 +176,10 @@ func cut[T bytestring](s T, length int) T {
 }
 
 // appendInside appends a text within what is open.
-func appendInside[T bytestring](dst []byte, s style, t T) []byte {
+func appendInside[T jsonstring.Text](dst []byte, s style, t T) []byte {
 	from := len(dst)
 	dst = slices.Grow(dst, len(t))
-	n := copyPlain(dst[from:from+len(t)], t)
+	n := jsonstring.CopyPlain(dst[from:from+len(t)], t)
 	dst = dst[:from+n]
 	switch {
 	case n == len(t):
@@ -185,11 +187,11 @@ func appendInside[T bytestring](dst []byte, s style, t T) []byte {
 	case s == bare:
 		return appendLine(dst, t[n:])
 	}
-	return appendEscaped(dst, []byte(t[n:]))
+	return jsonstring.AppendInside(dst, t[n:])
 }
 
 // appendLine keeps what a client has sent from ending the line, or worse.
-func appendLine[T bytestring](dst []byte, s T) []byte {
+func appendLine[T jsonstring.Text](dst []byte, s T) []byte {
 	for i := range len(s) {
 		c := s[i]
 		if c < 0x20 || c == 0x7f {

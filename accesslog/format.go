@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"isthmus/jsonstring"
 )
 
 // Text is Istio's default format (istio: EnvoyTextLogFormat).
@@ -114,7 +116,7 @@ func (f *Format) objectAt(n *yaml.Node, depth int) error {
 		if i > 0 {
 			f.text(",")
 		}
-		f.text(string(appendString(nil, key.Value)) + ":")
+		f.text(string(jsonstring.Append(nil, key.Value)) + ":")
 		switch {
 		case value.Kind == yaml.MappingNode:
 			if err := f.objectAt(value, depth+1); err != nil {
@@ -174,7 +176,7 @@ func (f *Format) line(s string, value bool) error {
 			}
 			f.add(p)
 		case value:
-			quoted := appendString(nil, p.literal)
+			quoted := jsonstring.Append(nil, p.literal)
 			f.text(string(quoted[1 : len(quoted)-1]))
 		default:
 			f.text(p.literal)

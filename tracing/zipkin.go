@@ -2,9 +2,10 @@ package tracing
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"strconv"
 	"strings"
+
+	"isthmus/jsonstring"
 )
 
 // zipkin writes a list of spans, as Zipkin's API v2 has them.
@@ -70,18 +71,6 @@ func appendTags(b []byte, s *Span) []byte {
 }
 
 // appendMember writes a text behind what names it.
-func appendMember(b []byte, name, text string) []byte { return appendText(append(b, name...), text) }
-
-// appendText writes a text as JSON. Most are as they are.
-func appendText(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
-			quoted, err := json.Marshal(s)
-			if err != nil {
-				panic("a text is no JSON: " + err.Error())
-			}
-			return append(b, quoted...)
-		}
-	}
-	return append(append(append(b, '"'), s...), '"')
+func appendMember(b []byte, name, text string) []byte {
+	return jsonstring.Append(append(b, name...), text)
 }

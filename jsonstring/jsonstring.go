@@ -1,14 +1,37 @@
-package accesslog
+// Package jsonstring writes texts as strings of JSON (RFC 8259 7), as the access log
+// and spans need them: fast where a text has nothing that must be escaped, which is
+// nearly always.
+package jsonstring
 
 import (
 	"encoding/binary"
+	"slices"
 	"unicode/utf8"
 )
 
+// Text is what strings are made of.
+type Text interface{ ~string | ~[]byte }
+
+// Append appends a text as a string, in its quotes. What is no UTF-8 is shown as
+// U+FFFD.
+func Append[T Text](dst []byte, t T) []byte {
+	return append(AppendInside(append(dst, '"'), t), '"')
+}
+
+// AppendInside appends what stands between the quotes.
+func AppendInside[T Text](dst []byte, t T) []byte {
+	from := len(dst)
+	dst = slices.Grow(dst, len(t))
+	n := CopyPlain(dst[from:from+len(t)], t)
+	if dst = dst[:from+n]; n == len(t) {
+		return dst
+	}
+	return appendEscaped(dst, []byte(t[n:]))
+}
+
 const hexDigits = "0123456789abcdef"
 
-// appendEscaped writes bytes as the inside of a JSON string. What is no UTF-8 is
-// shown as U+FFFD.
+// appendEscaped does so byte by byte.
 func appendEscaped(dst, s []byte) []byte {
 	for len(s) > 0 {
 		c := s[0]
@@ -30,18 +53,10 @@ func appendEscaped(dst, s []byte) []byte {
 	return dst
 }
 
-// appendString writes a text as JSON.
-func appendString(dst []byte, s string) []byte {
-	return append(appendInside(append(dst, '"'), alone, s), '"')
-}
-
-// bytestring is what lines are made of.
-type bytestring interface{ ~string | ~[]byte }
-
-// copyPlain copies what a text begins with to dst, which is as long, as far as that
+// CopyPlain copies what a text begins with to dst, which is as long, as far as that
 // is ASCII that JSON and a line take as it is, and returns how far. It does so by
 // words: to look at a text first and to copy it then takes twice as long.
-func copyPlain[T bytestring](dst []byte, t T) (n int) {
+func CopyPlain[T Text](dst []byte, t T) (n int) {
 	const (
 		ones  = 0x0101010101010101
 		highs = 0x80 * ones
@@ -78,7 +93,7 @@ func copyPlain[T bytestring](dst []byte, t T) (n int) {
 }
 
 // word is eight bytes of a text from a place on; the compiler makes one load of it.
-func word[T bytestring](b T, i int) uint64 {
+func word[T Text](b T, i int) uint64 {
 	_ = b[i+7]
 	return uint64(b[i]) | uint64(b[i+1])<<8 | uint64(b[i+2])<<16 | uint64(b[i+3])<<24 |
 		uint64(b[i+4])<<32 | uint64(b[i+5])<<40 | uint64(b[i+6])<<48 | uint64(b[i+7])<<56
