@@ -43,10 +43,31 @@ func newHTTPSender(o *Options, path, mediaType string) *httpSender {
 	}
 	dial := o.Dial
 	s.transport = &http.Transport{
-		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			c, err := dial(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return &bodyConn{Conn: c}, nil
+		},
 		MaxConnsPerHost: 1, IdleConnTimeout: idleCollector, DisableCompression: true, MaxResponseHeaderBytes: rpc.MaxFields,
 	}
 	return s
+}
+
+// bodyConn is a connection that keeps the memory by which bodies are copied to it:
+// net/http asks for 32 KiB anew with each.
+type bodyConn struct {
+	net.Conn
+	buffer []byte // nil: none was copied
+}
+
+// ReadFrom implements [io.ReaderFrom]. One goroutine at a time calls it, as net/http does.
+func (c *bodyConn) ReadFrom(r io.Reader) (int64, error) {
+	if c.buffer == nil {
+		c.buffer = make([]byte, 32<<10)
+	}
+	return io.CopyBuffer(struct{ io.Writer }{c.Conn}, struct{ io.Reader }{r}, c.buffer)
 }
 
 // maxAnswer is how much of an answer is read, so that the connection can be kept.
