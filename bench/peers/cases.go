@@ -99,6 +99,12 @@ var allCases = []benchCase{
 		figures: closedLoop(ratio(1.1)), together: inTurns(load{path: "/1k", rate: openLoopRate, fresh: true, emptied: logName}),
 	},
 	{
+		name: "traced", title: "Keep-alive, 64 connections, 1 KiB, with traces of all requests", base: "isthmus", without: true,
+		about:   "As the first of these, without a log. A trace has two spans, which go to the collector as JSON.",
+		who:     func(all []peer) []peer { return []peer{all[0], traced(all[0])} },
+		figures: closedLoop(goal0), together: inTurns(load{path: "/1k", connections: 64, fresh: true}),
+	},
+	{
 		name: "rate", title: "2,000 requests a second, 16 connections, 1 KiB", base: "haproxy",
 		about: "Open loop, with random gaps: latency counts from the moment when a request was due. Added is what is more than direct, the load straight to the upstream.",
 		who:   func(all []peer) []peer { return append([]peer{direct}, all...) },

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -57,12 +58,22 @@ const logName = "access.log"
 // metrics, which always count: a line of JSON for each in a file, and traces of
 // one in a hundred.
 func observed(p peer) peer {
-	p.name = "isthmus, log and traces on"
-	files := map[string]string{}
-	for name, text := range p.files {
-		files[name] = text
-	}
-	files["node.yaml"] += "accessLog: {path: " + logName + ", format: json}\ntracing: {sampling: 1, zipkin: {address: '" + collector() + "'}}\n"
+	return configured(p, "isthmus, log and traces on", "accessLog: {path: "+logName+", format: json}\n"+tracesOf(1))
+}
+
+// traced is the same proxy with traces of all requests.
+func traced(p peer) peer { return configured(p, "isthmus, traces of all", tracesOf(100)) }
+
+// tracesOf is what a bootstrap file says of traces of so many percent.
+func tracesOf(percent int) string {
+	return fmt.Sprintf("tracing: {sampling: %d, zipkin: {address: '%s'}}\n", percent, collector())
+}
+
+// configured is the same proxy with more in its bootstrap file.
+func configured(p peer, name, more string) peer {
+	p.name = name
+	files := maps.Clone(p.files)
+	files["node.yaml"] += more
 	p.files = files
 	return p
 }
