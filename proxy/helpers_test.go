@@ -48,9 +48,9 @@ func TestHelpers(t *testing.T) {
 				t.Fatal("a configuration that came back got others")
 			}
 		}
-		time.Sleep(leftAfter - 1)
+		time.Sleep(leftAfter - time.Nanosecond)
 		closed(a, 0) // which has left with the last change
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		closed(a, 1)
 		if use("a") == a {
 			t.Error("one that is closed is used again")

@@ -181,7 +181,7 @@ func TestPublish_AskingForRoom(t *testing.T) {
 			s.will(func(context.Context) (*rlsv3.RateLimitResponse, error) {
 				close(asking)
 				<-answer
-				return keepOut(nil)
+				return keepOut(t.Context())
 			})
 			o := atEdge()
 			o.Clusters = map[string]string{"rls": s.address}
