@@ -215,8 +215,12 @@ func (d *document) retryBudget(b *networking.TrafficPolicy_RetryBudget, path str
 
 func (d *document) localityLB(l *networking.LocalityLoadBalancerSetting, path string) *mesh.LocalityLB {
 	out := &mesh.LocalityLB{Disabled: l.Enabled != nil && !l.Enabled.Value, FailoverPriority: l.FailoverPriority}
-	if len(l.Distribute) > 0 && (len(l.Failover) > 0 || len(l.FailoverPriority) > 0) {
-		d.error(path+".distribute", "cannot stand beside failover or failoverPriority: only one of them")
+	if len(l.Distribute) > 0 && len(l.Failover) > 0 {
+		d.error(path+".distribute", "cannot stand beside failover: only one of them")
+	}
+	if len(l.Distribute) > 0 && len(l.FailoverPriority) > 0 {
+		d.warning(path+".failoverPriority", "has no effect beside distribute, in Istio neither: leave one of them out")
+		out.FailoverPriority = nil
 	}
 	for i, x := range l.Distribute {
 		at := fmt.Sprintf("%s.distribute[%d]", path, i)

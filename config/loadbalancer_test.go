@@ -108,6 +108,17 @@ func TestRead_FailoverPriority(t *testing.T) {
 	}
 }
 
+// TestRead_DistributeWins: priorities beside shares are read over, with a word, as in Istio.
+func TestRead_DistributeWins(t *testing.T) {
+	p, findings := readPolicy(t, "", `loadBalancer: {localityLbSetting: {distribute: [{from: "*", to: {"a/*": 100}}], failoverPriority: [app]}}`)
+	if l := p.LoadBalancer.Locality; l == nil || len(l.Distribute) != 1 || l.FailoverPriority != nil {
+		t.Errorf("%+v", l)
+	}
+	if len(findings) != 1 || findings[0].Severity != Warning || !strings.Contains(findings[0].String(), "failoverPriority: has no effect beside distribute") {
+		t.Errorf("%v", findings)
+	}
+}
+
 func TestRead_RetryBudget(t *testing.T) {
 	p, _ := readPolicy(t, "", "retryBudget: {}")
 	if b := p.RetryBudget; b.Percent != 20 || b.MinConcurrency != 3 {
