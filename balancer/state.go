@@ -28,10 +28,11 @@ type group struct {
 	priority   int
 	locality   string
 	degraded   bool
-	panicking  bool   // health is ignored
-	share      uint64 // of shareUnit
-	until      uint64 // the shares of the groups up to this one, added up
-	seed       uint64 // of what hashes are to the group
+	panicking  bool    // health is ignored
+	part       float64 // of the traffic
+	share      uint64  // the same, of shareUnit
+	until      uint64  // the shares of the groups up to this one, added up
+	seed       uint64  // of what hashes are to the group
 	candidates []candidate
 	weight     uint64    // of all candidates
 	equal      bool      // all candidates weigh the same
@@ -171,7 +172,7 @@ func (s *Set) share(st *state, cells []*cell) {
 				st.usable += len(list)
 				st.groups = append(st.groups, s.newGroup(c, list, spared))
 				g := &st.groups[len(st.groups)-1]
-				g.share = uint64(math.Round(part * shareUnit))
+				g.part, g.share = part, uint64(math.Round(part*shareUnit))
 				st.total += g.share
 				g.until = st.total
 			}
@@ -268,7 +269,7 @@ func (st *state) draw() *group {
 
 // drawFor picks the group that a hash belongs to, each with its share of the
 // hashes. When shares change, only so many hashes move as must (weighted
-// rendezvous hashing).
+// rendezvous hashing), for which shares that are rounded do not do.
 func (st *state) drawFor(hash uint64) *group {
 	var best *group
 	most := 0.0
@@ -281,7 +282,7 @@ func (st *state) drawFor(hash uint64) *group {
 			continue
 		}
 		point := (float64(mix(hash^g.seed)>>11) + .5) / (1 << 53) // between 0 and 1
-		if score := float64(g.share) / -math.Log(point); score > most {
+		if score := g.part / -math.Log(point); score > most {
 			best, most = g, score
 		}
 	}

@@ -34,6 +34,14 @@ func testNode() *mesh.Node {
 // of its own. announced are endpoints as gossip would bring them.
 func serve(t testing.TB, o Options, yaml string, announced ...mesh.Endpoint) *Proxy {
 	t.Helper()
+	p := prepare(t, o)
+	publish(t, p, yaml, announced...)
+	return p
+}
+
+// prepare makes a proxy that serves nobody before the first publish.
+func prepare(t testing.TB, o Options) *Proxy {
+	t.Helper()
 	if o.Node == nil {
 		o.Node = testNode()
 	}
@@ -49,7 +57,6 @@ func serve(t testing.TB, o Options, yaml string, announced ...mesh.Endpoint) *Pr
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })
-	publish(t, p, yaml, announced...)
 	return p
 }
 

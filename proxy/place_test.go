@@ -113,8 +113,9 @@ func TestPlace_Connection(t *testing.T) {
 // TestPlace_Worker: a client with as many requests under way as there is memory for may make
 // the next one as soon as it has the reply to one.
 func TestPlace_Worker(t *testing.T) {
-	p := serve(t, atEdge(), overHTTP2(entry("s.test", h2Upstream(t, func(http.ResponseWriter, *http.Request) {})))+edge("s.test"))
+	p := prepare(t, atEdge())
 	p.overload.workers = edgeStreams
+	publish(t, p, overHTTP2(entry("s.test", h2Upstream(t, func(http.ResponseWriter, *http.Request) {})))+edge("s.test"))
 	r := dialRaw(t, p.address("gateway:80"))
 	id := uint32(1)
 	ask := func() {
