@@ -63,9 +63,8 @@ func (c *Controller) begin() *loaded {
 		return l
 	}
 	if c.holds(h, l) {
-		back := c.revive(h.Revision)
+		back := c.held(h)
 		if back.err == nil {
-			back.origin = h.Origin
 			c.log.Warn("the files are not in force until they change: an earlier revision, or a promoted one, holds", "revision", h.Revision, "origin", string(h.Origin))
 			return back
 		}
@@ -73,6 +72,18 @@ func (c *Controller) begin() *loaded {
 	}
 	c.history.SetHold(history.Hold{})
 	return l
+}
+
+// held reads what holds anew. What a rollback has brought back was kept once more as a
+// revision of its own, which is in force and so stays; the one that it was before may be
+// too old by now.
+func (c *Controller) held(h history.Hold) *loaded {
+	back := c.revive(h.Revision)
+	if now := c.history.Current(); back.err != nil && now.Origin == history.FromRollback && now.Of == h.Revision {
+		back = c.revive(now.Number)
+	}
+	back.origin, back.of = h.Origin, h.Revision
+	return back
 }
 
 // revive reads a revision anew.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -193,6 +194,35 @@ func TestController_Rollback(t *testing.T) {
 	use.mu.Unlock()
 	c.step()
 	check("not rolled back", "more", 0)
+}
+
+// TestController_RollbackToTheOldest: it holds over a restart though what it has brought back
+// has made room for it in the history.
+func TestController_RollbackToTheOldest(t *testing.T) {
+	dir := t.TempDir()
+	c, use, _, file := still(t, "none", webService, onDisk(t, dir))
+	write(t, file, renamed("api"))
+	c.Reload()
+	catchUp(c)
+	for n := len(c.history.List()); n < 200; n++ { // the history is full
+		c.history.Add(history.Revision{Hash: fmt.Sprint(n), Origin: history.FromFiles}, nil, nil)
+	}
+	if err := rollBack(t, c, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := c.history.Content(1); err == nil {
+		t.Fatal("the history keeps more than it did: the first revision is there")
+	}
+	o := c.options
+	onDisk(t, dir)(&o)
+	c, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.closeSources)
+	if s := c.Status().Snapshot; use.snapshot().Config.Services[0].Name != "web" || s.Rollback != 1 || s.Revision != 201 {
+		t.Errorf("started again: %s in force, status %+v; want what was brought back", use.snapshot().Config.Services[0].Name, s)
+	}
 }
 
 // TestController_Secrets: a Secret among the files is not kept.
