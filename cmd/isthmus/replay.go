@@ -85,11 +85,13 @@ the log goes, which holds no headers but a few. Without it, the answers are comp
 
 // replayReport is what a replay has found.
 type replayReport struct {
-	Requests int            `json:"requests"`
-	Same     int            `json:"same"`
-	Unread   int            `json:"unread"` // lines
-	Why      string         `json:"why,omitempty"`
-	Changes  []replayChange `json:"changes"` // the most frequent first
+	Requests  int            `json:"requests"`
+	Same      int            `json:"same"`
+	Unread    int            `json:"unread"` // lines
+	Why       string         `json:"why,omitempty"`
+	Nobody    int            `json:"nobody,omitempty"`    // requests for which the new configuration's files give no endpoint
+	NobodyWhy string         `json:"nobodyWhy,omitempty"` // of the first
+	Changes   []replayChange `json:"changes"`             // the most frequent first
 }
 
 // replayChange is requests to which the same happens.
@@ -163,8 +165,15 @@ func (r *replay) request(line int, rec *accesslog.Record) error {
 			return err
 		}
 		was = decisionOf(e)
+		if was.nobody == "" && was.refusal == "" && now.nobody != "" { // the new files have lost them
+			now.refusal, now.reason = "503 "+noEndpoint, now.nobody
+		}
 	}
 	r.report.Requests++
+	if now.nobody != "" && now.refusal == "" {
+		r.report.Nobody++
+		r.report.NobodyWhy = cmp.Or(r.report.NobodyWhy, now.nobody)
+	}
 	what, old, new := was.differs(now)
 	if what == "" {
 		r.report.Same++
@@ -195,9 +204,15 @@ type decision struct {
 	reason    string
 	route     string   // "": nobody knows
 	upstreams []string // "outbound|80|v1|host", where it may go; none: nobody knows, or nowhere
+	standbys  []string // likewise, where it may go when none of these can serve
+	went      bool     // upstreams is where it has gone
+	nobody    string   // why no endpoint is known of any of these, as of services that gossip tells of; "": there is one
 	answer    string   // "301 to /new", of the proxy itself in the place of an upstream; "": none, or nobody knows
 	source    string   // of what decides
 }
+
+// noEndpoint is the flag of requests for which no endpoint can serve.
+const noEndpoint = "UH"
 
 func decisionOf(e *explain.Explanation) decision {
 	var d decision
@@ -205,9 +220,14 @@ func decisionOf(e *explain.Explanation) decision {
 		d.route, d.source = e.Route.Name, e.Route.Source
 	}
 	for _, to := range e.Destinations {
-		if to.Percent > 0 {
-			d.upstreams = append(d.upstreams, fmt.Sprintf("%s|%d|%s|%s", "outbound", to.Port, to.Subset, to.Host))
+		list := &d.upstreams
+		switch {
+		case to.Standby:
+			list = &d.standbys
+		case to.Drawn == 0:
+			continue
 		}
+		*list = append(*list, fmt.Sprintf("%s|%d|%s|%s", "outbound", to.Port, to.Subset, to.Host))
 	}
 	if a := e.Answer; a != nil {
 		d.answer = strings.TrimSuffix(fmt.Sprintf("%d to %s", a.Status, a.Location), " to ")
@@ -215,7 +235,9 @@ func decisionOf(e *explain.Explanation) decision {
 	switch {
 	case e.Flag == "FI": // a fault of every request; those of a part are no matter of one
 		d.answer = fmt.Sprintf("%d by a fault", e.Status)
-		d.upstreams = nil
+		d.upstreams, d.standbys = nil, nil
+	case e.Flag == noEndpoint:
+		d.nobody = e.Reason
 	case e.Outcome == explain.Refused:
 		d.refusal, d.reason = strconv.Itoa(e.Status)+" "+e.Flag, e.Reason
 		switch {
@@ -263,7 +285,7 @@ func recorded(rec *accesslog.Record) decision {
 		}
 	}
 	if direction, rest, ok := strings.Cut(rec.Upstream, "|"); ok && direction == "outbound" {
-		d.upstreams = []string{"outbound|" + rest}
+		d.upstreams, d.went = []string{"outbound|" + rest}, true
 	}
 	return d
 }
@@ -289,7 +311,9 @@ func (was decision) differs(now decision) (what, old, new string) {
 		return "route", was.route, now.route
 	case now.answer != was.answer && (was.answer != "" || len(was.upstreams) > 0) && (now.answer != "" || len(now.upstreams) > 0):
 		return "answer", cmp.Or(was.answer, strings.Join(was.upstreams, " or ")), cmp.Or(now.answer, strings.Join(now.upstreams, " or "))
-	case len(was.upstreams) > 0 && len(now.upstreams) > 0 && !slices.ContainsFunc(was.upstreams, func(u string) bool { return slices.Contains(now.upstreams, u) }):
+	case len(was.upstreams) > 0 && len(now.upstreams) > 0 && !slices.ContainsFunc(was.upstreams, func(u string) bool {
+		return slices.Contains(now.upstreams, u) || was.went && slices.Contains(now.standbys, u)
+	}):
 		return "destination", strings.Join(was.upstreams, " or "), strings.Join(now.upstreams, " or ")
 	}
 	return "", "", ""
@@ -304,6 +328,9 @@ func writeReplay(w io.Writer, r *replayReport) error {
 	fmt.Fprintf(&b, "%d requests", r.Requests)
 	if r.Unread > 0 {
 		fmt.Fprintf(&b, "; %d lines could not be used, the first: %s", r.Unread, r.Why)
+	}
+	if r.Nobody > 0 {
+		fmt.Fprintf(&b, "\n%d of them have no endpoint but those that gossip may bring; the first: %s", r.Nobody, r.NobodyWhy)
 	}
 	fmt.Fprintf(&b, "\n\n%s  as before\n", share(r.Same))
 	for _, c := range r.Changes {
