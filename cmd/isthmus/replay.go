@@ -145,6 +145,9 @@ func (r *replay) request(line int, rec *accesslog.Record) error {
 	if q.Listener == "" && strings.HasPrefix(rec.Upstream, "inbound|") {
 		q.Listener = "inbound"
 	}
+	if rec.ServerName != "" && q.Listener != "inbound" { // TLS that a gateway has ended; proxies' mTLS is told by --from
+		q.URL = "https://" + rec.Authority + rec.Path
+	}
 	for _, f := range []explain.Field{{Name: "user-agent", Value: rec.UserAgent}, {Name: "x-forwarded-for", Value: rec.ForwardedFor}, {Name: "x-request-id", Value: rec.RequestID}} {
 		if f.Value != "" {
 			q.Fields = append(q.Fields, f)
