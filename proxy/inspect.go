@@ -89,7 +89,7 @@ func (p *Proxy) Routes() []RouteInfo {
 					continue
 				}
 				for _, r := range vh.routes {
-					out = append(out, p.routeInfo(listener, name, r))
+					out = append(out, routeInfo(listener, name, r, t.caller))
 				}
 			}
 		}
@@ -106,7 +106,7 @@ func (p *Proxy) Routes() []RouteInfo {
 				}
 				continue
 			}
-			info := p.routeInfo(listener, host, r.route)
+			info := routeInfo(listener, host, r.route, t.caller)
 			info.Match = r.describe(host)
 			out = append(out, info)
 		}
@@ -159,15 +159,17 @@ func (e *hostEntry) isAlias(name string) bool {
 	return len(hosts) > 0 && hosts[0].name != name
 }
 
-func (p *Proxy) routeInfo(listener, host string, r *route) RouteInfo {
+func routeInfo(listener, host string, r *route, caller balancer.Caller) RouteInfo {
 	info := RouteInfo{Listener: listener, Host: host, Name: r.name, Match: describeMatches(r.matches), Source: r.rule.Source.String(), Destinations: []DestinationInfo{}}
 	for i := range r.destinations {
 		d := &r.destinations[i]
-		u := d.target.upstream.Load()
-		if u == nil {
-			u = p.makeUpstream(p.table.Load(), d.target)
+		di := DestinationInfo{Host: d.rule.Host, Subset: d.rule.Subset, Port: d.target.key.port, Standby: d.standby}
+		if u := d.target.upstream.Load(); u != nil {
+			di.Known, di.Endpoints, di.Usable = u.known, len(u.members), u.set.Usable()
+		} else { // to look is not to use: thousands would be kept, and have series, that nobody calls
+			said := d.target.resolve()
+			di.Known, di.Endpoints, di.Usable = said.known, len(said.endpoints), said.usable(caller)
 		}
-		di := DestinationInfo{Host: d.rule.Host, Subset: d.rule.Subset, Port: d.target.key.port, Standby: d.standby, Known: u.known, Endpoints: len(u.members), Usable: u.set.Usable()}
 		if r.totalWeight > 0 {
 			di.Percent = 100 * float64(d.weight) / float64(r.totalWeight)
 		}
@@ -180,6 +182,21 @@ func (p *Proxy) routeInfo(listener, host string, r *route) RouteInfo {
 		info.Name += fmt.Sprintf(" (answer %d)", r.direct.Status)
 	}
 	return info
+}
+
+// usable is how many of the endpoints may get traffic, as far as the configuration says.
+func (r *resolved) usable(caller balancer.Caller) int {
+	hosts := make([]*balancer.Host, len(r.endpoints))
+	for i, e := range r.endpoints {
+		hosts[i] = balancer.NewHost(e, nil)
+	}
+	lb := r.policy.LoadBalancer
+	if lb != nil && lb.Hash != nil { // whose tables cost more than all the rest, and make nobody more usable
+		plain := *lb
+		plain.Kind, plain.Hash = mesh.LeastRequest, nil
+		lb = &plain
+	}
+	return balancer.NewSet(hosts, lb, r.policy.OutlierDetection, caller).Usable()
 }
 
 // describe writes the conditions of a route on connections: "sni a.test", or
