@@ -203,6 +203,11 @@ func TestController_CandidatePromoted(t *testing.T) {
 	c.want("read again", canary.Promoted, "api", "")
 	c.again()
 	c.want("started again", canary.Promoted, "api", "")
+	write(t, c.file, broken)
+	c.again()
+	c.want("started beside broken files", canary.None, "api", "")
+	c.put(c.file, webService)
+	c.want("with files as they were", canary.Promoted, "api", "")
 
 	if err := rollBack(t, c.Controller, 1); err != nil {
 		t.Fatal(err)

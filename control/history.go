@@ -55,23 +55,26 @@ func (c *Controller) Rollback(ctx context.Context, number uint64) (history.Revis
 }
 
 // begin reads what the process starts with: the files, or the revision that was
-// brought back before the restart against these same files.
+// brought back before the restart against these same files. Files that changed and
+// cannot be used end that no more than they do while the proxy runs.
 func (c *Controller) begin() *loaded {
 	l := c.load()
 	h := c.history.Hold()
-	if h.Revision == 0 {
+	same := c.holds(h, l)
+	if h.Revision == 0 || !same && l.err == nil {
 		return l
 	}
-	if c.holds(h, l) {
-		back := c.held(h)
-		if back.err == nil {
-			c.log.Warn("the files are not in force until they change: an earlier revision, or a promoted one, holds", "revision", h.Revision, "origin", string(h.Origin))
-			return back
-		}
+	back := c.held(h)
+	if back.err != nil {
 		c.log.Error("what was rolled back to cannot be used, the files are", "revision", h.Revision, "error", back.err)
+		return l
 	}
-	c.history.SetHold(history.Hold{})
-	return l
+	if !same {
+		c.note(&c.unused, l.err)
+		c.refuse(l, l.err)
+	}
+	c.log.Warn("the files are not in force until they change: an earlier revision, or a promoted one, holds", "revision", h.Revision, "origin", string(h.Origin))
+	return back
 }
 
 // held reads what holds anew. What a rollback has brought back was kept once more as a

@@ -225,6 +225,48 @@ func TestController_RollbackToTheOldest(t *testing.T) {
 	}
 }
 
+// TestController_RollbackBesideBrokenFiles: files that change and cannot be used do not end
+// it, be it that the process is started again meanwhile.
+func TestController_RollbackBesideBrokenFiles(t *testing.T) {
+	dir := t.TempDir()
+	c, use, _, file := still(t, "none", webService, onDisk(t, dir))
+	check := func(when, want string, rollback uint64, broken bool) {
+		t.Helper()
+		if s := c.Status().Snapshot; use.snapshot().Config.Services[0].Name != want || s.Rollback != rollback || (s.Error != "") != broken {
+			t.Errorf("%s: %s in force, status %+v; want %s, rollback %d", when, use.snapshot().Config.Services[0].Name, s, want, rollback)
+		}
+	}
+	change := func(text string) {
+		write(t, file, text)
+		c.Reload()
+		catchUp(c)
+	}
+	change(renamed("api"))
+	if err := rollBack(t, c, 1); err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, broken)
+	for range 2 {
+		o := c.options
+		onDisk(t, dir)(&o)
+		next, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(next.closeSources)
+		c = next
+		check("started beside broken files", "web", 1, true)
+	}
+	if r := c.history.List()[0]; !r.Refused() || r.Number != 4 {
+		t.Errorf("the history has %+v, want the broken files, once", r)
+	}
+	change(renamed("api"))
+	check("files as they were", "web", 1, false)
+	change(broken)
+	change(renamed("more"))
+	check("good ones", "more", 0, false)
+}
+
 // TestController_Secrets: a Secret among the files is not kept.
 func TestController_Secrets(t *testing.T) {
 	c, _, _, _ := still(t, "none", webService+"---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2}\n")
