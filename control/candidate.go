@@ -28,6 +28,7 @@ type Candidates struct {
 // trial is a candidate on its way.
 type trial struct {
 	*canary.Trial
+	number  uint64 // of trials that have begun; 0: this one has not
 	set     *loaded
 	changes history.Changes
 	due     bool // it is to come into force now
@@ -81,9 +82,17 @@ func (c *Controller) newTrial(set *loaded, hold history.Hold, now time.Time) *tr
 	case xxhash.Sum64String(hash+c.options.Node.Member())%10_000 >= uint64(100*t.Proxies):
 		t.State = canary.Waiting
 	default:
-		t.Trial = canary.Begin(t.Plan, now)
+		c.mu.Lock()
+		c.start(t, now)
+		c.mu.Unlock()
 	}
 	return t
+}
+
+// start begins with a trial, or anew. The caller holds mu.
+func (c *Controller) start(t *trial, now time.Time) {
+	c.trials++
+	t.Trial, t.number = canary.Begin(t.Plan, now), c.trials
 }
 
 // takenBack returns why a candidate was taken back before; "": it was not.
@@ -121,7 +130,7 @@ func (c *Controller) setTrial(t *trial) {
 func (c *Controller) judge() bool {
 	c.mu.Lock()
 	t := c.trial
-	published := t != nil && c.snapshot.Candidate != nil && c.snapshot.Candidate.Config == t.set.config && c.snapshot.Candidate.Stage == t.Stage
+	published := t != nil && c.snapshot.Candidate != nil && c.snapshot.Candidate.Trial == t.number && c.snapshot.Candidate.Stage == t.Stage
 	c.mu.Unlock()
 	if !published || !t.State.Live() {
 		return false
@@ -191,7 +200,7 @@ func (c *Controller) candidate(known mesh.Known, in *mesh.Registry) *mesh.Candid
 	}
 	out := &mesh.Candidate{
 		Config: known.Config, Registry: mesh.NewRegistry(known), Rules: mesh.NewRules(known.Node, known.Config.DestinationRules),
-		Stage: t.Stage, Share: share(t.Percent()), Sample: share(t.Sample), Sticky: t.Sticky,
+		Trial: t.number, Stage: t.Stage, Share: share(t.Percent()), Sample: share(t.Sample), Sticky: t.Sticky,
 	}
 	return out
 }
@@ -206,7 +215,7 @@ func sameCandidate(a, b *mesh.Candidate) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.Config == b.Config && a.Stage == b.Stage && sameEndpoints(a.Registry, b.Registry)
+	return a.Trial == b.Trial && a.Stage == b.Stage && sameEndpoints(a.Registry, b.Registry)
 }
 
 // Candidate is what an operator wants to know of the one that is tried.
@@ -226,13 +235,14 @@ type Candidate struct {
 func (c *Controller) Candidate() Candidate {
 	out := Candidate{Seen: canary.Compare{Differences: []canary.Difference{}}, Changes: history.Compare(nil, nil)}
 	c.mu.Lock()
-	t := c.trial
+	t, begun := c.trial, false
 	if t != nil {
+		begun = t.number > 0
 		out.State, out.Hash, out.Why, out.Percent, out.Changes = t.State, t.set.config.Hash, t.Why, t.Percent(), t.changes
 		out.Stage, out.Stages, out.Since = t.Stage, len(t.Steps), t.Since
 	}
 	c.mu.Unlock()
-	if t != nil && out.State != canary.Waiting && out.State != canary.Rejected && c.options.Candidates.Counted != nil {
+	if begun && c.options.Candidates.Counted != nil { // else it would be another's
 		out.Candidate, out.Current, out.Seen = c.options.Candidates.Counted()
 	}
 	return out
@@ -243,7 +253,7 @@ func (c *Controller) Candidate() Candidate {
 func (c *Controller) Steer(do string) error {
 	c.mu.Lock()
 	t := c.trial
-	err := t.steer(do)
+	err := c.decide(t, do)
 	if err == nil && c.steered == nil {
 		c.steered = make(chan struct{})
 	}
@@ -271,7 +281,8 @@ func (c *Controller) AwaitSteered(ctx context.Context) {
 	}
 }
 
-func (t *trial) steer(do string) error {
+// decide does so. The caller holds mu.
+func (c *Controller) decide(t *trial, do string) error {
 	switch {
 	case do != "promote" && do != "return" && do != "retry":
 		return fmt.Errorf("%q: write promote, return or retry", do)
@@ -280,7 +291,7 @@ func (t *trial) steer(do string) error {
 	case do == "retry" && t.State != canary.Returned, do != "retry" && !t.State.Live():
 		return fmt.Errorf("the candidate is %s: %s is not for it", t.State, do)
 	case do == "retry":
-		t.Trial = canary.Begin(t.Plan, time.Now())
+		c.start(t, time.Now())
 	case do == "promote":
 		t.State, t.due = canary.Promoted, true
 	default:

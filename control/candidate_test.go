@@ -125,6 +125,9 @@ func TestController_CandidateReturns(t *testing.T) {
 	}
 	c.again()
 	c.want("started again", canary.Returned, "web", "")
+	if n := c.Candidate().Candidate.Requests; n > 0 {
+		t.Errorf("%d requests are shown of one that has not been tried", n)
+	}
 	if err := c.Steer("promote"); err == nil {
 		t.Error("one that was taken back can be promoted")
 	}

@@ -82,6 +82,7 @@ type Controller struct {
 	asked    *rollback     // to be made; nil: none
 	steered  chan struct{} // closed when what an operator has decided on the candidate is published; nil: nothing is
 	trial    *trial        // of a candidate; nil: there is none. Only run changes it
+	trials   uint64        // that have begun
 	denied   bool          // the data plane has refused them, so they are tried again; only run looks
 	draining bool
 }

@@ -30,6 +30,7 @@ type trial struct {
 // seen.
 type trialCounts struct {
 	hash               string // of the candidate's configuration
+	trial              uint64
 	stage              int
 	candidate, current *canary.Arm
 	seen               *canary.Differences
@@ -61,12 +62,12 @@ func (t *table) trialTable() *table {
 func (p *Proxy) try(t, candidate *table) {
 	c := t.snapshot.Candidate
 	n := p.trialCounts
-	if hash := c.Config.Hash; n == nil || n.hash != hash || n.stage != c.Stage {
+	if hash := c.Config.Hash; n == nil || n.hash != hash || n.trial != c.Trial || n.stage != c.Stage {
 		seen := &canary.Differences{}
-		if n != nil && n.hash == hash {
+		if n != nil && n.hash == hash && n.trial == c.Trial {
 			seen = n.seen
 		}
-		n = &trialCounts{hash, c.Stage, &canary.Arm{}, &canary.Arm{}, seen}
+		n = &trialCounts{hash, c.Trial, c.Stage, &canary.Arm{}, &canary.Arm{}, seen}
 		p.trialCounts = n
 	}
 	candidate.keepTerminators(t)

@@ -368,6 +368,54 @@ func TestCanary_Steered(t *testing.T) {
 	ask("promoted", 202)
 }
 
+// TestCanary_Retried: one that is tried again is judged by what it does from then on.
+func TestCanary_Retried(t *testing.T) {
+	entry := func(name, path string, h http.HandlerFunc) string {
+		up := httptest.NewServer(h)
+		t.Cleanup(up.Close)
+		host, port, err := net.SplitHostPort(up.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: %s}\nspec: {hosts: [%s], location: MESH_INTERNAL, resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}], endpoints: [{address: %s, ports: {http: %s}}]}\n---\n", name, path, host, port)
+	}
+	var mended atomic.Bool
+	services := entry("old", "old.test", func(w http.ResponseWriter, r *http.Request) {}) + entry("new", "new.test", func(w http.ResponseWriter, r *http.Request) {
+		if !mended.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	route := func(host string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s}\nspec: {hosts: [s.test], http: [{route: [{destination: {host: " + host + "}}]}]}\n"
+	}
+	p := runProxy(t, "canary: {paths: [candidate], shadow: 0s, steps: [50], step: 1h}\n", map[string]string{"mesh/services.yaml": services, "mesh/route.yaml": route("old.test"), "candidate/route.yaml": route("new.test")})
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() { // ends with stop
+		defer close(done)
+		pour(500, stop, func(client *http.Client, n int) {
+			req, _ := http.NewRequest("GET", "http://"+p.outbound, nil)
+			req.Host = "s.test"
+			if res, err := client.Do(req); err == nil {
+				res.Body.Close()
+			}
+		})
+	}()
+	defer func() { close(stop); <-done }()
+	state := func() admin.Canary { return fetch[admin.Canary](t, p, "GET", "/config/canary") }
+	eventually(t, "the candidate is taken back", func() bool { return state().State == canary.Returned })
+	failed := state().Candidate.Failed
+	mended.Store(true)
+	fetch[admin.Canary](t, p, "POST", "/config/canary?do=retry")
+	var now admin.Canary
+	eventually(t, "it is taken back, or has decided as many requests as before", func() bool {
+		now = state()
+		return now.State != canary.Partial || now.Candidate.Requests > failed+500
+	})
+	if now.State != canary.Partial || now.Candidate.Failed > 0 {
+		t.Errorf("tried again: %s, %+v; %s", now.State, now.Candidate, now.Why)
+	}
+}
+
 // to is a VirtualService that sends to a subset.
 func to(subset string) string {
 	return "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s}\nspec: {hosts: [s.test], http: [{route: [{destination: {host: s.test, subset: " + subset + "}}]}]}\n"
