@@ -73,7 +73,7 @@ export function list({ path, columns, key, open, empty }) {
     const rows = [];
     for (let i = first; i < last; i++) {
       const r = row(i);
-      if (!r) { load(Math.trunc(i / chunk)); continue; }
+      if (!r) { if (!error) load(Math.trunc(i / chunk)); continue; } // refresh asks again, in two seconds
       const item = h("div", { class: "item" + (i === selected ? " on" : ""), role: "row", "aria-rowindex": i + 1, "aria-selected": i === selected ? "true" : "false", "data-i": i },
         shown.map((c) => {
           const cell = c.cell(r);

@@ -94,7 +94,7 @@ async function story(name, tell) {
 }
 
 try {
-  const [, demo] = await run(["demo"], /isthmus members --admin (http:\/\/127\.0\.0\.1:\d+)/);
+  const [, gateway, demo] = await run(["demo"], /geo-location: us-west' http:\/\/127\.0\.0\.1:(\d+)[^]*isthmus members --admin (http:\/\/127\.0\.0\.1:\d+)/);
   await story("the demonstration: every page, dark and light, wide and narrow", async () => {
     for (const [colorScheme, width] of [["dark", 1360], ["light", 1360], ["dark", 420], ["light", 420]]) {
       const page = await open(demo, { colorScheme, viewport: { width, height: 860 } });
@@ -134,6 +134,8 @@ try {
 
   await story("who reads stays where they are, while figures move", async () => {
     const page = await open(demo);
+    // The demonstration itself asks nothing any more, once it has told its story.
+    const asking = setInterval(() => { if (Math.random() < 0.5) get(gateway, "user-service.example.com", "/").catch(() => {}); }, 50);
     const link = page.locator(".columns table tbody a").first();
     await link.focus();
     const rows = () => page.evaluate(() => document.querySelector(".columns table").textContent);
@@ -143,6 +145,7 @@ try {
       if (now !== before) { n++; before = now; }
       assert(await link.evaluate((a) => a === document.activeElement), "the focus is lost");
     }
+    clearInterval(asking);
     await page.show("endpoints");
     await page.waitForSelector(".item");
     const age = () => page.evaluate(() => document.querySelector(".item > span:last-child").textContent);
@@ -222,6 +225,12 @@ try {
     await page.waitForSelector("#away:not([hidden])");
     assert.match((await texts(page, "#away")).join(), /does not answer/);
     await page.screenshot({ path: join(out, "away.png") });
+    let asked = 0; // of a list that is not there: as often as of the mesh, not again and again
+    page.on("requestfailed", () => asked++);
+    await page.evaluate(() => { location.hash = "#/endpoints?q=gone"; });
+    await page.waitForSelector(".empty.bad");
+    await page.waitForTimeout(3000);
+    assert(asked < 10, `it has asked ${asked} times within three seconds`);
     await run(["run", "--bootstrap", "node.yaml", "--config", "mesh.yaml"], /isthmus ready/);
     await page.waitForSelector("#away[hidden]", { state: "attached" });
     await page.show("endpoints");
