@@ -107,15 +107,19 @@ func (c *Controller) takenBack(hash string) string {
 
 // setTrial has a candidate tried; nil: none.
 func (c *Controller) setTrial(t *trial) {
+	var now canary.Trial // as it is put there; then operators decide about it
+	if t != nil {
+		now = *t.Trial
+	}
 	c.mu.Lock()
 	before := c.trial
 	c.trial = t
 	c.mu.Unlock()
 	switch {
-	case t != nil && t.State == canary.Rejected:
-		c.log.Error("the candidate configuration is not used", "hash", t.set.config.Hash, "error", t.Why)
+	case t != nil && now.State == canary.Rejected:
+		c.log.Error("the candidate configuration is not used", "hash", t.set.config.Hash, "error", now.Why)
 	case t != nil:
-		c.log.Info("candidate configuration", "hash", t.set.config.Hash, "state", string(t.State), "percent", t.Percent(),
+		c.log.Info("candidate configuration", "hash", t.set.config.Hash, "state", string(now.State), "percent", now.Percent(),
 			"added", len(t.changes.Added), "removed", len(t.changes.Removed), "changed", len(t.changes.Changed))
 	case before != nil:
 		c.log.Info("there is no candidate configuration any longer", "hash", before.set.config.Hash)
@@ -129,37 +133,43 @@ func (c *Controller) setTrial(t *trial) {
 // something to be done.
 func (c *Controller) judge() bool {
 	c.mu.Lock()
-	t := c.trial
-	published := t != nil && c.snapshot.Candidate != nil && c.snapshot.Candidate.Trial == t.number && c.snapshot.Candidate.Stage == t.Stage
+	t, number := c.trial, uint64(0)
+	if s := c.snapshot.Candidate; t != nil && t.State.Live() && s != nil && s.Trial == t.number && s.Stage == t.Stage {
+		number = t.number // of what is counted
+	}
 	c.mu.Unlock()
-	if !published || !t.State.Live() {
+	if number == 0 {
 		return false
 	}
 	candidate, current, _ := c.options.Candidates.Counted()
 	c.mu.Lock()
+	if t.number != number { // begun anew meanwhile
+		c.mu.Unlock()
+		return false
+	}
 	before := t.Why
 	moved := t.Advance(time.Now(), candidate, current)
 	t.due = t.State == canary.Promoted
-	percent, why := t.Percent(), t.Why
+	now := *t.Trial
 	c.mu.Unlock()
 	switch {
 	case moved:
-		c.tellTrial(t, candidate, current)
-	case why != "" && before == "":
+		c.tellTrial(t.set, now, candidate, current)
+	case now.Why != "" && before == "":
 		c.log.Warn("the candidate configuration stays in its stage until that is certain, or over: isthmus config canary promote or return decides", "hash", t.set.config.Hash,
-			"percent", percent, "why", why)
+			"percent", now.Percent(), "why", now.Why)
 	}
 	return moved
 }
 
-// tellTrial says in the log, and in the history, where a trial has come to.
-func (c *Controller) tellTrial(t *trial, candidate, current canary.Counts) {
-	if t.State == canary.Returned {
-		c.log.Error("the candidate configuration is taken back", "hash", t.set.config.Hash, "why", t.Why, "failed", candidate.Failed, "of", candidate.Requests)
-		c.refuse(t.set, errors.New(t.Why))
+// tellTrial says in the log, and in the history, where the trial of a set has come to.
+func (c *Controller) tellTrial(set *loaded, now canary.Trial, candidate, current canary.Counts) {
+	if now.State == canary.Returned {
+		c.log.Error("the candidate configuration is taken back", "hash", set.config.Hash, "why", now.Why, "failed", candidate.Failed, "of", candidate.Requests)
+		c.refuse(set, errors.New(now.Why))
 		return
 	}
-	c.log.Info("the candidate configuration goes on", "hash", t.set.config.Hash, "state", string(t.State), "percent", t.Percent(),
+	c.log.Info("the candidate configuration goes on", "hash", set.config.Hash, "state", string(now.State), "percent", now.Percent(),
 		"requests", candidate.Requests, "failed", candidate.Failed, "refused", candidate.Refused, "others", current.Requests)
 }
 
@@ -181,8 +191,9 @@ func (c *Controller) cannotPromote(err error) {
 	c.mu.Lock()
 	t := c.trial
 	t.Return("it cannot be published: " + err.Error())
+	now := *t.Trial
 	c.mu.Unlock()
-	c.tellTrial(t, canary.Counts{}, canary.Counts{})
+	c.tellTrial(t.set, now, canary.Counts{}, canary.Counts{})
 }
 
 // candidate makes the part of a snapshot that is on trial; nil: nothing is. in is
@@ -254,14 +265,16 @@ func (c *Controller) Steer(do string) error {
 	c.mu.Lock()
 	t := c.trial
 	err := c.decide(t, do)
-	if err == nil && c.steered == nil {
-		c.steered = make(chan struct{})
-	}
-	c.mu.Unlock()
 	if err != nil {
+		c.mu.Unlock()
 		return err
 	}
-	c.tellTrial(t, canary.Counts{}, canary.Counts{})
+	if c.steered == nil {
+		c.steered = make(chan struct{})
+	}
+	now := *t.Trial
+	c.mu.Unlock()
+	c.tellTrial(t.set, now, canary.Counts{}, canary.Counts{})
 	c.Wake()
 	return nil
 }

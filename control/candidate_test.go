@@ -286,6 +286,32 @@ func TestController_SteeredWhileReading(t *testing.T) {
 	c.want("by the guard, with files that are read", canary.Promoted, "api", "")
 }
 
+// TestController_SteeredWhileJudged: operators decide while the guard does.
+func TestController_SteeredWhileJudged(t *testing.T) {
+	c := withCandidate(t, func(p *canary.Plan) { p.Requests = 1000 }) // more than are counted
+	c.put(c.candidate, other("api"))
+	done := make(chan struct{})
+	go func() { // ends by itself
+		defer close(done)
+		for range 200 {
+			c.Steer("return")
+			c.Steer("retry")
+			c.Candidate()
+		}
+	}()
+	for over := false; !over; {
+		select {
+		case <-done:
+			over = true
+		default:
+		}
+		c.judge()
+		c.step()
+	}
+	catchUp(c.Controller)
+	c.want("in the end", canary.Partial, "web", "api")
+}
+
 // TestController_ReadBesideRollback: files that are to be read just as a revision is to be
 // brought back that cannot be are read.
 func TestController_ReadBesideRollback(t *testing.T) {
