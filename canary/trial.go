@@ -107,8 +107,11 @@ func (t *Trial) Advance(now time.Time, candidate, current Counts) bool {
 // Return takes the candidate back.
 func (t *Trial) Return(why string) {
 	stage := "in shadow"
-	if t.State == Partial {
+	switch t.State {
+	case Partial:
 		stage = fmt.Sprintf("at %g %% of the requests", t.Percent())
+	case Promoted:
+		stage = "as it was to hold for all"
 	}
 	t.State, t.Why = Returned, "taken back "+stage+": "+why
 }

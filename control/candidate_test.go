@@ -236,6 +236,9 @@ func TestController_CandidatePromoted(t *testing.T) {
 	c.use.mu.Unlock()
 	c.look()
 	c.want("what cannot be published", canary.Returned, "api", "")
+	if why := c.Candidate().Why; why != "taken back as it was to hold for all: it cannot be published: a port is in use" {
+		t.Errorf("why %q", why)
+	}
 }
 
 // TestController_CandidateProxies: some proxies try, the others wait.
