@@ -104,6 +104,9 @@ func (t *Trial) Advance(now time.Time, candidate, current Counts) bool {
 	return true
 }
 
+// TakenBack is how the reason of a candidate begins that was taken back.
+const TakenBack = "taken back "
+
 // Return takes the candidate back.
 func (t *Trial) Return(why string) {
 	stage := "in shadow"
@@ -113,5 +116,5 @@ func (t *Trial) Return(why string) {
 	case Promoted:
 		stage = "as it was to hold for all"
 	}
-	t.State, t.Why = Returned, "taken back "+stage+": "+why
+	t.State, t.Why = Returned, TakenBack+stage+": "+why
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -50,15 +51,16 @@ func (c *Controller) readCandidate() {
 	last, usable := c.trial, c.unused == nil
 	c.mu.Unlock()
 	hold := c.history.Hold()
-	var next *trial
-	switch {
-	case r == nil, !usable, hold.Origin == history.FromRollback && hold.Revision != 0:
-	case last != nil && last.set.config.Hash == r.Config.Hash:
+	if r == nil || !usable || hold.Origin == history.FromRollback && hold.Revision != 0 {
+		c.setTrial(nil)
 		return
-	default:
-		next = c.newTrial(c.take(r, history.FromCandidate), hold, now)
 	}
-	c.setTrial(next)
+	set := c.take(r, history.FromCandidate)
+	// What cannot be read is no part of the hash.
+	if last != nil && last.set.config.Hash == set.config.Hash && fmt.Sprint(last.set.err) == fmt.Sprint(set.err) {
+		return
+	}
+	c.setTrial(c.newTrial(set, hold, now))
 }
 
 // newTrial begins with a candidate, unless it is known how that ends.
@@ -98,7 +100,7 @@ func (c *Controller) start(t *trial, now time.Time) {
 // takenBack returns why a candidate was taken back before; "": it was not.
 func (c *Controller) takenBack(hash string) string {
 	for _, r := range c.history.List() {
-		if r.Origin == history.FromCandidate && r.Hash == hash {
+		if r.Origin == history.FromCandidate && r.Hash == hash && strings.HasPrefix(r.Error, canary.TakenBack) { // and not refused before it was tried
 			return r.Error
 		}
 	}

@@ -241,6 +241,39 @@ func TestController_CandidatePromoted(t *testing.T) {
 	}
 }
 
+// TestController_CandidateUnread: what could not be read of a candidate, or of the files that
+// it lies over, is no part of its hash; without it, it is another one all the same.
+func TestController_CandidateUnread(t *testing.T) {
+	c := withCandidate(t, nil)
+	link := filepath.Join(filepath.Dir(c.candidate), "link.yaml")
+	if err := os.Symlink("nowhere", link); err != nil {
+		t.Fatal(err)
+	}
+	c.put(c.candidate, other("api"))
+	c.want("with a link to nothing", canary.Rejected, "web", "")
+	c.put(link, "")
+	c.want("without", canary.Partial, "web", "api")
+
+	if err := os.Symlink("nowhere", link); err != nil {
+		t.Fatal(err)
+	}
+	c.Reload()
+	catchUp(c.Controller)
+	c.want("with it again", canary.Rejected, "web", "")
+	c.again()
+	c.want("started again", canary.Rejected, "web", "")
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
+	c.again()
+	c.want("started again without", canary.Partial, "web", "api")
+	c.counted.bad.Store(true)
+	c.look()
+	c.want("worse", canary.Returned, "web", "")
+	c.again()
+	c.want("worse, started again", canary.Returned, "web", "")
+}
+
 // TestController_CandidateProxies: some proxies try, the others wait.
 func TestController_CandidateProxies(t *testing.T) {
 	c := withCandidate(t, func(p *canary.Plan) { p.Proxies = 0 })
