@@ -657,7 +657,7 @@ func TestConn_ClosedGivePlace(t *testing.T) {
 		if taken != 2*most {
 			t.Errorf("%d streams are served at a time, want %d", taken, 2*most)
 		}
-		if got, want := c.nuisance.level-before, int32(2*most*20+3*most*5); got != want {
+		if got, want := c.nuisance.level-before, int32(2*most*20+3*most*(5+2)); got != want {
 			t.Errorf("%d points of nuisance, want %d for resets and what was refused", got, want)
 		}
 	})

@@ -53,6 +53,7 @@ func TestGlitches(t *testing.T) {
 		{"a cookie too large, ten requests a second", often(10, glitchLarge), false},
 		{"trailers behind a refusal", all(often(100, glitchStray), often(1000, workRequest)), false},
 		{"PRIORITY_UPDATE for each request", all(often(1000, glitchUnknown), often(1000, workRequest)), false},
+		{"ten frames behind the end of each reply", all(often(10_000, glitchIdle), often(1000, workRequest)), false},
 
 		{"rapid reset", often(1000, glitchReset), true},
 		{"rapid reset, slowly", often(100, glitchReset), true},
@@ -70,6 +71,7 @@ func TestGlitches(t *testing.T) {
 		{"PRIORITY flood", often(5000, glitchPriority), true},
 		{"windows of a byte", often(5000, glitchWindow), true},
 		{"unknown frames", often(5000, glitchUnknown), true},
+		{"answers that nobody waits for", often(5000, glitchIdle), true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var b glitches
@@ -96,7 +98,7 @@ func TestGlitches(t *testing.T) {
 func TestGlitches_Budget(t *testing.T) {
 	at := time.Unix(1, 0)
 	for g, want := range map[glitch]int{glitchReset: 500, glitchProvoked: 200, glitchContinuation: 1000, glitchPing: 2000, glitchSettings: 1000,
-		glitchEmpty: 2000, glitchRefused: 2000, glitchPriority: 5000, glitchWindow: 5000, glitchUnknown: 5000} {
+		glitchEmpty: 2000, glitchRefused: 2000, glitchPriority: 5000, glitchWindow: 5000, glitchUnknown: 5000, glitchIdle: 5000} {
 		var b glitches
 		n := 0
 		for !b.add(g, at) {

@@ -130,6 +130,9 @@ var errTiresome = &ConnError{CodeEnhanceYourCalm, "too_much_for_nothing"}
 // takeSettings does as the peer asks.
 func (c *Conn) takeSettings(h FrameHeader, p []byte) error {
 	if h.Flags.Has(FlagAck) {
+		if c.unacked == 0 {
+			return c.annoyed(glitchIdle)
+		}
 		c.acknowledged()
 		return nil
 	}
@@ -198,14 +201,16 @@ func (c *Conn) takePing(h FrameHeader, p []byte) error {
 		c.out = AppendPing(c.room(), true, data)
 		return c.annoyed(glitchPing)
 	}
-	switch data {
-	case pingMeasure:
+	switch {
+	case data == pingMeasure && c.estimator.pinged:
 		c.estimator.acknowledge(c.heard)
-	case pingProbe:
+	case data == pingProbe && c.probing:
 		c.probing = false
-	case pingLeave:
+	case data == pingLeave && c.leaving && c.limit > c.last:
 		// What the client had sent before it read our first GOAWAY has come.
 		c.leaveNow()
+	default:
+		return c.annoyed(glitchIdle)
 	}
 	return nil
 }
@@ -228,6 +233,8 @@ func (c *Conn) takeWindowUpdate(h FrameHeader, p []byte) error {
 		s.writable.signal()
 	} else if h.Stream > c.last || h.Stream%2 == 0 {
 		return &ConnError{CodeProtocol, "WINDOW_UPDATE on a stream that nobody has opened"}
+	} else if c.server {
+		return c.annoyed(glitchIdle)
 	}
 	if c.nuisance.addUpdate(n, c.heard) {
 		return errTiresome
@@ -250,12 +257,12 @@ func (c *Conn) takeReset(h FrameHeader, p []byte) error {
 		return &ConnError{CodeProtocol, "RST_STREAM on a stream that nobody has opened"}
 	}
 	s := c.streams.get(h.Stream)
-	if s == nil {
-		return nil
-	}
 	switch {
-	case s.err != nil || s.localEnd && s.remoteEnd:
-		return nil // it is over
+	case s == nil || s.err != nil || s.localEnd && s.remoteEnd: // it is over
+		if c.server {
+			return c.annoyed(glitchIdle)
+		}
+		return nil // a server's early replies may each end so
 	case s.replyWhole():
 		s.unwanted = true // with NO_ERROR (8.1), and servers do so with others
 	case !c.server && code == CodeRefusedStream:
@@ -294,7 +301,7 @@ func (c *Conn) takeGoAway(h FrameHeader, p []byte) error {
 			s.writable.signal()
 		}
 	}
-	return nil
+	return c.annoyed(glitchIdle)
 }
 
 // resetLocked sends RST_STREAM and forgets the stream. Whoever serves it finds

@@ -19,6 +19,9 @@ func (c *Conn) takeData(h FrameHeader, p []byte) error {
 		case s == nil && h.Stream > c.last || h.Stream%2 == 0:
 			return &ConnError{CodeProtocol, "DATA on a stream that nobody has opened"}
 		case s != nil && s.err != nil, s == nil && !c.server, c.wasReset(h.Stream):
+			if c.server && len(data) == 0 {
+				return c.annoyed(glitchEmpty)
+			}
 			return nil // it was under way, which of a server's reply may be much
 		}
 		return &StreamError{CodeStreamClosed, "DATA after the end"}
@@ -125,11 +128,8 @@ func (c *Conn) narrow() bool {
 	return c.window == uint32(c.options.Window)
 }
 
-// acknowledged takes down that the peer has applied settings of ours.
+// acknowledged takes down that the peer has applied settings of ours, which it had not.
 func (c *Conn) acknowledged() {
-	if c.unacked == 0 {
-		return // nobody has asked
-	}
 	c.unacked--
 	if c.unacked > 0 || c.narrowed.IsZero() || c.window == uint32(c.options.Window) {
 		return

@@ -197,6 +197,28 @@ func TestHTTP2_Floods(t *testing.T) {
 			}
 			r.WriteData(1, false, nil)
 		}},
+		{"row 32: DATA without data for a stream that was reset", func(r *rawClient, i uint32) {
+			if i == 0 {
+				r.ask(1, false, "connection", "close")
+			}
+			r.WriteData(1, i%2 == 1, nil)
+		}},
+		{"row 32: answers to PINGs that nobody has sent", func(r *rawClient, i uint32) { r.WritePing(true, [8]byte{}) }},
+		{"row 32: answers to our PINGs before we have sent any", func(r *rawClient, i uint32) { r.WritePing(true, [8]byte{'l', 'e', 'a', 'v', 'e'}) }},
+		{"row 32: answers to SETTINGS that nobody has sent", func(r *rawClient, i uint32) { r.WriteSettingsAck() }},
+		{"row 32: GOAWAY", func(r *rawClient, i uint32) { r.WriteGoAway(0, http2.ErrCodeNo, nil) }},
+		{"row 32: RST_STREAM of a stream that is over", func(r *rawClient, i uint32) {
+			if i == 0 {
+				r.ask(1, true)
+			}
+			r.WriteRSTStream(1, http2.ErrCodeCancel)
+		}},
+		{"row 32: WINDOW_UPDATE of a stream that is over", func(r *rawClient, i uint32) {
+			if i == 0 {
+				r.ask(1, false, "connection", "close")
+			}
+			r.WriteWindowUpdate(1, 1<<20)
+		}},
 		{"row 33: HPACK bombs", func(r *rawClient, i uint32) {
 			r.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: r.bomb(i == 0), EndHeaders: true, EndStream: true})
 		}},
