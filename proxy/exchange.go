@@ -234,6 +234,10 @@ func (x *exchange) findRoute(vh *virtualHost) Kind {
 	if x.route = vh.find(x); x.route == nil {
 		return NoRoute
 	}
+	if rw := x.route.rewrite; rw != nil && x.climbs(rw) {
+		x.trail.cause = errRewritten
+		return BadRequest
+	}
 	return NoError
 }
 

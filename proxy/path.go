@@ -13,6 +13,9 @@ var errAuthority = errors.New("the host it names is none")
 // errPath is a path in which two readers could see two different files.
 var errPath = errors.New("the path's escapes make dot segments, or end a string")
 
+// errRewritten is a path that would be such a one when the route has rewritten it.
+var errRewritten = errors.New("what the route's rewrite makes of the path would have dot segments")
+
 // normalPath reports whether a path is what [normalizePath] would make of it;
 // nearly every path is.
 func normalPath(path []byte) bool {
@@ -73,6 +76,17 @@ func mergeSlashes(path []byte, n mesh.PathNormalization) []byte {
 		}
 	}
 	return out
+}
+
+// climbs reports whether a rewrite would make a path with dot segments, escaped ones
+// too, of one that has none: "/api../x" becomes "/../x" where the prefix "/api" becomes
+// "/". Whoever reads that would see a path that no rule has been asked about.
+func (x *exchange) climbs(rw *mesh.Rewrite) bool {
+	if path := x.req.Path; bytes.IndexByte(path, '.') < 0 && bytes.IndexByte(path, '%') < 0 {
+		return false
+	}
+	path, _, _ := bytes.Cut(x.rewritePath(rw), []byte("?"))
+	return countDotSegments(bytes.ReplaceAll(unescape(path), []byte(`\`), []byte("/"))) > 0
 }
 
 // undoEscapes decodes what is unreserved (RFC 3986 2.3).

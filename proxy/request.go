@@ -317,8 +317,17 @@ func appendUUID(dst []byte) []byte {
 
 // rewritePath applies a route's rewrite: in place of the prefix that the match
 // named, or of the whole path where it named all of it. A match that asks for no
-// path is one of the prefix "/" (Istio: TranslateRouteMatch).
+// path is one of the prefix "/" (Istio: TranslateRouteMatch). What does not begin
+// with a slash gets one: there is no request line for it otherwise.
 func (x *exchange) rewritePath(rw *mesh.Rewrite) []byte {
+	path := x.rewritten(rw)
+	if (len(path) == 0 || path[0] != '/') && x.req.Path[0] == '/' {
+		path = append([]byte("/"), path...)
+	}
+	return path
+}
+
+func (x *exchange) rewritten(rw *mesh.Rewrite) []byte {
 	path := x.req.Path
 	switch {
 	case rw.Regex != nil:

@@ -320,6 +320,15 @@ spec:
   - match: [{uri: {prefix: /users/}}]
     rewrite: {uriRegexRewrite: {match: '^/users/(\d+)/(.*)$', rewrite: '/\2?id=\1'}, authority: inner.test}
     route: [{destination: {host: s.test}}]
+  - match: [{uri: {prefix: /api}}]
+    rewrite: {uri: /}
+    route: [{destination: {host: s.test}}]
+  - match: [{uri: {prefix: /short}}]
+    rewrite: {uri: v4}
+    route: [{destination: {host: s.test}}]
+  - match: [{uri: {prefix: /strip}}]
+    rewrite: {uriRegexRewrite: {match: '^/strip(?:/x)?', rewrite: ''}}
+    route: [{destination: {host: s.test}}]
   - match: [{headers: {x-api: {exact: v2}}}]
     rewrite: {uri: /v2/}
     route: [{destination: {host: s.test}}]
@@ -364,6 +373,13 @@ spec:
 		{"rewrite an exact path", "GET /all HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /one HTTP/1.1\r\n"}, nil},
 		{"rewrite a path that fits", "GET /everything HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /one HTTP/1.1\r\n"}, nil},
 		{"rewrite by regex", "GET /users/42/mail HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /mail?id=42 HTTP/1.1\r\nhost: inner.test\r\n"}, nil},
+		{"rewrite to dot segments", "GET /api../x HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 400 "}, []string{"GET "}},
+		{"rewrite to a dot", "GET /api. HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 400 "}, []string{"GET "}},
+		{"rewrite to escaped dot segments", "GET /api%2e.%2Fx HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 400 "}, []string{"GET "}},
+		{"rewrite to dot segments by regex", "GET /strip/x..%2fy HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 400 "}, []string{"GET "}},
+		{"rewrite beside dots", "GET /api/..x/a.css HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /..x/a.css HTTP/1.1\r\n"}, nil},
+		{"rewrite to nothing", "GET /strip?a HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /?a HTTP/1.1\r\n"}, nil},
+		{"rewrite without a slash", "GET /short/a HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /v4/a HTTP/1.1\r\n"}, nil},
 		{"headers", "GET /headers HTTP/1.1\r\nHost: s.test\r\nX-Set: old\r\nX-Gone: 1\r\n\r\n",
 			[]string{"host: by-rule.test\r\n", "x-set: new\r\n", "x-add: one\r\n", "x-add: two\r\n", "server: isthmus\r\n"}, []string{"X-Set: old", "X-Gone", "X-Old", "Server: up"}},
 		{"headers of route and destination", "GET /both HTTP/1.1\r\nHost: s.test\r\n\r\n",
