@@ -317,8 +317,12 @@ func (g *Gossip) handleNote(body, message []byte) {
 		g.dropped.Add(1)
 		return
 	}
-	owner := string(body[8:])
-	if g.heard(owner, binary.BigEndian.Uint64(body)) {
+	owner, version := string(body[8:]), binary.BigEndian.Uint64(body)
+	if !believable(version) {
+		g.dropped.Add(1)
+		return
+	}
+	if g.heard(owner, version) {
 		g.mu.Lock()
 		g.queue.QueueBroadcast(&broadcast{owner: owner, message: message})
 		g.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -420,6 +421,30 @@ func TestGossip_NobodySpeaksForUs(t *testing.T) {
 	}
 	b := start(t, "b", joining(a))
 	eventually(t, "others know ours", func() bool { return len(of(b, a)) == 1 })
+}
+
+// TestGossip_NobodyEndsVersions: who has the key cannot keep an owner from being
+// heard, by a version beyond which there is none.
+func TestGossip_NobodyEndsVersions(t *testing.T) {
+	a := start(t, "a", nil)
+	b := start(t, "b", joining(a))
+	a.Announce(endpoints(1, "a.ns"))
+	eventually(t, "b knows a's endpoint", func() bool { return len(of(b, a)) == 1 })
+	for i, version := range []uint64{math.MaxUint64, math.MaxUint64 - 1, 1 << 63, uint64(time.Now().Add(maxAhead).UnixNano())} {
+		forged := encode(&record{Owner: a.name, Version: version, Cluster: "elsewhere", Left: true})
+		for _, g := range []*Gossip{a, b} {
+			delegate{g}.NotifyMsg(append([]byte{messageRecord}, forged...))
+			delegate{g}.NotifyMsg(note(&record{Owner: a.name, Version: version}))
+		}
+		want := i + 2
+		a.Announce(endpoints(want, "a.ns"))
+		eventually(t, "b hears of a's news", func() bool { return len(of(b, a)) == want })
+		b.mu.Lock()
+		if b.wanted[a.name] > b.records[a.name].Version {
+			t.Errorf("b waits for version %d, which will never come", b.wanted[a.name])
+		}
+		b.mu.Unlock()
+	}
 }
 
 func TestStart_Errors(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"isthmus/mesh"
@@ -53,7 +54,25 @@ const (
 	maxOwners    = 10_000
 	maxText      = 1 << 10 // bytes of any one name
 	maxLabels    = 64
+
+	// maxAhead is how far ahead of the clock a version may be. Versions begin with
+	// their owner's clock, so one beyond that is forged, and if it were the highest
+	// that there is, its owner could never say anything newer. The bound moves on
+	// with the clock: what is forged just below it is outdone.
+	maxAhead = 10 * 365 * 24 * time.Hour
 )
+
+// earliest is a time that is past: clocks that have not been set yet say less.
+var earliest = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// believable reports whether an owner may have got to a version.
+func believable(version uint64) bool {
+	now := time.Now()
+	if now.Before(earliest) {
+		now = earliest
+	}
+	return version <= uint64(now.Add(maxAhead).UnixNano())
+}
 
 func encode(r *record) []byte {
 	b, err := json.Marshal(r)
@@ -82,6 +101,8 @@ func decode(b []byte) (*record, error) {
 	switch {
 	case r.Owner == "" || !areNames(r.Owner, r.Cluster):
 		return nil, fmt.Errorf("%w: no owner", errRecord)
+	case !believable(r.Version):
+		return nil, fmt.Errorf("%w: %s has no version %d", errRecord, r.Owner, r.Version)
 	case len(r.Endpoints) > maxEndpoints:
 		return nil, fmt.Errorf("%w: %d endpoints", errRecord, len(r.Endpoints))
 	}
