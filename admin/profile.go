@@ -11,6 +11,9 @@ import (
 // longestProfile bounds ?seconds=, so that nobody leaves one running for ever.
 const longestProfile = 10 * time.Minute
 
+// LongestAnswer is how long an answer of [New] may take, with the time to read it.
+const LongestAnswer = longestProfile + time.Minute
+
 // profile serves where the process spends its CPU time, over the next ?seconds=,
 // 30 unless it is given, as `go tool pprof` reads it; the path is net/http/pprof's.
 // There is none of memory: what the runtime keeps for that costs each proxy some

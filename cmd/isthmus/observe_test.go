@@ -3,11 +3,14 @@ package main
 import (
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"isthmus/config"
@@ -57,11 +60,60 @@ func TestAccessLog_OfTheMesh(t *testing.T) {
 // that the proxy may have open for it.
 func TestServe_Idle(t *testing.T) {
 	s := &server{log: slog.New(slog.DiscardHandler), listening: map[string]string{}}
-	if err := s.serve("metrics", "127.0.0.1:0", http.NotFoundHandler()); err != nil {
+	if err := s.serve("metrics", "127.0.0.1:0", http.NotFoundHandler(), longestPage); err != nil {
 		t.Fatal(err)
 	}
 	defer s.close()
 	if d := s.admin[0].IdleTimeout; d <= time.Minute || d > 5*time.Minute {
 		t.Errorf("kept for %v", d)
 	}
+	if d := s.admin[0].WriteTimeout; d != longestPage {
+		t.Errorf("who does not read is kept for %v", d)
+	}
 }
+
+// TestServe_WithoutBody: a body that is announced and does not come keeps no connection.
+func TestServe_WithoutBody(t *testing.T) {
+	for _, tt := range []struct {
+		name, fields string
+		bounded      bool
+	}{
+		{"none", "", false},
+		{"of no bytes", "Content-Length: 0\r\n", false},
+		{"of a length", "Content-Length: 9\r\n", true},
+		{"in chunks", "Transfer-Encoding: chunked\r\n", true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			client, conn := net.Pipe()
+			served := http.Server{Handler: withoutBody(http.NotFoundHandler())}
+			go served.Serve(&oneConn{conn: conn, closed: make(chan struct{})})
+			began := time.Now()
+			go io.WriteString(client, "POST / HTTP/1.1\r\nHost: a\r\n"+tt.fields+"\r\n")
+			client.SetReadDeadline(began.Add(time.Hour))
+			_, err := io.ReadAll(client)
+			if took := time.Since(began); (took <= headAdmin) != tt.bounded {
+				t.Errorf("%s: the connection ended after %v: %v", tt.name, took, err)
+			}
+			served.Close()
+			client.Close()
+		})
+	}
+}
+
+// oneConn is a listener with one connection.
+type oneConn struct {
+	conn   net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	if c := l.conn; c != nil {
+		l.conn = nil
+		return c, nil
+	}
+	<-l.closed
+	return nil, net.ErrClosed
+}
+func (l *oneConn) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
+func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }

@@ -208,10 +208,10 @@ func (s *server) build(paths []string) (err error) {
 		return err
 	}
 	metrics := s.metrics()
-	if err := s.serve("admin", b.Listeners.Admin, admin.New(s, metrics)); err != nil {
+	if err := s.serve("admin", b.Listeners.Admin, admin.New(s, metrics), admin.LongestAnswer); err != nil {
 		return err
 	}
-	return s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics))
+	return s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics), longestPage)
 }
 
 // stateIn is a folder of the stateDir; "" if there is none.
@@ -273,9 +273,16 @@ func (s *server) followKeys(ctx context.Context, files []string, seen config.See
 // Prometheus' scrapes are closer together.
 const idleAdmin = 2 * time.Minute
 
+// headAdmin is how long a request there may take to come, and longestPage how long the
+// page of the metrics may take to be read.
+const (
+	headAdmin   = 10 * time.Second
+	longestPage = time.Minute
+)
+
 // serve opens a listener for people and tools; net/http is good enough for
-// them.
-func (s *server) serve(name, address string, h http.Handler) error {
+// them. Whoever does not read an answer within longest is a client no more.
+func (s *server) serve(name, address string, h http.Handler, longest time.Duration) error {
 	if address == "" {
 		return nil
 	}
@@ -284,10 +291,22 @@ func (s *server) serve(name, address string, h http.Handler) error {
 		return proxy.ListenError(name, "listeners."+name, address, err)
 	}
 	s.listening[name] = l.Addr().String()
-	hs := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: idleAdmin, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+	hs := &http.Server{Handler: withoutBody(h), ReadHeaderTimeout: headAdmin, WriteTimeout: longest, IdleTimeout: idleAdmin, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 	s.admin = append(s.admin, hs)
 	go hs.Serve(l) // ends with hs.Close
 	return nil
+}
+
+// withoutBody serves requests of which nobody reads a body: one that is announced and
+// does not come keeps the connection no longer than a head would. (A ReadTimeout would
+// end long answers, too.)
+func withoutBody(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(headAdmin))
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 func (s *server) addresses() string {
