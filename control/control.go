@@ -131,6 +131,9 @@ func (c *Controller) Start(g Gossip) error {
 		return fmt.Errorf("watch the configuration: %w", err)
 	}
 	c.cancel, c.gossip = cancel, g
+	if g != nil && len(g.Endpoints()) > 0 { // which an earlier life has heard of: requests may come at once
+		c.note(&c.refused, c.update())
+	}
 	go c.run(ctx)
 	c.Wake()
 	return nil

@@ -43,6 +43,7 @@ type Options struct {
 	Advertise string // where others reach it; default: node.address and the port of Bind
 	Join      []string
 	Keys      [][]byte // 16, 24 or 32 bytes each; the first encrypts, all decrypt; none: plain text
+	Dir       string   // a folder, made if need be, in which what the others announce is kept over restarts; "": nowhere
 	Logger    *slog.Logger
 	OnChange  func() // called after every change, by any goroutine; must not block
 
@@ -146,6 +147,11 @@ func Start(o Options) (*Gossip, error) {
 	}
 	g.queue = memberlist.TransmitLimitedQueue{NumNodes: g.alive, RetransmitMult: c.RetransmitMult}
 	g.digestQueue = memberlist.TransmitLimitedQueue{NumNodes: g.alive, RetransmitMult: digestRetransmits}
+	if o.Dir != "" {
+		if err := g.restore(); err != nil {
+			g.log.Warn("gossip: what others announced before the start is not known: the file in stateDir cannot be used", "error", err)
+		}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel = cancel
 	if g.list, err = memberlist.Create(c); err != nil {
@@ -165,6 +171,9 @@ func Start(o Options) (*Gossip, error) {
 	}
 	g.done.Go(func() { g.receive(ctx) })
 	g.done.Go(func() { g.join(ctx) })
+	if o.Dir != "" {
+		g.done.Go(func() { g.keep(ctx) })
+	}
 	if o.Digest != nil {
 		g.done.Go(func() { g.tellDigests(ctx) })
 	}

@@ -1,0 +1,176 @@
+package gossip
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Whoever is started again while nobody else can be reached shall know what it
+// knew before: the records of the others are kept on disk. Their owners are taken
+// for dead from then on, until one of them is heard; traffic and probes find out
+// which endpoints still answer, as of others that die.
+
+const (
+	keptFile = "records.json"
+
+	// keepEvery is how often it is looked whether there is something new to keep.
+	keepEvery = 10 * time.Second
+
+	// maxKept bounds the file, in bytes: maxOwners records of a few endpoints each.
+	maxKept = 64 << 20
+)
+
+// keptRecord is a record on disk.
+type keptRecord struct {
+	*record
+	Gone int64 `json:"gone,omitempty"` // Unix milliseconds: since when its owner is; 0: it lived when the file's time was set last
+}
+
+// restore takes in what an earlier life has kept. Start calls it before anybody
+// else can say something. An error is for the log: nothing depends on it.
+func (g *Gossip) restore() error {
+	file, err := os.Open(filepath.Join(g.options.Dir, keptFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxKept)) // a longer one is cut, and no JSON
+	if err != nil {
+		return err
+	}
+	var all []json.RawMessage
+	if err := json.Unmarshal(data, &all); err != nil {
+		return fmt.Errorf("%s: %w", file.Name(), err)
+	}
+	now, restored := time.Now(), 0
+	for _, raw := range all {
+		var kept struct {
+			Gone int64 `json:"gone"`
+		}
+		r, err := decode(raw)
+		if err == nil {
+			err = json.Unmarshal(raw, &kept)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", file.Name(), err)
+		}
+		since := info.ModTime()
+		if kept.Gone != 0 {
+			since = time.UnixMilli(kept.Gone)
+		}
+		if r.Owner != g.name && g.merge(r, max(now.Sub(since), 0)) { // the clock may have been put back
+			restored++
+		}
+	}
+	if restored > 0 {
+		g.log.Info("gossip: what others announced is known from the disk", "records", restored, "age", now.Sub(info.ModTime()).Round(time.Second))
+	}
+	return nil
+}
+
+// keep keeps the records of the others on disk. Start starts it; it ends with ctx,
+// after a last look.
+func (g *Gossip) keep(ctx context.Context) {
+	every := keepEvery
+	if g.options.Fast {
+		every = 50 * time.Millisecond
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
+	written, failing := uint64(0), false
+	for ended := false; !ended; {
+		select {
+		case <-ctx.Done():
+			ended = true
+		case <-t.C:
+		}
+		list, sum := g.toKeep()
+		path, at := filepath.Join(g.options.Dir, keptFile), time.Now()
+		var err error
+		switch {
+		case len(list) == 0:
+			continue // nothing to lose
+		case sum == written:
+			err = os.Chtimes(path, at, at)
+		default:
+			err = writeKept(path, list)
+		}
+		if err != nil {
+			sum = 0
+			if !failing {
+				g.log.Warn("gossip: what others announce cannot be kept in stateDir; a restart without them would know nothing of it", "error", err)
+			}
+		}
+		written, failing = sum, err != nil
+	}
+}
+
+// toKeep returns the records of the others, and a sum that changes with them.
+func (g *Gossip) toKeep() (list []keptRecord, sum uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	for owner, r := range g.records {
+		gone := g.goneFor(owner, now)
+		if owner == g.name || gone >= forgetAfter {
+			continue
+		}
+		k := keptRecord{record: r}
+		if gone > 0 {
+			k.Gone = now.Add(-gone).UnixMilli()
+		}
+		list = append(list, k)
+		sum += maphash.Comparable(keptSeed, struct {
+			owner   string
+			version uint64
+			gone    int64 // in minutes: clocks are put right by less
+		}{owner, r.Version, k.Gone / time.Minute.Milliseconds()})
+	}
+	return list, max(sum, 1)
+}
+
+var keptSeed = maphash.MakeSeed()
+
+// writeKept writes the file. A reader sees the one before or the one after.
+func writeKept(path string, list []keptRecord) error {
+	data, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(dir, "records-*.tmp") // of mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Sync()
+	}
+	if closed := file.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		os.Remove(file.Name())
+	}
+	return err
+}
