@@ -28,16 +28,30 @@ func See(paths []string) Seen { return fingerprint(paths) }
 // Watch calls changed whenever the content that [Load] would read from paths
 // has changed, since it was seen first, until ctx is done. Files that are replaced,
 // links that are swapped as in a ConfigMap's mount, and folders that come later are
-// noticed. It returns when it watches; a goroutine goes on, which ctx ends.
-func Watch(ctx context.Context, paths []string, since Seen, changed func()) error {
+// noticed, within seconds also where nothing tells of them: file systems without events,
+// and users whose processes have no watchers left (Linux gives each 128). It returns
+// when it watches; a goroutine goes on, which ctx ends.
+func Watch(ctx context.Context, paths []string, since Seen, changed func()) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		return err
+		w = nil
 	}
+	watch(ctx, w, paths, since, changed)
+}
+
+// watch does so by a watcher, which it closes in the end; nil: there is none.
+func watch(ctx context.Context, w *fsnotify.Watcher, paths []string, since Seen, changed func()) {
 	last := since
 	names := watchAll(w, paths)
+	var events <-chan fsnotify.Event
+	var errs <-chan error
+	if w != nil {
+		events, errs = w.Events, w.Errors
+	}
 	go func() {
-		defer w.Close()
+		if w != nil {
+			defer w.Close()
+		}
 		poll := time.NewTicker(pollChanges)
 		defer poll.Stop()
 		var settle <-chan time.Time
@@ -55,7 +69,7 @@ func Watch(ctx context.Context, paths []string, since Seen, changed func()) erro
 			select {
 			case <-ctx.Done():
 				return
-			case e := <-w.Events:
+			case e := <-events:
 				if !names.concern(e) {
 					continue
 				}
@@ -63,7 +77,7 @@ func Watch(ctx context.Context, paths []string, since Seen, changed func()) erro
 					first = time.Now()
 				}
 				settle = time.After(min(quiet, max(0, longest-time.Since(first))))
-			case <-w.Errors: // an overflow, say: the poll will see
+			case <-errs: // an overflow, say: the poll will see
 			case <-settle:
 				look()
 			case <-poll.C:
@@ -71,7 +85,6 @@ func Watch(ctx context.Context, paths []string, since Seen, changed func()) erro
 			}
 		}
 	}()
-	return nil
 }
 
 // onlyWriter hides what else a writer can do, so that copying uses the buffer.
@@ -80,8 +93,12 @@ type onlyWriter struct{ io.Writer }
 // watchAll watches every folder in which a change could matter: those given,
 // those below them, by links too, and the parents of all, since a path may be
 // replaced. Watching a folder twice does nothing, and watching what a link leads to
-// now takes the place of what it led to. It returns the names of the files to read.
+// now takes the place of what it led to. It returns the names of the files to read; none
+// without a watcher.
 func watchAll(w *fsnotify.Watcher, paths []string) fileNames {
+	if w == nil {
+		return nil
+	}
 	for _, p := range paths {
 		w.Add(filepath.Dir(filepath.Clean(p)))
 	}

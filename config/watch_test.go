@@ -1,9 +1,11 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -37,9 +39,7 @@ func TestWatch_Links(t *testing.T) {
 	lead("1")
 	write("1", "a.yaml")
 	paths, changed := []string{current}, make(chan struct{}, 10)
-	if err := Watch(t.Context(), paths, See(paths), func() { changed <- struct{}{} }); err != nil {
-		t.Fatal(err)
-	}
+	Watch(t.Context(), paths, See(paths), func() { changed <- struct{}{} })
 	for _, step := range []struct {
 		what string
 		do   func()
@@ -56,6 +56,24 @@ func TestWatch_Links(t *testing.T) {
 			t.Fatalf("%s: nobody notices until it is looked for", step.what)
 		}
 	}
+}
+
+// TestWatch_NoWatcher: where there is none to be had, changes are looked for.
+func TestWatch_NoWatcher(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.yaml")
+	must(os.WriteFile(file, []byte("1"), 0o644))
+	synctest.Test(t, func(t *testing.T) {
+		paths, changed := []string{file}, 0
+		watch(t.Context(), nil, paths, See(paths), func() { changed++ })
+		for n := range 3 {
+			must(os.WriteFile(file, fmt.Append(nil, "more ", n), 0o644))
+			time.Sleep(pollChanges)
+			synctest.Wait()
+			if changed != n+1 {
+				t.Fatalf("%d changes are told of, want %d", changed, n+1)
+			}
+		}
+	})
 }
 
 // TestWatch_Beside: to write to another file of a folder that is watched is no news, since

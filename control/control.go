@@ -9,7 +9,6 @@ package control
 import (
 	"context"
 	stdtls "crypto/tls"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -124,19 +123,15 @@ func New(o Options) (*Controller, error) {
 
 // Start begins to follow changes: of files, of gossip (nil: none), of DNS. It
 // ends with Close.
-func (c *Controller) Start(g Gossip) error {
+func (c *Controller) Start(g Gossip) {
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := config.Watch(ctx, slices.Concat(c.options.Paths, c.options.Candidates.Paths), c.seen, c.Reload); err != nil {
-		cancel()
-		return fmt.Errorf("watch the configuration: %w", err)
-	}
+	config.Watch(ctx, slices.Concat(c.options.Paths, c.options.Candidates.Paths), c.seen, c.Reload)
 	c.cancel, c.gossip = cancel, g
 	if g != nil && len(g.Endpoints()) > 0 { // which an earlier life has heard of: requests may come at once
 		c.note(&c.refused, c.update())
 	}
 	go c.run(ctx)
 	c.Wake()
-	return nil
 }
 
 // Close ends the controller's goroutines. Start must have been called.

@@ -108,7 +108,7 @@ func (s *server) followLimits(ctx context.Context) error {
 	if file == "" {
 		return nil
 	}
-	return config.Watch(ctx, []string{file}, s.limitFile, func() {
+	config.Watch(ctx, []string{file}, s.limitFile, func() {
 		rules, err := loadLimits(file, s.log)
 		if err != nil {
 			s.log.Error("the new rate limits are not used", "error", err)
@@ -117,6 +117,7 @@ func (s *server) followLimits(ctx context.Context) error {
 		s.limits.SetRules(rules)
 		s.log.Info("rate limits read anew", "limits", len(s.limits.Rules()))
 	})
+	return nil
 }
 
 // serveLimits opens the port of the rate limit service's protocol.

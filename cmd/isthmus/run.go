@@ -190,9 +190,7 @@ func (s *server) build(paths []string) (err error) {
 		s.peers.know(s.gossip, s.limits)
 		feed = s.gossip
 	}
-	if err := s.control.Start(feed); err != nil {
-		return err
-	}
+	s.control.Start(feed)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	go s.meter.Run(ctx)
@@ -201,9 +199,7 @@ func (s *server) build(paths []string) (err error) {
 	if s.identity != nil {
 		go s.identity.Follow(ctx, log)
 	}
-	if err := s.followKeys(ctx, b.Gossip.Keys, seenKeys); err != nil {
-		return err
-	}
+	s.followKeys(ctx, b.Gossip.Keys, seenKeys)
 	if err := s.followLimits(ctx); err != nil {
 		return err
 	}
@@ -252,11 +248,11 @@ func (s *server) probeTLS() (*stdtls.Config, error) {
 
 // followKeys takes new gossip keys over when their files change, since they were seen
 // before they were read.
-func (s *server) followKeys(ctx context.Context, files []string, seen config.Seen) error {
+func (s *server) followKeys(ctx context.Context, files []string, seen config.Seen) {
 	if s.gossip == nil || len(files) == 0 {
-		return nil
+		return
 	}
-	return config.Watch(ctx, files, seen, func() {
+	config.Watch(ctx, files, seen, func() {
 		keys, err := readKeys(files)
 		if err == nil {
 			err = s.gossip.SetKeys(keys)
