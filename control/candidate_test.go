@@ -211,6 +211,12 @@ func TestController_CandidatePromoted(t *testing.T) {
 	c.want("started beside broken files", canary.None, "api", "")
 	c.put(c.file, webService)
 	c.want("with files as they were", canary.Promoted, "api", "")
+	c.put(c.candidate, "kind: [")
+	c.want("with a candidate that cannot be used", canary.Rejected, "api", "")
+	c.again()
+	c.want("started again with it", canary.Rejected, "api", "")
+	c.put(c.candidate, other("api"))
+	c.want("with the candidate as it was", canary.Promoted, "api", "")
 
 	if err := rollBack(t, c.Controller, 1); err != nil {
 		t.Fatal(err)

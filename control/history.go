@@ -123,6 +123,11 @@ func (c *Controller) accept(l *loaded) {
 		hold.Revision, hold.Against = l.of, c.filesHash()
 	case history.FromPromotion:
 		hold.Against = l.config.Hash
+		if before := c.history.Hold(); before.Origin == l.origin && before.Against == hold.Against { // it held before a restart
+			hold.Files = before.Files
+		} else {
+			hold.Files = c.filesHash()
+		}
 	default:
 		hold = history.Hold{}
 	}
@@ -143,14 +148,15 @@ func (c *Controller) accept(l *loaded) {
 }
 
 // holds reports whether a revision that was brought into force against the files
-// is to stay: they are as they were. A promoted candidate is against its own, too.
+// is to stay: they are as they were. A promoted candidate is against its own, too, and
+// stays where these have changed to what cannot be used.
 func (c *Controller) holds(h history.Hold, files *loaded) bool {
 	switch {
 	case h.Revision == 0:
 		return false
 	case h.Origin == history.FromPromotion:
 		r := config.LoadCandidate(c.options.Paths, c.options.Candidates.Paths, c.options.Node)
-		return r != nil && r.Config.Hash == h.Against
+		return r != nil && (r.Config.Hash == h.Against || r.HasErrors() && files.err == nil && files.config.Hash == h.Files)
 	}
 	return h.Against == files.config.Hash
 }

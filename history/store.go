@@ -49,7 +49,8 @@ type content struct {
 type Hold struct {
 	Revision uint64 `json:"revision"` // 0: the files are in force
 	Origin   Origin `json:"origin"`
-	Against  string `json:"against"` // hash of the files that it was brought back against
+	Against  string `json:"against"`         // hash of the files that it was brought back against; of FromPromotion, with the candidate's
+	Files    string `json:"files,omitempty"` // of FromPromotion: hash of the files without the candidate's; "": not known
 }
 
 // Open opens a store in a folder, which is made if need be; "": one in memory.
