@@ -208,6 +208,7 @@ func (c *Controller) candidate(known mesh.Known, in *mesh.Registry) *mesh.Candid
 		return nil
 	}
 	known.Config, known.Previous, known.Beside = t.set.config, nil, in
+	_, known.Probed = c.probes.health(probedWorkloads(c.options.Node, known.Config)) // by probes of the files in force
 	if last := c.snapshot; last != nil && last.Candidate != nil {
 		known.Previous = last.Candidate.Registry
 	}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"isthmus/canary"
 	"isthmus/gossip"
 	"isthmus/health"
 	"isthmus/mesh"
@@ -140,10 +142,7 @@ func TestController_ProbesItsApplication(t *testing.T) {
 	})
 }
 
-// TestController_ProbesWorkloads: a WorkloadEntry of a group is looked at where
-// it is, and what is found is announced for it.
-func TestController_ProbesWorkloads(t *testing.T) {
-	const yaml = `apiVersion: v1
+const dbGroup = `apiVersion: v1
 kind: Service
 metadata: {name: db}
 spec: {selector: {app: db}, ports: [{name: tcp, port: 5432}]}
@@ -161,6 +160,41 @@ spec:
   template: {}
   probe: {failureThreshold: 1, tcpSocket: {port: 5433}}
 `
+
+// TestController_ProbesForCandidate: what is found of a workload holds for a candidate, too,
+// which would fail where the files in force know better.
+func TestController_ProbesForCandidate(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "c.yaml"), webService)
+	synctest.Test(t, func(t *testing.T) {
+		var net network
+		c, use, _, _ := still(t, "none", dbGroup, net.probed, func(o *Options) {
+			o.Candidates = Candidates{Paths: []string{dir}, Plan: canary.DefaultPlan}
+		})
+		for _, finds := range []string{"", "refused", ""} {
+			net.answer("10.0.0.9:0", finds)
+			settle(c, 10*time.Second)
+			want := strings.TrimSuffix("db.default 10.0.0.9:5432 probe: "+finds, " probe: ")
+			s := use.snapshot()
+			if s.Candidate == nil {
+				t.Fatal("there is no candidate")
+			}
+			for of, r := range map[string]*mesh.Registry{"in force": s.Registry, "on trial": s.Candidate.Registry} {
+				var list []mesh.Endpoint
+				for _, e := range r.All() {
+					list = append(list, *e)
+				}
+				if got := summary(list); got != want {
+					t.Errorf("finds %q, %s: %q, want %q", finds, of, got, want)
+				}
+			}
+		}
+	})
+}
+
+// TestController_ProbesWorkloads: a WorkloadEntry of a group is looked at where
+// it is, and what is found is announced for it.
+func TestController_ProbesWorkloads(t *testing.T) {
 	for announce, endpoint := range map[string]string{
 		"direct":  "db.default 10.0.0.9:5432 relayed",
 		"through": "db.default 127.0.0.1:15006 via relayed",
@@ -168,7 +202,7 @@ spec:
 		t.Run(announce, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var net network
-				c, use, g, _ := still(t, announce, yaml, net.probed)
+				c, use, g, _ := still(t, announce, dbGroup, net.probed)
 				for _, tt := range []struct{ finds, want string }{
 					{"", ""}, {"refused", " probe: refused"}, {"", ""},
 				} {
