@@ -7,11 +7,14 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"isthmus/mesh"
 )
@@ -575,4 +578,46 @@ spec:
 			t.Errorf("policy %q: %q, want %s", tt.policy, got, tt.want)
 		}
 	}
+}
+
+// TestLink_NoFiles: where this process has no descriptor left for a connection, no endpoint
+// is the worse for it, nor is the way to its cluster.
+func TestLink_NoFiles(t *testing.T) {
+	var all []string
+	for range 4 {
+		all = append(all, replying(t, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").address)
+	}
+	p := serve(t, Options{}, "", announced("c2", all...)...)
+	c := dial(t, p.address("outbound"))
+	ask := func(want string) {
+		t.Helper()
+		c.send("GET / HTTP/1.1\r\nHost: s.prod.global\r\n\r\n")
+		n, err := strconv.Atoi(field(c.head(want), "content-length"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.r.Discard(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask("200")
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		ask("503")
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range p.HostStates() {
+		if !h.Healthy {
+			t.Errorf("%s: %s", h.Address, h.Reason)
+		}
+	}
+	ask("200")
 }

@@ -182,7 +182,9 @@ func (l *listener) accept() {
 			return // closed
 		case errno != 0:
 			// Out of descriptors or memory: let connections end before the next try.
-			l.proxy.log.Warn("accept failed", "listener", l.name, "error", errno)
+			if l.proxy.overload.warnings.Allow() {
+				l.proxy.log.Warn("accept failed", "listener", l.name, "error", errno)
+			}
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}

@@ -14,7 +14,7 @@ var errAuthority = errors.New("the host it names is none")
 var errPath = errors.New("the path's escapes make dot segments, or end a string")
 
 // errRewritten is a path that would be such a one when the route has rewritten it.
-var errRewritten = errors.New("what the route's rewrite makes of the path would have dot segments")
+const errRewritten = notTaken("the route's rewrite would make a path with dot segments of its path")
 
 // normalPath reports whether a path is what [normalizePath] would make of it;
 // nearly every path is.
