@@ -100,6 +100,44 @@ func TestServe_WithoutBody(t *testing.T) {
 	}
 }
 
+// TestServe_Many: one connection too many waits for another one's end.
+func TestServe_Many(t *testing.T) {
+	s := &server{log: slog.New(slog.DiscardHandler), listening: map[string]string{}}
+	if err := s.serve("metrics", "127.0.0.1:0", http.NotFoundHandler(), longestPage); err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	ask := func() net.Conn {
+		c, err := net.Dial("tcp", s.listening["metrics"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		return c
+	}
+	answered := func(c net.Conn, within time.Duration) bool {
+		c.SetReadDeadline(time.Now().Add(within))
+		n, _ := c.Read(make([]byte, 1))
+		return n == 1
+	}
+	var all []net.Conn
+	for range mostAdmin {
+		c := ask()
+		if all = append(all, c); !answered(c, 20*time.Second) {
+			t.Fatal("no answer")
+		}
+	}
+	more := ask()
+	if answered(more, 100*time.Millisecond) {
+		t.Error("one too many is served")
+	}
+	all[0].Close()
+	if !answered(more, 20*time.Second) {
+		t.Error("nobody serves it when there is room")
+	}
+}
+
 // oneConn is a listener with one connection.
 type oneConn struct {
 	conn   net.Conn

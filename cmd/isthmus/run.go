@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
 
 	"isthmus/accesslog"
 	"isthmus/admin"
@@ -276,6 +277,10 @@ const (
 	longestPage = time.Minute
 )
 
+// mostAdmin is how many connections there may be at a time. One more waits; without a
+// bound they could take all the files of the process, and with them those of requests.
+const mostAdmin = 256
+
 // serve opens a listener for people and tools; net/http is good enough for
 // them. Whoever does not read an answer within longest is a client no more.
 func (s *server) serve(name, address string, h http.Handler, longest time.Duration) error {
@@ -289,7 +294,7 @@ func (s *server) serve(name, address string, h http.Handler, longest time.Durati
 	s.listening[name] = l.Addr().String()
 	hs := &http.Server{Handler: withoutBody(h), ReadHeaderTimeout: headAdmin, WriteTimeout: longest, IdleTimeout: idleAdmin, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 	s.admin = append(s.admin, hs)
-	go hs.Serve(l) // ends with hs.Close
+	go hs.Serve(netutil.LimitListener(l, mostAdmin)) // ends with hs.Close
 	return nil
 }
 
