@@ -208,9 +208,16 @@ func (s *Store) writeHold() error {
 	if s.dir == "" {
 		return nil
 	}
+	file := filepath.Join(s.dir, holdFile)
+	if s.hold == (Hold{}) { // a full disk takes that, too
+		if err := os.Remove(file); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
 	data, err := json.Marshal(s.hold)
 	if err != nil {
 		return err
 	}
-	return replace(filepath.Join(s.dir, holdFile), data)
+	return replace(file, data)
 }

@@ -308,6 +308,21 @@ func TestStore_DiskFull(t *testing.T) {
 	}
 }
 
+// TestStore_HoldOver: that nothing holds any longer can be kept where nothing can be written.
+func TestStore_HoldOver(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	s.SetHold(Hold{Revision: 1, Origin: FromRollback, Against: "aaa"})
+	if err := os.MkdirAll(filepath.Join(dir, holdFile+".new", "taken"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.SetHold(Hold{})
+	if h := open(t, dir).Hold(); h != (Hold{}) {
+		t.Errorf("started again: %+v holds", h)
+	}
+	s.SetHold(Hold{}) // as it is
+}
+
 // TestStore_NotWritten: of a revision that could not be written no part stays on the disk.
 func TestStore_NotWritten(t *testing.T) {
 	dir := t.TempDir()

@@ -201,6 +201,6 @@ func (s *Store) SetHold(h Hold) {
 	}
 	s.hold = h
 	if err := s.writeHold(); err != nil {
-		s.log.Error("a restart will not know of the rollback", "error", err)
+		s.log.Error("a restart will not know what holds in spite of the files, or that nothing does", "revision", h.Revision, "error", err)
 	}
 }
