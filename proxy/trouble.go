@@ -276,6 +276,7 @@ func (r *ring) appendTo(list []*trouble, want func(*trouble) bool) []*trouble {
 // the latest first.
 func (p *Proxy) Why(id string) []telemetry.Trouble {
 	id = strings.TrimSpace(id)
+	id = id[:min(len(id), maxKeptID)] // others, as access logs, have all of it
 	return p.troubles(0, func(t *trouble) bool { return t.id == id })
 }
 

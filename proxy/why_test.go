@@ -75,6 +75,18 @@ func TestWhy_Underscore(t *testing.T) {
 	}
 }
 
+// TestWhy_LongID: who asks by the whole of an id of which a part is kept, as the access
+// log and the application have it, is told.
+func TestWhy_LongID(t *testing.T) {
+	p := serve(t, Options{}, entry("s.test", replying(t, okReply).address))
+	id := strings.Repeat("0123456789", 20)
+	exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: nobody.test\r\nx-request-id: "+id+"\r\n\r\n", whole(1))
+	await(t, "the exchange to be over", until(func() bool { return len(p.Troubles(1)) == 1 }))
+	if n := len(p.Why(id)); n != 1 {
+		t.Errorf("%d are known by %s, and %+v is known", n, id, p.Troubles(1))
+	}
+}
+
 // TestWhy_ManyFields: of a head over HTTP/2 that has too many fields, not its size is
 // blamed alone.
 func TestWhy_ManyFields(t *testing.T) {
