@@ -131,8 +131,23 @@ func TestPrometheusRule(t *testing.T) {
 	}
 }
 
-// TestDashboards: what Grafana reads is whole.
+// failures are what counts as such, each with what of it does not, as the rules have it.
+var failures = map[string]string{
+	`response_code=~"5..|0"`:                  `response_flags!~".*DC.*"`,
+	`grpc_response_status=~"2|4|12|13|14|15"`: `response_flags!~".*(DC|RL|NR|DPE)"`,
+}
+
+// TestDashboards: what Grafana reads is whole, and counts failures as the rules do.
 func TestDashboards(t *testing.T) {
+	rules, err := os.ReadFile("prometheus/rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for failed, but := range failures {
+		if !bytes.Contains(rules, []byte(failed+","+but)) {
+			t.Errorf("the rules count %s without %s", failed, but)
+		}
+	}
 	files, err := filepath.Glob("grafana/*.json")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%v, %v", files, err)
@@ -163,6 +178,13 @@ func TestDashboards(t *testing.T) {
 			ids[p.ID] = true
 			if p.Type != "row" && len(p.Targets) == 0 {
 				t.Errorf("%s: panel %q asks for nothing", file, p.Title)
+			}
+			for _, q := range p.Targets {
+				for failed, but := range failures {
+					if strings.Contains(q.Expr, failed) != strings.Contains(q.Expr, failed+","+but) {
+						t.Errorf("%s: panel %q counts as failures what the rules do not: %s without %s", file, p.Title, failed, but)
+					}
+				}
 			}
 		}
 		if board.UID == "" || len(board.Panels) == 0 {
