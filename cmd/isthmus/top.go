@@ -31,6 +31,9 @@ Without a terminal, or with -o json, it is shown once.
 Keys: Tab or arrows change the page, up and down move, s sorts, / searches, u shows what needs somebody, q ends.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(q.output); err != nil {
+				return err
+			}
 			out, ok := cmd.OutOrStdout().(*os.File)
 			if q.output == "json" || !ok || !term.IsTerminal(int(out.Fd())) || !term.IsTerminal(int(os.Stdin.Fd())) {
 				return topOnce(&q, cmd.OutOrStdout())

@@ -69,6 +69,22 @@ CLUSTER`
 	}
 }
 
+// TestTop_Members: those of one cluster are told apart on the narrowest usual terminal.
+func TestTop_Members(t *testing.T) {
+	s := topExample()
+	s.page, s.width = topMembers, 80
+	s.members = nil
+	for _, name := range []string{"orders-6d4f5b7c9-x2x7p", "orders-6d4f5b7c9-zk4lq"} {
+		s.members = append(s.members, admin.Member{Name: "us-central/production/" + name, State: "alive", Digest: &admin.Digest{Ready: true, Hash: "0123456789ab", Flows: []admin.Flow{{Traffic: admin.Traffic{Requests: 1234, P50: 2, P99: 80}}}}})
+	}
+	rows := s.lines()[4:6]
+	for i, end := range []string{"x2x7p  ready", "zk4lq  ready"} {
+		if !strings.HasPrefix(rows[i], "…") || !strings.Contains(rows[i], end) {
+			t.Errorf("%q, want …%s", rows[i], end)
+		}
+	}
+}
+
 // TestTop_Unknown: of a proxy that has not answered, or does no longer, nobody
 // says that nothing is wrong.
 func TestTop_Unknown(t *testing.T) {

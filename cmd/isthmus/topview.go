@@ -31,6 +31,7 @@ const (
 type cell struct {
 	text, colour string
 	right        bool
+	ends         bool // of a column's head: where there is too little room, its texts keep their ends
 }
 
 func text(s string) cell              { return cell{text: printable(s)} }
@@ -238,7 +239,7 @@ var (
 	trafficHead  = []cell{figure("REQUESTS/S"), figure("SUCCESS"), figure("P50"), figure("P99")}
 	serviceHead  = append([]cell{text("SERVICE"), figure("HEALTHY"), text("CLUSTERS")}, trafficHead...)
 	endpointHead = []cell{text("SERVICE"), text("ADDRESS"), text("CLUSTER"), text("HEALTH"), text("FROM"), figure("AGE")}
-	memberHead   = append([]cell{text("MEMBER"), text("STATE"), text("CONFIGURATION"), text("CERTIFICATE")}, trafficHead...)
+	memberHead   = append([]cell{{text: "MEMBER", ends: true}, text("STATE"), text("CONFIGURATION"), text("CERTIFICATE")}, trafficHead...)
 )
 
 func traffic(n admin.Traffic) []cell {
@@ -346,7 +347,7 @@ func (t *topState) table(head []cell, rows [][]cell) []string {
 	lay := func(row []cell) string {
 		cells := make([]cell, len(row))
 		for i, c := range row {
-			c.text = fit(c.text, widths[i], c.right)
+			c.text = fit(c.text, widths[i], c.right, head[i].ends)
 			cells[i] = c
 		}
 		return t.line(cells, strings.Repeat(" ", gap))
@@ -372,10 +373,13 @@ func sum(list []int) (n int) {
 	return n
 }
 
-// fit makes a text exactly so wide.
-func fit(s string, width int, right bool) string {
+// fit makes a text exactly so wide; of one that is too long its end is kept, or its
+// beginning.
+func fit(s string, width int, right, end bool) string {
 	r := []rune(s)
 	switch n := width - len(r); {
+	case n < 0 && width > 0 && end:
+		return "…" + string(r[len(r)-width+1:])
 	case n < 0 && width > 0:
 		return string(r[:width-1]) + "…"
 	case right:
