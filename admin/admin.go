@@ -93,8 +93,8 @@ func New(s State, metrics http.Handler) http.Handler {
 	mux.HandleFunc("GET /limits", list(func(q url.Values) []Limit {
 		return filter(s.Limits(), q, limitText)
 	}, WriteLimits))
-	mux.HandleFunc("GET /certificates", list(func(url.Values) []Certificate {
-		return append([]Certificate{}, s.Certificates()...)
+	mux.HandleFunc("GET /certificates", list(func(q url.Values) []Certificate {
+		return filter(append([]Certificate{}, s.Certificates()...), q, certificateTexts)
 	}, WriteCertificates))
 	mux.HandleFunc("GET /clusters", func(w http.ResponseWriter, r *http.Request) {
 		list := s.Hosts()

@@ -103,13 +103,13 @@ export const lists = {
     ],
   },
   certificates: {
-    path: "/certificates", empty: "This proxy has no certificate.",
+    path: "/certificates", search: "a name, a file, what is wrong with it", empty: "This proxy has no certificate.",
     key: (r) => r.name,
     columns: [
       { name: "certificate", width: "minmax(140px, 2fr)", cell: (r) => r.name },
       { name: "ends", width: "minmax(150px, 1.2fr)", cell: ends },
       { name: "", width: "minmax(150px, 1fr)", min: 760, cell: (r) => (r.ends ? new Date(r.ends).toLocaleString() : "–") },
-      { name: "in force", width: "minmax(140px, 2fr)", cell: (r) => (r.usable ? "as its files are" : !r.ends ? h("span", { class: "bad" }, "none: its files cannot be used") : h("span", { class: "warn" }, "an earlier one: its files cannot be used")) },
+      { name: "in force", width: "minmax(140px, 2fr)", cell: (r) => (r.usable ? "as its files are" : h("span", { class: r.ends ? "warn" : "bad", title: r.error }, (r.ends ? "an earlier one" : "none") + ": its files cannot be used")) },
     ],
   },
 };

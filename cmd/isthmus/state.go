@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"isthmus/admin"
@@ -48,13 +49,18 @@ func (s *server) Status() admin.Status {
 // Certificates implements admin.State.
 func (s *server) Certificates() []admin.Certificate {
 	var out []admin.Certificate
+	add := func(c admin.Certificate, err error) {
+		if c.Usable = err == nil; err != nil {
+			c.Error = strings.ReplaceAll(err.Error(), "\n", "; ")
+		}
+		out = append(out, c)
+	}
 	if own, ok := s.identity.Status(); ok {
-		out = append(out,
-			admin.Certificate{Name: "identity", Ends: own.NotAfter, Usable: own.Err == nil, Reloads: own.Reloads},
-			admin.Certificate{Name: "root", Ends: own.RootEnds, Usable: own.Err == nil})
+		add(admin.Certificate{Name: "identity", Ends: own.NotAfter, Reloads: own.Reloads}, own.Err)
+		add(admin.Certificate{Name: "root", Ends: own.RootEnds}, own.Err)
 	}
 	for _, c := range s.store.Status() {
-		out = append(out, admin.Certificate{Name: c.Name, Ends: c.NotAfter, Usable: c.Err == nil, List: c.List})
+		add(admin.Certificate{Name: c.Name, Ends: c.NotAfter, List: c.List}, c.Err)
 	}
 	return out
 }
