@@ -82,7 +82,7 @@ type Overload struct {
 	// may have, or the machine has.
 	Memory string `yaml:"memory"`
 
-	Connections int `yaml:"connections"` // 0: half of the files that may be open
+	Connections int `yaml:"connections"` // 0: half of the files that may be open, but for 1024
 }
 
 // leastMemory is what a proxy needs, and room for some requests; see proxy.LeastMemory.

@@ -18,8 +18,7 @@ func bounds(o config.Overload, log *slog.Logger) (proxy.Overload, error) {
 	out := proxy.Overload{Connections: o.Connections}
 	files := raiseFileLimit(log)
 	if out.Connections == 0 {
-		// Each may need one to an endpoint.
-		out.Connections = int(min(files/2, math.MaxInt32))
+		out.Connections = connectionsFor(files)
 	}
 	process, err := o.Bytes()
 	if err != nil {
@@ -41,6 +40,17 @@ func bounds(o config.Overload, log *slog.Logger) (proxy.Overload, error) {
 	}
 	log.Debug("bounds", "memory", out.Memory, "connections", out.Connections, "files", files)
 	return out, nil
+}
+
+// otherFiles is how many files are left for all that is no connection of a client's nor
+// one to an endpoint for it: ports, logs, gossip, people and tools, and connections to
+// endpoints that nobody uses at the moment. Where there are few, it is a quarter.
+const otherFiles = 1024
+
+// connectionsFor is how many connections clients may have where so many files may be
+// open: each may need one to an endpoint.
+func connectionsFor(files uint64) int {
+	return int(min((files-min(files/4, otherFiles))/2, math.MaxInt32))
 }
 
 // memoryLimit is how much memory the process may have: what GOMEMLIMIT says, its
