@@ -208,12 +208,12 @@ spec:
     - {match: {metric: REQUEST_SIZE}, disabled: false}
     - {match: {metric: REQUEST_COUNT}, tagOverrides: {port: {value: "string(destination.port) == '0' ? 'none' : 'some'"}}}
 `)
-	for _, tenant := range []string{"a", "a", ""} {
+	for _, tenant := range []string{"a", "a", "", "\xff", "\xfe\xff"} {
 		exchangeRaw(t, p.address("outbound"), strings.Replace(get("s.test"), "\r\n\r\n", "\r\nx-tenant: "+tenant+"\r\n\r\n", 1), whole(1))
 	}
 	awaitGone(p)
 	got := strings.Join(counted(t, p, "tenant", "port", "response_code", "destination_service"), ", ")
-	if want := "a some  s.test 2, unknown some  s.test 1"; got != want {
+	if want := "a some  s.test 2, unknown some  s.test 1, \uFFFD some  s.test 2"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	names := map[string]bool{}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"isthmus/accesslog"
@@ -74,7 +75,7 @@ func (x *exchange) tags(list []*accesslog.Value, flag string, took time.Duration
 		if text = text[:min(len(text), maxTagValue)]; text == "" {
 			text = "unknown"
 		}
-		out[i] = text
+		out[i] = strings.ToValidUTF8(text, "\uFFFD") // as it is shown: what looks alike is one series
 	}
 	forget(e)
 	return out
