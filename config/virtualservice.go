@@ -11,6 +11,7 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 
+	"isthmus/http1"
 	"isthmus/mesh"
 )
 
@@ -207,6 +208,11 @@ func (d *document) redirect(r *networking.HTTPRedirect, path string) *mesh.Redir
 	default:
 		d.error(path+".redirectCode", fmt.Sprintf("%d is none of 301, 302, 303, 307, 308", out.Code))
 	}
+	for _, f := range [...][2]string{{"uri", r.Uri}, {"prefixRewrite", r.PrefixRewrite}, {"authority", r.Authority}, {"scheme", r.Scheme}} {
+		if strings.ContainsAny(f[1], "\r\n\x00") {
+			d.error(path+"."+f[0], "cannot hold line ends: it stands in a header of the reply")
+		}
+	}
 	if r.Uri == "" && r.PrefixRewrite == "" && r.Authority == "" && r.Scheme == "" && r.RedirectPort == nil {
 		d.error(path, "changes nothing: write uri, prefixRewrite, authority, port or scheme")
 	}
@@ -236,13 +242,25 @@ func (d *document) rewrite(r *networking.HTTPRewrite, path string) *mesh.Rewrite
 		if err != nil {
 			d.error(path+".uriRegexRewrite.match", err.Error())
 		}
+		d.checkPath(x.Rewrite, path+".uriRegexRewrite.rewrite")
 		out.Regex = re
 		out.Substitution = backReference.ReplaceAllString(strings.ReplaceAll(x.Rewrite, "$", "$$"), "$${$1}")
+	}
+	d.checkPath(r.Uri, path+".uri")
+	if _, _, ok := http1.SplitHost([]byte(r.Authority)); r.Authority != "" && !ok {
+		d.error(path+".authority", fmt.Sprintf("%q is no host", r.Authority))
 	}
 	if r.Uri == "" && r.Authority == "" && r.UriRegexRewrite == nil {
 		d.error(path, "changes nothing: write uri, uriRegexRewrite or authority")
 	}
 	return out
+}
+
+// checkPath holds that what becomes a part of a request line does not end it.
+func (d *document) checkPath(text, path string) {
+	if strings.ContainsAny(text, " \t\r\n\x00") {
+		d.error(path, "a path cannot hold spaces or line ends: write %20 for a space")
+	}
 }
 
 func (d *document) headerRules(h *networking.Headers, path string) mesh.HeaderRules {
