@@ -312,6 +312,28 @@ func TestNew_Why(t *testing.T) {
 	}
 }
 
+// TestWriteTroubles_OneCell: no text of a client makes a column or a line of its own.
+func TestWriteTroubles_OneCell(t *testing.T) {
+	for name, write := range map[string]func(io.Writer, []telemetry.Trouble){
+		"the list": WriteTroubles, "one": func(w io.Writer, list []telemetry.Trouble) { WriteWhy(w, "x", list) },
+	} {
+		told := func(sep string) string {
+			var b strings.Builder
+			at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+			write(&b, []telemetry.Trouble{{
+				ID: "1" + sep + "2", Time: at, Authority: "a" + sep, Path: "/" + sep + "b", Why: []string{"first" + sep, "then" + sep + "x"},
+				Attempts: []telemetry.Attempt{{Failure: "f", Cause: "c" + sep + "d"}},
+			}})
+			return b.String()
+		}
+		for _, sep := range []string{"\t", "\n", "\v", "\f"} {
+			if got, want := told(sep), told("?"); got != want {
+				t.Errorf("%s with %q: got\n%s, want\n%s", name, sep, got, want)
+			}
+		}
+	}
+}
+
 // TestWriteTroubles: what is not of today is not told as if it were.
 func TestWriteTroubles(t *testing.T) {
 	var b strings.Builder

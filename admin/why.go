@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"isthmus/telemetry"
 )
@@ -61,15 +63,15 @@ func WriteWhy(w io.Writer, id string, list []telemetry.Trouble) {
 
 func writeTrouble(w io.Writer, t *telemetry.Trouble) {
 	for i, line := range t.Why {
-		if i > 0 {
+		if line = oneCell(line); i > 0 {
 			line = "  " + line
 		}
 		fmt.Fprintln(w, line)
 	}
 	fmt.Fprintln(w)
 	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tab, "request\t%s %s%s\n", dash(t.Method), t.Authority, t.Path)
-	fmt.Fprintf(tab, "id\t%s\n", t.ID)
+	fmt.Fprintf(tab, "request\t%s %s\n", dash(t.Method), oneCell(t.Authority+t.Path))
+	fmt.Fprintf(tab, "id\t%s\n", oneCell(t.ID))
 	fmt.Fprintf(tab, "when\t%s, for %s\n", t.Time.UTC().Format(time.RFC3339Nano), milliseconds(t.Duration))
 	from := t.Peer
 	if t.Identity != "" {
@@ -81,7 +83,7 @@ func writeTrouble(w io.Writer, t *telemetry.Trouble) {
 		fmt.Fprintf(tab, "route\t%s %s\n", t.Route.Name, unlessSame(t.Route.Source, t.Route.Name))
 	}
 	for i, a := range t.Attempts {
-		fmt.Fprintf(tab, "try %d\t%s in %s, of %s, after %s for %s: %s\n", i+1, a.Endpoint, dash(a.Cluster), a.Upstream, milliseconds(a.Began), milliseconds(a.Took), attempted(a))
+		fmt.Fprintf(tab, "try %d\t%s in %s, of %s, after %s for %s: %s\n", i+1, a.Endpoint, dash(a.Cluster), a.Upstream, milliseconds(a.Began), milliseconds(a.Took), oneCell(attempted(a)))
 	}
 	if r := t.Refusal; r != nil {
 		fmt.Fprintf(tab, "refused by\t%s %s %s\n", r.By, r.Policy, r.Source)
@@ -126,9 +128,20 @@ func WriteTroubles(w io.Writer, list []telemetry.Trouble) {
 		if time.Since(r.Time) > ofToday {
 			at = r.Time.UTC().Format(time.DateTime) // where few fail, the latest are old
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s %s%s\t%s\t%s\n", at, r.Status, r.Flags, dash(r.Method), r.Authority, r.Path, r.ID, r.Why[0])
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s %s\t%s\t%s\n", at, r.Status, r.Flags, dash(r.Method), oneCell(r.Authority+r.Path), oneCell(r.ID), oneCell(r.Why[0]))
 	}
 	t.Flush()
+}
+
+// oneCell keeps a text that others have written within its column and line: an id may
+// hold a tab, and what is behind it would stand where others say why.
+func oneCell(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 func troubleTexts(b []byte, t *telemetry.Trouble) []byte {
