@@ -45,13 +45,16 @@ func (c *Controller) readCandidate() {
 	if len(c.options.Candidates.Paths) == 0 {
 		return
 	}
-	r := config.LoadCandidate(c.options.Paths, c.options.Candidates.Paths, c.options.Node)
-	now := time.Now()
 	c.mu.Lock()
 	last, usable := c.trial, c.unused == nil
 	c.mu.Unlock()
 	hold := c.history.Hold()
-	if r == nil || !usable || hold.Origin == history.FromRollback && hold.Revision != 0 {
+	if !usable || hold.Origin == history.FromRollback && hold.Revision != 0 {
+		c.setTrial(nil) // nor is it read: somebody may be writing it
+		return
+	}
+	r := config.LoadCandidate(c.options.Paths, c.options.Candidates.Paths, c.options.Node)
+	if r == nil {
 		c.setTrial(nil)
 		return
 	}
@@ -60,7 +63,7 @@ func (c *Controller) readCandidate() {
 	if last != nil && last.set.config.Hash == set.config.Hash && fmt.Sprint(last.set.err) == fmt.Sprint(set.err) {
 		return
 	}
-	c.setTrial(c.newTrial(set, hold, now))
+	c.setTrial(c.newTrial(set, hold, time.Now()))
 }
 
 // newTrial begins with a candidate, unless it is known how that ends.

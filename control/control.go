@@ -66,6 +66,7 @@ type Controller struct {
 
 	// What the goroutine works on.
 	config   *mesh.Config
+	files    string           // hash of what was last read of them
 	seen     config.Seen      // the files, the candidate's too, before they were first read
 	settling *config.Settling // of the same
 	written  bool             // somebody is writing them: they are read when nobody is
@@ -290,7 +291,7 @@ func (c *Controller) step() (again time.Duration) {
 		}
 	}
 	c.note(&c.refused, err)
-	if reload || asked != nil {
+	if reload || asked != nil && c.history.Hold().Origin == history.FromRollback {
 		c.readCandidate()
 	}
 	if c.denied {

@@ -161,12 +161,13 @@ func (c *Controller) holds(h history.Hold, files *loaded) bool {
 	return h.Against == files.config.Hash
 }
 
-// filesHash is that of the files as they are.
+// filesHash is that of the files as they were last read: somebody may be writing them,
+// and what comes of that is a change.
 func (c *Controller) filesHash() string {
 	if h := c.history.Hold(); h.Revision != 0 && h.Origin == history.FromRollback {
 		return h.Against // they have not changed, or the hold would be over
 	}
-	return config.Load(c.options.Paths, c.options.Node).Config.Hash
+	return c.files
 }
 
 // refuse keeps what was not taken in, once.

@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"isthmus/canary"
 	"isthmus/history"
 )
 
@@ -194,6 +198,56 @@ func TestController_Rollback(t *testing.T) {
 	use.mu.Unlock()
 	c.step()
 	check("not rolled back", "more", 0)
+}
+
+// TestController_RollbackWhileWritten: who brings a revision back does not wait for who is
+// writing the files, or a candidate's; nor does anybody else. What is written comes into
+// force when it is whole, if it is a change.
+func TestController_RollbackWhileWritten(t *testing.T) {
+	for _, tt := range []struct{ name, text, want string }{
+		{"to something else", renamed("more"), "more"},
+		{"as they were", renamed("api"), "web"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				c, use, _, file := still(t, "none", webService, func(o *Options) {
+					o.Candidates = Candidates{Paths: []string{dir}, Plan: canary.DefaultPlan}
+				})
+				settled := func() {
+					for wait := c.await(); wait > 0; wait = c.await() {
+						time.Sleep(wait)
+					}
+					catchUp(c)
+				}
+				write(t, filepath.Join(dir, "c.yaml"), renamed("candidate"))
+				write(t, file, renamed("api"))
+				c.Reload()
+				settled()
+				write(t, file, "")
+				write(t, filepath.Join(dir, "c.yaml"), "")
+				c.Reload()
+				if c.await() == 0 {
+					t.Fatal("files that are being written are taken for whole")
+				}
+				began := time.Now()
+				if err := rollBack(t, c, 1); err != nil {
+					t.Fatal(err)
+				}
+				catchUp(c)
+				if waited := time.Since(began); waited > 0 || use.snapshot().Config.Services[0].Name != "web" {
+					t.Errorf("it has waited for %v; %s in force", waited, use.snapshot().Config.Services[0].Name)
+				}
+				write(t, file, tt.text)
+				write(t, filepath.Join(dir, "c.yaml"), renamed("candidate"))
+				c.Reload()
+				settled()
+				if got := use.snapshot().Config.Services[0].Name; got != tt.want {
+					t.Errorf("when they are whole: %s in force, want %s", got, tt.want)
+				}
+			})
+		})
+	}
 }
 
 // TestController_RollbackToTheOldest: it holds over a restart though what it has brought back

@@ -45,7 +45,9 @@ func (c *Controller) await() time.Duration {
 // load reads the files. An error lists what is wrong, a line each.
 func (c *Controller) load() *loaded {
 	defer beThrifty()()
-	return c.take(config.Load(c.options.Paths, c.options.Node), history.FromFiles)
+	l := c.take(config.Load(c.options.Paths, c.options.Node), history.FromFiles)
+	c.files = l.config.Hash
+	return l
 }
 
 // loadChanged reads the files again. Nil: nothing new is to be published, or not yet;
