@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -112,18 +113,24 @@ type replay struct {
 	changes          map[replayChange]*replayChange // by what they have in common
 }
 
-// maxLogLine bounds a line of the log.
-const maxLogLine = 1 << 20
+// maxLogLine is how much is kept of a line: more than [accesslog.ParseLine] takes.
+const maxLogLine = 1<<20 + 1
 
 func (r *replay) read(log io.Reader) error {
 	r.changes = map[replayChange]*replayChange{}
-	lines := bufio.NewScanner(log)
-	lines.Buffer(make([]byte, 64<<10), maxLogLine)
-	for n := 1; lines.Scan(); n++ {
-		if len(strings.TrimSpace(lines.Text())) == 0 {
+	lines := bufio.NewReaderSize(log, 64<<10)
+	var line []byte
+	for n := 1; ; n++ {
+		var err error
+		if line, err = readLine(lines, line[:0]); err == io.EOF && len(line) == 0 {
+			return nil
+		} else if err != nil && err != io.EOF {
+			return fmt.Errorf("read the log: %w", err)
+		}
+		if len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}
-		rec, err := accesslog.ParseLine(lines.Bytes())
+		rec, err := accesslog.ParseLine(line)
 		if err == nil {
 			err = r.request(n, &rec)
 		}
@@ -133,10 +140,18 @@ func (r *replay) read(log io.Reader) error {
 			}
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read the log: %w", err)
+}
+
+// readLine reads the next line into line, without what is beyond [maxLogLine], as where a
+// machine has lost its power. It may end with io.EOF in the place of a line end.
+func readLine(lines *bufio.Reader, line []byte) ([]byte, error) {
+	for {
+		part, err := lines.ReadSlice('\n')
+		line = append(line, part[:min(len(part), maxLogLine-len(line))]...)
+		if err != bufio.ErrBufferFull {
+			return line, err
+		}
 	}
-	return nil
 }
 
 // request asks about one request and notes what has changed for it.
