@@ -75,9 +75,9 @@ var allCases = []benchCase{
 	},
 	{
 		name: "observed", title: "The same with an access log and traces", base: "isthmus", without: true,
-		about:   "Isthmus alone, beside itself without: a line of JSON for each request in a file, traces of one in a hundred to a Zipkin. Metrics count in both. " + aboutTurns,
-		who:     func(all []peer) []peer { return []peer{all[0], observed(all[0])} },
-		figures: closedLoop(ratio(1.1)), together: inTurns(load{path: "/1k", connections: 64, fresh: true, emptied: logName}),
+		about:   "Isthmus alone, beside itself without: a line of JSON for each request in a file, traces of one in a hundred to a Zipkin. Metrics count in both. " + aboutTurns + aboutWriting,
+		who:     func(all []peer) []peer { return []peer{all[0], observed(all[0]), justFreed, longFree} },
+		figures: closedLoop(ratio(1.1)), together: inTurnsAndAlone(load{path: "/1k", connections: 64, fresh: true, emptied: logName}),
 	},
 	{
 		name: "observedtls", title: "The same by TLS with an access log and traces", base: "isthmus", without: true,

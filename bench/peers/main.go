@@ -41,6 +41,7 @@ func main() {
 	slow := flag.Int("slow", 0, "hold so many half sent requests open at -target (started by the measurement itself)")
 	streams := flag.Int("streams", -1, "-slow holds so many calls on each connection, of HTTP/2, instead (started by the measurement itself)")
 	collects := flag.Bool("collect", false, "take spans and keep none (started by the measurement itself)")
+	writes := flag.String("write", "", "write lines to this file and say what that took (started by the measurement itself)")
 	target := flag.String("target", "", "address for -generate and -slow")
 	flag.Parse()
 	// However it ends, what it has started ends with it: nginx's workers would
@@ -57,6 +58,8 @@ func main() {
 		err = serveReverse(*reverse, *to, *certificate, *grpc)
 	case *collects:
 		err = collect()
+	case *writes != "":
+		err = writeFile(*writes)
 	case *generate > 0:
 		err = generateLoad(*target, *generate, *seconds, *fresh)
 	case *slow > 0 && *streams >= 0:
