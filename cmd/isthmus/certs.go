@@ -18,8 +18,8 @@ import (
 func newCertsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "certs", Short: "A small certificate authority, for trying out and for clusters without cert-manager",
-		Args: usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+		Args: cobra.ArbitraryArgs,
+		RunE: helpOnly,
 	}
 	cmd.AddCommand(newCertsInitCommand(), newCertsIssueCommand())
 	return cmd

@@ -16,8 +16,8 @@ func newConfigCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Show and bring back the configurations that a running proxy has had",
-		Args:  usage(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+		Args:  cobra.ArbitraryArgs,
+		RunE:  helpOnly,
 	}
 	cmd.AddCommand(
 		look("history", "List the configurations that were accepted, and those that were refused", "/config/history", admin.WriteHistory),

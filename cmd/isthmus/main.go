@@ -50,13 +50,8 @@ func newRoot() *cobra.Command {
 		Short:         "A proxy that carries HTTP between clusters, without a control plane",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("there is no command %q%s: see isthmus help", args[0], similar(cmd, args[0]))}
-			}
-			return cmd.Help()
-		},
-		Args: cobra.ArbitraryArgs,
+		RunE:          helpOnly,
+		Args:          cobra.ArbitraryArgs,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -68,6 +63,14 @@ func newRoot() *cobra.Command {
 		newCertsCommand(), newKeygenCommand(), newVersionCommand(),
 	)
 	return root
+}
+
+// helpOnly is what a command does that only has others below it.
+func helpOnly(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("there is no command %q%s: see %s --help", strings.Join(append(strings.Fields(cmd.CommandPath())[1:], args[0]), " "), similar(cmd, args[0]), cmd.CommandPath())}
+	}
+	return cmd.Help()
 }
 
 // similar asks whether another command was meant; "" if none is like it.
