@@ -159,6 +159,44 @@ func TestExplain_LeavesNoTrace(t *testing.T) {
 	}
 }
 
+// TestExplain_Worst: the longest that a client may wait has as many tries as there may be, of
+// the endpoints that there are.
+func TestExplain_Worst(t *testing.T) {
+	ending := upstreamServer(t, func(string, *bufio.Reader, net.Conn) bool { return false })
+	rule := func(host string) string {
+		return destinationRule(host, "connectionPool: {tcp: {connectTimeout: 30ms}}") + virtualService(host, "{retries: {attempts: 1, perTryTimeout: 2s, retryOn: connect-failure}, route: [{destination: {host: "+host+"}}]}")
+	}
+	p := serve(t, Options{}, entry("one.test", ending.address)+rule("one.test")+entry("two.test", "10.0.0.1:80", "10.0.0.2:80")+rule("two.test")+
+		entry("hash.test", "10.0.0.1:80", "10.0.0.2:80")+destinationRule("hash.test", "loadBalancer: {consistentHash: {httpHeaderName: x}}, connectionPool: {tcp: {connectTimeout: 30ms}}")+
+		virtualService("hash.test", "{retries: {attempts: 1, perTryTimeout: 2s, retryOn: connect-failure}, route: [{destination: {host: hash.test}}]}")+
+		entry("five.test", "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80", "10.0.0.5:80")+rule("five.test"))
+	const first, lost, last = "1 try; up to 1 retry of at most 2s", "; 1 more try of at most 2s where its connection is lost", "; at most 25ms of waiting in between"
+	for _, tt := range []struct{ method, host, worst, because string }{
+		{"POST", "one.test", "4.025s", first},
+		{"GET", "one.test", "6.025s", first + lost},
+		{"POST", "two.test", "4.055s", first + "; up to 1 more endpoint, each for at most 30ms, where nothing could be sent"},
+		{"GET", "two.test", "6.055s", first + lost + "; up to 1 more endpoint, each for at most 30ms, where nothing could be sent"},
+		{"POST", "hash.test", "4.085s", first + "; up to 2 more endpoints, each for at most 30ms, where nothing could be sent"},
+		{"POST", "five.test", "4.115s", first + "; up to 3 more endpoints, each for at most 30ms, where nothing could be sent"},
+		{"GET", "five.test", "6.085s", first + lost + "; up to 2 more endpoints, each for at most 30ms, where nothing could be sent"},
+	} {
+		e, err := p.Explain(explain.Question{Method: tt.method, URL: "http://" + tt.host + "/"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Retries.Worst != tt.worst || e.Retries.Because != tt.because+last {
+			t.Errorf("%s %s: at worst %s: %s; want %s: %s", tt.method, tt.host, e.Retries.Worst, e.Retries.Because, tt.worst, tt.because+last)
+		}
+	}
+	for i, method := range []string{"GET", "POST"} {
+		before := ending.requests()
+		exchangeRaw(t, p.address("outbound"), method+" / HTTP/1.1\r\nHost: one.test\r\nContent-Length: 0\r\n\r\n", whole(1))
+		if n := ending.requests() - before; n != 2-i {
+			t.Errorf("%s whose connection is lost was sent %d times, want %d", method, n, 2-i)
+		}
+	}
+}
+
 // TestExplain_Senseless: questions that are none are errors, not answers.
 func TestExplain_Senseless(t *testing.T) {
 	p := exampleProxy(t, frontend())

@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -212,19 +213,31 @@ func (x *exchange) explainTimes(e *explain.Explanation) {
 	backoff := p.LongestBackoffs()
 	because := []string{"1 try"}
 	if p.Attempts > 0 {
-		because = append(because, fmt.Sprintf("up to %d retries", p.Attempts))
+		because = append(because, "up to "+count(p.Attempts, "retry", "retries"))
 	}
 	within := ""
 	if per != 0 {
 		within = " of at most " + per.String()
 	}
 	because[len(because)-1] += within
-	because = append(because, fmt.Sprintf("up to %d more endpoints, each for at most %s, where nothing could be sent", maxFailovers, failover))
+	endpoints, forgets := x.endpoints()
+	others, tries := endpoints-1, 1+p.Attempts
+	if forgets {
+		others *= tries
+	}
+	others = min(others, maxFailovers)
+	if x.idempotent() { // see retryPlan.again
+		because = append(because, "1 more try"+within+" where its connection is lost")
+		others, tries = min(others, maxFailovers-1), tries+1
+	}
+	if others > 0 {
+		because = append(because, fmt.Sprintf("up to %s, each for at most %s, where nothing could be sent", count(others, "more endpoint", "more endpoints"), failover))
+	}
 	if backoff > 0 {
 		because = append(because, fmt.Sprintf("at most %s of waiting in between", backoff))
 	}
 	out.Because = strings.Join(because, "; ")
-	worst := mesh.Times(1+p.Attempts, per) + maxFailovers*failover + backoff
+	worst := mesh.Times(tries, per) + time.Duration(max(others, 0))*failover + backoff
 	switch {
 	case per == 0 && total == 0:
 		out.Because += "; no time-out ends a try that an endpoint has taken and does not answer"
@@ -240,6 +253,23 @@ func (x *exchange) explainTimes(e *explain.Explanation) {
 	if f := x.route.fault; f != nil && f.DelayShare > 0 && out.Worst != "" {
 		out.Because += fmt.Sprintf("; and %s before it for %s of requests", f.Delay, fraction(f.DelayShare))
 	}
+}
+
+// endpoints is how many the route leads to; forgets: a retry may go to those again that
+// have been tried, see retryPlan.forget.
+func (x *exchange) endpoints() (n int, forgets bool) {
+	all := map[netip.AddrPort]bool{}
+	for i := range x.route.destinations {
+		u := x.upstream(x.route.destinations[i].target)
+		forgets = forgets || u.hash != nil
+		for _, m := range u.members {
+			all[m.address] = true
+		}
+	}
+	if ignore := x.route.retries.IgnorePreviousHosts; ignore != nil {
+		forgets = !*ignore
+	}
+	return len(all), forgets
 }
 
 // longestConnect is the longest connect time-out of the route's destinations.
