@@ -416,6 +416,28 @@ func TestCanary_Retried(t *testing.T) {
 	}
 }
 
+// TestCanary_NotPromoted: who promotes what cannot come into force is told why.
+func TestCanary_NotPromoted(t *testing.T) {
+	taken, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, err := net.SplitHostPort(taken.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := runProxy(t, "canary: {paths: [candidate], shadow: 1h}\n", map[string]string{
+		"mesh/a.yaml":      "# nothing\n",
+		"candidate/a.yaml": "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec: {servers: [{port: {number: " + port + ", name: http, protocol: HTTP}, hosts: ['*']}]}\n",
+	})
+	eventually(t, "the candidate is in shadow", func() bool { return fetch[admin.Canary](t, p, "GET", "/config/canary").State == canary.Shadow })
+	out, err := exec.Command(program, "config", "canary", "promote", "--admin", "http://"+p.admin).CombinedOutput()
+	if err == nil || !strings.HasPrefix(string(out), "isthmus: taken back as it was to hold for all: it cannot be published: ") || !strings.Contains(string(out), "address already in use") {
+		t.Errorf("%s%v", out, err)
+	}
+}
+
 // to is a VirtualService that sends to a subset.
 func to(subset string) string {
 	return "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s}\nspec: {hosts: [s.test], http: [{route: [{destination: {host: s.test, subset: " + subset + "}}]}]}\n"

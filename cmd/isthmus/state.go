@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -246,6 +247,9 @@ func (s *server) Steer(do string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), steerTimeout)
 	defer cancel()
 	s.control.AwaitSteered(ctx)
+	if c := s.control.Candidate(); do == "promote" && c.State == canary.Returned {
+		return errors.New(c.Why) // the data plane does not take it
+	}
 	return nil
 }
 
