@@ -349,7 +349,7 @@ func (g *Gossip) reply(from string) {
 	b := append([]byte{messageRecord}, encode(g.own)...)
 	g.mu.Unlock()
 	if announced {
-		g.sendTo(&memberlist.Node{Name: name, Addr: addr.Addr().AsSlice(), Port: addr.Port()}, b)
+		g.sendBeside(&memberlist.Node{Name: name, Addr: addr.Addr().AsSlice(), Port: addr.Port()}, b)
 	}
 }
 
@@ -358,10 +358,36 @@ func (g *Gossip) reply(from string) {
 func (g *Gossip) send(to string, b []byte) {
 	for _, n := range g.list.Members() {
 		if n.Name == to {
-			g.sendTo(n, b)
+			g.sendBeside(n, b)
 			return
 		}
 	}
+}
+
+// maxSending bounds how many messages are being sent over TCP at a time.
+const maxSending = 32
+
+// sendBeside sends a message on a goroutine of its own, since it takes memberlist ten
+// seconds to find out that somebody cannot be reached, and there is one goroutine for
+// all that comes. One message at a time is sent to an address; what is too much is
+// dropped, and asked for again.
+func (g *Gossip) sendBeside(n *memberlist.Node, b []byte) {
+	to := n.Address()
+	g.mu.Lock()
+	busy := g.sending[to] || len(g.sending) >= maxSending
+	if !busy {
+		g.sending[to] = true
+	}
+	g.mu.Unlock()
+	if busy {
+		return
+	}
+	go func() { // ends with memberlist's TCPTimeout at the latest
+		g.sendTo(n, b)
+		g.mu.Lock()
+		delete(g.sending, to)
+		g.mu.Unlock()
+	}()
 }
 
 func (g *Gossip) sendTo(n *memberlist.Node, b []byte) {

@@ -71,7 +71,8 @@ type Gossip struct {
 	talks   chan talk
 	dropped atomic.Uint64 // messages that were malformed or too many
 	joining chan struct{} // of capacity 1, and full while seeds are asked to let us in
-	living  atomic.Int64  // members that are alive, this one included; changed under mu
+	stopped <-chan struct{}
+	living  atomic.Int64 // members that are alive, this one included; changed under mu
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 
@@ -83,6 +84,7 @@ type Gossip struct {
 	members map[string]*member
 	wanted  map[string]uint64    // the newest version that was heard of, by owner
 	asked   map[string]time.Time // when a record was last asked for, by owner
+	sending map[string]bool      // addresses that something is being sent to beside
 	digests map[string]*heard    // the latest, by owner; only of members
 
 	strangers map[string]time.Time // since when the owner of a record that is no member has been gone
@@ -131,6 +133,7 @@ func Start(o Options) (*Gossip, error) {
 		members: map[string]*member{},
 		wanted:  map[string]uint64{},
 		asked:   map[string]time.Time{},
+		sending: map[string]bool{},
 		digests: map[string]*heard{},
 
 		strangers: map[string]time.Time{},
@@ -153,7 +156,7 @@ func Start(o Options) (*Gossip, error) {
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	g.cancel = cancel
+	g.cancel, g.stopped = cancel, ctx.Done()
 	if g.list, err = memberlist.Create(c); err != nil {
 		cancel()
 		for _, usual := range []struct { // memberlist keeps their texts alone
@@ -368,6 +371,7 @@ func (g *Gossip) SetKeys(keys [][]byte) error {
 // others have heard it, or for the time-out; then gossip is over. Who knows nobody
 // yet waits as long again, at most, for seeds that are being asked.
 func (g *Gossip) Leave(timeout time.Duration) error {
+	began := time.Now()
 	if g.alive() == 1 {
 		// A seed that is letting us in knows of us before we know of it.
 		select {
@@ -375,6 +379,7 @@ func (g *Gossip) Leave(timeout time.Duration) error {
 			<-g.joining
 		case <-time.After(timeout):
 		}
+		began = time.Now()
 	}
 	g.mu.Lock()
 	last := &record{Left: true}
@@ -385,8 +390,8 @@ func (g *Gossip) Leave(timeout time.Duration) error {
 	}
 	g.mu.Unlock()
 	g.announce(last)
-	g.tell(farewells)
-	err := g.list.Leave(timeout)
+	g.tell(farewells, timeout/2)
+	err := g.list.Leave(max(timeout-time.Since(began), timeout/4))
 	g.Close()
 	return err
 }
@@ -395,15 +400,29 @@ func (g *Gossip) Leave(timeout time.Duration) error {
 // gossip reaches.
 const farewells = 5
 
-// tell sends the own record to some members over TCP.
-func (g *Gossip) tell(n int) {
+// tell sends the own record to some members over TCP, all at once, and waits until
+// that is done, for some time at most: some may be out of reach, which takes longer to
+// find out.
+func (g *Gossip) tell(n int, within time.Duration) {
 	g.mu.Lock()
 	b := append([]byte{messageRecord}, encode(g.own)...)
 	g.mu.Unlock()
+	told := make(chan struct{}, n)
+	waiting := 0
 	for _, m := range g.list.Members() {
-		if m.Name != g.name && n > 0 {
-			g.send(m.Name, b)
-			n--
+		if m.Name != g.name && waiting < n {
+			waiting++
+			go func() { // ends with memberlist's TCPTimeout at the latest
+				g.sendTo(m, b)
+				told <- struct{}{}
+			}()
+		}
+	}
+	for end := time.After(within); waiting > 0; waiting-- {
+		select {
+		case <-told:
+		case <-end:
+			return
 		}
 	}
 }

@@ -19,8 +19,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// memberlist's Shutdown lets go of connections under way a moment later.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).handleConn"))
+	// memberlist's Shutdown lets go of connections under way a moment later, and of those
+	// that are being made when that fails.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).handleConn"),
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*NetTransport).DialAddressTimeout"))
 }
 
 func start(t *testing.T, name string, change func(*Options)) *Gossip {

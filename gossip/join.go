@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -164,31 +163,44 @@ func (g *Gossip) answers(address string) bool {
 
 // tryAll exchanges everything with some seeds, several at once since one that is
 // gone takes its time, and returns those that it has reached, and why not the others.
+// It does not wait for them when gossip is over.
 func (g *Gossip) tryAll(addresses []string) (reached []string, failed []error) {
 	g.joining <- struct{}{} // at once: Leave looks only
 	defer func() { <-g.joining }()
-	var mu sync.Mutex // guards reached and failed
-	var all sync.WaitGroup
+	type outcome struct {
+		address string
+		err     error
+	}
+	outcomes := make(chan outcome, len(addresses))
 	places := make(chan struct{}, triesAtOnce)
 	for _, address := range addresses {
-		all.Go(func() {
-			places <- struct{}{}
-			defer func() { <-places }()
-			_, err := g.list.Join([]string{address})
-			mu.Lock()
-			defer mu.Unlock()
-			if err == nil {
-				reached = append(reached, address)
+		go func() { // ends with memberlist's TCPTimeout at the latest, once it has a place
+			select {
+			case places <- struct{}{}:
+			case <-g.stopped:
 				return
 			}
-			if one := errors.Unwrap(err); one != nil {
-				err = one // of a list of one
-			}
-			g.log.Debug("gossip seed not reached", "address", address, "error", err)
-			failed = append(failed, err)
-		})
+			defer func() { <-places }()
+			_, err := g.list.Join([]string{address})
+			outcomes <- outcome{address, err}
+		}()
 	}
-	all.Wait()
+	for range addresses {
+		select {
+		case <-g.stopped:
+			return reached, failed
+		case o := <-outcomes:
+			if o.err == nil {
+				reached = append(reached, o.address)
+				continue
+			}
+			if one := errors.Unwrap(o.err); one != nil {
+				o.err = one // of a list of one
+			}
+			g.log.Debug("gossip seed not reached", "address", o.address, "error", o.err)
+			failed = append(failed, o.err)
+		}
+	}
 	return reached, failed
 }
 
