@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // resolver keeps the addresses of host names fresh, as long as their records
@@ -25,6 +26,7 @@ type resolver struct {
 	resolvConf, hosts string
 	port              string // of the name servers; "" for that of resolv.conf, 53
 	changed           func()
+	route             func(netip.Addr) bool // whether there is a way to an address; tests have others
 	ctx               context.Context
 	cancel            context.CancelFunc
 	workers           sync.WaitGroup
@@ -57,7 +59,7 @@ func newResolver(resolvConf, hosts string, changed func()) *resolver {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &resolver{
 		resolvConf: cmp.Or(resolvConf, "/etc/resolv.conf"), hosts: cmp.Or(hosts, "/etc/hosts"),
-		changed: changed, slots: make(chan struct{}, maxLookups), ctx: ctx, cancel: cancel, names: map[string]*name{},
+		changed: changed, route: hasRoute, slots: make(chan struct{}, maxLookups), ctx: ctx, cancel: cancel, names: map[string]*name{},
 	}
 }
 
@@ -138,7 +140,8 @@ func pause(n int, ttl time.Duration, err error, retry time.Duration) (wait, next
 
 // keep takes an answer over and reports whether it says anything new. Of one
 // that is not whole, since only the question for one family was answered, the
-// other family's addresses are those of before.
+// other family's addresses are those of before. Addresses without a route are left
+// out, unless no other is there.
 func (r *resolver) keep(n *name, addrs []netip.Addr, whole bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -150,6 +153,7 @@ func (r *resolver) keep(n *name, addrs []netip.Addr, whole bool) bool {
 		}
 		slices.SortFunc(addrs, netip.Addr.Compare)
 	}
+	addrs = r.routed(addrs)
 	same := slices.Equal(n.addrs, addrs)
 	n.addrs = addrs
 	return !same
@@ -196,6 +200,32 @@ func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, time.
 		failed = cmp.Or(incomplete, failed)
 	}
 	return nil, 0, failed
+}
+
+// routed returns the addresses that there is a route to; all of them if there is none to
+// any. Many names have addresses of IPv6 which a cluster without it cannot reach: as
+// endpoints, each would cost its share of the requests a vain try.
+func (r *resolver) routed(addrs []netip.Addr) []netip.Addr {
+	with := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return !r.route(a) })
+	if len(with) == 0 {
+		return addrs
+	}
+	return with
+}
+
+// hasRoute reports whether the kernel knows a way to an address. To connect by UDP asks it,
+// and sends nothing. What else may go wrong says nothing of the address.
+func hasRoute(a netip.Addr) bool {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 9))) // of RFC 863; any would do
+	if err == nil {
+		c.Close()
+	}
+	for _, none := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EADDRNOTAVAIL, unix.EAFNOSUPPORT} {
+		if errors.Is(err, none) {
+			return false
+		}
+	}
+	return true
 }
 
 // toFront moves a server before the others, if it is there.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // nameServer answers from a table; a name that is not in it does not exist.
@@ -174,6 +176,7 @@ func TestResolver_OneFamilyFails(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "resolv.conf")
 	write(t, file, "nameserver "+conf.Servers[0]+"\noptions timeout:1 attempts:1\n")
 	r := newResolver(file, "/nonexistent", func() {})
+	r.route = func(netip.Addr) bool { return true } // as a machine with both families
 	r.port = conf.Port
 	defer r.close()
 	r.watch([]string{"both.test"})
@@ -185,6 +188,64 @@ func TestResolver_OneFamilyFails(t *testing.T) {
 	s.mu.Unlock()
 	want = append(want, netip.MustParseAddr("2001:db8::2"))
 	eventually(t, "the old address of one family and the new ones of the other", func() bool { return slices.Equal(r.answers()["both.test"], want) })
+}
+
+// TestResolver_NoRoute: addresses of a family that the machine has no route for are
+// no endpoints, unless the name has no others.
+func TestResolver_NoRoute(t *testing.T) {
+	s, conf := serveNames(t, map[string][]string{
+		"both.test.": {"both.test. 1 IN A 192.0.2.1", "both.test. 1 IN AAAA 2001:db8::1"},
+		"six.test.":  {"six.test. 1 IN AAAA 2001:db8::1"},
+	})
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	write(t, file, "nameserver "+conf.Servers[0]+"\noptions timeout:1 attempts:1\n")
+	var both atomic.Bool
+	r := newResolver(file, "/nonexistent", func() {})
+	r.route = func(a netip.Addr) bool { return a.Is4() || both.Load() }
+	r.port = conf.Port
+	defer r.close()
+	r.watch([]string{"both.test", "six.test"})
+	four, six := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	is := func(host string, want ...netip.Addr) func() bool {
+		return func() bool { return slices.Equal(r.answers()[host], want) }
+	}
+	eventually(t, "the one with a route", is("both.test", four))
+	eventually(t, "the only one there is", is("six.test", six))
+	s.mu.Lock()
+	s.failType = dns.TypeA
+	s.names["both.test."] = append(s.names["both.test."], "both.test. 1 IN AAAA 2001:db8::2")
+	s.mu.Unlock()
+	asked := func() bool { return slices.Contains(r.answers()["six.test"], netip.MustParseAddr("2001:db8::3")) }
+	s.mu.Lock()
+	s.names["six.test."] = append(s.names["six.test."], "six.test. 1 IN AAAA 2001:db8::3")
+	s.mu.Unlock()
+	eventually(t, "the servers are asked again", asked)
+	if !is("both.test", four)() {
+		t.Errorf("while A is not answered: %v, want what it was", r.answers()["both.test"])
+	}
+	both.Store(true)
+	eventually(t, "all, now that there is a route", is("both.test", four, six, netip.MustParseAddr("2001:db8::2")))
+}
+
+// TestHasRoute: on this machine loopback can be reached, and in a network of its own
+// nothing can.
+func TestHasRoute(t *testing.T) {
+	loopback, far := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("192.0.2.1")
+	if !hasRoute(loopback) {
+		t.Error("no route to loopback")
+	}
+	alone := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil && hasRoute(far) {
+			t.Error("a route where there is no network")
+		}
+		alone <- err
+	}()
+	if err := <-alone; err != nil {
+		t.Skip("no network of its own: ", err)
+	}
 }
 
 // TestResolver_CloseWhileSilent: who ends does not wait for a name server that does not
