@@ -47,12 +47,20 @@ func (d delegate) NotifyMsg(b []byte) {
 		d.heardTalk(b[1:])
 		return
 	}
-	select {
-	case d.inbox <- append([]byte(nil), b...):
-	default:
-		d.dropped.Add(1) // push/pull will repair it
+	if d.waiting.Add(int64(len(b))) <= maxWaiting {
+		select {
+		case d.inbox <- append([]byte(nil), b...):
+			return
+		default:
+		}
 	}
+	d.waiting.Add(-int64(len(b)))
+	d.dropped.Add(1) // push/pull will repair it
 }
+
+// maxWaiting bounds, in bytes, what waits to be worked on: enough for the largest
+// records of some members at once.
+const maxWaiting = 8 * maxRecord
 
 // GetBroadcasts fills a packet with records, and what room they leave with
 // digests.
@@ -230,6 +238,7 @@ func (g *Gossip) receive(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case b := <-g.inbox:
+			g.waiting.Add(-int64(len(b)))
 			g.handle(b)
 		case <-repair.C:
 			g.askSilent()

@@ -69,6 +69,7 @@ type Gossip struct {
 	queue   memberlist.TransmitLimitedQueue // of records
 	inbox   chan []byte
 	talks   chan talk
+	waiting atomic.Int64  // bytes of the messages in inbox
 	dropped atomic.Uint64 // messages that were malformed or too many
 	joining chan struct{} // of capacity 1, and full while seeds are asked to let us in
 	stopped <-chan struct{}

@@ -425,6 +425,27 @@ func TestGossip_NobodySpeaksForUs(t *testing.T) {
 	eventually(t, "others know ours", func() bool { return len(of(b, a)) == 1 })
 }
 
+// TestGossip_Flood: what comes faster than it is worked on takes a bounded room, and
+// the next messages find one.
+func TestGossip_Flood(t *testing.T) {
+	a := start(t, "a", nil)
+	large := append([]byte{messageRecord}, encode(&record{Owner: "x", Version: 1, Endpoints: toRecord(endpoints(5000, "x.ns"))})...)
+	a.mu.Lock() // whoever works on them waits
+	for range 1000 {
+		delegate{a}.NotifyMsg(large)
+	}
+	if n := len(a.inbox); n > maxWaiting/len(large) {
+		t.Errorf("%d messages of %d bytes wait", n, len(large))
+	}
+	for len(a.inbox) > 0 { // which would take a while
+		a.waiting.Add(-int64(len(<-a.inbox)))
+	}
+	a.mu.Unlock()
+	eventually(t, "all is worked on", func() bool { return a.waiting.Load() == 0 })
+	delegate{a}.NotifyMsg(append([]byte{messageRecord}, encode(&record{Owner: "y", Version: 1})...))
+	eventually(t, "what comes next is heard", func() bool { return knows(a, "y") })
+}
+
 // TestGossip_NobodyEndsVersions: who has the key cannot keep an owner from being
 // heard, by a version beyond which there is none.
 func TestGossip_NobodyEndsVersions(t *testing.T) {
