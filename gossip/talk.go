@@ -12,8 +12,12 @@ import (
 // UDP, encrypted as all of gossip is, that may be lost. They have a queue and a
 // goroutine of their own, so that records and they do not wait for each other.
 
-// maxTalks is how many messages wait to be heard; more are dropped.
-const maxTalks = 4096
+// maxTalks is how many messages wait to be heard, and maxTalk how many bytes one has
+// with its sender's name, which is more than anybody sends; others are dropped.
+const (
+	maxTalks = 4096
+	maxTalk  = 4 << 10
+)
 
 // talk is a message on its way.
 type talk struct {
@@ -70,6 +74,10 @@ func parseTalk(b []byte) (t talk, ok bool) {
 
 // heardTalk queues a message, whose bytes are memberlist's.
 func (g *Gossip) heardTalk(b []byte) {
+	if len(b) > maxTalk {
+		g.dropped.Add(1)
+		return
+	}
 	t, ok := parseTalk(append([]byte(nil), b...))
 	if !ok || g.options.OnTalk == nil {
 		g.dropped.Add(1)

@@ -54,6 +54,19 @@ func TestTalk(t *testing.T) {
 	eventually(t, "b is gone", func() bool { return len(a.Talkers()) == 0 })
 }
 
+// TestTalk_TooLong: a message that is longer than anybody sends is not kept.
+func TestTalk_TooLong(t *testing.T) {
+	var h overheard
+	a := start(t, "a", func(o *Options) { o.OnTalk = h.on })
+	message := func(n int) []byte { return append([]byte{messageTalk, 1, 'x'}, make([]byte, n)...) }
+	delegate{a}.NotifyMsg(message(maxTalk))
+	if n := a.dropped.Load(); n != 1 {
+		t.Errorf("%d messages are dropped, want 1", n)
+	}
+	delegate{a}.NotifyMsg(message(1000))
+	eventually(t, "the next one is heard", func() bool { return h.has("x: " + string(make([]byte, 1000))) })
+}
+
 // FuzzTalk: whatever bytes come, taking them apart ends.
 func FuzzTalk(f *testing.F) {
 	f.Add([]byte("\x03abcx"))
