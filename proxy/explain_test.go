@@ -144,6 +144,7 @@ func TestExplain_LeavesNoTrace(t *testing.T) {
 	node := frontend()
 	node.Labels = map[string]string{"app": "user-service"}
 	p := exampleProxy(t, node)
+	requests, connections := len(p.Requests().List()), len(p.Connections().List())
 	for range 2000 { // the bucket holds 1,000
 		if _, err := p.Explain(explain.Question{Listener: "inbound", URL: "http://user-service.production/api/1", Caller: "spiffe://cluster.local/ns/production/sa/x"}); err != nil {
 			t.Fatal(err)
@@ -156,6 +157,15 @@ func TestExplain_LeavesNoTrace(t *testing.T) {
 		if n != 0 {
 			t.Errorf("policy %v counts %d requests", policy, n)
 		}
+	}
+	if _, err := p.Explain(explain.Question{URL: "http://order-service.production.global/"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(p.Upstreams()); n != 0 {
+		t.Errorf("%d upstreams are in use", n)
+	}
+	if a, b, c := len(p.Requests().List()), len(p.Connections().List()), len(p.Links().List()); a != requests || b != connections || c != 0 {
+		t.Errorf("counters of %d and %d combinations of labels, there were %d and %d; of %d links", a, b, requests, connections, c)
 	}
 }
 

@@ -89,6 +89,15 @@ type stores struct {
 	bodies      *http2.Budget // nil: none
 }
 
+// newStores makes those of a proxy; inUse find the counters that are held.
+func newStores(n *mesh.Node, requestsInUse func(func(*telemetry.Requests)), connectionsInUse func(func(*telemetry.Connections)), linksInUse func(func(*telemetry.Link))) *stores {
+	return &stores{
+		requests:    telemetry.NewStore(telemetry.NewRequests, requestsInUse),
+		connections: telemetry.NewStore(telemetry.NewConnections, connectionsInUse),
+		links:       telemetry.NewLinks(telemetry.Place{Cluster: n.Cluster, Locality: n.Locality.String()}, linksInUse),
+	}
+}
+
 // A proxy introduces itself to another one with the first request on a connection
 // by mTLS: whose application it stands for, as far as its certificate does not
 // say it. It is the proxies' own word; what the certificate proves is not asked.

@@ -99,5 +99,8 @@ func (x *exchange) upstream(t *target) *upstream {
 	if u := t.upstream.Load(); u != nil {
 		return u
 	}
+	if x.asked != nil {
+		return x.conn.proxy.askedUpstream(x.table, t)
+	}
 	return x.conn.proxy.makeUpstream(x.table, t)
 }

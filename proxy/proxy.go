@@ -162,12 +162,8 @@ func newProxy(o Options) *Proxy {
 		p.keys = auth.NewKeys(auth.KeysOptions{Logger: o.Logger})
 	}
 	p.overload.init(o.Overload, o.bodies)
-	p.options.stores = &stores{
-		requests:    telemetry.NewStore(telemetry.NewRequests, p.requestsInUse),
-		connections: telemetry.NewStore(telemetry.NewConnections, p.connectionsInUse),
-		links:       telemetry.NewLinks(telemetry.Place{Cluster: o.Node.Cluster, Locality: o.Node.Locality.String()}, p.linksInUse),
-		bodies:      p.overload.bodies,
-	}
+	p.options.stores = newStores(o.Node, p.requestsInUse, p.connectionsInUse, p.linksInUse)
+	p.options.stores.bodies = p.overload.bodies
 	for by := range p.refusals {
 		p.refusals[by] = tellLimiter(refusalsTold)
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"isthmus/auth"
 	"isthmus/mesh"
 	"isthmus/ratelimit"
+	"isthmus/telemetry"
 )
 
 // Publish compiles a snapshot, opens the gateway ports that it newly needs and
@@ -140,6 +142,25 @@ func (p *Proxy) makeUpstream(of *table, t *target) *upstream {
 		p.upstreams[t.key] = u
 	}
 	t.upstream.Store(u)
+	return u
+}
+
+// askedUpstream returns what the upstream of a target would be that no request has come
+// for. It is for whoever only asks what would become of one: it goes with the table, and
+// what it would count is not shown.
+func (p *Proxy) askedUpstream(of *table, t *target) *upstream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if u := cmp.Or(t.upstream.Load(), of.asked[t]); u != nil {
+		return u
+	}
+	o := p.options
+	o.stores = newStores(o.Node, func(func(*telemetry.Requests)) {}, func(func(*telemetry.Connections)) {}, func(func(*telemetry.Link)) {})
+	u := newUpstream(t, &o, of.caller, nil)
+	if of.asked == nil {
+		of.asked = map[*target]*upstream{}
+	}
+	of.asked[t] = u
 	return u
 }
 

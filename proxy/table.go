@@ -36,6 +36,8 @@ type table struct {
 	trial     *trial      // a candidate's beside this one; nil: none
 	candidate bool        // it is that of a candidate
 	arm       *canary.Arm // counts the requests that it decides; nil: nobody wants to know
+
+	asked map[*target]*upstream // see Proxy.askedUpstream; guarded by Proxy.mu
 }
 
 // tokens are those that requests may come with; nil if none are read, or there is
