@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -100,41 +101,87 @@ func TestServe_WithoutBody(t *testing.T) {
 	}
 }
 
-// TestServe_Many: one connection too many waits for another one's end.
+// TestServe_Many: one connection too many takes the place of one that says nothing.
 func TestServe_Many(t *testing.T) {
 	s := &server{log: slog.New(slog.DiscardHandler), listening: map[string]string{}}
 	if err := s.serve("metrics", "127.0.0.1:0", http.NotFoundHandler(), longestPage); err != nil {
 		t.Fatal(err)
 	}
 	defer s.close()
-	ask := func() net.Conn {
+	connect := func() net.Conn {
 		c, err := net.Dial("tcp", s.listening["metrics"])
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		c.SetDeadline(time.Now().Add(20 * time.Second))
 		return c
 	}
-	answered := func(c net.Conn, within time.Duration) bool {
-		c.SetReadDeadline(time.Now().Add(within))
-		n, _ := c.Read(make([]byte, 1))
-		return n == 1
+	answered := func(c net.Conn) bool {
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		n, _ := c.Read(make([]byte, 4<<10))
+		return n > 0
 	}
-	var all []net.Conn
-	for range mostAdmin {
-		c := ask()
-		if all = append(all, c); !answered(c, 20*time.Second) {
-			t.Fatal("no answer")
+	kept := connect()
+	if !answered(kept) {
+		t.Fatal("no answer")
+	}
+	silent := []net.Conn{}
+	for range mostAdmin - 2 {
+		silent = append(silent, connect())
+	}
+	if !answered(connect()) { // after all of them have been accepted
+		t.Fatal("no answer")
+	}
+	for i := range 3 {
+		if !answered(kept) { // lately
+			t.Fatal("whoever asks has to go")
+		}
+		if !answered(connect()) {
+			t.Error("no answer where there are many who say nothing")
+		}
+		if _, err := silent[i].Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("who has been silent for the longest is still there: %v", err)
 		}
 	}
-	more := ask()
-	if answered(more, 100*time.Millisecond) {
-		t.Error("one too many is served")
+}
+
+// TestCrowd: who asks nothing goes before whoever is being answered, and of those
+// the first.
+func TestCrowd(t *testing.T) {
+	c := newCrowd(3)
+	var all []net.Conn
+	enter := func() net.Conn {
+		conn, _ := net.Pipe()
+		c.changed(conn, http.StateNew)
+		all = append(all, conn)
+		return conn
 	}
-	all[0].Close()
-	if !answered(more, 20*time.Second) {
-		t.Error("nobody serves it when there is room")
+	here := func() (out []int) {
+		for i, conn := range all {
+			if _, ok := c.all[conn]; ok {
+				out = append(out, i)
+			}
+		}
+		return out
+	}
+	first, second, third := enter(), enter(), enter()
+	c.changed(first, http.StateActive)
+	c.changed(third, http.StateActive)
+	enter()
+	if got := here(); !slices.Equal(got, []int{0, 2, 3}) {
+		t.Errorf("there are %v, want the silent one to be gone", got)
+	}
+	c.changed(second, http.StateActive) // what it has sent before
+	c.changed(all[3], http.StateActive)
+	enter()
+	if got := here(); !slices.Equal(got, []int{2, 3, 4}) {
+		t.Errorf("there are %v, want the first that is answered to be gone", got)
+	}
+	c.changed(third, http.StateClosed)
+	enter()
+	if got := here(); !slices.Equal(got, []int{3, 4, 5}) {
+		t.Errorf("there are %v, want nobody to have gone for the last", got)
 	}
 }
 

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/net/netutil"
 
 	"isthmus/accesslog"
 	"isthmus/admin"
@@ -277,8 +276,8 @@ const (
 	longestPage = time.Minute
 )
 
-// mostAdmin is how many connections there may be at a time. One more waits; without a
-// bound they could take all the files of the process, and with them those of requests.
+// mostAdmin is how many connections each of the two has; see [crowd]. Without a bound they
+// could take all the files of the process, and with them those of requests.
 const mostAdmin = 256
 
 // serve opens a listener for people and tools; net/http is good enough for
@@ -294,7 +293,8 @@ func (s *server) serve(name, address string, h http.Handler, longest time.Durati
 	s.listening[name] = l.Addr().String()
 	hs := &http.Server{Handler: withoutBody(h), ReadHeaderTimeout: headAdmin, WriteTimeout: longest, IdleTimeout: idleAdmin, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 	s.admin = append(s.admin, hs)
-	go hs.Serve(netutil.LimitListener(l, mostAdmin)) // ends with hs.Close
+	hs.ConnState = newCrowd(mostAdmin).changed
+	go hs.Serve(l) // ends with hs.Close
 	return nil
 }
 
