@@ -47,6 +47,7 @@ type Conn struct {
 	narrowed  time.Time // when streams' windows were narrowed; zero: they are not
 	unacked   int       // our SETTINGS that the peer has not acknowledged; windows are narrow only when it has
 	nuisance  glitches  // what the peer has done that costs it nothing and us much
+	late      int64     // bytes of replies that are over and whose windows the client has not given back yet
 	heard     time.Time // when bytes came last
 	probing   bool      // the answer to Probe has not come
 	window    uint32    // a new stream's, for the peer to send

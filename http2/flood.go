@@ -21,7 +21,7 @@ const (
 	glitchPriority                   // PRIORITY (CVE-2019-9513)
 	glitchWindow                     // a small WINDOW_UPDATE (CVE-2019-9511, CVE-2019-9517)
 	glitchUnknown                    // a frame of an unknown type
-	glitchIdle                       // a frame that changes nothing: an answer that nobody waits for, RST_STREAM or WINDOW_UPDATE of a client's for a stream that is over, GOAWAY
+	glitchIdle                       // a frame that changes nothing: an answer that nobody waits for, RST_STREAM of a client's for a stream that is over, WINDOW_UPDATE for more than it was sent, GOAWAY
 
 	workRequest // a request that has been answered to its end, but for one that is too large
 	workData    // a DATA frame that we have sent, not cut short for want of a window
@@ -44,7 +44,7 @@ const (
 //	PRIORITY      5000  500  Envoy: 100 for each stream; browsers of old sent some for each request
 //	WINDOW_UPDATE 5000  500  Envoy: 10 for each DATA frame sent
 //	unknown       5000  500  as PRIORITY, since PRIORITY_UPDATE (RFC 9218) is one
-//	idle          5000  500  as WINDOW_UPDATE: the last ones of a stream come when it is over
+//	idle          5000  500  as WINDOW_UPDATE
 //
 // A request answered pays for one reset, and a DATA frame for a small update
 // with a PING, which grpc-go sends in each round trip in which it gets data (its

@@ -234,7 +234,10 @@ func (c *Conn) takeWindowUpdate(h FrameHeader, p []byte) error {
 	} else if h.Stream > c.last || h.Stream%2 == 0 {
 		return &ConnError{CodeProtocol, "WINDOW_UPDATE on a stream that nobody has opened"}
 	} else if c.server {
-		return c.annoyed(glitchIdle)
+		if int64(n) > c.late {
+			return c.annoyed(glitchIdle)
+		}
+		c.late -= int64(n) // who reads a reply when it has come whole gives its window back then
 	}
 	if c.nuisance.addUpdate(n, c.heard) {
 		return errTiresome
@@ -353,5 +356,8 @@ func (c *Conn) remove(s *Stream) {
 	if s.listed {
 		c.streams.remove(s)
 		s.listed = false
+		if c.server {
+			c.late = min(c.late+max(0, int64(c.peerWindow)-s.send.left), maxWindow)
+		}
 	}
 }

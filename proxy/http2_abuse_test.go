@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -273,6 +274,37 @@ func TestHTTP2_Floods(t *testing.T) {
 				t.Errorf("another client was answered %q", got)
 			}
 		})
+	}
+}
+
+// TestHTTP2_LateUpdates: a client that reads replies when they have come long since gives
+// their windows back then, as x/net does for each 4 KiB that is read. That is no flood.
+func TestHTTP2_LateUpdates(t *testing.T) {
+	const size, replies, each = 1 << 20, 32, 4 << 10
+	up := replying(t, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size)))
+	p := serve(t, atEdge(), entry("s.test", up.address)+edge("s.test"))
+	r := dialRaw(t, p.address("gateway:80"))
+	r.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 4 << 20})
+	r.WriteWindowUpdate(0, 1<<30)
+	for i := range uint32(replies) {
+		r.ask(2*i+1, true)
+	}
+	ends := 0
+	r.until(func(f http2.Frame) bool {
+		if d, ok := f.(*http2.DataFrame); ok && d.StreamEnded() {
+			ends++
+		}
+		return ends == replies
+	})
+	for i := range uint32(replies) {
+		for range size / each {
+			r.WriteWindowUpdate(0, each)
+			r.WriteWindowUpdate(2*i+1, each)
+		}
+	}
+	r.ask(2*replies+1, true)
+	if got := r.status(2*replies + 1); got != "200" {
+		t.Errorf("the next request: %s", got)
 	}
 }
 
