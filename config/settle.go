@@ -60,7 +60,8 @@ func (s *Settling) Trust() { s.doubt = time.Time{} }
 func (s *Settling) Wait() (again time.Duration, late *Finding) {
 	files, folders := look(s.paths)
 	now := time.Now()
-	if s.since.IsZero() || !slices.Equal(files, s.seen) {
+	moved := s.since.IsZero() || !slices.Equal(files, s.seen)
+	if moved {
 		s.seen, s.since = files, now
 	}
 	// Clocks of file servers may be ahead: then it counts how long this process has
@@ -72,8 +73,13 @@ func (s *Settling) Wait() (again time.Duration, late *Finding) {
 		return now.Sub(s.since)
 	}
 	enough := still
-	if !s.doubt.IsZero() && now.Sub(s.doubt) < patience && slices.Equal(files, s.doubted) {
-		enough = unfinished
+	if !s.doubt.IsZero() && now.Sub(s.doubt) < patience {
+		switch {
+		case slices.Equal(files, s.doubted):
+			enough = unfinished
+		case moved:
+			again = still // what is doubted was read while they changed: they are to be read once more
+		}
 	}
 	which := ""
 	for _, f := range files {

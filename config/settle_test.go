@@ -284,3 +284,36 @@ func TestSettling_NewFile(t *testing.T) {
 		}
 	})
 }
+
+// TestSettling_ChangedWhileRead: what does not fit together and was read while files
+// changed is read again, and then waited for, however long reading took.
+func TestSettling_ChangedWhileRead(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "mesh.yaml")
+	writeAt := func(n int) time.Time {
+		must(os.WriteFile(file, []byte(numbered(n)), 0o644))
+		info, err := os.Stat(file)
+		must(err)
+		_, _, changed := stat(info)
+		return time.Unix(0, changed)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSettling(file)
+		wait := func(when string, min, max time.Duration) {
+			t.Helper()
+			if again, late := s.Wait(); again < min || again > max || late != nil {
+				t.Errorf("%s: wait %v, %v, want %v to %v", when, again, late, min, max)
+			}
+		}
+		time.Sleep(time.Until(writeAt(1).Add(time.Second)))
+		wait("an old file", 0, 0)
+		time.Sleep(time.Until(writeAt(2).Add(2 * still))) // somebody reads it meanwhile
+		s.Doubt()
+		wait("of a file that has changed since", still, still)
+		time.Sleep(still)
+		wait("a moment later", 0, 0)
+		s.Doubt()
+		wait("it does not fit together as it is", 1, still)
+		time.Sleep(unfinished)
+		wait("nothing more has come", 0, 0)
+	})
+}
