@@ -87,7 +87,7 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 func (c *conn) serve() {
 	defer c.listener.forget(c)
 	defer c.recover()
-	if t := c.proxy.table.Load(); c.kind == gateway && t.gateways[c.port].raw() {
+	if t := c.proxy.table.Load(); c.kind == gateway && t.gateway(c.port).raw() {
 		c.serveRaw(t)
 		c.uncount()
 		c.close()

@@ -184,7 +184,7 @@ func (x *exchange) findHost() (*virtualHost, Kind) {
 // gatewayHost finds the virtual host on a Gateway's port. Over TLS, it is one of
 // the server that the connection's server name has chosen.
 func (x *exchange) gatewayHost(host []byte, port uint32) (vh *virtualHost, k Kind) {
-	t, c := x.table.gateways[x.conn.port], x.conn
+	t, c := x.table.gateway(x.conn.port), x.conn
 	switch {
 	case t == nil:
 	case !c.https:

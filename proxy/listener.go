@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ type listener struct {
 	port    uint32   // a Gateway's
 	file    *os.File // the socket; net.TCPListener would not let us accept by ourselves
 	address net.Addr
+	wanted  string // the address that was asked for
 
 	accepting bool        // accept has been started; guarded by Proxy.mu
 	silent    bool        // clients may wait for the other side to speak; likewise
@@ -55,7 +57,25 @@ func (p *Proxy) listenLocked(name, address string, kind listenerKind, port uint3
 	if err != nil {
 		return listenError(name, address, err)
 	}
-	p.listeners[name] = &listener{proxy: p, name: name, kind: kind, port: port, file: file, address: l.Addr(), conns: map[*conn]struct{}{}}
+	p.listeners[name] = &listener{proxy: p, name: name, kind: kind, port: port, file: file, address: l.Addr(), wanted: address, conns: map[*conn]struct{}{}}
+	return nil
+}
+
+// takeOver makes a listener of another Gateway's port at the socket of one that is about
+// to be closed, with the connections that wait there. The caller holds mu.
+func (p *Proxy) takeOver(name string, port uint32, from *listener) error {
+	raw, err := from.file.SyscallConn()
+	if err != nil {
+		return listenError(name, from.wanted, err)
+	}
+	fd := -1
+	if e := raw.Control(func(s uintptr) { fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) }); e != nil || err != nil {
+		return listenError(name, from.wanted, cmp.Or(e, err))
+	}
+	p.listeners[name] = &listener{
+		proxy: p, name: name, kind: gateway, port: port, file: os.NewFile(uintptr(fd), name), address: from.address, wanted: from.wanted, silent: from.silent,
+		conns: map[*conn]struct{}{},
+	}
 	return nil
 }
 
@@ -222,6 +242,19 @@ func (l *listener) interruptIdle() int {
 		}
 	}
 	return len(l.conns)
+}
+
+// part has its connections end as in a drain: over others, clients get to who has taken
+// its place.
+func (l *listener) part() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		c.leaving.Store(true)
+		if c.waiting.Load() || c.shared.Load() {
+			c.interrupt()
+		}
+	}
 }
 
 // closeAll ends all connections, and those that are just being accepted.

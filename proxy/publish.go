@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 
 	"isthmus/auth"
@@ -23,12 +24,16 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	if p.closed {
 		return errors.New("the proxy has been closed")
 	}
-	opened, err := p.openGateways(s)
+	opened, heirs, err := p.openGateways(s)
 	if err != nil {
 		for _, name := range opened {
 			p.closeListener(name)
 		}
 		return err
+	}
+	t.heirs = heirs
+	if candidate != nil {
+		candidate.heirs = heirs
 	}
 	askers := map[string]*auth.Asker{}
 	t.access = p.compileAccess(s, askers)
@@ -179,9 +184,12 @@ func (p *Proxy) ownUpstream(inForce *table, t *target) *upstream {
 func gatewayName(port uint32) string { return "gateway:" + strconv.FormatUint(uint64(port), 10) }
 
 // openGateways opens the ports that a snapshot needs and that are not open,
-// and returns the names of those. The caller holds mu.
-func (p *Proxy) openGateways(s *mesh.Snapshot) (opened []string, err error) {
-	for _, port := range gatewayPorts(s) {
+// and returns the names of those, and which of them has taken over from which port that
+// goes. The caller holds mu.
+func (p *Proxy) openGateways(s *mesh.Snapshot) (opened []string, heirs map[uint32]uint32, err error) {
+	heirs = map[uint32]uint32{}
+	ports := gatewayPorts(s)
+	for _, port := range ports {
 		name := gatewayName(port)
 		if p.listeners[name] != nil {
 			continue
@@ -191,12 +199,33 @@ func (p *Proxy) openGateways(s *mesh.Snapshot) (opened []string, err error) {
 			bound = b
 		}
 		address := net.JoinHostPort(p.options.GatewayBind, strconv.FormatUint(uint64(bound), 10))
-		if err := p.listenLocked(name, address, gateway, port); err != nil {
-			return opened, fmt.Errorf("open port %d of a Gateway: %w", port, err)
+		if from := p.leaving(address, ports); from != nil && bound != 0 {
+			err = p.takeOver(name, port, from)
+			heirs[from.port] = port
+		} else {
+			err = p.listenLocked(name, address, gateway, port)
+		}
+		if err != nil {
+			return opened, heirs, fmt.Errorf("open port %d of a Gateway: %w", port, err)
 		}
 		opened = append(opened, name)
 	}
-	return opened, nil
+	return opened, heirs, nil
+}
+
+// leaving returns the listener of a Gateway's port that goes, at an address; nil: there is
+// none, or another one has it. ports are those that stay, or come. The caller holds mu.
+func (p *Proxy) leaving(address string, ports []uint32) (from *listener) {
+	for _, l := range p.listeners {
+		switch {
+		case l.wanted != address:
+		case l.kind != gateway || slices.Contains(ports, l.port):
+			return nil
+		default:
+			from = l
+		}
+	}
+	return from
 }
 
 // closeGateways closes the ports that a snapshot no longer wants. The caller
@@ -207,8 +236,14 @@ func (p *Proxy) closeGateways(s *mesh.Snapshot) {
 		want[gatewayName(port)] = true
 	}
 	for name, l := range p.listeners {
-		if l.kind == gateway && !want[name] {
-			p.closeListener(name)
+		if l.kind != gateway || want[name] {
+			continue
+		}
+		p.closeListener(name)
+		for _, heir := range p.listeners {
+			if heir.address == l.address { // see takeOver
+				l.part()
+			}
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -114,6 +115,64 @@ func TestPublish_PortGone(t *testing.T) {
 		ended <- err
 	}()
 	await(t, "the end of the connection", ended)
+}
+
+// TestPublish_PortTakenOver: a Gateway's port may come to where one listens that goes.
+func TestPublish_PortTakenOver(t *testing.T) {
+	up := replying(t, okReply)
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound := uint32(free.Addr().(*net.TCPAddr).Port)
+	free.Close()
+	o := atEdge()
+	o.GatewayBind, o.GatewayPorts = "127.0.0.1", map[uint32]uint32{80: bound, 8080: bound}
+	with := func(ports ...uint32) string {
+		text := entry("s.test", up.address) + strings.Replace(edge("s.test"), "number: 80,", fmt.Sprintf("number: %d,", ports[0]), 1)
+		for i, port := range ports[1:] {
+			text += fmt.Sprintf("---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw%d}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: %d, name: http, protocol: HTTP}, hosts: ['*']}]}\n", i, port)
+		}
+		return text
+	}
+	p := serve(t, o, with(80))
+	before := uint32(80)
+	for _, port := range []uint32{bound, 8080, 80} {
+		kept, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(bound)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer kept.Close()
+		io.WriteString(kept, get("s.test"))
+		r := bufio.NewReader(kept)
+		if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != 200 {
+			t.Errorf("port %d: before that %v, %v", port, res, err)
+		} else {
+			io.Copy(io.Discard, res.Body)
+		}
+		publish(t, p, with(port))
+		if _, err := r.ReadByte(); err != io.EOF {
+			t.Errorf("port %d: a connection that is kept, for which there are no routes any more: %v", port, err)
+		}
+		if tb := p.table.Load(); tb.gateway(before) == nil || tb.gateway(before) != tb.gateway(port) {
+			t.Errorf("port %d: whom the one before has accepted just before finds nothing", port)
+		}
+		before = port
+		address := net.JoinHostPort("127.0.0.1", fmt.Sprint(bound))
+		if got := p.address(gatewayName(port)); got != address || len(p.Addresses()) != 2 {
+			t.Errorf("port %d is at %q; %v", port, got, p.Addresses())
+		}
+		if got := status(exchangeRaw(t, address, get("s.test"), whole(1))); got != "200" {
+			t.Errorf("port %d: %s", port, got)
+		}
+	}
+	s := snapshotOf(t, p, with(bound, 8080), nil)
+	if err := p.Publish(s); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("two at one address: %v", err)
+	}
+	if got := status(exchangeRaw(t, net.JoinHostPort("127.0.0.1", fmt.Sprint(bound)), get("s.test"), whole(1))); got != "200" {
+		t.Errorf("after that: %s", got)
+	}
 }
 
 // TestPublish_Asking: a request that is being asked about is answered by whom it is asked,

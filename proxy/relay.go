@@ -15,7 +15,7 @@ import (
 // serveRaw relays a connection to a port of protocol TCP. The client need not
 // speak first.
 func (c *conn) serveRaw(t *table) {
-	c.relay(t, firstFit(t.gateways[c.port].tcp, c))
+	c.relay(t, firstFit(t.gateway(c.port).tcp, c))
 }
 
 // sniTable returns what server names mean on the connection's listener; nil if
@@ -25,7 +25,7 @@ func (c *conn) sniTable(t *table) *sniTable {
 	case outbound:
 		return t.sni
 	case gateway:
-		if g := t.gateways[c.port]; g != nil {
+		if g := t.gateway(c.port); g != nil {
 			return g.sni
 		}
 	}

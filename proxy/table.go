@@ -33,11 +33,22 @@ type table struct {
 
 	terminating []*tlsServer // those of gateways
 
+	heirs map[uint32]uint32 // of Gateways' ports that go with this table: those that have taken their sockets over
+
 	trial     *trial      // a candidate's beside this one; nil: none
 	candidate bool        // it is that of a candidate
 	arm       *canary.Arm // counts the requests that it decides; nil: nobody wants to know
 
 	asked map[*target]*upstream // see Proxy.askedUpstream; guarded by Proxy.mu
+}
+
+// gateway is what a Gateway's port does with connections, those too that were accepted for
+// one whose socket it has taken over; nil: there is none.
+func (t *table) gateway(port uint32) *gatewayTable {
+	if g := t.gateways[port]; g != nil {
+		return g
+	}
+	return t.gateways[t.heirs[port]]
 }
 
 // tokens are those that requests may come with; nil if none are read, or there is

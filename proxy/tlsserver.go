@@ -234,7 +234,7 @@ type admission struct {
 // the next snapshot, whose rules then hold for the connection, too.
 func (c *conn) vouchAdmission(by admission) {
 	current := func() (now admission) {
-		g := c.proxy.table.Load().gateways[c.port]
+		g := c.proxy.table.Load().gateway(c.port)
 		if g == nil || g.sni == nil {
 			return now
 		}
