@@ -247,7 +247,11 @@ func TestManifests(t *testing.T) {
 				d.Spec.Template.Namespace = d.Namespace
 				pods = append(pods, d.Spec.Template)
 			case "v1 ConfigMap":
-				read(&core.ConfigMap{})
+				var m core.ConfigMap
+				read(&m)
+				if b := m.Data["isthmus.yaml"]; b != "" && !strings.Contains(b, "stateDir: "+state) {
+					t.Errorf("%s: the bootstrap file of %s keeps nothing in %s", path, m.Name, state)
+				}
 			default:
 				if !strings.HasPrefix(what.APIVersion, "monitoring.coreos.com/") {
 					t.Errorf("%s: who knows %s %s?", path, what.APIVersion, what.Kind)
@@ -303,8 +307,11 @@ func checkRestricted(t *testing.T, c *core.Container) {
 	}
 }
 
-// checkProxy: it is probed at its ports, which it may open, and who drains is not
-// killed before that is over.
+// state is where the proxies of the manifests keep what outlasts their containers.
+const state = "/var/lib/isthmus"
+
+// checkProxy: it is probed at its ports, which it may open, it has a folder to write
+// to, and who drains is not killed before that is over.
 func checkProxy(t *testing.T, pod *core.PodSpec, c *core.Container) {
 	t.Helper()
 	for _, probe := range []*core.Probe{c.ReadinessProbe, c.LivenessProbe} {
@@ -316,6 +323,10 @@ func checkProxy(t *testing.T, pod *core.PodSpec, c *core.Container) {
 		if p.ContainerPort < 1024 {
 			t.Errorf("port %d is not for who is not root", p.ContainerPort)
 		}
+	}
+	i := slices.IndexFunc(c.VolumeMounts, func(m core.VolumeMount) bool { return m.MountPath == state })
+	if i < 0 || !slices.ContainsFunc(pod.Volumes, func(v core.Volume) bool { return v.Name == c.VolumeMounts[i].Name && v.EmptyDir != nil }) {
+		t.Errorf("nothing can be written to %s", state)
 	}
 	const drain = 30 // seconds, the default of drain.timeout
 	if g := pod.TerminationGracePeriodSeconds; g == nil || *g <= drain {
