@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"errors"
+	"strings"
 
 	"isthmus/mesh"
 )
@@ -82,7 +83,7 @@ func mergeSlashes(path []byte, n mesh.PathNormalization) []byte {
 // too, of one that has none: "/api../x" becomes "/../x" where the prefix "/api" becomes
 // "/". Whoever reads that would see a path that no rule has been asked about.
 func (x *exchange) climbs(rw *mesh.Rewrite) bool {
-	if path := x.req.Path; bytes.IndexByte(path, '.') < 0 && bytes.IndexByte(path, '%') < 0 {
+	if path := x.req.Path; bytes.IndexByte(path, '.') < 0 && bytes.IndexByte(path, '%') < 0 && !strings.ContainsAny(rw.Substitution, ".%") {
 		return false
 	}
 	path, _, _ := bytes.Cut(x.rewritePath(rw), []byte("?"))

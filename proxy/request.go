@@ -320,8 +320,11 @@ func appendUUID(dst []byte) []byte {
 // path is one of the prefix "/" (Istio: TranslateRouteMatch). What does not begin
 // with a slash gets one: there is no request line for it otherwise.
 func (x *exchange) rewritePath(rw *mesh.Rewrite) []byte {
+	if x.req.Path[0] != '/' {
+		return x.req.Path // of OPTIONS *
+	}
 	path := x.rewritten(rw)
-	if (len(path) == 0 || path[0] != '/') && x.req.Path[0] == '/' {
+	if len(path) == 0 || path[0] != '/' {
 		path = append([]byte("/"), path...)
 	}
 	return path
@@ -343,9 +346,6 @@ func (x *exchange) rewritten(rw *mesh.Rewrite) []byte {
 		case mesh.MatchExact, mesh.MatchRegex:
 			return []byte(rw.URI)
 		}
-	}
-	if path[0] != '/' {
-		return path // of OPTIONS *
 	}
 	rest := path[len(prefix):]
 	if len(rw.URI) > 0 && rw.URI[len(rw.URI)-1] == '/' && len(rest) > 0 && rest[0] == '/' {

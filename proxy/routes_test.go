@@ -329,6 +329,12 @@ spec:
   - match: [{uri: {prefix: /strip}}]
     rewrite: {uriRegexRewrite: {match: '^/strip(?:/x)?', rewrite: ''}}
     route: [{destination: {host: s.test}}]
+  - match: [{method: {exact: OPTIONS}, headers: {x-api: {exact: strip}}}]
+    rewrite: {uriRegexRewrite: {match: '.*', rewrite: ''}}
+    route: [{destination: {host: s.test}}]
+  - match: [{uri: {prefix: /version/}}]
+    rewrite: {uriRegexRewrite: {match: '^/version/(\d*)/(\d*)/(\d*)', rewrite: '/pkg/\1.\2.\3'}}
+    route: [{destination: {host: s.test}}]
   - match: [{headers: {x-api: {exact: v2}}}]
     rewrite: {uri: /v2/}
     route: [{destination: {host: s.test}}]
@@ -369,6 +375,7 @@ spec:
 		{"rewrite any path", "GET /users?id=1 HTTP/1.1\r\nHost: s.test\r\nx-api: v2\r\n\r\n", []string{"GET /v2/users?id=1 HTTP/1.1\r\n"}, nil},
 		{"rewrite the shortest path", "GET / HTTP/1.1\r\nHost: s.test\r\nx-api: v2\r\n\r\n", []string{"GET /v2/ HTTP/1.1\r\n"}, nil},
 		{"rewrite no path", "OPTIONS * HTTP/1.1\r\nHost: s.test\r\nx-api: v2\r\n\r\n", []string{"OPTIONS * HTTP/1.1\r\n"}, nil},
+		{"rewrite no path by regex", "OPTIONS * HTTP/1.1\r\nHost: s.test\r\nx-api: strip\r\n\r\n", []string{"OPTIONS * HTTP/1.1\r\n"}, nil},
 		{"rewrite any path that is there", "GET /users HTTP/1.1\r\nHost: s.test\r\nx-api: v3\r\n\r\n", []string{"GET /v3/users HTTP/1.1\r\n"}, nil},
 		{"rewrite an exact path", "GET /all HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /one HTTP/1.1\r\n"}, nil},
 		{"rewrite a path that fits", "GET /everything HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /one HTTP/1.1\r\n"}, nil},
@@ -377,6 +384,8 @@ spec:
 		{"rewrite to a dot", "GET /api. HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 400 "}, []string{"GET "}},
 		{"rewrite to escaped dot segments", "GET /api%2e.%2Fx HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 400 "}, []string{"GET "}},
 		{"rewrite to dot segments by regex", "GET /strip/x..%2fy HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 400 "}, []string{"GET "}},
+		{"rewrite to dot segments of no dots", "GET /version////x HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"HTTP/1.1 400 "}, []string{"GET "}},
+		{"rewrite to dots", "GET /version/1/2/3/x HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /pkg/1.2.3/x HTTP/1.1\r\n"}, nil},
 		{"rewrite beside dots", "GET /api/..x/a.css HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /..x/a.css HTTP/1.1\r\n"}, nil},
 		{"rewrite to nothing", "GET /strip?a HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /?a HTTP/1.1\r\n"}, nil},
 		{"rewrite without a slash", "GET /short/a HTTP/1.1\r\nHost: s.test\r\n\r\n", []string{"GET /v4/a HTTP/1.1\r\n"}, nil},
