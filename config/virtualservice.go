@@ -258,8 +258,8 @@ func (d *document) rewrite(r *networking.HTTPRewrite, path string) *mesh.Rewrite
 
 // checkPath holds that what becomes a part of a request line does not end it.
 func (d *document) checkPath(text, path string) {
-	if strings.ContainsAny(text, " \t\r\n\x00") {
-		d.error(path, "a path cannot hold spaces or line ends: write %20 for a space")
+	if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		d.error(path, "a path cannot hold spaces, line ends or other controls: write %20 for a space")
 	}
 }
 
