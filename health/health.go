@@ -15,9 +15,11 @@
 package health
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"isthmus/mesh"
@@ -69,6 +71,17 @@ func NewTracker(policy *mesh.OutlierDetection, hosts int, before *Tracker) *Trac
 		t.ejected, t.counts = before.ejected, before.counts
 	}
 	return t
+}
+
+// IsOurs reports whether a connection could not be made since this process, or this
+// machine, has no room for one: that says nothing of the endpoint, nor of the way there.
+func IsOurs(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 // How long a host that cannot be connected to is left alone: a second at

@@ -224,8 +224,12 @@ func (p *Prober) note(w *watch, found Found) (changed bool) {
 	return w.judge(found)
 }
 
-// judge counts, and reports whether that changes the state.
+// judge counts, and reports whether that changes the state. A look for which this process
+// has had no room tells nothing.
 func (w *watch) judge(found Found) (changed bool) {
+	if IsOurs(found.Err) {
+		return false
+	}
 	before := w.state
 	if found.Err == nil {
 		w.successes, w.failures = w.successes+1, 0

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"sync"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"isthmus/mesh"
 )
@@ -239,4 +242,57 @@ func TestProber_Close(t *testing.T) {
 			t.Errorf("counts %s", got)
 		}
 	})
+}
+
+// TestProber_NoFiles: looks for which this process has no descriptor left say nothing of
+// what was to be looked at.
+func TestProber_NoFiles(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	port := portOf(server.Listener.Addr().String())
+	jobs := map[string]Job{
+		"tcp":     {own, &mesh.Probe{Kind: mesh.ProbeTCP, Port: port, Timeout: time.Minute}},
+		"http":    {own, &mesh.Probe{Kind: mesh.ProbeHTTP, Port: port, Path: "/", Timeout: time.Minute}},
+		"grpc":    {own, &mesh.Probe{Kind: mesh.ProbeGRPC, Port: port, Timeout: time.Minute}},
+		"exec":    {own, &mesh.Probe{Kind: mesh.ProbeExec, Command: []string{"/bin/true"}, Timeout: time.Minute}},
+		"through": {Subject{Address: netip.MustParseAddrPort(server.Listener.Addr().String()), Service: "a.b", Port: 80}, &mesh.Probe{Timeout: time.Minute}},
+	}
+	found := map[string]error{}
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	for name, j := range jobs {
+		found[name] = Looker{}.Look(t.Context(), j).Err
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range found {
+		t.Run(name, func(t *testing.T) {
+			if !errors.Is(err, unix.EMFILE) {
+				t.Fatalf("the look ended with %v", err)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				looks := 0
+				p := NewProber(ProberOptions{Concurrent: 1, Look: func(context.Context, Job) Found {
+					if looks++; looks == 1 {
+						return Found{}
+					}
+					return Found{Err: err}
+				}})
+				defer p.Close()
+				j := Job{subject(1), probing()}
+				p.Watch([]Job{j})
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if s := p.State(j.Subject); looks < 5 || !s.Known || s.Failing != "" {
+					t.Errorf("after %d looks: %+v", looks, s)
+				}
+			})
+		})
+	}
 }

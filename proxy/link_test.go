@@ -608,6 +608,7 @@ func TestLink_NoFiles(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}); err != nil {
 		t.Fatal(err)
 	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &before) // should it fail on the way
 	for range 3 {
 		ask("503")
 	}

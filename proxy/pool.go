@@ -2,16 +2,15 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"math"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"isthmus/accesslog"
+	"isthmus/health"
 	"isthmus/mesh"
 )
 
@@ -174,7 +173,7 @@ func (u *upstream) connect(m *member, start, within, deadline instant) (*net.TCP
 		permit.Abandoned()
 		return nil, u.failure(m, ConnectTimeout, err) // another dial has found out
 	}
-	if isOurs(err) {
+	if health.IsOurs(err) {
 		permit.Abandoned()
 		return nil, u.failure(m, ConnectFailure, err)
 	}
@@ -306,17 +305,6 @@ const silence = instant(600 * time.Millisecond)
 // remoteKeepAlive finds a connection to another cluster dead on which nothing
 // is under way: after 15 s of silence, three probes 5 s apart.
 var remoteKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
-
-// isOurs reports whether a connection could not be made since this process, or this
-// machine, has no room for one: that says nothing of the endpoint, nor of the way there.
-func isOurs(err error) bool {
-	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
-}
 
 func isTimeout(err error) bool {
 	t, ok := err.(net.Error)
