@@ -12,14 +12,6 @@ import (
 // web-0.web.prod.svc.cluster.local, web-0.web (Kubernetes: DNS for Services and Pods).
 // Which endpoint it is, endpoints say: see [Endpoint.Pod].
 
-// serviceOfPod returns the "name.namespace" of the service whose Pod a full host name may be
-// that of.
-func serviceOfPod(host string) (service string, ok bool) {
-	_, of, _ := strings.Cut(host, ".")
-	service, _, ok = ServiceOf(of)
-	return service, ok
-}
-
 // indexPods finds the endpoints of every Pod that has a name. What its proxy announces
 // is the Pod, too, although only EndpointSlices may say so of its address.
 func (b *endpointBuilder) indexPods() {

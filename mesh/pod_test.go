@@ -67,23 +67,37 @@ func TestView_Pod(t *testing.T) {
 // Pod, or written for one, brings or needs the service.
 func TestScope_Pod(t *testing.T) {
 	node := &Node{Namespace: "shop", Cluster: "c1", Labels: map[string]string{"app": "own"}}
-	config := func(egress string) *Config {
+	config := func(egress, name string) *Config {
 		c := scopeConfig(ScopePattern{"bank", egress})
 		c.Workloads = append(c.Workloads, &Workload{Meta: Meta{Namespace: "bank"}, Service: "pay.bank", Address: "10.0.0.7", Hostname: "pay-0"})
 		vs := *c.VirtualServices[0]
-		vs.Hosts, vs.HTTP = []string{"pay-0.pay.bank.svc.cluster.local"}, nil
-		c.VirtualServices[1].HTTP[0].Route[0].Host = "pay-0.pay.bank.svc.cluster.local"
+		vs.Hosts, vs.HTTP = []string{name}, nil
+		c.VirtualServices[1].HTTP[0].Route[0].Host = name
 		c.VirtualServices[1].Hosts = []string{"audit.bank.global"}
 		c.VirtualServices = append(c.VirtualServices, &vs)
 		return c
 	}
 	for egress, want := range map[string]bool{"pay": true, "audit": true, "other": false} {
-		c := config(egress)
-		within := c.Within(ScopeOf(node, c))
-		_, known := NewRegistry(Known{Node: node, Config: within}).View("pay-0.pay.bank")
-		written := slices.ContainsFunc(within.VirtualServices, func(v *VirtualService) bool { return v.Hosts[0] == "pay-0.pay.bank.svc.cluster.local" })
-		if known != want || written != want {
-			t.Errorf("egress bank/%s: the Pod is known: %v, its VirtualService: %v, want %v", egress, known, written, want)
+		for _, name := range []string{"pay-0.pay.bank.svc.cluster.local", "pay-0.pay.bank.global", "pay-0.pay.bank.svc", "pay-0.pay.bank"} {
+			c := config(egress, name)
+			within := c.Within(ScopeOf(node, c))
+			_, known := NewRegistry(Known{Node: node, Config: within}).View("pay-0.pay.bank")
+			written := slices.ContainsFunc(within.VirtualServices, func(v *VirtualService) bool { return v.Hosts[0] == name })
+			if known != want || written != want {
+				t.Errorf("egress bank/%s: the Pod is known as %s: %v, its VirtualService: %v, want %v", egress, name, known, written, want)
+			}
 		}
+	}
+	// A host that a ServiceEntry bears is no service of which others would be Pods.
+	c := config("audit", "www.api.example")
+	if s := ScopeOf(node, c); s.AdmitsHost("shop", "api.example") {
+		t.Error("a route to www.api.example brings api.example")
+	}
+	// In the service's own namespace a Pod has a shorter name still.
+	c = config("audit", "pay-0.pay")
+	c.Sidecars[0].Namespace = "bank"
+	node = &Node{Namespace: "bank", Cluster: "c1", Labels: map[string]string{"app": "own"}}
+	if _, known := NewRegistry(Known{Node: node, Config: c.Within(ScopeOf(node, c))}).View("pay-0.pay"); !known {
+		t.Error("a route to pay-0.pay does not bring the Pod")
 	}
 }

@@ -90,7 +90,8 @@ func (s *Scope) AdmitsHost(namespace, host string) bool {
 func (s *Scope) serviceOf(host string) (service string, ok bool) {
 	service, ok = namedService(host)
 	if !ok && !s.isEntry(host) {
-		return serviceOfPod(host)
+		_, host, _ = strings.Cut(host, ".")
+		service, ok = namedService(host)
 	}
 	if service == host && s.isEntry(host) {
 		return "", false
@@ -239,15 +240,16 @@ func clusterHost(cluster string) string {
 }
 
 // infer admits a host by any of its names, a service of the node's namespace by the
-// first part of it alone.
+// first part of it alone; and the service whose Pod it may be.
 func (s *Scope) infer(host string) {
 	s.inferred[host] = true
-	if !strings.Contains(host, ".") {
+	switch _, of, _ := strings.Cut(host, "."); {
+	case of == "":
 		s.inferred[host+"."+s.node.Namespace] = true
+	case !strings.Contains(of, ".") && !s.isEntry(host):
+		s.inferred[of+"."+s.node.Namespace] = true
 	}
-	if svc, _, ok := ServiceOf(host); ok {
-		s.inferred[svc] = true
-	} else if svc, ok := serviceOfPod(host); ok {
+	if svc, ok := s.serviceOf(host); ok {
 		s.inferred[svc] = true
 	}
 }
