@@ -141,7 +141,10 @@ func (g *Gossip) rest(ctx context.Context, wait time.Duration, seeds []string) (
 			return nil
 		}
 		for _, a := range g.missing(seeds) {
-			if g.answers(a) {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if g.answers(a) { // or not, which takes memberlist half a second
 				back = append(back, a)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -94,5 +95,39 @@ func TestUnreachable_Leave(t *testing.T) {
 	case <-given:
 		t.Error("the goodbye took as long as to give a member up")
 	default:
+	}
+}
+
+// TestUnreachable_CloseWhileKnocking: who ends does not knock at all the seeds that are
+// missing first.
+func TestUnreachable_CloseWhileKnocking(t *testing.T) {
+	dead, err := net.ListenPacket("udp", "127.0.0.1:0") // nobody reads, nor answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dead.Close()
+	seeds := slices.Repeat([]string{dead.LocalAddr().String()}, 200)
+	a := start(t, "a", nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done, began := make(chan struct{}), time.Now()
+	go func() { // ends with ctx
+		defer close(done)
+		a.rest(ctx, time.Hour, seeds)
+	}()
+	dead.SetReadDeadline(began.Add(20 * time.Second))
+	if _, _, err := dead.ReadFrom(make([]byte, 1500)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	<-done
+	sent := 1
+	for ; ; sent++ {
+		dead.SetReadDeadline(time.Now().Add(time.Second)) // they are there already
+		if _, _, err := dead.ReadFrom(make([]byte, 1500)); err != nil {
+			break
+		}
+	}
+	if sent == len(seeds) {
+		t.Errorf("all %d seeds have been knocked at", sent)
 	}
 }
