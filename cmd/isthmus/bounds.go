@@ -53,6 +53,18 @@ func connectionsFor(files uint64) int {
 	return int(min((files-min(files/4, otherFiles))/2, math.MaxInt32))
 }
 
+// mostVisitors is how many connections the admin and the metrics listener have each.
+const mostVisitors = 256
+
+// visitorsFor is how many they have where so many files may be open (0: nobody knows): half
+// of what is left for the rest, for both of them.
+func visitorsFor(files uint64) int {
+	if files == 0 {
+		return mostVisitors
+	}
+	return int(min(max(min(files/4, otherFiles)/4, 1), mostVisitors))
+}
+
 // memoryLimit is how much memory the process may have: what GOMEMLIMIT says, its
 // container's limit, or all of the machine's. 0: nobody knows.
 func memoryLimit(log *slog.Logger) int64 {

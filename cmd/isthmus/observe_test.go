@@ -127,7 +127,7 @@ func TestServe_Many(t *testing.T) {
 		t.Fatal("no answer")
 	}
 	silent := []net.Conn{}
-	for range mostAdmin - 2 {
+	for range visitorsFor(raiseFileLimit(s.log)) - 2 {
 		silent = append(silent, connect())
 	}
 	if !answered(connect()) { // after all of them have been accepted

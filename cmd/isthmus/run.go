@@ -276,10 +276,6 @@ const (
 	longestPage = time.Minute
 )
 
-// mostAdmin is how many connections each of the two has; see [crowd]. Without a bound they
-// could take all the files of the process, and with them those of requests.
-const mostAdmin = 256
-
 // serve opens a listener for people and tools; net/http is good enough for
 // them. Whoever does not read an answer within longest is a client no more.
 func (s *server) serve(name, address string, h http.Handler, longest time.Duration) error {
@@ -293,7 +289,8 @@ func (s *server) serve(name, address string, h http.Handler, longest time.Durati
 	s.listening[name] = l.Addr().String()
 	hs := &http.Server{Handler: withoutBody(h), ReadHeaderTimeout: headAdmin, WriteTimeout: longest, IdleTimeout: idleAdmin, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 	s.admin = append(s.admin, hs)
-	hs.ConnState = newCrowd(mostAdmin).changed
+	// Without a bound they could take all the files of the process, and with them those of requests.
+	hs.ConnState = newCrowd(visitorsFor(raiseFileLimit(s.log))).changed
 	go hs.Serve(l) // ends with hs.Close
 	return nil
 }
