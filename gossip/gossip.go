@@ -153,7 +153,7 @@ func Start(o Options) (*Gossip, error) {
 	g.digestQueue = memberlist.TransmitLimitedQueue{NumNodes: g.alive, RetransmitMult: digestRetransmits}
 	if o.Dir != "" {
 		if err := g.restore(); err != nil {
-			g.log.Warn("gossip: what others announced before the start is not known: the file in stateDir cannot be used", "error", err)
+			g.log.Warn("gossip: what others announced before the start is not known, or not all of it: the file in stateDir cannot be used", "error", err)
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())

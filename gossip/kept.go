@@ -1,6 +1,8 @@
 package gossip
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,16 +50,18 @@ func (g *Gossip) restore() error {
 	if err != nil {
 		return err
 	}
-	data, err := io.ReadAll(io.LimitReader(file, maxKept)) // a longer one is cut, and no JSON
-	if err != nil {
-		return err
-	}
-	var all []json.RawMessage
-	if err := json.Unmarshal(data, &all); err != nil {
-		return fmt.Errorf("%s: %w", file.Name(), err)
+	list := json.NewDecoder(io.LimitReader(file, maxKept))
+	if begin, err := list.Token(); err != nil || begin != json.Delim('[') {
+		return fmt.Errorf("%s: no list: %w", file.Name(), cmp.Or(err, errRecord))
 	}
 	now, restored := time.Now(), 0
-	for _, raw := range all {
+	var wrong error
+	for list.More() {
+		var raw json.RawMessage
+		if err := list.Decode(&raw); err != nil {
+			wrong = err
+			break
+		}
 		var kept struct {
 			Gone int64 `json:"gone"`
 		}
@@ -66,7 +70,8 @@ func (g *Gossip) restore() error {
 			err = json.Unmarshal(raw, &kept)
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", file.Name(), err)
+			wrong = err // the others are none the worse
+			continue
 		}
 		since := info.ModTime()
 		if kept.Gone != 0 {
@@ -78,6 +83,9 @@ func (g *Gossip) restore() error {
 	}
 	if restored > 0 {
 		g.log.Info("gossip: what others announced is known from the disk", "records", restored, "age", now.Sub(info.ModTime()).Round(time.Second))
+	}
+	if wrong != nil {
+		return fmt.Errorf("%s: %w", file.Name(), wrong)
 	}
 	return nil
 }
@@ -145,12 +153,9 @@ func (g *Gossip) toKeep() (list []keptRecord, sum uint64) {
 
 var keptSeed = maphash.MakeSeed()
 
-// writeKept writes the file. A reader sees the one before or the one after.
+// writeKept writes the file, without those for which there is no room. A reader sees
+// the one before or the one after.
 func writeKept(path string, list []keptRecord) error {
-	data, err := json.Marshal(list)
-	if err != nil {
-		return err
-	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -159,7 +164,7 @@ func writeKept(path string, list []keptRecord) error {
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(data)
+	err = encodeKept(file, list)
 	if err == nil {
 		err = file.Sync()
 	}
@@ -173,4 +178,29 @@ func writeKept(path string, list []keptRecord) error {
 		os.Remove(file.Name())
 	}
 	return err
+}
+
+// encodeKept writes one record after the other: all of them at once would take as much
+// memory as a large mesh's proxies need for everything else.
+func encodeKept(file io.Writer, list []keptRecord) error {
+	w, size := bufio.NewWriter(file), 0
+	separator := "["
+	for _, k := range list {
+		b, err := json.Marshal(k)
+		if err != nil {
+			return err
+		}
+		if size += len(b) + 2; size > maxKept-2 {
+			size -= len(b) + 2
+			continue
+		}
+		w.WriteString(separator) // Flush tells of errors
+		w.Write(b)
+		separator = ",\n"
+	}
+	if separator == "[" {
+		w.WriteString(separator)
+	}
+	w.WriteString("]")
+	return w.Flush()
 }

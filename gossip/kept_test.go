@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,6 +96,16 @@ func TestKept_Broken(t *testing.T) {
 			})
 		})
 	}
+	t.Run("one of several", func(t *testing.T) {
+		dir := t.TempDir()
+		content := `[{"owner":"w","version":1}, {"owner":"x","version":18446744073709551615}, {"owner":"y","version":1}, {"owner":`
+		if err := os.WriteFile(filepath.Join(dir, keptFile), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if a := start(t, "a", func(o *Options) { o.Dir = dir }); !knows(a, "w") || !knows(a, "y") || knows(a, "x") {
+			t.Error("what can be used is not, or what cannot is")
+		}
+	})
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -104,4 +115,23 @@ func TestKept_Broken(t *testing.T) {
 	b := start(t, "b", joining(a))
 	b.Announce(endpoints(1, "b.ns"))
 	eventually(t, "it works without", func() bool { return len(of(a, b)) == 1 })
+}
+
+// TestKept_TooMuch: of more than is read at the start, as much is written as will be.
+func TestKept_TooMuch(t *testing.T) {
+	dir := t.TempDir()
+	large := &record{Cluster: "c", Endpoints: []endpoint{{Service: strings.Repeat("<", 2<<20)}}} // 12 MiB of \u003c
+	var list []keptRecord
+	for i := range 8 {
+		r := *large
+		r.Owner = fmt.Sprint("large", i)
+		list = append(list, keptRecord{record: &r})
+	}
+	list = append(list, keptRecord{record: &record{Owner: "small", Version: 1}})
+	if err := writeKept(filepath.Join(dir, keptFile), list); err != nil {
+		t.Fatal(err)
+	}
+	if a := start(t, "a", func(o *Options) { o.Dir = dir }); !knows(a, "small") {
+		t.Error("nothing is known of what had room")
+	}
 }
