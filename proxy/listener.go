@@ -36,6 +36,7 @@ type listener struct {
 	mu    sync.Mutex // guards what is below
 	conns map[*conn]struct{}
 	ended bool // see closeAll
+	gone  bool // see part
 }
 
 func (p *Proxy) listen(name, address string, kind listenerKind, port uint32) error {
@@ -216,6 +217,9 @@ func (l *listener) accept() {
 		l.mu.Lock()
 		l.conns[c] = struct{}{}
 		ended := l.ended
+		if l.gone {
+			c.leaving.Store(true)
+		}
 		l.mu.Unlock()
 		if ended {
 			c.kill(true) // it was accepted just before the port was closed
@@ -244,11 +248,12 @@ func (l *listener) interruptIdle() int {
 	return len(l.conns)
 }
 
-// part has its connections end as in a drain: over others, clients get to who has taken
-// its place.
+// part has its connections end as in a drain, those too that are just being accepted: over
+// others, clients get to who has taken its place.
 func (l *listener) part() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.gone = true
 	for c := range l.conns {
 		c.leaving.Store(true)
 		if c.waiting.Load() || c.shared.Load() {

@@ -175,6 +175,19 @@ func TestPublish_PortTakenOver(t *testing.T) {
 	}
 }
 
+// TestPublish_PortTakenOverAccepting: a connection that is just being accepted when its port
+// goes ends with the first reply, as those do that are among the open ones.
+func TestPublish_PortTakenOverAccepting(t *testing.T) {
+	p := serve(t, atEdge(), entry("s.test", replying(t, okReply).address)+edge("s.test"))
+	p.mu.Lock()
+	l := p.listeners["gateway:80"]
+	p.mu.Unlock()
+	l.part()
+	if got := exchangeRaw(t, p.address("gateway:80"), get("s.test"), whole(1)); status(got) != "200" || !strings.Contains(got, "connection: close") {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestPublish_Asking: a request that is being asked about is answered by whom it is asked,
 // though the table in force asks somebody else, or the same one otherwise.
 func TestPublish_Asking(t *testing.T) {
