@@ -160,7 +160,8 @@ func writeKept(path string, list []keptRecord) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	file, err := os.CreateTemp(dir, "records-*.tmp") // of mode 0600
+	// One name, so that what a crash leaves behind is written over by the next one.
+	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}

@@ -70,6 +70,26 @@ func TestKept_LongAlive(t *testing.T) {
 	eventually(t, "the time is set", func() bool { return written().After(old.Add(time.Minute)) })
 }
 
+// TestKept_HalfWritten: what a process leaves behind that is killed while it writes takes
+// room once, however often that happens.
+func TestKept_HalfWritten(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, keptFile)
+	if err := os.WriteFile(path+".new", []byte(strings.Repeat("x", 1<<20)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeKept(path, []keptRecord{{record: &record{Owner: "x", Version: 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(path); err != nil || len(files) != 1 || len(data) > 100 {
+		t.Errorf("%d bytes, %v; of %v", len(data), err, files)
+	}
+}
+
 // TestKept_Broken: a file that cannot be used, or be written, keeps nobody from
 // starting.
 func TestKept_Broken(t *testing.T) {
