@@ -204,10 +204,7 @@ func (g *Gossip) merge(r *record, gone time.Duration) bool {
 		// Nobody else speaks for us. An echo of an earlier life with a faster
 		// clock is outdone.
 		if r.Version >= g.own.Version && newer(r, g.own) == r && string(encode(r)) != string(encode(g.own)) {
-			next := *g.own
-			next.Version = r.Version + 1
-			g.own, g.records[g.name] = &next, &next
-			g.spread(&next)
+			g.outdo(r.Version)
 		}
 		return false
 	}
@@ -226,6 +223,15 @@ func (g *Gossip) merge(r *record, gone time.Duration) bool {
 	g.records[r.Owner] = r
 	g.meet(r.Owner, gone, false)
 	return true
+}
+
+// outdo announces again what this member does, by a version higher than one that is not
+// its own. The caller holds mu.
+func (g *Gossip) outdo(version uint64) {
+	next := *g.own
+	next.Version = version + 1
+	g.own, g.records[g.name] = &next, &next
+	g.spread(&next)
 }
 
 // receive works on messages, one after the other. Start starts it; it ends
@@ -329,6 +335,15 @@ func (g *Gossip) handleNote(body, message []byte) {
 	owner, version := string(body[8:]), binary.BigEndian.Uint64(body)
 	if !believable(version) {
 		g.dropped.Add(1)
+		return
+	}
+	if owner == g.name {
+		// Whoever waits for a version that there is not asks for it every second.
+		g.mu.Lock()
+		if version > g.own.Version {
+			g.outdo(version)
+		}
+		g.mu.Unlock()
 		return
 	}
 	if g.heard(owner, version) {
