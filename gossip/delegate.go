@@ -171,14 +171,14 @@ func (g *Gossip) noteMember(n *memberlist.Node, state string) {
 		m = meta{}
 	}
 	g.mu.Lock()
-	before := ""
+	before, silent := "", false
 	if old := g.members[n.Name]; old != nil {
-		before = old.State
+		before, silent = old.State, old.silent && old.Address == n.Address()
 	}
 	g.members[n.Name] = &member{
 		Member: Member{Name: n.Name, Cluster: m.Cluster, Locality: m.Locality, Address: n.Address(), State: state, Version: m.Version},
 		since:  time.Now(),
-		talks:  m.Talks, node: *n,
+		talks:  m.Talks, silent: silent, node: *n,
 	}
 	delete(g.strangers, n.Name)
 	switch {
@@ -388,8 +388,13 @@ func (g *Gossip) send(to string, b []byte) {
 	}
 }
 
-// maxSending bounds how many messages are being sent over TCP at a time.
-const maxSending = 32
+// maxSending bounds how many messages are being sent over TCP at a time, and maxDoubtful
+// how many of them to addresses that may not answer: those of nobody that is known, and
+// of members that could not be reached the last time.
+const (
+	maxSending  = 32
+	maxDoubtful = 8
+)
 
 // sendBeside sends a message on a goroutine of its own, since it takes memberlist ten
 // seconds to find out that somebody cannot be reached, and there is one goroutine for
@@ -398,26 +403,43 @@ const maxSending = 32
 func (g *Gossip) sendBeside(n *memberlist.Node, b []byte) {
 	to := n.Address()
 	g.mu.Lock()
-	busy := g.sending[to] || len(g.sending) >= maxSending
-	if !busy {
-		g.sending[to] = true
+	m := g.members[n.Name]
+	doubtful := m == nil || m.Address != to || m.silent
+	most := maxSending
+	if doubtful {
+		most = maxDoubtful
+	}
+	_, busy := g.sending[to]
+	for _, d := range g.sending {
+		if d == doubtful {
+			most--
+		}
+	}
+	if busy = busy || most <= 0; !busy {
+		g.sending[to] = doubtful
 	}
 	g.mu.Unlock()
 	if busy {
 		return
 	}
 	go func() { // ends with memberlist's TCPTimeout at the latest
-		g.sendTo(n, b)
+		sent := g.sendTo(n, b)
 		g.mu.Lock()
 		delete(g.sending, to)
+		if m := g.members[n.Name]; m != nil && m.Address == to {
+			m.silent = !sent
+		}
 		g.mu.Unlock()
 	}()
 }
 
-func (g *Gossip) sendTo(n *memberlist.Node, b []byte) {
-	if err := g.list.SendReliable(n, b); err != nil {
+// sendTo reports whether it could.
+func (g *Gossip) sendTo(n *memberlist.Node, b []byte) bool {
+	err := g.list.SendReliable(n, b)
+	if err != nil {
 		g.log.Debug("gossip message not sent", "to", n.Name, "error", err)
 	}
+	return err == nil
 }
 
 // broadcast is a message in memberlist's queue. A newer one of the same owner

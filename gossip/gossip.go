@@ -85,7 +85,7 @@ type Gossip struct {
 	members map[string]*member
 	wanted  map[string]uint64    // the newest version that was heard of, by owner
 	asked   map[string]time.Time // when a record was last asked for, by owner
-	sending map[string]bool      // addresses that something is being sent to beside
+	sending map[string]bool      // addresses that something is being sent to beside, and whether they may not answer
 	digests map[string]*heard    // the latest, by owner; only of members
 
 	strangers map[string]time.Time // since when the owner of a record that is no member has been gone
@@ -95,9 +95,10 @@ type Gossip struct {
 
 type member struct {
 	Member
-	since time.Time // of the state
-	talks bool      // it listens to messages
-	node  memberlist.Node
+	since  time.Time // of the state
+	talks  bool      // it listens to messages
+	silent bool      // it could not be reached over TCP the last time
+	node   memberlist.Node
 }
 
 // Member is a proxy as gossip knows it.

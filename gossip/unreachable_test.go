@@ -20,7 +20,7 @@ func swallows(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrInet4{} /* of the whole of 127.0.0.0/8 */); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Listen(fd, 0); err != nil {
@@ -76,6 +76,44 @@ func TestUnreachable_Ask(t *testing.T) {
 	case <-given:
 		t.Error("it came when the asker had been given up")
 	default:
+	}
+}
+
+// TestUnreachable_Many: many who cannot be reached keep nobody from being asked, be they
+// strangers or members.
+func TestUnreachable_Many(t *testing.T) {
+	slow := func(o *Options) { o.Fast = false } // push/pull comes after 30 s
+	_, port, err := net.SplitHostPort(swallows(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, who := range []string{"strangers", "members"} {
+		t.Run(who, func(t *testing.T) {
+			a := start(t, "a", slow)
+			b := start(t, "b", slow) // nor do seeds exchange everything
+			if _, err := b.list.Join([]string{a.Address()}); err != nil {
+				t.Fatal(err)
+			}
+			a.Announce(endpoints(1, "a.ns"))
+			given := untilGivenUp(t, "127.0.0.1:"+port)
+			for i := range 2 * maxSending {
+				name, address := fmt.Sprint("x", i), fmt.Sprintf("127.0.1.%d:%s", i, port)
+				if who == "members" {
+					a.mu.Lock()
+					a.members[name] = &member{Member: Member{Name: name, Address: address, State: stateAlive}, since: time.Now(), silent: true}
+					a.mu.Unlock()
+				}
+				delegate{a}.NotifyMsg(append([]byte{messageAsk}, name+"\n"+address...))
+			}
+			b.Announce(endpoints(2000, "b.ns"))
+			a.Announce(endpoints(2000, "a.ns"))
+			eventually(t, "both have asked, and been told", func() bool { return len(of(a, b)) == 2000 && len(of(b, a)) == 2000 })
+			select {
+			case <-given:
+				t.Error("it came when those who asked before had been given up")
+			default:
+			}
+		})
 	}
 }
 
