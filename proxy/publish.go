@@ -31,9 +31,10 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 		}
 		return err
 	}
-	t.heirs = heirs
+	old := p.table.Load()
+	t.inherit(heirs, old)
 	if candidate != nil {
-		candidate.heirs = heirs
+		candidate.heirs = t.heirs
 	}
 	askers := map[string]*auth.Asker{}
 	t.access = p.compileAccess(s, askers)
@@ -49,7 +50,6 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 		candidate.tracing, candidate.tags = t.tracing, t.tags
 	}
 	p.carryOver(t)
-	old := p.table.Load()
 	if old != nil {
 		t.keepTerminators(old)
 	}

@@ -175,6 +175,46 @@ func TestPublish_PortTakenOver(t *testing.T) {
 	}
 }
 
+// TestPublish_PortTakenOverTwice: who was accepted for a port before it was taken over finds
+// the routes of whoever has the socket, whatever has been published since.
+func TestPublish_PortTakenOverTwice(t *testing.T) {
+	up := replying(t, okReply)
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound := uint32(free.Addr().(*net.TCPAddr).Port)
+	free.Close()
+	o := atEdge()
+	o.GatewayBind, o.GatewayPorts = "127.0.0.1", map[uint32]uint32{80: bound, 81: bound, 82: bound}
+	with := func(port int) string {
+		return entry("s.test", up.address) + strings.Replace(edge("s.test"), "number: 80,", fmt.Sprintf("number: %d,", port), 1)
+	}
+	p := serve(t, o, with(80))
+	c := dialTCP(t, p.address("gateway:80"))
+	const begun = 9
+	io.WriteString(c, get("s.test")[:begun])
+	p.mu.Lock()
+	l := p.listeners["gateway:80"]
+	p.mu.Unlock()
+	for accepted := 0; accepted == 0; time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		accepted = len(l.conns)
+		l.mu.Unlock()
+	}
+	for _, port := range []int{81, 81, 82, 82, 81} {
+		publish(t, p, with(port)+fmt.Sprintf("---\napiVersion: v1\nkind: Service\nmetadata: {name: s%d}\nspec: {ports: [{port: 80}]}\n", port))
+	}
+	io.WriteString(c, get("s.test")[begun:])
+	if got := toEnd(t, c); status(got) != "200" {
+		t.Errorf("%q", got)
+	}
+	publish(t, p, entry("s.test", up.address))
+	if heirs := p.table.Load().heirs; len(heirs) > 0 {
+		t.Errorf("the ports are gone, and there is still %v", heirs)
+	}
+}
+
 // TestPublish_PortTakenOverAccepting: a connection that is just being accepted when its port
 // goes ends with the first reply, as those do that are among the open ones.
 func TestPublish_PortTakenOverAccepting(t *testing.T) {

@@ -33,7 +33,7 @@ type table struct {
 
 	terminating []*tlsServer // those of gateways
 
-	heirs map[uint32]uint32 // of Gateways' ports that go with this table: those that have taken their sockets over
+	heirs map[uint32]uint32 // of Gateways' ports that are gone: those that have taken their sockets over
 
 	trial     *trial      // a candidate's beside this one; nil: none
 	candidate bool        // it is that of a candidate
@@ -49,6 +49,23 @@ func (t *table) gateway(port uint32) *gatewayTable {
 		return g
 	}
 	return t.gateways[t.heirs[port]]
+}
+
+// inherit takes over who stands for Gateways' ports that go with this table, and for those
+// that went with the ones before: their connections may have a request on its way still.
+func (t *table) inherit(heirs map[uint32]uint32, before *table) {
+	t.heirs = heirs
+	if before == nil {
+		return
+	}
+	for port, heir := range before.heirs {
+		if next, ok := heirs[heir]; ok {
+			heir = next
+		}
+		if t.gateways[port] == nil && t.gateways[heir] != nil {
+			t.heirs[port] = heir
+		}
+	}
 }
 
 // tokens are those that requests may come with; nil if none are read, or there is
