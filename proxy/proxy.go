@@ -256,8 +256,7 @@ func (p *Proxy) Addresses() map[string]string {
 func (p *Proxy) Drain(ctx context.Context) error {
 	p.draining.Store(true)
 	p.mu.Lock()
-	listeners := p.everyListener()
-	for _, l := range listeners {
+	for _, l := range p.everyListener() {
 		l.acceptPending()
 	}
 	p.mu.Unlock()
@@ -278,12 +277,15 @@ func (p *Proxy) Drain(ctx context.Context) error {
 		if t := now(); !closed && t >= end {
 			closed = true
 			p.shut.Store(true)
-			for _, l := range listeners {
-				l.file.Close()
-			}
 		}
+		p.mu.Lock()
+		listeners := p.everyListener() // a snapshot that is published meanwhile may bring one
+		p.mu.Unlock()
 		left, over := 0, closed
 		for _, l := range listeners {
+			if closed {
+				l.file.Close() // again does nothing
+			}
 			over = over && !l.accepts.Load() // else a connection may not be among its conns yet
 			left += l.interruptIdle()
 		}

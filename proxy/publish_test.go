@@ -215,6 +215,51 @@ func TestPublish_PortTakenOverTwice(t *testing.T) {
 	}
 }
 
+// TestPublish_PortWhileDraining: a drain knows of ports that a snapshot brings meanwhile,
+// and waits for what has come to them.
+func TestPublish_PortWhileDraining(t *testing.T) {
+	started, release := make(chan struct{}), make(chan struct{})
+	up := upstreamServer(t, func(_ string, _ *bufio.Reader, c net.Conn) bool {
+		close(started)
+		<-release
+		io.WriteString(c, okReply)
+		return true
+	})
+	o := atEdge()
+	o.GatewayBind, o.GatewayPorts = "127.0.0.1", map[uint32]uint32{80: 0, 81: 0}
+	p := serve(t, o, entry("s.test", up.address)+edge("s.test"))
+	drained := make(chan error, 1)
+	go func() { drained <- p.Drain(context.Background()) }()
+	for !p.draining.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond) // it has looked at the listeners; later than that changes nothing here
+	publish(t, p, entry("s.test", up.address)+strings.Replace(edge("s.test"), "number: 80,", "number: 81,", 1))
+	address := p.address("gateway:81")
+	c := dialTCP(t, address)
+	io.WriteString(c, get("s.test"))
+	await(t, "the request", started)
+	for open := true; open; time.Sleep(10 * time.Millisecond) {
+		select {
+		case err := <-drained:
+			close(release)
+			t.Fatalf("it has ended with %v while a request is under way and the port is open", err)
+		default:
+		}
+		more, err := net.Dial("tcp", address)
+		if open = err == nil; open {
+			more.Close()
+		}
+	}
+	close(release)
+	if got := toEnd(t, c); status(got) != "200" || !strings.Contains(got, "connection: close") {
+		t.Errorf("the request under way: %q", got)
+	}
+	if err := await(t, "the end of the drain", drained); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestPublish_PortTakenOverAccepting: a connection that is just being accepted when its port
 // goes ends with the first reply, as those do that are among the open ones.
 func TestPublish_PortTakenOverAccepting(t *testing.T) {
