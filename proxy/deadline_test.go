@@ -167,7 +167,7 @@ func TestDeadline_Streams(t *testing.T) {
 // TestDeadline_Backpressure: what an upstream takes slowly, behind the time in which it
 // had to answer, waits for it, if that time is over.
 func TestDeadline_Backpressure(t *testing.T) {
-	const late = 500 * time.Millisecond    // behind the timeout, and then the upstream begins to read
+	const late = 1500 * time.Millisecond   // behind the timeout, and then the upstream begins to read
 	const pieces, size = 2 << 10, 16 << 10 // more than sockets hold
 	for _, tt := range []struct {
 		name, head string
@@ -200,7 +200,7 @@ func TestDeadline_Backpressure(t *testing.T) {
 					return false
 				})
 			}
-			p := serve(t, Options{}, entry("s.test", up.address)+virtualService("s.test", "{timeout: 200ms, route: [{destination: {host: s.test}}]}"))
+			p := serve(t, Options{}, entry("s.test", up.address)+virtualService("s.test", "{timeout: 1s, route: [{destination: {host: s.test}}]}"))
 			c, r, head := begin(t, p.address("outbound"), tt.head)
 			if status(head) != tt.wait {
 				t.Fatalf("got %q", head)
