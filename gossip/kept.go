@@ -165,7 +165,7 @@ func writeKept(path string, list []keptRecord) error {
 	if err != nil {
 		return err
 	}
-	err = encodeKept(file, list)
+	err = encodeKept(file, list, maxKept)
 	if err == nil {
 		err = file.Sync()
 	}
@@ -181,9 +181,9 @@ func writeKept(path string, list []keptRecord) error {
 	return err
 }
 
-// encodeKept writes one record after the other: all of them at once would take as much
-// memory as a large mesh's proxies need for everything else.
-func encodeKept(file io.Writer, list []keptRecord) error {
+// encodeKept writes one record after the other, in so many bytes at most: all of them at
+// once would take as much memory as a large mesh's proxies need for everything else.
+func encodeKept(file io.Writer, list []keptRecord, most int) error {
 	w, size := bufio.NewWriter(file), 0
 	separator := "["
 	for _, k := range list {
@@ -191,7 +191,7 @@ func encodeKept(file io.Writer, list []keptRecord) error {
 		if err != nil {
 			return err
 		}
-		if size += len(b) + 2; size > maxKept-2 {
+		if size += len(b) + 2; size > most-2 {
 			size -= len(b) + 2
 			continue
 		}

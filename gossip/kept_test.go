@@ -1,7 +1,8 @@
 package gossip
 
 import (
-	"fmt"
+	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -139,19 +140,25 @@ func TestKept_Broken(t *testing.T) {
 
 // TestKept_TooMuch: of more than is read at the start, as much is written as will be.
 func TestKept_TooMuch(t *testing.T) {
-	dir := t.TempDir()
-	large := &record{Cluster: "c", Endpoints: []endpoint{{Service: strings.Repeat("<", 2<<20)}}} // 12 MiB of \u003c
 	var list []keptRecord
-	for i := range 8 {
-		r := *large
-		r.Owner = fmt.Sprint("large", i)
-		list = append(list, keptRecord{record: &r})
+	for _, owner := range []string{"a", strings.Repeat("b", 500), "c", strings.Repeat("d", 500), "e"} {
+		list = append(list, keptRecord{record: &record{Owner: owner, Version: 1}})
 	}
-	list = append(list, keptRecord{record: &record{Owner: "small", Version: 1}})
-	if err := writeKept(filepath.Join(dir, keptFile), list); err != nil {
-		t.Fatal(err)
-	}
-	if a := start(t, "a", func(o *Options) { o.Dir = dir }); !knows(a, "small") {
-		t.Error("nothing is known of what had room")
+	for most, want := range map[int]string{400: "ace", 1 << 20: "abcde", 3: ""} {
+		var file bytes.Buffer
+		if err := encodeKept(&file, list, most); err != nil {
+			t.Fatal(err)
+		}
+		var read []record
+		if err := json.Unmarshal(file.Bytes(), &read); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, r := range read {
+			got += r.Owner[:1]
+		}
+		if got != want || file.Len() > most {
+			t.Errorf("%d bytes for %q, want at most %d for %q", file.Len(), got, most, want)
+		}
 	}
 }
