@@ -260,6 +260,36 @@ func TestPublish_PortWhileDraining(t *testing.T) {
 	}
 }
 
+// TestPublish_PortAfterDrain: a proxy that takes no more connections opens no port, nor
+// refuses what would have one.
+func TestPublish_PortAfterDrain(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound := uint32(free.Addr().(*net.TCPAddr).Port)
+	free.Close()
+	up := replying(t, okReply)
+	o := atEdge()
+	o.GatewayBind, o.GatewayPorts = "127.0.0.1", map[uint32]uint32{80: bound, 81: bound, 82: 0}
+	p := serve(t, o, entry("s.test", up.address)+edge("s.test"))
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	p.Drain(ctx) // nothing is under way; be it that a busy machine takes longer
+	if !p.shut.Load() {
+		t.Skip("the drain has not come so far")
+	}
+	for _, port := range []int{82, 81} {
+		text := entry("s.test", up.address) + strings.Replace(edge("s.test"), "number: 80,", fmt.Sprintf("number: %d,", port), 1)
+		if err := p.Publish(snapshotOf(t, p, text, nil)); err != nil {
+			t.Errorf("port %d: %v", port, err)
+		}
+		if at := p.address(gatewayName(uint32(port))); at != "" {
+			t.Errorf("port %d is open at %s", port, at)
+		}
+	}
+}
+
 // TestPublish_PortTakenOverAccepting: a connection that is just being accepted when its port
 // goes ends with the first reply, as those do that are among the open ones.
 func TestPublish_PortTakenOverAccepting(t *testing.T) {
