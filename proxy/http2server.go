@@ -59,6 +59,9 @@ func (c *conn) serveHTTP2() {
 	h := http2.NewServer(o)
 	made.Add(http2Made)
 	c.shared.Store(true)
+	if c.leaves() {
+		c.interrupt() // it was to while it was not shared yet: whoever said so has woken nobody
+	}
 	c.told() // which its streams ask for
 	c.large = true
 	for c.in.data != nil && c.in.grow() {

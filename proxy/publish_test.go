@@ -16,6 +16,7 @@ import (
 	"time"
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"golang.org/x/net/http2"
 
 	"isthmus/mesh"
 )
@@ -297,6 +298,11 @@ func TestPublish_PortTakenOverAccepting(t *testing.T) {
 	l.part()
 	if got := exchangeRaw(t, p.address("gateway:80"), get("s.test"), whole(1)); status(got) != "200" || !strings.Contains(got, "connection: close") {
 		t.Errorf("%q", got)
+	}
+	r := dialRaw(t, p.address("gateway:80"))
+	r.ask(1, true)
+	if r.until(func(f http2.Frame) bool { _, told := f.(*http2.GoAwayFrame); return told }) == nil {
+		t.Error("HTTP/2: the connection has ended unsaid")
 	}
 }
 
