@@ -176,7 +176,7 @@ func (x *exchange) authorize(vh *virtualHost) Kind {
 // describe fills in what policies judge of a request.
 func (x *exchange) describe(needs auth.Needs, vh *virtualHost, claims *auth.Claims) *auth.Request {
 	q := &x.subject
-	x.conn.describe(q, needs, vh.destinationPort())
+	x.conn.describe(q, x.table, needs, vh.destinationPort())
 	q.HTTP, q.Path, q.Claims = &x.req, x.req.Path, claims
 	if needs.Remote {
 		q.Remote = x.remoteAddress()
@@ -192,7 +192,7 @@ func (c *conn) authorizeConnection(t *table, port uint32) Kind {
 		return NoError
 	}
 	var q auth.Request
-	c.describe(&q, a.needs, port)
+	c.describe(&q, t, a.needs, port)
 	r := a.rules.Check(&q)
 	if q.Audited != nil {
 		c.proxy.tellAudit(c, &q, "allowed", r == nil)
@@ -212,7 +212,7 @@ func (c *conn) authorizeConnection(t *table, port uint32) Kind {
 }
 
 // describe fills in what a connection says of its requests.
-func (c *conn) describe(q *auth.Request, needs auth.Needs, port uint32) {
+func (c *conn) describe(q *auth.Request, t *table, needs auth.Needs, port uint32) {
 	judged := c.judged.Load()
 	if judged == nil {
 		peer := auth.PeerOf(c.identity)
@@ -221,7 +221,7 @@ func (c *conn) describe(q *auth.Request, needs auth.Needs, port uint32) {
 	}
 	*q = auth.Request{Peer: judged, Source: c.address, Remote: c.address, Port: port, SNI: c.serverName}
 	if c.kind == gateway {
-		q.Port = c.port
+		q.Port = t.standing(c.port)
 	}
 	if needs.Destination {
 		q.Destination, _ = c.localAddress()

@@ -51,7 +51,7 @@ func (x *exchange) explainConnection(e *explain.Explanation, t *table, r *tcpRou
 		return
 	}
 	var q auth.Request
-	c.describe(&q, t.access.needs, r.port)
+	c.describe(&q, t, t.access.needs, r.port)
 	refused := ""
 	if r := explainOpinion(e.Access, t.access.rules.Opinion(&q)); r != nil {
 		refused = r.Error()

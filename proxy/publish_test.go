@@ -306,6 +306,40 @@ func TestPublish_PortTakenOverAccepting(t *testing.T) {
 	}
 }
 
+// TestPublish_PortTakenOverPolicy: what policies say of a port holds for whom it stands for.
+func TestPublish_PortTakenOverPolicy(t *testing.T) {
+	up := replying(t, okReply)
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound := uint32(free.Addr().(*net.TCPAddr).Port)
+	free.Close()
+	o := atEdge()
+	o.GatewayBind, o.GatewayPorts = "127.0.0.1", map[uint32]uint32{80: bound, 81: bound}
+	at80 := entry("s.test", up.address) + edge("s.test") + "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: none}\nspec: {action: DENY, rules: [{to: [{operation: {ports: ['81']}}]}]}\n"
+	p := serve(t, o, at80)
+	c := dialTCP(t, p.address("gateway:80"))
+	const begun = 9
+	io.WriteString(c, get("s.test")[:begun])
+	p.mu.Lock()
+	l := p.listeners["gateway:80"]
+	p.mu.Unlock()
+	for accepted := 0; accepted == 0; time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		accepted = len(l.conns)
+		l.mu.Unlock()
+	}
+	publish(t, p, strings.Replace(at80, "number: 80, name: http, protocol: HTTP}, hosts", "number: 81, name: http, protocol: HTTP}, hosts", 1))
+	io.WriteString(c, get("s.test")[begun:])
+	if got := status(toEnd(t, c)); got != "403" {
+		t.Errorf("whom port 80 had accepted: %s", got)
+	}
+	if got := status(exchangeRaw(t, p.address("gateway:81"), get("s.test"), whole(1))); got != "403" {
+		t.Errorf("whom port 81 has accepted: %s", got)
+	}
+}
+
 // TestPublish_Asking: a request that is being asked about is answered by whom it is asked,
 // though the table in force asks somebody else, or the same one otherwise.
 func TestPublish_Asking(t *testing.T) {

@@ -51,6 +51,15 @@ func (t *table) gateway(port uint32) *gatewayTable {
 	return t.gateways[t.heirs[port]]
 }
 
+// standing is the Gateway's port whose rules hold for connections that were accepted for
+// one: its own, or that of who has taken its socket over.
+func (t *table) standing(port uint32) uint32 {
+	if t.gateways[port] == nil && t.heirs[port] != 0 {
+		return t.heirs[port]
+	}
+	return port
+}
+
 // inherit takes over who stands for Gateways' ports that go with this table, and for those
 // that went with the ones before: their connections may have a request on its way still.
 func (t *table) inherit(heirs map[uint32]uint32, before *table) {
