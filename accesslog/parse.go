@@ -25,7 +25,7 @@ type Record struct {
 
 	ServerName                         string // that the client's TLS asked for; "": plain text, or it named none
 	UserAgent, ForwardedFor, RequestID string
-	Client                             string // address and port
+	Client, Local                      string // address and port of both ends of the client's connection
 }
 
 // maxLine bounds a line; heads are no larger.
@@ -62,7 +62,7 @@ func parseJSON(line []byte) (r Record, err error) {
 	r = Record{
 		Method: text("method"), Path: text("path"), Authority: text("authority"), Flags: text("response_flags"), Details: text("response_code_details"),
 		Route: text("route_name"), Upstream: text("upstream_cluster"), UserAgent: text("user_agent"), ForwardedFor: text("x_forwarded_for"),
-		RequestID: text("request_id"), Client: text("downstream_remote_address"), ServerName: text("requested_server_name"),
+		RequestID: text("request_id"), Client: text("downstream_remote_address"), Local: text("downstream_local_address"), ServerName: text("requested_server_name"),
 	}
 	return r.finish(text("start_time"), text("response_code"))
 }
@@ -111,7 +111,7 @@ func parseText(line string) (r Record, err error) {
 	r = Record{
 		Method: dash(request[0]), Path: dash(request[1]), Flags: values[3], Details: values[4],
 		ForwardedFor: values[11], UserAgent: values[12], RequestID: values[13], Authority: values[14], Upstream: values[16],
-		Client: values[19], ServerName: values[20], Route: values[21],
+		Local: values[18], Client: values[19], ServerName: values[20], Route: values[21],
 	}
 	return r.finish(values[0], values[2])
 }

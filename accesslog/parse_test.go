@@ -13,11 +13,11 @@ func TestParseLine(t *testing.T) {
 	want := Record{
 		Start: time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC), Method: "GET", Path: "/a?b=c", Authority: "web.example:80", Status: 503, Flags: "UH",
 		Details: "no_healthy_upstream", Route: "canary", Upstream: "outbound|80|v1|web.example", UserAgent: `curl/8 (a \"b\")`, ForwardedFor: "10.1.2.3",
-		RequestID: "6f0d3f6c", Client: "10.0.0.2:4711", ServerName: "sni.test",
+		RequestID: "6f0d3f6c", Client: "10.0.0.2:4711", Local: "10.0.0.1:15001", ServerName: "sni.test",
 	}
 	json := `{"start_time":"2026-01-02T03:04:05.678Z","method":"GET","path":"/a?b=c","protocol":"HTTP/1.1","response_code":503,"response_flags":"UH",
 "response_code_details":"no_healthy_upstream","bytes_sent":19,"x_forwarded_for":"10.1.2.3","user_agent":"curl/8 (a \\\"b\\\")","request_id":"6f0d3f6c",
-"authority":"web.example:80","upstream_host":null,"upstream_cluster":"outbound|80|v1|web.example","downstream_remote_address":"10.0.0.2:4711","requested_server_name":"sni.test","route_name":"canary"}`
+"authority":"web.example:80","upstream_host":null,"upstream_cluster":"outbound|80|v1|web.example","downstream_local_address":"10.0.0.1:15001","downstream_remote_address":"10.0.0.2:4711","requested_server_name":"sni.test","route_name":"canary"}`
 	for _, line := range []string{textLine, strings.ReplaceAll(json, "\n", "")} {
 		got, err := ParseLine([]byte(line))
 		if err != nil || got != want {

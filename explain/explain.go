@@ -19,6 +19,11 @@ type Question struct {
 	Caller   string  // the SPIFFE ID that the client proves by mTLS; "": it proves nothing
 	Address  netip.Addr
 
+	// ServerName is the one that the client's TLS asks for; between proxies it says which
+	// service a connection is for. "": at a gateway the host of an https URL, at the inbound
+	// listener none, and TLS only where there is a Caller.
+	ServerName string
+
 	// At is when the request came, so that it takes tokens of this proxy's rate limits
 	// as it would have then. Zero: limits are told of, and not asked.
 	At time.Time

@@ -122,15 +122,28 @@ func (p *Proxy) imagine(t *table, q explain.Question) (*exchange, *url.URL, erro
 		return nil, nil, err
 	}
 	c.patience = &p.patience[c.kind]
+	if c.https && q.ServerName != "" {
+		c.serverName = strings.ToLower(q.ServerName)
+	}
 	if c.kind == inbound {
-		c.https = q.Caller != ""
-		if c.https {
-			c.secure = &stdtls.Conn{} // which says that TLS is spoken, and is never used
-		}
+		c.underTLS(q)
 	}
 	x := &exchange{conn: c, table: t, asked: &inquiry{access: &explain.Access{}}, start: now()}
 	x.clock = x.start
 	return x, u, nil
+}
+
+// underTLS has a connection to the inbound listener be one by mTLS where the question says
+// so, for the service that its server name names.
+func (c *conn) underTLS(q explain.Question) {
+	c.https, c.serverName = q.Caller != "" || q.ServerName != "", q.ServerName
+	if !c.https {
+		return
+	}
+	c.secure = &stdtls.Conn{} // which says that TLS is spoken, and is never used
+	if port, _, host, ok := mesh.ParseDestinationSNI(q.ServerName); ok {
+		c.destinationHost, c.destinationPort = []byte(host), port
+	}
 }
 
 // choose finds the listener that is meant: for a request without one, the
@@ -249,6 +262,9 @@ func passedOn(x *exchange, t *table, u *url.URL) *tcpRoute {
 func (c *conn) passedThrough(t *inboundTable, u *url.URL) *tcpRoute {
 	var scratch [256]byte
 	host, port, ok := splitAuthority(scratch[:], []byte(u.Host))
+	if c.destinationHost != nil {
+		host, port, ok = c.destinationHost, c.destinationPort, true
+	}
 	if !ok || !c.https || t.through == nil || t.hosts.find(host, port) != nil {
 		return nil
 	}
@@ -306,6 +322,8 @@ func (x *exchange) whyNoRoute(e *explain.Explanation) string {
 	}
 	t := x.table
 	switch c := x.conn; {
+	case c.destinationHost != nil:
+		return fmt.Sprintf("this proxy is the sidecar of no service %s, which the server name of the connection names", c.destinationHost)
 	case c.kind == gateway && t.gateways[c.port] == nil:
 		return fmt.Sprintf("no Gateway of this proxy has the port %d: a Gateway is for proxies whose labels its selector matches", c.port)
 	case c.kind == gateway && t.gateways[c.port].raw():

@@ -183,6 +183,7 @@ func idleProxy(warn io.Writer, bootstrap string, paths []string) (*proxy.Proxy, 
 	}
 	return proxy.NewIdle(proxy.Options{
 		Clusters: b.Clusters, Limits: limits,
+		Outbound: b.Listeners.Outbound, Inbound: b.Listeners.Inbound, // of which ListenerAt tells
 		Node: node, GatewayBind: b.Listeners.Gateway.Bind, GatewayPorts: b.Listeners.Gateway.Ports, NumTrustedProxies: b.NumTrustedProxies,
 		Downstream: proxy.Downstream(b.Downstream), Through: b.Gossip.Announce == "through", Credentials: tls.NewStore(b.CredentialDir, nil),
 		Logger: slog.New(slog.DiscardHandler),

@@ -19,6 +19,7 @@ import (
 
 	"isthmus/accesslog"
 	"isthmus/explain"
+	"isthmus/mesh"
 	"isthmus/proxy"
 )
 
@@ -78,7 +79,7 @@ the log goes, which holds no headers but a few. Without it, the answers are comp
 	cmd.Flags().StringVar(&bootstrap, "bootstrap", "", "bootstrap `FILE` of the proxy that has written the log")
 	cmd.Flags().StringArrayVar(&paths, "config", nil, "file or folder of the new configuration, `PATH`; may be given several times")
 	cmd.Flags().StringArrayVar(&against, "against", nil, "file or folder of the old configuration, `PATH`; default: what the log says was done")
-	cmd.Flags().StringVar(&listener, "listener", "", "outbound, inbound or gateway:PORT; default: as the log's upstream says, else outbound")
+	cmd.Flags().StringVar(&listener, "listener", "", "outbound, inbound or gateway:PORT; default: what each line tells of, else outbound")
 	cmd.Flags().StringVar(&from, "from", "", "who has called by mTLS: `NAMESPACE/SERVICE-ACCOUNT`, or a SPIFFE ID")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	return cmd
@@ -156,12 +157,12 @@ func readLine(lines *bufio.Reader, line []byte) ([]byte, error) {
 
 // request asks about one request and notes what has changed for it.
 func (r *replay) request(line int, rec *accesslog.Record) error {
-	q := explain.Question{Listener: r.listener, Method: rec.Method, URL: "http://" + rec.Authority + rec.Path, Caller: r.caller, At: rec.Start}
-	if q.Listener == "" && strings.HasPrefix(rec.Upstream, "inbound|") {
-		q.Listener = "inbound"
-	}
-	if rec.ServerName != "" && q.Listener != "inbound" { // TLS that a gateway has ended; proxies' mTLS is told by --from
-		q.URL = "https://" + rec.Authority + rec.Path
+	q := explain.Question{Listener: cmp.Or(r.listener, r.listenerOf(rec)), Method: rec.Method, URL: "http://" + rec.Authority + rec.Path, Caller: r.caller, At: rec.Start}
+	if rec.ServerName != "" { // TLS that a gateway has ended, or proxies' mTLS
+		q.ServerName = rec.ServerName
+		if q.Listener != "inbound" {
+			q.URL = "https://" + rec.Authority + rec.Path
+		}
 	}
 	for _, f := range []explain.Field{{Name: "user-agent", Value: rec.UserAgent}, {Name: "x-forwarded-for", Value: rec.ForwardedFor}, {Name: "x-request-id", Value: rec.RequestID}} {
 		if f.Value != "" {
@@ -177,6 +178,9 @@ func (r *replay) request(line int, rec *accesslog.Record) error {
 	}
 	now := decisionOf(e)
 	was := recorded(rec)
+	if q.Listener == "inbound" {
+		was.route = "" // there is one for each service: "inbound" here, "default" in Istio
+	}
 	if r.old != nil {
 		e, err := r.old.Explain(q)
 		if err != nil {
@@ -205,6 +209,25 @@ func (r *replay) request(line int, rec *accesslog.Record) error {
 	}
 	r.changes[key].Count++
 	return nil
+}
+
+// listenerOf returns the listener that a request has come to: what it was sent on as
+// says so, or the server name of a connection between proxies, or where it arrived. "":
+// nothing does.
+func (r *replay) listenerOf(rec *accesslog.Record) string {
+	_, _, _, between := mesh.ParseDestinationSNI(rec.ServerName)
+	if between || strings.HasPrefix(rec.Upstream, "inbound|") {
+		return "inbound"
+	}
+	local, err := netip.ParseAddrPort(rec.Local)
+	if err != nil {
+		return ""
+	}
+	at := r.new.ListenerAt(local)
+	if at == "" && r.old != nil { // a Gateway's port that the new configuration has not
+		at = r.old.ListenerAt(local)
+	}
+	return at
 }
 
 func (r *replay) finish() {

@@ -1,0 +1,72 @@
+package proxy
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"isthmus/config"
+	"isthmus/explain"
+	"isthmus/mesh"
+	"isthmus/tls"
+)
+
+// TestExplain_ServerName: at the inbound listener, what is said goes by the server name of
+// the connection, as what becomes of requests does, whatever host they name.
+func TestExplain_ServerName(t *testing.T) {
+	tr := newTrust(t)
+	apps := servedBy(t, 2)
+	o := proxyOf("prod", "web", tr.identity("prod", "web"))
+	o.Inbound = "127.0.0.1:0"
+	p := serve(t, o, webService(apps[0])+strings.Replace(webService(apps[1]), "name: web", "name: api", 1)+peerAuthentication("prod", "STRICT"))
+	caller := tr.identity("shop", "frontend")
+	for _, tt := range []struct {
+		name, host, serverName string
+		to                     string // application; "": refused
+	}{
+		{"a service", "shop.test", mesh.DestinationSNI(80, "", "web.prod.svc.cluster.local"), apps[0]},
+		{"another", "web.prod", mesh.DestinationSNI(80, "v1", "api.prod.svc.cluster.local"), apps[1]},
+		{"nobody's", "web.prod", mesh.DestinationSNI(80, "", "gone.prod.svc.cluster.local"), ""},
+		{"no port of it", "web.prod", mesh.DestinationSNI(81, "", "web.prod.svc.cluster.local"), ""},
+		{"a name of others, so that the host counts", "api.prod", "shop.test", apps[1]},
+		{"the same, of a host that is nobody's", "shop.test", "shop.test", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			q := explain.Question{Listener: "inbound", URL: "http://" + tt.host + "/", ServerName: tt.serverName}
+			e, err := p.Explain(q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			to := ""
+			if e.Outcome == explain.Forwarded {
+				to = e.Destinations[0].Endpoints[0].Address
+			}
+			got := overTLSAt(t, p.address("inbound"), caller.Identity().Client(tt.serverName, tls.ProtocolHTTP, tls.Expected{}, nil), "GET / HTTP/1.1\r\nhost: "+tt.host+"\r\n\r\n")
+			_, served, _ := strings.Cut(got, "X-Served-By: ")
+			served, _, _ = strings.Cut(served, "\r\n")
+			if to != tt.to || served != tt.to {
+				t.Errorf("explained %s to %q (%s), want %q; got %q", e.Outcome, to, e.Reason, tt.to, got)
+			}
+		})
+	}
+}
+
+// TestListenerAt: an address is that of the listener that is bound there, by its own address
+// or by all.
+func TestListenerAt(t *testing.T) {
+	n := testNode()
+	n.Labels["istio"] = "ingressgateway"
+	r := config.Read([]config.File{{Name: "test.yaml", Data: []byte(anyHost)}}, n)
+	p := NewIdle(Options{Node: n, Outbound: "127.0.0.1:15001", Inbound: "0.0.0.0:15006", GatewayPorts: map[uint32]uint32{80: 8080, 81: 8081}}, &mesh.Snapshot{
+		Node: n, Config: r.Config, Registry: mesh.NewRegistry(mesh.Known{Node: n, Config: r.Config}), Rules: mesh.NewRules(n, nil),
+	})
+	defer p.Close()
+	for local, want := range map[string]string{
+		"127.0.0.1:15001": "outbound", "10.0.0.5:15001": "", "10.0.0.5:15006": "inbound", "[::ffff:10.0.0.5]:15006": "inbound",
+		"10.0.0.5:8080": "gateway:80", "10.0.0.5:80": "", "10.0.0.5:8081": "", // of which there is no Gateway
+	} {
+		if got := p.ListenerAt(netip.MustParseAddrPort(local)); got != want {
+			t.Errorf("%s: %q, want %q", local, got, want)
+		}
+	}
+}
