@@ -1,11 +1,13 @@
 package gossip
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,9 +74,12 @@ func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
 	return append(out, d.digestQueue.GetBroadcasts(overhead, limit)...)
 }
 
+// maxState bounds, in bytes, what push/pull says of records. Of more than 20 MiB
+// memberlist reads nothing, and gives the whole exchange up: nobody could join.
+const maxState = 16 << 20
+
 func (d delegate) LocalState(join bool) []byte {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	now := time.Now()
 	all := make([]handedOn, 0, len(d.records))
 	for owner, r := range d.records {
@@ -82,8 +87,33 @@ func (d delegate) LocalState(join bool) []byte {
 			all = append(all, handedOn{r, gone.Milliseconds()})
 		}
 	}
-	b, _ := json.Marshal(all)
-	return b
+	d.mu.Unlock()
+	return encodeState(all, d.name, maxState)
+}
+
+// encodeState writes records in so many bytes at most. Who lives can be asked for what
+// finds no room, so that of its owner and of who is gone comes first; of the others those
+// that come first, by the map's order another time others.
+func encodeState(all []handedOn, owner string, most int) []byte {
+	rank := func(h *handedOn) int {
+		if h.Owner == owner || h.Gone > 0 {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(all, func(a, b handedOn) int { return cmp.Compare(rank(&a), rank(&b)) })
+	out := []byte{'['}
+	for i := range all {
+		b, _ := json.Marshal(&all[i])
+		if len(out)+len(b)+2 > most {
+			continue
+		}
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = append(out, b...)
+	}
+	return append(out, ']')
 }
 
 func (d delegate) MergeRemoteState(b []byte, join bool) {

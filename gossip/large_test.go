@@ -1,0 +1,85 @@
+package gossip
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"isthmus/mesh"
+)
+
+// wide is n endpoints, each of which takes some 60 KiB of a record.
+func wide(n int) []mesh.Endpoint {
+	labels := map[string]string{}
+	for i := range 60 {
+		labels[fmt.Sprint("l", i)] = strings.Repeat("x", 1000)
+	}
+	out := endpoints(n, "w.ns")
+	for i := range out {
+		out[i].Labels = labels
+	}
+	return out
+}
+
+// TestEncodeState_Bounded: of more records than push/pull has room for, those go that
+// nobody else could be asked for.
+func TestEncodeState_Bounded(t *testing.T) {
+	size := 0
+	state := func(most int) (owners []string) {
+		var all []handedOn
+		var got []record
+		for _, name := range []string{"b", "c", "own", "d"} {
+			all = append(all, handedOn{&record{Owner: name, Version: 1}, 0})
+		}
+		all = append(all, handedOn{&record{Owner: "large", Version: 1, Endpoints: toRecord(endpoints(10, "s.ns"))}, 0}, handedOn{&record{Owner: "gone", Version: 1}, 5})
+		b := encodeState(all, "own", most)
+		if size = len(b); size > most {
+			t.Errorf("%d bytes of %d at most", size, most)
+		}
+		if err := json.Unmarshal(b, &got); err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range got {
+			owners = append(owners, h.Owner)
+		}
+		return owners
+	}
+	all := state(1 << 20)
+	whole := size
+	for _, tt := range []struct {
+		most int
+		want []string
+	}{
+		{whole, []string{"own", "gone", "b", "c", "d", "large"}},
+		{whole - 1, []string{"own", "gone", "b", "c", "d"}},
+		{100, []string{"own", "gone"}},
+		{10, nil},
+	} {
+		if got := state(tt.most); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("in %d bytes: %v, want %v (all: %v)", tt.most, got, tt.want, all)
+		}
+	}
+}
+
+// TestLocalState_IsRead: push/pull brings as much of large records as memberlist reads at
+// a time, and what those who have gone announced.
+func TestLocalState_IsRead(t *testing.T) {
+	const limit = 20 << 20 // memberlist's maxPushStateBytes
+	a := start(t, "a", nil)
+	a.mu.Lock()
+	for i := range 7 {
+		r := &record{Owner: fmt.Sprint("large", i), Version: 1, Endpoints: toRecord(wide(60))}
+		a.records[r.Owner] = r
+		a.members[r.Owner] = &member{Member: Member{Name: r.Owner, State: stateAlive}, since: time.Now()}
+	}
+	a.mu.Unlock()
+	a.merge(&record{Owner: "gone", Version: 1}, time.Hour)
+	b := delegate{a}.LocalState(false)
+	if len(b) > limit || len(b) < limit/2 || !bytes.Contains(b, []byte(`{"owner":"gone"`)) {
+		t.Errorf("%d bytes, want at most %d, with the record of who has gone", len(b), limit)
+	}
+}
