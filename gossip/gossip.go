@@ -15,6 +15,7 @@ package gossip
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -236,7 +237,8 @@ func splitPort(addr string) (string, int, error) {
 func (g *Gossip) Address() string { return g.list.LocalNode().FullAddress().Addr }
 
 // Announce replaces what this member announces. Nothing is sent if it is the
-// same. An endpoint that others would refuse, and the whole record with it, is left out.
+// same. An endpoint that others would refuse, and the whole record with it, is left out, and
+// so are the last ones of more than a record may have.
 func (g *Gossip) Announce(list []mesh.Endpoint) {
 	var wrong error
 	endpoints := slices.DeleteFunc(toRecord(list), func(e endpoint) bool {
@@ -246,6 +248,9 @@ func (g *Gossip) Announce(list []mesh.Endpoint) {
 		}
 		return err != nil
 	})
+	const rest = 16 << 10 // bytes for what is no endpoint
+	endpoints, err := fitting(endpoints, maxRecord-rest)
+	wrong = cmp.Or(err, wrong)
 	if g.announce(&record{Endpoints: endpoints}) && wrong != nil {
 		g.log.Error("not all endpoints are announced", "error", wrong)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"strings"
 	"testing"
@@ -81,5 +82,41 @@ func TestLocalState_IsRead(t *testing.T) {
 	b := delegate{a}.LocalState(false)
 	if len(b) > limit || len(b) < limit/2 || !bytes.Contains(b, []byte(`{"owner":"gone"`)) {
 		t.Errorf("%d bytes, want at most %d, with the record of who has gone", len(b), limit)
+	}
+}
+
+// TestAnnounce_TooMany: others would refuse a record that is too large, and go by the one
+// before for ever; the first endpoints are announced, and that it is not all is said.
+func TestAnnounce_TooMany(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		list []mesh.Endpoint
+		want int
+		told bool
+	}{
+		{"all", endpoints(maxEndpoints/2, "s.ns"), maxEndpoints / 2, false},
+		{"too many", endpoints(maxEndpoints+1, "s.ns"), maxEndpoints, true},
+		{"too large", wide(100), 68, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for i := range tt.list {
+				if tt.name != "too large" {
+					tt.list[i].Labels, tt.list[i].Locality = nil, mesh.Locality{}
+				}
+			}
+			var log bytes.Buffer
+			a := start(t, "a", func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			a.Announce(tt.list)
+			a.Announce(tt.list)
+			a.Close()
+			b := append([]byte{messageRecord}, encode(a.own)...)
+			r, err := decode(b[1:])
+			if err != nil || len(b) > maxRecord || len(r.Endpoints) != tt.want {
+				t.Errorf("%d endpoints in %d bytes, want %d; error %v", len(a.own.Endpoints), len(b), tt.want, err)
+			}
+			if n := strings.Count(log.String(), "not all endpoints are announced"); (n == 1) != tt.told || n > 1 {
+				t.Errorf("told %d times: %s", n, &log)
+			}
+		})
 	}
 }

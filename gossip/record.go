@@ -159,6 +159,18 @@ func newer(a, b *record) *record {
 	return a
 }
 
+// fitting returns the first of a list of endpoints that find room in so many bytes of a
+// record, and why not all of them do.
+func fitting(list []endpoint, room int) ([]endpoint, error) {
+	for i := range list {
+		b, _ := json.Marshal(&list[i])
+		if room -= len(b) + len(","); room < 0 || i == maxEndpoints {
+			return list[:i], fmt.Errorf("%d of %d find no room in what one proxy may announce, %d endpoints in %d MiB", len(list)-i, len(list), maxEndpoints, maxRecord>>20)
+		}
+	}
+	return list, nil
+}
+
 func toRecord(list []mesh.Endpoint) []endpoint {
 	out := make([]endpoint, len(list))
 	for i, e := range list {
