@@ -233,7 +233,7 @@ func (g *Gossip) merge(r *record, gone time.Duration) bool {
 	if r.Owner == g.name {
 		// Nobody else speaks for us. An echo of an earlier life with a faster
 		// clock is outdone.
-		if r.Version >= g.own.Version && newer(r, g.own) == r && string(encode(r)) != string(encode(g.own)) {
+		if r.Version >= g.own.Version && newer(r, g.own) == r && !r.equal(g.own) && string(encode(r)) != string(encode(g.own)) {
 			g.outdo(r.Version)
 		}
 		return false
@@ -419,4 +419,7 @@ func (b *broadcast) Invalidates(other memberlist.Broadcast) bool {
 	return ok && o.owner == b.owner
 }
 func (b *broadcast) Message() []byte { return b.message }
-func (b *broadcast) Finished()       {}
+
+// Name has memberlist find the older one without a look at all that wait.
+func (b *broadcast) Name() string { return b.owner }
+func (b *broadcast) Finished()    {}

@@ -264,7 +264,7 @@ func (g *Gossip) announce(next *record) bool {
 		return false
 	}
 	next.Owner, next.Cluster, next.Version = g.name, g.options.Node.Cluster, g.own.Version
-	if g.records[g.name] != nil && bytes.Equal(encode(next), encode(g.own)) {
+	if g.records[g.name] != nil && next.equal(g.own) {
 		return false
 	}
 	next.Version++

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,5 +120,56 @@ func TestAnnounce_TooMany(t *testing.T) {
 				t.Errorf("told %d times: %s", n, &log)
 			}
 		})
+	}
+}
+
+// TestRecord_Equal: records are equal if they are written alike, whatever field is another.
+func TestRecord_Equal(t *testing.T) {
+	var leaves func(of reflect.Type, path []int) [][]int
+	leaves = func(of reflect.Type, path []int) (out [][]int) {
+		if of.Kind() != reflect.Struct || of == reflect.TypeFor[netip.AddrPort]() {
+			return [][]int{path}
+		}
+		for i := range of.NumField() {
+			out = append(out, leaves(of.Field(i).Type, append(slices.Clone(path), i))...)
+		}
+		return out
+	}
+	another := func(v reflect.Value) {
+		switch was := v.Interface().(type) {
+		case netip.AddrPort:
+			v.Set(reflect.ValueOf(netip.AddrPortFrom(was.Addr(), was.Port()+1)))
+		case map[string]string:
+			v.Set(reflect.ValueOf(map[string]string{"another": "label"}))
+		case []byte:
+			v.SetBytes([]byte("x"))
+		case []endpoint:
+			v.Set(v.Slice(0, 1))
+		case bool:
+			v.SetBool(!was)
+		case string:
+			v.SetString(was + "x")
+		default:
+			v.SetUint(v.Uint() + 1)
+		}
+	}
+	made := func() *record {
+		return &record{Owner: "o", Version: 1, Cluster: "c", Endpoints: toRecord(endpoints(2, "s.ns"))}
+	}
+	compare := func(field string, r *record) {
+		if alike := bytes.Equal(encode(r), encode(made())); r.equal(made()) != alike {
+			t.Errorf("with another %s, equal: %v, written alike: %v", field, !alike, alike)
+		}
+	}
+	compare("nothing", made())
+	for _, path := range leaves(reflect.TypeFor[record](), nil) {
+		r := made()
+		another(reflect.ValueOf(r).Elem().FieldByIndex(path))
+		compare(reflect.TypeFor[record]().FieldByIndex(path).Name, r)
+	}
+	for _, path := range leaves(reflect.TypeFor[endpoint](), nil) {
+		r := made()
+		another(reflect.ValueOf(&r.Endpoints[1]).Elem().FieldByIndex(path))
+		compare("endpoint's "+reflect.TypeFor[endpoint]().FieldByIndex(path).Name, r)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -153,10 +154,26 @@ func newer(a, b *record) *record {
 		return b
 	case b == nil || a.Version > b.Version:
 		return a
-	case a.Version < b.Version || bytes.Compare(encode(a), encode(b)) < 0:
+	case a.Version < b.Version:
+		return b
+	case a.equal(b): // as nearly all are that push/pull brings
+		return a
+	case bytes.Compare(encode(a), encode(b)) < 0:
 		return b
 	}
 	return a
+}
+
+// equal reports whether two records say the same, for all that travels.
+func (r *record) equal(o *record) bool {
+	return r.Owner == o.Owner && r.Version == o.Version && r.Cluster == o.Cluster && r.Left == o.Left && bytes.Equal(r.Signature, o.Signature) &&
+		slices.EqualFunc(r.Endpoints, o.Endpoints, endpoint.equal)
+}
+
+func (e endpoint) equal(o endpoint) bool {
+	return e.Service == o.Service && e.Port.Number == o.Port.Number && e.Port.Name == o.Port.Name && e.Port.Protocol == o.Port.Protocol &&
+		e.Address == o.Address && e.Locality == o.Locality && maps.Equal(e.Labels, o.Labels) && e.Weight == o.Weight &&
+		e.Hostname == o.Hostname && e.Identity == o.Identity && e.Via == o.Via && e.Relayed == o.Relayed && e.Unready == o.Unready && e.Degraded == o.Degraded
 }
 
 // fitting returns the first of a list of endpoints that find room in so many bytes of a
