@@ -60,6 +60,7 @@ func TestRead_EnvoyFilter(t *testing.T) {
 		{"too short an interval", local("token_bucket: {max_tokens: 1, fill_interval: 10ms}"), []string{"error: configPatches[0].patch.value.typed_config.token_bucket.fill_interval: must be a duration of at least 50ms"}},
 		{"a misspelt field", local(bucket + "\n          stages: 1"), []string{`warning: configPatches[0].patch.value.typed_config.stages: is not known here and has no effect (did you mean "stage"?)`}},
 		{"shares of instances", local(bucket + "\n          local_cluster_rate_limit: {}"), []string{"warning: configPatches[0].patch.value.typed_config.local_cluster_rate_limit: has no effect"}},
+		{"a descriptor twice", local("descriptors: [{entries: [{key: a}], " + bucket + "}, {entries: [{key: a, value: b}], " + bucket + "}, {entries: [{key: a}], " + bucket + "}]"), []string{"warning: configPatches[0].patch.value.typed_config.descriptors[2]: has no effect: a descriptor before it has the same entries"}},
 		{"an extension", global(service + "\n          rate_limits: [{actions: [{extension: {name: x}}]}]"), []string{"warning: configPatches[0].patch.value.typed_config.rate_limits[0].actions[0]: action extension makes no entry"}},
 		{"a route", "  - applyTo: HTTP_ROUTE\n    match: {context: GATEWAY}\n    patch: {operation: MERGE, value: {route: {rate_limits: [{actions: [{remote_address: {}}]}], timeout: 5s}, decorator: {}}}\n",
 			[]string{"warning: configPatches[0]: unsupported patch HTTP_ROUTE with decorator, route.timeout: it has no effect"}},

@@ -3,6 +3,7 @@ package config
 import (
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,6 +47,10 @@ func (m *envoyMessage) localRateLimit(ofRoute bool) *mesh.LocalRateLimit {
 		}
 		desc.Bucket = *b.bucket()
 		e.done()
+		if slices.ContainsFunc(out.Descriptors, func(o mesh.BucketDescriptor) bool { return slices.Equal(o.Entries, desc.Entries) }) {
+			d.warning(e.path, "has no effect: a descriptor before it has the same entries (Envoy refuses both)")
+			continue
+		}
 		out.Descriptors = append(out.Descriptors, desc)
 	}
 	for _, r := range m.list("rate_limits") {

@@ -139,7 +139,16 @@ func (o *Outcome) State(t time.Time) (limit, remaining int, reset time.Duration,
 	tokens := max(o.bucket.TokensAt(t), 0)
 	limit = o.bucket.Burst()
 	lacking := float64(limit) - tokens
-	return limit, int(tokens), time.Duration(lacking / float64(o.bucket.Limit()) * float64(time.Second)), true
+	return limit, int(tokens), longest(lacking / float64(o.bucket.Limit())), true
+}
+
+// longest makes a duration of seconds, of more than there can be the longest.
+func longest(seconds float64) time.Duration {
+	const most = 1<<63 - 1 - time.Second // so that it can be rounded up
+	if seconds >= most.Seconds() {
+		return most
+	}
+	return time.Duration(seconds * float64(time.Second))
 }
 
 // Take takes tokens for a request that comes at t. d are its descriptors, nil
@@ -220,21 +229,20 @@ func (l *Local) takeDescribed(t time.Time, d *Descriptors, b *Buckets) (o Outcom
 	return o
 }
 
-// find returns the bucket of the first of the limit's descriptors that is the
-// request's i-th, and its place; nil if none is.
+// find returns the bucket of the limit's descriptor that is the request's i-th, else of
+// the first with wildcards that fits it, wherever they stand, as in Envoy; and its place.
+// Nil if there is none.
 func (l *Local) find(d *Descriptors, i int, b *Buckets) (*bucket, int) {
 	key := d.key(i)
 	for at, k := range l.keys {
-		if k != "" {
-			if k == string(key) {
-				return b.exact[at], at
-			}
-			continue
+		if k != "" && k == string(key) {
+			return b.exact[at], at
 		}
-		if !matches(l.Rule.Descriptors[at].Entries, d.entriesOf(i)) {
-			continue
+	}
+	for at, k := range l.keys {
+		if k == "" && matches(l.Rule.Descriptors[at].Entries, d.entriesOf(i)) {
+			return l.ofValue(b, at, key), at
 		}
-		return l.ofValue(b, at, key), at
 	}
 	return nil, 0
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,6 +57,15 @@ func TestLocal_Take(t *testing.T) {
 		time.Sleep(time.Hour)
 		if n := pass(l, 5000, nil); n != 1000 {
 			t.Errorf("%d pass an hour later, want the burst of 1000", n)
+		}
+		rare := NewLocal(local(1<<30, 1, 365*24*time.Hour))
+		o := rare.Take(time.Now(), nil, nil)
+		if limit, left, reset, ok := o.State(time.Now()); !ok || limit != 1<<30 || left != limit-1 || reset != 365*24*time.Hour {
+			t.Errorf("of a bucket that is filled once a year: %d, %d left, all of it in %v", limit, left, reset)
+		}
+		pass(rare, 1000, nil)
+		if _, _, reset, _ := o.State(time.Now()); reset < 292*365*24*time.Hour {
+			t.Errorf("all of it is there in %v, want 1000 years, or as far as durations go", reset)
 		}
 		if a, r := l.Counts.Allowed.Load(), l.Counts.Enforced.Load(); a != 5000 || r != 20_000 {
 			t.Errorf("counted %d and %d, want 5000 and 20000", a, r)
@@ -132,6 +142,7 @@ func TestLocal_Descriptors(t *testing.T) {
 		{"one entry more", nil, descriptors([]string{"user", "a", "path", "/"}), 5},
 		{"in another order", nil, descriptors([]string{"path", "/", "user", "a"}), 50},
 		{"a wildcard", nil, descriptors([]string{"user", "b"}), 3},
+		{"a value, after a wildcard", func(r *mesh.LocalRateLimit) { slices.Reverse(r.Descriptors) }, descriptors([]string{"user", "a"}), 10},
 		{"the narrowest of two", nil, descriptors([]string{"user", "a"}, []string{"user", "a", "path", "/"}), 5},
 		{"a descriptor that only counts", nil, descriptors([]string{"counted", "only"}), 50},
 		{"without the common bucket", func(r *mesh.LocalRateLimit) { alone(r); r.Bucket.MaxTokens = 1 }, descriptors([]string{"user", "a"}), 10},
