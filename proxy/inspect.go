@@ -72,6 +72,7 @@ func (p *Proxy) Routes() []RouteInfo {
 	if t == nil {
 		return nil
 	}
+	seen := targetInfos{}
 	add := func(listener string, hosts *hostTable) {
 		entries := map[string]*hostEntry{}
 		for name, e := range hosts.exact {
@@ -89,7 +90,7 @@ func (p *Proxy) Routes() []RouteInfo {
 					continue
 				}
 				for _, r := range vh.routes {
-					out = append(out, routeInfo(listener, name, r, t.caller))
+					out = append(out, routeInfo(listener, name, r, t.caller, seen))
 				}
 			}
 		}
@@ -106,7 +107,7 @@ func (p *Proxy) Routes() []RouteInfo {
 				}
 				continue
 			}
-			info := routeInfo(listener, host, r.route, t.caller)
+			info := routeInfo(listener, host, r.route, t.caller, seen)
 			info.Match = r.describe(host)
 			out = append(out, info)
 		}
@@ -159,17 +160,36 @@ func (e *hostEntry) isAlias(name string) bool {
 	return len(hosts) > 0 && hosts[0].name != name
 }
 
-func routeInfo(listener, host string, r *route, caller balancer.Caller) RouteInfo {
+// targetInfos are what is known of targets: thousands of routes may lead to one service.
+type targetInfos map[*target]targetInfo
+
+type targetInfo struct {
+	known             bool
+	endpoints, usable int
+}
+
+// of looks at a target once.
+func (seen targetInfos) of(t *target, caller balancer.Caller) targetInfo {
+	info, ok := seen[t]
+	if ok {
+		return info
+	}
+	if u := t.upstream.Load(); u != nil {
+		info = targetInfo{u.known, len(u.members), u.set.Usable()}
+	} else { // to look is not to use: thousands would be kept, and have series, that nobody calls
+		said := t.resolve()
+		info = targetInfo{said.known, len(said.endpoints), said.usable(caller)}
+	}
+	seen[t] = info
+	return info
+}
+
+func routeInfo(listener, host string, r *route, caller balancer.Caller, seen targetInfos) RouteInfo {
 	info := RouteInfo{Listener: listener, Host: host, Name: r.name, Match: describeMatches(r.matches), Source: r.rule.Source.String(), Destinations: []DestinationInfo{}}
 	for i := range r.destinations {
 		d := &r.destinations[i]
-		di := DestinationInfo{Host: d.rule.Host, Subset: d.rule.Subset, Port: d.target.key.port, Standby: d.standby}
-		if u := d.target.upstream.Load(); u != nil {
-			di.Known, di.Endpoints, di.Usable = u.known, len(u.members), u.set.Usable()
-		} else { // to look is not to use: thousands would be kept, and have series, that nobody calls
-			said := d.target.resolve()
-			di.Known, di.Endpoints, di.Usable = said.known, len(said.endpoints), said.usable(caller)
-		}
+		found := seen.of(d.target, caller)
+		di := DestinationInfo{Host: d.rule.Host, Subset: d.rule.Subset, Port: d.target.key.port, Standby: d.standby, Known: found.known, Endpoints: found.endpoints, Usable: found.usable}
 		if r.totalWeight > 0 {
 			di.Percent = 100 * float64(d.weight) / float64(r.totalWeight)
 		}

@@ -47,3 +47,28 @@ func TestRoutes_LeaveNothing(t *testing.T) {
 		t.Errorf("with upstreams that are made:\n%s, without:\n%s", after, before)
 	}
 }
+
+// TestRoutes_LookOnce: of many routes that lead to one place, that is looked at once: a
+// thousand routes to a service of ten thousand endpoints took a minute.
+func TestRoutes_LookOnce(t *testing.T) {
+	p := serve(t, Options{}, entry("one.test", "10.0.0.1:80")+
+		virtualService("a.test", "route: [{destination: {host: one.test}}]")+
+		virtualService("b.test", "match: [{uri: {prefix: /x}}], route: [{destination: {host: one.test}, weight: 50}, {destination: {host: one.test}, weight: 50}]"))
+	looks := map[upstreamKey]int{}
+	for k, target := range p.table.Load().targets {
+		resolve := target.resolve
+		target.resolve = func() resolved {
+			looks[k]++
+			return resolve()
+		}
+	}
+	p.Routes()
+	if len(looks) == 0 {
+		t.Error("no target was looked at")
+	}
+	for k, n := range looks {
+		if n != 1 {
+			t.Errorf("%v was looked at %d times", k, n)
+		}
+	}
+}
