@@ -62,8 +62,11 @@ func (p *Proxy) dialHelper(host string, port uint32) func(context.Context) (net.
 			return c, err
 		}
 		service, number := destinationOf(e)
+		if isService(v, e) {
+			service = fullName(service)
+		}
 		expected := expectedOf(v, e, "", "", p.node.RootNamespace)
-		secure := tls.Client(c, p.options.Identity.Identity().Client(mesh.DestinationSNI(number, "", fullName(service)), isthmustls.ProtocolTCP, expected, nil))
+		secure := tls.Client(c, p.options.Identity.Identity().Client(mesh.DestinationSNI(number, "", service), isthmustls.ProtocolTCP, expected, nil))
 		if err := secure.HandshakeContext(ctx); err != nil {
 			c.Close()
 			return nil, err

@@ -68,7 +68,7 @@ func (m *member) told(local netip.AddrPort) *accesslog.UpstreamEnd {
 func (m *member) countAs(principal string) {
 	l := m.live.labels
 	if !m.live.inbound {
-		l.Destination = partyOfEndpoint(m.host.Endpoint())
+		l.Destination = partyOfEndpoint(m.host.Endpoint(), l.DestinationService)
 		l.Destination.Principal = principal
 	}
 	m.requests.Store(m.live.stores.requests.Of(l))

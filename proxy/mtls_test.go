@@ -235,6 +235,74 @@ func field(head, name string) string {
 	return ""
 }
 
+// TestMTLS_EntryOfTwoLabels: a ServiceEntry's host that looks like the short name of a
+// service (web.example: web of the namespace example) is none: who may be there, and
+// which policies hold, the ServiceEntry's namespace says.
+func TestMTLS_EntryOfTwoLabels(t *testing.T) {
+	tr := newTrust(t)
+	web, frontend := tr.identity("prod", "web"), tr.identity("shop", "frontend")
+	for _, host := range []string{"web.example", "web.three.example"} {
+		entry := func(address string) string {
+			ip, port, _ := net.SplitHostPort(address)
+			return fmt.Sprintf(`
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: web, namespace: prod}
+spec:
+  hosts: [%s]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: %s, ports: {http: %s}}]
+---
+`, host, ip, port)
+		}
+		t.Run("whom a connection is for, "+host, func(t *testing.T) {
+			callee := sidecarOfWeb(t, web, capturing(t, okReply).address, "")
+			caller := serve(t, proxyOf("shop", "frontend", frontend), entry(callee.address("inbound"))+`
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: tls, namespace: shop}
+spec: {host: `+host+`, trafficPolicy: {tls: {mode: ISTIO_MUTUAL, sni: mesh.example}}}
+---
+`)
+			if got := status(exchangeRaw(t, caller.address("outbound"), get(host), whole(1))); got != "200" {
+				t.Errorf("status %s of a callee of the ServiceEntry's namespace", got)
+			}
+			eventuallyCounted(t, caller, []string{"prod unknown 1"}, "destination_service_namespace", "destination_workload_namespace")
+		})
+		t.Run("STRICT, "+host, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			names := make(chan string, 10)
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					tls := stdtls.Server(c, &stdtls.Config{GetConfigForClient: func(h *stdtls.ClientHelloInfo) (*stdtls.Config, error) {
+						names <- h.ServerName
+						return nil, io.EOF
+					}})
+					if tls.Handshake() != nil && len(names) == 0 {
+						names <- "" // plain text
+					}
+					c.Close()
+				}
+			}()
+			caller := serve(t, proxyOf("shop", "frontend", frontend), entry(l.Addr().String())+peerAuthentication("prod", "STRICT"))
+			exchangeRaw(t, caller.address("outbound"), get(host), whole(1))
+			if got, want := <-names, mesh.DestinationSNI(80, "", host); got != want {
+				t.Errorf("it is spoken to as %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // TestMTLS_OnePort: PERMISSIVE takes both, STRICT mTLS alone, and a port's mode
 // wins over the workload's. Whom it refuses, the log tells.
 func TestMTLS_OnePort(t *testing.T) {

@@ -31,14 +31,15 @@ func partyOfNode(n *mesh.Node) telemetry.Party {
 	return p
 }
 
-// partyOfEndpoint is what is known of an endpoint before it was connected to.
-// Who it is, only its certificate says.
-func partyOfEndpoint(e *mesh.Endpoint) telemetry.Party {
+// partyOfEndpoint is what is known of an endpoint of an upstream for a host before it
+// was connected to. Who it is, only its certificate says.
+func partyOfEndpoint(e *mesh.Endpoint, host string) telemetry.Party {
 	p := telemetry.Party{Cluster: e.Cluster, App: e.Labels["app"], Version: e.Labels["version"]}
 	if name := e.Owner; name != "" && !e.Relayed {
 		p.Workload = mesh.WorkloadName(name[strings.LastIndexByte(name, '/')+1:])
 	}
-	if service, _ := destinationOf(e); isKey(service) {
+	_, _, ok := mesh.ServiceOf(host) // else the endpoint's service may be a ServiceEntry's host
+	if service, _ := destinationOf(e); (ok || e.Forward != "") && isKey(service) {
 		_, p.Namespace, _ = strings.Cut(service, ".")
 	}
 	if p.Workload != "" || len(e.Labels) > 0 {

@@ -5,6 +5,7 @@ import (
 	stdtls "crypto/tls"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"isthmus/mesh"
@@ -58,7 +59,10 @@ func (c *compiler) wires(k upstreamKey, v *mesh.View, endpoints []*mesh.Endpoint
 			w.name = t.SNI
 		} else {
 			host, port := destinationOf(e)
-			w.name, w.named = mesh.DestinationSNI(port, "", fullName(host)), true
+			if isService(v, e) {
+				host = fullName(host)
+			}
+			w.name, w.named = mesh.DestinationSNI(port, "", host), true
 		}
 		out[i] = w
 	}
@@ -123,7 +127,14 @@ func fullName(service string) string {
 	return service
 }
 
-// isKey tells "name.namespace" from a host name.
+// isService reports whether an endpoint of a view is one of a service, rather than of a
+// ServiceEntry's host, which may look like one: web.example.
+func isService(v *mesh.View, e *mesh.Endpoint) bool {
+	service, _ := destinationOf(e)
+	return (v.Service != "" || e.Forward != "") && isKey(service)
+}
+
+// isKey tells "name.namespace" from longer host names.
 func isKey(service string) bool {
 	dots := 0
 	for i := range len(service) {
@@ -134,16 +145,15 @@ func isKey(service string) bool {
 	return dots == 1
 }
 
-// namespaceOf is the namespace of the service that an endpoint serves.
+// namespaceOf is the namespace of the service that an endpoint serves, or of the
+// ServiceEntry.
 func namespaceOf(v *mesh.View, e *mesh.Endpoint) string {
-	if service, _ := destinationOf(e); isKey(service) {
-		for i := range len(service) {
-			if service[i] == '.' {
-				return service[i+1:]
-			}
-		}
+	if !isService(v, e) {
+		return v.Namespace
 	}
-	return v.Namespace
+	service, _ := destinationOf(e)
+	_, namespace, _ := strings.Cut(service, ".")
+	return namespace
 }
 
 // accountsOf are the service accounts that files give the workloads of a
