@@ -53,7 +53,7 @@ func TestRoutes_LeaveNothing(t *testing.T) {
 func TestRoutes_LookOnce(t *testing.T) {
 	p := serve(t, Options{}, entry("one.test", "10.0.0.1:80")+
 		virtualService("a.test", "route: [{destination: {host: one.test}}]")+
-		virtualService("b.test", "match: [{uri: {prefix: /x}}], route: [{destination: {host: one.test}, weight: 50}, {destination: {host: one.test}, weight: 50}]"))
+		virtualService("b.test", "{match: [{uri: {prefix: /x}}], route: [{destination: {host: one.test}, weight: 50}, {destination: {host: one.test}, weight: 50}]}"))
 	looks := map[upstreamKey]int{}
 	for k, target := range p.table.Load().targets {
 		resolve := target.resolve
