@@ -198,9 +198,12 @@ func (c *conn) await() bool {
 // lastChance reports whether a request may still be read although the connection
 // leaves: one that has come already; the first of a new connection, which gets as
 // long as its bytes may be under way; and, as long as a draining proxy takes
-// connections, any: the reply tells the client, which would else send its next
-// request just when we end the connection.
+// connections, or its port's socket is another's, any: the reply tells the client,
+// which would else send its next request just when we end the connection.
 func (c *conn) lastChance() bool {
+	if !c.leaving.Load() && !c.proxy.draining.Load() {
+		return true
+	}
 	if c.last == 0 {
 		c.limit = min(c.limit, now()+acceptDelay)
 		return now() < c.limit

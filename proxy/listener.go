@@ -36,7 +36,8 @@ type listener struct {
 	mu    sync.Mutex // guards what is below
 	conns map[*conn]struct{}
 	ended bool // see closeAll
-	gone  bool // see part
+
+	gone atomic.Bool // see part
 }
 
 func (p *Proxy) listen(name, address string, kind listenerKind, port uint32) error {
@@ -217,9 +218,6 @@ func (l *listener) accept() {
 		l.mu.Lock()
 		l.conns[c] = struct{}{}
 		ended := l.ended
-		if l.gone {
-			c.leaving.Store(true)
-		}
 		l.mu.Unlock()
 		if ended {
 			c.kill(true) // it was accepted just before the port was closed
@@ -248,19 +246,22 @@ func (l *listener) interruptIdle() int {
 	return len(l.conns)
 }
 
-// part has its connections end as in a drain, those too that are just being accepted: over
-// others, clients get to who has taken its place.
+// part has its connections end with their next reply, those too that are just being accepted:
+// over others, clients get to who has taken its place. Those that are idle are not ended, since
+// the next request may be under way.
 func (l *listener) part() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.gone = true
+	l.gone.Store(true)
 	for c := range l.conns {
-		c.leaving.Store(true)
-		if c.waiting.Load() || c.shared.Load() {
+		if c.shared.Load() {
 			c.interrupt()
 		}
 	}
 }
+
+// parted reports whether it has been told to.
+func (l *listener) parted() bool { return l != nil && l.gone.Load() }
 
 // closeAll ends all connections, and those that are just being accepted.
 func (l *listener) closeAll() {

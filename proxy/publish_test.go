@@ -152,8 +152,14 @@ func TestPublish_PortTakenOver(t *testing.T) {
 			io.Copy(io.Discard, res.Body)
 		}
 		publish(t, p, with(port))
+		io.WriteString(kept, get("s.test")) // which may have been under way
+		if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != 200 || !res.Close {
+			t.Errorf("port %d: over a connection that was idle %v, %v", port, res, err)
+		} else {
+			io.Copy(io.Discard, res.Body)
+		}
 		if _, err := r.ReadByte(); err != io.EOF {
-			t.Errorf("port %d: a connection that is kept, for which there are no routes any more: %v", port, err)
+			t.Errorf("port %d: a connection that was told to end: %v", port, err)
 		}
 		if tb := p.table.Load(); tb.gateway(before) == nil || tb.gateway(before) != tb.gateway(port) {
 			t.Errorf("port %d: whom the one before has accepted just before finds nothing", port)

@@ -89,6 +89,8 @@ func (c *conn) leave() {
 }
 
 // leaves reports whether the connection takes no more requests than those that are
-// under way: the proxy drains, nobody vouches for the client any more, or its place
-// is needed.
-func (c *client) leaves() bool { return c.proxy.draining.Load() || c.leaving.Load() }
+// under way: the proxy drains, nobody vouches for the client any more, its place is
+// needed, or another port has taken over the socket of its own.
+func (c *client) leaves() bool {
+	return c.proxy.draining.Load() || c.leaving.Load() || c.listener.parted()
+}
