@@ -120,7 +120,7 @@ func (l *limitCompiler) compileHost(kind listenerKind, vh *virtualHost) {
 		at.hostName = fmt.Sprintf("%s:%d", vh.name, vh.port)
 	}
 	vh.limits = l.chain(filters, at)
-	for _, r := range vh.routes {
+	for i, r := range vh.routes {
 		at.route, at.routeName = nil, ""
 		for _, p := range ofRoutes {
 			if matchesRoute(p, r) {
@@ -129,6 +129,9 @@ func (l *limitCompiler) compileHost(kind listenerKind, vh *virtualHost) {
 		}
 		if len(at.route) > 0 {
 			at.routeName = fmt.Sprintf("%s:%d %s", vh.name, vh.port, r.name)
+			if at.routeKey = at.routeName; r.rule.Name == "" { // whose name are its lines, which move
+				at.routeKey = fmt.Sprintf("%s:%d [%d %d]", vh.name, vh.port, kind, i)
+			}
 			r.limits = l.chain(filters, at)
 		}
 	}
@@ -139,6 +142,7 @@ func (l *limitCompiler) compileHost(kind listenerKind, vh *virtualHost) {
 type limitPlace struct {
 	host, route         []*mesh.RoutePatch
 	hostName, routeName string
+	routeKey            string // what the limits of the route are kept by
 }
 
 // chain makes the limits of a place; nil if there are none.
@@ -164,15 +168,15 @@ func (l *limitCompiler) chain(filters []*mesh.RateLimitFilter, at limitPlace) *l
 // local makes a local limit as it holds at a place: what the route says of the
 // filter, else what the virtual host does, else the filter.
 func (l *limitCompiler) local(f *mesh.RateLimitFilter, at limitPlace) *limiter {
-	rule, where := f.Local, ""
+	rule, where, place := f.Local, "", ""
 	for _, p := range at.host {
 		if r := p.Local[f.Filter]; r != nil {
-			rule, where = r, at.hostName
+			rule, where, place = r, at.hostName, at.hostName
 		}
 	}
 	for _, p := range at.route {
 		if r := p.Local[f.Filter]; r != nil {
-			rule, where = r, at.routeName
+			rule, where, place = r, at.routeName, at.routeKey
 		}
 	}
 	if rule.Bucket == nil && len(rule.Descriptors) == 0 {
@@ -181,7 +185,7 @@ func (l *limitCompiler) local(f *mesh.RateLimitFilter, at limitPlace) *limiter {
 	info := &limitInfo{filter: f, source: rule.Source, where: where, bucket: rule.Bucket}
 	same := *rule
 	same.Source, same.Actions = mesh.Source{}, nil
-	one := l.keep(info, same, func() *limiter {
+	one := l.keep(info, place, same, func() *limiter {
 		return &limiter{local: ratelimit.NewLocal(rule), info: info, refusal: localRefusal(rule)}
 	})
 	if len(rule.Descriptors) > 0 {
@@ -211,7 +215,7 @@ func (l *limitCompiler) global(f *mesh.RateLimitFilter, at limitPlace) *limiter 
 	info := &limitInfo{filter: f, source: f.Global.Source}
 	same := *f.Global
 	same.Source, same.Actions = mesh.Source{}, nil
-	one := l.keep(info, same, func() *limiter {
+	one := l.keep(info, "", same, func() *limiter {
 		return &limiter{global: &globalLimit{counts: &ratelimit.Counts{}}, info: info, refusal: globalRefusal(f.Global)}
 	})
 	g.counts = one.global.counts
@@ -225,9 +229,9 @@ func (l *limitCompiler) global(f *mesh.RateLimitFilter, at limitPlace) *limiter 
 	}
 }
 
-// keep returns the limiter of a rule at a place: the one made for this table or
+// keep returns the limiter of a rule at a place, "" for every one: the one made for this table or
 // the one before, if there is one.
-func (l *limitCompiler) keep(info *limitInfo, rule any, create func() *limiter) *limiter {
+func (l *limitCompiler) keep(info *limitInfo, place string, rule any, create func() *limiter) *limiter {
 	text, err := json.Marshal(rule) // which has no other pointers than to values
 	if err != nil {
 		panic("a rate limit always encodes: " + err.Error())
@@ -242,7 +246,7 @@ func (l *limitCompiler) keep(info *limitInfo, rule any, create func() *limiter) 
 			nth++
 		}
 	}
-	info.key = fmt.Sprintf("%s/%s %d %s %s %s", f.Namespace, f.Name, nth, f.Filter, info.where, text)
+	info.key = fmt.Sprintf("%s/%s %d %s %s %s", f.Namespace, f.Name, nth, f.Filter, place, text)
 	one := l.made[info.key]
 	if one == nil {
 		if one = create(); l.kept[info.key] != nil {

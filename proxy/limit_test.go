@@ -275,6 +275,26 @@ func TestLimit_ConnectionOutlivesSnapshots(t *testing.T) {
 	}
 }
 
+// TestLimit_LinesMove: the buckets of routes without a name are not filled because lines
+// before them come and go, and each route has its own.
+func TestLimit_LinesMove(t *testing.T) {
+	yaml := strings.Replace(limitHosts, "name: named, ", "", 1) + limitFilter("", ofRoutes("HTTP_ROUTE", "{}", "{typed_per_filter_config: "+localLimit(2)+"}"))
+	p := serve(t, Options{}, yaml)
+	for i, want := range []int{2, 0} {
+		for _, path := range []string{"/named", "/"} {
+			if got := passed(t, p, "one.test", path, ""); got != want {
+				t.Errorf("configuration %d: %d requests for %s pass, want %d", i, got, path, want)
+			}
+		}
+		publish(t, p, "# more\n"+yaml)
+	}
+	for _, l := range p.Limits() {
+		if !strings.Contains(l.Where, " test.yaml:") {
+			t.Errorf("a limit is shown at %q, want the place of its route", l.Where)
+		}
+	}
+}
+
 // TestRateLimit: the burst passes, the rest is refused, and a new snapshot
 // fills no bucket.
 func TestRateLimit(t *testing.T) {
