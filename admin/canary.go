@@ -14,7 +14,7 @@ import (
 type Canary struct {
 	State   canary.State    `json:"state"` // "": there is none
 	Hash    string          `json:"hash"`
-	Why     string          `json:"why"`     // of one that was taken back or refused, or stays in its stage
+	Why     string          `json:"why"`     // of one that was taken back or refused, or stays in its stage; without one, why nothing is tried
 	Percent float64         `json:"percent"` // of the requests that it decides
 	Stage   int             `json:"stage"`   // 0: shadow
 	Stages  int             `json:"stages"`
@@ -59,6 +59,9 @@ func serveCanary(mux *http.ServeMux, s State) {
 func (c *Canary) String() string {
 	switch c.State {
 	case canary.None:
+		if c.Why != "" {
+			return "none: " + c.Why
+		}
 		return "none"
 	case canary.Shadow:
 		return fmt.Sprintf("%s, in shadow for %s: %d requests compared, %d decided otherwise", c.Hash, age(c.Age), c.Compared, c.Different)
@@ -75,7 +78,11 @@ func (c *Canary) String() string {
 // WriteCanary writes it for people.
 func WriteCanary(w io.Writer, c Canary) {
 	if c.State == canary.None {
-		fmt.Fprintln(w, "there is no candidate configuration")
+		fmt.Fprint(w, "there is no candidate configuration")
+		if c.Why != "" {
+			fmt.Fprintf(w, ": %s", c.Why)
+		}
+		fmt.Fprintln(w)
 		return
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

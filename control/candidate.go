@@ -46,10 +46,10 @@ func (c *Controller) readCandidate() {
 		return
 	}
 	c.mu.Lock()
-	last, usable := c.trial, c.unused == nil
+	last := c.trial
 	c.mu.Unlock()
 	hold := c.history.Hold()
-	if !usable || hold.Origin == history.FromRollback && hold.Revision != 0 {
+	if c.triesNothing(hold) != "" {
 		c.setTrial(nil) // nor is it read: somebody may be writing it
 		return
 	}
@@ -64,6 +64,20 @@ func (c *Controller) readCandidate() {
 		return
 	}
 	c.setTrial(c.newTrial(set, hold, time.Now()))
+}
+
+// triesNothing says why no candidate is tried, whatever there is of one; "": it would be.
+func (c *Controller) triesNothing(h history.Hold) string {
+	c.mu.Lock()
+	unused := c.unused
+	c.mu.Unlock()
+	switch {
+	case h.Origin == history.FromRollback && h.Revision != 0:
+		return fmt.Sprintf("the rollback to revision %d holds: until the files of the configuration change, nothing is tried", h.Revision)
+	case unused != nil:
+		return "the files of the configuration cannot be used: until they can, nothing is tried"
+	}
+	return ""
 }
 
 // newTrial begins with a candidate, unless it is known how that ends.
@@ -239,7 +253,7 @@ func sameCandidate(a, b *mesh.Candidate) bool {
 type Candidate struct {
 	State              canary.State
 	Hash               string
-	Why                string
+	Why                string // of its state; of None, why nothing is tried
 	Percent            float64
 	Stage, Stages      int
 	Since              time.Time
@@ -259,6 +273,9 @@ func (c *Controller) Candidate() Candidate {
 		out.Stage, out.Stages, out.Since = t.Stage, len(t.Steps), t.Since
 	}
 	c.mu.Unlock()
+	if t == nil && len(c.options.Candidates.Paths) > 0 {
+		out.Why = c.triesNothing(c.history.Hold())
+	}
 	if begun && c.options.Candidates.Counted != nil { // else it would be another's
 		out.Candidate, out.Current, out.Seen = c.options.Candidates.Counted()
 	}

@@ -373,6 +373,34 @@ func TestController_ReadBesideRollback(t *testing.T) {
 	}
 }
 
+// TestController_TriesNothing: who waits for a candidate that is not looked at is told why.
+func TestController_TriesNothing(t *testing.T) {
+	c := withCandidate(t, nil)
+	c.put(c.file, renamed("api"))
+	back := make(chan error, 1)
+	c.mu.Lock()
+	c.asked = &rollback{1, back}
+	c.mu.Unlock()
+	c.Wake()
+	catchUp(c.Controller)
+	if err := <-back; err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		file, text, state, why string
+	}{
+		{c.candidate, other("cart"), "", "the rollback to revision 1 holds"},
+		{c.file, renamed("store"), "percent", ""},
+		{c.file, "kind: Service\n", "", "cannot be used"},
+		{c.file, renamed("store"), "percent", ""},
+	} {
+		c.put(tt.file, tt.text)
+		if now := c.Candidate(); string(now.State) != tt.state || !strings.Contains(now.Why, tt.why) || tt.why == "" && now.Why != "" {
+			t.Errorf("after %s: state %q, why %q, want %q, %q", tt.text, now.State, now.Why, tt.state, tt.why)
+		}
+	}
+}
+
 // TestController_SteeredBesideRefused: who waits for what he has decided hears of it though
 // the files that are read just then are refused by the data plane, and tried again.
 func TestController_SteeredBesideRefused(t *testing.T) {

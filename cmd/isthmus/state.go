@@ -31,7 +31,7 @@ func (s *server) Status() admin.Status {
 		Endpoints: c.Endpoints.Total, EndpointsReady: c.Endpoints.Ready,
 		Listeners: s.proxy.Addresses(),
 	}
-	if t := s.Canary(); t.State != canary.None {
+	if t := s.Canary(); t.State != canary.None || t.Why != "" {
 		out.Canary = t.String()
 	}
 	for name, a := range s.listening {
