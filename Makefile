@@ -1,4 +1,4 @@
-# Every target sets itself up: Go is all that has to be there.
+# Every target sets itself up: Go is all that has to be there, and a C compiler for -race.
 SHELL       := bash
 .SHELLFLAGS := -o pipefail -c # what fails before a pipe has failed
 GO       ?= go
