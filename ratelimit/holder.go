@@ -93,14 +93,18 @@ type taking struct {
 	key      leaseKey
 	requests uint32 // of the limit
 	unit     mesh.LimitUnit
-	hits     uint32
-	first    bool // it has not waited yet
-	late     bool // it must not wait any longer
+	hits     uint32 // that are taken
+	first    bool   // it has not waited yet
+	late     bool   // it must not wait any longer
 	ring     *ring
 	self     string // this proxy's name in it
 
 	ask leaseAsk // what to ask, where take says so
 }
+
+// need is how many tokens there have to be: one for a request that takes none, and asks
+// whether there is room.
+func (t *taking) need() uint32 { return max(t.hits, 1) }
 
 // take takes tokens for a request, if there are any. Else it may say to wait for a
 // grant: until wait is closed, or, where it is nil, since the home is here, until
@@ -122,16 +126,16 @@ func (h *holder) take(now time.Duration, t *taking) (got answer, left uint32, wa
 		l.used = now
 	}
 	switch {
-	case l.tokens >= t.hits:
+	case l.tokens >= t.need():
 		l.tokens -= t.hits
 		return allowed, l.remaining(), nil
-	case t.hits > t.requests: // it can never pass
+	case t.need() > t.requests: // it can never pass
 		return over, l.remaining(), nil
 	case l.lost(now):
 		return l.takeAlone(now, t), 0, nil
 	case l.short:
 		return over, l.remaining(), nil
-	case t.late && l.known && l.left > l.debt+t.hits:
+	case t.late && l.known && l.left > l.debt+t.need():
 		// There was enough a moment ago: the grant that is under way pays.
 		l.debt += t.hits
 		return allowed, l.remaining(), nil
@@ -144,7 +148,7 @@ func (h *holder) take(now time.Duration, t *taking) (got answer, left uint32, wa
 		l.wait = make(chan struct{})
 	}
 	t.ask = l.ask(now, t.key)
-	t.ask.want = t.hits - l.tokens
+	t.ask.want = t.need() - l.tokens
 	if l.asked == 0 {
 		l.asked = now
 	}
@@ -183,7 +187,7 @@ func (l *lease) takeAlone(now time.Duration, t *taking) answer {
 	}
 	l.alone = min(l.alone+rate*(now-l.aloneAt).Seconds(), most)
 	l.aloneAt = now
-	if l.alone < float64(t.hits) {
+	if l.alone < float64(t.need()) {
 		return over
 	}
 	l.alone -= float64(t.hits)

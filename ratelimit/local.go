@@ -103,7 +103,8 @@ func newBucket(b *mesh.Bucket) *bucket {
 	return &bucket{Limiter: rate.NewLimiter(rate.Limit(float64(b.TokensPerFill)/b.FillInterval.Seconds()), int(b.MaxTokens))}
 }
 
-// take takes n tokens for a request that came at t, if there are so many.
+// take takes n tokens for a request that came at t, if there are so many; for 0 there has
+// to be one.
 func (b *bucket) take(t time.Time, n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -111,6 +112,9 @@ func (b *bucket) take(t time.Time, n int) bool {
 		t = b.last
 	}
 	b.last = t
+	if n == 0 {
+		return b.TokensAt(t) >= 1
+	}
 	return b.AllowN(t, n)
 }
 

@@ -153,6 +153,13 @@ func TestLocal_Descriptors(t *testing.T) {
 			t.Errorf("%s: %d of 100 pass, want %d", tt.name, got, tt.want)
 		}
 	}
+	var room Descriptors // asks whether there is any
+	room.Add("user", []byte("a"))
+	room.End(0)
+	asked := limit(nil)
+	if before, in, after := pass(asked, 20, &room), pass(asked, 20, descriptors([]string{"user", "a"})), pass(asked, 20, &room); before != 20 || in != 10 || after != 0 {
+		t.Errorf("%d of 20 are told that there is room, then %d pass, then %d are told so; want 20, 10 and 0", before, in, after)
+	}
 	l := limit(nil)
 	if b, c := pass(l, 100, descriptors([]string{"user", "b"})), pass(l, 100, descriptors([]string{"user", "c"})); b != 3 || c != 3 {
 		t.Errorf("two values of a wildcard: %d and %d pass, want 3 each", b, c)

@@ -138,7 +138,7 @@ func TestShared_Ask(t *testing.T) {
 	defer s.Close()
 	shadow := limited("shadow", "", 1)
 	shadow.Shadow = true
-	s.SetRules(rules(limited("user", "", 3), limited("none", "", 0), shadow, &mesh.LimitRule{Key: "free", Limit: &mesh.ServiceLimit{Unlimited: true}}))
+	s.SetRules(rules(limited("user", "", 3), limited("asked", "", 3), limited("none", "", 0), shadow, &mesh.LimitRule{Key: "free", Limit: &mesh.ServiceLimit{Unlimited: true}}))
 	pass := func(d *Descriptors) (n int, last Verdict) {
 		for range 10 {
 			v, err := s.Ask(time.Second, "d", d)
@@ -162,7 +162,16 @@ func TestShared_Ask(t *testing.T) {
 			t.Errorf("%s: %d of 10 pass, want %d", tt.d, got, tt.want)
 		}
 	}
-	_, v := pass(descriptors([]string{"user", "a"}))
+	var room Descriptors // asks whether there is any
+	room.Add("asked", []byte("a"))
+	room.End(0)
+	before, v := pass(&room)
+	left := v.Statuses[0].Remaining
+	in, _ := pass(descriptors([]string{"asked", "a"}))
+	if after, _ := pass(&room); before != 10 || left != 3 || in != 3 || after != 0 {
+		t.Errorf("%d of 10 are told that there is room (for %d), then %d pass, then %d are told so; want 10 (3), 3 and 0", before, left, in, after)
+	}
+	_, v = pass(descriptors([]string{"user", "a"}))
 	if f := v.Fields(); len(f) != 3 || f[0].Value != "3, 3;w=3600" || f[1].Value != "0" {
 		t.Errorf("fields %v", f)
 	}
