@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"golang.org/x/sys/unix"
 )
 
@@ -120,13 +121,27 @@ func TestUnreachable_Many(t *testing.T) {
 // TestUnreachable_Leave: a goodbye waits neither for members nor for seeds that cannot
 // be reached.
 func TestUnreachable_Leave(t *testing.T) {
-	members, seed := swallows(t), swallows(t)
-	a := start(t, "a", func(o *Options) { o.Join = []string{seed} })
+	members := swallows(t)
+	_, port, err := net.SplitHostPort(swallows(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := start(t, "a", func(o *Options) {
+		for i := range 3 * triesAtOnce {
+			o.Join = append(o.Join, fmt.Sprintf("127.0.1.%d:%s", i, port))
+		}
+	})
 	a.Announce(endpoints(1, "a.ns"))
 	for i := range 3 {
-		start(t, fmt.Sprint("b", i), func(o *Options) { o.Advertise = members; joining(a)(o) })
+		start(t, fmt.Sprint("b", i), func(o *Options) {
+			// Another port than that of Bind is advertised only where Bind names one.
+			o.Bind, o.Advertise = fmt.Sprint("127.0.0.2:", freePort(t, "127.0.0.2")), members
+			joining(a)(o)
+		})
 	}
-	eventually(t, "one is known", func() bool { return len(a.list.Members()) > 1 })
+	eventually(t, "one is known, where nobody answers", func() bool {
+		return slices.ContainsFunc(a.list.Members(), func(m *memberlist.Node) bool { return m.Address() == members })
+	})
 	given := untilGivenUp(t, members)
 	a.Leave(time.Second)
 	select {
@@ -134,6 +149,26 @@ func TestUnreachable_Leave(t *testing.T) {
 		t.Error("the goodbye took as long as to give a member up")
 	default:
 	}
+}
+
+// freePort returns a port at an address that nobody has, for UDP or TCP.
+func freePort(t *testing.T, address string) int {
+	t.Helper()
+	for range 10 {
+		l, err := net.Listen("tcp", address+":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		u, err := net.ListenPacket("udp", l.Addr().String())
+		l.Close()
+		if err == nil {
+			u.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 // TestUnreachable_CloseWhileKnocking: who ends does not knock at all the seeds that are
