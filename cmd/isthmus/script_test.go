@@ -37,6 +37,7 @@ func TestScript(t *testing.T) {
 			e.Defer(func() { l.Close() })
 			e.Setenv("OUTBOUND", fmt.Sprintf("127.0.0.1:%d", outbound))
 			e.Setenv("ADMIN", fmt.Sprintf("127.0.0.1:%d", admin))
+			e.Setenv("ADMIN_PORT", fmt.Sprint(admin))
 			e.Setenv("TAKEN", l.Addr().String())
 			e.Setenv("HOME_CLUSTER", "c1")
 			e.Setenv("PATH", filepath.Dir(program)+string(os.PathListSeparator)+os.Getenv("PATH"))
