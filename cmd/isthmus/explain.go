@@ -38,12 +38,19 @@ Exit status 0 also when the answer is a refusal.`,
 		Example: `  isthmus explain --config mesh.yaml http://web.example/old
   isthmus explain --config mesh/ --bootstrap node.yaml --listener inbound --from production/user-service-sa -X POST http://orders/api
   isthmus explain --admin http://127.0.0.1:15000 -H 'geo-location: us-west' http://user-service.example.com/`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: usage(func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 && len(paths) > 0 {
+				return nil // --config a b c URL, as a shell expands --config *
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			q.URL = args[0]
+			last := len(args) - 1
+			paths = append(paths, args[:last]...)
+			q.URL = args[last]
 			if scheme, _, ok := strings.Cut(q.URL, "://"); !ok || strings.ContainsAny(scheme, "/?#") {
 				q.URL = "http://" + q.URL
 			}
