@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"math/bits"
 	"math/rand/v2"
 	"sort"
 	"sync/atomic"
@@ -40,62 +41,27 @@ func (g *group) random() *candidate {
 	if g.equal {
 		return &g.candidates[rand.IntN(len(g.candidates))]
 	}
-	n := rand.Uint64N(g.weight)
-	i := sort.Search(len(g.candidates), func(i int) bool { return n < g.candidates[i].until })
+	return g.at(rand.Uint64N(g.weight))
+}
+
+// at returns the candidate to whose weight a place belongs, of those added up.
+func (g *group) at(place uint64) *candidate {
+	i := sort.Search(len(g.candidates), func(i int) bool { return place < g.candidates[i].until })
 	return &g.candidates[i]
 }
 
-// roundRobin takes one host after the other, by weight.
+// golden is the golden section of 2^64. Its multiples, modulo that, fall among those
+// before them as evenly as can be, however many there are (Fibonacci hashing, Knuth 6.4).
+const golden = 0x9e3779b97f4a7c15
+
+// roundRobin takes one host after the other. Where weights differ, turns go by golden
+// sections of their sum: each host's come as often as it weighs, evenly spread, and
+// nothing is made for that when a host's health, or its weight, changes.
 func (g *group) roundRobin(rotation *atomic.Uint32) *candidate {
 	n := rotation.Add(1)
-	if g.schedule != nil {
-		return &g.candidates[g.schedule[n%uint32(len(g.schedule))]]
+	if g.equal {
+		return &g.candidates[n%uint32(len(g.candidates))]
 	}
-	return &g.candidates[n%uint32(len(g.candidates))]
-}
-
-// maxSchedule bounds the length of a schedule; weights are scaled to fit.
-const maxSchedule = 1 << 14
-
-// stride makes a round in which each host comes as often as it weighs, evenly
-// spread: always the host that is furthest behind (smooth weighted round
-// robin, as nginx does it).
-func stride(hosts []candidate) []uint16 {
-	if len(hosts) > maxSchedule {
-		return nil
-	}
-	var total uint64
-	divisor := uint64(0)
-	for _, c := range hosts {
-		total += c.weight
-		divisor = gcd(c.weight, divisor)
-	}
-	divisor = max(divisor, (total+maxSchedule-1)/maxSchedule)
-	weights := make([]int64, len(hosts))
-	sum := int64(0)
-	for i, c := range hosts {
-		weights[i] = int64(max(c.weight/divisor, 1))
-		sum += weights[i]
-	}
-	current := make([]int64, len(hosts))
-	schedule := make([]uint16, 0, sum)
-	for range sum {
-		best := 0
-		for i := range current {
-			current[i] += weights[i]
-			if current[i] > current[best] {
-				best = i
-			}
-		}
-		current[best] -= sum
-		schedule = append(schedule, uint16(best))
-	}
-	return schedule
-}
-
-func gcd(a, b uint64) uint64 {
-	for b != 0 {
-		a, b = b, a%b
-	}
-	return a
+	place, _ := bits.Mul64(uint64(n)*golden, g.weight)
+	return g.at(place)
 }

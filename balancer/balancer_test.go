@@ -134,6 +134,51 @@ func TestSet_RoundRobinTakesTurns(t *testing.T) {
 	}
 }
 
+// TestSet_RoundRobinByWeight: turns are as many as weights say at any time, and evenly
+// spread, however many hosts there are and however little one of them weighs.
+func TestSet_RoundRobinByWeight(t *testing.T) {
+	many := make([]uint32, 10_000)
+	for i := range many {
+		many[i] = 1 + uint32(i%100)
+	}
+	one := slices.Repeat([]uint32{100}, 10_000)
+	one[17] = 10
+	for _, tt := range []struct {
+		name    string
+		weights []uint32
+		turns   int
+	}{
+		{"two", []uint32{1, 2}, 1000},
+		{"a heavy one", []uint32{5, 1, 1}, 1000},
+		{"many", many, 1_000_000},
+		{"a light one of many", one, 1_000_000},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			list, total := make([]*Host, len(tt.weights)), uint32(0)
+			for i, w := range tt.weights {
+				list[i] = host(i, "r/z", w)
+				total += w
+			}
+			s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.RoundRobin}, nil, Caller{})
+			got, last := make([]int, len(list)), make([]int, len(list))
+			for n := 1; n <= tt.turns; n++ {
+				i, _ := s.Pick(nil, 0)
+				got[i]++
+				share := float64(tt.weights[i]) / float64(total)
+				if since := n - last[i]; float64(since) > 4/share+1 {
+					t.Fatalf("host %d has no turn for %d, at a share of %v", i, since, share)
+				}
+				last[i] = n
+			}
+			for i, w := range tt.weights {
+				if want := float64(tt.turns) * float64(w) / float64(total); math.Abs(float64(got[i])-want) > 4 {
+					t.Errorf("host %d has %d turns of %d, want %.1f", i, got[i], tt.turns, want)
+				}
+			}
+		})
+	}
+}
+
 // TestPriorityLoads holds Envoy's published tables (priority.rst): two levels,
 // then three.
 func TestPriorityLoads(t *testing.T) {
@@ -559,7 +604,7 @@ func BenchmarkPick(b *testing.B) {
 		kind    mesh.LoadBalancerKind
 		weights uint32 // 1 to this
 	}{
-		{"LeastRequest", mesh.LeastRequest, 1}, {"LeastRequestByWeight", mesh.LeastRequest, 3}, {"RoundRobin", mesh.RoundRobin, 1},
+		{"LeastRequest", mesh.LeastRequest, 1}, {"LeastRequestByWeight", mesh.LeastRequest, 3}, {"RoundRobin", mesh.RoundRobin, 1}, {"RoundRobinByWeight", mesh.RoundRobin, 3},
 		{"PeakEWMA", mesh.PeakEWMA, 1}, {"PeakEWMAByWeight", mesh.PeakEWMA, 3}, {"RingHash", mesh.RingHash, 1}, {"Maglev", mesh.Maglev, 1},
 	} {
 		for _, n := range []int{10, 1000, 100_000} {
@@ -582,14 +627,25 @@ func BenchmarkPick(b *testing.B) {
 // BenchmarkRebuild is what a change of one host's health costs the request
 // that comes next.
 func BenchmarkRebuild(b *testing.B) {
-	for _, n := range []int{10, 1000, 100_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			list := hosts(n, "r/z")
-			s := NewSet(list, nil, nil, Caller{Locality: mesh.ParseLocality("r/z")})
-			for b.Loop() {
-				s.version.Add(1)
-				s.Pick(nil, 0)
-			}
-		})
+	for _, k := range []struct {
+		name    string
+		kind    mesh.LoadBalancerKind
+		weights uint32 // 1 to this
+	}{
+		{"LeastRequest", mesh.LeastRequest, 1}, {"RoundRobinByWeight", mesh.RoundRobin, 3},
+	} {
+		for _, n := range []int{10, 1000, 10_000, 100_000} {
+			b.Run(fmt.Sprintf("%s/%d", k.name, n), func(b *testing.B) {
+				list := make([]*Host, n)
+				for i := range list {
+					list[i] = host(i, "r/z", 1+uint32(i)%k.weights)
+				}
+				s := NewSet(list, &mesh.LoadBalancer{Kind: k.kind}, nil, Caller{Locality: mesh.ParseLocality("r/z")})
+				for b.Loop() {
+					s.version.Add(1)
+					s.Pick(nil, 0)
+				}
+			})
+		}
 	}
 }

@@ -36,7 +36,6 @@ type group struct {
 	candidates []candidate
 	weight     uint64    // of all candidates
 	equal      bool      // all candidates weigh the same
-	schedule   []uint16  // of round robin, with unequal weights
 	table      hashTable // of consistent hashing
 }
 
@@ -235,9 +234,6 @@ func (s *Set) newGroup(c *cell, list []candidate, degraded bool) group {
 		g.weight += m.weight
 		m.until = g.weight
 		g.equal = g.equal && m.weight == list[0].weight
-	}
-	if !g.equal && s.kind == mesh.RoundRobin {
-		g.schedule = stride(list)
 	}
 	return g
 }
