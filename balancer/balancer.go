@@ -61,6 +61,8 @@ func NewSet(hosts []*Host, lb *mesh.LoadBalancer, outlier *mesh.OutlierDetection
 		s.panicAt = int(outlier.MinHealthPercent)
 	}
 	s.plan = newPlan(lb, from)
+	// Not all proxies begin with the same host after a change, nor this one after each.
+	s.rotation.Store(rand.Uint32())
 	for _, h := range hosts {
 		h.watch(&s.version)
 	}

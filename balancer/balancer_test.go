@@ -134,6 +134,19 @@ func TestSet_RoundRobinTakesTurns(t *testing.T) {
 	}
 }
 
+// TestSet_RoundRobinBegins: a set is made anew whenever an endpoint comes or goes; the
+// first of them do not get the first requests of all proxies each time.
+func TestSet_RoundRobinBegins(t *testing.T) {
+	begun := map[int]bool{}
+	for range 100 {
+		i, _ := NewSet(hosts(1000, "r/z"), &mesh.LoadBalancer{Kind: mesh.RoundRobin}, nil, Caller{}).Pick(nil, 0)
+		begun[i] = true
+	}
+	if len(begun) < 50 {
+		t.Errorf("100 sets of 1000 hosts begin with %d of them", len(begun))
+	}
+}
+
 // TestSet_RoundRobinByWeight: turns are as many as weights say at any time, and evenly
 // spread, however many hosts there are and however little one of them weighs.
 func TestSet_RoundRobinByWeight(t *testing.T) {
