@@ -283,6 +283,23 @@ spec: {address: 10.9.9.9, network: c2, labels: {app: db}}
 	}
 }
 
+// TestController_KnownAtStart: what gossip knows from an earlier life is published before
+// Start returns, and so before the proxy says that it is ready.
+func TestController_KnownAtStart(t *testing.T) {
+	var use consumer
+	c, err := New(Options{Node: node(), Paths: []string{t.TempDir()}, Announce: "none", Publish: use.publish, Logger: slog.New(slog.DiscardHandler), ResolvConf: os.DevNull, Hosts: os.DevNull})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Start(&crowd{others: []gossip.Announced{{OwnerDead: true, Endpoint: mesh.Endpoint{
+		Service: "s.default", Port: mesh.Port{Number: 80}, Address: netip.MustParseAddrPort("127.0.0.1:1"), Cluster: "c2", Weight: 1, Source: mesh.SourceGossip, Owner: "c2/default/x",
+	}}}})
+	t.Cleanup(c.Close)
+	if n := len(use.snapshot().Registry.All()); n != 1 {
+		t.Errorf("%d endpoints, want the one that was known", n)
+	}
+}
+
 // TestController_DeadOwner: endpoints of a member that died stay until probes
 // find them dead, too.
 func TestController_DeadOwner(t *testing.T) {
