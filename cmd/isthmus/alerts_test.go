@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	stdtls "crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
@@ -86,6 +90,10 @@ func TestAlerts(t *testing.T) {
 		{
 			name: "a certificate ends", alerts: []string{"IsthmusCertificateEnds", "IsthmusCertificateEndsNow"},
 			breaks: func(t *testing.T) { w.issue(t, w.caller, 30*time.Minute) }, mends: func(t *testing.T) { w.issue(t, w.caller, 24*time.Hour) },
+		},
+		{
+			name: "a root ends", alerts: []string{"IsthmusRootEnds"},
+			breaks: func(t *testing.T) { w.rootEnds(t, 10*24*time.Hour) }, mends: func(t *testing.T) { w.rootEnds(t, 1000*24*time.Hour) },
 		},
 		{
 			name: "a key that does not fit", alerts: []string{"IsthmusCertificateNotUsed"},
@@ -338,6 +346,23 @@ func (w *alertWorld) issue(t *testing.T, p *alertProxy, ttl time.Duration) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// rootEnds has the authority's certificate end so much later: the same one otherwise, so
+// that it vouches for what it has issued.
+func (w *alertWorld) rootEnds(t *testing.T, later time.Duration) {
+	t.Helper()
+	pair, err := stdtls.LoadX509KeyPair(filepath.Join(w.dir, "ca/ca.crt"), filepath.Join(w.dir, "ca/ca.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := pair.Leaf
+	root.NotAfter = time.Now().Add(later)
+	der, err := x509.CreateCertificate(rand.Reader, root, root, root.PublicKey, pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, "ca/ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
 }
 
 // start starts the proxy as program has it, and waits until it is ready.
