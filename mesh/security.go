@@ -45,6 +45,9 @@ type portMode struct {
 	source Source
 }
 
+// Varies reports whether any port has a mode of its own.
+func (m *PeerMode) Varies() bool { return len(m.ports) > 0 }
+
 // Port returns what holds for a port of the workload, and the policy that says so.
 func (m *PeerMode) Port(port uint32) (MTLSMode, Source) {
 	if p, ok := m.ports[port]; ok {

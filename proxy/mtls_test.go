@@ -391,6 +391,42 @@ func overTLSAt(t testing.TB, address string, config *stdtls.Config, request stri
 	return head
 }
 
+// TestMTLS_PortModes: a mode of the application's port holds for callers who know the
+// workload by gossip, which says the service's port alone.
+func TestMTLS_PortModes(t *testing.T) {
+	tr := newTrust(t)
+	frontend, web := tr.identity("shop", "frontend"), tr.identity("prod", "web")
+	for _, tt := range []struct {
+		name, mode, port string // port "": the application's
+		secure           bool
+	}{
+		{"its port", "DISABLE", "", false}, {"another port", "DISABLE", "80", true}, {"a mode that both know", "PERMISSIVE", "", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			application := capturing(t, okReply)
+			port := tt.port
+			if port == "" {
+				_, port, _ = strings.Cut(application.address, ":")
+			}
+			policy := `
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: web, namespace: prod}
+spec: {selector: {matchLabels: {app: web}}, mtls: {mode: STRICT}, portLevelMtls: {` + port + ": {mode: " + tt.mode + "}}}\n---\n"
+			callee := sidecarOfWeb(t, web, application.address, policy)
+			at := webAt(callee, web.Identity().ID)
+			at.Labels = map[string]string{"app": "web"}
+			caller := serve(t, proxyOf("shop", "frontend", frontend), webService(application.address)+policy, at)
+			if got := status(exchangeRaw(t, caller.address("outbound"), get(webHost), whole(1))); got != "200" {
+				t.Fatalf("status %s", got)
+			}
+			if secure := field(application.last(), "x-forwarded-client-cert") != ""; secure != tt.secure {
+				t.Errorf("by mTLS: %v, want %v", secure, tt.secure)
+			}
+		})
+	}
+}
+
 // TestMTLS_ServerName: what a connection is for, its server name says, whatever
 // is in the request.
 func TestMTLS_ServerName(t *testing.T) {
