@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"isthmus/auth"
@@ -48,7 +49,7 @@ func (x *exchange) there(d *destination, u *upstream, member int) *explain.Acces
 		Namespace: namespaceOf(v, ep), Labels: ep.Labels, RootNamespace: s.Node.RootNamespace, Cluster: ep.Cluster,
 		TrustDomain: s.Node.TrustDomain, TrustAliases: s.Node.TrustAliases,
 	}
-	port := mesh.TargetPort(ep.Port, nil)
+	port := workloadPort(s.Config, ep)
 	peers := mesh.PeerModeOf(s.Config.PeerAuthentications, node.RootNamespace, node.Namespace, node.Labels)
 	mode, from := peers.Port(port)
 	policies := mesh.AuthorizationOf(node, s.Config.AuthorizationPolicies)
@@ -84,11 +85,31 @@ func (x *exchange) there(d *destination, u *upstream, member int) *explain.Acces
 		return out
 	}
 	peer := auth.PeerOf(out.Caller)
-	q := &auth.Request{HTTP: &r, Path: r.Path, Peer: &peer, Claims: claims, Source: x.conn.address, Remote: x.conn.address, Destination: ep.Address.Addr(), Port: port}
+	q := &auth.Request{HTTP: &r, Path: r.Path, Peer: &peer, Claims: claims, Source: x.seenAs(ep.Address.Addr()), Destination: ep.Address.Addr(), Port: port}
+	q.Remote = q.Source
+	if w.mode == wireMesh {
+		q.SNI = w.name
+		if !x.conn.address.IsLoopback() {
+			q.Remote = x.conn.address // as x-forwarded-for tells: see remoteAddress
+		}
+	}
 	judge := auth.NewRules(policies, append([]string{node.TrustDomain}, node.TrustAliases...), nil)
 	for _, p := range judge.Asked(q) {
 		out.Asks = append(out.Asks, fmt.Sprintf("%s, by %s (%s)", p.Provider, p.Meta, p.Source))
 	}
 	explainOpinion(out, judge.Opinion(q))
 	return out
+}
+
+// seenAs is the address of this proxy from which connections to another one come, as far as
+// it is known.
+func (x *exchange) seenAs(to netip.Addr) netip.Addr {
+	own, err := netip.ParseAddr(x.table.snapshot.Node.Address)
+	switch {
+	case to.IsLoopback():
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case err != nil:
+		return x.conn.address
+	}
+	return own.Unmap()
 }
