@@ -28,7 +28,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -160,20 +159,9 @@ func Start(o Options) (*Gossip, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel, g.stopped = cancel, ctx.Done()
-	if g.list, err = memberlist.Create(c); err != nil {
+	if g.list, err = create(c); err != nil {
 		cancel()
-		for _, usual := range []struct { // memberlist keeps their texts alone
-			errno syscall.Errno
-			why   string
-		}{
-			{syscall.EADDRINUSE, "another listener of this process, or another process, has the port; stop it or"},
-			{syscall.EADDRNOTAVAIL, "this machine has no such address;"},
-		} {
-			if errors.Is(err, usual.errno) || strings.Contains(err.Error(), usual.errno.Error()) {
-				return nil, fmt.Errorf("listen gossip %s: %w: %s choose another one with gossip.bind in the bootstrap file", o.Bind, usual.errno, usual.why)
-			}
-		}
-		return nil, fmt.Errorf("gossip on %s: %w", o.Bind, err)
+		return nil, listenError(o.Bind, err)
 	}
 	g.done.Go(func() { g.receive(ctx) })
 	g.done.Go(func() { g.join(ctx) })
