@@ -423,7 +423,7 @@ func TestController_SteeredBesideRefused(t *testing.T) {
 	if c.steered != nil {
 		t.Error("who waits does not hear of it")
 	}
-	if !c.denied {
+	if c.denied.IsZero() {
 		t.Error("the files are not tried again")
 	}
 }

@@ -83,7 +83,7 @@ type Controller struct {
 	steered  chan struct{} // closed when what an operator has decided on the candidate is published; nil: nothing is
 	trial    *trial        // of a candidate; nil: there is none. Only run changes it
 	trials   uint64        // that have begun
-	denied   bool          // the data plane has refused them, so they are tried again; only run looks
+	denied   time.Time     // when they are tried again, which the data plane has refused; zero: it has not. Only run looks
 	draining bool
 }
 
@@ -235,9 +235,9 @@ const tryAgain = 5 * time.Second
 // files say, or they may not be all yet; 0: never.
 func (c *Controller) step() (again time.Duration) {
 	c.mu.Lock()
-	due, asked := c.reload || c.denied, c.asked
+	due, asked := c.due(), c.asked
 	decided := c.steered != nil || c.trial != nil && c.trial.due
-	// What is only tried again comes after what is decided: it may be due in each step.
+	// What is only tried again comes after what is decided.
 	reload := due && !c.written && asked == nil && (c.reload || !decided)
 	if asked != nil && due || decided && (asked != nil || due && !c.written) { // one thing after the other
 		defer c.Wake()
@@ -269,9 +269,15 @@ func (c *Controller) step() (again time.Duration) {
 		c.config = next.config
 	}
 	err := c.update()
-	c.denied = err != nil && next != nil && next.origin == history.FromFiles
+	denied := err != nil && next != nil && next.origin == history.FromFiles
+	switch {
+	case denied:
+		c.denied = time.Now().Add(tryAgain)
+	case reload, next != nil && err == nil:
+		c.denied = time.Time{}
+	}
 	if next != nil {
-		if c.denied || err == nil {
+		if denied || err == nil {
 			c.note(&c.unused, err)
 		}
 		switch {
@@ -294,8 +300,14 @@ func (c *Controller) step() (again time.Duration) {
 	if reload || asked != nil && c.history.Hold().Origin == history.FromRollback {
 		c.readCandidate()
 	}
-	if c.denied {
-		again = tryAgain
+	if !c.denied.IsZero() {
+		again = max(time.Until(c.denied), time.Millisecond)
 	}
 	return again
+}
+
+// due reports whether the files are to be read: somebody has asked for it, or it is time to
+// try again what the data plane has refused. The caller holds mu.
+func (c *Controller) due() bool {
+	return c.reload || !c.denied.IsZero() && !time.Now().Before(c.denied)
 }

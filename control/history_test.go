@@ -78,11 +78,11 @@ func TestController_History(t *testing.T) {
 	use.refuse = errors.New("a port is in use")
 	use.mu.Unlock()
 	change(renamed("more"))
-	c.step() // tried again
+	tryRefused(c)
 	use.mu.Lock()
 	use.refuse = nil
 	use.mu.Unlock()
-	c.step()
+	tryRefused(c)
 
 	list := c.history.List()
 	var got []string

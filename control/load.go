@@ -29,7 +29,7 @@ type loaded struct {
 // writing them; 0: they can be read, or need not be.
 func (c *Controller) await() time.Duration {
 	c.mu.Lock()
-	due := c.reload || c.denied
+	due := c.due()
 	c.mu.Unlock()
 	if c.written = false; !due {
 		return 0

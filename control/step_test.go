@@ -57,6 +57,12 @@ func (c *crowd) hear(n int) {
 	}
 }
 
+// tryRefused takes the step of the time when what was refused is tried again.
+func tryRefused(c *Controller) time.Duration {
+	c.denied = c.denied.Add(-tryAgain)
+	return c.step()
+}
+
 func known(use *consumer) int { return len(use.snapshot().Registry.All()) }
 
 const broken = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {prots: []}\n"
@@ -152,7 +158,7 @@ func TestController_SameFiles(t *testing.T) {
 }
 
 // TestController_RefusedSetIsNotAnnounced: what the data plane refuses is not
-// promised to others, and does not hold up news from gossip.
+// promised to others, and does not hold up news from gossip, for which it is not tried anew.
 func TestController_RefusedSetIsNotAnnounced(t *testing.T) {
 	c, use, g, file := still(t, "own", webService)
 	use.mu.Lock()
@@ -180,7 +186,15 @@ func TestController_RefusedSetIsNotAnnounced(t *testing.T) {
 	use.mu.Lock()
 	use.refuse = nil
 	use.mu.Unlock()
-	if c.step() != 0 { // the port is free now, which nobody tells
+	read := c.read
+	g.hear(3)
+	if again := c.step(); again <= 0 || again > tryAgain || known(use) != 4 || c.read != read {
+		t.Errorf("news meanwhile: again after %v, %d endpoints, %d resources read", again, known(use), c.read-read)
+	}
+	if e := c.Status().Snapshot.Error; e != "port in use" {
+		t.Errorf("error %q after the news, want port in use", e)
+	}
+	if tryRefused(c) != 0 { // the port is free now, which nobody tells
 		t.Error("the step did not go well")
 	}
 	if _, ok := use.snapshot().Registry.View("api.default"); !ok || c.Status().Snapshot.Error != "" {
