@@ -220,6 +220,12 @@ const (
 	minRSA, maxRSA = 2048, 8192
 )
 
+// CheckKeySet says why tokens cannot be judged by a JWK set; nil if they can.
+func CheckKeySet(data []byte) error {
+	_, err := parseKeySet(data)
+	return err
+}
+
 // parseKeySet reads a JWK set (RFC 7517 5). Keys that are not for this, or not
 // safe, are left out; a set without any other is an error.
 func parseKeySet(data []byte) (*keySet, error) {

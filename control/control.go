@@ -41,6 +41,9 @@ type Options struct {
 
 	ResolvConf, Hosts string // of DNS; default: those of the system
 
+	// Judge says what else is wrong with a configuration that can be read; nil: nothing.
+	Judge func(*mesh.Config) []config.Finding
+
 	History *history.Store // of the configuration; nil: one in memory
 
 	Candidates Candidates // that are tried beside it

@@ -107,6 +107,9 @@ func (c *Controller) missing(l *loaded) *config.Finding {
 // take makes use of what was read.
 func (c *Controller) take(r *config.Result, origin history.Origin) *loaded {
 	c.read += len(r.Resources)
+	if c.options.Judge != nil && !r.HasErrors() {
+		r.Add(c.options.Judge(r.Config)...)
+	}
 	l := &loaded{config: r.Config, resources: r.Resources, findings: r.Findings, warnings: r.Count(config.Warning), origin: origin}
 	files := make([]history.File, len(r.Files))
 	for i, f := range r.Files {

@@ -166,7 +166,7 @@ func idleProxy(warn io.Writer, bootstrap string, paths []string) (*proxy.Proxy, 
 		fmt.Fprintf(warn, "isthmus: warning: %s\n", w)
 	}
 	node := b.MeshNode()
-	r := config.Load(paths, node)
+	r := load(paths, node)
 	if r.HasErrors() {
 		for _, f := range r.Findings {
 			if f.Severity == config.Error {
@@ -175,7 +175,7 @@ func idleProxy(warn io.Writer, bootstrap string, paths []string) (*proxy.Proxy, 
 		}
 		// What is wrong with this one proxy, such as certificates that it has not,
 		// does not change what the set means.
-		if r = config.Load(paths, nil); r.HasErrors() {
+		if r = load(paths, nil); r.HasErrors() {
 			return nil, errors.New("the configuration has errors, so a proxy would not run with it")
 		}
 	}

@@ -171,7 +171,7 @@ func (s *server) build(paths []string) (err error) {
 	s.meter = telemetry.NewMeter(s.proxy.Requests().List, s.proxy.Overload)
 	s.control, err = control.New(control.Options{
 		Node: s.node, Paths: paths, Announce: b.Gossip.Announce, Inbound: b.Listeners.Inbound,
-		Publish: s.publish, History: s.history,
+		Publish: s.publish, History: s.history, Judge: judgeKeySets,
 		Candidates: control.Candidates{Paths: b.Canary.Paths, Plan: b.Canary.Plan(), Counted: s.proxy.Canary}, Logger: log, Remote: control.RemoteProbes(b.Probes.Remote), MeshTLS: s.probeTLS,
 	})
 	if err != nil {

@@ -68,7 +68,7 @@ Exit status: 0 without an error (with --strict: without a warning either), 1 wit
 					fmt.Fprintf(cmd.ErrOrStderr(), "isthmus: warning: %s: %s\n", message, args[1])
 				})
 			}
-			r := config.Load(paths, node)
+			r := load(paths, node)
 			if node != nil {
 				r.Add(judgeCredentials(r.Config, node, tls.NewStore(b.CredentialDir, nil), time.Now())...)
 				r.Add(judgeLimits(r.Config, b)...)
