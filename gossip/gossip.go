@@ -44,6 +44,7 @@ type Options struct {
 	Join      []string
 	Keys      [][]byte // 16, 24 or 32 bytes each; the first encrypts, all decrypt; none: plain text
 	Dir       string   // a folder, made if need be, in which what the others announce is kept over restarts; "": nowhere
+	Streams   int      // connections to the port at a time, at most; 0: 256, which is also the most
 	Logger    *slog.Logger
 	OnChange  func() // called after every change, by any goroutine; must not block
 
@@ -159,7 +160,7 @@ func Start(o Options) (*Gossip, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel, g.stopped = cancel, ctx.Done()
-	if g.list, err = create(c); err != nil {
+	if g.list, err = create(c, o.Streams); err != nil {
 		cancel()
 		return nil, listenError(o.Bind, err)
 	}

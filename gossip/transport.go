@@ -13,8 +13,8 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// maxStreams is how many connections others may have to the gossip port at a time: twice
-// as many as memberlist answers push/pulls at a time (maxPushPullRequests).
+// maxStreams is how many connections others may have to the gossip port at a time, at the
+// most: twice as many as memberlist answers push/pulls at a time (maxPushPullRequests).
 const maxStreams = 256
 
 // transport is memberlist's, but that it bounds how many connections others have: each is
@@ -22,6 +22,7 @@ const maxStreams = 256
 // without a key, could take all the files of the process, and with them those of requests.
 type transport struct {
 	*memberlist.NetTransport
+	most    int // streams
 	streams chan net.Conn
 	over    chan struct{}  // closed when Shutdown begins: whoever still comes is closed
 	closed  chan struct{}  // closed when nobody comes any more
@@ -41,8 +42,8 @@ type stream struct {
 }
 
 // create makes a member whose transport it is.
-func create(c *memberlist.Config) (*memberlist.Memberlist, error) {
-	t, err := newTransport(c)
+func create(c *memberlist.Config, streams int) (*memberlist.Memberlist, error) {
+	t, err := newTransport(c, streams)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +76,8 @@ func listenError(bind string, err error) error {
 const dynamic = 10
 
 // newTransport listens at an address; port 0 is any, which the configuration has afterwards.
-func newTransport(c *memberlist.Config) (*transport, error) {
+// It has so many streams at a time; 0: maxStreams.
+func newTransport(c *memberlist.Config, streams int) (*transport, error) {
 	bind := &memberlist.NetTransportConfig{BindAddrs: []string{c.BindAddr}, BindPort: c.BindPort, Logger: c.Logger}
 	under, err := memberlist.NewNetTransport(bind)
 	for try := 1; err != nil && c.BindPort == 0 && try < dynamic && strings.Contains(err.Error(), syscall.EADDRINUSE.Error()); try++ {
@@ -88,7 +90,10 @@ func newTransport(c *memberlist.Config) (*transport, error) {
 		c.BindPort = under.GetAutoBindPort()
 		c.AdvertisePort = c.BindPort
 	}
-	t := &transport{NetTransport: under, streams: make(chan net.Conn), over: make(chan struct{}), closed: make(chan struct{}), log: c.Logger}
+	if streams == 0 {
+		streams = maxStreams
+	}
+	t := &transport{NetTransport: under, most: min(streams, maxStreams), streams: make(chan net.Conn), over: make(chan struct{}), closed: make(chan struct{}), log: c.Logger}
 	t.done.Go(t.accept)
 	return t, nil
 }
@@ -117,14 +122,14 @@ func (t *transport) enter(c net.Conn) *stream {
 	s := &stream{Conn: c, of: t}
 	t.mu.Lock()
 	var victim *stream
-	if len(t.open) >= maxStreams {
+	if len(t.open) >= t.most {
 		i := max(slices.IndexFunc(t.open, func(s *stream) bool { return !s.spoken }), 0)
 		victim = t.open[i]
 	}
 	t.open = append(t.open, s)
 	t.mu.Unlock()
 	if victim != nil {
-		t.log.Printf("[ERR] memberlist: more than %d connections at a time: one that is silent is closed, or the oldest", maxStreams)
+		t.log.Printf("[ERR] memberlist: more than %d connections at a time: one that is silent is closed, or the oldest", t.most)
 		victim.Close()
 	}
 	return s

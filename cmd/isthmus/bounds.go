@@ -53,11 +53,12 @@ func connectionsFor(files uint64) int {
 	return int(min((files-min(files/4, otherFiles))/2, math.MaxInt32))
 }
 
-// mostVisitors is how many connections the admin and the metrics listener have each.
+// mostVisitors is how many connections the admin and the metrics listener and the gossip
+// port have each.
 const mostVisitors = 256
 
-// visitorsFor is how many they have where so many files may be open (0: nobody knows): half
-// of what is left for the rest, for both of them.
+// visitorsFor is how many they have where so many files may be open (0: nobody knows): three
+// quarters of what is left for the rest, for all three.
 func visitorsFor(files uint64) int {
 	if files == 0 {
 		return mostVisitors

@@ -15,8 +15,8 @@ func TestConnectionsFor(t *testing.T) {
 	}
 }
 
-// TestVisitorsFor: those of the admin and the metrics listener, together, are not all of
-// what clients leave.
+// TestVisitorsFor: those of the admin and the metrics listener and of the gossip port,
+// together, are not all of what clients leave.
 func TestVisitorsFor(t *testing.T) {
 	for files, want := range map[uint64]int{0: 256, 1: 1, 128: 8, 1024: 64, 4096: 256, 1 << 20: 256, math.MaxUint64: 256} {
 		if got := visitorsFor(files); got != want {

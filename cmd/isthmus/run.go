@@ -181,7 +181,7 @@ func (s *server) build(paths []string) (err error) {
 	if b.Gossip.Bind != "" {
 		o := gossip.Options{
 			Node: s.node, Version: version().Version, Bind: b.Gossip.Bind, Advertise: b.Gossip.Advertise, Join: b.Gossip.Join,
-			Keys: keys, Dir: stateIn(b.StateDir, "gossip"), Logger: log, OnChange: s.control.Wake, Digest: s.digest,
+			Keys: keys, Dir: stateIn(b.StateDir, "gossip"), Streams: visitorsFor(raiseFileLimit(log)), Logger: log, OnChange: s.control.Wake, Digest: s.digest,
 		}
 		s.joinLimits(&o)
 		if s.gossip, err = gossip.Start(o); err != nil {
