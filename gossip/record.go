@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -146,8 +147,9 @@ func (e *endpoint) check() error {
 }
 
 // newer returns the record that holds of two of one owner: the one of the
-// higher version; of equal versions, which only a faulty owner makes, the one
-// whose bytes sort last, so that everybody decides alike.
+// higher version. Of equal versions it is the longer one, since a member of an older
+// version of Isthmus hands on without the fields that it does not know; else, which only
+// a faulty owner makes, the one whose bytes sort last, so that everybody decides alike.
 func newer(a, b *record) *record {
 	switch {
 	case a == nil:
@@ -158,7 +160,9 @@ func newer(a, b *record) *record {
 		return b
 	case a.equal(b): // as nearly all are that push/pull brings
 		return a
-	case bytes.Compare(encode(a), encode(b)) < 0:
+	}
+	x, y := encode(a), encode(b)
+	if cmp.Or(cmp.Compare(len(x), len(y)), bytes.Compare(x, y)) < 0 {
 		return b
 	}
 	return a

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/hashicorp/memberlist"
@@ -35,6 +36,32 @@ func TestNewer_Merges(t *testing.T) {
 			t.Fatalf("the older of %+v and %+v", a, b)
 		}
 	})
+}
+
+// TestNewer_OlderVersion: a member of an older version of Isthmus hands records on without
+// the fields that it does not know. Nobody takes that for news, their owner neither.
+func TestNewer_OlderVersion(t *testing.T) {
+	a := start(t, "a", nil)
+	list := endpoints(1, "a.ns")
+	list[0].Hostname, list[0].Identity = "web-0", "spiffe://td/ns/x/sa/y"
+	a.Announce(list)
+	full := a.own
+	for name, strip := range map[string]func(*endpoint){
+		"a hostname":  func(e *endpoint) { e.Hostname = "" },
+		"an identity": func(e *endpoint) { e.Identity = "" },
+		"the last":    func(e *endpoint) { e.Via = false },
+	} {
+		older := *full
+		older.Endpoints = slices.Clone(full.Endpoints)
+		strip(&older.Endpoints[0])
+		if newer(full, &older) != full || newer(&older, full) != full {
+			t.Errorf("a record without %s holds", name)
+		}
+		a.merge(&older, 0)
+		if a.own.Version != full.Version {
+			t.Errorf("the owner announces anew what comes back without %s", name)
+		}
+	}
 }
 
 func valid() *record {
