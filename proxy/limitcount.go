@@ -61,8 +61,8 @@ func (x *exchange) describeOne(d *ratelimit.Descriptors, a *mesh.RateLimitAction
 	return made
 }
 
-// maxHits bounds what a request says it counts as.
-const maxHits = 1_000_000
+// maxHits bounds what a request says it counts as (Envoy: RateLimit.HitsAddend).
+const maxHits = 1_000_000_000
 
 func (x *exchange) hitsOf(a *mesh.RateLimitAction) int {
 	if a.HitsHeader != "" {
