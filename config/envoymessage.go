@@ -140,6 +140,20 @@ func (m *envoyMessage) needText(name string) string {
 	return s
 }
 
+// plainText is needText of what newer versions of Envoy may have as a format.
+func (m *envoyMessage) plainText(name string) string {
+	s := m.needText(name)
+	m.formatted(s, join(m.path, name))
+	return s
+}
+
+// formatted warns of a text that looks like a format and is not read as one.
+func (m *envoyMessage) formatted(text, path string) {
+	if strings.Contains(text, "%") {
+		m.doc.warning(path, "is taken as it stands: what stands between % signs is not replaced")
+	}
+}
+
 // flag returns a field that is true or false.
 func (m *envoyMessage) flag(name string, otherwise bool) bool {
 	v, path := m.get(name)
@@ -230,9 +244,8 @@ func (m *envoyMessage) headers(name string) (out []mesh.NameValue) {
 		case strings.ContainsAny(nv.Value, "\r\n\x00"):
 			m.doc.error(o.path+".header.value", "a header value cannot hold line ends")
 			continue
-		case strings.Contains(nv.Value, "%"):
-			m.doc.warning(o.path+".header.value", "is sent as it stands: what stands between % signs is not replaced")
 		}
+		m.formatted(nv.Value, o.path+".header.value")
 		h.done()
 		o.get("append")
 		o.get("append_action")

@@ -74,17 +74,17 @@ func (m *envoyMessage) descriptorPart() (p mesh.DescriptorPart) {
 		p.Bits4, p.Bits6 = uint8(a.number("v4_prefix_mask_len", 32, 0, 32)), uint8(a.number("v6_prefix_mask_len", 128, 0, 128))
 	})
 	set("generic_key", mesh.PartGeneric, func(a *envoyMessage) {
-		p.Value, p.Key = a.needText("descriptor_value"), orDefault(a.text("descriptor_key"), "generic_key")
+		p.Value, p.Key = a.plainText("descriptor_value"), orDefault(a.text("descriptor_key"), "generic_key")
 	})
 	set("header_value_match", mesh.PartHeaderMatch, func(a *envoyMessage) {
-		p.Value, p.Key = a.needText("descriptor_value"), orDefault(a.text("descriptor_key"), "header_match")
+		p.Value, p.Key = a.plainText("descriptor_value"), orDefault(a.text("descriptor_key"), "header_match")
 		p.ExpectNoMatch = !a.flag("expect_match", true)
 		for _, h := range a.list("headers") {
 			p.Headers = append(p.Headers, h.headerCondition())
 		}
 	})
 	set("query_parameter_value_match", mesh.PartQueryMatch, func(a *envoyMessage) {
-		p.Value, p.Key = a.needText("descriptor_value"), orDefault(a.text("descriptor_key"), "query_match")
+		p.Value, p.Key = a.plainText("descriptor_value"), orDefault(a.text("descriptor_key"), "query_match")
 		p.ExpectNoMatch = !a.flag("expect_match", true)
 		for _, q := range a.list("query_parameters") {
 			n := mesh.NamedMatch{Name: q.needText("name"), StringMatch: mesh.StringMatch{Kind: mesh.MatchPresent}}
