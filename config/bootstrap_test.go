@@ -134,6 +134,9 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 			t.Errorf("%s: %v, want the file and %q", tt.text, err, tt.want)
 		}
 	}
+	if _, _, err := LoadBootstrap(bootstrapFile(t, "node:\n  name: ${POD}\n"), []string{"POD=p\xff"}); err == nil || !strings.Contains(err.Error(), `isthmus.yaml:2: node.name: the environment's variable POD: "p\xff" is not UTF-8`) {
+		t.Errorf("a variable that is no text: %v", err)
+	}
 	if _, _, err := LoadBootstrap("/nowhere/isthmus.yaml", nil); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("a missing file: %v", err)
 	}
@@ -150,6 +153,7 @@ func TestLoadBootstrap_BlamesVariables(t *testing.T) {
 		"ISTHMUS_NUM_TRUSTED_PROXIES=one":        `: must be a whole number, not "one"`,
 		"ISTHMUS_TRACING_SAMPLING=":              ": is empty: give it a value, or unset it",
 		"ISTHMUS_LISTENERS_GATEWAY_BIND=gateway": `: "gateway" is no IP address`,
+		"ISTHMUS_NODE_CLUSTER=c\xff":             `: "c\xff" is not UTF-8`,
 	} {
 		_, _, err := LoadBootstrap(bootstrapFile(t, "drain: {timeout: 1s}\nlisteners: {outbound: 127.0.0.1:1}"), []string{variable})
 		name, _, _ := strings.Cut(variable, "=")

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -27,6 +28,10 @@ func (l *bootstrapLoader) expand(n *yaml.Node, path string) (err error) {
 		if !ok && err == nil {
 			l.lines[path] = n.Line
 			err = l.fail(path, "the environment has no variable %s", name)
+		}
+		if !utf8.ValidString(v) && err == nil {
+			l.lines[path] = n.Line
+			err = l.fail(path, "the environment's variable %s: %s", name, notUTF8(v))
 		}
 		return v
 	})
@@ -81,6 +86,9 @@ func (l *bootstrapLoader) overrideIn(v reflect.Value, prefix, path string, known
 func put(f reflect.Value, text string) (wrong string) {
 	switch f.Kind() {
 	case reflect.String:
+		if !utf8.ValidString(text) {
+			return notUTF8(text)
+		}
 		f.SetString(text)
 		return ""
 	case reflect.Bool: // also 1 and 0, as shells have it
@@ -102,6 +110,10 @@ func put(f reflect.Value, text string) (wrong string) {
 	}
 	return ""
 }
+
+// notUTF8 says that a text is none: a file cannot hold such, and neither can metrics,
+// where names come to.
+func notUTF8(s string) string { return fmt.Sprintf("%q is not UTF-8", s) }
 
 func upperSnake(s string) string {
 	var b strings.Builder
