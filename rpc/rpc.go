@@ -47,6 +47,7 @@ type Client struct {
 	authority string
 	maxAnswer int
 	last      atomic.Pointer[heardConn]
+	closed    atomic.Bool
 }
 
 // NewClient makes a client that connects by dial, at the first call. authority
@@ -61,6 +62,10 @@ func NewClient(authority string, maxAnswer int, dial func(context.Context) (net.
 			}
 			heard := &heardConn{Conn: conn}
 			c.last.Store(heard)
+			if c.closed.Load() { // meanwhile: net/http goes on dialling for a call that has ended
+				conn.Close()
+				return nil, net.ErrClosed
+			}
 			return heard, nil
 		},
 		DisableCompression:     true,
@@ -128,8 +133,9 @@ func (c *Client) Drop(began time.Time) {
 	}
 }
 
-// Close ends the connection, when no call is under way.
+// Close ends the connection, when no call is under way and none is to come.
 func (c *Client) Close() {
+	c.closed.Store(true)
 	c.transport.CloseIdleConnections()
 	if conn := c.last.Load(); conn != nil {
 		conn.Close()
