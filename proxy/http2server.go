@@ -59,9 +59,6 @@ func (c *conn) serveHTTP2() {
 	h := http2.NewServer(o)
 	made.Add(http2Made)
 	c.shared.Store(true)
-	if c.leaves() {
-		c.interrupt() // it was to while it was not shared yet: whoever said so has woken nobody
-	}
 	c.told() // which its streams ask for
 	c.large = true
 	for c.in.data != nil && c.in.grow() {
@@ -83,14 +80,17 @@ func (c *conn) serveHTTP2() {
 // readFrames reads until the connection is over, and returns why. It has workers
 // serve what streams are opened.
 func (c *conn) readFrames(h *http2.Conn, flushed <-chan struct{}) error {
-	begun := now() // of a frame, or a header block, that is not whole
-	leaving := instant(0)
+	opened := now()
+	begun := opened // of a frame, or a header block, that is not whole
+	leaving, asked := instant(0), false
+	leaves := c.leaves() // whoever has had it leave before it was shared has woken nobody
 	for {
 		if c.in.len() > 0 {
 			came := now()
 			n, err := h.Receive(c.in.bytes())
 			c.in.r += n
 			for s := h.Next(); s != nil; s = h.Next() {
+				asked = true
 				c.proxy.workers.serve(job{c.client, c.stream, s, came})
 			}
 			if err != nil {
@@ -100,10 +100,18 @@ func (c *conn) readFrames(h *http2.Conn, flushed <-chan struct{}) error {
 				begun = came
 			}
 		}
+		// The first request of a new connection may be under way: who hears before it that no
+		// more are taken does not send it, and finds the next connection as this one.
+		if leaves && leaving == 0 && (asked || now() >= opened+acceptDelay) {
+			leaving = now()
+			h.Leave()
+		}
 		idle := h.Idle()
 		switch {
 		case c.in.len() > 0 || h.Pending():
 			c.limit = begun + c.patience.head
+		case leaves && leaving == 0:
+			c.limit = opened + acceptDelay
 		case leaving != 0:
 			c.limit = now() + leaveTime
 		default:
@@ -128,9 +136,10 @@ func (c *conn) readFrames(h *http2.Conn, flushed <-chan struct{}) error {
 			return errPartial
 		case leaving != 0 && (err == errTimeout || now() > leaving+leaveTime):
 			h.LeaveNow() // the client takes its time with the answer to our PING
-		case leaving == 0 && (c.leaves() || err == errTimeout && h.Idle()):
-			leaving = now()
-			h.Leave()
+		case err == errTimeout && leaving == 0 && h.Idle():
+			leaves, asked = true, true
+		default:
+			leaves = leaves || c.leaves()
 		}
 	}
 }

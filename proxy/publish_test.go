@@ -305,10 +305,32 @@ func TestPublish_PortTakenOverAccepting(t *testing.T) {
 	if got := exchangeRaw(t, p.address("gateway:80"), get("s.test"), whole(1)); status(got) != "200" || !strings.Contains(got, "connection: close") {
 		t.Errorf("%q", got)
 	}
+	opened := time.Now()
 	r := dialRaw(t, p.address("gateway:80"))
+	told, replied := false, ""
+	seen := func(done func() bool) http2.Frame {
+		return r.until(func(f http2.Frame) bool {
+			switch f := f.(type) {
+			case *http2.GoAwayFrame:
+				told = true
+			case *http2.MetaHeadersFrame:
+				replied = f.PseudoValue("status")
+			case *http2.PingFrame:
+				return f.IsAck() && done == nil
+			}
+			return done != nil && done()
+		})
+	}
+	for range 3 { // the first request is under way meanwhile
+		r.WritePing(false, [8]byte{})
+		seen(nil)
+	}
+	if told && time.Since(opened) < time.Duration(acceptDelay) {
+		t.Error("HTTP/2: the connection ends before its first request has come")
+	}
 	r.ask(1, true)
-	if r.until(func(f http2.Frame) bool { _, told := f.(*http2.GoAwayFrame); return told }) == nil {
-		t.Error("HTTP/2: the connection has ended unsaid")
+	if seen(func() bool { return told && replied != "" }) == nil || replied != "200" {
+		t.Errorf("HTTP/2: told %v that the connection ends, replied %q", told, replied)
 	}
 }
 
