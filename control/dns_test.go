@@ -24,11 +24,17 @@ type nameServer struct {
 	fail  bool
 
 	failType uint16 // questions of this type fail; 0: none
+	muteType uint16 // questions of this type are not answered; 0: none
+	unheard  int    // of these, how many there were
 }
 
 func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.muteType != 0 && s.muteType == q.Question[0].Qtype {
+		s.unheard++
+		return
+	}
 	m := new(dns.Msg)
 	m.SetReply(q)
 	records, ok := s.names[q.Question[0].Name]
@@ -188,6 +194,36 @@ func TestResolver_OneFamilyFails(t *testing.T) {
 	s.mu.Unlock()
 	want = append(want, netip.MustParseAddr("2001:db8::2"))
 	eventually(t, "the old address of one family and the new ones of the other", func() bool { return slices.Equal(r.answers()["both.test"], want) })
+}
+
+// TestResolver_OneFamilyUnanswered: the addresses of one family do not wait for all the
+// time-outs of a name server that never answers for the other, and what is known of that
+// one stays.
+func TestResolver_OneFamilyUnanswered(t *testing.T) {
+	for _, mute := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		t.Run(dns.TypeToString[mute], func(t *testing.T) {
+			s, conf := serveNames(t, map[string][]string{
+				"both.test.": {"both.test. 7 IN A 192.0.2.1", "both.test. 7 IN AAAA 2001:db8::1"},
+			})
+			s.mu.Lock()
+			s.muteType = mute
+			s.mu.Unlock()
+			file := filepath.Join(t.TempDir(), "resolv.conf")
+			write(t, file, "nameserver "+conf.Servers[0]+"\noptions timeout:30 attempts:2\n")
+			r := newResolver(file, "/nonexistent", func() {})
+			r.port = conf.Port
+			defer r.close()
+			addrs, ttl, err := r.lookup(t.Context(), "both.test")
+			if len(addrs) != 1 || addrs[0].Is4() == (mute == dns.TypeA) || ttl != 7*time.Second || err == nil {
+				t.Errorf("%v for %v, %v; want those of the other family for 7s, and an error", addrs, ttl, err)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.unheard != 1 {
+				t.Errorf("asked %d times in vain, want once", s.unheard)
+			}
+		})
+	}
 }
 
 // TestResolver_NoRoute: addresses of a family that the machine has no route for are
