@@ -16,7 +16,7 @@ func (p *Proxy) ListenerAt(local netip.AddrPort) string {
 		return "inbound"
 	case boundAt(o.Outbound, local):
 		return "outbound"
-	case t != nil:
+	case t != nil && o.GatewayBind != "":
 		for port := range t.gateways {
 			bound := port
 			if b, ok := o.GatewayPorts[port]; ok {

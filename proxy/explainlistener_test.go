@@ -52,14 +52,20 @@ func TestExplain_ServerName(t *testing.T) {
 }
 
 // TestListenerAt: an address is that of the listener that is bound there, by its own address
-// or by all.
+// or by all; of one that is off, none is.
 func TestListenerAt(t *testing.T) {
 	n := testNode()
 	n.Labels["istio"] = "ingressgateway"
 	r := config.Read([]config.File{{Name: "test.yaml", Data: []byte(anyHost)}}, n)
-	p := NewIdle(Options{Node: n, Outbound: "127.0.0.1:15001", Inbound: "0.0.0.0:15006", GatewayPorts: map[uint32]uint32{80: 8080, 81: 8081}}, &mesh.Snapshot{
-		Node: n, Config: r.Config, Registry: mesh.NewRegistry(mesh.Known{Node: n, Config: r.Config}), Rules: mesh.NewRules(n, nil),
-	})
+	s := &mesh.Snapshot{Node: n, Config: r.Config, Registry: mesh.NewRegistry(mesh.Known{Node: n, Config: r.Config}), Rules: mesh.NewRules(n, nil)}
+	o := Options{Node: n, Outbound: "127.0.0.1:15001", Inbound: "0.0.0.0:15006", GatewayPorts: map[uint32]uint32{80: 8080, 81: 8081}}
+	off := NewIdle(o, s)
+	defer off.Close()
+	if got := off.ListenerAt(netip.MustParseAddrPort("10.0.0.5:8080")); got != "" {
+		t.Errorf("without gateways: %q", got)
+	}
+	o.GatewayBind = "0.0.0.0"
+	p := NewIdle(o, s)
 	defer p.Close()
 	for local, want := range map[string]string{
 		"127.0.0.1:15001": "outbound", "10.0.0.5:15001": "", "10.0.0.5:15006": "inbound", "[::ffff:10.0.0.5]:15006": "inbound",

@@ -39,7 +39,7 @@ import (
 type Options struct {
 	Node              *mesh.Node
 	Outbound, Inbound string            // addresses to listen on; "": off
-	GatewayBind       string            // the address of all gateway ports; default "0.0.0.0"
+	GatewayBind       string            // the address of all gateway ports; "": off
 	GatewayPorts      map[uint32]uint32 // a Gateway's port -> the port bound here; default: the same
 	NumTrustedProxies int               // how many proxies before a gateway are believed in x-forwarded-*
 	Downstream        Downstream        // what clients may take
@@ -138,9 +138,6 @@ func New(o Options) (*Proxy, error) {
 func newProxy(o Options) *Proxy {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
-	}
-	if o.GatewayBind == "" {
-		o.GatewayBind = "0.0.0.0"
 	}
 	if o.Credentials == nil {
 		o.Credentials = tls.NewStore("", nil)

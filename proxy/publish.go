@@ -188,8 +188,8 @@ func gatewayName(port uint32) string { return "gateway:" + strconv.FormatUint(ui
 // goes. The caller holds mu.
 func (p *Proxy) openGateways(s *mesh.Snapshot) (opened []string, heirs map[uint32]uint32, err error) {
 	heirs = map[uint32]uint32{}
-	if p.shut.Load() {
-		return nil, heirs, nil // nobody would be accepted there
+	if p.options.GatewayBind == "" || p.shut.Load() {
+		return nil, heirs, nil // nobody is, or would be, accepted there
 	}
 	ports := gatewayPorts(s)
 	for _, port := range ports {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -219,6 +220,21 @@ func TestPublish_PortTakenOverTwice(t *testing.T) {
 	publish(t, p, entry("s.test", up.address))
 	if heirs := p.table.Load().heirs; len(heirs) > 0 {
 		t.Errorf("the ports are gone, and there is still %v", heirs)
+	}
+}
+
+// TestPublish_GatewaysOff: without an address to bind, no port of a Gateway is opened.
+func TestPublish_GatewaysOff(t *testing.T) {
+	o := atEdge()
+	o.Logger = slog.New(slog.DiscardHandler)
+	p, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	publish(t, p, edge("s.test"))
+	if got := p.Addresses(); len(got) > 0 {
+		t.Errorf("open: %v", got)
 	}
 }
 
