@@ -400,10 +400,10 @@ func (g *Gossip) reply(from string) {
 	}
 	g.mu.Lock()
 	announced := g.records[g.name] != nil
-	b := append([]byte{messageRecord}, encode(g.own)...)
+	b, version := append([]byte{messageRecord}, encode(g.own)...), g.own.Version
 	g.mu.Unlock()
 	if announced {
-		g.sendBeside(&memberlist.Node{Name: name, Addr: addr.Addr().AsSlice(), Port: addr.Port()}, b)
+		g.sendBeside(&memberlist.Node{Name: name, Addr: addr.Addr().AsSlice(), Port: addr.Port()}, b, version)
 	}
 }
 

@@ -86,7 +86,7 @@ type Gossip struct {
 	members map[string]*member
 	wanted  map[string]uint64    // the newest version that was heard of, by owner
 	asked   map[string]time.Time // when a record was last asked for, by owner
-	sending map[string]bool      // addresses that something is being sent to beside, and whether they may not answer
+	sending map[string]*outgoing // beside, by what it is and the address
 	digests map[string]*heard    // the latest, by owner; only of members
 
 	strangers map[string]time.Time // since when the owner of a record that is no member has been gone
@@ -136,7 +136,7 @@ func Start(o Options) (*Gossip, error) {
 		members: map[string]*member{},
 		wanted:  map[string]uint64{},
 		asked:   map[string]time.Time{},
-		sending: map[string]bool{},
+		sending: map[string]*outgoing{},
 		digests: map[string]*heard{},
 
 		strangers: map[string]time.Time{},

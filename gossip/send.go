@@ -2,12 +2,11 @@ package gossip
 
 import "github.com/hashicorp/memberlist"
 
-// send sends a message to a member over TCP. A failure is repaired by the next
-// push/pull.
+// send asks, or tells, a member over TCP. A failure is repaired by the next push/pull.
 func (g *Gossip) send(to string, b []byte) {
 	for _, n := range g.list.Members() {
 		if n.Name == to {
-			g.sendBeside(n, b)
+			g.sendBeside(n, b, 0)
 			return
 		}
 	}
@@ -21,41 +20,64 @@ const (
 	maxDoubtful = 8
 )
 
+// outgoing is a message that is being sent beside.
+type outgoing struct {
+	doubtful bool   // to an address that may not answer
+	version  uint64 // of the record that it is, or of the one that comes next
+	next     []byte // a newer record, to be sent when this one has been; nil: there is none
+}
+
 // sendBeside sends a message on a goroutine of its own, since it takes memberlist ten
 // seconds to find out that somebody cannot be reached, and there is one goroutine for
-// all that comes. One message at a time is sent to an address; what is too much is
-// dropped, and asked for again.
-func (g *Gossip) sendBeside(n *memberlist.Node, b []byte) {
+// all that comes. One message of a kind is sent to an address at a time, and behind it the
+// newest record that it was asked for meanwhile; what is too much is dropped, and asked for
+// again. version is a record's.
+func (g *Gossip) sendBeside(n *memberlist.Node, b []byte, version uint64) {
 	to := n.Address()
+	key := string(b[:1]) + to
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	if o := g.sending[key]; o != nil {
+		if version > o.version {
+			o.version, o.next = version, b
+		}
+		return
+	}
 	m := g.members[n.Name]
-	doubtful := m == nil || m.Address != to || m.silent
+	o := &outgoing{doubtful: m == nil || m.Address != to || m.silent, version: version}
 	most := maxSending
-	if doubtful {
+	if o.doubtful {
 		most = maxDoubtful
 	}
-	_, busy := g.sending[to]
-	for _, d := range g.sending {
-		if d == doubtful {
+	for _, other := range g.sending {
+		if other.doubtful == o.doubtful {
 			most--
 		}
 	}
-	if busy = busy || most <= 0; !busy {
-		g.sending[to] = doubtful
-	}
-	g.mu.Unlock()
-	if busy {
+	if most <= 0 {
 		return
 	}
-	go func() { // ends with memberlist's TCPTimeout at the latest
+	g.sending[key] = o
+	go g.sendOn(n, key, o, b)
+}
+
+// sendOn sends a message, and what is to come next. It ends with memberlist's TCPTimeout for
+// each at the latest, and with the first that cannot be sent.
+func (g *Gossip) sendOn(n *memberlist.Node, key string, o *outgoing, b []byte) {
+	for b != nil {
 		sent := g.sendTo(n, b)
 		g.mu.Lock()
-		delete(g.sending, to)
-		if m := g.members[n.Name]; m != nil && m.Address == to {
+		if b, o.next = o.next, nil; !sent {
+			b = nil
+		}
+		if b == nil {
+			delete(g.sending, key)
+		}
+		if m := g.members[n.Name]; m != nil && m.Address == n.Address() {
 			m.silent = !sent
 		}
 		g.mu.Unlock()
-	}()
+	}
 }
 
 // sendTo reports whether it could.
