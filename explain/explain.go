@@ -55,6 +55,10 @@ type Explanation struct {
 	Detail  string `json:"detail,omitempty"` // likewise
 	Reason  string `json:"reason,omitempty"` // of a refusal, in words
 
+	// Unheard says of a refusal that all it lacks is services that no file defines and that
+	// bear names by which gossip may bring them.
+	Unheard bool `json:"unheard,omitempty"`
+
 	Answer *Answer `json:"answer,omitempty"` // that the route gives by itself
 
 	Access *Access `json:"access,omitempty"` // nil: no policies are for this listener

@@ -191,6 +191,17 @@ func (r *Registry) serviceName(host string) (service, cluster, full string, ok b
 	return host, r.node.Cluster, host + ".svc." + LocalDomain, true
 }
 
+// MayBeHeard reports whether a host is a full name of a service that nobody knows, and that
+// gossip may bring.
+func (r *Registry) MayBeHeard(host string) bool {
+	host = NormalizeHost(host)
+	if _, _, full := ServiceOf(host); !full {
+		return false
+	}
+	svc, _, _, ok := r.serviceName(host)
+	return ok && r.services[svc] == nil && r.scope.AdmitsService(svc)
+}
+
 // Names returns every host name of a service "name.namespace" that this node
 // knows, the bare name included where the service is in the node's namespace.
 func (r *Registry) Names(service string) []string {

@@ -315,3 +315,18 @@ func TestRegistry_ExternalName(t *testing.T) {
 		t.Errorf("DNS is asked for %v", got)
 	}
 }
+
+// TestRegistry_MayBeHeard: of names that nobody bears, gossip may bring full ones of services,
+// in clusters that the node has domains for.
+func TestRegistry_MayBeHeard(t *testing.T) {
+	r := registry(&Config{}, announced("user.production", "us-west", "10.1.0.1:80"))
+	for host, want := range map[string]bool{
+		"order.production.global": true, "Order.production.svc.cluster.remote.": true, "order.production.svc.cluster.local": true, "order.production.svc": true,
+		"order.production.svc.cluster.nowhere": false, "order.production": false, "order": false, "api.example.com": false,
+		"user.production.svc.cluster.local": false, // it is known, elsewhere
+	} {
+		if got := r.MayBeHeard(host); got != want {
+			t.Errorf("%s: %v, want %v", host, got, want)
+		}
+	}
+}

@@ -292,6 +292,8 @@ func (x *exchange) explainRefusal(e *explain.Explanation, k Kind, status int) {
 		e.Reason = x.refusal.Error()
 	case NoRoute:
 		e.Reason = x.whyNoRoute(e)
+		host, _, ok := splitAuthority(x.scratch[:], x.req.Authority)
+		e.Unheard = ok && x.host == nil && x.conn.kind == outbound && x.table.snapshot.Registry.MayBeHeard(string(host))
 	case FaultInjected:
 		e.Status, e.Reason = abortStatus(x.route.fault), "the route's fault aborts every request"
 	case RateLimited:

@@ -57,9 +57,21 @@ func (x *exchange) explainDestinations(e *explain.Explanation) Kind {
 		}
 	}
 	if kind != NoError {
-		e.Reason = x.whyNobody(e)
+		e.Reason, e.Unheard = x.whyNobody(e), kind == NoDestination && x.unheard()
 	}
 	return kind
+}
+
+// unheard reports whether all destinations that get traffic and are not known are services
+// that gossip may bring.
+func (x *exchange) unheard() bool {
+	for i := range x.route.destinations {
+		d := &x.route.destinations[i]
+		if d.weight > 0 && !x.upstream(d.target).known && !x.table.snapshot.Registry.MayBeHeard(d.target.key.host) {
+			return false
+		}
+	}
+	return true
 }
 
 // whyNobody says why no destination can serve.

@@ -182,14 +182,17 @@ func (r *replay) request(line int, rec *accesslog.Record) error {
 		was.route = "" // there is one for each service: "inbound" here, "default" in Istio
 	}
 	if r.old != nil {
-		e, err := r.old.Explain(q)
+		before, err := r.old.Explain(q)
 		if err != nil {
 			return err
 		}
-		was = decisionOf(e)
+		was = decisionOf(before)
 		if was.nobody == "" && was.refusal == "" && now.nobody != "" { // the new files have lost them
-			now.refusal, now.reason = "503 "+noEndpoint, now.nobody
+			now.refusal, now.reason = now.lacking, now.nobody
 		}
+	}
+	if now.nobody != "" && was.refusal != "" && (was.refusal == now.lacking || e.Host == "") {
+		now.refusal, now.reason = was.refusal, was.reason // gossip had not brought it then, or nobody knows what comes after the host
 	}
 	r.report.Requests++
 	if now.nobody != "" && now.refusal == "" {
@@ -248,8 +251,16 @@ type decision struct {
 	standbys  []string // likewise, where it may go when none of these can serve
 	went      bool     // upstreams is where it has gone
 	nobody    string   // why no endpoint is known of any of these, as of services that gossip tells of; "": there is one
+	lacking   string   // what the refusal is as long as there is none, "503 UH"
 	answer    string   // "301 to /new", of the proxy itself in the place of an upstream; "": none, or nobody knows
 	source    string   // of what decides
+}
+
+// sameUpstream reports whether two upstreams are one; of a service that is not known
+// neither is the port, which is 0 then.
+func sameUpstream(a, b string) bool {
+	x, y := strings.SplitN(a, "|", 3), strings.SplitN(b, "|", 3)
+	return a == b || len(x) == 3 && len(y) == 3 && x[2] == y[2] && (x[1] == "0" || y[1] == "0")
 }
 
 // noEndpoint is the flag of requests for which no endpoint can serve.
@@ -277,8 +288,8 @@ func decisionOf(e *explain.Explanation) decision {
 	case e.Flag == "FI": // a fault of every request; those of a part are no matter of one
 		d.answer = fmt.Sprintf("%d by a fault", e.Status)
 		d.upstreams, d.standbys = nil, nil
-	case e.Flag == noEndpoint:
-		d.nobody = e.Reason
+	case e.Flag == noEndpoint || e.Unheard:
+		d.nobody, d.lacking = e.Reason, strconv.Itoa(e.Status)+" "+e.Flag
 	case e.Outcome == explain.Refused:
 		d.refusal, d.reason = strconv.Itoa(e.Status)+" "+e.Flag, e.Reason
 		switch {
@@ -353,7 +364,8 @@ func (was decision) differs(now decision) (what, old, new string) {
 	case now.answer != was.answer && (was.answer != "" || len(was.upstreams) > 0) && (now.answer != "" || len(now.upstreams) > 0):
 		return "answer", cmp.Or(was.answer, strings.Join(was.upstreams, " or ")), cmp.Or(now.answer, strings.Join(now.upstreams, " or "))
 	case len(was.upstreams) > 0 && len(now.upstreams) > 0 && !slices.ContainsFunc(was.upstreams, func(u string) bool {
-		return slices.Contains(now.upstreams, u) || was.went && slices.Contains(now.standbys, u)
+		same := func(o string) bool { return sameUpstream(u, o) }
+		return slices.ContainsFunc(now.upstreams, same) || was.went && slices.ContainsFunc(now.standbys, same)
 	}):
 		return "destination", strings.Join(was.upstreams, " or "), strings.Join(now.upstreams, " or ")
 	}
