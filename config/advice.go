@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -180,6 +181,9 @@ func compileRegex(text, before, behind string) (*regexp.Regexp, error) {
 // asHost says what of a text that is no host name may be one.
 func asHost(text string) string {
 	host := text
+	if _, err := netip.ParseAddr(text); err == nil {
+		return ""
+	}
 	if _, rest, ok := strings.Cut(host, "://"); ok {
 		host = rest
 	}

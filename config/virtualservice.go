@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -26,12 +27,16 @@ func readVirtualService(d *document) {
 	out := &mesh.VirtualService{Meta: d.meta(), ExportTo: v.ExportTo}
 	d.checkExportTo(v.ExportTo)
 	for i, h := range v.Hosts {
-		if d.checkHost(h, fmt.Sprintf("hosts[%d]", i), true) {
-			if slices.Contains(v.Hosts[:i], h) { // in another form it is as good as once (Istio, too)
-				d.error(fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q is given twice", h))
-			}
-			out.Hosts = append(out.Hosts, d.fullHost(h))
+		full := d.fullHost(h)
+		if a, err := netip.ParseAddr(h); err == nil && a.Is6() && a.Zone() == "" {
+			full = mesh.AddressHost(a)
+		} else if !d.checkHost(h, fmt.Sprintf("hosts[%d]", i), true) {
+			continue
 		}
+		if slices.Contains(v.Hosts[:i], h) { // in another form it is as good as once (Istio, too)
+			d.error(fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q is given twice", h))
+		}
+		out.Hosts = append(out.Hosts, full)
 	}
 	out.Gateways = d.gateways(v.Gateways)
 	if len(out.Gateways) == 0 {

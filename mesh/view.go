@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -13,6 +14,14 @@ const LocalDomain = "cluster.local"
 func NormalizeHost(host string) string {
 	host, _ = SplitHostPort(host)
 	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// AddressHost is an address as requests name it for their host: of IPv6 in brackets.
+func AddressHost(a netip.Addr) string {
+	if a = a.Unmap(); a.Is6() {
+		return "[" + a.String() + "]"
+	}
+	return a.String()
 }
 
 // SplitHostPort splits "host:port"; port is "" where there is none. IPv6

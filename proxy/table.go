@@ -339,11 +339,7 @@ func (c *compiler) addAddressesOf(t *hostTable, s *mesh.Service) {
 			return // no host of the proxy's scope
 		}
 		for _, a := range s.Addresses {
-			name := a.String()
-			if a.Is6() {
-				name = "[" + name + "]"
-			}
-			t.add(name, e)
+			t.add(mesh.AddressHost(a), e)
 		}
 	}
 }
