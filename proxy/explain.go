@@ -169,8 +169,11 @@ func (c *conn) choose(t *table, name string, u *url.URL) error {
 		c.kind, c.port = gateway, uint32(n)
 	case name != "":
 		return fmt.Errorf("there is no listener %q: write outbound, inbound or gateway:PORT", name)
-	case t.outbound.find([]byte(strings.ToLower(u.Hostname())), uint32(named)) == nil && t.gateways[port].knows(u.Hostname(), c):
-		c.kind, c.port = gateway, port
+	default:
+		host, _ := mesh.SplitHostPort(strings.ToLower(u.Host)) // of IPv6 in brackets, as requests have it
+		if t.outbound.find([]byte(host), uint32(named)) == nil && t.gateways[port].knows(host, c) {
+			c.kind, c.port = gateway, port
+		}
 	}
 	return nil
 }
@@ -183,7 +186,7 @@ func (t *gatewayTable) knows(host string, c *conn) bool {
 	case c.https:
 		return t.sni != nil && t.sni.find(c.serverName, c) != nil
 	}
-	return t.hosts != nil && t.hosts.find([]byte(strings.ToLower(host)), 0) != nil
+	return t.hosts != nil && t.hosts.find([]byte(host), 0) != nil
 }
 
 // head writes the request as a client would, and reads it as from one. status is

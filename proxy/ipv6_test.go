@@ -3,6 +3,8 @@ package proxy
 import (
 	"net"
 	"testing"
+
+	"isthmus/explain"
 )
 
 // TestIPv6_Hosts: requests name addresses of IPv6 in brackets, for VirtualServices and
@@ -30,15 +32,22 @@ kind: VirtualService
 metadata: {name: all}
 spec: {hosts: ["*"], gateways: [edge], http: [{directResponse: {status: 201}}]}
 `)
-	for _, tt := range []struct{ host, want string }{
-		{"[2001:db8::7]", "200"},
-		{"[2001:DB8::7]:80", "200"},
-		{"[2001:db8::8]", "208"},
-		{"[2001:db8::8]:8080", "208"},
-		{"[2001:db8::9]", "404"},
+	for _, tt := range []struct{ host, want, listener string }{
+		{"[2001:db8::7]", "200", "outbound"},
+		{"[2001:DB8::7]:80", "200", "outbound"},
+		{"[2001:db8::8]", "208", "outbound"},
+		{"[2001:db8::8]:8080", "208", "outbound"},
+		{"[2001:db8::9]", "404", "gateway:80"},
 	} {
 		if got := exchangeRaw(t, p.address("outbound"), get(tt.host), whole(1)); status(got) != tt.want {
 			t.Errorf("%s: status %s, want %s", tt.host, status(got), tt.want)
+		}
+		e, err := p.Explain(explain.Question{URL: "http://" + tt.host + "/"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Listener != tt.listener {
+			t.Errorf("%s is explained for the listener %s, want %s", tt.host, e.Listener, tt.listener)
 		}
 	}
 }
