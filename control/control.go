@@ -115,6 +115,7 @@ func New(o Options) (*Controller, error) {
 	}
 	c.config = first.config
 	c.dns = newResolver(o.ResolvConf, o.Hosts, c.Wake)
+	c.dns.log = c.log
 	c.probes = newProbes(o, c.Wake)
 	if err := c.update(); err != nil {
 		c.closeSources()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 )
 
 // resolver keeps the addresses of host names fresh, as long as their records
@@ -26,6 +28,8 @@ type resolver struct {
 	cancel            context.CancelFunc
 	workers           sync.WaitGroup
 	slots             chan struct{} // one for each lookup under way
+	log               *slog.Logger
+	warnings          *rate.Limiter // when all names fail, some tell it
 
 	mu       sync.Mutex // guards what is below
 	names    map[string]*name
@@ -55,6 +59,7 @@ func newResolver(resolvConf, hosts string, changed func()) *resolver {
 	return &resolver{
 		resolvConf: cmp.Or(resolvConf, "/etc/resolv.conf"), hosts: cmp.Or(hosts, "/etc/hosts"),
 		changed: changed, route: hasRoute, slots: make(chan struct{}, maxLookups), ctx: ctx, cancel: cancel, names: map[string]*name{},
+		log: slog.New(slog.DiscardHandler), warnings: rate.NewLimiter(rate.Every(10*time.Second), 5),
 	}
 }
 
@@ -97,6 +102,7 @@ func (r *resolver) answers() map[string][]netip.Addr {
 // follow resolves one name again and again. watch starts it; it ends with ctx.
 func (r *resolver) follow(ctx context.Context, host string, n *name) {
 	retry := firstRetry
+	var o outage
 	for {
 		select {
 		case <-ctx.Done():
@@ -108,6 +114,11 @@ func (r *resolver) follow(ctx context.Context, host string, n *name) {
 		if len(addrs) > 0 && r.keep(n, addrs, err == nil) {
 			r.changed()
 		}
+		if len(addrs) == 0 && err != nil {
+			r.failed(ctx, &o, host, err)
+		} else {
+			r.told(&o, host)
+		}
 		var wait time.Duration
 		wait, retry = pause(len(addrs), ttl, err, retry)
 		select {
@@ -116,6 +127,31 @@ func (r *resolver) follow(ctx context.Context, host string, n *name) {
 		case <-time.After(wait + rand.N(wait/10+1)):
 		}
 	}
+}
+
+// outage is how often in a row nobody has answered for a name, and whether the log says so.
+type outage struct {
+	tries  int
+	warned bool
+}
+
+// failed warns that nobody answers for a name: the second time, since packets get lost, and
+// once for each outage. That there is no such name is an answer.
+func (r *resolver) failed(ctx context.Context, o *outage, host string, err error) {
+	o.tries++
+	if o.tries < 2 || o.warned || ctx.Err() != nil || !r.warnings.Allow() {
+		return
+	}
+	o.warned = true
+	r.log.Warn("no name server tells the addresses of a name; those that it had stay", "name", host, "addresses", len(r.answers()[host]), "error", err)
+}
+
+// told ends an outage.
+func (r *resolver) told(o *outage, host string) {
+	if o.warned {
+		r.log.Info("the addresses of a name are told again", "name", host)
+	}
+	*o = outage{}
 }
 
 // pause returns how long to wait after a lookup that has brought n addresses, and how

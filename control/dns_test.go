@@ -3,11 +3,13 @@ package control
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 )
 
 // nameServer answers from a table; a name that is not in it does not exist.
@@ -368,6 +371,45 @@ func TestPause(t *testing.T) {
 	} {
 		if wait, next := pause(tt.n, tt.ttl, tt.err, tt.retry); wait != tt.wait || next != tt.next {
 			t.Errorf("%s: %v, then %v; want %v, then %v", tt.name, wait, next, tt.wait, tt.next)
+		}
+	}
+}
+
+// TestResolver_TellsOutage: that nobody answers for a name is told the second time, once,
+// and that it is over; of many names, of some.
+func TestResolver_TellsOutage(t *testing.T) {
+	var log strings.Builder
+	r := newResolver("/nonexistent", "/nonexistent", func() {})
+	defer r.close()
+	r.log, r.warnings = slog.New(slog.NewTextHandler(&log, nil)), rate.NewLimiter(rate.Every(time.Hour), r.warnings.Burst())
+	said := func() (warned, over int) {
+		defer log.Reset()
+		return strings.Count(log.String(), "level=WARN"), strings.Count(log.String(), "level=INFO")
+	}
+	var o outage
+	fail := func(o *outage) { r.failed(context.Background(), o, "a.test", errNoAnswer) }
+	for i, step := range []struct {
+		do           func()
+		warned, over int
+	}{
+		{func() { fail(&o) }, 0, 0},
+		{func() { r.told(&o, "a.test") }, 0, 0},
+		{func() { fail(&o) }, 0, 0},
+		{func() { fail(&o) }, 1, 0},
+		{func() { fail(&o) }, 0, 0},
+		{func() { r.told(&o, "a.test") }, 0, 1},
+		{func() { r.told(&o, "a.test") }, 0, 0},
+		{func() {
+			for range 20 {
+				var o outage
+				fail(&o)
+				fail(&o)
+			}
+		}, 4, 0},
+	} {
+		step.do()
+		if warned, over := said(); warned != step.warned || over != step.over {
+			t.Errorf("step %d: %d warnings, %d ends; want %d, %d", i, warned, over, step.warned, step.over)
 		}
 	}
 }
