@@ -288,9 +288,11 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 		b.Node.Address = ownAddress(b.Gossip.Advertise)
 		l.warnElsewhere(b)
 	}
-	if _, err := netip.ParseAddr(b.Node.Address); err != nil {
+	own, err := netip.ParseAddr(b.Node.Address)
+	if err != nil {
 		return l.fail("node.address", "%q is no IP address", b.Node.Address)
 	}
+	b.Node.Address = oneForm(own)
 	for _, part := range strings.Split(b.Node.Locality, "/") {
 		if part == "" && b.Node.Locality != "" || strings.ContainsAny(part, "* ") {
 			return l.fail("node.locality", "%q must be region/zone/subzone", b.Node.Locality)

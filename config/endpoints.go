@@ -46,11 +46,12 @@ func readEndpointSlice(d *document) {
 	for i, e := range s.Endpoints {
 		for j, a := range e.Addresses {
 			path := fmt.Sprintf("endpoints[%d].addresses[%d]", i, j)
-			if _, err := netip.ParseAddr(a); err != nil {
+			addr, err := netip.ParseAddr(a)
+			if err != nil {
 				d.error(path, fmt.Sprintf("%q is no IP address", a))
 				continue
 			}
-			w := &mesh.Workload{Meta: d.meta(), Address: a, Ports: ports, Service: service + "." + d.namespace}
+			w := &mesh.Workload{Meta: d.meta(), Address: oneForm(addr), Ports: ports, Service: service + "." + d.namespace}
 			w.Labels = map[string]string{}
 			if e.Zone != nil {
 				w.Locality.Region, w.Locality.Zone = regionOf(*e.Zone), *e.Zone
@@ -101,11 +102,12 @@ func readEndpoints(d *document) {
 			if unready {
 				field = index("notReadyAddresses", j-len(s.Addresses))
 			}
-			if _, err := netip.ParseAddr(a.IP); err != nil {
+			addr, err := netip.ParseAddr(a.IP)
+			if err != nil {
 				d.error(fmt.Sprintf("subsets[%d].%s.ip", i, field), fmt.Sprintf("%q is no IP address", a.IP))
 				continue
 			}
-			w := &mesh.Workload{Meta: d.meta(), Address: a.IP, Ports: ports, Service: d.name + "." + d.namespace, Unready: unready, Hostname: a.Hostname}
+			w := &mesh.Workload{Meta: d.meta(), Address: oneForm(addr), Ports: ports, Service: d.name + "." + d.namespace, Unready: unready, Hostname: a.Hostname}
 			w.Labels = map[string]string{} // those of the resource are not its addresses'
 			d.reader.config.Workloads = append(d.reader.config.Workloads, w)
 		}

@@ -23,7 +23,7 @@ func (d *document) workload(e *networking.WorkloadEntry, path string, names bool
 		d.checkPort(n, join(path, "ports."+name))
 	}
 	at := join(path, "address")
-	_, err := netip.ParseAddr(e.Address)
+	a, err := netip.ParseAddr(e.Address)
 	switch {
 	case e.Address == "" && e.Network != "":
 		d.warning(at, fmt.Sprintf("is missing, so nothing is sent there: of network %s, which Istio would reach by its gateway, gossip tells where that is", e.Network))
@@ -35,6 +35,7 @@ func (d *document) workload(e *networking.WorkloadEntry, path string, names bool
 		d.warning(at, "is a UNIX socket, to which nothing is sent: let the workload listen on an address")
 		return nil
 	case err == nil:
+		w.Address = oneForm(a)
 	case !names:
 		d.error(at, fmt.Sprintf("%q is no IP address: host names need a ServiceEntry with resolution DNS", e.Address))
 		return nil
@@ -43,6 +44,10 @@ func (d *document) workload(e *networking.WorkloadEntry, path string, names bool
 	}
 	return w
 }
+
+// oneForm is an address as all are written that are compared as texts: the node's and those
+// of workloads.
+func oneForm(a netip.Addr) string { return a.Unmap().String() }
 
 func readWorkloadEntry(d *document) {
 	var e networking.WorkloadEntry
