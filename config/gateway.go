@@ -87,7 +87,7 @@ func (d *document) server(s *networking.Server, path string) (mesh.GatewayServer
 			continue
 		}
 		if d.checkHost(host, at, true) {
-			out.Hosts = append(out.Hosts, mesh.GatewayHost{Namespace: namespace, Host: strings.ToLower(host)})
+			out.Hosts = append(out.Hosts, mesh.GatewayHost{Namespace: namespace, Host: strings.ToLower(strings.TrimSuffix(host, "."))})
 		}
 	}
 	return out, true

@@ -37,6 +37,7 @@ func TestGatewayHosts_Together(t *testing.T) {
 		{"one without conditions", []string{
 			gw("a", "shop.test"), gw("b", `"*.test"`), vs("one", "shop.test", "a", always("209")), vs("two", "shop.test", "b", answer("/b", "202")),
 		}, "/a 209 /b 202"},
+		{"with the dot at the end", []string{gw("a", "shop.test."), vs("one", "shop.test.", "a", always("201"))}, "/a 201"},
 		{"on both Gateways", []string{
 			gw("a", "shop.test"), gw("b", "shop.test"), vs("one", "shop.test", "a, b", answer("/a", "201")), vs("two", "shop.test", "b", answer("/b", "202")),
 		}, "/a 201 /b 202"},
