@@ -30,6 +30,8 @@ var noEffect = map[string]string{
 
 	"Server.bind":            "the gateway's address is listeners.gateway.bind of the bootstrap file",
 	"Server.defaultEndpoint": "Istio does not implement it either",
+	"Port.targetPort":        "which port is bound, listeners.gateway.ports of the bootstrap file says; Istio does not look at it either",
+	"SidecarPort.targetPort": "Istio does not look at it either",
 
 	"Tracing.useRequestIdForTraceSampling":                    "it is drawn by chance, once for a trace",
 	"Tracing.lightstep":                                       "spans go to Zipkin, or by OTLP",

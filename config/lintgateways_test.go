@@ -98,3 +98,10 @@ func TestCheck_GatewaysOfOneHost(t *testing.T) {
 		})
 	}
 }
+
+// TestGateway_TargetPort: it is one of a ServiceEntry's fields alone.
+func TestGateway_TargetPort(t *testing.T) {
+	checkFinding(t, "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw}\nspec:\n  servers: [{port: {number: 80, name: http, protocol: HTTP, targetPort: 8080}, hosts: ['*']}]\n",
+		"f.yaml:5: warning: Gateway default/gw: servers[0].port.targetPort: has no effect yet", ISM0003)
+	checkFinding(t, "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e}\nspec: {hosts: [e.test], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}]}\n", "", ISM0003)
+}

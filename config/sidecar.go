@@ -44,6 +44,7 @@ func readSidecar(d *document) {
 			d.error(path+".tls", "is not supported: the inbound listener speaks mTLS with the proxy's own certificate; terminate other TLS at a Gateway")
 		}
 		if l.ConnectionPool == nil {
+			d.find(Warning, ISM0003, path+".port", "has no effect yet without connectionPool: the inbound listener takes requests for every port of the services, whichever ingress names")
 			continue
 		}
 		if out.PortPools == nil {

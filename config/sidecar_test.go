@@ -41,3 +41,13 @@ func TestSidecar_OfTheRoot(t *testing.T) {
 		}
 	}
 }
+
+// TestSidecar_Ingress: it restricts nothing, and bounds connections alone.
+func TestSidecar_Ingress(t *testing.T) {
+	text := func(ingress string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: s, namespace: shop}\nspec: {ingress: [{" + ingress + "}]}\n"
+	}
+	checkFinding(t, text("port: {number: 8080, protocol: HTTP, name: http}"), "f.yaml:4: warning: Sidecar shop/s: ingress[0].port: has no effect yet without connectionPool", ISM0003)
+	checkFinding(t, text("port: {number: 8080, protocol: HTTP, name: http}, connectionPool: {tcp: {maxConnections: 1}}"), "", ISM0003)
+	checkFinding(t, text("port: {number: 8080, targetPort: 9, protocol: HTTP, name: http}, connectionPool: {tcp: {maxConnections: 1}}"), "ingress[0].port.targetPort: has no effect yet", ISM0003)
+}
