@@ -69,22 +69,22 @@ func (c *checker) checkMerge(d *document, root *mesh.HTTPRoute, delegate *mesh.V
 }
 
 func (c *checker) checkVirtualService(v *mesh.VirtualService, d *document) {
-	for _, g := range v.Gateways {
-		if g == mesh.MeshGateway {
+	for _, b := range bindings(v) {
+		gw := c.gateways[b.gateway]
+		if gw == nil {
+			d.find(Warning, IST0101, b.field, fmt.Sprintf("there is no Gateway %s%s, so it has no effect there", b.gateway, c.suggestGateway(b.gateway)))
 			continue
 		}
-		gw := c.gateways[g]
-		if gw == nil {
-			d.find(Warning, IST0101, "gateways", fmt.Sprintf("there is no Gateway %s%s, so it has no effect there", g, c.suggestGateway(g)))
-			continue
+		if len(v.Hosts) == 0 {
+			continue // a delegate, which holds where another one does
 		}
 		if !mesh.VisibleTo(v.ExportTo, v.Namespace, gw.Namespace) {
-			d.find(Warning, IST0132, "exportTo", fmt.Sprintf("leaves out namespace %s, in which Gateway %s is, so it has no effect there", gw.Namespace, g))
+			d.find(Warning, IST0132, "exportTo", fmt.Sprintf("leaves out namespace %s, in which Gateway %s is, so it has no effect there", gw.Namespace, b.gateway))
 			continue
 		}
 		for i, h := range v.Hosts {
 			if !servesHost(gw, v, h) {
-				d.find(Warning, IST0132, fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q is no host of Gateway %s", h, g))
+				d.find(Warning, IST0132, fmt.Sprintf("hosts[%d]", i), fmt.Sprintf("%q is no host of Gateway %s", h, b.gateway))
 			}
 		}
 	}

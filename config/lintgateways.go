@@ -123,3 +123,33 @@ func (c *checker) lintTwice(d *document, dest mesh.Destination, at string) {
 	}
 	d.find(Warning, ISM0079, at, fmt.Sprintf("is sent TLS within TLS, in Istio too: the route passes on what begins as TLS, and %s begins TLS with %s once more; leave tls out there, or route plain requests (http) to it", t.Source, dest.Host))
 }
+
+// binding is a Gateway that a VirtualService names, and where.
+type binding struct{ gateway, field string }
+
+// bindings returns each Gateway once that is named, for all rules or in a match.
+func bindings(v *mesh.VirtualService) (out []binding) {
+	seen := map[string]bool{mesh.MeshGateway: true}
+	add := func(list []string, field string) {
+		for _, g := range list {
+			if !seen[g] {
+				seen[g] = true
+				out = append(out, binding{g, field})
+			}
+		}
+	}
+	add(v.Gateways, "gateways")
+	for i, r := range v.HTTP {
+		for j, m := range r.Match {
+			add(m.Gateways, fmt.Sprintf("http[%d].match[%d].gateways", i, j))
+		}
+	}
+	for k, rules := range [][]*mesh.TCPRoute{v.TLS, v.TCP} {
+		for i, r := range rules {
+			for j, m := range r.Match {
+				add(m.Gateways, fmt.Sprintf("%s[%d].match[%d].gateways", [...]string{"tls", "tcp"}[k], i, j))
+			}
+		}
+	}
+	return out
+}
