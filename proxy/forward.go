@@ -214,10 +214,14 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan
 	}
 	if kind != NoError {
 		x.stopPump(c)
-		if c.shared != nil && (kind == Stalled || x.inVain(c, kind, sent)) {
+		whole := false // so that the connection may carry another exchange
+		switch late := kind == Timeout || kind == TryTimeout; {
+		case late && x.trail.replied != 0: // by the proxy over there
+			whole = x.dropReply(c)
+		case c.shared != nil && (kind == Stalled || x.inVain(c, kind, sent)):
 			c.member.shared.abandon(c.shared)
 		}
-		x.giveBack(c, u, false)
+		x.giveBack(c, u, whole)
 		if x.faultOfUpstream(kind) {
 			u.tracker.Failed(x.member.record)
 		}
@@ -351,6 +355,9 @@ func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
 		plan.full = true
 	}
 	c.member.link.replied()
+	if k := x.calleeLate(c); k != NoError {
+		return k
+	}
 	status := x.meaning()
 	if status != 504 || !x.late() || !x.outOfPatience() { // a callee who knows of the deadline says so
 		u.tracker.Replied(c.member.record, status)
@@ -364,6 +371,21 @@ func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
 	if x.repeatable() && plan.hasTime(x) && plan.take(x, u) {
 		x.trail.dropped = status // the reply's fields go with its connection
 		return retriableStatus
+	}
+	return NoError
+}
+
+// calleeLate is the deadline that has passed where the proxy over there, which we have told
+// of it, says so a moment before we do; NoError: none. What becomes of the request must not
+// hang on which of the two is the quicker.
+func (x *exchange) calleeLate(c *upstreamConn) Kind {
+	passed := func(deadline instant) bool { return deadline != 0 && x.clock >= deadline-calleesLead }
+	switch {
+	case x.res.Status != 504 || x.dialect != notGRPC || !c.member.host.Endpoint().Via:
+	case passed(x.deadline):
+		return Timeout
+	case passed(x.tryEnds):
+		return TryTimeout
 	}
 	return NoError
 }
