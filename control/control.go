@@ -94,6 +94,14 @@ type Controller struct {
 // a whole cluster make one snapshot.
 const gather = 50 * time.Millisecond
 
+// What a step takes grows with the mesh: 0.1 s with 10,000 endpoints and 5,000 services,
+// of whom some change all the time. The next one waits restFor times as long, mostRest at
+// most, so that requests have the processors.
+const (
+	restFor  = 4
+	mostRest = time.Second
+)
+
 // New reads the configuration and publishes the first snapshot. An error in
 // the configuration is the caller's to report: the proxy must not start.
 func New(o Options) (*Controller, error) {
@@ -192,6 +200,7 @@ func (c *Controller) run(ctx context.Context) {
 		defer t.Stop()
 		look = t.C
 	}
+	var rested time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -210,16 +219,17 @@ func (c *Controller) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(gather):
+		case <-time.After(max(gather, time.Until(rested))):
 		}
 		select {
 		case <-c.wake: // taken along
 		default:
 		}
-		wait := c.await()
+		wait, began := c.await(), time.Now()
 		if due := c.step(); wait == 0 {
 			wait = due
 		}
+		rested = time.Now().Add(min(restFor*time.Since(began), mostRest))
 		if wait > 0 {
 			again.Reset(wait)
 		}

@@ -98,6 +98,48 @@ func TestController_BrokenFilesStayTold(t *testing.T) {
 	}
 }
 
+// TestController_Rests: in a mesh that is so large that a step takes its time, and where
+// something changes all the time, most of that is not the controller's; what changes after
+// a while is taken in at once.
+func TestController_Rests(t *testing.T) {
+	const takes = 200 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		var busy time.Duration
+		c, use, g, _ := still(t, "none", webService, func(o *Options) {
+			publish := o.Publish
+			o.Publish = func(s *mesh.Snapshot) error {
+				time.Sleep(takes)
+				busy += takes
+				return publish(s)
+			}
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		go c.run(ctx)
+		defer func() {
+			cancel()
+			<-c.done
+		}()
+		time.Sleep(time.Minute)
+		begin := time.Now()
+		busy = 0
+		for n := 1; time.Since(begin) < 10*time.Second; n++ {
+			g.hear(1 + n%9)
+			c.Wake()
+			time.Sleep(15 * time.Millisecond)
+		}
+		if busy > 3*time.Second {
+			t.Errorf("busy for %v of 10 s", busy)
+		}
+		time.Sleep(time.Minute)
+		g.hear(20)
+		c.Wake()
+		time.Sleep(gather + takes + time.Millisecond)
+		if n := known(use); n != 20 {
+			t.Errorf("%d endpoints are known after a while without changes, want 20", n)
+		}
+	})
+}
+
 // TestController_FilesBeingWritten: files that somebody is writing are left alone
 // until he is done, whatever else happens; if he never is, that is told.
 func TestController_FilesBeingWritten(t *testing.T) {
