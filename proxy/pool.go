@@ -169,6 +169,9 @@ func (u *upstream) connect(m *member, start, within, deadline instant) (*net.TCP
 		u.live.stats.Connects.Add(1)
 		return conn, nil
 	}
+	if failed, ok := err.(*net.OpError); ok {
+		failed.Source = nil // which nobody has chosen: ":0->10.0.0.7:80"
+	}
 	if dials.ctx.Err() != nil {
 		permit.Abandoned()
 		return nil, u.failure(m, ConnectTimeout, err) // another dial has found out

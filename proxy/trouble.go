@@ -32,6 +32,7 @@ type trouble struct {
 	config   string
 
 	outside   string // of a host that is unknown: within what; "": at all
+	portless  bool   // the host is known, and not the port that it is asked for at
 	found     bool   // a virtual host was
 	host      string // of the virtual host
 	rules     int    // that it has
@@ -108,8 +109,9 @@ func (x *exchange) remember() {
 	if vh := x.host; vh != nil {
 		t.found, t.host, t.rules = true, vh.name, len(vh.routes)
 	} else if x.kind == NoRoute && x.conn.kind == outbound {
-		if host, _, ok := splitAuthority(x.scratch[:], x.req.Authority); ok {
+		if host, port, ok := splitAuthority(x.scratch[:], x.req.Authority); ok {
 			t.outside = x.table.whyOutside(string(host))
+			t.portless = port != 0 && x.table.outbound.find(host, 0) != nil
 		}
 	}
 	x.keepRoute(t)

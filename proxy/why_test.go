@@ -161,10 +161,11 @@ func TestWhy_Answers(t *testing.T) {
 		why           string // of all lines together
 	}{
 		{NoRoute, "unknown host", get("nobody.test"), `the client got 404 NR because the outbound listener knows nobody by the name "nobody.test"`},
+		{NoRoute, "unknown port", get("dead.test:81"), `the client got 404 NR because the outbound listener knows the host, and no such port of it: "dead.test:81"`},
 		{NoRoute, "no rule fits", get("s.test"), `the client got 404 NR because none of the 2 rules of s.test fits GET /`},
 		{NoDestination, "host", get("nowhere.test"), `the client got 503 NC because the rule at test.yaml:\d+ sends to what nobody defines: unknown.test`},
 		{NoHealthy, "no endpoint", get("empty"), `the client got 503 UH because the route that empty.default.svc.cluster.local has without a VirtualService has no endpoint that can serve: none is known for empty.default.svc.cluster.local`},
-		{ConnectFailure, "refused", get("dead.test"), `the client got 503 UF because no connection to an endpoint could be made; \d tries .*try 1, ` + dead + ` in c1, .*connection refused`},
+		{ConnectFailure, "refused", get("dead.test"), `the client got 503 UF because no connection to an endpoint could be made; \d tries .*try 1, ` + dead + ` in c1, [^ ]*: no connection to an endpoint could be made: dial tcp ` + dead + `: connect: connection refused`},
 		{ConnectTimeout, "deaf", get("deaf.test"), `the client got 503 UF because an endpoint did not answer when it was connected to.*try 1.*i/o timeout`},
 		{Terminated, "ended", "POST / HTTP/1.1\r\nHost: ending.test\r\nContent-Length: 0\r\n\r\n", `the client got 503 UC because the endpoint ended the connection before its reply was whole.*try 1, ` + ending.address + `.*EOF`},
 		{RemoteReset, "reset", get("reset.test"), `the client got 503 UR because the endpoint reset the request.*try 1.*INTERNAL_ERROR`},
