@@ -68,11 +68,12 @@ type resolved struct {
 	endpoints []*mesh.Endpoint
 	policy    mesh.Policy
 	wires     []wire // how each endpoint is spoken to
+	names     string // of subjectAltNames, as [tls.Expected] has them; "": none
 }
 
 // same reports whether two say the same.
 func (r *resolved) same(o *resolved) bool {
-	return r.known == o.known && r.policy == o.policy && slices.Equal(r.endpoints, o.endpoints) && slices.Equal(r.wires, o.wires)
+	return r.known == o.known && r.policy == o.policy && r.names == o.names && slices.Equal(r.endpoints, o.endpoints) && slices.Equal(r.wires, o.wires)
 }
 
 // target enters a destination of a route. port is that of the request, which
@@ -133,7 +134,7 @@ func (c *compiler) enterTarget(k upstreamKey, v *mesh.View, known bool) *target 
 			// Whoever asks for one Pod gets that, whose subset it is (Istio: ORIGINAL_DST).
 			endpoints = slices.DeleteFunc(endpoints, func(e *mesh.Endpoint) bool { return k.pod == "" && !e.MatchesSubset(policy.Subset.Labels) })
 		}
-		r := resolved{known: true, policy: policy}
+		r := resolved{known: true, policy: policy, names: subjectAltNames(v, policy.TLS)}
 		for i, w := range c.wires(k, v, endpoints, policy.TLS) {
 			if k.relay && endpoints[i].Via && !w.named {
 				continue
@@ -150,7 +151,7 @@ func (c *compiler) enterTarget(k upstreamKey, v *mesh.View, known bool) *target 
 // application beside this proxy.
 func (c *compiler) addTarget(k upstreamKey, v *mesh.View, endpoints []*mesh.Endpoint, policy mesh.Policy) *target {
 	t := &target{key: k, resolve: func() resolved {
-		return resolved{known: true, endpoints: endpoints, policy: policy, wires: c.wires(k, v, endpoints, policy.TLS)}
+		return resolved{known: true, endpoints: endpoints, policy: policy, wires: c.wires(k, v, endpoints, policy.TLS), names: subjectAltNames(v, policy.TLS)}
 	}}
 	c.targets[k] = t
 	return t

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 // SIMPLE and MUTUAL). It lives as long as its policy.
 type tlsClient struct {
 	settings *mesh.ClientTLS
+	names    []string // of which the certificate bears one; none: the name is SNI
 	store    *tls.Store
 	host     string // of the upstream
 	relay    bool   // bytes are passed on, of which nobody knows what they are
@@ -35,12 +37,17 @@ type clientConfig struct {
 // name, as a rule.
 const sessionsKept = 8
 
-// newTLSClient returns nil where the policy asks for no TLS.
-func newTLSClient(t *mesh.ClientTLS, store *tls.Store, k upstreamKey) *tlsClient {
+// newTLSClient returns nil where the policy asks for no TLS. names are those of
+// [subjectAltNames].
+func newTLSClient(t *mesh.ClientTLS, names string, store *tls.Store, k upstreamKey) *tlsClient {
 	if t == nil || t.Mode == mesh.TLSDisable {
 		return nil
 	}
-	return &tlsClient{settings: t, store: store, host: k.host, relay: k.relay}
+	c := &tlsClient{settings: t, store: store, host: k.host, relay: k.relay}
+	if names != "" {
+		c.names = strings.Split(names, "\n")
+	}
+	return c
 }
 
 // clientConfig returns the configuration for a handshake.
@@ -88,7 +95,7 @@ func (c *tlsClient) makeConfig(credential *tls.Credential) *stdtls.Config {
 		CipherSuites:                tls.Suites(),
 		ClientSessionCache:          stdtls.NewLRUClientSessionCache(sessionsKept),
 		DynamicRecordSizingDisabled: true, // a request is one record, and one write, where it fits
-		InsecureSkipVerify:          t.SkipVerify || len(t.SubjectAltNames) > 0,
+		InsecureSkipVerify:          t.SkipVerify || len(c.names) > 0,
 	}
 	if config.ServerName == "" {
 		config.ServerName = c.host
@@ -116,7 +123,7 @@ func (c *tlsClient) verifyServer(state *stdtls.ConnectionState, credential *tls.
 		return errors.New("the server shows no certificate")
 	}
 	leaf := state.PeerCertificates[0]
-	if names := c.settings.SubjectAltNames; len(names) > 0 {
+	if len(c.names) > 0 {
 		options := x509.VerifyOptions{Intermediates: intermediates(state)}
 		if credential != nil {
 			options.Roots = credential.Roots
@@ -125,7 +132,7 @@ func (c *tlsClient) verifyServer(state *stdtls.ConnectionState, credential *tls.
 		if chains, err = leaf.Verify(options); err != nil {
 			return err
 		}
-		if !mesh.BearsOneOf(leaf, names) {
+		if !mesh.BearsOneOf(leaf, c.names) {
 			return errors.New("the server's certificate bears none of subjectAltNames")
 		}
 	}
@@ -161,7 +168,7 @@ func (c *tlsClient) verifyAnew(by *clientConfig, state stdtls.ConnectionState) e
 	switch {
 	case c.settings.SkipVerify:
 		return nil
-	case len(c.settings.SubjectAltNames) == 0:
+	case len(c.names) == 0:
 		options := x509.VerifyOptions{Roots: by.config.RootCAs, DNSName: by.config.ServerName, Intermediates: intermediates(&state)}
 		var err error
 		if state.VerifiedChains, err = state.PeerCertificates[0].Verify(options); err != nil {

@@ -123,6 +123,43 @@ func TestTLS_Upstreams(t *testing.T) {
 	}
 }
 
+// TestTLS_NamesOfEntries: whom a ServiceEntry says its upstream is, where the DestinationRule
+// does not say it; and that another configuration says it of those who come anew.
+func TestTLS_NamesOfEntries(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("up", "up.test")
+	ca := ", caCertificates: " + filepath.Join(i.dir, "up", "ca.crt")
+	const own, others = `["spiffe://a.test/ns/n/sa/up"]`, `["spiffe://a.test/ns/n/sa/b"]`
+	for _, tt := range []struct{ name, entry, settings, want string }{
+		{"its own", own, "mode: SIMPLE", "200"},
+		{"its own, and not the name", own, "mode: SIMPLE, sni: third.test", "200"},
+		{"others', and the name", others, "mode: SIMPLE", "503"},
+		{"others', and its own of the rule", others, "mode: SIMPLE, subjectAltNames: " + own, "200"},
+		{"its own, and others' of the rule", own, "mode: SIMPLE, subjectAltNames: " + others, "503"},
+		{"others', and anybody", others, "mode: SIMPLE, insecureSkipVerify: true", "200"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			up := secureUpstream(t, &stdtls.Config{Certificates: []stdtls.Certificate{i.pair("up")}})
+			files := func(names string) string {
+				e := strings.Replace(entry("up.test", up.address), "  resolution:", "  subjectAltNames: "+names+"\n  resolution:", 1)
+				return e + overTLSRule(tt.settings+ca)
+			}
+			o := Options{Credentials: tls.NewStore(i.dir, nil)}
+			p := serve(t, o, files(tt.entry))
+			if got := exchangeRaw(t, p.address("outbound"), get("up.test"), whole(1)); status(got) != tt.want {
+				t.Errorf("got %q, want %s", got, tt.want)
+			}
+			if tt.name != "its own" {
+				return
+			}
+			publish(t, p, files(others))
+			if got := exchangeRaw(t, p.address("outbound"), get("up.test"), whole(1)); status(got) != "503" {
+				t.Errorf("got %q when others were asked for, want a refusal", got)
+			}
+		})
+	}
+}
+
 // TestTLS_HurriedHandshake: a deadline that comes before a handshake is over is no fault of
 // the endpoint, which others may reach.
 func TestTLS_HurriedHandshake(t *testing.T) {

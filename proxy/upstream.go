@@ -140,11 +140,11 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 		streams:     int(pool.MaxStreams),
 	}
 	// A connection is never used for what another policy asks for.
-	sameTLS := old == nil || old.policy.TLS.Same(policy.TLS)
+	sameTLS := old == nil || old.policy.TLS.Same(policy.TLS) && old.names == r.names
 	if old != nil && sameTLS {
 		u.tls = old.tls
 	} else {
-		u.tls = newTLSClient(policy.TLS, o.Credentials, t.key)
+		u.tls = newTLSClient(policy.TLS, r.names, o.Credentials, t.key)
 	}
 	if policy.Adaptive != nil {
 		if u.live.room == nil {

@@ -40,13 +40,13 @@ func (c *compiler) wires(k upstreamKey, v *mesh.View, endpoints []*mesh.Endpoint
 		return out // the application, or what is mTLS already
 	}
 	accounts := accountsOf(endpoints)
-	names := c.subjectAltNames(v, t)
+	names := subjectAltNames(v, t)
 	for i, e := range endpoints {
 		switch {
 		case t != nil && t.Mode == mesh.TLSDisable:
 			continue
 		case t != nil && t.Mode != mesh.TLSIstioMutual:
-			out[i].mode = wirePolicy
+			out[i].mode, out[i].expected.Names = wirePolicy, names
 			continue
 		case t == nil && !c.wantsMTLS(v, e):
 			continue
@@ -201,10 +201,14 @@ func accountsOf(endpoints []*mesh.Endpoint) string {
 }
 
 // subjectAltNames are those that a callee has to bear one of: the
-// DestinationRule's, else the ServiceEntries'.
-func (c *compiler) subjectAltNames(v *mesh.View, t *mesh.ClientTLS) string {
+// DestinationRule's, else the ServiceEntries'. v is nil for the application beside this
+// proxy.
+func subjectAltNames(v *mesh.View, t *mesh.ClientTLS) string {
 	if t != nil && len(t.SubjectAltNames) > 0 {
 		return tls.ExpectedList(t.SubjectAltNames...)
+	}
+	if v == nil {
+		return ""
 	}
 	var out []string
 	for _, e := range v.Entries {
