@@ -246,6 +246,7 @@ func (r *replay) finish() {
 type decision struct {
 	refusal   string // "404 NR"; "": it went through
 	reason    string
+	unknown   bool     // it is refused for what is not known now
 	route     string   // "": nobody knows
 	upstreams []string // "outbound|80|v1|host", where it may go; none: nobody knows, or nowhere
 	standbys  []string // likewise, where it may go when none of these can serve
@@ -308,13 +309,15 @@ func decisionOf(e *explain.Explanation) decision {
 
 // refusals are the details of exchanges that were refused before they went
 // anywhere, with the status that they get. What endpoints have failed at says
-// nothing of a configuration.
+// nothing of a configuration. Of some nobody knows why they were: for tokens, which a log
+// has not, and by services that are not asked now.
 var refusals = []struct {
 	details string
 	status  int
+	unknown bool
 }{
-	{"route_not_found", 404}, {"cluster_not_found", 503}, {"rbac_access_denied", 403}, {"jwt_authn_access_denied", 401}, {"local_rate_limited", 429},
-	{"request_rate_limited", 429}, {"downstream_protocol_error", 400}, {"ext_authz_denied", 403},
+	{"route_not_found", 404, false}, {"cluster_not_found", 503, false}, {"rbac_access_denied", 403, false}, {"jwt_authn_access_denied", 401, true}, {"local_rate_limited", 429, false},
+	{"request_rate_limited", 429, true}, {"downstream_protocol_error", 400, false}, {"ext_authz_denied", 403, true}, {"misdirected_request", 421, false},
 }
 
 // place is a name of a route that is no name, but where it stands.
@@ -332,9 +335,12 @@ func recorded(rec *accesslog.Record) decision {
 			if status == http.StatusOK { // a call of gRPC, whose status is not in the line
 				status = r.status
 			}
-			d.refusal = fmt.Sprintf("%d %s", status, cmp.Or(rec.Flags, "-"))
+			d.refusal, d.unknown = fmt.Sprintf("%d %s", status, cmp.Or(rec.Flags, "-")), r.unknown
 			return d
 		}
+	}
+	if strings.HasPrefix(rec.Details, "fault_filter_abort") {
+		return d // nor does Envoy's line know where it would have gone
 	}
 	if direction, rest, ok := strings.Cut(rec.Upstream, "|"); ok && direction == "outbound" {
 		d.upstreams, d.went = []string{"outbound|" + rest}, true
@@ -353,6 +359,8 @@ func (was decision) differs(now decision) (what, old, new string) {
 	switch {
 	case was.refusal == "" && now.refusal != "":
 		return "refused", cmp.Or(was.route, strings.Join(was.upstreams, " or "), "let through"), reason(now)
+	case was.unknown && now.refusal == "":
+		return "", "", ""
 	case was.refusal != "" && now.refusal == "":
 		return "let through", reason(was), cmp.Or(now.route, strings.Join(now.upstreams, " or "))
 	case was.refusal != now.refusal:
