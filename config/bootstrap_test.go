@@ -81,6 +81,22 @@ tracing: {zipkin: {address: "zipkin.infra:9411"}}
 	}
 }
 
+// TestLoadBootstrap_Zero: a duration of 0 needs no unit, in the file, from a variable and
+// from the environment.
+func TestLoadBootstrap_Zero(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "b.yaml")
+	if err := os.WriteFile(file, []byte("probes: {remote: {interval: 0}}\nwhy: {slow: \"${NONE}\"}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, _, err := LoadBootstrap(file, []string{"NONE=0", "ISTHMUS_CANARY_SHADOW=0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Probes.Remote.Interval != 0 || b.Why.Slow != 0 || b.Canary.Shadow != 0 {
+		t.Errorf("interval %v, slow %v, shadow %v", b.Probes.Remote.Interval, b.Why.Slow, b.Canary.Shadow)
+	}
+}
+
 func TestLoadBootstrap_Refuses(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{"gossip: {join: 10.0.0.6:7946}", `:1: gossip.join: must be a list, not "10.0.0.6:7946": write ["10.0.0.6:7946"]`},

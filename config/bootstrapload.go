@@ -134,6 +134,7 @@ func (l *bootstrapLoader) walk(n *yaml.Node, t reflect.Type, path string) error 
 		if err := l.expand(n, path); err != nil {
 			return err
 		}
+		giveUnit(n, t)
 	}
 	if wrong := mismatch(n, t); wrong != "" {
 		l.lines[path] = n.Line
@@ -178,6 +179,13 @@ func (l *bootstrapLoader) walk(n *yaml.Node, t reflect.Type, path string) error 
 		}
 	}
 	return nil
+}
+
+// giveUnit gives 0 its unit where a duration is wanted: the only number that needs none.
+func giveUnit(n *yaml.Node, t reflect.Type) {
+	if t == reflect.TypeFor[time.Duration]() && n.Value == "0" {
+		n.Value, n.Tag = "0s", "!!str"
+	}
 }
 
 // mismatch says what a value must be that the bootstrap file cannot have in a field

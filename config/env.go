@@ -102,6 +102,7 @@ func put(f reflect.Value, text string) (wrong string) {
 	if text == "" {
 		return "is empty: give it a value, or unset it"
 	}
+	giveUnit(n, f.Type())
 	if wrong := mismatch(n, f.Type()); wrong != "" {
 		return wrong
 	}
