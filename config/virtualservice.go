@@ -187,43 +187,6 @@ func (d *document) destination(t *networking.Destination, path string) mesh.Dest
 	return out
 }
 
-func (d *document) redirect(r *networking.HTTPRedirect, path string) *mesh.Redirect {
-	out := &mesh.Redirect{
-		Authority: r.Authority, Scheme: r.Scheme, Port: r.GetPort(), Code: int(r.RedirectCode),
-		RequestPort:  r.GetDerivePort() == networking.HTTPRedirect_FROM_REQUEST_PORT,
-		ProtocolPort: r.GetDerivePort() == networking.HTTPRedirect_FROM_PROTOCOL_DEFAULT && r.RedirectPort != nil,
-	}
-	out.URI = r.Uri
-	if prefix, ok := strings.CutPrefix(r.Uri, "%PREFIX()%"); ok {
-		out.URI, out.PrefixURI = "", prefix
-	}
-	if r.PrefixRewrite != "" {
-		if out.PrefixURI = r.PrefixRewrite; r.Uri != "" {
-			d.error(path+".prefixRewrite", "cannot stand beside uri: only one of them")
-		}
-	}
-	if _, ok := r.RedirectPort.(*networking.HTTPRedirect_Port); ok {
-		out.ProtocolPort, out.RequestPort = false, false
-		d.checkPort(out.Port, path+".port")
-	}
-	switch out.Code {
-	case 0:
-		out.Code = 301
-	case 301, 302, 303, 307, 308:
-	default:
-		d.error(path+".redirectCode", fmt.Sprintf("%d is none of 301, 302, 303, 307, 308", out.Code))
-	}
-	for _, f := range [...][2]string{{"uri", r.Uri}, {"prefixRewrite", r.PrefixRewrite}, {"authority", r.Authority}, {"scheme", r.Scheme}} {
-		if strings.ContainsAny(f[1], "\r\n\x00") {
-			d.error(path+"."+f[0], "cannot hold line ends: it stands in a header of the reply")
-		}
-	}
-	if r.Uri == "" && r.PrefixRewrite == "" && r.Authority == "" && r.Scheme == "" && r.RedirectPort == nil {
-		d.error(path, "changes nothing: write uri, prefixRewrite, authority, port or scheme")
-	}
-	return out
-}
-
 func (d *document) directResponse(r *networking.HTTPDirectResponse, path string) *mesh.DirectResponse {
 	if r.Status < 200 || r.Status > 599 {
 		d.error(path+".status", fmt.Sprintf("%d is not between 200 and 599", r.Status))
