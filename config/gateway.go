@@ -46,6 +46,9 @@ func (d *document) server(s *networking.Server, path string) (mesh.GatewayServer
 	switch protocol {
 	case mesh.ProtocolHTTPS, mesh.ProtocolTLS:
 		out.TLS = true
+		if s.Tls.GetHttpsRedirect() {
+			d.warning(path+".tls.httpsRedirect", "has no effect: what comes here is TLS already; write it at the server of protocol HTTP")
+		}
 		switch {
 		case s.Tls == nil:
 			d.error(path+".tls", "is missing: protocol "+s.Port.Protocol+" needs it")

@@ -17,6 +17,9 @@ func (d *document) match(m *networking.HTTPMatchRequest, path string) *mesh.HTTP
 		ProxyMatch: mesh.ProxyMatch{Port: m.Port, SourceLabels: m.SourceLabels, SourceNamespace: m.SourceNamespace, Gateways: d.gateways(m.Gateways)},
 	}
 	out.URI = d.stringMatch(m.Uri, path+".uri")
+	if k := out.URI; m.IgnoreUriCase && (k == nil || k.Kind != mesh.MatchExact && k.Kind != mesh.MatchPrefix) {
+		d.warning(path+".ignoreUriCase", "has no effect, in Istio neither: it is about uri, exact or prefix; in a regex write (?i)")
+	}
 	out.Scheme = d.stringMatch(m.Scheme, path+".scheme")
 	out.Method = d.stringMatch(m.Method, path+".method")
 	out.Authority = d.stringMatch(m.Authority, path+".authority")

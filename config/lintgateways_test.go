@@ -1,6 +1,9 @@
 package config
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // TestLint_GatewayKinds: routes of a kind that no server for the hosts looks at are named,
 // and no others.
@@ -73,6 +76,7 @@ func TestGateway_PlainTLSSettings(t *testing.T) {
 	for settings, want := range map[string]string{"{httpsRedirect: true, mode: PASSTHROUGH}": "", "{credentialName: c}": "servers[0].tls: has no effect but for httpsRedirect", "{httpsRedirect: true, minProtocolVersion: TLSV1_3}": "servers[0].tls: has no effect but for httpsRedirect"} {
 		checkFinding(t, gateway(settings), want, ISM0001)
 	}
+	checkFinding(t, strings.Replace(gateway("{mode: SIMPLE, credentialName: c, httpsRedirect: true}"), "HTTP}", "HTTPS}", 1), "servers[0].tls.httpsRedirect: has no effect", ISM0001)
 }
 
 // TestCheck_GatewaysOfOneHost: what a second server of a host is told becomes of it.

@@ -34,7 +34,7 @@ func (c *checker) lintVirtualService(v *mesh.VirtualService, d *document) {
 			lintShare(d, m.Share, at)
 		}
 		lintWeights(d, r, path)
-		if r.Retries != nil {
+		if r.Retries != nil && (len(r.Route) > 0 || r.Delegate != nil) {
 			c.lintRetries(v, d, r, path)
 		}
 		c.lintMatches(v, d, r, path)

@@ -140,6 +140,16 @@ func (d *document) httpRoute(r *networking.HTTPRoute, path string, delegate bool
 		out.Retries = d.retries(r.Retries, path+".retries")
 	}
 	out.Headers = d.headerRules(r.Headers, path+".headers")
+	if len(r.Route) == 0 && r.Delegate == nil {
+		for _, f := range []struct {
+			field string
+			set   bool
+		}{{"timeout", r.Timeout != nil}, {"retries", r.Retries != nil}, {"headers.request", r.Headers.GetRequest() != nil}} {
+			if f.set {
+				d.warning(join(path, f.field), "has no effect without a route: nothing is sent on")
+			}
+		}
+	}
 	out.Fault = d.fault(r.Fault, path+".fault")
 	out.CORS = d.cors(r.CorsPolicy, path+".corsPolicy")
 	out.Mirrors = d.mirrors(r, path)

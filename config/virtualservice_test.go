@@ -1,6 +1,9 @@
 package config
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // TestVirtualService_Rooted: a redirect's path begins with a slash, or it would be a part of
 // the host's name.
@@ -19,5 +22,43 @@ func TestVirtualService_Rooted(t *testing.T) {
 		if got := r.Config.VirtualServices[0].HTTP[0].Redirect; got.URI != tt.uri || got.PrefixURI != tt.prefixURI {
 			t.Errorf("%s: read as %q and %q, want %q and %q", tt.redirect, got.URI, got.PrefixURI, tt.uri, tt.prefixURI)
 		}
+	}
+}
+
+// TestVirtualService_NothingIsSent: what is about requests that are sent on is named beside
+// rules that send none.
+func TestVirtualService_NothingIsSent(t *testing.T) {
+	const fields = "\n    timeout: 1s\n    retries: {attempts: 2, retryOn: 5xx}\n    headers: {request: {set: {a: b}}, response: {set: {a: b}}}"
+	for _, tt := range []struct {
+		rule string
+		want int
+	}{
+		{"redirect: {uri: /a}", 3},
+		{"directResponse: {status: 200}", 3},
+		{"route: [{destination: {host: web}}]", 0},
+		{"delegate: {name: other}", 0},
+	} {
+		n := 0
+		for _, f := range findingsOf(t, webRoute(tt.rule+fields), ISM0001) {
+			if strings.Contains(f.Message, "has no effect without a route") {
+				n++
+			}
+		}
+		if n != tt.want {
+			t.Errorf("%s: %d findings, want %d", tt.rule, n, tt.want)
+		}
+	}
+	checkFinding(t, webRoute("redirect: {uri: /a}"+fields), "", ISM0030)
+}
+
+// TestVirtualService_IgnoreURICase: it is about paths that are written as they are.
+func TestVirtualService_IgnoreURICase(t *testing.T) {
+	for match, want := range map[string]string{
+		"uri: {exact: /a}":     "",
+		"uri: {prefix: /a}":    "",
+		`uri: {regex: "/a.*"}`: "http[0].match[0].ignoreUriCase: has no effect",
+		"method: {exact: GET}": "http[0].match[0].ignoreUriCase: has no effect",
+	} {
+		checkFinding(t, webRoute("match: [{ignoreUriCase: true, "+match+"}]\n    directResponse: {status: 200}"), want, ISM0001)
 	}
 }
