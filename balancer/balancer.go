@@ -84,7 +84,13 @@ func (s *Set) Usable() int { return s.current().usable }
 
 // Pick implements [Picker].
 func (s *Set) Pick(tried []*Host, hash uint64) (int, bool) {
-	st := s.current()
+	st, holds := s.latest()
+	if !holds {
+		if i, ok := s.pickChanged(st, tried, hash); ok {
+			return i, true
+		}
+		st = s.current()
+	}
 	if st.usable <= 1 {
 		if st.usable == 0 {
 			return 0, false
@@ -102,15 +108,36 @@ func (s *Set) Pick(tried []*Host, hash uint64) (int, bool) {
 	return st.search(g, tried)
 }
 
+// luck is how many hosts are chosen from a state that does not hold before it is given up.
+const luck = 8
+
+// pickChanged picks by a state from before some hosts have changed: of those that it
+// chooses, one that is good now.
+func (s *Set) pickChanged(st *state, tried []*Host, hash uint64) (int, bool) {
+	switch {
+	case st.usable == 0:
+		return 0, false
+	case s.hash != nil && hash == 0:
+		hash = rand.Uint64() | 1
+	}
+	if s.hash != nil {
+		return s.byHash(st.groupFor(hash), hash, tried)
+	}
+	g := st.draw()
+	for range luck {
+		if c := s.choose(g); g.takes(c.host) && c.host.free() && !contains(tried, c.host) {
+			return c.index, true
+		}
+	}
+	return 0, false
+}
+
 // pickByHash picks the host to which a hash belongs, any if there is no hash.
 func (s *Set) pickByHash(st *state, tried []*Host, hash uint64) (int, bool) {
 	if hash == 0 {
 		hash = rand.Uint64() | 1
 	}
-	g := &st.groups[0]
-	if g.share != st.total {
-		g = st.drawFor(hash)
-	}
+	g := st.groupFor(hash)
 	if i, ok := s.byHash(g, hash, tried); ok {
 		return i, true
 	}

@@ -192,6 +192,45 @@ func TestSet_RoundRobinByWeight(t *testing.T) {
 	}
 }
 
+// TestSet_Lags: many hosts of which some change all the time are not looked through for each
+// request; who has failed gets none all the same, and when all of a priority have, the next
+// gets it all.
+func TestSet_Lags(t *testing.T) {
+	for _, kind := range allKinds {
+		synctest.Test(t, func(t *testing.T) { // in which no time passes
+			list := append(hosts(lagFrom, "r/z"), hosts(lagFrom, "other/z")...)
+			s := NewSet(list, hashed(kind), nil, Caller{Locality: mesh.ParseLocality("r/z")})
+			first := s.current()
+			computed := 0
+			for n := range lagFrom {
+				if n != 7 {
+					list[n].Eject("refused", time.Hour, false)
+				}
+				i, ok := s.Pick(list[lagFrom-3:lagFrom-1], uint64(n))
+				if !ok || i != 7 && i <= n { // of the next priority, where too few are left
+					t.Fatalf("kind %d: after %d have failed, host %d is picked, %v", kind, n, i, ok)
+				}
+				if st := s.state.Load(); st != first {
+					first, computed = st, computed+1
+				}
+			}
+			if computed > lagFrom/4 {
+				t.Errorf("kind %d: the state was computed %d times for %d changes", kind, computed, lagFrom)
+			}
+			list[7].Eject("refused", time.Hour, false)
+			if i, ok := s.Pick(nil, 12345); !ok || i < lagFrom {
+				t.Errorf("kind %d: when all of the first priority have failed, host %d is picked, %v", kind, i, ok)
+			}
+			if n := s.Usable(); n != lagFrom {
+				t.Errorf("kind %d: %d hosts are usable, want %d", kind, n, lagFrom)
+			}
+			for _, h := range list {
+				h.Close() // its timer
+			}
+		})
+	}
+}
+
 // TestPriorityLoads holds Envoy's published tables (priority.rst): two levels,
 // then three.
 func TestPriorityLoads(t *testing.T) {
@@ -656,9 +695,22 @@ func BenchmarkRebuild(b *testing.B) {
 				s := NewSet(list, &mesh.LoadBalancer{Kind: k.kind}, nil, Caller{Locality: mesh.ParseLocality("r/z")})
 				for b.Loop() {
 					s.version.Add(1)
-					s.Pick(nil, 0)
+					s.current()
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkPick_Changing is a pick where a host changes before each.
+func BenchmarkPick_Changing(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s := NewSet(hosts(n, "r/z"), nil, nil, Caller{Locality: mesh.ParseLocality("r/z")})
+			for b.Loop() {
+				s.version.Add(1)
+				s.Pick(nil, 0)
+			}
+		})
 	}
 }
