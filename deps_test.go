@@ -13,7 +13,7 @@ import (
 // own only, never a neighbour.
 var floors = [][]string{
 	{"http1", "jsonstring"}, // the message model, on which the other protocol stands
-	{"mesh", "history", "canary", "http2", "sni", "breaker", "telemetry", "accesslog", "explain", "rpc", "deploy"},
+	{"mesh", "history", "canary", "http2", "sni", "breaker", "telemetry", "accesslog", "explain", "rpc", "handover", "deploy"},
 	{"balancer", "health", "config", "gossip", "admin", "tls", "auth", "ratelimit", "tracing"},
 	{"proxy", "control"},
 	{"cmd/isthmus", "bench/peers", "bench/netns", "bench/conformance", "bench/large"},

@@ -48,6 +48,10 @@ type Options struct {
 
 	Candidates Candidates // that are tried beside it
 
+	// Successor says that this process takes the place of one that was running: the
+	// application beside it has been, too, and is ready until it fails.
+	Successor bool
+
 	Remote  RemoteProbes
 	MeshTLS func() (*stdtls.Config, error) // how other proxies are asked by mTLS; nil if Node has no identity
 
@@ -132,6 +136,26 @@ func New(o Options) (*Controller, error) {
 	c.accept(first)
 	c.readCandidate()
 	return c, nil
+}
+
+// Settle waits, before Start, until what is learnt from elsewhere than files and gossip is
+// known as far as it can be had: addresses of names, and how the application beside this
+// proxy is; or until ctx is over. It is for a process that takes another one's place, and is
+// to know as much as that.
+func (c *Controller) Settle(ctx context.Context) {
+	for !c.settled() && ctx.Err() == nil {
+		time.Sleep(settleLook)
+	}
+	c.note(&c.refused, c.update())
+	c.Wake()
+}
+
+// settleLook is how often it is looked.
+const settleLook = 10 * time.Millisecond
+
+// settled reports whether each name was looked up once, and the application looked at.
+func (c *Controller) settled() bool {
+	return c.dns.asked() && c.probes.lookedAt(probedWorkloads(c.options.Node, c.config))
 }
 
 // Start begins to follow changes: of files, of gossip (nil: none), of DNS. It

@@ -40,6 +40,7 @@ type resolver struct {
 type name struct {
 	cancel context.CancelFunc
 	addrs  []netip.Addr
+	asked  bool // it was looked up once, whatever came of it
 }
 
 // maxLookups bounds how many names are looked up at once.
@@ -99,6 +100,18 @@ func (r *resolver) answers() map[string][]netip.Addr {
 	return out
 }
 
+// asked reports whether all names have been looked up once.
+func (r *resolver) asked() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, n := range r.names {
+		if !n.asked {
+			return false
+		}
+	}
+	return true
+}
+
 // follow resolves one name again and again. watch starts it; it ends with ctx.
 func (r *resolver) follow(ctx context.Context, host string, n *name) {
 	retry := firstRetry
@@ -111,7 +124,11 @@ func (r *resolver) follow(ctx context.Context, host string, n *name) {
 		}
 		addrs, ttl, err := r.lookup(ctx, host)
 		<-r.slots
-		if len(addrs) > 0 && r.keep(n, addrs, err == nil) {
+		news := len(addrs) > 0 && r.keep(n, addrs, err == nil)
+		r.mu.Lock()
+		n.asked = true
+		r.mu.Unlock()
+		if news {
 			r.changed()
 		}
 		if len(addrs) == 0 && err != nil {

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
 	"isthmus/health"
@@ -41,6 +42,7 @@ const remoteFailures = 2
 type probes struct {
 	node      *mesh.Node
 	remote    *mesh.Probe // nil: other clusters are not looked at
+	successor bool        // see Options.Successor
 	workloads *health.Prober
 	endpoints *health.Prober
 }
@@ -50,7 +52,7 @@ func newProbes(o Options, changed func()) *probes {
 		o.look = health.Looker{Mesh: o.MeshTLS}.Look
 	}
 	p := &probes{
-		node: o.Node,
+		node: o.Node, successor: o.Successor,
 		workloads: health.NewProber(health.ProberOptions{
 			Look: o.look, Concurrent: workloadsAtOnce, Spread: workloadsSpread, Changed: changed,
 		}),
@@ -97,8 +99,8 @@ func probedWorkloads(n *mesh.Node, c *mesh.Config) []probedWorkload {
 
 // health says what is known of workloads: application of the one beside this
 // proxy, nil if it is not probed. That one is not ready before it has succeeded,
-// as in Kubernetes: it may be starting. Of others this proxy's start says
-// nothing, so they are ready until they fail.
+// as in Kubernetes: it may be starting, unless this process takes another one's place. Of
+// others this proxy's start says nothing, so they are ready until they fail.
 func (p *probes) health(list []probedWorkload) (application *mesh.Health, declared map[*mesh.Workload]mesh.Health) {
 	declared = map[*mesh.Workload]mesh.Health{}
 	for _, w := range list {
@@ -107,7 +109,7 @@ func (p *probes) health(list []probedWorkload) (application *mesh.Health, declar
 		switch {
 		case state.Failing != "":
 			h.Unready = "probe: " + state.Failing
-		case !state.Known && w.Subject.Own:
+		case !state.Known && w.Subject.Own && !p.successor:
 			h.Unready = "probe: not yet succeeded"
 		}
 		if w.workload != nil {
@@ -120,6 +122,12 @@ func (p *probes) health(list []probedWorkload) (application *mesh.Health, declar
 		*application = unite(*application, h)
 	}
 	return application, declared
+}
+
+// lookedAt reports whether there is a verdict on the application beside this proxy, or none
+// is asked for.
+func (p *probes) lookedAt(list []probedWorkload) bool {
+	return !slices.ContainsFunc(list, func(w probedWorkload) bool { return w.Subject.Own && !p.workloads.State(w.Subject).Known })
 }
 
 // unite puts together what the probes of several groups say of a workload.

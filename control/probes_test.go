@@ -84,6 +84,34 @@ func settle(c *Controller, d time.Duration) {
 	c.step() // what is announced follows from the snapshot
 }
 
+// TestController_Settle: who takes another one's place begins with the addresses of names and
+// a verdict on the application, or after some time without; then that is ready.
+func TestController_Settle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hosts := filepath.Join(t.TempDir(), "hosts")
+		write(t, hosts, "192.0.2.1 partner.test\n")
+		const partner = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: partner}\nspec: {hosts: [partner.test], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}\n"
+		for _, tt := range []struct{ group, want string }{
+			{strings.Replace(webGroup, "failureThreshold: 2", "failureThreshold: 1", 1), "probe: GET /health: 503"},
+			{strings.Replace(webGroup, "failureThreshold: 2", "initialDelaySeconds: 60", 1), ""},
+		} {
+			var net network
+			net.answer("127.0.0.1:0", "GET /health: 503")
+			c, use, _, _ := still(t, "own", webService+"---\n"+tt.group+partner, net.probed, func(o *Options) { o.Hosts, o.Successor = hosts, true })
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			c.Settle(ctx)
+			cancel()
+			if n := known(use); n != 2 {
+				t.Errorf("%d endpoints, want the partner's and the own one", n)
+			}
+			if a := use.snapshot().Application; a == nil || a.Unready != tt.want {
+				t.Errorf("the application is %+v, want %q", a, tt.want)
+			}
+			c.closeSources()
+		}
+	})
+}
+
 // TestController_ProbesItsApplication: the sidecar announces what it finds.
 func TestController_ProbesItsApplication(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

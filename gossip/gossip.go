@@ -44,6 +44,7 @@ type Options struct {
 	Join      []string
 	Keys      [][]byte // 16, 24 or 32 bytes each; the first encrypts, all decrypt; none: plain text
 	Dir       string   // a folder, made if need be, in which what the others announce is kept over restarts; "": nowhere
+	Records   *os.File // what the process before has written ([Gossip.WriteRecords]), in the place of what is in Dir; nil: none has
 	Streams   int      // connections to the port at a time, at most; 0: 256, which is also the most
 	Logger    *slog.Logger
 	OnChange  func() // called after every change, by any goroutine; must not block
@@ -153,10 +154,8 @@ func Start(o Options) (*Gossip, error) {
 	}
 	g.queue = memberlist.TransmitLimitedQueue{NumNodes: g.alive, RetransmitMult: c.RetransmitMult}
 	g.digestQueue = memberlist.TransmitLimitedQueue{NumNodes: g.alive, RetransmitMult: digestRetransmits}
-	if o.Dir != "" {
-		if err := g.restore(); err != nil {
-			g.log.Warn("gossip: what others announced before the start is not known, or not all of it: the file in stateDir cannot be used", "error", err)
-		}
+	if err := g.restore(); err != nil {
+		g.log.Warn("gossip: what others announced before the start is not known, or not all of it: the file in stateDir cannot be used", "error", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel, g.stopped = cancel, ctx.Done()

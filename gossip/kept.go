@@ -36,16 +36,25 @@ type keptRecord struct {
 	Gone int64 `json:"gone,omitempty"` // Unix milliseconds: since when its owner is; 0: it lived when the file's time was set last
 }
 
-// restore takes in what an earlier life has kept. Start calls it before anybody
-// else can say something. An error is for the log: nothing depends on it.
+// restore takes in what an earlier life has kept, or the process before has handed on. Start
+// calls it before anybody else can say something. An error is for the log: nothing depends
+// on it.
 func (g *Gossip) restore() error {
-	file, err := os.Open(filepath.Join(g.options.Dir, keptFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
+	file := g.options.Records
+	if file == nil {
+		if g.options.Dir == "" {
+			return nil
+		}
+		var err error
+		if file, err = os.Open(filepath.Join(g.options.Dir, keptFile)); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		defer file.Close()
+	} else if _, err := file.Seek(0, io.SeekStart); err != nil { // whoever has written it shares the place
 		return err
 	}
-	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
 		return err
@@ -125,6 +134,13 @@ func (g *Gossip) keep(ctx context.Context) {
 		}
 		written, failing = sum, err != nil
 	}
+}
+
+// WriteRecords writes what others announce, for [Options].Records of the process that
+// takes this one's place.
+func (g *Gossip) WriteRecords(w io.Writer) error {
+	list, _ := g.toKeep()
+	return encodeKept(w, list, maxKept)
 }
 
 // toKeep returns the records of the others, and a sum that changes with them.

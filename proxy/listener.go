@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"isthmus/handover"
 )
 
 // listener accepts the connections of one port.
@@ -48,9 +49,7 @@ func (p *Proxy) listen(name, address string, kind listenerKind, port uint32) err
 
 // listenLocked opens a port. The caller holds mu.
 func (p *Proxy) listenLocked(name, address string, kind listenerKind, port uint32) error {
-	// No keep-alive probes: a connection that stands still ends by its time-out.
-	config := net.ListenConfig{KeepAlive: -1, Control: inherited}
-	l, err := config.Listen(context.Background(), "tcp", address)
+	l, err := p.socket(name, address)
 	if err != nil {
 		return listenError(name, address, err)
 	}
@@ -63,19 +62,41 @@ func (p *Proxy) listenLocked(name, address string, kind listenerKind, port uint3
 	return nil
 }
 
+// socket listens at an address, or takes over the socket of a process before.
+func (p *Proxy) socket(name, address string) (net.Listener, error) {
+	if file := p.options.Predecessor.Socket(name, address); file != nil {
+		defer file.Close()
+		return net.FileListener(file)
+	}
+	// No keep-alive probes: a connection that stands still ends by its time-out.
+	config := net.ListenConfig{KeepAlive: -1, Control: inherited}
+	return config.Listen(context.Background(), "tcp", address)
+}
+
+// Sockets returns those that listen, by name and address as asked for, for a process that
+// takes this one's place. Their descriptors are the caller's to close.
+func (p *Proxy) Sockets() (list []handover.Socket, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, l := range p.listeners {
+		s, err := handover.Duplicate(name, l.wanted, l.file)
+		if err != nil {
+			return list, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
 // takeOver makes a listener of another Gateway's port at the socket of one that is about
 // to be closed, with the connections that wait there. The caller holds mu.
 func (p *Proxy) takeOver(name string, port uint32, from *listener) error {
-	raw, err := from.file.SyscallConn()
+	s, err := handover.Duplicate(name, from.wanted, from.file)
 	if err != nil {
 		return listenError(name, from.wanted, err)
 	}
-	fd := -1
-	if e := raw.Control(func(s uintptr) { fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) }); e != nil || err != nil {
-		return listenError(name, from.wanted, cmp.Or(e, err))
-	}
 	p.listeners[name] = &listener{
-		proxy: p, name: name, kind: gateway, port: port, file: os.NewFile(uintptr(fd), name), address: from.address, wanted: from.wanted, silent: from.silent,
+		proxy: p, name: name, kind: gateway, port: port, file: os.NewFile(uintptr(s.FD), name), address: from.address, wanted: from.wanted, silent: from.silent,
 		conns: map[*conn]struct{}{},
 	}
 	return nil
@@ -117,6 +138,18 @@ func (l *listener) acceptPending() {
 func (l *listener) deferAccept(delay instant) {
 	if raw, err := l.file.SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) { setDeferred(fd, delay) })
+	}
+}
+
+// Accept has connections accepted that have waited for it, since there is a predecessor.
+func (p *Proxy) Accept() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = false
+	if p.table.Load() != nil {
+		for _, l := range p.listeners {
+			l.begin()
+		}
 	}
 }
 

@@ -15,8 +15,6 @@ package proxy
 
 import (
 	"cmp"
-	"context"
-	"fmt"
 	"log/slog"
 	"math"
 	"sync"
@@ -27,6 +25,7 @@ import (
 
 	"isthmus/accesslog"
 	"isthmus/auth"
+	"isthmus/handover"
 	"isthmus/http2"
 	"isthmus/mesh"
 	"isthmus/ratelimit"
@@ -54,6 +53,10 @@ type Options struct {
 	AccessLog         *accesslog.Log    // where lines of exchanges go; nil: nowhere
 	Tracing           mesh.Tracing      // what holds where Telemetry resources say nothing
 	Logger            *slog.Logger      // default: slog.Default()
+
+	// Predecessor has sockets for the listeners; then connections are accepted from
+	// [Proxy.Accept] on, and not with the first snapshot. Nil: there is none.
+	Predecessor *handover.Inheritance
 
 	stores *stores // made by New
 
@@ -106,6 +109,7 @@ type Proxy struct {
 	askers      helpers[string, *auth.Asker]
 	services    helpers[string, *ratelimit.Service]
 	closed      bool
+	held        bool // see Accept
 
 	sweeping  chan struct{} // closed by Close; ends the sweeper
 	published chan struct{} // has the sweeper look at what a new table shows
@@ -152,6 +156,7 @@ func newProxy(o Options) *Proxy {
 		keys:      o.Keys,
 		audits:    tellLimiter(auditsTold),
 		slow:      cmp.Or(o.Slow, math.MaxInt64),
+		held:      o.Predecessor != nil,
 
 		introduction: introduction(o.Node),
 	}
@@ -243,86 +248,6 @@ func (p *Proxy) Addresses() map[string]string {
 		out[name] = l.address.String()
 	}
 	return out
-}
-
-// Drain tells each client with its next reply that its connection ends.
-// Connections that are being made are still served, once; after two seconds, or
-// half of the time until ctx's deadline, no more are accepted, those that are idle
-// end, and the others are waited for. WebSockets are closed shortly before ctx's
-// deadline, or at once if it has none. It returns ctx's error if that comes first.
-func (p *Proxy) Drain(ctx context.Context) error {
-	p.draining.Store(true)
-	p.mu.Lock()
-	for _, l := range p.everyListener() {
-		l.acceptPending()
-	}
-	p.mu.Unlock()
-	window := 2 * acceptDelay
-	var parting <-chan time.Time // nil: the drain takes as long as it takes
-	if end, ok := ctx.Deadline(); ok {
-		left := time.Until(end)
-		window = min(window, instant(left/2))
-		timer := time.NewTimer(left - farewell(left))
-		defer timer.Stop()
-		parting = timer.C
-	} else {
-		p.websockets.leave()
-	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for closed, end := false, now()+window; ; {
-		if t := now(); !closed && t >= end {
-			closed = true
-			p.shut.Store(true)
-		}
-		p.mu.Lock()
-		listeners := p.everyListener() // a snapshot that is published meanwhile may bring one
-		p.mu.Unlock()
-		left, over := 0, closed
-		for _, l := range listeners {
-			if closed {
-				l.file.Close() // again does nothing
-			}
-			over = over && !l.accepts.Load() // else a connection may not be among its conns yet
-			left += l.interruptIdle()
-		}
-		if left == 0 {
-			left = p.workers.underWay()
-		}
-		if over && left == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%d connections still under way: %w", left, ctx.Err())
-		case <-parting:
-			p.websockets.leave()
-		case <-tick.C:
-		}
-	}
-}
-
-// End ends the exchanges that are under way, and waits for so long at most until the log
-// and the traces have been told of them.
-func (p *Proxy) End(within time.Duration) {
-	p.ended.Store(true)
-	p.mu.Lock()
-	listeners := p.everyListener()
-	p.mu.Unlock()
-	for _, l := range listeners {
-		l.closeAll()
-	}
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		n := p.workers.underWay()
-		for _, l := range listeners {
-			l.mu.Lock()
-			n += len(l.conns)
-			l.mu.Unlock()
-		}
-		if n == 0 {
-			return
-		}
-	}
 }
 
 // Close ends everything at once.

@@ -75,7 +75,9 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	p.closeGateways(s)
 	for _, l := range p.listeners {
 		l.expectSilence(l.kind == gateway && t.gateways[l.port].raw())
-		l.begin()
+		if !p.held {
+			l.begin()
+		}
 	}
 	return nil
 }

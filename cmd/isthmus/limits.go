@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync/atomic"
 	"time"
 
@@ -126,11 +125,10 @@ func (s *server) serveLimits() error {
 	if address == "" {
 		return nil
 	}
-	l, err := net.Listen("tcp", address)
+	l, err := s.listen("ratelimit", address)
 	if err != nil {
 		return proxy.ListenError("rate limits", "rateLimits.serve", address, err)
 	}
-	s.listening["ratelimit"] = l.Addr().String()
 	hs := rpc.NewServer(s.limits.Methods())
 	hs.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
 	s.admin = append(s.admin, hs)

@@ -29,7 +29,7 @@ func TestMonitoring_NamesExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := start(b, proxy.Overload{}, []string{t.TempDir()}, slog.New(slog.NewTextHandler(io.Discard, nil)), new(slog.LevelVar))
+	s, err := start(b, proxy.Overload{}, []string{t.TempDir()}, slog.New(slog.NewTextHandler(io.Discard, nil)), new(slog.LevelVar), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func TestAccessLog_OfTheMesh(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := start(b, proxy.Overload{}, []string{filepath.Join(dir, "config")}, slog.New(slog.NewTextHandler(io.Discard, nil)), new(slog.LevelVar))
+		s, err := start(b, proxy.Overload{}, []string{filepath.Join(dir, "config")}, slog.New(slog.NewTextHandler(io.Discard, nil)), new(slog.LevelVar), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,6 +25,7 @@ import (
 	"isthmus/config"
 	"isthmus/control"
 	"isthmus/gossip"
+	"isthmus/handover"
 	"isthmus/history"
 	"isthmus/mesh"
 	"isthmus/proxy"
@@ -72,11 +73,18 @@ func newRunCommand() *cobra.Command {
 			defer stop()
 			context.AfterFunc(ctx, func() { time.AfterFunc(oneSignal, stop) }) // a second one ends the process at once, while it starts, too
 			told := newWishes()
-			s, err := start(b, overload, paths, log, threshold)
+			before, err := handover.Inherit()
+			if err != nil {
+				return err
+			}
+			s, err := start(b, overload, paths, log, threshold, before)
 			if err != nil {
 				return err
 			}
 			forgetStart()
+			if err := handover.Notify("READY=1"); err != nil {
+				log.Warn("the service manager is not told that the proxy is ready", "error", err)
+			}
 			fmt.Fprintf(said, "isthmus ready: %s\n", s.addresses())
 			s.wait(ctx, told)
 			return nil
@@ -114,16 +122,19 @@ type server struct {
 	history   *history.Store
 	meter     *telemetry.Meter
 	admin     []*http.Server
+	pages     []opened // that they serve
 	listening map[string]string
-	cancel    context.CancelFunc // of what follows files, and of the meter
+	before    *handover.Inheritance // of the process whose place this one takes; nil: of none
+	cancel    context.CancelFunc    // of what follows files, and of the meter; nil: there is none, or no more
 	quit      chan struct{}
 	quitOnce  sync.Once
 }
 
 // start builds the proxy: the data plane, the control that feeds it, gossip
-// that feeds control, and admin that looks at all of them.
-func start(b *config.Bootstrap, o proxy.Overload, paths []string, log *slog.Logger, level *slog.LevelVar) (*server, error) {
-	s := &server{bootstrap: b, overload: o, node: b.MeshNode(), log: log, level: level, listening: map[string]string{}, quit: make(chan struct{})}
+// that feeds control, and admin that looks at all of them. before is of the process whose
+// place it takes; nil: of none.
+func start(b *config.Bootstrap, o proxy.Overload, paths []string, log *slog.Logger, level *slog.LevelVar, before *handover.Inheritance) (*server, error) {
+	s := &server{before: before, bootstrap: b, overload: o, node: b.MeshNode(), log: log, level: level, listening: map[string]string{}, quit: make(chan struct{})}
 	if err := s.build(paths); err != nil {
 		s.close()
 		return nil, err
@@ -160,6 +171,7 @@ func (s *server) build(paths []string) (err error) {
 		GatewayBind: b.Listeners.Gateway.Bind, GatewayPorts: b.Listeners.Gateway.Ports,
 		Clusters: b.Clusters, Limits: s.limits,
 		NumTrustedProxies: b.NumTrustedProxies, Downstream: proxy.Downstream(b.Downstream), Overload: s.overload, Through: b.Gossip.Announce == "through", Slow: b.Why.Slow, AccessLog: s.accessLog, Tracing: b.Tracing.Mesh(), Logger: log,
+		Predecessor: s.before,
 	})
 	if err != nil {
 		return err
@@ -171,17 +183,18 @@ func (s *server) build(paths []string) (err error) {
 	s.meter = telemetry.NewMeter(s.proxy.Requests().List, s.proxy.Overload)
 	s.control, err = control.New(control.Options{
 		Node: s.node, Paths: paths, Announce: b.Gossip.Announce, Inbound: b.Listeners.Inbound,
-		Publish: s.publish, History: s.history, Judge: judgeKeySets,
+		Publish: s.publish, History: s.history, Successor: s.before != nil, Judge: judgeKeySets,
 		Candidates: control.Candidates{Paths: b.Canary.Paths, Plan: b.Canary.Plan(), Counted: s.proxy.Canary}, Logger: log, Remote: control.RemoteProbes(b.Probes.Remote), MeshTLS: s.probeTLS,
 	})
 	if err != nil {
 		return err
 	}
+	s.prepare()
 	var feed control.Gossip // a nil interface where there is no gossip
 	if b.Gossip.Bind != "" {
 		o := gossip.Options{
 			Node: s.node, Version: version().Version, Bind: b.Gossip.Bind, Advertise: b.Gossip.Advertise, Join: b.Gossip.Join,
-			Keys: keys, Dir: stateIn(b.StateDir, "gossip"), Streams: visitorsFor(raiseFileLimit(log)), Logger: log, OnChange: s.control.Wake, Digest: s.digest,
+			Keys: keys, Dir: stateIn(b.StateDir, "gossip"), Records: s.before.Records(), Streams: visitorsFor(raiseFileLimit(log)), Logger: log, OnChange: s.control.Wake, Digest: s.digest,
 		}
 		s.joinLimits(&o)
 		if s.gossip, err = gossip.Start(o); err != nil {
@@ -207,7 +220,12 @@ func (s *server) build(paths []string) (err error) {
 	if err := s.serve("admin", b.Listeners.Admin, admin.New(s, metrics), admin.LongestAnswer); err != nil {
 		return err
 	}
-	return s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics), longestPage)
+	if err := s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics), longestPage); err != nil {
+		return err
+	}
+	s.proxy.Accept()
+	s.before.Ready()
+	return nil
 }
 
 // stateIn is a folder of the stateDir; "" if there is none.
@@ -280,12 +298,14 @@ func (s *server) addresses() string {
 type wishes struct {
 	reload chan os.Signal // SIGHUP
 	reopen chan os.Signal // SIGUSR1
+	hand   chan os.Signal // SIGUSR2
 }
 
 func newWishes() wishes {
-	w := wishes{make(chan os.Signal, 1), make(chan os.Signal, 1)}
+	w := wishes{make(chan os.Signal, 1), make(chan os.Signal, 1), make(chan os.Signal, 1)}
 	signal.Notify(w.reload, syscall.SIGHUP)
 	signal.Notify(w.reopen, syscall.SIGUSR1)
+	signal.Notify(w.hand, syscall.SIGUSR2)
 	// Whoever reads what we write may go: that shall cost lines, not the proxy. To ignore
 	// the signal would have the commands of probes ignore it, too.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
@@ -301,6 +321,11 @@ func (s *server) wait(ctx context.Context, told wishes) {
 			s.Reload()
 		case <-told.reopen:
 			s.accessLog.Reopen()
+		case <-told.hand:
+			if s.handOver(ctx) {
+				s.retire()
+				return
+			}
 		case <-ctx.Done():
 			waiting = false
 		case <-s.quit:
@@ -313,13 +338,18 @@ func (s *server) wait(ctx context.Context, told wishes) {
 	defer cancel()
 	s.control.Drain()
 	s.leave()
-	if err := s.proxy.Drain(deadline); err != nil {
+	s.drained(began, s.proxy.Drain(deadline))
+	s.close()
+}
+
+// drained says how a drain that began then has ended, and ends what it has left.
+func (s *server) drained(began time.Time, err error) {
+	if err != nil {
 		s.log.Warn("drained incompletely: what is under way ends now; drain.timeout of the bootstrap file gives it more time", "error", err)
 		s.proxy.End(endTimeout)
 	} else {
 		s.log.Info("drained", "took", time.Since(began).Round(time.Millisecond))
 	}
-	s.close()
 }
 
 // endTimeout is how long what a drain has not brought to an end may take to be told of:
@@ -338,12 +368,18 @@ func (s *server) leave() {
 	}
 }
 
-// close ends everything that was started.
-func (s *server) close() {
+// stop ends what follows files and all other news.
+func (s *server) stop() {
 	if s.cancel != nil {
 		s.cancel()
 		s.control.Close()
+		s.cancel = nil
 	}
+}
+
+// close ends everything that was started.
+func (s *server) close() {
+	s.stop()
 	for _, a := range s.admin {
 		a.Close()
 	}

@@ -20,17 +20,33 @@ const (
 	longestPage = time.Minute
 )
 
+// opened is a listener that is no proxy's.
+type opened struct {
+	name, address string
+	listener      net.Listener
+}
+
+// listen opens one, or takes it over.
+func (s *server) listen(name, address string) (net.Listener, error) {
+	l, err := s.before.Listen(name, address)
+	if err != nil {
+		return nil, err
+	}
+	s.listening[name] = l.Addr().String()
+	s.pages = append(s.pages, opened{name, address, l})
+	return l, nil
+}
+
 // serve opens a listener for people and tools; net/http is good enough for
 // them. Whoever does not read an answer within longest is a client no more.
 func (s *server) serve(name, address string, h http.Handler, longest time.Duration) error {
 	if address == "" {
 		return nil
 	}
-	l, err := net.Listen("tcp", address)
+	l, err := s.listen(name, address)
 	if err != nil {
 		return proxy.ListenError(name, "listeners."+name, address, err)
 	}
-	s.listening[name] = l.Addr().String()
 	if ip := l.Addr().(*net.TCPAddr).IP; name == "admin" && !ip.IsLoopback() {
 		s.log.Warn("the admin address can be reached from other machines: who reaches it may read the configuration, roll it back, and end the proxy; "+
 			"let it be of loopback (listeners.admin: 127.0.0.1:15000), or keep others away", "address", l.Addr().String())

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"isthmus/handover"
+)
+
+// executable is where the program was when the process started: what is there now may be
+// a newer one.
+var executable, _ = os.Executable()
+
+// own is the program of this process, whatever has become of its file.
+const own = "/proc/self/exe"
+
+const (
+	// prepareTimeout is how long a successor may take until it has read everything: ten
+	// thousand resources take some seconds.
+	prepareTimeout = time.Minute
+
+	// readyTimeout is how long it may take from then on, while nobody hears gossip.
+	readyTimeout = 10 * time.Second
+
+	// settleTimeout is how long a successor waits for name servers and the application
+	// beside it before it takes over.
+	settleTimeout = 2 * time.Second
+)
+
+// prepare waits, where another process's place is taken, until that has let go of its port
+// of gossip.
+func (s *server) prepare() {
+	if s.before == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	s.control.Settle(ctx)
+	s.before.Prepare()
+}
+
+// handOver has the program that is on the disk now take this process's place, with the
+// same arguments, and reports whether it has. If it has not, everything goes on as before;
+// where it ended after gossip was handed over, this process's own program takes its place
+// once more.
+func (s *server) handOver(ctx context.Context) bool {
+	if os.Getpid() == 1 {
+		s.log.Warn("not handed over: this is the first process of a container, which ends with it; replace the container")
+		return false
+	}
+	sockets, err := s.sockets()
+	defer handover.Close(sockets)
+	if err != nil {
+		s.log.Error("not handed over", "error", err)
+		return false
+	}
+	pid, gone, err := s.handTo(ctx, executable, sockets)
+	if err != nil && gone {
+		s.log.Error("the successor has failed; this process's own program takes its place", "error", err)
+		pid, _, err = s.handTo(ctx, own, sockets)
+	}
+	switch {
+	case err == nil:
+		s.log.Info("handed over", "successor", pid)
+		if err := handover.Notify(fmt.Sprintf("MAINPID=%d", pid)); err != nil {
+			s.log.Warn("the service manager is not told of the successor", "error", err)
+		}
+	case gone:
+		s.log.Error("not handed over, and gossip is over: other proxies take this one for dead, and it hears of no changes; start it again", "error", err)
+	default:
+		s.log.Error("not handed over: everything goes on as before", "error", err)
+	}
+	return err == nil
+}
+
+// sockets are all that listen.
+func (s *server) sockets() ([]handover.Socket, error) {
+	list, err := s.proxy.Sockets()
+	for _, p := range s.pages {
+		if err == nil {
+			var one handover.Socket
+			if one, err = handover.Duplicate(p.name, p.address, p.listener.(syscall.Conn)); err == nil {
+				list = append(list, one)
+			}
+		}
+	}
+	return list, err
+}
+
+// handTo hands over to a program. gone says that gossip has been let go of.
+func (s *server) handTo(ctx context.Context, program string, sockets []handover.Socket) (pid int, gone bool, err error) {
+	next, err := handover.Start(program, sockets)
+	if err != nil {
+		return 0, false, err
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s, process %d: %w", program, next.PID, err)
+			next.Kill()
+		} else {
+			next.Release()
+		}
+	}()
+	s.log.Info("handing over", "program", program, "successor", next.PID)
+	soon, cancel := context.WithTimeout(ctx, prepareTimeout)
+	defer cancel()
+	if err := next.Prepared(soon.Done()); err != nil {
+		return 0, false, err
+	}
+	if s.gossip != nil {
+		gone = true
+		s.gossip.Close()
+		if err := s.gossip.WriteRecords(next.Records()); err != nil {
+			s.log.Warn("the successor is not told what other proxies announce: it has to hear of it anew", "error", err)
+		}
+	}
+	soon, cancel = context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	if err := next.Go(); err != nil {
+		return 0, gone, err
+	}
+	return next.PID, gone, next.Ready(soon.Done())
+}
+
+// retire serves what is under way to its end. The successor accepts what comes.
+func (s *server) retire() {
+	began := time.Now()
+	deadline, cancel := context.WithTimeout(context.Background(), s.bootstrap.Drain.Timeout)
+	defer cancel()
+	s.stop() // the successor follows the files, and writes what is kept of them
+	var pages sync.WaitGroup
+	for _, a := range s.admin {
+		pages.Go(func() { // ends with deadline
+			a.Shutdown(deadline)
+		})
+	}
+	s.drained(began, s.proxy.HandOver(deadline))
+	cancel()
+	pages.Wait()
+	s.close()
+}

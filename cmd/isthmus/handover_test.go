@@ -1,0 +1,225 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// handed is a proxy that is replaced, with a file of its own for the program.
+type handed struct {
+	t       *testing.T
+	dir     string
+	program string
+	admin   string
+	current int // the process in charge
+}
+
+// runHanded starts it. Whatever of it is left is killed in the end.
+func runHanded(t *testing.T, dir, bootstrap, admin string) *handed {
+	h := &handed{t: t, dir: dir, program: filepath.Join(dir, "isthmus"), admin: admin}
+	h.install(program)
+	if err := os.WriteFile(filepath.Join(dir, "node.yaml"), []byte(bootstrap), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(h.program, "run", "--bootstrap", "node.yaml", "--config", "mesh")
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h.current = cmd.Process.Pid
+	go cmd.Wait()
+	t.Cleanup(func() {
+		for _, m := range regexp.MustCompile(`successor=(\d+)`).FindAllStringSubmatch(h.log(), -1) {
+			pid, _ := strconv.Atoi(m[1])
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		cmd.Process.Kill()
+		if t.Failed() {
+			t.Logf("%s:\n%s", dir, h.log())
+		}
+	})
+	eventually(t, "the proxy is ready", func() bool {
+		status, _ := page("http://"+admin+"/ready", "")
+		return status == http.StatusOK
+	})
+	return h
+}
+
+// install puts a program in the place of the one that runs, as packages do.
+func (h *handed) install(from string) {
+	h.t.Helper()
+	text, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(h.program+".new", text, 0o755)
+	}
+	if err == nil {
+		err = os.Rename(h.program+".new", h.program)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *handed) log() string {
+	text, _ := os.ReadFile(filepath.Join(h.dir, "log"))
+	return string(text)
+}
+
+// handOver asks for it, and returns what the log says of it, up to an end.
+func (h *handed) handOver(end string) string {
+	h.t.Helper()
+	before := len(h.log())
+	if err := syscall.Kill(h.current, syscall.SIGUSR2); err != nil {
+		h.t.Fatal(err)
+	}
+	eventually(h.t, end, func() bool { return strings.Contains(h.log()[before:], end) })
+	said := h.log()[before:]
+	if m := regexp.MustCompile(`msg="handed over" successor=(\d+)`).FindStringSubmatch(said); m != nil {
+		h.current, _ = strconv.Atoi(m[1])
+	}
+	return said
+}
+
+// TestHandOver: a proxy is replaced by newer programs, by none that is any good, and with
+// files that are not, while requests go on, by kept connections, new ones and one of HTTP/2, to a
+// service that it knows by gossip alone. None fails.
+func TestHandOver(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "here") }))
+	t.Cleanup(app.Close)
+	_, port, _ := net.SplitHostPort(app.Listener.Addr().String())
+	var ports [7]int
+	var all []*int
+	for i := range ports {
+		all = append(all, &ports[i])
+	}
+	if err := freePorts(all); err != nil {
+		t.Fatal(err)
+	}
+	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
+	callee := &running{dir: t.TempDir()}
+	callee.write(t, "mesh/service.yaml", fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: prod}\nspec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: %s}]}\n", port))
+	runHanded(t, callee.dir, fmt.Sprintf(`node: {name: callee, address: 127.0.0.1, cluster: far, namespace: prod, labels: {app: web}}
+listeners: {outbound: "", inbound: %q, admin: %q, metrics: ""}
+gossip: {bind: %q, advertise: %q}
+`, at(0), at(1), at(2), at(2)), at(1))
+	caller := &running{dir: t.TempDir()}
+	const nothing = "apiVersion: v1\nkind: Service\nmetadata: {name: other, namespace: prod}\nspec: {ports: [{name: http, port: 80}]}\n"
+	caller.write(t, "mesh/service.yaml", nothing)
+	h := runHanded(t, caller.dir, fmt.Sprintf(`node: {name: caller, address: 127.0.0.1, cluster: near, namespace: prod}
+listeners: {outbound: %q, inbound: "", admin: %q, metrics: %q}
+gossip: {bind: %q, advertise: %q, join: [%q]}
+drain: {timeout: 3s}
+`, at(3), at(4), at(6), at(5), at(5), at(2)), at(4))
+	ask := func(client *http.Client) error {
+		req, err := http.NewRequest("GET", "http://"+at(3)+"/", nil)
+		if err != nil {
+			return err
+		}
+		req.Host = "web.prod.global"
+		res, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		if err == nil && (res.StatusCode != 200 || string(body) != "here") {
+			err = fmt.Errorf("status %d: %s", res.StatusCode, body)
+		}
+		return err
+	}
+	eventually(t, "the service is known", func() bool { return ask(http.DefaultClient) == nil })
+	http.DefaultClient.CloseIdleConnections()
+	var http2 http.Protocols
+	http2.SetUnencryptedHTTP2(true)
+	shared := &http.Client{Transport: &http.Transport{Protocols: &http2}, Timeout: 20 * time.Second}
+	t.Cleanup(shared.CloseIdleConnections)
+	var sent atomic.Int64
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() { // ends with stop
+		defer close(done)
+		pour(400, stop, func(client *http.Client, n int) {
+			switch n % 3 {
+			case 0:
+				client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+			case 1:
+				client = shared
+			}
+			if err := ask(client); err != nil {
+				t.Errorf("request %d: %v", n, err)
+			}
+			sent.Add(1)
+		})
+	}()
+	flow := func() { // some requests more
+		t.Helper()
+		before := sent.Load()
+		eventually(t, "requests go on", func() bool { return sent.Load() > before+200 })
+	}
+	script := func(text string) string {
+		file := filepath.Join(t.TempDir(), "program")
+		if err := os.WriteFile(file, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	flow()
+	for _, tt := range []struct {
+		name, program string
+		config        string
+		end           string // what the log says then
+		taken         bool   // another process is in charge
+	}{
+		{"the same program", program, nothing, "drained", true},
+		{"and once more", program, nothing, "drained", true},
+		{"files with an error", program, "kind: Nonsense: x", "everything goes on as before", false},
+		{"a program that ends", script("exit 3\n"), nothing, "everything goes on as before", false},
+		{"a program that ends when it is its turn", script("echo prepared >&3; read go <&3; exit 4\n"), nothing, "drained", true},
+		{"a good one again", program, nothing, "drained", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h.t = t
+			h.install(tt.program)
+			if tt.config != nothing {
+				caller.overwrite(t, "mesh/service.yaml", tt.config)
+				defer caller.overwrite(t, "mesh/service.yaml", nothing)
+			}
+			before := h.current
+			said := h.handOver(tt.end)
+			if taken := h.current != before; taken != tt.taken {
+				t.Errorf("another process is in charge: %v, want %v:\n%s", taken, tt.taken, said)
+			}
+			flow()
+			if tt.taken {
+				eventually(t, "the process before is gone", func() bool { return syscall.Kill(before, 0) != nil })
+			}
+			for _, page := range []string{"http://" + at(4) + "/ready", "http://" + at(6) + "/healthz/ready"} {
+				res, err := http.Get(page)
+				if err != nil || res.StatusCode != http.StatusOK {
+					t.Errorf("%s: %v, %v", page, res, err)
+				}
+			}
+			flow()
+		})
+	}
+	close(stop)
+	<-done
+	t.Logf("%d requests", sent.Load())
+}
