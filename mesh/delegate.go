@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -69,6 +70,9 @@ func (m *HTTPMatch) Beyond(root *HTTPMatch) string {
 // where both ask for one thing, the delegate's is the narrower.
 func (m *HTTPMatch) and(root *HTTPMatch) *HTTPMatch {
 	out := *m
+	if out.Name = cmp.Or(m.Name, root.Name); m.Name != "" && root.Name != "" {
+		out.Name = root.Name + "-" + m.Name
+	}
 	if m.URI == nil {
 		out.URI, out.IgnoreURICase = root.URI, root.IgnoreURICase
 	}

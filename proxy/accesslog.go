@@ -125,7 +125,7 @@ func (x *exchange) tellOf(flag string, took time.Duration) *accesslog.Entry {
 		e.Termination = detailOf(x.kind, x.brokeOff())
 	}
 	if x.route != nil {
-		e.Route = x.route.name
+		e.Route = x.routeName()
 	}
 	return e
 }

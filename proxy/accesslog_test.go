@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"isthmus/accesslog"
+	"isthmus/explain"
 )
 
 // newLog makes a log that tests can read.
@@ -86,6 +87,36 @@ func TestAccessLog_ReplySent(t *testing.T) {
 	want := []string{"200 - sweet - - 0 1", "301 - - http://s.test/there - 0 -", "403 - bitter - text/plain 2 3"}
 	if got := lines(); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// TestAccessLog_MatchNames: the name of a match is logged behind that of its rule, and so
+// says explain; a delegate's behind its root's.
+func TestAccessLog_MatchNames(t *testing.T) {
+	log, lines := newLog(t, "%ROUTE_NAME%", true)
+	const answer = "directResponse: {status: 200}}\n"
+	p := serve(t, Options{AccessLog: log}, entry("s.test", "127.0.0.1:1")+virtualService("s.test",
+		"{name: r, match: [{name: a, uri: {exact: /a}}, {uri: {exact: /b}}], "+answer+
+			"  - {match: [{name: c, uri: {exact: /c}}], "+answer+
+			"  - {name: root, match: [{name: x, uri: {prefix: /d}}], delegate: {name: inner}}\n"+
+			"  - {name: all, "+answer+
+			"---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: inner}\nspec:\n  http:\n"+
+			"  - {name: inner, match: [{name: y, uri: {exact: /d/1}}], "+answer+
+			"  - {"+answer))
+	paths := []string{"/a", "/b", "/c", "/d/1", "/d/2", "/e"}
+	for _, path := range paths {
+		exchangeRaw(t, p.address("outbound"), "GET "+path+" HTTP/1.1\r\nHost: s.test\r\n\r\n", whole(1))
+		awaitGone(p)
+	}
+	want := []string{"r.a", "r", "c", "root-inner.x-y", "root.x", "all"}
+	if got := lines(); !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	for i, path := range paths {
+		e, err := p.Explain(explain.Question{URL: "http://s.test" + path})
+		if err != nil || e.Route == nil || e.Route.Name != want[i] {
+			t.Errorf("%s: explained by %+v, %v, want %s", path, e.Route, err, want[i])
+		}
 	}
 }
 

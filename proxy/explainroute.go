@@ -91,7 +91,7 @@ func clip(b []byte) string {
 // refusal.
 func (x *exchange) explainRoute(e *explain.Explanation) Kind {
 	r := x.route
-	e.Route = &explain.Route{Name: r.name, Match: "any", Source: r.rule.Source.String()}
+	e.Route = &explain.Route{Name: x.routeName(), Match: "any", Source: r.rule.Source.String()}
 	if r.of != nil {
 		e.Route.Resource = r.of.Meta.String()
 	}

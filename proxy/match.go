@@ -20,6 +20,16 @@ type requestMatch struct {
 	headers        []mesh.NamedMatch
 	withoutHeaders []mesh.NamedMatch
 	queryParams    []mesh.NamedMatch
+
+	route string // the name of the route by this match; "": the route's own
+}
+
+// routeName is the name of the exchange's route, for logs.
+func (x *exchange) routeName() string {
+	if m := x.matched; m != nil && m.route != "" {
+		return m.route
+	}
+	return x.route.name
 }
 
 // catchAll reports whether every request fits.

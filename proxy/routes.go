@@ -181,6 +181,7 @@ func (c *compiler) compileRoute(vs *mesh.VirtualService, rule *mesh.HTTPRoute, g
 			uri: m.URI, scheme: m.Scheme, method: m.Method, authority: m.Authority,
 			foldURI: m.IgnoreURICase,
 			headers: m.Headers, withoutHeaders: m.WithoutHeaders, queryParams: m.QueryParams,
+			route: nameBy(rule, m),
 		})
 	}
 	switch {
@@ -192,6 +193,15 @@ func (c *compiler) compileRoute(vs *mesh.VirtualService, rule *mesh.HTTPRoute, g
 	r.action = c.compileAction(vs, rule, port)
 	r.mirrors = c.compileMirrors(r, rule, port)
 	return r
+}
+
+// nameBy is what a rule is called where one of its matches has a name, too: both of them
+// (Istio: translateRoute, which leaves the dot where the rule has none).
+func nameBy(rule *mesh.HTTPRoute, m *mesh.HTTPMatch) string {
+	if rule.Name == "" || m.Name == "" {
+		return m.Name
+	}
+	return rule.Name + "." + m.Name
 }
 
 // holdsHere decides the conditions of a match that are on the proxy.

@@ -128,7 +128,7 @@ func (x *exchange) keepRoute(t *trouble) {
 	if x.kind == NoHealthy {
 		t.nobody = x.nobody()
 	}
-	t.routed, t.route, t.source = true, r.name, r.rule.Source
+	t.routed, t.route, t.source = true, x.routeName(), r.rule.Source
 	t.redirect, t.direct, t.fault, t.retries = r.redirect != nil, r.direct != nil, r.fault, r.retries
 	t.timeout = time.Duration(r.timeout)
 	if x.deadline != 0 {
