@@ -175,8 +175,7 @@ func narrower(a, b string) int {
 }
 
 // compileHosts makes the virtual hosts. The rules of all VirtualServices for a host are
-// put one behind another, those of the narrower host first, and behind all of them
-// those without conditions.
+// put together, those of the narrower host first.
 func (c *compiler) compileHosts(hosts *gatewayHosts) *hostTable {
 	t := newHostTable()
 	for name, d := range hosts.domains {
@@ -184,13 +183,11 @@ func (c *compiler) compileHosts(hosts *gatewayHosts) *hostTable {
 			x, y := a.of.Source, b.of.Source
 			return cmp.Or(narrower(a.host, b.host), cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line), cmp.Compare(a.gateway, b.gateway))
 		})
-		var routes []*route
-		for _, p := range d.parts {
-			routes = append(routes, c.compileRoutes([]*mesh.VirtualService{p.of}, p.gateway, hosts.port)...)
+		lists := make([][]*route, len(d.parts))
+		for i, p := range d.parts {
+			lists[i] = c.compileRoutes([]*mesh.VirtualService{p.of}, p.gateway, hosts.port)
 		}
-		if len(d.parts) > 1 {
-			catchAllsLast(routes)
-		}
+		routes := together(lists)
 		if d.secure {
 			routes = slices.Insert(routes, 0, toHTTPS())
 		}

@@ -37,6 +37,12 @@ func TestGatewayHosts_Together(t *testing.T) {
 		{"one without conditions", []string{
 			gw("a", "shop.test"), gw("b", `"*.test"`), vs("one", "shop.test", "a", always("209")), vs("two", "shop.test", "b", answer("/b", "202")),
 		}, "/a 209 /b 202"},
+		{"alternatives of one without conditions", []string{
+			gw("a", "shop.test"), vs("one", "shop.test", "a", "{match: [{uri: {prefix: /a}}, {uri: {prefix: /}}], directResponse: {status: 209}}"), vs("all", `"*"`, "a", answer("/a", "201")+","+answer("/b", "202")),
+		}, "/a 209 /b 202 /c 209"},
+		{"behind one without conditions", []string{
+			gw("a", "shop.test"), vs("one", "shop.test", "a", always("209")+","+answer("/a", "203")), vs("all", `"*"`, "a", answer("/b", "202")),
+		}, "/a 209 /b 202 /c 209"},
 		{"with the dot at the end", []string{gw("a", "shop.test."), vs("one", "shop.test.", "a", always("201"))}, "/a 201"},
 		{"on both Gateways", []string{
 			gw("a", "shop.test"), gw("b", "shop.test"), vs("one", "shop.test", "a, b", answer("/a", "201")), vs("two", "shop.test", "b", answer("/b", "202")),

@@ -129,11 +129,11 @@ func (c *compiler) forPod(d mesh.Destination, weight uint32) mesh.Destination {
 }
 
 // compileRoutes puts the rules of several VirtualServices for one host into
-// one list: in order of their source, rules without conditions last, as
-// Istio does at gateways.
+// one list, in order of their source.
 func (c *compiler) compileRoutes(services []*mesh.VirtualService, gateway string, port uint32) []*route {
-	var routes []*route
+	var lists [][]*route
 	for _, vs := range services {
+		var routes []*route
 		for _, rule := range vs.HTTP {
 			if rule.Delegate != nil {
 				routes = append(routes, c.compileDelegate(vs, rule, gateway, port)...)
@@ -143,19 +143,37 @@ func (c *compiler) compileRoutes(services []*mesh.VirtualService, gateway string
 				routes = append(routes, r)
 			}
 		}
+		lists = append(lists, routes)
 	}
-	if len(services) > 1 {
-		catchAllsLast(routes)
-	}
-	return routes
+	return together(lists)
 }
 
-// catchAllsLast puts rules without conditions behind the others (Istio:
-// SortVHostRoutes).
-func catchAllsLast(routes []*route) {
-	slices.SortStableFunc(routes, func(a, b *route) int {
-		return cmp.Compare(boolInt(a.catchAll()), boolInt(b.catchAll()))
-	})
+// together puts the routes of several VirtualServices one behind another, and what has no
+// condition last, as Istio does at gateways (SortVHostRoutes). What stands behind such a
+// route in its own VirtualService is never reached, here neither.
+func together(lists [][]*route) []*route {
+	if len(lists) == 1 {
+		return lists[0]
+	}
+	var routes, last []*route
+	for _, list := range lists {
+		for _, r := range list {
+			i := r.catchAll()
+			if i < 0 {
+				routes = append(routes, r)
+				continue
+			}
+			all := *r
+			if i > 0 { // the alternatives before it stay where they are
+				some := *r
+				some.matches, all.matches = r.matches[:i], r.matches[i:i+1]
+				routes = append(routes, &some)
+			}
+			last = append(last, &all)
+			break
+		}
+	}
+	return append(routes, last...)
 }
 
 func boolInt(b bool) int {
@@ -165,8 +183,13 @@ func boolInt(b bool) int {
 	return 0
 }
 
-func (r *route) catchAll() bool {
-	return len(r.matches) == 0 || slices.ContainsFunc(r.matches, func(m requestMatch) bool { return m.catchAll() })
+// catchAll returns the place of the match by which a route takes every request; -1: it
+// does not.
+func (r *route) catchAll() int {
+	if len(r.matches) == 0 {
+		return 0
+	}
+	return slices.IndexFunc(r.matches, func(m requestMatch) bool { return m.catchAll() })
 }
 
 // compileRoute returns nil if the rule cannot hold on this proxy, gateway and
