@@ -25,7 +25,7 @@ func newHeaderRules(said *mesh.HeaderRules) *headerRules {
 	}
 	r := &headerRules{said: said, request: newHeaderOps(&said.Request), response: newHeaderOps(&said.Response)}
 	r.tells = r.request.tell()
-	for _, list := range [][]mesh.NameValue{said.Request.Set, said.Request.Add} {
+	for _, list := range [][]mesh.NameValue{said.Request.Add, said.Request.Set} { // which wins (Istio: TranslateHeadersOperations)
 		for _, nv := range list {
 			if nv.Name == "host" || nv.Name == ":authority" {
 				r.authority = []byte(nv.Value)

@@ -348,7 +348,7 @@ spec:
     headers:
       request: {set: {x-set: new}, add: {x-add: one}, remove: [x-gone]}
       response: {set: {server: isthmus}, remove: [x-old]}
-    route: [{destination: {host: s.test}, headers: {request: {set: {host: by-rule.test}, add: {x-add: two}}}}]
+    route: [{destination: {host: s.test}, headers: {request: {set: {host: by-rule.test}, add: {x-add: two, host: added.test}}}}]
   - match: [{uri: {prefix: /both}}]
     headers:
       request: {set: {host: route.test, x-both: route}}
