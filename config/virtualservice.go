@@ -265,6 +265,10 @@ func (d *document) headerOps(o *networking.Headers_HeaderOperations, path string
 				d.error(at, "a header value cannot hold line ends")
 				continue
 			}
+			if _, _, ok := http1.SplitHost([]byte(m[name])); !ok && request && (authority || strings.EqualFold(name, "host")) {
+				d.error(at, fmt.Sprintf("%q is no host", m[name]))
+				continue
+			}
 			if op := operator.FindString(m[name]); op != "" {
 				d.find(Warning, ISM0076, at, fmt.Sprintf("has %s, which is sent as it stands; Envoy would put something else in its place", op))
 			}

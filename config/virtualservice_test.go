@@ -62,3 +62,20 @@ func TestVirtualService_IgnoreURICase(t *testing.T) {
 		checkFinding(t, webRoute("match: [{ignoreUriCase: true, "+match+"}]\n    directResponse: {status: 200}"), want, ISM0001)
 	}
 }
+
+// TestVirtualService_HostHeader: what a rule sets as the host of requests is one.
+func TestVirtualService_HostHeader(t *testing.T) {
+	for headers, want := range map[string]string{
+		"request: {set: {host: 'a.test:8080'}}":      "",
+		"request: {set: {':authority': '[::1]:80'}}": "",
+		"request: {set: {host: 'a test'}}":           `http[0].headers.request.set.host: "a test" is no host`,
+		"request: {add: {':authority': ''}}":         `http[0].headers.request.add.:authority: "" is no host`,
+		"response: {add: {x-host: 'a test'}}":        "",
+	} {
+		text := webRoute("headers: {" + headers + "}\n    route: [{destination: {host: web.test}}]")
+		r := Read([]File{{Name: "f.yaml", Data: []byte(text)}}, nil)
+		if r.HasErrors() != (want != "") || want != "" && !strings.Contains(r.Findings[0].String(), want) {
+			t.Errorf("%s: findings %v, want %q", headers, r.Findings, want)
+		}
+	}
+}
