@@ -76,6 +76,9 @@ func (c *checker) lintRetries(v *mesh.VirtualService, d *document, r *mesh.HTTPR
 		return
 	}
 	unsafe := p.On & (mesh.Retry5xx | mesh.RetryGatewayError | mesh.RetryReset | mesh.RetryRetriableStatusCodes | mesh.RetryRetriable4xx)
+	if len(p.Codes) == 0 {
+		unsafe &^= mesh.RetryRetriableStatusCodes
+	}
 	if p.Explicit && unsafe != 0 && !idempotentAlone(r) {
 		d.find(Warning, ISM0030, path+".retries.retryOn", fmt.Sprintf("%s repeats requests of every method that may have been carried out already, POST too: give GET a rule of its own (match method), and the others connect-failure,refused-stream", strings.Join(unsafe.Words(), ",")))
 	}

@@ -346,6 +346,28 @@ func (d *document) retries(r *networking.HTTPRetry, path string) *mesh.Retries {
 			}
 			out.On |= on
 		}
+		d.idleConditions(out, path+".retryOn")
 	}
 	return out
+}
+
+// idleConditions names the conditions of retries that nothing ever meets.
+func (d *document) idleConditions(r *mesh.Retries, path string) {
+	idle := mesh.RetryHTTP3PostConnectFailure | mesh.RetryRetriableHeaders
+	if len(r.Codes) == 0 {
+		idle |= mesh.RetryRetriableStatusCodes
+	}
+	for _, word := range (r.On & idle).Words() {
+		why := "no header is named, nor can one be"
+		switch word {
+		case "http3-post-connect-failure":
+			why = "no endpoint is spoken to by HTTP/3"
+		case "retriable-status-codes":
+			why = "no status is named: write 503, say, beside it or in its place"
+		}
+		if r.On&^idle == 0 {
+			why += "; nothing is ever tried again"
+		}
+		d.warning(path, fmt.Sprintf("%s has no effect: %s", word, why))
+	}
 }

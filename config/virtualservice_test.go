@@ -79,3 +79,22 @@ func TestVirtualService_HostHeader(t *testing.T) {
 		}
 	}
 }
+
+// TestVirtualService_IdleConditions: conditions of retries that nothing meets are named, and
+// judged no further.
+func TestVirtualService_IdleConditions(t *testing.T) {
+	for on, want := range map[string]string{
+		"connect-failure":                        "",
+		"connect-failure,503":                    "",
+		"retriable-status-codes,503":             "",
+		"connect-failure,retriable-status-codes": "http[0].retries.retryOn: retriable-status-codes has no effect: no status is named: write 503, say, beside it or in its place (ISM0001)",
+		"retriable-headers":                      "retriable-headers has no effect: no header is named, nor can one be; nothing is ever tried again",
+		"http3-post-connect-failure,5xx":         "http3-post-connect-failure has no effect: no endpoint is spoken to by HTTP/3 (ISM0001)",
+	} {
+		text := webRoute("retries: {attempts: 1, retryOn: '" + on + "'}\n    timeout: 1s\n    route: [{destination: {host: web.test}}]")
+		checkFinding(t, text, want, ISM0001)
+		if !strings.Contains(on, "5") {
+			checkFinding(t, text, "", ISM0030)
+		}
+	}
+}
