@@ -54,8 +54,10 @@ func (d *document) server(s *networking.Server, path string) (mesh.GatewayServer
 			d.error(path+".tls", "is missing: protocol "+s.Port.Protocol+" needs it")
 		case s.Tls.Mode == networking.ServerTLSSettings_PASSTHROUGH:
 			out.Passthrough = true
+			d.passedOn(s.Tls, path+".tls")
 		case s.Tls.Mode == networking.ServerTLSSettings_AUTO_PASSTHROUGH:
 			out.AutoPassthrough = true
+			d.passedOn(s.Tls, path+".tls")
 		default:
 			out.Terminate = d.serverTLS(s.Tls, path+".tls")
 		}

@@ -79,6 +79,28 @@ func TestGateway_PlainTLSSettings(t *testing.T) {
 	checkFinding(t, strings.Replace(gateway("{mode: SIMPLE, credentialName: c, httpsRedirect: true}"), "HTTP}", "HTTPS}", 1), "servers[0].tls.httpsRedirect: has no effect", ISM0001)
 }
 
+// TestGateway_UnusedTLSSettings: settings that a mode does not look at are named.
+func TestGateway_UnusedTLSSettings(t *testing.T) {
+	const files = "serverCertificate: /c, privateKey: /k, "
+	for settings, want := range map[string]string{
+		"mode: PASSTHROUGH": "",
+		"credentialName: c": "servers[0].tls: has no effect, in Istio neither: TLS is passed on as it comes, as no mode is named, which means PASSTHROUGH; write mode: SIMPLE",
+		"mode: PASSTHROUGH, minProtocolVersion: TLSV1_3":                                      "passed on as it comes, by mode PASSTHROUGH",
+		"mode: AUTO_PASSTHROUGH, credentialName: c":                                           "by mode AUTO_PASSTHROUGH",
+		"mode: SIMPLE, credentialName: c":                                                     "",
+		"mode: SIMPLE, credentialName: c, caCertificates: /r":                                 "servers[0].tls.caCertificates: has no effect: it is about clients' certificates",
+		"mode: SIMPLE, credentialName: c, caCertCredentialName: r":                            "servers[0].tls.caCertCredentialName: has no effect",
+		"mode: SIMPLE, credentialName: c, insecureSkipVerify: true":                           "servers[0].tls.insecureSkipVerify: has no effect",
+		"mode: MUTUAL, credentialName: c, caCertificates: /r":                                 "servers[0].tls.caCertificates: has no effect beside a credential",
+		"mode: OPTIONAL_MUTUAL, credentialName: c, caCrl: /r":                                 "servers[0].tls.caCrl: has no effect beside a credential",
+		"mode: MUTUAL, " + files + "caCertificates: /r, caCrl: /l":                            "",
+		"mode: MUTUAL, " + files + "caCertCredentialName: r, caCertificates: /r":              "servers[0].tls.caCertificates: has no effect beside a credential",
+		"mode: MUTUAL, credentialName: c, caCertCredentialName: r, insecureSkipVerify: false": "",
+	} {
+		checkFinding(t, "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw}\nspec:\n  servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.test], tls: {"+settings+"}}]\n", want, ISM0001)
+	}
+}
+
 // TestCheck_GatewaysOfOneHost: what a second server of a host is told becomes of it.
 func TestCheck_GatewaysOfOneHost(t *testing.T) {
 	server := func(protocol, tls, host string) string {

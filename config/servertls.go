@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	networking "istio.io/api/networking/v1alpha3"
 
 	"isthmus/mesh"
@@ -27,6 +28,7 @@ func (d *document) serverTLS(t *networking.ServerTLSSettings, path string) *mesh
 		out.ClientCerts, out.Mesh = mesh.NeedClientCerts, true
 	}
 	d.serverCredentials(out, t, path)
+	d.unaskedRoots(out, t, path)
 	out.MinVersion = d.tlsVersion(t.MinProtocolVersion, path+".minProtocolVersion")
 	out.MaxVersion = d.tlsVersion(t.MaxProtocolVersion, path+".maxProtocolVersion")
 	if out.MaxVersion != 0 && out.MinVersion > out.MaxVersion {
@@ -57,6 +59,41 @@ func (d *document) serverTLS(t *networking.ServerTLSSettings, path string) *mesh
 		out.CertificateSums = append(out.CertificateSums, sum)
 	}
 	return out
+}
+
+// passedOn says of settings of TLS that ends here that it does not.
+func (d *document) passedOn(t *networking.ServerTLSSettings, path string) {
+	if proto.Equal(t, &networking.ServerTLSSettings{Mode: t.Mode, HttpsRedirect: t.HttpsRedirect}) {
+		return
+	}
+	why := "by mode " + t.Mode.String()
+	if !d.has(path + ".mode") {
+		why = "as no mode is named, which means PASSTHROUGH"
+	}
+	d.warning(path, "has no effect, in Istio neither: TLS is passed on as it comes, "+why+"; write mode: SIMPLE, or MUTUAL, if it is to end here")
+}
+
+// unaskedRoots names what says whose certificates clients may have where none is asked
+// for it.
+func (d *document) unaskedRoots(out *mesh.ServerTLS, t *networking.ServerTLSSettings, path string) {
+	for _, f := range []struct {
+		field         string
+		set           bool
+		ofCredentials bool // a credential brings its own
+	}{
+		{"caCertificates", t.CaCertificates != "", true},
+		{"caCrl", t.CaCrl != "", true},
+		{"caCertCredentialName", t.CaCertCredentialName != "", false},
+		{"insecureSkipVerify", t.InsecureSkipVerify.GetValue(), false},
+	} {
+		switch {
+		case !f.set || out.Mesh:
+		case out.ClientCerts == mesh.NoClientCerts:
+			d.warning(path+"."+f.field, "has no effect: it is about clients' certificates, which mode SIMPLE does not ask for; write mode: MUTUAL if they are meant")
+		case f.ofCredentials && (len(out.Credentials) > 0 || out.RootsFrom != ""):
+			d.warning(path+"."+f.field, "has no effect beside a credential: ca.crt and ca.crl of that hold")
+		}
+	}
 }
 
 // serverCredentials reads where the certificates are: in one of four ways.
