@@ -41,6 +41,9 @@ func (d *document) workload(e *networking.WorkloadEntry, path string, names bool
 		return nil
 	case !d.checkHost(e.Address, at, false):
 		return nil
+	case strings.HasPrefix(e.Address, "*"):
+		d.error(at, fmt.Sprintf("%q stands for many names, of which DNS gives no addresses", e.Address))
+		return nil
 	}
 	return w
 }
