@@ -49,7 +49,7 @@ func (x *exchange) there(d *destination, u *upstream, member int) *explain.Acces
 		Namespace: namespaceOf(v, ep), Labels: ep.Labels, RootNamespace: s.Node.RootNamespace, Cluster: ep.Cluster,
 		TrustDomain: s.Node.TrustDomain, TrustAliases: s.Node.TrustAliases,
 	}
-	port := workloadPort(s.Config, ep)
+	port := x.table.workloadPort(ep)
 	peers := mesh.PeerModeOf(s.Config.PeerAuthentications, node.RootNamespace, node.Namespace, node.Labels)
 	mode, from := peers.Port(port)
 	policies := mesh.AuthorizationOf(node, s.Config.AuthorizationPolicies)

@@ -33,6 +33,8 @@ type table struct {
 
 	terminating []*tlsServer // those of gateways
 
+	applications applications
+
 	heirs map[uint32]uint32 // of Gateways' ports that are gone: those that have taken their sockets over
 
 	trial     *trial      // a candidate's beside this one; nil: none

@@ -92,31 +92,8 @@ func (c *compiler) modeOf(v *mesh.View, e *mesh.Endpoint) mesh.MTLSMode {
 	if !m.Varies() {
 		return m.Mode
 	}
-	mode, _ := m.Port(workloadPort(c.snapshot.Config, e))
+	mode, _ := m.Port(c.workloadPort(e))
 	return mode
-}
-
-// workloadPort is the port that an endpoint's workload listens on, by which policies speak
-// of it: at another proxy's inbound listener, which port of its application that proxy sends
-// to, as far as this configuration knows.
-func workloadPort(c *mesh.Config, e *mesh.Endpoint) uint32 {
-	if !e.Via {
-		return uint32(e.Address.Port())
-	}
-	service, number := destinationOf(e)
-	for _, s := range c.Services {
-		if s.IsEntry() || s.Key() != service {
-			continue
-		}
-		for _, p := range s.Ports {
-			if p.Number == number {
-				there := mesh.Node{Namespace: s.Namespace, Labels: e.Labels, Address: e.Address.Addr().String()}
-				port, _ := mesh.ApplicationPort(&there, c, s, p)
-				return port
-			}
-		}
-	}
-	return mesh.TargetPort(e.Port, nil)
 }
 
 // demandsMTLS reports whether an endpoint may be spoken to by mTLS alone. t is what
