@@ -28,6 +28,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -120,8 +121,25 @@ type Announced struct {
 	OwnerGone time.Duration // since it was alive, if it is dead
 }
 
-// Start opens the port and begins to join.
-func Start(o Options) (*Gossip, error) {
+// Check returns what would keep Start from making such a member while another process has a
+// port still, as far as it can be known then. taken is that one's Bind; "": there is none.
+func Check(o Options, taken string) error {
+	_, c, err := configured(o)
+	if err != nil {
+		return err
+	}
+	t, err := newTransport(c, o.Streams)
+	if err == nil {
+		return t.Shutdown()
+	}
+	if _, port, e := splitPort(taken); e == nil && port == c.BindPort && isErrno(err, syscall.EADDRINUSE) {
+		return nil
+	}
+	return listenError(o.Bind, err)
+}
+
+// configured returns a member that does not run, and how it is to.
+func configured(o Options) (*Gossip, *memberlist.Config, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -147,10 +165,19 @@ func Start(o Options) (*Gossip, error) {
 	}
 	c, err := g.config()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !areNames(g.name, o.Node.Cluster, o.Node.Locality.String()) {
-		return nil, fmt.Errorf("node: %q at %q: no name may have a control character, nor more than %d bytes", g.name, o.Node.Locality, maxText)
+		return nil, nil, fmt.Errorf("node: %q at %q: no name may have a control character, nor more than %d bytes", g.name, o.Node.Locality, maxText)
+	}
+	return g, c, nil
+}
+
+// Start opens the port and begins to join.
+func Start(o Options) (*Gossip, error) {
+	g, c, err := configured(o)
+	if err != nil {
+		return nil, err
 	}
 	g.queue = memberlist.TransmitLimitedQueue{NumNodes: g.alive, RetransmitMult: c.RetransmitMult}
 	g.digestQueue = memberlist.TransmitLimitedQueue{NumNodes: g.alive, RetransmitMult: digestRetransmits}

@@ -57,18 +57,24 @@ func create(c *memberlist.Config, streams int) (*memberlist.Memberlist, error) {
 
 // listenError says what to do about an error of create.
 func listenError(bind string, err error) error {
-	for _, usual := range []struct { // memberlist keeps their texts alone
+	for _, usual := range []struct {
 		errno syscall.Errno
 		why   string
 	}{
 		{syscall.EADDRINUSE, "another listener of this process, or another process, has the port; stop it or"},
 		{syscall.EADDRNOTAVAIL, "this machine has no such address;"},
 	} {
-		if errors.Is(err, usual.errno) || strings.Contains(err.Error(), usual.errno.Error()) {
+		if isErrno(err, usual.errno) {
 			return fmt.Errorf("listen gossip %s: %w: %s choose another one with gossip.bind in the bootstrap file", bind, usual.errno, usual.why)
 		}
 	}
 	return fmt.Errorf("gossip on %s: %w", bind, err)
+}
+
+// isErrno reports whether an error of memberlist's, which keeps the text alone, is the
+// system's.
+func isErrno(err error, errno syscall.Errno) bool {
+	return errors.Is(err, errno) || strings.Contains(err.Error(), errno.Error())
 }
 
 // dynamic is how often a port is asked of the kernel: somebody may have the one that is

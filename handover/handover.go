@@ -66,6 +66,7 @@ type estate struct {
 	Conn    int      `json:"conn"`
 	Records int      `json:"records"`
 	Sockets []Socket `json:"sockets"`
+	Held    string   `json:"held,omitempty"` // see Start
 }
 
 // The messages, a line each.
@@ -87,8 +88,9 @@ type Successor struct {
 }
 
 // Start starts a program in this one's place, with its arguments and environment. The
-// sockets' descriptors are the caller's still. An error is the system's.
-func Start(program string, sockets []Socket) (*Successor, error) {
+// sockets' descriptors are the caller's still. held is the address of what there is once, and
+// is let go of before Go; "": nothing. An error is the system's.
+func Start(program string, sockets []Socket, held string) (*Successor, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket to the successor: %w", err)
@@ -101,7 +103,7 @@ func Start(program string, sockets []Socket) (*Successor, error) {
 	}
 	s := &Successor{conn: os.NewFile(uintptr(pair[0]), "successor"), records: os.NewFile(uintptr(records), "records"), said: make(chan string), ended: make(chan struct{})}
 	files := []uintptr{0, 1, 2, uintptr(pair[1]), uintptr(records)}
-	has := estate{Conn: 3, Records: 4}
+	has := estate{Conn: 3, Records: 4, Held: held}
 	for _, socket := range sockets {
 		files = append(files, uintptr(socket.FD))
 		socket.FD = len(files) - 1
@@ -194,6 +196,7 @@ type Inheritance struct {
 	conn    net.Conn
 	lines   *bufio.Scanner
 	records *os.File
+	held    string
 
 	mu      sync.Mutex // guards sockets
 	sockets []Socket   // that nobody has asked for
@@ -222,7 +225,7 @@ func Inherit() (*Inheritance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", variable, err)
 	}
-	return &Inheritance{conn: conn, lines: bufio.NewScanner(conn), records: os.NewFile(uintptr(has.Records), "records"), sockets: has.Sockets}, nil
+	return &Inheritance{conn: conn, lines: bufio.NewScanner(conn), records: os.NewFile(uintptr(has.Records), "records"), sockets: has.Sockets, held: has.Held}, nil
 }
 
 func fds(list []Socket) (out []int) {
@@ -266,6 +269,14 @@ func (i *Inheritance) Listen(name, address string) (net.Listener, error) {
 	}
 	defer file.Close()
 	return net.FileListener(file)
+}
+
+// Held is the address that the predecessor has until Prepare has returned; "": none.
+func (i *Inheritance) Held() string {
+	if i == nil {
+		return ""
+	}
+	return i.held
 }
 
 // Prepare says that nothing is wrong, and waits until the predecessor has let go of what

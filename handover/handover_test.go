@@ -72,7 +72,7 @@ func succeed(t *testing.T, as string) (s *Successor, address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err = Start(program, []Socket{socket}); err != nil {
+	if s, err = Start(program, []Socket{socket}, ""); err != nil {
 		t.Fatal(err)
 	}
 	return s, l.Addr().String()
@@ -134,7 +134,7 @@ func TestStart_Failure(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Start(filepath.Join(t.TempDir(), "none"), nil); err == nil || !strings.Contains(err.Error(), "none: no such file") {
+	if _, err := Start(filepath.Join(t.TempDir(), "none"), nil, ""); err == nil || !strings.Contains(err.Error(), "none: no such file") {
 		t.Errorf("a program that is not there: %v", err)
 	}
 }

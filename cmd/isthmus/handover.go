@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"isthmus/gossip"
 	"isthmus/handover"
 )
 
@@ -32,15 +33,21 @@ const (
 )
 
 // prepare waits, where another process's place is taken, until that has let go of its port
-// of gossip.
-func (s *server) prepare() {
+// of gossip. An error is what would keep this one from having it, or another.
+func (s *server) prepare(o gossip.Options) error {
 	if s.before == nil {
-		return
+		return nil
+	}
+	if o.Bind != "" {
+		if err := gossip.Check(o, s.before.Held()); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
 	s.control.Settle(ctx)
 	s.before.Prepare()
+	return nil
 }
 
 // handOver has the program that is on the disk now take this process's place, with the
@@ -93,7 +100,7 @@ func (s *server) sockets() ([]handover.Socket, error) {
 
 // handTo hands over to a program. gone says that gossip has been let go of.
 func (s *server) handTo(ctx context.Context, program string, sockets []handover.Socket) (pid int, gone bool, err error) {
-	next, err := handover.Start(program, sockets)
+	next, err := handover.Start(program, sockets, s.bootstrap.Gossip.Bind)
 	if err != nil {
 		return 0, false, err
 	}

@@ -123,11 +123,12 @@ gossip: {bind: %q, advertise: %q}
 	caller := &running{dir: t.TempDir()}
 	const nothing = "apiVersion: v1\nkind: Service\nmetadata: {name: other, namespace: prod}\nspec: {ports: [{name: http, port: 80}]}\n"
 	caller.write(t, "mesh/service.yaml", nothing)
-	h := runHanded(t, caller.dir, fmt.Sprintf(`node: {name: caller, address: 127.0.0.1, cluster: near, namespace: prod}
+	bootstrap := fmt.Sprintf(`node: {name: caller, address: 127.0.0.1, cluster: near, namespace: prod}
 listeners: {outbound: %q, inbound: "", admin: %q, metrics: %q}
 gossip: {bind: %q, advertise: %q, join: [%q]}
 drain: {timeout: 3s}
-`, at(3), at(4), at(6), at(5), at(5), at(2)), at(4))
+`, at(3), at(4), at(6), at(5), at(5), at(2))
+	h := runHanded(t, caller.dir, bootstrap, at(4))
 	ask := func(client *http.Client) error {
 		req, err := http.NewRequest("GET", "http://"+at(3)+"/", nil)
 		if err != nil {
@@ -184,15 +185,19 @@ drain: {timeout: 3s}
 	for _, tt := range []struct {
 		name, program string
 		config        string
+		node          string // the bootstrap file
 		end           string // what the log says then
 		taken         bool   // another process is in charge
 	}{
-		{"the same program", program, nothing, "drained", true},
-		{"and once more", program, nothing, "drained", true},
-		{"files with an error", program, "kind: Nonsense: x", "everything goes on as before", false},
-		{"a program that ends", script("exit 3\n"), nothing, "everything goes on as before", false},
-		{"a program that ends when it is its turn", script("echo prepared >&3; read go <&3; exit 4\n"), nothing, "drained", true},
-		{"a good one again", program, nothing, "drained", true},
+		{"the same program", program, nothing, bootstrap, "drained", true},
+		{"and once more", program, nothing, bootstrap, "drained", true},
+		{"files with an error", program, "kind: Nonsense: x", bootstrap, "everything goes on as before", false},
+		{"an admin port that somebody has", program, nothing, strings.Replace(bootstrap, at(4), "127.0.0.1:"+port, 1), "everything goes on as before", false},
+		{"a port for gossip that somebody has", program, nothing, strings.ReplaceAll(bootstrap, at(5), "127.0.0.1:"+port), "everything goes on as before", false},
+		{"an address for gossip that is not here", program, nothing, strings.Replace(bootstrap, at(5), fmt.Sprintf("192.0.2.1:%d", ports[5]), 1), "everything goes on as before", false},
+		{"a program that ends", script("exit 3\n"), nothing, bootstrap, "everything goes on as before", false},
+		{"a program that ends when it is its turn", script("echo prepared >&3; read go <&3; exit 4\n"), nothing, bootstrap, "drained", true},
+		{"a good one again", program, nothing, bootstrap, "drained", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h.t = t
@@ -201,6 +206,7 @@ drain: {timeout: 3s}
 				caller.overwrite(t, "mesh/service.yaml", tt.config)
 				defer caller.overwrite(t, "mesh/service.yaml", nothing)
 			}
+			caller.overwrite(t, "node.yaml", tt.node)
 			before := h.current
 			said := h.handOver(tt.end)
 			if taken := h.current != before; taken != tt.taken {

@@ -96,16 +96,14 @@ func loadLimits(file string, log *slog.Logger) (*ratelimit.Rules, error) {
 
 // followLimits takes new limits over when their file changes, and serves the
 // protocol.
-func (s *server) followLimits(ctx context.Context) error {
+func (s *server) followLimits(ctx context.Context) {
 	if s.limits == nil {
-		return nil
+		return
 	}
-	if err := s.serveLimits(); err != nil {
-		return err
-	}
+	s.serveLimits()
 	file := s.bootstrap.RateLimits.Config
 	if file == "" {
-		return nil
+		return
 	}
 	config.Watch(ctx, []string{file}, s.limitFile, func() {
 		rules, err := loadLimits(file, s.log)
@@ -116,24 +114,18 @@ func (s *server) followLimits(ctx context.Context) error {
 		s.limits.SetRules(rules)
 		s.log.Info("rate limits read anew", "limits", len(s.limits.Rules()))
 	})
-	return nil
 }
 
-// serveLimits opens the port of the rate limit service's protocol.
-func (s *server) serveLimits() error {
-	address := s.bootstrap.RateLimits.Serve
-	if address == "" {
-		return nil
-	}
-	l, err := s.listen("ratelimit", address)
-	if err != nil {
-		return proxy.ListenError("rate limits", "rateLimits.serve", address, err)
+// serveLimits serves the rate limit service's protocol.
+func (s *server) serveLimits() {
+	l := s.page("ratelimit")
+	if l == nil {
+		return
 	}
 	hs := rpc.NewServer(s.limits.Methods())
 	hs.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
 	s.admin = append(s.admin, hs)
 	go hs.Serve(l) // ends with hs.Close
-	return nil
 }
 
 // Limits implements admin.State: the filters' limits, then those that the proxies

@@ -60,10 +60,12 @@ func TestAccessLog_OfTheMesh(t *testing.T) {
 // TestServe_Idle: a connection that asks nothing is not kept for ever, with the file
 // that the proxy may have open for it.
 func TestServe_Idle(t *testing.T) {
-	s := &server{log: slog.New(slog.DiscardHandler), listening: map[string]string{}}
-	if err := s.serve("metrics", "127.0.0.1:0", http.NotFoundHandler(), longestPage); err != nil {
+	s := &server{log: slog.New(slog.DiscardHandler), listening: map[string]string{}, bootstrap: &config.Bootstrap{}}
+	s.bootstrap.Listeners.Metrics = "127.0.0.1:0"
+	if err := s.open(); err != nil {
 		t.Fatal(err)
 	}
+	s.serve("metrics", http.NotFoundHandler(), longestPage)
 	defer s.close()
 	if d := s.admin[0].IdleTimeout; d <= time.Minute || d > 5*time.Minute {
 		t.Errorf("kept for %v", d)
@@ -103,10 +105,12 @@ func TestServe_WithoutBody(t *testing.T) {
 
 // TestServe_Many: one connection too many takes the place of one that says nothing.
 func TestServe_Many(t *testing.T) {
-	s := &server{log: slog.New(slog.DiscardHandler), listening: map[string]string{}}
-	if err := s.serve("metrics", "127.0.0.1:0", http.NotFoundHandler(), longestPage); err != nil {
+	s := &server{log: slog.New(slog.DiscardHandler), listening: map[string]string{}, bootstrap: &config.Bootstrap{}}
+	s.bootstrap.Listeners.Metrics = "127.0.0.1:0"
+	if err := s.open(); err != nil {
 		t.Fatal(err)
 	}
+	s.serve("metrics", http.NotFoundHandler(), longestPage)
 	defer s.close()
 	connect := func() net.Conn {
 		c, err := net.Dial("tcp", s.listening["metrics"])

@@ -189,14 +189,19 @@ func (s *server) build(paths []string) (err error) {
 	if err != nil {
 		return err
 	}
-	s.prepare()
+	if err := s.open(); err != nil {
+		return err
+	}
+	o := gossip.Options{
+		Node: s.node, Version: version().Version, Bind: b.Gossip.Bind, Advertise: b.Gossip.Advertise, Join: b.Gossip.Join,
+		Keys: keys, Dir: stateIn(b.StateDir, "gossip"), Records: s.before.Records(), Streams: visitorsFor(raiseFileLimit(log)), Logger: log, OnChange: s.control.Wake, Digest: s.digest,
+	}
+	s.joinLimits(&o)
+	if err := s.prepare(o); err != nil {
+		return err
+	}
 	var feed control.Gossip // a nil interface where there is no gossip
 	if b.Gossip.Bind != "" {
-		o := gossip.Options{
-			Node: s.node, Version: version().Version, Bind: b.Gossip.Bind, Advertise: b.Gossip.Advertise, Join: b.Gossip.Join,
-			Keys: keys, Dir: stateIn(b.StateDir, "gossip"), Records: s.before.Records(), Streams: visitorsFor(raiseFileLimit(log)), Logger: log, OnChange: s.control.Wake, Digest: s.digest,
-		}
-		s.joinLimits(&o)
 		if s.gossip, err = gossip.Start(o); err != nil {
 			return err
 		}
@@ -213,16 +218,10 @@ func (s *server) build(paths []string) (err error) {
 		go s.identity.Follow(ctx, log)
 	}
 	s.followKeys(ctx, b.Gossip.Keys, seenKeys)
-	if err := s.followLimits(ctx); err != nil {
-		return err
-	}
+	s.followLimits(ctx)
 	metrics := s.metrics()
-	if err := s.serve("admin", b.Listeners.Admin, admin.New(s, metrics), admin.LongestAnswer); err != nil {
-		return err
-	}
-	if err := s.serve("metrics", b.Listeners.Metrics, admin.Metrics(s, metrics), longestPage); err != nil {
-		return err
-	}
+	s.serve("admin", admin.New(s, metrics), admin.LongestAnswer)
+	s.serve("metrics", admin.Metrics(s, metrics), longestPage)
 	s.proxy.Accept()
 	s.before.Ready()
 	return nil
@@ -382,6 +381,9 @@ func (s *server) close() {
 	s.stop()
 	for _, a := range s.admin {
 		a.Close()
+	}
+	for _, p := range s.pages {
+		p.listener.Close()
 	}
 	if s.gossip != nil {
 		s.gossip.Close()

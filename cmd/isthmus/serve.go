@@ -26,26 +26,44 @@ type opened struct {
 	listener      net.Listener
 }
 
-// listen opens one, or takes it over.
-func (s *server) listen(name, address string) (net.Listener, error) {
-	l, err := s.before.Listen(name, address)
-	if err != nil {
-		return nil, err
+// open opens those that the bootstrap file names, or takes them over. Nobody is served yet:
+// it comes before a predecessor lets go of anything, since a port may be somebody else's.
+func (s *server) open() error {
+	b := s.bootstrap
+	for _, p := range []struct{ name, called, setting, address string }{
+		{"admin", "admin", "listeners.admin", b.Listeners.Admin},
+		{"metrics", "metrics", "listeners.metrics", b.Listeners.Metrics},
+		{"ratelimit", "rate limits", "rateLimits.serve", b.RateLimits.Serve},
+	} {
+		if p.address == "" {
+			continue
+		}
+		l, err := s.before.Listen(p.name, p.address)
+		if err != nil {
+			return proxy.ListenError(p.called, p.setting, p.address, err)
+		}
+		s.listening[p.name] = l.Addr().String()
+		s.pages = append(s.pages, opened{p.name, p.address, l})
 	}
-	s.listening[name] = l.Addr().String()
-	s.pages = append(s.pages, opened{name, address, l})
-	return l, nil
+	return nil
 }
 
-// serve opens a listener for people and tools; net/http is good enough for
-// them. Whoever does not read an answer within longest is a client no more.
-func (s *server) serve(name, address string, h http.Handler, longest time.Duration) error {
-	if address == "" {
-		return nil
+// page returns an open listener; nil: there is none.
+func (s *server) page(name string) net.Listener {
+	for _, p := range s.pages {
+		if p.name == name {
+			return p.listener
+		}
 	}
-	l, err := s.listen(name, address)
-	if err != nil {
-		return proxy.ListenError(name, "listeners."+name, address, err)
+	return nil
+}
+
+// serve serves people and tools; net/http is good enough for them. Whoever does not read an
+// answer within longest is a client no more.
+func (s *server) serve(name string, h http.Handler, longest time.Duration) {
+	l := s.page(name)
+	if l == nil {
+		return
 	}
 	if ip := l.Addr().(*net.TCPAddr).IP; name == "admin" && !ip.IsLoopback() {
 		s.log.Warn("the admin address can be reached from other machines: who reaches it may read the configuration, roll it back, and end the proxy; "+
@@ -56,7 +74,6 @@ func (s *server) serve(name, address string, h http.Handler, longest time.Durati
 	// Without a bound they could take all the files of the process, and with them those of requests.
 	hs.ConnState = newCrowd(visitorsFor(raiseFileLimit(s.log))).changed
 	go hs.Serve(l) // ends with hs.Close
-	return nil
 }
 
 // withoutBody serves requests of which nobody reads a body: one that is announced and
