@@ -135,7 +135,7 @@ func (h *holder) take(now time.Duration, t *taking) (got answer, left uint32, wa
 		return l.takeAlone(now, t), 0, nil
 	case l.short:
 		return over, l.remaining(), nil
-	case t.late && l.known && l.left > l.debt+t.need():
+	case t.late && l.known && uint64(l.left) > uint64(l.debt)+uint64(t.need()):
 		// There was enough a moment ago: the grant that is under way pays.
 		l.debt += t.hits
 		return allowed, l.remaining(), nil

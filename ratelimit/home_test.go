@@ -46,6 +46,29 @@ func TestHome_LimitChanges(t *testing.T) {
 	}
 }
 
+// TestHolder_AheadOfGrant: what is taken ahead of a grant is no more than was left, of a limit
+// and requests that are as large as they may be, too.
+func TestHolder_AheadOfGrant(t *testing.T) {
+	const requests, hits = 4_200_000_000, 1_000_000_000
+	h, key := newHolder(), leaseKey{1}
+	take := func(hits uint32, late bool) answer {
+		got, _, _ := h.take(1, &taking{key: key, requests: requests, unit: mesh.UnitYear, hits: hits, first: true, late: late, ring: newRing([]string{"home"}), self: "me"})
+		return got
+	}
+	take(1, false)
+	h.granted(1, &leaseGrant{key: key, tokens: 1, left: requests - 1})
+	take(1, false)
+	n := 0
+	for range 20 {
+		if take(hits, true) == allowed {
+			n++
+		}
+	}
+	if n != requests/hits {
+		t.Errorf("%d are let in, want %d", n, requests/hits)
+	}
+}
+
 // TestHolder_Lies: whatever a grant says, a holder spends no more than the limit,
 // and asks again soon.
 func TestHolder_Lies(t *testing.T) {
