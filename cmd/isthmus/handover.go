@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -53,22 +54,32 @@ func (s *server) prepare(o gossip.Options) error {
 // handOver has the program that is on the disk now take this process's place, with the
 // same arguments, and reports whether it has. If it has not, everything goes on as before;
 // where it ended after gossip was handed over, this process's own program takes its place
-// once more.
-func (s *server) handOver(ctx context.Context) bool {
+// once more. ctx is over when the process is to end.
+func (s *server) handOver(ctx context.Context, told wishes) bool {
 	if os.Getpid() == 1 {
 		s.log.Warn("not handed over: this is the first process of a container, which ends with it; replace the container")
 		return false
 	}
+	ending, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { // ends with ending
+		select {
+		case <-s.quit:
+		case <-s.leaving:
+		case <-ending.Done():
+		}
+		stop()
+	}()
 	sockets, err := s.sockets()
 	defer handover.Close(sockets)
 	if err != nil {
 		s.log.Error("not handed over", "error", err)
 		return false
 	}
-	pid, gone, err := s.handTo(ctx, executable, sockets)
-	if err != nil && gone {
+	pid, gone, err := s.handTo(ending, executable, sockets)
+	if err != nil && gone && ending.Err() == nil {
 		s.log.Error("the successor has failed; this process's own program takes its place", "error", err)
-		pid, _, err = s.handTo(ctx, own, sockets)
+		pid, _, err = s.handTo(ending, own, sockets)
 	}
 	switch {
 	case err == nil:
@@ -76,12 +87,44 @@ func (s *server) handOver(ctx context.Context) bool {
 		if err := handover.Notify(fmt.Sprintf("MAINPID=%d", pid)); err != nil {
 			s.log.Warn("the service manager is not told of the successor", "error", err)
 		}
+		s.passOn(ctx, told, pid)
 	case gone:
 		s.log.Error("not handed over, and gossip is over: other proxies take this one for dead, and it hears of no changes; start it again", "error", err)
 	default:
 		s.log.Error("not handed over: everything goes on as before", "error", err)
 	}
 	return err == nil
+}
+
+// errEnding is why a process that is to end, or to be left alone by new requests, has no
+// successor: that one would know nothing of it.
+var errEnding = errors.New("this process was told to end, or to drain")
+
+// passOn tells the successor what this process was asked for since it began to hand over.
+func (s *server) passOn(ctx context.Context, told wishes, pid int) {
+	select {
+	case <-told.reload:
+		syscall.Kill(pid, syscall.SIGHUP)
+	default:
+	}
+	select {
+	case <-told.reopen:
+		s.accessLog.Reopen()
+		syscall.Kill(pid, syscall.SIGUSR1)
+	default:
+	}
+	select {
+	case <-told.hand: // there may be a newer program since
+		syscall.Kill(pid, syscall.SIGUSR2)
+	default:
+	}
+	select {
+	case <-s.quit:
+	case <-ctx.Done():
+	default:
+		return
+	}
+	syscall.Kill(pid, syscall.SIGTERM)
 }
 
 // sockets are all that listen.
@@ -98,7 +141,7 @@ func (s *server) sockets() ([]handover.Socket, error) {
 	return list, err
 }
 
-// handTo hands over to a program. gone says that gossip has been let go of.
+// handTo hands over to a program, unless ctx is over before gossip is let go of. gone says that gossip has been let go of.
 func (s *server) handTo(ctx context.Context, program string, sockets []handover.Socket) (pid int, gone bool, err error) {
 	next, err := handover.Start(program, sockets, s.bootstrap.Gossip.Bind)
 	if err != nil {
@@ -115,7 +158,11 @@ func (s *server) handTo(ctx context.Context, program string, sockets []handover.
 	s.log.Info("handing over", "program", program, "successor", next.PID)
 	soon, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
-	if err := next.Prepared(soon.Done()); err != nil {
+	err = next.Prepared(soon.Done())
+	if ctx.Err() != nil {
+		err = errEnding
+	}
+	if err != nil {
 		return 0, false, err
 	}
 	if s.gossip != nil {
@@ -125,7 +172,8 @@ func (s *server) handTo(ctx context.Context, program string, sockets []handover.
 			s.log.Warn("the successor is not told what other proxies announce: it has to hear of it anew", "error", err)
 		}
 	}
-	soon, cancel = context.WithTimeout(ctx, readyTimeout)
+	// What this process is told from now on is passed on: the successor can say goodbye.
+	soon, cancel = context.WithTimeout(context.WithoutCancel(ctx), readyTimeout)
 	defer cancel()
 	if err := next.Go(); err != nil {
 		return 0, gone, err
@@ -134,10 +182,11 @@ func (s *server) handTo(ctx context.Context, program string, sockets []handover.
 }
 
 // retire serves what is under way to its end. The successor accepts what comes.
-func (s *server) retire() {
+func (s *server) retire(told wishes) {
 	began := time.Now()
 	deadline, cancel := context.WithTimeout(context.Background(), s.bootstrap.Drain.Timeout)
 	defer cancel()
+	go s.rotate(deadline, told)
 	s.stop() // the successor follows the files, and writes what is kept of them
 	var pages sync.WaitGroup
 	for _, a := range s.admin {

@@ -229,3 +229,70 @@ drain: {timeout: 3s}
 	<-done
 	t.Logf("%d requests", sent.Load())
 }
+
+// TestHandOver_Told: what a proxy is told while its successor reads its files is not lost: one
+// that is to end or to drain has none, and of another replacement the successor hears.
+func TestHandOver_Told(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		tell func(t *testing.T, h *handed)
+		says []string // the log, in the end
+		here bool     // the first process stays
+	}{
+		{"to end", func(t *testing.T, h *handed) { post(t, h, "/quitquitquit") }, []string{"told to end", "drained"}, false},
+		{"to drain", func(t *testing.T, h *handed) { post(t, h, "/drain") }, []string{"told to end, or to drain"}, true},
+		{"to be replaced again", func(t *testing.T, h *handed) { syscall.Kill(h.current, syscall.SIGUSR2) }, []string{"handed over", "handed over"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var admin, outbound int
+			if err := freePorts([]*int{&admin, &outbound}); err != nil {
+				t.Fatal(err)
+			}
+			r := &running{dir: t.TempDir()}
+			r.write(t, "mesh/service.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: other, namespace: prod}\nspec: {ports: [{name: http, port: 80}]}\n")
+			h := runHanded(t, r.dir, fmt.Sprintf(`node: {name: a, address: 127.0.0.1, cluster: near, namespace: prod}
+listeners: {outbound: "127.0.0.1:%d", inbound: "", admin: "127.0.0.1:%d", metrics: ""}
+drain: {timeout: 2s}
+`, outbound, admin), fmt.Sprintf("127.0.0.1:%d", admin))
+			slow, begun, proceed := filepath.Join(t.TempDir(), "slow"), filepath.Join(r.dir, "begun"), filepath.Join(r.dir, "proceed")
+			if err := os.WriteFile(slow, fmt.Appendf(nil, "#!/bin/sh\ntouch %s\nuntil [ -e %s ]; do sleep 0.02; done\nexec %s \"$@\"\n", begun, proceed, program), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			h.install(slow)
+			syscall.Kill(h.current, syscall.SIGUSR2)
+			eventually(t, "the successor begins", func() bool {
+				_, err := os.Stat(begun)
+				return err == nil
+			})
+			tt.tell(t, h)
+			r.write(t, "proceed", "")
+			eventually(t, "the log says all", func() bool {
+				said := h.log()
+				for _, want := range tt.says {
+					_, after, ok := strings.Cut(said, want)
+					if !ok {
+						return false
+					}
+					said = after
+				}
+				return true
+			})
+			if tt.here {
+				if status, _ := page("http://"+h.admin+"/ready", ""); status != http.StatusServiceUnavailable {
+					t.Errorf("/ready: %d", status)
+				}
+			} else {
+				eventually(t, "the first process is gone", func() bool { return syscall.Kill(h.current, 0) != nil })
+			}
+		})
+	}
+}
+
+func post(t *testing.T, h *handed, path string) {
+	t.Helper()
+	res, err := http.Post("http://"+h.admin+path, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+}

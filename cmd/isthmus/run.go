@@ -126,15 +126,17 @@ type server struct {
 	listening map[string]string
 	before    *handover.Inheritance // of the process whose place this one takes; nil: of none
 	cancel    context.CancelFunc    // of what follows files, and of the meter; nil: there is none, or no more
-	quit      chan struct{}
+	quit      chan struct{}         // closed by Quit
 	quitOnce  sync.Once
+	leaving   chan struct{} // closed by Drain
+	leaveOnce sync.Once
 }
 
 // start builds the proxy: the data plane, the control that feeds it, gossip
 // that feeds control, and admin that looks at all of them. before is of the process whose
 // place it takes; nil: of none.
 func start(b *config.Bootstrap, o proxy.Overload, paths []string, log *slog.Logger, level *slog.LevelVar, before *handover.Inheritance) (*server, error) {
-	s := &server{before: before, bootstrap: b, overload: o, node: b.MeshNode(), log: log, level: level, listening: map[string]string{}, quit: make(chan struct{})}
+	s := &server{before: before, bootstrap: b, overload: o, node: b.MeshNode(), log: log, level: level, listening: map[string]string{}, quit: make(chan struct{}), leaving: make(chan struct{})}
 	if err := s.build(paths); err != nil {
 		s.close()
 		return nil, err
@@ -321,8 +323,8 @@ func (s *server) wait(ctx context.Context, told wishes) {
 		case <-told.reopen:
 			s.accessLog.Reopen()
 		case <-told.hand:
-			if s.handOver(ctx) {
-				s.retire()
+			if s.handOver(ctx, told) {
+				s.retire(told)
 				return
 			}
 		case <-ctx.Done():
@@ -335,10 +337,23 @@ func (s *server) wait(ctx context.Context, told wishes) {
 	began := time.Now()
 	deadline, cancel := context.WithTimeout(context.Background(), s.bootstrap.Drain.Timeout)
 	defer cancel()
+	go s.rotate(deadline, told)
 	s.control.Drain()
 	s.leave()
 	s.drained(began, s.proxy.Drain(deadline))
 	s.close()
+}
+
+// rotate opens the access log anew when that is asked for amid a drain; it ends with ctx.
+func (s *server) rotate(ctx context.Context, told wishes) {
+	for {
+		select {
+		case <-told.reopen:
+			s.accessLog.Reopen()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // drained says how a drain that began then has ended, and ends what it has left.

@@ -261,7 +261,10 @@ func (s *server) Reload() { s.control.Reload() }
 
 // Drain implements admin.State: the proxy is no longer ready, and tells the
 // others, but goes on serving who comes all the same.
-func (s *server) Drain() { s.control.Drain() }
+func (s *server) Drain() {
+	s.control.Drain()
+	s.leaveOnce.Do(func() { close(s.leaving) })
+}
 
 // Quit implements admin.State: as SIGTERM.
 func (s *server) Quit() { s.quitOnce.Do(func() { close(s.quit) }) }
