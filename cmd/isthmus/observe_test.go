@@ -48,6 +48,8 @@ func TestAccessLog_OfTheMesh(t *testing.T) {
 			t.Fatal(err)
 		}
 		res.Body.Close()
+		// The reply may be here before the exchange is over, which has its line then.
+		eventually(t, "a line is written", func() bool { written, _ := s.accessLog.Lines(); return written == 1 })
 		s.close()
 		inMesh, _ := os.ReadFile(said)
 		inOwn, _ := os.ReadFile(other)
