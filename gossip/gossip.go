@@ -45,7 +45,7 @@ type Options struct {
 	Join      []string
 	Keys      [][]byte // 16, 24 or 32 bytes each; the first encrypts, all decrypt; none: plain text
 	Dir       string   // a folder, made if need be, in which what the others announce is kept over restarts; "": nowhere
-	Records   *os.File // what the process before has written ([Gossip.WriteRecords]), in the place of what is in Dir; nil: none has
+	Records   *os.File // what the process before has written ([Gossip.WriteRecords]), in the place of what is in Dir; nil or empty: none has
 	Streams   int      // connections to the port at a time, at most; 0: 256, which is also the most
 	Logger    *slog.Logger
 	OnChange  func() // called after every change, by any goroutine; must not block

@@ -41,6 +41,12 @@ type keptRecord struct {
 // on it.
 func (g *Gossip) restore() error {
 	file := g.options.Records
+	if file != nil {
+		// Nothing is in it if the process before had no gossip, or was killed.
+		if info, err := file.Stat(); err == nil && info.Size() == 0 {
+			file = nil
+		}
+	}
 	if file == nil {
 		if g.options.Dir == "" {
 			return nil

@@ -49,6 +49,24 @@ func TestKept(t *testing.T) {
 	eventually(t, "a is back", func() bool { got := of(again, back); return len(got) == 3 && !got[0].OwnerDead })
 }
 
+// TestKept_NothingHandedOn: a process before that had no gossip, or was killed, has handed on
+// nothing, and what is on the disk holds.
+func TestKept_NothingHandedOn(t *testing.T) {
+	dir := t.TempDir()
+	if err := writeKept(filepath.Join(dir, keptFile), []keptRecord{{record: &record{Owner: "x", Version: 1, Cluster: "c", Endpoints: toRecord(endpoints(1, "x.ns"))}}}); err != nil {
+		t.Fatal(err)
+	}
+	records, err := os.Create(filepath.Join(t.TempDir(), "records"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer records.Close()
+	a := start(t, "a", func(o *Options) { o.Dir, o.Records = dir, records })
+	if got := a.Endpoints(); len(got) != 1 || got[0].Owner != "x" {
+		t.Errorf("%+v, want x' endpoint", got)
+	}
+}
+
 // TestKept_LongAlive: a file that has not changed for long is as new as the proxy was
 // when it was there last.
 func TestKept_LongAlive(t *testing.T) {
