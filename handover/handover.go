@@ -21,6 +21,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -75,6 +77,31 @@ const (
 	proceed  = "go"
 	ready    = "ready"
 )
+
+// Program is where the program of this process is found, or that of its predecessor: by the
+// name that it was started by, since that may be a link which leads to a newer one later.
+// It is to be asked for before Inherit.
+func Program() string {
+	self, _ := os.Executable()
+	named, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		named, err = filepath.Abs(named)
+	}
+	if err != nil {
+		return self
+	}
+	if _, ok := os.LookupEnv(variable); ok {
+		return named // another program may be there, which has failed
+	}
+	a, err := os.Stat(named)
+	if err != nil {
+		return self
+	}
+	if b, err := os.Stat("/proc/self/exe"); err != nil || !os.SameFile(a, b) {
+		return self // the name is just a name
+	}
+	return named
+}
 
 // Successor is a process that is to take this one's place.
 type Successor struct {

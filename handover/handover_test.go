@@ -139,6 +139,46 @@ func TestStart_Failure(t *testing.T) {
 	}
 }
 
+// TestProgram: a program is found again by the link that it was started by.
+func TestProgram(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	link, other := filepath.Join(t.TempDir(), "current"), filepath.Join(t.TempDir(), "other")
+	if err := os.Symlink(self, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(other, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	name := os.Args[0]
+	t.Cleanup(func() { os.Args[0] = name })
+	for _, tt := range []struct {
+		name, path, env, want string
+		handed                bool
+	}{
+		{"a link", link, "", link, false},
+		{"a name in PATH", "current", filepath.Dir(link), link, false},
+		{"nothing", filepath.Join(t.TempDir(), "none"), "", self, false},
+		{"just a name", other, "", self, false},
+		{"a link to a program that has failed", other, "", other, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.env != "" {
+				t.Setenv("PATH", tt.env)
+			}
+			if tt.handed {
+				t.Setenv(variable, "{}")
+			}
+			os.Args[0] = tt.path
+			if got := Program(); got != tt.want {
+				t.Errorf("%s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
 // TestInheritance_Socket: a listener gets its own socket, or that of its address, if that is
 // one.
 func TestInheritance_Socket(t *testing.T) {

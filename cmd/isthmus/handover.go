@@ -15,7 +15,7 @@ import (
 
 // executable is where the program was when the process started: what is there now may be
 // a newer one.
-var executable, _ = os.Executable()
+var executable = handover.Program()
 
 // own is the program of this process, whatever has become of its file.
 const own = "/proc/self/exe"
