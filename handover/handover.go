@@ -306,14 +306,15 @@ func (i *Inheritance) Held() string {
 	return i.held
 }
 
-// Prepare says that nothing is wrong, and waits until the predecessor has let go of what
-// there is once, or has ended.
-func (i *Inheritance) Prepare() {
+// Prepare says that nothing is wrong, waits until the predecessor has let go of what there
+// is once, and reports whether it has. Else it is ending: the system may be about to take
+// that from it.
+func (i *Inheritance) Prepare() bool {
 	if i == nil {
-		return
+		return true
 	}
 	io.WriteString(i.conn, prepared+"\n") // if nobody hears it, nobody has anything
-	i.lines.Scan()
+	return i.lines.Scan()
 }
 
 // Records is what the predecessor has known; nil: nothing.

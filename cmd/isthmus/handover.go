@@ -31,6 +31,10 @@ const (
 	// settleTimeout is how long a successor waits for name servers and the application
 	// beside it before it takes over.
 	settleTimeout = 2 * time.Second
+
+	// endsWithin is how long the port of gossip of a predecessor that was killed meanwhile
+	// is waited for: the system closes one file of it after the other.
+	endsWithin = 5 * time.Second
 )
 
 // prepare waits, where another process's place is taken, until that has let go of its port
@@ -47,7 +51,11 @@ func (s *server) prepare(o gossip.Options) error {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
 	s.control.Settle(ctx)
-	s.before.Prepare()
+	if !s.before.Prepare() && o.Bind != "" {
+		for end := time.Now().Add(endsWithin); gossip.Check(o, "") != nil && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
 	return nil
 }
 

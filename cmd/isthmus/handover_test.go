@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"isthmus/handover"
 )
 
 // handed is a proxy that is replaced, with a file of its own for the program.
@@ -286,6 +288,45 @@ drain: {timeout: 2s}
 			}
 		})
 	}
+}
+
+// TestHandOver_Killed: a successor whose predecessor is killed takes its place, though the port
+// of gossip is closed a moment later than it learns of that. The test is the predecessor.
+func TestHandOver_Killed(t *testing.T) {
+	var admin, port int
+	if err := freePorts([]*int{&admin, &port}); err != nil {
+		t.Fatal(err)
+	}
+	r := &running{dir: t.TempDir()}
+	r.write(t, "mesh/service.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: other, namespace: prod}\nspec: {ports: [{name: http, port: 80}]}\n")
+	gossip := fmt.Sprintf("127.0.0.1:%d", port)
+	r.write(t, "node.yaml", fmt.Sprintf(`node: {name: a, address: 127.0.0.1, cluster: near, namespace: prod}
+listeners: {outbound: "127.0.0.1:0", inbound: "", admin: "127.0.0.1:%d", metrics: ""}
+gossip: {bind: %q}
+`, admin, gossip))
+	l, err := net.Listen("tcp", gossip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	args := os.Args
+	os.Args = []string{program, "run", "--bootstrap", filepath.Join(r.dir, "node.yaml"), "--config", filepath.Join(r.dir, "mesh")}
+	next, err := handover.Start(program, nil, gossip)
+	os.Args = args
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Kill(next.PID, syscall.SIGKILL) })
+	if err := next.Prepared(t.Context().Done()); err != nil {
+		t.Fatal(err)
+	}
+	next.Release()
+	time.Sleep(100 * time.Millisecond) // it tries
+	l.Close()
+	eventually(t, "the successor is ready", func() bool {
+		status, _ := page(fmt.Sprintf("http://127.0.0.1:%d/ready", admin), "")
+		return status == http.StatusOK
+	})
 }
 
 func post(t *testing.T, h *handed, path string) {
