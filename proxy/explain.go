@@ -341,10 +341,29 @@ func (x *exchange) whyNoRoute(e *explain.Explanation) string {
 		return fmt.Sprintf("no VirtualService bound to the Gateway has the host %s", host)
 	case c.kind == inbound:
 		return fmt.Sprintf("this proxy is the sidecar of no service %s", host)
-	case port != 0 && t.outbound.find(host, 0) != nil:
-		return fmt.Sprintf("%s has no port %d", host, port)
+	}
+	if lacks := t.whyPortless(host, port); lacks != "" {
+		return fmt.Sprintf("%s has %s", host, lacks)
 	}
 	return fmt.Sprintf("no service and no VirtualService has the host %s", host) + cmp.Or(x.table.whyHidden(string(host)), x.table.whyElsewhere(string(host)), x.table.whyNoPod(string(host)))
+}
+
+// whyPortless says of a host that the outbound listener knows why it has not the port that a
+// request is for, 0 if it names none; "": that is not why.
+func (t *table) whyPortless(host []byte, port uint32) string {
+	e := t.outbound.entry(host)
+	if e == nil || len(e.ports) == 0 || e.find(port) != nil {
+		return ""
+	}
+	has := make([]string, len(e.ports))
+	for i := range e.ports {
+		has[i] = strconv.FormatUint(uint64(e.ports[i].number), 10)
+	}
+	list := ": it has " + strings.Join(has, ", ")
+	if port == 0 {
+		return "several ports, and none for requests that name none" + list
+	}
+	return fmt.Sprintf("no port %d", port) + list
 }
 
 // whyElsewhere says of a name without a namespace that services of other namespaces have

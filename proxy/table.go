@@ -144,23 +144,28 @@ func (vh *virtualHost) find(x *exchange) *route {
 // find returns the virtual host for a name in lower case and a port, 0 if the
 // request named none.
 func (t *hostTable) find(host []byte, port uint32) *virtualHost {
-	if e := t.exact[string(host)]; e != nil {
+	if e := t.entry(host); e != nil {
 		return e.find(port)
+	}
+	return nil
+}
+
+// entry returns what there is for a name in lower case, whatever the port; nil: nothing.
+func (t *hostTable) entry(host []byte) *hostEntry {
+	if e := t.exact[string(host)]; e != nil {
+		return e
 	}
 	if len(t.wildcards) > 0 {
 		// The longest suffix first: from the left, label by label.
 		for i, c := range host {
 			if c == '.' && i > 0 {
 				if e := t.wildcards[string(host[i:])]; e != nil {
-					return e.find(port)
+					return e
 				}
 			}
 		}
 	}
-	if t.any != nil {
-		return t.any.find(port)
-	}
-	return nil
+	return t.any
 }
 
 func (e *hostEntry) find(port uint32) *virtualHost {

@@ -32,7 +32,7 @@ type trouble struct {
 	config   string
 
 	outside   string // of a host that is unknown: within what; "": at all
-	portless  bool   // the host is known, and not the port that it is asked for at
+	portless  string // why a host that is known has not the port that it is asked for at; "": that is not why
 	found     bool   // a virtual host was
 	host      string // of the virtual host
 	rules     int    // that it has
@@ -111,7 +111,7 @@ func (x *exchange) remember() {
 	} else if x.kind == NoRoute && x.conn.kind == outbound {
 		if host, port, ok := splitAuthority(x.scratch[:], x.req.Authority); ok {
 			t.outside = x.table.whyOutside(string(host))
-			t.portless = port != 0 && x.table.outbound.find(host, 0) != nil
+			t.portless = x.table.whyPortless(host, port)
 		}
 	}
 	x.keepRoute(t)

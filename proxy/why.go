@@ -77,8 +77,8 @@ func (t *trouble) because() (string, []string) {
 		if t.found {
 			return fmt.Sprintf("none of the %d rules of %s fits %s %s", t.rules, t.host, t.method, t.path), nil
 		}
-		if t.portless {
-			return fmt.Sprintf("the %s listener knows the host, and no such port of it: %q", t.listener, t.authority), nil
+		if t.portless != "" {
+			return fmt.Sprintf("the %s listener knows the host of %q, which has %s", t.listener, t.authority, t.portless), nil
 		}
 		return fmt.Sprintf("the %s listener knows nobody by the name %q%s", t.listener, t.authority, t.outside), nil
 	case NoDestination:

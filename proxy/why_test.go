@@ -121,6 +121,31 @@ func askWhy(t *testing.T, p *Proxy, reply string) telemetry.Trouble {
 	return list[0]
 }
 
+// severalPorts is a host of which a request has to name a port.
+const severalPorts = `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: ports}
+spec: {hosts: [ports.test], resolution: STATIC, ports: [{number: 8080, name: http, protocol: HTTP}, {number: 9090, name: http-b, protocol: HTTP}], endpoints: [{address: 127.0.0.1}]}
+---
+`
+
+// TestExplain_Ports: of a host that is known it is not said that nobody has it.
+func TestExplain_Ports(t *testing.T) {
+	p := serve(t, Options{}, severalPorts+entry("one.test", "127.0.0.1:1"))
+	for host, want := range map[string]string{
+		"ports.test:81": "ports.test has no port 81: it has 8080, 9090",
+		"ports.test":    "ports.test has several ports, and none for requests that name none: it has 8080, 9090",
+		"one.test:81":   "one.test has no port 81: it has 80",
+		"nobody.test":   "no service and no VirtualService has the host nobody.test",
+	} {
+		e, err := p.Explain(explain.Question{URL: "http://" + host + "/"})
+		if err != nil || e.Flag != "NR" || e.Reason != want {
+			t.Errorf("%s: %+v, %v, want %s", host, e, err, want)
+		}
+	}
+}
+
 // TestWhy_Answers goes through the table of answers: whatever the proxy answers
 // itself tells an id, and of that id the cause is known.
 func TestWhy_Answers(t *testing.T) {
@@ -143,7 +168,7 @@ func TestWhy_Answers(t *testing.T) {
 		entry("try.test", silent.address)+virtualService("try.test", "{retries: {attempts: 1, perTryTimeout: 30ms, retryOn: connect-failure}, route: [{destination: {host: try.test}}]}")+
 		entry("full.test", silent.address)+destinationRule("full.test", "connectionPool: {http: {http2MaxRequests: 1}}")+
 		entry("fault.test", good.address)+virtualService("fault.test", "{fault: {abort: {percentage: {value: 100}, httpStatus: 418}}, route: [{destination: {host: fault.test}}]}")+
-		entry("limited.test", good.address))
+		entry("limited.test", good.address)+severalPorts)
 	at := p.address("outbound")
 
 	occupant, err := net.Dial("tcp", at) // of the only request that full.test may have
@@ -161,7 +186,9 @@ func TestWhy_Answers(t *testing.T) {
 		why           string // of all lines together
 	}{
 		{NoRoute, "unknown host", get("nobody.test"), `the client got 404 NR because the outbound listener knows nobody by the name "nobody.test"`},
-		{NoRoute, "unknown port", get("dead.test:81"), `the client got 404 NR because the outbound listener knows the host, and no such port of it: "dead.test:81"`},
+		{NoRoute, "unknown port", get("dead.test:81"), `the client got 404 NR because the outbound listener knows the host of "dead.test:81", which has no port 81: it has 80`},
+		{NoRoute, "unknown port of several", get("ports.test:81"), `knows the host of "ports.test:81", which has no port 81: it has 8080, 9090`},
+		{NoRoute, "no port, of several", get("ports.test"), `knows the host of "ports.test", which has several ports, and none for requests that name none: it has 8080, 9090`},
 		{NoRoute, "no rule fits", get("s.test"), `the client got 404 NR because none of the 2 rules of s.test fits GET /`},
 		{NoDestination, "host", get("nowhere.test"), `the client got 503 NC because the rule at test.yaml:\d+ sends to what nobody defines: unknown.test`},
 		{NoHealthy, "no endpoint", get("empty"), `the client got 503 UH because the route that empty.default.svc.cluster.local has without a VirtualService has no endpoint that can serve: none is known for empty.default.svc.cluster.local`},
