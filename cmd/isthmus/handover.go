@@ -70,6 +70,7 @@ func (s *server) handOver(ctx context.Context, told wishes) bool {
 	}
 	ending, stop := context.WithCancel(ctx)
 	defer stop()
+	s.handing.begin(stop)
 	go func() { // ends with ending
 		select {
 		case <-s.quit:
@@ -101,12 +102,52 @@ func (s *server) handOver(ctx context.Context, told wishes) bool {
 	default:
 		s.log.Error("not handed over: everything goes on as before", "error", err)
 	}
+	if err != nil {
+		s.handing.begin(nil)
+	}
 	return err == nil
 }
 
+// handing says how far a hand-over is, for those who change by hand what is in force.
+type handing struct {
+	mu   sync.Mutex
+	stop context.CancelFunc // nil: none is under way
+	late bool               // it cannot be stopped any more
+}
+
+// begin notes that one begins that stop ends, or, with nil, that none is under way.
+func (h *handing) begin(stop context.CancelFunc) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stop, h.late = stop, false
+}
+
+// pass reports whether nothing has stopped it, and has nothing do so from then on.
+func (h *handing) pass(ending context.Context) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.late = ending.Err() == nil
+	return h.late
+}
+
+// decide stops one, before something is decided that the successor would not know: it has
+// read what was decided before. An error is that it is too late for that.
+func (h *handing) decide() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.late {
+		return errors.New("another process takes this one's place at this moment: ask that one")
+	}
+	if h.stop != nil {
+		h.stop()
+	}
+	return nil
+}
+
 // errEnding is why a process that is to end, or to be left alone by new requests, has no
-// successor: that one would know nothing of it.
-var errEnding = errors.New("this process was told to end, or to drain")
+// successor, nor one whose operator decides what is in force meanwhile: that one would know
+// nothing of it.
+var errEnding = errors.New("this process was told to end, or to drain, or what is in force")
 
 // passOn tells the successor what this process was asked for since it began to hand over.
 func (s *server) passOn(ctx context.Context, told wishes, pid int) {
@@ -167,7 +208,7 @@ func (s *server) handTo(ctx context.Context, program string, sockets []handover.
 	soon, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
 	err = next.Prepared(soon.Done())
-	if ctx.Err() != nil {
+	if !s.handing.pass(ctx) {
 		err = errEnding
 	}
 	if err != nil {

@@ -239,11 +239,17 @@ func TestHandOver_Told(t *testing.T) {
 		name string
 		tell func(t *testing.T, h *handed)
 		says []string // the log, in the end
-		here bool     // the first process stays
+		here int      // what the first process says at /ready then; 0: it is gone
 	}{
-		{"to end", func(t *testing.T, h *handed) { post(t, h, "/quitquitquit") }, []string{"told to end", "drained"}, false},
-		{"to drain", func(t *testing.T, h *handed) { post(t, h, "/drain") }, []string{"told to end, or to drain"}, true},
-		{"to be replaced again", func(t *testing.T, h *handed) { syscall.Kill(h.current, syscall.SIGUSR2) }, []string{"handed over", "handed over"}, false},
+		{"to end", func(t *testing.T, h *handed) { post(t, h, "/quitquitquit") }, []string{"told to end", "drained"}, 0},
+		{"to drain", func(t *testing.T, h *handed) { post(t, h, "/drain") }, []string{"told to end, or to drain"}, 503},
+		{"to be replaced again", func(t *testing.T, h *handed) { syscall.Kill(h.current, syscall.SIGUSR2) }, []string{"handed over", "handed over"}, 0},
+		{"to roll back", func(t *testing.T, h *handed) {
+			r := &running{dir: h.dir}
+			r.overwrite(t, "mesh/service.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: worse, namespace: prod}\nspec: {ports: [{name: http, port: 80}]}\n")
+			eventually(t, "the worse one is in force", func() bool { return strings.Contains(h.log(), "revision=2") })
+			post(t, h, "/config/rollback?to=1")
+		}, []string{"not handed over"}, 200},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var admin, outbound int
@@ -279,9 +285,9 @@ drain: {timeout: 2s}
 				}
 				return true
 			})
-			if tt.here {
-				if status, _ := page("http://"+h.admin+"/ready", ""); status != http.StatusServiceUnavailable {
-					t.Errorf("/ready: %d", status)
+			if tt.here != 0 {
+				if status, _ := page("http://"+h.admin+"/ready", ""); status != tt.here {
+					t.Errorf("/ready: %d, want %d", status, tt.here)
 				}
 			} else {
 				eventually(t, "the first process is gone", func() bool { return syscall.Kill(h.current, 0) != nil })

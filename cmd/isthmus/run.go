@@ -128,6 +128,7 @@ type server struct {
 	cancel    context.CancelFunc    // of what follows files, and of the meter; nil: there is none, or no more
 	quit      chan struct{}         // closed by Quit
 	quitOnce  sync.Once
+	handing   handing
 	leaving   chan struct{} // closed by Drain
 	leaveOnce sync.Once
 }

@@ -186,6 +186,9 @@ func (s *server) Diff(from, to uint64) (*history.Difference, error) { return s.h
 
 // Rollback implements admin.State.
 func (s *server) Rollback(ctx context.Context, to uint64) (history.Revision, error) {
+	if err := s.handing.decide(); err != nil {
+		return history.Revision{}, err
+	}
 	return s.control.Rollback(ctx, to)
 }
 
@@ -241,6 +244,9 @@ const steerTimeout = 5 * time.Second
 
 // Steer implements admin.State: who is told that it is done finds it so.
 func (s *server) Steer(do string) error {
+	if err := s.handing.decide(); err != nil {
+		return err
+	}
 	if err := s.control.Steer(do); err != nil {
 		return err
 	}
