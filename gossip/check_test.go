@@ -4,6 +4,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"isthmus/mesh"
 )
@@ -32,5 +33,14 @@ func TestCheck(t *testing.T) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestLeave_Closed: who has let go of its port says no goodbye, and may be asked to.
+func TestLeave_Closed(t *testing.T) {
+	a := start(t, "a", nil)
+	a.Close()
+	if err := a.Leave(time.Second); err != nil {
+		t.Error(err)
 	}
 }

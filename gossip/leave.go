@@ -4,8 +4,13 @@ import "time"
 
 // Leave says goodbye: nobody keeps this member's own endpoints. It waits until
 // others have heard it, or for the time-out; then gossip is over. Who knows nobody
-// yet waits as long again, at most, for seeds that are being asked.
+// yet waits as long again, at most, for seeds that are being asked. After Close it does nothing.
 func (g *Gossip) Leave(timeout time.Duration) error {
+	select {
+	case <-g.stopped: // by Close: nobody hears it any more
+		return nil
+	default:
+	}
 	began := time.Now()
 	if g.alive() == 1 {
 		// A seed that is letting us in knows of us before we know of it.

@@ -98,7 +98,7 @@ func (s *server) handOver(ctx context.Context, told wishes) bool {
 		}
 		s.passOn(ctx, told, pid)
 	case gone:
-		s.log.Error("not handed over, and gossip is over: other proxies take this one for dead, and it hears of no changes; start it again", "error", err)
+		s.log.Error("not handed over, and gossip is over: other proxies take this one for dead, and it hears of no changes; mend what is wrong, and send SIGUSR2 once more, or start it again", "error", err)
 	default:
 		s.log.Error("not handed over: everything goes on as before", "error", err)
 	}
