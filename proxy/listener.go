@@ -66,6 +66,10 @@ func (p *Proxy) listenLocked(name, address string, kind listenerKind, port uint3
 func (p *Proxy) socket(name, address string) (net.Listener, error) {
 	if file := p.options.Predecessor.Socket(name, address); file != nil {
 		defer file.Close()
+		// It may have been a page's, or a Gateway's whose clients were silent.
+		if raw, err := file.SyscallConn(); err == nil {
+			inherited("", "", raw)
+		}
 		return net.FileListener(file)
 	}
 	// No keep-alive probes: a connection that stands still ends by its time-out.
