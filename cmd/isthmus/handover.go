@@ -190,7 +190,8 @@ func (s *server) sockets() ([]handover.Socket, error) {
 	return list, err
 }
 
-// handTo hands over to a program, unless ctx is over before gossip is let go of. gone says that gossip has been let go of.
+// handTo hands over to a program, unless ctx is over before gossip is let go of. gone says
+// that it has been.
 func (s *server) handTo(ctx context.Context, program string, sockets []handover.Socket) (pid int, gone bool, err error) {
 	next, err := handover.Start(program, sockets, s.bootstrap.Gossip.Bind)
 	if err != nil {
