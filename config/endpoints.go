@@ -26,6 +26,11 @@ func readEndpointSlice(d *document) {
 		d.warning("addressType", "FQDN has no effect, as with kube-proxy: write a ServiceEntry with resolution DNS")
 		return
 	}
+	for i, p := range s.Ports {
+		if p.Port != nil && *p.Port != 0 { // 0 is none, as for kube-proxy
+			d.checkNumber(*p.Port, index("ports", i)+".port")
+		}
+	}
 	overTCP := slices.DeleteFunc(slices.Clone(s.Ports), func(p discovery.EndpointPort) bool {
 		return p.Protocol != nil && (*p.Protocol == core.ProtocolUDP || *p.Protocol == core.ProtocolSCTP)
 	})
@@ -88,12 +93,15 @@ func readEndpoints(d *document) {
 	}
 	for i, s := range e.Subsets {
 		ports := map[string]uint32{}
-		for _, p := range s.Ports {
+		for j, p := range s.Ports {
+			if !d.checkNumber(p.Port, fmt.Sprintf("subsets[%d].ports[%d].port", i, j)) {
+				continue
+			}
 			if p.Protocol == "" || p.Protocol == core.ProtocolTCP {
 				ports[p.Name] = uint32(p.Port)
 			}
 		}
-		if len(ports) == 0 {
+		if len(ports) == 0 && !d.failed() {
 			d.info(fmt.Sprintf("subsets[%d].ports", i), "lists none of TCP, so its addresses get no traffic")
 			continue
 		}

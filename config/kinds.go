@@ -193,6 +193,15 @@ func (d *document) checkPort(n uint32, path string) bool {
 	return true
 }
 
+// checkNumber is checkPort for ports as Kubernetes' types have them.
+func (d *document) checkNumber(n int32, path string) bool {
+	if n < 0 {
+		d.error(path, fmt.Sprintf("port %d is not between 1 and 65535", n))
+		return false
+	}
+	return d.checkPort(uint32(n), path)
+}
+
 // export notes a namespace that the resource is exported to by name.
 func (d *document) export(path, namespace string) {
 	if !slices.Contains([]string{"*", ".", "~", d.namespace}, namespace) {

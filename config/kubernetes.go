@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -57,6 +58,8 @@ func (d *document) knownFields(n *yaml.Node, t reflect.Type, path string) {
 	}
 	if t == reflect.TypeFor[intstr.IntOrString]() && n.Tag != "!!int" && n.Tag != "!!str" {
 		d.errorAt(n.Line, path, "must be a number or a name, not "+describe(n))
+	} else if t == reflect.TypeFor[intstr.IntOrString]() && n.Tag == "!!int" && !holds(reflect.TypeFor[int32](), n) {
+		d.errorAt(n.Line, path, "must be a whole number of 32 bits, not "+describe(n))
 	}
 	if reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()) {
 		return // it reads itself: quantities, times, ports by number or name
@@ -128,12 +131,22 @@ func wrongType(n *yaml.Node, t reflect.Type) string {
 		if n.Tag != "!!int" && n.Tag != "!!float" {
 			return "must be a whole number, not " + describe(n)
 		}
+		if !holds(t, n) {
+			return fmt.Sprintf("must be a whole number of %d bits, not %s", t.Bits(), describe(n))
+		}
 	case reflect.Bool:
 		if n.Tag != "!!bool" {
 			return "must be true or false, not " + describe(n)
 		}
 	}
 	return ""
+}
+
+// holds reports whether an integer type can hold a number as it is.
+func holds(t reflect.Type, n *yaml.Node) bool {
+	var v float64
+	limit := math.Ldexp(1, t.Bits()-1)
+	return n.Decode(&v) == nil && v == math.Trunc(v) && -limit <= v && v < limit
 }
 
 func jsonFields(t reflect.Type, into map[string]reflect.Type) {

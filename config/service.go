@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	core "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"isthmus/mesh"
 )
@@ -32,7 +34,11 @@ func readService(d *document) {
 	}
 	for i, p := range s.Spec.Ports {
 		path := fmt.Sprintf("spec.ports[%d]", i)
-		if p.Port < 1 || !d.checkPort(uint32(p.Port), path+".port") {
+		if p.Port == 0 && !d.has(path+".port") {
+			d.error(path+".port", "is missing")
+			continue
+		}
+		if !d.checkNumber(p.Port, path+".port") {
 			continue
 		}
 		switch p.Protocol {
@@ -44,7 +50,7 @@ func readService(d *document) {
 		}
 		port := mesh.Port{Number: uint32(p.Port), Name: p.Name}
 		if s.Spec.Type != core.ServiceTypeExternalName { // there, clients' connections go to the port that they name
-			port.Target, port.TargetName = uint32(p.TargetPort.IntVal), p.TargetPort.StrVal
+			port.Target, port.TargetName = d.targetPort(p.TargetPort, path+".targetPort")
 		}
 		port.Protocol = kubernetesProtocol(&p)
 		if slices.ContainsFunc(out.Ports, func(o mesh.Port) bool { return o.Number == port.Number }) {
@@ -55,7 +61,7 @@ func readService(d *document) {
 	switch {
 	case len(s.Spec.Ports) == 0:
 		d.warning("spec.ports", "without a port the service gets no traffic")
-	case len(out.Ports) == 0:
+	case len(out.Ports) == 0 && !d.failed():
 		d.info("spec.ports", "none is of TCP, so nothing of the service comes by this proxy")
 	case s.Spec.Type == core.ServiceTypeExternalName:
 	case len(out.Selector) == 0:
@@ -63,6 +69,23 @@ func readService(d *document) {
 	}
 	d.otherBalancing(&s.Spec)
 	d.reader.config.Services = append(d.reader.config.Services, out)
+}
+
+// targetPort is the number or the name that a targetPort says; 0 and "" for none, as for 0
+// and "" in Kubernetes.
+func (d *document) targetPort(p intstr.IntOrString, path string) (number uint32, name string) {
+	if p.Type == intstr.Int {
+		if p.IntVal != 0 && !d.checkNumber(p.IntVal, path) {
+			return 0, ""
+		}
+		return uint32(p.IntVal), ""
+	}
+	n, err := strconv.ParseUint(p.StrVal, 10, 16)
+	if err != nil || n == 0 {
+		return 0, p.StrVal
+	}
+	d.warning(path, fmt.Sprintf("%q is a number in quotes, which is the name of a port for Kubernetes, and refused since it has no letter; it counts as %d: write it without quotes", p.StrVal, n))
+	return uint32(n), ""
 }
 
 // otherBalancing says of what kube-proxy does for a Service what is not done here.

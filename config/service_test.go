@@ -141,6 +141,11 @@ func TestService_Kubernetes(t *testing.T) {
 	if r := Read([]File{{Name: "f.yaml", Data: []byte(service("type: ExternalName, externalName: '*.a.test', ports: [{port: 80}]"))}}, nil); !r.HasErrors() {
 		t.Errorf("a name that begins with *: findings %v", r.Findings)
 	}
+	const quoted = `selector: {app: a}, ports: [{port: 80, targetPort: "8080"}, {port: 81, name: a, targetPort: web}, {port: 82, name: b, targetPort: ""}]`
+	checkWarnings(t, service(quoted), `f.yaml:4: warning: Service default/a: spec.ports[0].targetPort: "8080" is a number in quotes`)
+	if p := Read([]File{{Name: "f.yaml", Data: []byte(service(quoted))}}, nil).Config.Services[0].Ports; p[0].Target != 8080 || p[0].TargetName != "" || p[1].TargetName != "web" || mesh.TargetPort(p[2], nil) != 82 {
+		t.Errorf("targets that are texts: %+v", p)
+	}
 	checkWarnings(t, service("internalTrafficPolicy: Local, selector: {app: a}, ports: [{port: 80}]"), "spec.internalTrafficPolicy: Local has no effect")
 	checkWarnings(t, service("internalTrafficPolicy: Cluster, selector: {app: a}, ports: [{port: 80}]"), "")
 	checkFinding(t, service("sessionAffinity: ClientIP, selector: {app: a}, ports: [{port: 80}]"), "info: Service default/a: spec.sessionAffinity: ClientIP has no effect, in Istio neither", ISM0002)
