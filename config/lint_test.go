@@ -437,6 +437,37 @@ endpoints: [{addresses: [10.0.0.1]}, {addresses: [10.0.0.2]}]
 	} {
 		checkFinding(t, slice(ports), want, IST0101)
 	}
+	unnamed := `f.yaml:6: warning: EndpointSlice default/web-1: ports: the port without a name, 8080, has no effect, since those of Service web (f.yaml:1) have names: for port 80 the addresses are asked at 80`
+	checkFinding(t, slice("{port: 8080}"), unnamed, ISM0001)
+	checkFinding(t, slice("{port: 80}"), "", ISM0001)
+	checkFinding(t, strings.Replace(slice("{port: 8080}"), "name: http, ", "", 1), "", ISM0001)
+}
+
+// TestLint_Orphans: addresses of a Service that no file defines are named, once for each.
+func TestLint_Orphans(t *testing.T) {
+	set := func(slice, endpoints string) string {
+		return `apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: prod}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: s-1, namespace: prod, labels: {kubernetes.io/service-name: ` + slice + `}}
+addressType: IPv4
+ports: [{port: 80}]
+endpoints: [{addresses: [10.0.0.1]}, {addresses: [10.0.0.2]}]
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {name: ` + endpoints + `, namespace: prod}
+subsets: [{addresses: [{ip: 10.0.0.3}], ports: [{port: 80}]}]
+`
+	}
+	checkFinding(t, set("web", "web"), "", ISM0059)
+	checkFinding(t, set("wbe", "web"), `f.yaml:6: warning: EndpointSlice prod/s-1: metadata.labels: no file defines a Service wbe in namespace prod (did you mean "web"?), so addresses that are given for it (2) get no traffic`, ISM0059)
+	checkFinding(t, set("web", "order"), `f.yaml:13: warning: Endpoints prod/order: metadata.name: no file defines a Service order in namespace prod, so addresses that are given for it (1) get`, ISM0059)
+	checkFinding(t, strings.ReplaceAll(set("web", "web"), "endpoints: [{addresses: [10.0.0.1]}, {addresses: [10.0.0.2]}]", "endpoints: []"), "", ISM0059)
 }
 
 // TestRead_ServiceProtocol: a port's protocol is that of transport.

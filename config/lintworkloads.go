@@ -82,6 +82,11 @@ func (c *checker) lintWorkloads() {
 		}
 		c.lintMTLS(w)
 	}
+	for _, key := range slices.Sorted(maps.Keys(sliced)) {
+		if c.services[key] == nil {
+			c.lintOrphans(key, sliced[key])
+		}
+	}
 	for _, s := range c.config.Services {
 		if !s.IsEntry() && len(s.Endpoints) == 0 && !entered[s] { // a WorkloadEntry serves every port
 			c.lintUnserved(s, sliced[s.Key()])
@@ -122,7 +127,28 @@ func (c *checker) checkOwnPorts(node *mesh.Node) {
 	}
 }
 
-// lintSlice names ports of an EndpointSlice that its Service does not have.
+// lintOrphans names addresses of EndpointSlices, or Endpoints, of a Service that no file
+// defines.
+func (c *checker) lintOrphans(service string, addresses []*mesh.Workload) {
+	w := addresses[0]
+	name, field, hint := strings.TrimSuffix(service, "."+w.Namespace), "metadata.labels", ""
+	if w.Kind == "Endpoints" {
+		field = "metadata.name"
+	}
+	if c.suggested++; c.suggested <= suggestions && len(c.services) <= suggestedHosts {
+		var names []string
+		for _, key := range slices.Sorted(maps.Keys(c.services)) {
+			if s := c.services[key]; s.Namespace == w.Namespace {
+				names = append(names, s.Name)
+			}
+		}
+		hint = suggest(name, names)
+	}
+	c.find(Warning, ISM0059, w.Meta, field, fmt.Sprintf("no file defines a Service %s in namespace %s%s, so addresses that are given for it (%d) get no traffic", name, w.Namespace, hint, len(addresses)))
+}
+
+// lintSlice names ports of an EndpointSlice that its Service does not have, and the number
+// of one without a name where the Service's have names, and say another.
 func (c *checker) lintSlice(w *mesh.Workload) {
 	s := c.services[w.Service]
 	if s == nil {
@@ -135,6 +161,16 @@ func (c *checker) lintSlice(w *mesh.Workload) {
 	for _, name := range slices.Sorted(maps.Keys(w.Ports)) {
 		if name != "" && !slices.Contains(names, name) {
 			c.find(Warning, IST0101, w.Meta, "ports", fmt.Sprintf("no port of Service %s (%s) has the name %q%s, so it has no effect", s.Name, s.Source, name, suggest(name, names)))
+		}
+	}
+	own := w.Ports[""]
+	if own == 0 || slices.ContainsFunc(s.Ports, func(p mesh.Port) bool { return p.Name == "" }) {
+		return
+	}
+	for _, p := range s.Ports {
+		if asked := mesh.TargetPort(p, w); asked != own {
+			c.say(Warning, w.Meta, "ports", fmt.Sprintf("the port without a name, %d, has no effect, since those of Service %s (%s) have names: for port %d the addresses are asked at %d, as the Service says; write name: %s", own, s.Name, s.Source, p.Number, asked, p.Name))
+			return
 		}
 	}
 }

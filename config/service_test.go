@@ -112,8 +112,9 @@ func TestServiceEntry_ByName(t *testing.T) {
 // unless EndpointSlices do.
 func TestEndpoints_Read(t *testing.T) {
 	const endpoints = "apiVersion: v1\nkind: Endpoints\nmetadata: {name: a}\nsubsets:\n- addresses: [{ip: 10.0.0.1, nodeName: n}, {ip: 10.0.0.2}]\n  notReadyAddresses: [{ip: 10.0.0.3}]\n  ports: [{name: http, port: 8080, protocol: TCP}, {name: dns, port: 53, protocol: UDP}]\n"
+	const service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {selector: {app: a}, ports: [{name: http, port: 80}]}\n"
 	const slice = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a-1, labels: {kubernetes.io/service-name: a}}\naddressType: IPv4\nports: [{name: http, port: 8080}]\nendpoints: [{addresses: [10.0.0.1]}]\n"
-	r := Read([]File{{Name: "f.yaml", Data: []byte(endpoints)}}, nil)
+	r := Read([]File{{Name: "f.yaml", Data: []byte(endpoints + service)}}, nil)
 	got := ""
 	for _, w := range r.Config.Workloads {
 		got += fmt.Sprintf("%s %s %v %v; ", w.Service, w.Address, w.Ports, w.Unready)
