@@ -67,6 +67,7 @@ func readService(d *document) {
 	case len(out.Selector) == 0:
 		d.find(Info, ISM0019, "spec.selector", "selects nothing: its endpoints come from EndpointSlices, Endpoints and gossip")
 	}
+	d.refusedOfService(&s)
 	d.otherBalancing(&s.Spec)
 	d.reader.config.Services = append(d.reader.config.Services, out)
 }
@@ -88,10 +89,57 @@ func (d *document) targetPort(p intstr.IntOrString, path string) (number uint32,
 	return uint32(n), ""
 }
 
+// refusedOfService names what Kubernetes refuses of a Service and what is read otherwise
+// than it may be meant: files need not have been there.
+func (d *document) refusedOfService(s *core.Service) {
+	for _, n := range []struct{ path, name string }{{"metadata.name", d.name}, {"metadata.namespace", d.namespace}} {
+		if n.name != strings.ToLower(n.name) || strings.Contains(n.name, ".") {
+			d.warning(n.path, fmt.Sprintf("%q is refused by Kubernetes, which takes lower case letters, digits and -: hosts are compared in lower case and taken apart at dots, so no request finds the service", n.name))
+		}
+	}
+	for _, v := range []struct {
+		path, value string
+		known       []string
+		otherwise   string
+	}{
+		{"spec.type", string(s.Spec.Type), []string{"ClusterIP", "NodePort", "LoadBalancer", "ExternalName"}, "ClusterIP"},
+		{"spec.sessionAffinity", string(s.Spec.SessionAffinity), []string{"None", "ClientIP"}, "None"},
+		{"spec.internalTrafficPolicy", valueOf(s.Spec.InternalTrafficPolicy), []string{"Cluster", "Local"}, "Cluster"},
+		{"spec.trafficDistribution", valueOf(s.Spec.TrafficDistribution), []string{"PreferSameZone", "PreferSameNode", "PreferClose"}, "PreferSameZone"},
+	} {
+		if v.value != "" && !slices.Contains(v.known, v.value) {
+			d.warning(v.path, fmt.Sprintf("%q is none of %s%s, so Kubernetes refuses it; it counts as %s", v.value, strings.Join(v.known, ", "), suggest(v.value, v.known), v.otherwise))
+		}
+	}
+	if s.Spec.ExternalName != "" && s.Spec.Type != core.ServiceTypeExternalName {
+		d.warning("spec.externalName", "has no effect, since spec.type is not ExternalName")
+	}
+	for i, p := range s.Spec.Ports {
+		path := index("spec.ports", i) + ".name"
+		switch before := slices.IndexFunc(s.Spec.Ports, func(o core.ServicePort) bool { return o.Name == p.Name }); {
+		case p.Name == "" && len(s.Spec.Ports) > 1:
+			d.warning(path, "is missing, which Kubernetes refuses where there are several ports: EndpointSlices say by names which one is where")
+		case before < i:
+			d.warning(path, fmt.Sprintf("%q is the name of spec.ports[%d], too, which Kubernetes refuses: what workloads and EndpointSlices say of a port by its name holds for both", p.Name, before))
+		}
+	}
+}
+
+// valueOf is what a field says that may be left out; "" if it is.
+func valueOf[T ~string](p *T) string {
+	if p == nil {
+		return ""
+	}
+	return string(*p)
+}
+
 // otherBalancing says of what kube-proxy does for a Service what is not done here.
 func (d *document) otherBalancing(s *core.ServiceSpec) {
 	if p := s.InternalTrafficPolicy; p != nil && *p == core.ServiceInternalTrafficPolicyLocal {
 		d.warning("spec.internalTrafficPolicy", "Local has no effect: a proxy does not know which endpoints are on its node, and the nearest zone that can serve is preferred")
+	}
+	if valueOf(s.TrafficDistribution) == core.ServiceTrafficDistributionPreferSameNode {
+		d.info("spec.trafficDistribution", "PreferSameNode has no effect, since a proxy does not know which endpoints are on its node: the nearest zone that can serve is preferred, as with PreferSameZone")
 	}
 	if s.SessionAffinity == core.ServiceAffinityClientIP {
 		d.info("spec.sessionAffinity", "ClientIP has no effect, in Istio neither: write loadBalancer: {consistentHash: {useSourceIp: true}} in a DestinationRule")

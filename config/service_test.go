@@ -142,13 +142,30 @@ func TestService_Kubernetes(t *testing.T) {
 	if r := Read([]File{{Name: "f.yaml", Data: []byte(service("type: ExternalName, externalName: '*.a.test', ports: [{port: 80}]"))}}, nil); !r.HasErrors() {
 		t.Errorf("a name that begins with *: findings %v", r.Findings)
 	}
-	const quoted = `selector: {app: a}, ports: [{port: 80, targetPort: "8080"}, {port: 81, name: a, targetPort: web}, {port: 82, name: b, targetPort: ""}]`
+	const quoted = `selector: {app: a}, ports: [{port: 80, name: q, targetPort: "8080"}, {port: 81, name: a, targetPort: web}, {port: 82, name: b, targetPort: ""}]`
 	checkWarnings(t, service(quoted), `f.yaml:4: warning: Service default/a: spec.ports[0].targetPort: "8080" is a number in quotes`)
 	if p := Read([]File{{Name: "f.yaml", Data: []byte(service(quoted))}}, nil).Config.Services[0].Ports; p[0].Target != 8080 || p[0].TargetName != "" || p[1].TargetName != "web" || mesh.TargetPort(p[2], nil) != 82 {
 		t.Errorf("targets that are texts: %+v", p)
 	}
 	checkWarnings(t, service("internalTrafficPolicy: Local, selector: {app: a}, ports: [{port: 80}]"), "spec.internalTrafficPolicy: Local has no effect")
 	checkWarnings(t, service("internalTrafficPolicy: Cluster, selector: {app: a}, ports: [{port: 80}]"), "")
+	for _, tt := range []struct{ spec, want string }{
+		{"type: externalName, ports: [{port: 80}]", `spec.type: "externalName" is none of ClusterIP, NodePort, LoadBalancer, ExternalName (did you mean "ExternalName"?), so Kubernetes refuses it; it counts as ClusterIP`},
+		{"externalName: a.test, ports: [{port: 80}]", "spec.externalName: has no effect, since spec.type is not ExternalName"},
+		{"sessionAffinity: clientIP, ports: [{port: 80}]", `spec.sessionAffinity: "clientIP" is none of None, ClientIP`},
+		{"internalTrafficPolicy: local, ports: [{port: 80}]", `spec.internalTrafficPolicy: "local" is none of Cluster, Local`},
+		{"trafficDistribution: SameZone, ports: [{port: 80}]", `spec.trafficDistribution: "SameZone" is none of PreferSameZone, PreferSameNode, PreferClose`},
+		{"trafficDistribution: PreferClose, type: LoadBalancer, ports: [{port: 80}]", ""},
+		{"ports: [{name: a, port: 80}, {name: a, port: 81}]", `spec.ports[1].name: "a" is the name of spec.ports[0], too`},
+		{"ports: [{name: a, port: 80}, {port: 81}]", "spec.ports[1].name: is missing, which Kubernetes refuses where there are several ports"},
+		{"ports: [{name: a, port: 53}, {name: b, port: 53, protocol: UDP}]", ""},
+	} {
+		checkWarnings(t, service(tt.spec), tt.want)
+	}
+	checkWarnings(t, strings.Replace(service("ports: [{port: 80}]"), "name: a", "name: A", 1), `f.yaml:3: warning: Service default/A: metadata.name: "A" is refused by Kubernetes`)
+	checkWarnings(t, strings.Replace(service("ports: [{port: 80}]"), "name: a", "name: a.b", 1), `metadata.name: "a.b" is refused by Kubernetes`)
+	checkWarnings(t, strings.Replace(service("ports: [{port: 80}]"), "name: a", "name: a, namespace: Prod", 1), `metadata.namespace: "Prod" is refused by Kubernetes`)
+	checkFinding(t, service("trafficDistribution: PreferSameNode, selector: {app: a}, ports: [{port: 80}]"), "info: Service default/a: spec.trafficDistribution: PreferSameNode has no effect", ISM0002)
 	checkFinding(t, service("sessionAffinity: ClientIP, selector: {app: a}, ports: [{port: 80}]"), "info: Service default/a: spec.sessionAffinity: ClientIP has no effect, in Istio neither", ISM0002)
 }
 
