@@ -122,7 +122,7 @@ func SPIFFEID(trustDomain, namespace, serviceAccount string) (string, error) {
 		return "", err
 	}
 	for _, part := range []string{namespace, serviceAccount} {
-		if part == "" || strings.ContainsFunc(part, func(c rune) bool { return !pathRune(c) }) || strings.Trim(part, ".") == "" {
+		if strings.ContainsFunc(part, func(c rune) bool { return !pathRune(c) }) || strings.Trim(part, ".") == "" {
 			return "", fmt.Errorf("%q cannot be part of a SPIFFE ID: it has letters, digits, dots, dashes and underscores", part)
 		}
 	}

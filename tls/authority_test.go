@@ -2,6 +2,7 @@ package tls
 
 import (
 	"crypto/x509"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,6 +77,16 @@ func TestAuthority_Refuses(t *testing.T) {
 		"no domain":         {func() error { _, err := InitAuthority(t.TempDir(), ""); return err }, "is no trust domain"},
 		"no folder":         {func() error { _, err := OpenAuthority(filepath.Join(dir, "none")); return err }, "there is no authority"},
 		"a dot for account": {func() error { _, err := SPIFFEID("a.test", "n", ".."); return err }, "cannot be part of a SPIFFE ID"},
+		"a slash":           {func() error { _, err := SPIFFEID("a.test", "n/sa/x", "s"); return err }, "cannot be part of a SPIFFE ID"},
+		"no account":        {func() error { _, err := SPIFFEID("a.test", "n", ""); return err }, "cannot be part of a SPIFFE ID"},
+		"a domain of none":  {func() error { _, err := SPIFFEID("a/b", "n", "s"); return err }, "is no trust domain"},
+		"a broken root": {func() error {
+			broken := t.TempDir()
+			write(t, broken, "ca.key", "x")
+			write(t, broken, "ca.crt", "x")
+			_, err := OpenAuthority(broken)
+			return err
+		}, "ca.crt with key"},
 		"a leaf for a root": {func() error {
 			leaves := t.TempDir()
 			id, _ := SPIFFEID("a.test", "n", "s")
@@ -98,5 +109,48 @@ func TestAuthority_Refuses(t *testing.T) {
 		if err := tt.do(); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
+	}
+}
+
+// TestSPIFFEID: what names in Kubernetes and elsewhere are made of is kept.
+func TestSPIFFEID(t *testing.T) {
+	const parts = "azAZ09.-_"
+	if got, err := SPIFFEID("a.test", parts, "b"+parts); err != nil || got != "spiffe://a.test/ns/azAZ09.-_/sa/bazAZ09.-_" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	for _, c := range "@[`{/:% é" { // the neighbours of those, and what would be read in another way
+		if got, err := SPIFFEID("a.test", "n", "a"+string(c)); err == nil {
+			t.Errorf("%q is part of %s", c, got)
+		}
+	}
+}
+
+// TestAuthority_Foreign: an authority that was made elsewhere names no trust domain,
+// or something else too, and issues for any.
+func TestAuthority_Foreign(t *testing.T) {
+	a := newAuthority(t)
+	dir := t.TempDir()
+	key, err := x509.MarshalPKCS8PrivateKey(a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "ca.key", pemOf("PRIVATE KEY", key))
+	write(t, dir, "ca.crt", pemOf("CERTIFICATE", a.cert.Raw))
+	got, err := OpenAuthority(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := got.Issue(Request{ID: workload, CommonName: "web", Addresses: []net.IP{net.IPv4(10, 0, 0, 7)}, TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := SPIFFE(leaf); err != nil || id != workload {
+		t.Errorf("it is for %q, %v", id, err)
+	}
+	if err := leaf.VerifyHostname("10.0.0.7"); err != nil || leaf.Subject.CommonName != "web" || leaf.KeyUsage != x509.KeyUsageDigitalSignature {
+		t.Errorf("it is for %v, %v, and its use %b", leaf.Subject, err, leaf.KeyUsage)
+	}
+	if now := time.Now(); now.Sub(leaf.NotBefore) < backdated-time.Minute {
+		t.Errorf("a clock that is slow by %v would not take it: it begins at %v", backdated, leaf.NotBefore)
 	}
 }

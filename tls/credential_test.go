@@ -130,6 +130,9 @@ func TestStore_Tells(t *testing.T) {
 		if got := status(); got.Err != nil || !got.NotAfter.Equal(leaf.NotAfter) {
 			t.Errorf("status of a good one: %+v", got)
 		}
+		_, leaf = issueInto(t, filepath.Join(dir, "shop"))
+		ask(2)
+		told("of one that is renewed", "")
 		key := filepath.Join(dir, "shop", "tls.key")
 		good, err := os.ReadFile(key)
 		if err != nil {
@@ -154,8 +157,8 @@ func TestStore_Tells(t *testing.T) {
 		ask(3)
 		told("of the end", "about to end")
 		time.Sleep(asked)
-		if list := s.Status(); len(list) != 0 {
-			t.Errorf("status of what nobody asks for: %+v", list)
+		if list := s.Status(); len(list) != 0 || len(s.known) != 0 {
+			t.Errorf("status of what nobody asks for: %+v, and %d are kept", list, len(s.known))
 		}
 	})
 }
@@ -173,6 +176,25 @@ func TestStore_Named(t *testing.T) {
 	}
 	if f, err := s.Roots("plain"); err != nil || f.Certificate != "" || f.Roots == "" {
 		t.Errorf("roots alone: %+v, %v", f, err)
+	}
+	// What clients are judged by comes with the list of those who are not any longer.
+	list := write(t, filepath.Join(dir, "plain"), "ca.crl", "")
+	if f, err := s.Roots("plain"); err != nil || f.Revoked != list {
+		t.Errorf("roots alone, with a list: %+v, %v", f, err)
+	}
+	if err := os.Remove(list); err != nil {
+		t.Fatal(err)
+	}
+	// A credential's own come before those beside it.
+	for _, name := range []string{"ca.crt", "ca.crl"} {
+		write(t, filepath.Join(dir, "split-cacert"), name, "")
+		if err := os.MkdirAll(filepath.Join(dir, "split"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, "split"), name, "")
+	}
+	if f := named(t, s, "split"); f.Roots != filepath.Join(dir, "split", "ca.crt") || f.Revoked != filepath.Join(dir, "split", "ca.crl") {
+		t.Errorf("roots beside and its own: %+v", f)
 	}
 	if _, err := s.Roots("gone"); err == nil || !strings.Contains(err.Error(), "there is no ") {
 		t.Errorf("no roots: %v", err)
@@ -205,5 +227,37 @@ func TestStore_Named(t *testing.T) {
 	}
 	if _, err := NewStore("", nil).Named("x"); err == nil || !strings.Contains(err.Error(), "credentialDir") {
 		t.Errorf("without a folder: %v", err)
+	}
+}
+
+// TestStore_RootsAlone: of a credential without a certificate there is no end to
+// tell of, and no status but its list's.
+func TestStore_RootsAlone(t *testing.T) {
+	synctest.Test(t, testRootsAlone)
+}
+
+func testRootsAlone(t *testing.T) {
+	dir := t.TempDir()
+	a, leaf := issueInto(t, filepath.Join(dir, "a"))
+	list := write(t, filepath.Join(dir, "a"), "ca.crl", string(inPEM(listOf(t, a, leaf.SerialNumber, time.Hour, time.Hour))))
+	s := NewStore(dir, nil)
+	f, err := s.Roots("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Get(f)
+	if err != nil || c.Roots == nil || len(c.Revoked) != 1 || c.Certificate.Leaf != nil {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if status := s.Status(); len(status) != 1 || status[0].Name != list || !status[0].List || status[0].Err != nil {
+		t.Errorf("status %+v", status)
+	}
+	write(t, filepath.Join(dir, "a"), "ca.crl", "x")
+	time.Sleep(checkEvery)
+	if again, err := s.Get(f); err == nil || again != c {
+		t.Errorf("with a broken list: %+v, %v, want the one of before and an error", again, err)
+	}
+	if status := s.Status(); len(status) != 1 || status[0].Err == nil || status[0].NotAfter.IsZero() {
+		t.Errorf("status of a broken list: %+v", status)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -96,32 +97,38 @@ func TestStore_ListEnds(t *testing.T) {
 	var log bytes.Buffer
 	for _, tt := range []struct {
 		name string
-		data []byte
-		warn bool
+		data func() []byte // by the clock of the case
+		warn int
 	}{
-		{"long", inPEM(listOf(t, a, leaf.SerialNumber, hour, 24*hour)), false},
-		{"soon", inPEM(listOf(t, a, leaf.SerialNumber, 24*hour, hour)), true},
-		{"soon, with its successor", inPEM(listOf(t, a, leaf.SerialNumber, 24*hour, hour), listOf(t, a, leaf.SerialNumber, hour, 24*hour)), false},
+		{"long", func() []byte { return inPEM(listOf(t, a, leaf.SerialNumber, hour, 24*hour)) }, 0},
+		{"soon", func() []byte { return inPEM(listOf(t, a, leaf.SerialNumber, 24*hour, hour)) }, 1},
+		{"soon, with its successor", func() []byte {
+			return inPEM(listOf(t, a, leaf.SerialNumber, 24*hour, hour), listOf(t, a, leaf.SerialNumber, hour, 24*hour))
+		}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			log.Reset()
-			file := filepath.Join(dir, "a", "ca.crl")
-			if err := os.WriteFile(file, tt.data, 0o644); err != nil {
-				t.Fatal(err)
-			}
-			s := NewStore(dir, slog.New(slog.NewTextHandler(&log, nil)))
-			c, err := s.Get(named(t, s, "a"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if warned := strings.Contains(log.String(), "a revocation list is about to end"); warned != tt.warn {
-				t.Errorf("warned %v, want %v: %s", warned, tt.warn, log.String())
-			}
-			_, until := c.listsHold()
-			status := s.Status()
-			if len(status) != 2 || status[0].Name != file || !status[0].NotAfter.Equal(until) || until.IsZero() {
-				t.Errorf("status %+v, want the list's end %v", status, until)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				log.Reset()
+				file := filepath.Join(dir, "a", "ca.crl")
+				if err := os.WriteFile(file, tt.data(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				s := NewStore(dir, slog.New(slog.NewTextHandler(&log, nil)))
+				c, err := s.Get(named(t, s, "a"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * checkEvery)
+				s.Get(named(t, s, "a")) // it is told once
+				if warned := strings.Count(log.String(), "a revocation list is about to end"); warned != tt.warn {
+					t.Errorf("warned %d times, want %d: %s", warned, tt.warn, log.String())
+				}
+				_, until := c.listsHold()
+				status := s.Status()
+				if len(status) != 2 || status[0].Name != file || !status[0].NotAfter.Equal(until) || until.IsZero() {
+					t.Errorf("status %+v, want the list's end %v", status, until)
+				}
+			})
 		})
 	}
 }
