@@ -208,7 +208,11 @@ func (c *conn) lastChance() bool {
 		c.limit = min(c.limit, now()+acceptDelay)
 		return now() < c.limit
 	}
-	return !c.leaving.Load() && !c.proxy.shut.Load() || c.peek() == peekBytes
+	shut := &c.proxy.shut
+	if c.kind == outbound {
+		shut = &c.proxy.alone
+	}
+	return !c.leaving.Load() && !shut.Load() || c.peek() == peekBytes
 }
 
 // exchange reads a head and carries the exchange. It reports whether the

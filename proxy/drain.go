@@ -9,8 +9,10 @@ import (
 // Drain tells each client with its next reply that its connection ends.
 // Connections that are being made are still served, once; after two seconds, or
 // half of the time until ctx's deadline, no more are accepted, those that are idle
-// end, and the others are waited for. WebSockets are closed shortly before ctx's
-// deadline, or at once if it has none. It returns ctx's error if that comes first.
+// end, and the others are waited for. The application's own connections are accepted for as
+// long as there are others: it may need the mesh to answer those. WebSockets are closed
+// shortly before ctx's deadline, or at once if it has none. It returns ctx's error if that
+// comes first.
 func (p *Proxy) Drain(ctx context.Context) error { return p.drain(ctx, false) }
 
 // HandOver is Drain where another process accepts from the same sockets: this one does
@@ -51,12 +53,26 @@ func (p *Proxy) drain(ctx context.Context, handed bool) error {
 		listeners := p.everyListener() // a snapshot that is published meanwhile may bring one
 		p.mu.Unlock()
 		left, over := 0, closed
-		for _, l := range listeners {
+		see := func(l *listener, closed bool) {
 			if closed {
 				l.file.Close() // again does nothing
 			}
 			over = over && !l.accepts.Load() // else a connection may not be among its conns yet
 			left += l.interruptIdle()
+		}
+		for _, l := range listeners {
+			if l.kind != outbound {
+				see(l, closed)
+			}
+		}
+		within := handed || over && left == 0 // the application has nothing left to answer
+		if within && p.shut.Load() {
+			p.alone.Store(true)
+		}
+		for _, l := range listeners {
+			if l.kind == outbound {
+				see(l, within)
+			}
 		}
 		if left == 0 {
 			left = p.workers.underWay()

@@ -83,7 +83,8 @@ type Proxy struct {
 
 	table    atomic.Pointer[table]
 	draining atomic.Bool
-	shut     atomic.Bool // draining, and no more connections are accepted
+	shut     atomic.Bool // draining, and no more connections are accepted but the application's
+	alone    atomic.Bool // nor those
 	ended    atomic.Bool // what is under way has been ended, by us
 	reached  sync.Map    // upstreamKey -> *reach, of targets that others have asked for
 
@@ -254,6 +255,7 @@ func (p *Proxy) Addresses() map[string]string {
 func (p *Proxy) Close() error {
 	p.draining.Store(true)
 	p.shut.Store(true)
+	p.alone.Store(true)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
