@@ -252,6 +252,23 @@ func testRootsAlone(t *testing.T) {
 	if status := s.Status(); len(status) != 1 || status[0].Name != list || !status[0].List || status[0].Err != nil {
 		t.Errorf("status %+v", status)
 	}
+	roots, err := os.ReadFile(f.Roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "a"), "ca.crt", "x") // and not the roots of the system
+	time.Sleep(checkEvery)
+	if again, err := s.Get(f); err == nil || again != c {
+		t.Errorf("with broken roots: %+v, %v, want the one of before and an error", again, err)
+	}
+	if never, err := NewStore(dir, nil).Get(f); err == nil || never != nil {
+		t.Errorf("with broken roots, and none before: %+v, %v", never, err)
+	}
+	write(t, filepath.Join(dir, "a"), "ca.crt", string(roots))
+	time.Sleep(checkEvery)
+	if c, err = s.Get(f); err != nil {
+		t.Fatal(err)
+	}
 	write(t, filepath.Join(dir, "a"), "ca.crl", "x")
 	time.Sleep(checkEvery)
 	if again, err := s.Get(f); err == nil || again != c {

@@ -101,6 +101,11 @@ func TestMesh_Callers(t *testing.T) {
 		{"a trust domain alone", raw(later, "spiffe://cluster.local"), "no workload"},
 		{"a name with a NUL", raw(later, caller+"%00"), "path"},
 		{"no certificate", &stdtls.Config{InsecureSkipVerify: true}, "client didn't provide a certificate"},
+		{"TLS 1.2 with CBC", func() *stdtls.Config {
+			c := raw(later, caller)
+			c.MaxVersion, c.CipherSuites = stdtls.VersionTLS12, []uint16{stdtls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
+			return c
+		}(), "no cipher suite"},
 		{"TLS 1.1", &stdtls.Config{InsecureSkipVerify: true, MinVersion: stdtls.VersionTLS11, MaxVersion: stdtls.VersionTLS11}, "unsupported versions"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -148,6 +153,25 @@ func TestMesh_Callees(t *testing.T) {
 				t.Errorf("error %v, want %q in it", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestMesh_Suites: a callee is not offered what a caller would not be.
+func TestMesh_Suites(t *testing.T) {
+	a := newAuthority(t)
+	server := identityOf(t, a, workload).Server().Clone()
+	server.MaxVersion, server.CipherSuites = stdtls.VersionTLS12, []uint16{stdtls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
+	_, _, err := handshake(t, identityOf(t, a, caller).Client("x", ProtocolHTTP, Expected{}, nil), server)
+	if err == nil || !strings.Contains(err.Error(), "no cipher suite") {
+		t.Errorf("with CBC: %v", err)
+	}
+}
+
+// TestExpectedList: whoever is expected is so in whatever order he is named.
+func TestExpectedList(t *testing.T) {
+	named := []string{"b", "a", "b"}
+	if ExpectedList(named...) != ExpectedList("a", "b") || named[0] != "b" || ExpectedList() != "" {
+		t.Errorf("%q, of %q", ExpectedList(named...), named)
 	}
 }
 

@@ -140,8 +140,14 @@ func TestOwn_WarnsOfTheEnd(t *testing.T) {
 	if n := strings.Count(out.String(), "about to end"); n != 1 {
 		t.Errorf("warned %d times, want once: %s", n, out)
 	}
-	if o.Identity() == nil {
-		t.Error("an expired identity is gone")
+	if s, ok := o.Status(); !ok || s.ID != workload || !s.NotAfter.Equal(o.Identity().NotAfter) || s.NotAfter.Sub(end).Abs() > time.Second {
+		t.Errorf("an expired identity is gone: %+v, %v", s, ok)
+	}
+	out.Reset()
+	a.issue(t, dir, end.Add(time.Hour), workload)
+	o.check(log, time.Now())
+	if o.check(log, end.Add(59*time.Minute)); strings.Count(out.String(), "about to end") != 1 {
+		t.Errorf("of the next one's end it tells: %s", out)
 	}
 }
 
@@ -157,7 +163,15 @@ func TestOwn_WarnsOfTheRootsEnd(t *testing.T) {
 	}
 	a.issueFrom(t, dir, time.Now().Add(-time.Minute), end.Add(-time.Minute), workload)
 	o, out, log := startOwn(t, dir)
-	o.warned = true                      // of the leaf's, which is beside the point
+	o.warned = true // of the leaf's, which is beside the point
+	root := o.Identity().root
+	begins := root.NotBefore
+	root.NotBefore = end.Add(-10 * 365 * 24 * time.Hour) // a fifth of which is two years
+	o.check(log, end.Add(-rootLeft))
+	if out.Len() > 0 {
+		t.Errorf("warned of an old root too early: %s", out)
+	}
+	root.NotBefore = begins
 	o.check(log, end.Add(-49*time.Hour)) // of 241
 	if out.Len() > 0 {
 		t.Errorf("warned too early: %s", out)

@@ -6,7 +6,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"time"
 )
@@ -14,7 +13,7 @@ import (
 // loadRevoked reads the revocation lists of a file, in PEM or one in DER.
 func loadRevoked(file string) ([]*x509.RevocationList, error) {
 	data, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return nil, fmt.Errorf("revocation list: %w", err)
 	}
 	var out []*x509.RevocationList

@@ -80,12 +80,23 @@ func TestCredential_CheckRevoked(t *testing.T) {
 			}
 		})
 	}
-	if err := os.WriteFile(filepath.Join(dir, "a", "ca.crl"), []byte("nonsense"), 0o644); err != nil {
+	for name, data := range map[string][]byte{"no list": []byte("nonsense"), "no list, in PEM": inPEM([]byte("nonsense")), "one that is none": inPEM(revoking, []byte("x"))} {
+		if err := os.WriteFile(filepath.Join(dir, "a", "ca.crl"), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s := NewStore(dir, nil)
+		if c, err := s.Get(named(t, s, "a")); c != nil || err == nil {
+			t.Errorf("%s: %v, %v", name, c, err)
+		}
+	}
+	endless, err := x509.ParseRevocationList(sparing)
+	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewStore(dir, nil)
-	if c, err := s.Get(named(t, s, "a")); c != nil || err == nil {
-		t.Errorf("a list that cannot be read: %v, %v", c, err)
+	endless.NextUpdate = time.Time{} // it names no next one
+	c := &Credential{Revoked: []*x509.RevocationList{endless}}
+	if err := c.CheckRevoked([][]*x509.Certificate{{leaf, a.certificate}}, time.Now().Add(365*day)); err != nil {
+		t.Errorf("by a list that never ends: %v", err)
 	}
 }
 
@@ -93,6 +104,7 @@ func TestCredential_CheckRevoked(t *testing.T) {
 func TestStore_ListEnds(t *testing.T) {
 	dir := t.TempDir()
 	a, leaf := issueInto(t, filepath.Join(dir, "a"))
+	b, _ := issueInto(t, filepath.Join(dir, "b"))
 	const hour = time.Hour
 	var log bytes.Buffer
 	for _, tt := range []struct {
@@ -105,6 +117,15 @@ func TestStore_ListEnds(t *testing.T) {
 		{"soon, with its successor", func() []byte {
 			return inPEM(listOf(t, a, leaf.SerialNumber, 24*hour, hour), listOf(t, a, leaf.SerialNumber, hour, 24*hour))
 		}, 0},
+		{"soon, before its successor", func() []byte {
+			return inPEM(listOf(t, a, leaf.SerialNumber, hour, 24*hour), listOf(t, a, leaf.SerialNumber, 24*hour, hour))
+		}, 0},
+		{"of two authorities, one soon", func() []byte {
+			return inPEM(listOf(t, a, leaf.SerialNumber, hour, 24*hour), listOf(t, b, leaf.SerialNumber, 24*hour, hour))
+		}, 1},
+		{"of two authorities, the first soon", func() []byte {
+			return inPEM(listOf(t, a, leaf.SerialNumber, 24*hour, hour), listOf(t, b, leaf.SerialNumber, hour, 24*hour))
+		}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	stdtls "crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -146,6 +147,53 @@ func TestLoad_Refuses(t *testing.T) {
 	} {
 		if _, err := Load(files[0], files[1], files[2]); err == nil {
 			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+// TestEndOf: a chain ends with its first part that does.
+func TestEndOf(t *testing.T) {
+	a := newAuthority(t) // for ten days
+	leaf := func(end time.Time) []byte {
+		cert, key := a.issue(t, t.TempDir(), end)
+		pair, err := stdtls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pair.Certificate[0]
+	}
+	sooner, later := a.cert.NotAfter.Add(-time.Hour), a.cert.NotAfter.Add(time.Hour)
+	for name, tt := range map[string]struct {
+		chain [][]byte
+		want  time.Time
+	}{
+		"the leaf":             {[][]byte{leaf(sooner), a.cert.Raw}, sooner},
+		"what it is issued by": {[][]byte{leaf(later), a.cert.Raw}, a.cert.NotAfter},
+	} {
+		if got, err := endOf(&stdtls.Certificate{Certificate: tt.chain}); err != nil || !got.Equal(tt.want) {
+			t.Errorf("%s: %v, %v, want %v", name, got, err, tt.want)
+		}
+	}
+	if _, err := endOf(&stdtls.Certificate{Certificate: [][]byte{leaf(sooner), []byte("x")}}); err == nil {
+		t.Error("a chain of which a part cannot be read is taken")
+	}
+}
+
+// TestLoad_Roots: of several ways to a root, the one that ends last counts.
+func TestLoad_Roots(t *testing.T) {
+	a := newAuthority(t)
+	longer := *a.cert
+	longer.NotAfter = a.cert.NotAfter.Add(time.Hour)
+	der, err := x509.CreateCertificate(rand.Reader, &longer, &longer, a.key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key := a.issue(t, dir, time.Now().Add(time.Hour), workload)
+	for _, roots := range []string{pemOf("CERTIFICATE", der) + pemOf("CERTIFICATE", a.cert.Raw), pemOf("CERTIFICATE", a.cert.Raw) + pemOf("CERTIFICATE", der)} {
+		id, err := Load(cert, key, write(t, dir, "ca.crt", roots))
+		if err != nil || !id.root.NotAfter.Equal(longer.NotAfter) {
+			t.Errorf("the root ends at %v, want %v; %v", id.root.NotAfter, longer.NotAfter, err)
 		}
 	}
 }
