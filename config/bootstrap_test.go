@@ -117,6 +117,7 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 		{"node: {address: somewhere}", "node.address: \"somewhere\" is no IP address"},
 		{"node: {locality: r//s}", "must be region/zone/subzone"},
 		{"listeners: {outbound: 15001}", "must be an address and a port"},
+		{"gossip: {advertise: 'fd00::1:7946'}", `gossip.advertise: "fd00::1:7946": an address of IPv6 stands in brackets: write [fd00::1]:7946`},
 		{"listeners: {outbound: '127.0.0.1:99999'}", "must be a number from 0 to 65535"},
 		{"listeners: {gateway: {ports: {80: 99999}}}", "is no pair of ports"},
 		{"capture: redirect", "not supported yet"},

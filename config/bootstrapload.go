@@ -270,6 +270,9 @@ func (l *bootstrapLoader) complete(b *Bootstrap) error {
 			continue
 		}
 		host, port, err := net.SplitHostPort(a.value)
+		if i := strings.LastIndexByte(a.value, ':'); err != nil && i > 0 && strings.Count(a.value, ":") > 1 && !strings.Contains(a.value, "[") {
+			return l.fail(a.field, "%q: an address of IPv6 stands in brackets: write [%s]:%s", a.value, a.value[:i], a.value[i+1:])
+		}
 		if err != nil {
 			return l.fail(a.field, "%q must be an address and a port, such as 127.0.0.1:15001", a.value)
 		}

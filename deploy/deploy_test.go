@@ -6,15 +6,19 @@ import (
 	"flag"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
+
+	"isthmus/config"
 )
 
 var update = flag.Bool("update", false, "write what follows from other files")
@@ -198,6 +202,7 @@ func TestDashboards(t *testing.T) {
 func TestManifests(t *testing.T) {
 	var services []core.Service
 	var pods []core.PodTemplateSpec
+	configs := map[string]core.ConfigMap{}
 	err := filepath.WalkDir("kubernetes", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -249,6 +254,7 @@ func TestManifests(t *testing.T) {
 			case "v1 ConfigMap":
 				var m core.ConfigMap
 				read(&m)
+				configs[m.Namespace+"/"+m.Name] = m
 				if b := m.Data["isthmus.yaml"]; b != "" && !strings.Contains(b, "stateDir: "+state) {
 					t.Errorf("%s: the bootstrap file of %s keeps nothing in %s", path, m.Name, state)
 				}
@@ -281,6 +287,7 @@ func TestManifests(t *testing.T) {
 			}
 			if c.Name == "isthmus" {
 				checkProxy(t, &p.Spec, &c)
+				checkBootstrap(t, p.Namespace, &p.Spec, &c, configs)
 			}
 		}
 	}
@@ -331,6 +338,70 @@ func checkProxy(t *testing.T, pod *core.PodSpec, c *core.Container) {
 	const drain = 30 // seconds, the default of drain.timeout
 	if g := pod.TerminationGracePeriodSeconds; g == nil || *g <= drain {
 		t.Errorf("killed after %v", g)
+	}
+}
+
+// checkBootstrap: the proxy can use the bootstrap file that it is started with, whatever
+// family the pod's address is of, finds the files that this names, and listens where the
+// pod says.
+func checkBootstrap(t *testing.T, namespace string, pod *core.PodSpec, c *core.Container, configs map[string]core.ConfigMap) {
+	t.Helper()
+	if i := slices.Index(c.Args, "--bootstrap"); len(c.Args) == 0 || c.Args[0] != "run" || i < 0 || !slices.Contains(c.Args, "--config") {
+		t.Fatalf("%s is started with %v", c.Image, c.Args)
+	}
+	file := c.Args[slices.Index(c.Args, "--bootstrap")+1]
+	volume := func(path string) *core.Volume {
+		for _, m := range c.VolumeMounts {
+			for i := range pod.Volumes {
+				if strings.HasPrefix(path, m.MountPath+"/") && pod.Volumes[i].Name == m.Name {
+					return &pod.Volumes[i]
+				}
+			}
+		}
+		return nil
+	}
+	v := volume(file)
+	if v == nil || v.ConfigMap == nil {
+		t.Fatalf("%s is mounted from no ConfigMap", file)
+	}
+	text := configs[namespace+"/"+v.ConfigMap.Name].Data[filepath.Base(file)]
+	path := filepath.Join(t.TempDir(), filepath.Base(file))
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{"10.0.0.1", "fd00::1"} {
+		values := map[string]string{"metadata.name": "pod-1", "status.podIP": address}
+		var environ []string
+		for _, e := range c.Env {
+			if e.ValueFrom != nil && e.ValueFrom.FieldRef != nil {
+				e.Value = values[e.ValueFrom.FieldRef.FieldPath]
+			}
+			environ = append(environ, e.Name+"="+e.Value)
+		}
+		b, warnings, err := config.LoadBootstrap(path, environ)
+		if err != nil || len(warnings) > 0 || b.Node.Address != address || b.Node.Name != "pod-1" || b.Node.Namespace != namespace {
+			t.Errorf("the bootstrap file of %s at %s: %+v, %v, %v", namespace, address, b, warnings, err)
+			continue
+		}
+		for _, key := range b.Gossip.Keys {
+			if volume(key) == nil {
+				t.Errorf("%s is not mounted", key)
+			}
+		}
+		listened := []string{}
+		for _, l := range []string{b.Listeners.Inbound, b.Listeners.Metrics, b.Gossip.Bind} {
+			if _, port, err := net.SplitHostPort(l); err == nil {
+				listened = append(listened, port)
+			}
+		}
+		for _, bound := range b.Listeners.Gateway.Ports {
+			listened = append(listened, strconv.Itoa(int(bound)))
+		}
+		for _, p := range c.Ports {
+			if !slices.Contains(listened, strconv.Itoa(int(p.ContainerPort))) {
+				t.Errorf("nobody listens at port %d (%s) of %s: %v", p.ContainerPort, p.Name, c.Image, listened)
+			}
+		}
 	}
 }
 
