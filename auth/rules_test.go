@@ -19,16 +19,24 @@ type asked struct {
 	fields             []string // name: value
 	claims             *Claims
 	source             string
+	remote             string // "": as source
+	destination, sni   string
 	port               uint32
 	tcp                bool
 }
 
 func (a asked) request() *Request {
 	p := PeerOf(a.identity)
-	q := &Request{Peer: &p, Claims: a.claims, Port: a.port}
+	q := &Request{Peer: &p, Claims: a.claims, Port: a.port, SNI: a.sni}
 	if a.source != "" {
 		q.Source = netip.MustParseAddr(a.source)
 		q.Remote = q.Source
+	}
+	if a.remote != "" {
+		q.Remote = netip.MustParseAddr(a.remote)
+	}
+	if a.destination != "" {
+		q.Destination = netip.MustParseAddr(a.destination)
 	}
 	if a.tcp {
 		return q
@@ -114,6 +122,14 @@ func TestRules_Fields(t *testing.T) {
 		return when(mesh.Condition{Key: mesh.KeyClaims, Claims: names, Values: v})
 	}
 	blocks := func(s string) mesh.Blocks { return mesh.Blocks{In: []netip.Prefix{netip.MustParsePrefix(s)}} }
+	not := func(b mesh.Blocks) mesh.Blocks { return mesh.Blocks{NotIn: b.In} }
+	ten, corner := blocks("10.0.0.0/8"), mesh.Blocks{In: blocks("10.0.0.0/8").In, NotIn: blocks("10.9.0.0/16").In}
+	ip := func(k mesh.ConditionKey, b mesh.Blocks) *mesh.AuthorizationRule {
+		return when(mesh.Condition{Key: k, Blocks: b})
+	}
+	one := func(k mesh.ConditionKey, v mesh.Values) *mesh.AuthorizationRule {
+		return when(mesh.Condition{Key: k, Values: v})
+	}
 	for _, tt := range []struct {
 		name string
 		rule *mesh.AuthorizationRule
@@ -140,6 +156,31 @@ func TestRules_Fields(t *testing.T) {
 		{"sources are alternatives", from(mesh.PeerMatch{Namespaces: in("x")}, mesh.PeerMatch{Namespaces: in("prod")}), asked{identity: alice}, true},
 		{"an address", peer(mesh.PeerMatch{IPBlocks: blocks("10.0.0.0/8")}), asked{source: "10.1.2.3"}, true},
 		{"another address", peer(mesh.PeerMatch{IPBlocks: blocks("10.0.0.0/8")}), asked{source: "11.1.2.3"}, false},
+		{"an address in a block that is written by one of its addresses", peer(mesh.PeerMatch{IPBlocks: blocks("10.1.2.3/8")}), asked{source: "10.200.0.1"}, true},
+		{"one address", peer(mesh.PeerMatch{IPBlocks: blocks("10.1.2.3/32")}), asked{source: "10.1.2.3"}, true},
+		{"the address beside it", peer(mesh.PeerMatch{IPBlocks: blocks("10.1.2.3/32")}), asked{source: "10.1.2.4"}, false},
+		{"one of two blocks alike in length", peer(mesh.PeerMatch{IPBlocks: mesh.Blocks{In: append(blocks("11.0.0.0/8").In, ten.In...)}}), asked{source: "10.1.2.3"}, true},
+		{"an address of IPv6", peer(mesh.PeerMatch{IPBlocks: blocks("2001:db8::/32")}), asked{source: "2001:db8::7"}, true},
+		{"one of IPv4, of a block of IPv6", peer(mesh.PeerMatch{IPBlocks: blocks("::/0")}), asked{source: "10.1.2.3"}, false},
+		{"no address", peer(mesh.PeerMatch{IPBlocks: blocks("0.0.0.0/0")}), asked{}, false},
+		{"not an address", peer(mesh.PeerMatch{IPBlocks: not(ten)}), asked{source: "10.1.2.3"}, false},
+		{"not another address", peer(mesh.PeerMatch{IPBlocks: not(ten)}), asked{source: "11.1.2.3"}, true},
+		{"a block but its corner", peer(mesh.PeerMatch{IPBlocks: corner}), asked{source: "10.1.2.3"}, true},
+		{"a block's corner", peer(mesh.PeerMatch{IPBlocks: corner}), asked{source: "10.9.2.3"}, false},
+		{"a client's address", peer(mesh.PeerMatch{RemoteIPBlocks: ten}), asked{source: "11.1.2.3", remote: "10.1.2.3"}, true},
+		{"another client's, who calls by such a one", peer(mesh.PeerMatch{RemoteIPBlocks: ten}), asked{source: "10.1.2.3", remote: "11.1.2.3"}, false},
+		{"not a client's address", peer(mesh.PeerMatch{RemoteIPBlocks: not(ten)}), asked{source: "11.1.2.3", remote: "10.1.2.3"}, false},
+		{"a caller's address, not the client's", peer(mesh.PeerMatch{IPBlocks: ten}), asked{source: "11.1.2.3", remote: "10.1.2.3"}, false},
+		{"another account", peer(mesh.PeerMatch{ServiceAccounts: in("prod/bob")}), asked{identity: alice}, false},
+		{"not an account", peer(mesh.PeerMatch{ServiceAccounts: notIn("prod/alice")}), asked{identity: alice}, false},
+		{"another trust domain", peer(mesh.PeerMatch{TrustDomains: in("evil.example")}), asked{identity: alice}, false},
+		{"not a trust domain", peer(mesh.PeerMatch{TrustDomains: notIn("old.example")}), asked{identity: alice}, false},
+		{"another namespace", peer(mesh.PeerMatch{Namespaces: in("shop")}), asked{identity: alice}, false},
+		{"not a namespace", peer(mesh.PeerMatch{Namespaces: notIn("prod")}), asked{identity: alice}, false},
+		{"another token's principal", peer(mesh.PeerMatch{RequestPrincipals: in("i/t")}), asked{claims: claims}, false},
+		{"another method", op(mesh.OperationMatch{Methods: in("GET")}), asked{method: "POST"}, false},
+		{"not a method", op(mesh.OperationMatch{Methods: notIn("POST")}), asked{method: "POST"}, false},
+		{"another host", op(mesh.OperationMatch{Hosts: in("web.prod")}), asked{host: "web.prod.evil"}, false},
 		{"a token's principal", peer(mesh.PeerMatch{RequestPrincipals: in("i/s")}), asked{claims: claims}, true},
 		{"any token", peer(mesh.PeerMatch{RequestPrincipals: in("*")}), asked{claims: claims}, true},
 		{"any token, without one", peer(mesh.PeerMatch{RequestPrincipals: in("*")}), asked{}, false},
@@ -189,14 +230,48 @@ func TestRules_Fields(t *testing.T) {
 		{"a principal as a condition, by an alias", when(mesh.Condition{Key: mesh.KeySourcePrincipal, Values: in("old.example/ns/prod/sa/alice")}), asked{identity: alice}, true},
 		{"a port as a condition", when(mesh.Condition{Key: mesh.KeyDestinationPort, Values: in("8080")}), asked{port: 8080}, true},
 
+		{"another port as a condition", one(mesh.KeyDestinationPort, in("8080")), asked{port: 808}, false},
+		{"another namespace as a condition", one(mesh.KeySourceNamespace, in("shop")), asked{identity: alice}, false},
+		{"another principal as a condition", one(mesh.KeySourcePrincipal, in("new.example/ns/prod/sa/bob")), asked{identity: alice}, false},
+		{"an account as a condition", one(mesh.KeySourceServiceAccount, in("prod/alice")), asked{identity: alice}, true},
+		{"another account as a condition", one(mesh.KeySourceServiceAccount, in("prod/bob")), asked{identity: alice}, false},
+		{"a trust domain as a condition, by an alias", one(mesh.KeySourceTrustDomain, in("old.example")), asked{identity: alice}, true},
+		{"another trust domain as a condition", one(mesh.KeySourceTrustDomain, in("evil.example")), asked{identity: alice}, false},
+		{"a server name", one(mesh.KeySNI, in("*.shop")), asked{sni: "web.shop"}, true},
+		{"another server name", one(mesh.KeySNI, in("*.shop")), asked{sni: "web.evil"}, false},
+		{"an address as a condition", ip(mesh.KeySourceIP, ten), asked{source: "10.1.2.3", remote: "11.1.2.3"}, true},
+		{"another address as a condition", ip(mesh.KeySourceIP, ten), asked{source: "11.1.2.3", remote: "10.1.2.3"}, false},
+		{"not an address as a condition", ip(mesh.KeySourceIP, not(ten)), asked{source: "10.1.2.3"}, false},
+		{"a client's address as a condition", ip(mesh.KeyRemoteIP, ten), asked{source: "11.1.2.3", remote: "10.1.2.3"}, true},
+		{"another client's address as a condition", ip(mesh.KeyRemoteIP, ten), asked{source: "10.1.2.3", remote: "11.1.2.3"}, false},
+		{"a destination's address", ip(mesh.KeyDestinationIP, ten), asked{source: "11.1.2.3", destination: "10.1.2.3"}, true},
+		{"another destination's address", ip(mesh.KeyDestinationIP, ten), asked{source: "10.1.2.3", destination: "11.1.2.3"}, false},
+		{"a token's principal as a condition", one(mesh.KeyRequestPrincipal, in("i/s")), asked{claims: claims}, true},
+		{"another token's principal as a condition", one(mesh.KeyRequestPrincipal, in("i/t")), asked{claims: claims}, false},
+		{"another audience", one(mesh.KeyAudiences, in("c")), asked{claims: claims}, false},
+		{"not one of the audiences", one(mesh.KeyAudiences, notIn("b")), asked{claims: claims}, false},
+		{"another presenter", one(mesh.KeyPresenter, in("q")), asked{claims: claims}, false},
+		{"another nested claim", claim(in("y"), "deep", "er"), asked{claims: claims}, false},
+		{"not a claim of a list", claim(notIn("users"), "groups"), asked{claims: claims}, false},
+		{"the method as a header", when(mesh.Condition{Key: mesh.KeyHeader, Name: ":method", Values: in("GET")}), asked{method: "POST"}, false},
+		{"the path as a header", when(mesh.Condition{Key: mesh.KeyHeader, Name: ":path", Values: in("/a")}), asked{path: "/b"}, false},
+		{"the host as a header", when(mesh.Condition{Key: mesh.KeyHeader, Name: ":authority", Values: in("web.prod")}), asked{host: "WEB.prod:80"}, true},
+		{"another host as a header", when(mesh.Condition{Key: mesh.KeyHeader, Name: "host", Values: in("web.prod")}), asked{host: "web.shop"}, false},
+		{"a key that nobody knows", one(mesh.KeySNI+1, in("*")), asked{}, false},
+
+		{"a connection and a token", peer(mesh.PeerMatch{RequestPrincipals: notIn("*")}), asked{tcp: true}, false},
 		{"a connection and a method", op(mesh.OperationMatch{Methods: in("GET")}), asked{tcp: true}, false},
 		{"a connection and a port", op(mesh.OperationMatch{Ports: in("1")}), asked{tcp: true, port: 1}, true},
 		{"a connection and a header", header(notIn("x")), asked{tcp: true}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, tt.rule)}, []string{"new.example", "old.example", "cluster.local"}, nil).Check(tt.ask.request())
-			if (r == nil) != tt.want {
+			rules := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, tt.rule)}, []string{"new.example", "old.example", "cluster.local"}, nil)
+			if r := rules.Check(tt.ask.request()); (r == nil) != tt.want {
 				t.Errorf("refusal %v, want allowed %v", r, tt.want)
+			}
+			// Where it is found by its index, the rule itself is not to fit more.
+			if m := rules.allow.policies[0].match(tt.ask.request()); (m != nil) != tt.want {
+				t.Errorf("the rule fits: %v, want %v", m != nil, tt.want)
 			}
 		})
 	}
@@ -252,6 +327,11 @@ func TestRules_Forbid(t *testing.T) {
 		{"a host with a dot at its end", to(mesh.OperationMatch{Hosts: in("secret.prod")}), asked{host: "secret.prod."}, true},
 		{"a connection, by what is asked of requests", to(mesh.OperationMatch{Methods: in("GET"), Ports: in("1")}), asked{tcp: true, port: 1}, true},
 		{"a connection, by a path and a port", to(mesh.OperationMatch{Paths: in("/x"), Ports: in("1")}), asked{tcp: true, port: 1}, true},
+		{"a connection, by a token", from(mesh.PeerMatch{RequestPrincipals: in("i/s"), Namespaces: in("prod")}), asked{tcp: true, identity: alice}, true},
+		{"a connection of another namespace, by a token", from(mesh.PeerMatch{RequestPrincipals: in("i/s"), Namespaces: in("shop")}), asked{tcp: true, identity: alice}, false},
+		{"a connection, by a header", header(in("guest")), asked{tcp: true}, true},
+		{"a connection, by a claim", when(mesh.Condition{Key: mesh.KeyClaims, Claims: []string{"a"}, Values: in("x")}), asked{tcp: true}, true},
+		{"a connection, by a host and a folder", to(mesh.OperationMatch{Hosts: in("x.test"), Paths: in("/x/*")}), asked{tcp: true}, true},
 		{"a connection to another port", to(mesh.OperationMatch{Methods: in("GET"), Ports: in("1")}), asked{tcp: true, port: 2}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
