@@ -183,6 +183,12 @@ func (a *Asker) failed(err error) error {
 	return fmt.Errorf("authorization by %s: %w", a.provider.Name, err)
 }
 
+// BodyLimit returns how many bytes of a request's body the service is told, 0: none, and
+// whether it is asked about longer ones, too. Ask wants to be given one byte more of those.
+func (a *Asker) BodyLimit() (n int, longer bool) {
+	return int(a.provider.Body), a.provider.BodyPartial
+}
+
 // OnError returns what holds where there is no answer: with FailOpen the
 // request is allowed, else it is refused with StatusOnError, by default 403.
 func (a *Asker) OnError() *Verdict {

@@ -137,12 +137,17 @@ func shift(n *yaml.Node, by int) {
 // nothing else. Istio's default of 600 s would hold every request of an outage.
 const providerTimeout = 10 * time.Second
 
+// maxCheckedBody is how much of a request's body an authorization service can get, in bytes:
+// what a proxy holds for another try, too.
+const maxCheckedBody = 64 << 10
+
 func (d *document) authorizationProvider(p *meshconfig.MeshConfig_ExtensionProvider, path string) *mesh.AuthorizationProvider {
 	out := &mesh.AuthorizationProvider{Name: p.Name, Source: d.source(path), Timeout: providerTimeout, StatusOnError: 403}
 	if p.Name == "" {
 		d.error(path+".name", "is missing")
 	}
 	var status string
+	kind := path + ".envoyExtAuthzHttp"
 	var body *meshconfig.MeshConfig_ExtensionProvider_EnvoyExternalAuthorizationRequestBody
 	if h := p.GetEnvoyExtAuthzHttp(); h != nil {
 		out.Service, out.Port, out.FailOpen, out.PathPrefix = h.Service, h.Port, h.FailOpen, h.PathPrefix
@@ -158,7 +163,7 @@ func (d *document) authorizationProvider(p *meshconfig.MeshConfig_ExtensionProvi
 		out.UpstreamOnAllow, out.DownstreamOnDeny, out.DownstreamOnAllow = h.HeadersToUpstreamOnAllow, h.HeadersToDownstreamOnDeny, h.HeadersToDownstreamOnAllow
 	} else {
 		g := p.GetEnvoyExtAuthzGrpc()
-		out.GRPC = true
+		out.GRPC, kind = true, path+".envoyExtAuthzGrpc"
 		out.Service, out.Port, out.FailOpen = g.Service, g.Port, g.FailOpen
 		status, body = g.StatusOnError, g.IncludeRequestBodyInCheck
 		if t := g.Timeout.AsDuration(); t > 0 {
@@ -167,6 +172,11 @@ func (d *document) authorizationProvider(p *meshconfig.MeshConfig_ExtensionProvi
 	}
 	if body != nil {
 		out.Body, out.BodyPartial, out.BodyAsBytes = body.MaxRequestBytes, body.AllowPartialMessage, body.PackAsBytes
+		if out.Body > maxCheckedBody {
+			d.warning(kind+".includeRequestBodyInCheck.maxRequestBytes", fmt.Sprintf("%d bytes of a body are not held: services get %d bytes at most, and longer bodies are a 413 unless allowPartialMessage is true",
+				out.Body, maxCheckedBody))
+			out.Body = maxCheckedBody
+		}
 	}
 	if out.Service == "" {
 		d.error(path+".service", "is missing: name the authorization service's host")

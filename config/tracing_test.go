@@ -136,3 +136,14 @@ func TestRead_OtherProviders(t *testing.T) {
 	}
 	checkFinding(t, meshConfigMap("extensionProviders: [{name: other, skywalking: {service: sky.test, port: 11800}}]")+telemetry, `no extensionProvider of the mesh configuration is called "sky"`, ISM0001)
 }
+
+// TestRead_CheckedBody: who wants more of a body than is held is told so.
+func TestRead_CheckedBody(t *testing.T) {
+	for _, kind := range []string{"envoyExtAuthzHttp", "envoyExtAuthzGrpc"} {
+		provider := func(n int) string {
+			return meshConfigMap(fmt.Sprintf("extensionProviders: [{name: a, %s: {service: a.test, port: 80, includeRequestBodyInCheck: {maxRequestBytes: %d}}}]", kind, n))
+		}
+		checkFinding(t, provider(65536), "", ISM0001)
+		checkFinding(t, provider(1000000), "extensionProviders[0]."+kind+".includeRequestBodyInCheck.maxRequestBytes: 1000000 bytes of a body are not held: services get 65536 bytes at most", ISM0001)
+	}
+}

@@ -316,6 +316,11 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 		x.verdict = &auth.Verdict{Status: 403}
 		return Denied
 	}
+	if n, longer := asker.BodyLimit(); n > 0 && (longer || x.req.Framing != http1.Length || x.body.length <= int64(n)) {
+		if k := x.body.readAhead(x, n+1); k != NoError {
+			return k
+		}
+	}
 	if x.req.Hop {
 		x.req.StripHopByHop()
 	}

@@ -66,6 +66,81 @@ func (b *requestBody) open(x *exchange) Kind {
 	return b.openLength(x)
 }
 
+// readAhead reads on until n bytes of the body are held, or all of it: for somebody who is
+// to judge the request by them. More than replayLimit are not held.
+func (b *requestBody) readAhead(x *exchange, n int) Kind {
+	c := x.conn
+	if b.awaited {
+		// Whether the body is wanted is no longer for the upstream to say: the request does not
+		// get there without it.
+		b.awaited = false
+		to := c.format()
+		if c.writeHead(to.end(to.status(nil, 100, nil)), now()) != nil {
+			return ClientGone
+		}
+	}
+	for !b.whole && len(b.data) < min(n, replayLimit) {
+		done, kind := b.take(x)
+		switch {
+		case kind != NoError:
+			return kind
+		case done:
+			b.whole = true
+			continue
+		case c.in.len() > 0:
+			continue // more of it than is held
+		}
+		c.in.r, c.in.w = 0, 0
+		if kind := x.fillBody(nil, 0); kind != NoError && !(c.h2 != nil && c.ended) {
+			return kind
+		}
+	}
+	return NoError
+}
+
+// take adds to what is held of the body what has come of it since, as far as there is room,
+// and reports whether that was the last of it.
+func (b *requestBody) take(x *exchange) (done bool, _ Kind) {
+	c := x.conn
+	p := c.in.bytes()
+	p = p[:min(len(p), replayLimit-len(b.data))]
+	data, n := p, len(p)
+	switch {
+	case c.h2 != nil:
+	case b.framing == http1.Length:
+		n = int(min(int64(n), b.length-int64(len(b.data))))
+		data = p[:n]
+		done = int64(len(b.data)+n) == b.length
+	default:
+		var err error
+		if data, n, done, err = x.requestChunks.Next(p); err != nil {
+			x.trail.cause = err
+			return false, BadRequest
+		}
+	}
+	b.hold(data)
+	if c.in.r += n; c.h2 != nil {
+		done = c.in.len() == 0 && c.h2.Ended()
+	}
+	if most := c.patience.maxBody; most != 0 && int64(len(b.data)) > most {
+		return false, BodyTooLarge
+	}
+	return done, NoError
+}
+
+// hold adds to what is held of the body: behind it, where it lies, or in a larger buffer.
+func (b *requestBody) hold(data []byte) {
+	if n := len(b.data) + len(data); n > cap(b.data) && len(data) > 0 {
+		larger := buffer{}
+		larger.borrow(n > bufferSize)
+		copy(larger.data, b.data)
+		b.data = larger.data[:len(b.data)]
+		b.larger.recycle()
+		b.larger = larger
+	}
+	b.data = append(b.data, data...)
+}
+
 // openStream takes what has come of a body over HTTP/2 that has told no length;
 // see openChunked.
 func (b *requestBody) openStream(x *exchange) Kind {
