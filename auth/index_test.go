@@ -126,6 +126,60 @@ func TestRules_IndexChangesNothing(t *testing.T) {
 	})
 }
 
+// TestRules_IndexFinds: a rule that is found by one thing stays found, whatever else
+// there is to look up.
+func TestRules_IndexFinds(t *testing.T) {
+	block := func(s string) mesh.Blocks { return mesh.Blocks{In: []netip.Prefix{netip.MustParsePrefix(s)}} }
+	header := func(v mesh.Values) *mesh.AuthorizationRule {
+		return when(mesh.Condition{Key: mesh.KeyHeader, Name: "x-team", Values: v})
+	}
+	group := func(v mesh.Values) *mesh.AuthorizationRule {
+		return when(mesh.Condition{Key: mesh.KeyClaims, Claims: []string{"groups"}, Values: v})
+	}
+	kinds := []struct {
+		name         string
+		fits, misses *mesh.AuthorizationRule
+	}{
+		{"always", to(mesh.OperationMatch{Methods: in("GET")}), to(mesh.OperationMatch{Methods: in("POST")})},
+		{"principal", from(mesh.PeerMatch{Principals: in("cluster.local/ns/prod/sa/alice")}), from(mesh.PeerMatch{Principals: in("cluster.local/ns/prod/sa/bob")})},
+		{"namespace", from(mesh.PeerMatch{Namespaces: in("prod")}), from(mesh.PeerMatch{Namespaces: in("shop")})},
+		{"account", from(mesh.PeerMatch{ServiceAccounts: in("prod/alice")}), from(mesh.PeerMatch{ServiceAccounts: in("prod/bob")})},
+		{"source", from(mesh.PeerMatch{IPBlocks: block("10.0.0.0/8")}), from(mesh.PeerMatch{IPBlocks: block("11.0.0.0/9")})},
+		{"remote", from(mesh.PeerMatch{RemoteIPBlocks: block("10.0.0.0/8")}), from(mesh.PeerMatch{RemoteIPBlocks: block("11.0.0.0/9")})},
+		{"path", to(mesh.OperationMatch{Paths: in("/a/b.c")}), to(mesh.OperationMatch{Paths: in("/a/b.d")})},
+		{"caller", from(mesh.PeerMatch{RequestPrincipals: in("i/s")}), from(mesh.PeerMatch{RequestPrincipals: in("i/t")})},
+		{"folder", to(mesh.OperationMatch{Paths: in("/a/*")}), to(mesh.OperationMatch{Paths: in("/a/x*")})},
+		{"ending", to(mesh.OperationMatch{Paths: in("*.c")}), to(mesh.OperationMatch{Paths: in("*.d")})},
+		{"host", to(mesh.OperationMatch{Hosts: in("web.prod")}), to(mesh.OperationMatch{Hosts: in("web.shop")})},
+		{"domain", to(mesh.OperationMatch{Hosts: in("*.prod")}), to(mesh.OperationMatch{Hosts: in("*x.prod")})},
+		{"header", header(in("a")), header(in("bb"))},
+		{"claim", group(in("g")), group(in("h"))},
+	}
+	q := func() *Request {
+		return asked{path: "/a/b.c", host: "web.prod:80", identity: alice, source: "10.1.2.3", fields: []string{"x-team: a", "x-team: "},
+			claims: &Claims{Principal: "i/s", root: &claim{members: map[string]*claim{"groups": {values: []string{"g", "i"}}}}}}.request()
+	}
+	for i := range kinds {
+		var rules []*mesh.AuthorizationRule
+		for j, k := range kinds {
+			if rules = append(rules, k.misses); i == j {
+				rules = append(rules, k.fits)
+			}
+		}
+		r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, rules...)}, nil, nil)
+		if refusal := r.Check(q()); refusal == nil || refusal.Rule != i+1 {
+			t.Errorf("%s: %+v, want rule %d", kinds[i].name, refusal, i+1)
+		}
+	}
+	var none []*mesh.AuthorizationRule
+	for _, k := range kinds {
+		none = append(none, k.misses)
+	}
+	if refusal := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionDeny, none...)}, nil, nil).Check(q()); refusal != nil {
+		t.Errorf("none fits: %+v", refusal)
+	}
+}
+
 // FuzzRules: no text of a policy makes judging fail, and a policy that forbids
 // everything stays one.
 func FuzzRules(f *testing.F) {
