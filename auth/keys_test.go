@@ -730,3 +730,40 @@ func TestKeys_Bounded(t *testing.T) {
 		}
 	})
 }
+
+// TestKeys_TwoIssuers: nobody's token is judged by the keys of another issuer, however
+// these are found.
+func TestKeys_TwoIssuers(t *testing.T) {
+	const otherIssuer = "https://other.test"
+	other := tokenKey{"a", "ES256", ecKeyB()} // of the same name
+	for name, uris := range map[string][2]string{
+		"found":                {"", ""},
+		"named":                {"https://issuer.test/keys", "https://other.test/keys"},
+		"one found, one named": {"", "https://other.test/keys"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				issuer := newFakeIssuer(keySetOf(key()))
+				issuer.bodies["https://other.test/keys"] = keySetOf(other)
+				for _, i := range []string{testIssuer, otherIssuer} {
+					issuer.bodies[i+"/.well-known/openid-configuration"] = fmt.Sprintf(`{"issuer":%q,"jwks_uri":"%s/keys"}`, i, i)
+				}
+				k := NewKeys(KeysOptions{Client: issuer.client()})
+				defer k.Close()
+				tokens := NewTokens([]*mesh.TokenRule{{Issuer: testIssuer, KeysURI: uris[0]}, {Issuer: otherIssuer, KeysURI: uris[1]}}, k)
+				for _, of := range []struct {
+					issuer string
+					key    tokenKey
+					good   bool
+				}{{testIssuer, key(), true}, {otherIssuer, other, true}, {testIssuer, other, false}, {otherIssuer, key(), false}} {
+					claims, err := tokens.Check(bearerRequest(t, of.key.token(fmt.Sprintf(`{"iss":%q}`, of.issuer))))
+					if of.good && err != nil {
+						t.Errorf("of %s: %v", of.issuer, err)
+					} else if !of.good {
+						wantRefused(t, claims, err, 401, textSignature)
+					}
+				}
+			})
+		})
+	}
+}
