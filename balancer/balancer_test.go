@@ -406,6 +406,43 @@ func TestSet_Localities(t *testing.T) {
 	}
 }
 
+// TestSet_FailoverPriority: labels are compared with those of the proxy, derived ones included.
+func TestSet_FailoverPriority(t *testing.T) {
+	at := func(i int, cluster, locality string, labels map[string]string) *Host {
+		h := host(i, locality, 1)
+		e := *h.Endpoint()
+		e.Cluster, e.Labels = cluster, labels
+		h.Update(&e)
+		return h
+	}
+	list := []*Host{at(1, "east", "r1/a", nil), at(2, "west", "r1/a", map[string]string{"version": "v1"}), at(3, "west", "r2/a", nil)}
+	caller := Caller{Cluster: "west", Locality: mesh.ParseLocality("r1/a"), Labels: map[string]string{"version": "v1"}}
+	for _, tt := range []struct {
+		name   string
+		labels []string
+		want   []float64
+	}{
+		{"the own cluster", []string{"topology.istio.io/cluster"}, []float64{0, .5, .5}},
+		{"another one, by name", []string{"topology.istio.io/cluster=east"}, []float64{1, 0, 0}},
+		{"the own cluster, and the region in it", []string{"topology.istio.io/cluster", "topology.kubernetes.io/region"}, []float64{0, 1, 0}},
+		{"a label of the proxy's own", []string{"version"}, []float64{0, 1, 0}},
+		{"one that nobody bears", []string{"network"}, []float64{1. / 3, 1. / 3, 1. / 3}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			const n = 20_000
+			s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.Random, Locality: &mesh.LocalityLB{FailoverPriority: tt.labels}}, nil, caller)
+			defer s.Close()
+			got := shares(t, s, n)
+			for i := range list {
+				if !near(got[i], tt.want[i], n) {
+					t.Errorf("shares %v, want %v\n%s", got, tt.want, s.Describe())
+					break
+				}
+			}
+		})
+	}
+}
+
 // TestHost_Trial: after its time an ejected host gets one request at a time,
 // until one succeeds.
 func TestHost_Trial(t *testing.T) {

@@ -10,7 +10,8 @@ import (
 // plan is what a policy makes of localities, seen from one proxy.
 type plan struct {
 	from       mesh.Locality
-	labels     map[string]string // of the proxy
+	cluster    string            // of the proxy
+	labels     map[string]string // likewise
 	off        bool              // one priority for all
 	distribute *mesh.Distribute  // the one whose From matches the proxy: what it lists is the first priority
 	failover   []mesh.Failover
@@ -22,7 +23,7 @@ type plan struct {
 
 func newPlan(lb *mesh.LoadBalancer, caller Caller) plan {
 	from := caller.Locality
-	p := plan{from: from, labels: caller.Labels}
+	p := plan{from: from, cluster: caller.Cluster, labels: caller.Labels}
 	if lb == nil || lb.Locality == nil {
 		p.off = from == mesh.Locality{}
 		return p
@@ -106,7 +107,7 @@ func (p *plan) labelRank(e *mesh.Endpoint) int {
 
 // ownLabel is a label of the proxy itself, derived ones included.
 func (p *plan) ownLabel(key string) string {
-	self := mesh.Endpoint{Labels: p.labels, Locality: p.from}
+	self := mesh.Endpoint{Labels: p.labels, Locality: p.from, Cluster: p.cluster}
 	v, _ := self.Label(key)
 	return v
 }

@@ -4,6 +4,7 @@ import "isthmus/mesh"
 
 // Caller is the proxy whose traffic a set balances.
 type Caller struct {
+	Cluster  string
 	Locality mesh.Locality
 	Labels   map[string]string
 

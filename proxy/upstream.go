@@ -237,7 +237,7 @@ func (u *upstream) balancesFor(caller balancer.Caller) bool {
 // callerOf is the proxy as its upstreams' balancers see it.
 func callerOf(s *mesh.Snapshot) balancer.Caller {
 	n := s.Node
-	c := balancer.Caller{Locality: n.Locality, Labels: n.Labels, Peers: balancer.Zones{}}
+	c := balancer.Caller{Cluster: n.Cluster, Locality: n.Locality, Labels: n.Labels, Peers: balancer.Zones{}}
 	if own := mesh.OwnServices(n, s.Config); len(own) > 0 {
 		for _, e := range s.Registry.All() {
 			if e.Service == own[0].Key() && len(own[0].Ports) > 0 && e.Port.Number == own[0].Ports[0].Number && e.Unready == "" && e.Locality.Region == n.Locality.Region {

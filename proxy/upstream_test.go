@@ -41,3 +41,17 @@ func TestUpstream_Prepared(t *testing.T) {
 		t.Errorf("a host is picked: %v; %d bytes were made for it", ok, made)
 	}
 }
+
+// TestUpstream_FailoverPriority: which cluster the proxy is in counts, without a label that
+// says so.
+func TestUpstream_FailoverPriority(t *testing.T) {
+	far, near := replying(t, okReply), replying(t, okReply)
+	services := strings.Replace(entry("s.test", far.address, near.address), "locality: r1/z1}", "locality: r1/z1, labels: {topology.istio.io/cluster: c2}}", 1)
+	p := serve(t, Options{}, services+destinationRule("s.test", "loadBalancer: {localityLbSetting: {failoverPriority: [topology.istio.io/cluster]}}"))
+	for range 20 {
+		askPath(p, t, "/", "")
+	}
+	if n := len(near.seen()); n != 20 {
+		t.Errorf("%d of 20 requests went to the own cluster", n)
+	}
+}
