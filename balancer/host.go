@@ -153,6 +153,21 @@ func (h *Host) Eject(reason string, d time.Duration, hard bool) (until time.Time
 	return h.until
 }
 
+// Release ends an ejection for replies before its time: the host is on trial as soon as
+// it has been connected to.
+func (h *Host) Release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if State(h.state.Load()) != Ejected || !h.hard {
+		return
+	}
+	h.hard, h.until = false, time.Now()
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	h.schedule(0)
+}
+
 // schedule sets when the host is tried again. The timer's goroutine ends with
 // tryAgain. The caller holds mu.
 func (h *Host) schedule(d time.Duration) {

@@ -16,6 +16,7 @@ package health
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,9 +28,11 @@ import (
 
 // Target is a host that can be kept from traffic. hard says that replies
 // rather than connects were the reason. Eject returns when the host gets traffic
-// again, which may be later than it was asked for.
+// again, which may be later than it was asked for. Release ends what was hard before
+// its time.
 type Target interface {
 	Eject(reason string, d time.Duration, hard bool) (until time.Time)
+	Release()
 	Restore()
 }
 
@@ -60,17 +63,50 @@ type Tracker struct {
 	ejected *atomic.Int32          // hosts ejected now, by replies
 	counts  *counts
 	hosts   int
+	anew    bool // the policy before has ejected for other things, or for another time
 }
 
 // NewTracker makes the tracker of an upstream with so many hosts. before is
 // the upstream's tracker of the snapshot before, whose count goes on; nil for
-// none.
+// none. [Tracker.Keep] is to be told of the hosts that were in that.
 func NewTracker(policy *mesh.OutlierDetection, hosts int, before *Tracker) *Tracker {
 	t := &Tracker{policy: policy, hosts: hosts, ejected: new(atomic.Int32), counts: new(counts)}
 	if before != nil {
-		t.ejected, t.counts = before.ejected, before.counts
+		t.ejected, t.counts, t.anew = before.ejected, before.counts, !sameVerdicts(before.policy, policy)
 	}
 	return t
+}
+
+// sameVerdicts reports whether two policies, which may be nil, eject for the same
+// things and for the same time.
+func sameVerdicts(a, b *mesh.OutlierDetection) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	verdicts := func(p mesh.OutlierDetection) mesh.OutlierDetection {
+		p.Interval, p.MaxEjectionPercent, p.MinHealthPercent, p.Source = 0, 0, 0, mesh.Source{}
+		return p
+	}
+	return reflect.DeepEqual(verdicts(*a), verdicts(*b))
+}
+
+// Keep goes on with a host of the snapshot before. If the policy that has ejected it for
+// its replies is gone, or says otherwise now, it need not wait for a time that nobody asks
+// for any more.
+func (t *Tracker) Keep(r *Record) {
+	if !t.anew {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t.policy == nil {
+		r.timesEjected = 0
+	}
+	if now := time.Now(); now.Before(r.ejectedUntil) {
+		r.ejectedUntil, r.lastDecrement = now, now
+		t.uncount(r)
+		r.target.Release()
+	}
 }
 
 // IsOurs reports whether a connection could not be made since this process, or this

@@ -20,6 +20,7 @@ func (h *target) Eject(_ string, d time.Duration, hard bool) time.Time {
 	h.ejections, h.hard, h.ejected = append(h.ejections, d), hard, true
 	return time.Now().Add(d + h.late)
 }
+func (h *target) Release() { h.ejected = false }
 func (h *target) Restore() { h.ejected = false }
 
 func policy() *mesh.OutlierDetection {
@@ -136,6 +137,54 @@ func TestTracker_EjectionTimeGrows(t *testing.T) {
 			t.Errorf("after two intervals in health: %v, want 60 s", d)
 		}
 	})
+}
+
+// TestTracker_Keep: an ejection for replies ends with the policy that has asked for it, and
+// goes on over what changes nothing about that.
+func TestTracker_Keep(t *testing.T) {
+	with := func(change func(p *mesh.OutlierDetection)) *mesh.OutlierDetection {
+		p := policy()
+		change(p)
+		return p
+	}
+	for _, tt := range []struct {
+		name  string
+		after *mesh.OutlierDetection
+		ends  bool
+	}{
+		{"the same in another line", with(func(p *mesh.OutlierDetection) { p.Source.Line = 9 }), false},
+		{"more may be out", with(func(p *mesh.OutlierDetection) { p.MaxEjectionPercent, p.MinHealthPercent = 50, 10 }), false},
+		{"none", nil, true},
+		{"a shorter time", with(func(p *mesh.OutlierDetection) { p.BaseEjectionTime = time.Second }), true},
+		{"switched off", with(func(p *mesh.OutlierDetection) { p.Consecutive5xx = 0 }), true},
+		{"other statuses", with(func(p *mesh.OutlierDetection) { p.ErrorCodes = []int{500} }), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				before := NewTracker(policy(), 2, nil)
+				var h, other target
+				r, connects := NewRecord(&h), NewRecord(&other)
+				for range 5 {
+					before.Replied(r, 503)
+				}
+				before.ConnectFailed(connects)
+				after := NewTracker(tt.after, 2, before)
+				after.Keep(r)
+				after.Keep(connects)
+				if now, _, _ := after.Ejections(); h.ejected == tt.ends || (now == 0) != tt.ends || !other.ejected {
+					t.Errorf("ejected %v, %d counted, and %v the one that cannot be connected to", h.ejected, now, other.ejected)
+				}
+				after.Replied(r, 200)
+				if h.ejected == tt.ends {
+					t.Errorf("ejected %v after a success", h.ejected)
+				}
+				time.Sleep(31 * time.Second)
+				if now, _, _ := after.Ejections(); now != 0 {
+					t.Errorf("%d count as ejected when all time is over", now)
+				}
+			})
+		})
+	}
 }
 
 // TestTracker_LateReply: a reply of a request sent before an ejection does not

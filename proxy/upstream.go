@@ -190,6 +190,9 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 		before = old.tracker
 	}
 	u.tracker = health.NewTracker(policy.OutlierDetection, len(endpoints), before)
+	for _, m := range u.members {
+		u.tracker.Keep(m.record)
+	}
 	for _, gone := range byAddress {
 		gone.close()
 		u.tracker.Forget(gone.record)

@@ -1,9 +1,13 @@
 package proxy
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -54,4 +58,31 @@ func TestUpstream_FailoverPriority(t *testing.T) {
 	if n := len(near.seen()); n != 20 {
 		t.Errorf("%d of 20 requests went to the own cluster", n)
 	}
+}
+
+// TestUpstream_OutlierDetectionGone: what a policy has ejected gets requests again once that
+// policy is gone, whatever time it has named.
+func TestUpstream_OutlierDetectionGone(t *testing.T) {
+	var well atomic.Bool
+	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
+		reply := okReply
+		if !well.Load() {
+			reply = "HTTP/1.1 500 no\r\nContent-Length: 0\r\n\r\n"
+		}
+		_, err := io.WriteString(c, reply)
+		return err == nil
+	})
+	with := func(policy string) string { return entry("s.test", up.address) + destinationRule("s.test", policy) }
+	const eject = "outlierDetection: {consecutive5xxErrors: 1, baseEjectionTime: 1h, maxEjectionPercent: 100}"
+	p := serve(t, Options{}, with(eject))
+	if first, second := status(askPath(p, t, "/", "")), status(askPath(p, t, "/", "")); first != "500" || second != "503" {
+		t.Fatalf("%s and %s, want 500 and, ejected, 503", first, second)
+	}
+	well.Store(true)
+	publish(t, p, "# moved\n"+with(eject+", loadBalancer: {simple: RANDOM}"))
+	if got := status(askPath(p, t, "/", "")); got != "503" {
+		t.Errorf("%s after a change of another block, want 503", got)
+	}
+	publish(t, p, with("loadBalancer: {simple: RANDOM}"))
+	await(t, "a reply", until(func() bool { return status(askPath(p, t, "/", "")) == "200" }))
 }
