@@ -94,7 +94,7 @@ var upstreamStreams = sync.Pool{New: func() any { return &upstreamConn{stream: &
 func (p *sharedPool) room(u *upstream, t instant) *upstreamConn {
 	for i := 0; i < len(p.conns); {
 		s := p.conns[i]
-		old := u.maxDuration != 0 && t-s.opened >= u.maxDuration || u.maxRequests != 0 && s.uses >= u.maxRequests
+		old := u.aged(s.opened, t) || u.maxRequests != 0 && s.uses >= u.maxRequests
 		if old || !s.h2.TakesMore() {
 			p.retire(s)
 			continue
@@ -186,17 +186,28 @@ func (p *sharedPool) abandon(s *sharedConn) {
 	p.retire(s)
 }
 
-// sweep ends connections that have been idle for longer than idleTimeout, and gives
-// no more requests to a peer that nobody vouches for any more.
-func (p *sharedPool) sweep(idleTimeout instant) {
+// sweep ends connections that have been idle for longer than idleTimeout, and gives no more
+// requests to those that are as old as one may be, and to a peer that nobody vouches for any
+// more.
+func (p *sharedPool) sweep(u *upstream) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := now()
 	for _, s := range slices.Clone(p.conns) {
-		if s.h2.Idle() && t-s.since > idleTimeout || !s.isVouched() {
+		if s.h2.Idle() && t-s.since > u.idleTimeout || u.aged(s.opened, t) || !s.isVouched() {
 			p.retire(s)
 		}
 	}
+}
+
+// retireSome retires so many connections at most, but for one, and returns how many.
+func (p *sharedPool) retireSome(most int) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for ; n < most && len(p.conns) > 1; n++ {
+		p.retire(p.conns[len(p.conns)-1])
+	}
+	return n
 }
 
 // close retires all of them.

@@ -58,6 +58,23 @@ func (p *connPool) take(idleTimeout, t instant) *upstreamConn {
 	return c
 }
 
+// kept returns an idle connection to a member that may carry one more request, or nil. t is
+// about now.
+func (u *upstream) kept(m *member, t instant) *upstreamConn {
+	for {
+		c := m.pool.take(u.idleTimeout, t)
+		if c == nil || !u.aged(c.opened, t) {
+			return c
+		}
+		c.discard()
+	}
+}
+
+// aged reports whether a connection is as old as one may be.
+func (u *upstream) aged(opened, t instant) bool {
+	return u.maxDuration != 0 && t-opened >= u.maxDuration
+}
+
 // put keeps a connection for the next exchange.
 func (p *connPool) put(c *upstreamConn) bool {
 	p.mu.Lock()
@@ -81,14 +98,14 @@ func (p *connPool) close() {
 	}
 }
 
-// sweep ends connections that have been idle for longer than idleTimeout, and
-// those to a peer that nobody vouches for any more.
-func (p *connPool) sweep(idleTimeout instant) {
+// sweep ends connections that have been idle for longer than idleTimeout, those that are
+// as old as one may be, and those to a peer that nobody vouches for any more.
+func (p *connPool) sweep(u *upstream) {
 	var old []*upstreamConn
 	t := now()
 	p.mu.Lock()
 	p.idle = slices.DeleteFunc(p.idle, func(c *upstreamConn) bool {
-		gone := t-c.since > idleTimeout || !c.isVouched()
+		gone := t-c.since > u.idleTimeout || u.aged(c.opened, t) || !c.isVouched()
 		if gone {
 			old = append(old, c)
 		}
@@ -106,7 +123,7 @@ func (u *upstream) release(c *upstreamConn, t instant) {
 		c.discard()
 		return
 	}
-	if u.maxRequests != 0 && c.uses >= u.maxRequests || u.maxDuration != 0 && t-c.opened >= u.maxDuration {
+	if u.maxRequests != 0 && c.uses >= u.maxRequests || u.aged(c.opened, t) || u.tooMany() {
 		c.discard()
 		return
 	}

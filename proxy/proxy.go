@@ -224,8 +224,8 @@ func (p *Proxy) sweep() {
 		}
 		for _, u := range upstreams {
 			for _, m := range u.members {
-				m.pool.sweep(u.idleTimeout)
-				m.shared.sweep(u.idleTimeout)
+				m.pool.sweep(u)
+				m.shared.sweep(u)
 				if m.link != nil {
 					m.measure()
 				}

@@ -41,7 +41,7 @@ func (u *upstream) leaseWhole(m *member, client *stream, t, deadline instant, fr
 	q := &u.live.queue
 	limit := u.limits.connections
 	if !fresh && (limit == 0 || q.waiting.Load() == 0) {
-		if c := m.pool.take(u.idleTimeout, t); c != nil {
+		if c := u.kept(m, t); c != nil {
 			return c, nil
 		}
 	}
@@ -60,7 +60,7 @@ func (u *upstream) leaseWhole(m *member, client *stream, t, deadline instant, fr
 		if kind := q.await(turn, nil, deadline, client); kind != NoError {
 			return nil, &Error{Kind: kind, Upstream: u.key.String()}
 		}
-		if c := m.pool.take(u.idleTimeout, now()); c != nil && !fresh {
+		if c := u.kept(m, now()); c != nil && !fresh {
 			return c, nil
 		} else if c != nil {
 			c.discard()
@@ -78,6 +78,30 @@ func (q *connQueue) limit(most int32) {
 		if !q.turn() {
 			return
 		}
+	}
+}
+
+// tooMany reports whether there are more connections than there may be, of those that a table
+// before has let open.
+func (u *upstream) tooMany() bool {
+	return u.limits.connections != 0 && u.live.queue.open.Load() > u.limits.connections
+}
+
+// endSurplus ends connections that are too many: those that are idle now, and those that speak
+// HTTP/2 with the last of their requests, but for one to each endpoint. Others end when they
+// are given back.
+func (u *upstream) endSurplus() {
+	q := &u.live.queue
+	q.mu.Lock()
+	for u.tooMany() && u.closeIdle() {
+	}
+	q.mu.Unlock()
+	if !u.tooMany() {
+		return
+	}
+	surplus := int(q.open.Load() - u.limits.connections)
+	for _, m := range u.members {
+		surplus -= m.shared.retireSome(surplus)
 	}
 }
 
@@ -224,6 +248,7 @@ func (q *connQueue) turn() bool {
 // limits of this upstream let them, who may have come by those of a table before.
 func (u *upstream) serveWaiting() {
 	u.live.queue.limit(u.limits.connections)
+	u.endSurplus()
 	for _, m := range u.members {
 		m.shared.serveWaiting(u)
 	}

@@ -220,3 +220,58 @@ func TestQueue_LimitRaised(t *testing.T) {
 		})
 	}
 }
+
+// TestQueue_LimitLowered: connections that another configuration finds too many end, those that
+// are idle at once and those that are under way with their requests.
+func TestQueue_LimitLowered(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		http2, first bool // the requests are over before the change
+	}{
+		{"idle", false, true},
+		{"under way", false, false},
+		{"idle, over HTTP/2", true, true},
+		{"under way, over HTTP/2", true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			services := entry("s.test", h2Upstream(t, func(http.ResponseWriter, *http.Request) {}))
+			if c.http2 {
+				services = overHTTP2(services)
+			}
+			with := func(tcp string) string {
+				return services + destinationRule("s.test", "connectionPool: {tcp: {"+tcp+"}, http: {maxConcurrentStreams: 1}}")
+			}
+			p := serve(t, Options{}, with("connectTimeout: 5s"))
+			target := func() *upstream {
+				x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
+				return x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
+			}
+			var leased []*upstreamConn
+			u := target()
+			for range 4 {
+				conn, err := u.lease(u.members[0], sinkStream(), now(), 0, false, false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				leased = append(leased, conn)
+			}
+			release := func() {
+				for _, conn := range leased {
+					target().release(conn, now())
+				}
+			}
+			if c.first {
+				release()
+			}
+			publish(t, p, with("maxConnections: 1"))
+			if !c.first {
+				if n := u.live.queue.open.Load(); n != 4 {
+					t.Errorf("%d connections, want 4, which are under way", n)
+				}
+				release()
+			}
+			await(t, "one connection to be left", until(func() bool { return u.live.queue.open.Load() == 1 }))
+		})
+	}
+}

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // TestUpstream_Prepared: when endpoints of an upstream in use have changed, requests do not
@@ -85,4 +87,37 @@ func TestUpstream_OutlierDetectionGone(t *testing.T) {
 	}
 	publish(t, p, with("loadBalancer: {simple: RANDOM}"))
 	await(t, "a reply", until(func() bool { return status(askPath(p, t, "/", "")) == "200" }))
+}
+
+// TestUpstream_ConnectionAges: a connection that is as old as maxConnectionDuration lets it be
+// carries no more requests, though it was not when the last one was over.
+func TestUpstream_ConnectionAges(t *testing.T) {
+	const longest = 100 * time.Millisecond
+	for _, http2 := range []bool{false, true} {
+		for _, swept := range []bool{false, true} {
+			t.Run(fmt.Sprintf("http2 %v, swept %v", http2, swept), func(t *testing.T) {
+				t.Parallel()
+				services := entry("s.test", h2Upstream(t, func(http.ResponseWriter, *http.Request) {}))
+				if http2 {
+					services = overHTTP2(services)
+				}
+				p := serve(t, Options{}, services+destinationRule("s.test", "connectionPool: {tcp: {maxConnectionDuration: 100ms}}"))
+				for range 3 {
+					if got := status(askPath(p, t, "/", "")); got != "200" {
+						t.Fatal(got)
+					}
+					time.Sleep(longest)
+					if swept {
+						u := theUpstream(t, p)
+						u.members[0].pool.sweep(u)
+						u.members[0].shared.sweep(u)
+						await(t, "the end of it", until(func() bool { return u.live.queue.open.Load() == 0 }))
+					}
+				}
+				if n := theUpstream(t, p).live.stats.Connects.Load(); n != 3 {
+					t.Errorf("%d connections for three requests", n)
+				}
+			})
+		}
+	}
 }
