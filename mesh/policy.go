@@ -69,28 +69,57 @@ type Policy struct {
 // Find returns the policy for a destination. host is full and in lower case;
 // namespace is that of the service, "" where unknown. A subset is looked up
 // under the same names as the blocks: the first rule that defines it counts.
+// What rules of one rank say of the subset lies over what any of them says of
+// the whole, as with Istio, which makes one rule of them.
 func (r *Rules) Find(host, namespace string, port uint32, subset string) Policy {
 	var p Policy
-	for _, d := range r.Candidates(host, namespace) {
-		eff := d.Policy.forPort(port)
-		if subset != "" {
-			if i := slices.IndexFunc(d.Subsets, func(s Subset) bool { return s.Name == subset }); i >= 0 {
-				if p.Subset == nil {
-					p.Subset = &d.Subsets[i]
-				}
-				eff = overlay(eff, d.Subsets[i].Policy.forPort(port), d.Subsets[i].Policy.PortLevel[port] != nil)
+	for rest := r.Candidates(host, namespace); len(rest) > 0; {
+		n := 1
+		for n < len(rest) && r.equals(rest[0], rest[n], namespace) {
+			n++
+		}
+		alone := make([]bool, n) // the subset's entry for the port stands in the place of its rule's blocks
+		for i, d := range rest[:n] {
+			if s := d.subset(subset); s != nil {
+				p.Subset = cmp.Or(p.Subset, s)
+				p.fill(s.Policy.forPort(port))
+				alone[i] = s.Policy.PortLevel[port] != nil
 			}
 		}
-		p.LoadBalancer = cmp.Or(p.LoadBalancer, eff.LoadBalancer)
-		p.ConnectionPool = cmp.Or(p.ConnectionPool, eff.ConnectionPool)
-		p.OutlierDetection = cmp.Or(p.OutlierDetection, eff.OutlierDetection)
-		p.TLS = cmp.Or(p.TLS, eff.TLS)
-		p.RetryBudget = cmp.Or(p.RetryBudget, eff.RetryBudget)
-		if d.Adaptive {
-			p.Adaptive = cmp.Or(p.Adaptive, &d.Source)
+		for i, d := range rest[:n] {
+			if !alone[i] {
+				p.fill(d.Policy.forPort(port))
+			}
+			if d.Adaptive {
+				p.Adaptive = cmp.Or(p.Adaptive, &d.Source)
+			}
 		}
+		rest = rest[n:]
 	}
 	return p
+}
+
+// fill takes the blocks that are missing.
+func (p *Policy) fill(by *TrafficPolicy) {
+	p.LoadBalancer = cmp.Or(p.LoadBalancer, by.LoadBalancer)
+	p.ConnectionPool = cmp.Or(p.ConnectionPool, by.ConnectionPool)
+	p.OutlierDetection = cmp.Or(p.OutlierDetection, by.OutlierDetection)
+	p.TLS = cmp.Or(p.TLS, by.TLS)
+	p.RetryBudget = cmp.Or(p.RetryBudget, by.RetryBudget)
+}
+
+// subset returns the definition of a subset; nil: there is none.
+func (d *DestinationRule) subset(name string) *Subset {
+	if i := slices.IndexFunc(d.Subsets, func(s Subset) bool { return s.Name == name }); i >= 0 && name != "" {
+		return &d.Subsets[i]
+	}
+	return nil
+}
+
+// equals reports whether of two candidates for a service of a namespace the one that comes
+// first does so by its place in the files alone.
+func (r *Rules) equals(a, b *DestinationRule, namespace string) bool {
+	return a.Default == b.Default && fullName(a.Host) == fullName(b.Host) && r.tier(a, namespace) == r.tier(b, namespace) && forAll(a) == forAll(b)
 }
 
 // FindInbound returns the connection pool that holds between the node and its
@@ -158,25 +187,8 @@ func ownSidecar(n *Node, sidecars []*Sidecar) *Sidecar {
 
 // forPort returns the blocks for a port: a port-level entry replaces all of
 // them, with defaults for what it leaves out (Istio: MergeSubsetTrafficPolicy).
-func (t *TrafficPolicy) forPort(port uint32) TrafficPolicy {
-	if l := t.PortLevel[port]; l != nil {
-		return *l
-	}
-	return *t
-}
-
-// overlay lays a subset's blocks over those of its rule.
-func overlay(base, top TrafficPolicy, portLevel bool) TrafficPolicy {
-	if portLevel {
-		return top
-	}
-	return TrafficPolicy{
-		LoadBalancer:     cmp.Or(top.LoadBalancer, base.LoadBalancer),
-		ConnectionPool:   cmp.Or(top.ConnectionPool, base.ConnectionPool),
-		OutlierDetection: cmp.Or(top.OutlierDetection, base.OutlierDetection),
-		TLS:              cmp.Or(top.TLS, base.TLS),
-		RetryBudget:      cmp.Or(top.RetryBudget, base.RetryBudget),
-	}
+func (t *TrafficPolicy) forPort(port uint32) *TrafficPolicy {
+	return cmp.Or(t.PortLevel[port], t)
 }
 
 // Candidates returns the rules that say something about a host, the one that

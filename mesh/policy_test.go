@@ -30,6 +30,11 @@ func TestRules_Find(t *testing.T) {
 		rule("local", "default", "s.ns.svc.cluster.local", 4, TrafficPolicy{ConnectionPool: pool},
 			Subset{Name: "v1", Labels: map[string]string{"version": "v1"}, Policy: TrafficPolicy{ConnectionPool: subsetPool, LoadBalancer: local}}),
 		rule("hidden", "other", "s.ns.global", 0, TrafficPolicy{TLS: &ClientTLS{Mode: TLSMutual}}),
+		rule("whole", "production", "t.ns.svc.cluster.local", 5, TrafficPolicy{LoadBalancer: global, ConnectionPool: pool, TLS: tls}),
+		rule("subsets", "production", "t.ns", 6, TrafficPolicy{OutlierDetection: outlier}, Subset{Name: "v1", Policy: TrafficPolicy{
+			LoadBalancer: local, ConnectionPool: subsetPool, PortLevel: map[uint32]*TrafficPolicy{90: {TLS: portTLS}},
+		}}),
+		rule("the service's", "ns", "t.ns", 7, TrafficPolicy{}, Subset{Name: "v2", Policy: TrafficPolicy{LoadBalancer: local}}),
 	}
 	rules[4].ExportTo = []string{"."}
 	r := NewRules(node(), rules)
@@ -45,6 +50,9 @@ func TestRules_Find(t *testing.T) {
 		{"a subset's blocks lie over its rule's", "s.ns.svc.cluster.local", 80, "v1", Policy{LoadBalancer: local, OutlierDetection: outlier, ConnectionPool: subsetPool, Subset: &rules[3].Subsets[0]}},
 		{"a subset found across names", "s.ns.svc.cluster.remote", 80, "v1", Policy{LoadBalancer: global, OutlierDetection: outlier, ConnectionPool: subsetPool, Subset: &rules[3].Subsets[0]}},
 		{"port level replaces its rule's top level", "s.ns.global", 90, "", Policy{LoadBalancer: global, OutlierDetection: outlier, ConnectionPool: pool, TLS: portTLS}},
+		{"a subset's blocks lie over those of a rule of the same rank", "t.ns.svc.cluster.local", 80, "v1", Policy{LoadBalancer: local, ConnectionPool: subsetPool, OutlierDetection: outlier, TLS: tls, Subset: &rules[6].Subsets[0]}},
+		{"for a port, too", "t.ns.svc.cluster.local", 90, "v1", Policy{LoadBalancer: global, ConnectionPool: pool, TLS: portTLS, Subset: &rules[6].Subsets[0]}},
+		{"not over those of a rule of a higher one", "t.ns.svc.cluster.local", 80, "v2", Policy{LoadBalancer: global, ConnectionPool: pool, OutlierDetection: outlier, TLS: tls, Subset: &rules[7].Subsets[0]}},
 		{"nobody's", "x.ns.svc.cluster.local", 80, "", Policy{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -149,27 +157,35 @@ func (p Policy) blocks() []any {
 }
 
 // layers are the policies that may give a block for port 80 and a subset, the
-// one that wins first: what Istio's reference says, written down plainly.
+// one that wins first: what Istio's reference says, written down plainly. Rules of one
+// host and namespace are like one, whose subsets are those of all.
 func layers(candidates []*DestinationRule, subset string) (out []TrafficPolicy, defined *Subset) {
-	for _, d := range candidates {
-		own := d.Policy
-		if level := own.PortLevel[80]; level != nil {
-			own = *level
+	for len(candidates) > 0 {
+		first := candidates[0]
+		var whole []TrafficPolicy
+		for len(candidates) > 0 && candidates[0].Host == first.Host && candidates[0].Namespace == first.Namespace {
+			d := candidates[0]
+			candidates = candidates[1:]
+			own := d.Policy
+			if level := own.PortLevel[80]; level != nil {
+				own = *level
+			}
+			i := slices.IndexFunc(d.Subsets, func(s Subset) bool { return s.Name == subset })
+			if subset == "" || i < 0 {
+				whole = append(whole, own)
+				continue
+			}
+			s := &d.Subsets[i]
+			if defined == nil {
+				defined = s
+			}
+			if level := s.Policy.PortLevel[80]; level != nil {
+				out = append(out, *level) // what it leaves out is default, the rule's own is gone
+			} else {
+				out, whole = append(out, s.Policy), append(whole, own)
+			}
 		}
-		i := slices.IndexFunc(d.Subsets, func(s Subset) bool { return s.Name == subset })
-		if subset == "" || i < 0 {
-			out = append(out, own)
-			continue
-		}
-		s := &d.Subsets[i]
-		if defined == nil {
-			defined = s
-		}
-		if level := s.Policy.PortLevel[80]; level != nil {
-			out = append(out, *level) // what it leaves out is default, the rule's own is gone
-		} else {
-			out = append(out, s.Policy, own)
-		}
+		out = append(out, whole...)
 	}
 	return out, defined
 }
