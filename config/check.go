@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -272,6 +273,7 @@ func (c *checker) checkConflicts() {
 // and line.
 func (c *checker) checkConflictsOf(l located[*mesh.DestinationRule], before []located[*mesh.DestinationRule]) {
 	beside := false
+	var rivals []*mesh.TrafficPolicy // of the same rank
 	blocks, subsets := map[string]mesh.Source{}, map[string]mesh.Source{}
 	for _, o := range before {
 		if !labelsOverlap(o.value.WorkloadSelector, l.value.WorkloadSelector) {
@@ -284,6 +286,7 @@ func (c *checker) checkConflictsOf(l located[*mesh.DestinationRule], before []lo
 		if (o.value.WorkloadSelector == nil) != (l.value.WorkloadSelector == nil) {
 			continue
 		}
+		rivals = append(rivals, &o.value.Policy)
 		for _, b := range blocksOf(&o.value.Policy) {
 			blocks[b.name] = cmp.Or(blocks[b.name], b.source)
 		}
@@ -296,6 +299,13 @@ func (c *checker) checkConflictsOf(l located[*mesh.DestinationRule], before []lo
 			l.doc.find(Warning, ISM0017, "trafficPolicy."+b.name, fmt.Sprintf("%s sets it for %s too and wins, being first by file and line; this one has no effect", winner, l.value.Host))
 		}
 	}
+	for _, port := range slices.Sorted(maps.Keys(l.value.Policy.PortLevel)) {
+		for _, b := range blocksOf(l.value.Policy.PortLevel[port]) {
+			if winner, ok := blockFor(rivals, port, b.name); ok {
+				l.doc.find(Warning, ISM0017, "trafficPolicy.portLevelSettings", fmt.Sprintf("%s sets %s for %s too, port %d included, and wins, being first by file and line; that of the port has no effect", winner, b.name, l.value.Host, port))
+			}
+		}
+	}
 	for i, t := range l.value.Subsets {
 		if winner, ok := subsets[t.Name]; ok {
 			l.doc.find(Warning, ISM0017, fmt.Sprintf("subsets[%d].name", i), fmt.Sprintf("%q is defined in %s too, which wins", t.Name, winner))
@@ -303,6 +313,18 @@ func (c *checker) checkConflictsOf(l located[*mesh.DestinationRule], before []lo
 			subsets[t.Name] = t.Source
 		}
 	}
+}
+
+// blockFor returns where the first of several policies sets a block for a port.
+func blockFor(policies []*mesh.TrafficPolicy, port uint32, name string) (mesh.Source, bool) {
+	for _, p := range policies {
+		for _, b := range blocksOf(cmp.Or(p.PortLevel[port], p)) {
+			if b.name == name {
+				return b.source, true
+			}
+		}
+	}
+	return mesh.Source{}, false
 }
 
 // policyBlock is a part of a policy that one DestinationRule decides.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,7 +36,11 @@ func (c *checker) lintDestinationRule(r *mesh.DestinationRule, d *document) {
 		if b := p.OutlierDetection; b != nil {
 			lintOutliers(d, b, len(endpoints), path+".outlierDetection")
 		}
-		c.lintPortLevel(d, r, p, path)
+		above := []*mesh.TrafficPolicy{p}
+		if p != &r.Policy {
+			above = append(above, &r.Policy)
+		}
+		c.lintPortLevel(d, r, above, path)
 	}
 	for i, s := range r.Subsets {
 		for _, label := range []string{"region", "zone", "subzone", "cluster"} {
@@ -129,26 +134,32 @@ func lintOutliers(d *document, b *mesh.OutlierDetection, endpoints int, path str
 	}
 }
 
-// lintPortLevel says that an entry for a port takes all blocks with it, and names
-// ports that the service has not.
-func (c *checker) lintPortLevel(d *document, r *mesh.DestinationRule, p *mesh.TrafficPolicy, path string) {
+// lintPortLevel says that an entry for a port takes all blocks with it, of its own policy and,
+// in a subset, of the rule's, and names ports that the service has not.
+func (c *checker) lintPortLevel(d *document, r *mesh.DestinationRule, above []*mesh.TrafficPolicy, path string) {
 	ports, known := c.ports(r.Host)
-	for _, port := range slices.Sorted(maps.Keys(p.PortLevel)) {
-		l := p.PortLevel[port]
-		var lost []string
-		for _, b := range []struct {
-			name      string
-			top, port bool
-		}{
-			{"loadBalancer", p.LoadBalancer != nil, l.LoadBalancer != nil}, {"connectionPool", p.ConnectionPool != nil, l.ConnectionPool != nil},
-			{"outlierDetection", p.OutlierDetection != nil, l.OutlierDetection != nil}, {"tls", p.TLS != nil, l.TLS != nil}, {"retryBudget", p.RetryBudget != nil, false},
-		} {
-			if b.top && !b.port {
-				lost = append(lost, b.name)
+	for _, port := range slices.Sorted(maps.Keys(above[0].PortLevel)) {
+		kept := blocksOf(above[0].PortLevel[port])
+		var lost, beside []string
+		for i, p := range above {
+			if i > 0 {
+				p = cmp.Or(p.PortLevel[port], p)
+			}
+			for _, b := range blocksOf(p) {
+				if slices.Contains(lost, b.name) || slices.ContainsFunc(kept, func(k policyBlock) bool { return k.name == b.name }) {
+					continue
+				}
+				if lost = append(lost, b.name); b.name != "retryBudget" {
+					beside = append(beside, b.name)
+				}
 			}
 		}
 		if len(lost) > 0 {
-			d.find(Warning, ISM0062, path+".portLevelSettings", fmt.Sprintf("for port %d they stand in the place of all that is above them, so %s has no effect there: write it once more beside the port", port, strings.Join(lost, " and ")))
+			hint := ": write it once more beside the port"
+			if len(beside) == 0 {
+				hint = ""
+			}
+			d.find(Warning, ISM0062, path+".portLevelSettings", fmt.Sprintf("for port %d they stand in the place of all that is above them, so %s has no effect there%s", port, strings.Join(lost, " and "), hint))
 		}
 		if known && len(ports) > 0 && !slices.ContainsFunc(ports, func(q mesh.Port) bool { return q.Number == port }) {
 			d.find(Warning, ISM0063, path+".portLevelSettings", fmt.Sprintf("%s has no port %d: they are about ports of the service, not of its workloads", r.Host, port))
