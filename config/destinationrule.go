@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	networking "istio.io/api/networking/v1alpha3"
 
@@ -136,7 +137,39 @@ func (d *document) clientTLS(t *networking.ClientTLSSettings, path string) *mesh
 	if named && files {
 		d.error(path+".credentialName", "cannot stand beside files: only one of them")
 	}
+	d.unusedClientTLS(t, path)
 	return out
+}
+
+// unusedClientTLS names settings that a mode does not look at.
+func (d *document) unusedClientTLS(t *networking.ClientTLSSettings, path string) {
+	switch t.Mode {
+	case networking.ClientTLSSettings_DISABLE:
+		if proto.Equal(t, &networking.ClientTLSSettings{}) {
+			return
+		}
+		why := "mode DISABLE"
+		if !d.has(path + ".mode") {
+			why = "no mode is named, which means DISABLE:"
+		}
+		d.warning(path, "has no effect, in Istio neither: "+why+" speaks plain text; write mode: SIMPLE, MUTUAL or ISTIO_MUTUAL if TLS is meant")
+	case networking.ClientTLSSettings_ISTIO_MUTUAL:
+		if t.InsecureSkipVerify.GetValue() {
+			d.warning(path+".insecureSkipVerify", "has no effect by mode ISTIO_MUTUAL: who the other proxy is, is always looked at")
+		}
+	default:
+		if !t.InsecureSkipVerify.GetValue() {
+			return
+		}
+		for _, f := range []struct {
+			field string
+			set   bool
+		}{{"caCertificates", t.CaCertificates != ""}, {"caCrl", t.CaCrl != ""}, {"subjectAltNames", len(t.SubjectAltNames) > 0}} {
+			if f.set {
+				d.warning(path+"."+f.field, "has no effect beside insecureSkipVerify, by which no certificate is looked at")
+			}
+		}
+	}
 }
 
 // checkClientTLS names the rules that ask for this proxy's certificate, where it
@@ -176,6 +209,7 @@ func (d *document) connectionPool(p *networking.ConnectionPoolSettings, path str
 	if t := p.Tcp; t != nil {
 		out.MaxConnections = count(t.MaxConnections, "tcp.maxConnections")
 		out.ConnectTimeout = t.ConnectTimeout.AsDuration()
+		d.meansDefault(t.ConnectTimeout, path+".tcp.connectTimeout", "10s")
 		out.MaxDuration = t.MaxConnectionDuration.AsDuration()
 		if t.IdleTimeout != nil {
 			idle := t.IdleTimeout.AsDuration()
@@ -191,14 +225,24 @@ func (d *document) connectionPool(p *networking.ConnectionPoolSettings, path str
 		out.MaxRequestsPerCon = count(h.MaxRequestsPerConnection, "http.maxRequestsPerConnection")
 		out.MaxRetries = count(h.MaxRetries, "http.maxRetries")
 		out.IdleTimeout = h.IdleTimeout.AsDuration()
+		d.meansDefault(h.IdleTimeout, path+".http.idleTimeout", "1h")
 		out.UpgradeHTTP2 = h.H2UpgradePolicy == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE
-		out.UseClientProtocol = h.UseClientProtocol
+		if out.UseClientProtocol = h.UseClientProtocol; h.UseClientProtocol && out.UpgradeHTTP2 {
+			d.warning(path+".http.h2UpgradePolicy", "has no effect beside useClientProtocol, which has requests go over what the client speaks; Istio refuses both")
+		}
 		out.MaxStreams = count(h.MaxConcurrentStreams, "http.maxConcurrentStreams")
 		if k := h.Http2KeepAlive; k != nil {
 			out.HTTP2KeepAlive = d.http2KeepAlive(k, path+".http.http2KeepAlive")
 		}
 	}
 	return out
+}
+
+// meansDefault says of a time of 0 that it does not mean none.
+func (d *document) meansDefault(t *durationpb.Duration, path, standard string) {
+	if t != nil && t.AsDuration() == 0 {
+		d.warning(path, "0s means the default, "+standard+", as if it were left out; Istio refuses it")
+	}
 }
 
 // http2KeepAlive reads both of its times: neither has a default (Istio:

@@ -5,6 +5,31 @@ import (
 	"testing"
 )
 
+// TestDestinationRule_Unused: settings that nobody looks at beside others are named, and no
+// others.
+func TestDestinationRule_Unused(t *testing.T) {
+	for policy, want := range map[string]string{
+		"tls: {mode: DISABLE}": "",
+		"tls: {}":              "",
+		"tls: {sni: a.test}":   "trafficPolicy.tls: has no effect, in Istio neither: no mode is named, which means DISABLE: speaks plain text",
+		"tls: {mode: DISABLE, subjectAltNames: [a]}":                                                                       "trafficPolicy.tls: has no effect, in Istio neither: mode DISABLE speaks plain text",
+		"tls: {mode: ISTIO_MUTUAL, sni: a.test}":                                                                           "",
+		"tls: {mode: ISTIO_MUTUAL, insecureSkipVerify: true}":                                                              "trafficPolicy.tls.insecureSkipVerify: has no effect by mode ISTIO_MUTUAL",
+		"tls: {mode: SIMPLE, insecureSkipVerify: true, sni: a.test}":                                                       "",
+		"tls: {mode: SIMPLE, insecureSkipVerify: false, subjectAltNames: [a]}":                                             "",
+		"tls: {mode: SIMPLE, insecureSkipVerify: true, subjectAltNames: [a]}":                                              "trafficPolicy.tls.subjectAltNames: has no effect beside insecureSkipVerify",
+		"tls: {mode: SIMPLE, insecureSkipVerify: true, caCertificates: /ca.crt}":                                           "trafficPolicy.tls.caCertificates: has no effect beside insecureSkipVerify",
+		"tls: {mode: MUTUAL, credentialName: c, insecureSkipVerify: true, subjectAltNames: [a]}":                           "trafficPolicy.tls.subjectAltNames: has no effect beside insecureSkipVerify",
+		"connectionPool: {tcp: {connectTimeout: 0s}}":                                                                      "trafficPolicy.connectionPool.tcp.connectTimeout: 0s means the default, 10s",
+		"connectionPool: {http: {idleTimeout: 0s}}":                                                                        "trafficPolicy.connectionPool.http.idleTimeout: 0s means the default, 1h",
+		"connectionPool: {tcp: {connectTimeout: 1s, idleTimeout: 0s, maxConnectionDuration: 0s}, http: {idleTimeout: 1s}}": "",
+		"connectionPool: {http: {useClientProtocol: true, h2UpgradePolicy: UPGRADE}}":                                      "trafficPolicy.connectionPool.http.h2UpgradePolicy: has no effect beside useClientProtocol",
+		"connectionPool: {http: {useClientProtocol: true, h2UpgradePolicy: DO_NOT_UPGRADE}}":                               "",
+	} {
+		checkFinding(t, rulesFor("{"+policy+"}", ""), want, ISM0001)
+	}
+}
+
 // rulesFor are two DestinationRules for one host, the second one with a subset.
 func rulesFor(first, second string) string {
 	const head = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: "
