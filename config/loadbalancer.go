@@ -183,6 +183,9 @@ func (d *document) chooseAlgorithm(r *mesh.DestinationRule) {
 	}
 	for _, p := range policies {
 		for _, level := range p.PortLevel {
+			if level.LoadBalancer == nil { // the one above does not hold for the port
+				level.LoadBalancer = &mesh.LoadBalancer{Source: d.source(path)}
+			}
 			policies = append(policies, level)
 		}
 	}

@@ -87,6 +87,9 @@ func TestRead_AlgorithmAnnotation(t *testing.T) {
 	if p, _ := readPolicy(t, annotation, "portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: LEAST_REQUEST}}]"); p.PortLevel[80].LoadBalancer.Kind != mesh.PeakEWMA {
 		t.Errorf("of a port: %+v", p.PortLevel[80].LoadBalancer)
 	}
+	if p, _ := readPolicy(t, annotation, "portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}]"); p.PortLevel[80].LoadBalancer == nil || p.PortLevel[80].LoadBalancer.Kind != mesh.PeakEWMA {
+		t.Errorf("of a port that names no algorithm: %+v", p.PortLevel[80].LoadBalancer)
+	}
 	p, findings := readPolicy(t, annotation, "loadBalancer: {simple: RANDOM}")
 	if p.LoadBalancer.Kind != mesh.Random || len(findings) == 0 || !strings.Contains(findings[0].String(), "has no effect") {
 		t.Errorf("beside RANDOM: %+v, %v", p.LoadBalancer, findings)
