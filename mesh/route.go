@@ -207,6 +207,9 @@ type Rewrite struct {
 	Substitution string         // in Go's form, "${1}" for "\1"
 }
 
+// Path reports whether it is about the path.
+func (r *Rewrite) Path() bool { return r.HasURI || r.Regex != nil }
+
 // DirectResponse is Istio's HTTPDirectResponse.
 type DirectResponse struct {
 	Status int

@@ -97,6 +97,8 @@ var (
 	nameGRPCMessage     = []byte("grpc-message")
 	nameGRPCStatus      = []byte("grpc-status")
 	nameGRPCTimeout     = []byte("grpc-timeout")
+	nameOriginalHost    = []byte("x-envoy-original-host")
+	nameOriginalPath    = []byte("x-envoy-original-path")
 	nameOverloaded      = []byte("x-envoy-overloaded")
 	nameProto           = []byte("x-forwarded-proto")
 	nameRequestID       = []byte("x-request-id")

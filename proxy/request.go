@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"isthmus/http1"
-	"isthmus/mesh"
 )
 
 // buildRequest writes the head that goes to the upstream into x.out. Nothing of the framing that was received is sent on.
@@ -22,8 +21,8 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 	if h, dh := x.route.headers, d.headers; h != nil || dh != nil {
 		fields, authority, told = x.changeRequest(h, dh)
 	}
-	path := x.req.Path
-	if rw := x.route.rewrite; rw != nil {
+	path, rw := x.req.Path, x.route.rewrite
+	if rw != nil {
 		path = x.rewritePath(rw)
 		if rw.Authority != "" {
 			authority = []byte(rw.Authority)
@@ -106,7 +105,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 				continue
 			}
 		case http1.Unknown:
-			if x.traced.orphans(f.Name) {
+			if x.traced.orphans(f.Name) || rw != nil && replaces(rw, f.Name) {
 				continue
 			}
 			if edge && (reserved(f.Name) || x.conn.proxy.trusted == 0 && forwarding(f.Name)) {
@@ -142,6 +141,9 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 		out = to.field(out, nameClientCert, value)
 	}
 	x.value = value
+	if rw != nil {
+		out = x.appendOriginal(out, to, rw)
+	}
 	out = x.appendDeadline(out, to, deadline, within, grpc)
 	if d := m.destination; d != "" {
 		out = to.text(out, nameDestination, d)
@@ -313,43 +315,4 @@ func appendUUID(dst []byte) []byte {
 		dst = hex.AppendEncode(dst, u[part[0]:part[1]])
 	}
 	return dst
-}
-
-// rewritePath applies a route's rewrite: in place of the prefix that the match
-// named, or of the whole path where it named all of it. A match that asks for no
-// path is one of the prefix "/" (Istio: TranslateRouteMatch). What does not begin
-// with a slash gets one: there is no request line for it otherwise.
-func (x *exchange) rewritePath(rw *mesh.Rewrite) []byte {
-	if x.req.Path[0] != '/' {
-		return x.req.Path // of OPTIONS *
-	}
-	path := x.rewritten(rw)
-	if len(path) == 0 || path[0] != '/' {
-		path = append([]byte("/"), path...)
-	}
-	return path
-}
-
-func (x *exchange) rewritten(rw *mesh.Rewrite) []byte {
-	path := x.req.Path
-	switch {
-	case rw.Regex != nil:
-		return rw.Regex.ReplaceAll(path, []byte(rw.Substitution))
-	case !rw.HasURI:
-		return path
-	}
-	prefix := "/"
-	if m := x.matched; m != nil && m.uri != nil {
-		switch m.uri.Kind {
-		case mesh.MatchPrefix:
-			prefix = m.uri.Value
-		case mesh.MatchExact, mesh.MatchRegex:
-			return []byte(rw.URI)
-		}
-	}
-	rest := path[len(prefix):]
-	if len(rw.URI) > 0 && rw.URI[len(rw.URI)-1] == '/' && len(rest) > 0 && rest[0] == '/' {
-		rest = rest[1:] // "/v1/" to "/" must not make "//"
-	}
-	return append([]byte(rw.URI), rest...)
 }
