@@ -123,7 +123,7 @@ func TestAsk(t *testing.T) {
 		{"many.test.", dns.TypeA, 30, 60 * time.Second}, // over TCP
 		{"none.test.", dns.TypeA, 0, maxTTL},
 	} {
-		addrs, ttl, err := ask(context.Background(), conf, tt.name, tt.t)
+		addrs, ttl, _, err := ask(context.Background(), conf, tt.name, tt.t)
 		if err != nil || len(addrs) != tt.n || ttl != tt.ttl {
 			t.Errorf("%s: %d addresses for %v, %v; want %d for %v", tt.name, len(addrs), ttl, err, tt.n, tt.ttl)
 		}
@@ -135,11 +135,11 @@ func TestAsk_Failure(t *testing.T) {
 	s.mu.Lock()
 	s.fail = true
 	s.mu.Unlock()
-	if _, _, err := ask(context.Background(), conf, "x.test.", dns.TypeA); err == nil || err.Error() != "SERVFAIL" {
+	if _, _, _, err := ask(context.Background(), conf, "x.test.", dns.TypeA); err == nil || err.Error() != "SERVFAIL" {
 		t.Errorf("error %v, want SERVFAIL", err)
 	}
 	conf.Servers = nil
-	if _, _, err := ask(context.Background(), conf, "x.test.", dns.TypeA); err != errNoAnswer {
+	if _, _, _, err := ask(context.Background(), conf, "x.test.", dns.TypeA); err != errNoAnswer {
 		t.Errorf("error %v, want %v", err, errNoAnswer)
 	}
 }
@@ -226,6 +226,28 @@ func TestResolver_OneFamilyUnanswered(t *testing.T) {
 				t.Errorf("asked %d times in vain, want once", s.unheard)
 			}
 		})
+	}
+}
+
+// TestResolver_SearchedUnanswered: nor does a name that stands behind others in a search list,
+// which there are not.
+func TestResolver_SearchedUnanswered(t *testing.T) {
+	s, conf := serveNames(t, map[string][]string{"a.y.test.": {"a.y.test. 7 IN A 192.0.2.1"}})
+	s.mu.Lock()
+	s.muteType = dns.TypeAAAA
+	s.mu.Unlock()
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	write(t, file, "nameserver "+conf.Servers[0]+"\nsearch x.test y.test\noptions timeout:10 attempts:2\n")
+	r := newResolver(file, "/nonexistent", func() {})
+	r.port = conf.Port
+	defer r.close()
+	if addrs, _, _ := r.lookup(t.Context(), "a"); len(addrs) != 1 {
+		t.Errorf("%v, want one address", addrs)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unheard != 2 {
+		t.Errorf("asked %d times in vain, want once for each name", s.unheard)
 	}
 }
 

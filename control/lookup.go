@@ -46,8 +46,9 @@ func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, time.
 }
 
 // otherFamily is how much longer the addresses of one family are waited for once those of
-// the other are there. Some name servers never answer for AAAA: whoever waits for all their
-// time-outs has no endpoints meanwhile, and keeps one of the slots.
+// the other are there, or it is said that there is no such name, which some servers say of
+// AAAA alone. Some never answer for AAAA: whoever waits for all their time-outs, for each
+// name of a search list, has no endpoints meanwhile, and keeps one of the slots.
 const otherFamily = time.Second
 
 // families asks for a name's addresses of both families at once. An error beside
@@ -56,6 +57,7 @@ func (r *resolver) families(ctx context.Context, conf *dns.ClientConfig, fqdn st
 	type answer struct {
 		addrs  []netip.Addr
 		ttl    time.Duration
+		none   bool // there is no such name
 		server string
 		err    error
 	}
@@ -66,8 +68,8 @@ func (r *resolver) families(ctx context.Context, conf *dns.ClientConfig, fqdn st
 		own := *conf
 		own.Servers = slices.Clone(conf.Servers)
 		r.workers.Go(func() { // ends with ctx
-			addrs, ttl, err := ask(ctx, &own, fqdn, t)
-			a := answer{addrs, ttl, "", err}
+			addrs, ttl, none, err := ask(ctx, &own, fqdn, t)
+			a := answer{addrs, ttl, none, "", err}
 			if err == nil {
 				a.server = own.Servers[0]
 			}
@@ -88,10 +90,13 @@ func (r *resolver) families(ctx context.Context, conf *dns.ClientConfig, fqdn st
 			r.answered = a.server
 			r.mu.Unlock()
 			all, ttl = append(all, a.addrs...), min(ttl, a.ttl)
-			if len(a.addrs) > 0 {
+			if len(a.addrs) > 0 || a.none {
 				late = time.After(otherFamily)
 			}
 		case <-late:
+			if len(all) == 0 { // there is no such name
+				return nil, ttl, nil
+			}
 			return all, ttl, errNoAnswer
 		}
 	}
@@ -109,12 +114,12 @@ func toFront(servers []string, server string) {
 // ask asks the servers in turn, and moves the one that answers before the others: one
 // that does not answer costs its time-out once, and not with every question. A name that
 // does not exist is no error, but has no addresses.
-func ask(ctx context.Context, conf *dns.ClientConfig, fqdn string, t uint16) ([]netip.Addr, time.Duration, error) {
+func ask(ctx context.Context, conf *dns.ClientConfig, fqdn string, t uint16) (addrs []netip.Addr, ttl time.Duration, none bool, err error) {
 	q := new(dns.Msg)
 	q.SetQuestion(fqdn, t)
 	q.SetEdns0(1232, false)
 	timeout := time.Duration(max(conf.Timeout, 1)) * time.Second
-	err := errNoAnswer
+	err = errNoAnswer
 	for range max(conf.Attempts, 1) {
 		for _, server := range slices.Clone(conf.Servers) {
 			addr := net.JoinHostPort(server, conf.Port)
@@ -127,14 +132,14 @@ func ask(ctx context.Context, conf *dns.ClientConfig, fqdn string, t uint16) ([]
 				err = e
 			case reply.Rcode == dns.RcodeSuccess, reply.Rcode == dns.RcodeNameError:
 				toFront(conf.Servers, server)
-				addrs, ttl := addresses(reply)
-				return addrs, ttl, nil
+				addrs, ttl = addresses(reply)
+				return addrs, ttl, reply.Rcode == dns.RcodeNameError, nil
 			default:
 				err = errors.New(dns.RcodeToString[reply.Rcode])
 			}
 		}
 	}
-	return nil, 0, err
+	return nil, 0, false, err
 }
 
 // exchange asks one server. It ends with ctx, at the latest, which the client's own
