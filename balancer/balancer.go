@@ -82,6 +82,13 @@ func (s *Set) Hosts() []*Host { return s.hosts }
 // Usable returns how many hosts may get traffic.
 func (s *Set) Usable() int { return s.current().usable }
 
+// Several reports whether there is more than one of these, by what was last worked out: of
+// many hosts some change all the time, and each request asks.
+func (s *Set) Several() bool {
+	st, _ := s.latest()
+	return st.usable > 1
+}
+
 // Pick implements [Picker].
 func (s *Set) Pick(tried []*Host, hash uint64) (int, bool) {
 	st, holds := s.latest()
@@ -147,19 +154,28 @@ func (s *Set) pickByHash(st *state, tried []*Host, hash uint64) (int, bool) {
 // PickBeyond picks a good host in a locality where none of tried is, in the
 // order of priority.
 func (s *Set) PickBeyond(tried []*Host) (int, bool) {
-	st := s.current()
+	st, holds := s.latest()
+	i, ok := st.pickBeyond(tried)
+	if !ok && !holds {
+		i, ok = s.current().pickBeyond(tried)
+	}
+	return i, ok
+}
+
+func (st *state) pickBeyond(tried []*Host) (int, bool) {
 	near := func(h *Host) bool {
 		l := h.Endpoint().Locality
 		return slices.ContainsFunc(tried, func(t *Host) bool { return t.Endpoint().Locality == l })
 	}
 	for i := range st.groups {
-		list := st.groups[i].candidates
-		if st.groups[i].locality != severalLocalities && near(list[0].host) {
+		g := &st.groups[i]
+		list := g.candidates
+		if g.locality != severalLocalities && near(list[0].host) {
 			continue
 		}
 		start := rand.IntN(len(list))
 		for j := range list {
-			if c := &list[(start+j)%len(list)]; c.host.free() && !near(c.host) {
+			if c := &list[(start+j)%len(list)]; g.takes(c.host) && c.host.free() && !near(c.host) {
 				return c.index, true
 			}
 		}

@@ -231,6 +231,38 @@ func TestSet_Lags(t *testing.T) {
 	}
 }
 
+// TestSet_LagsBeyond: nor are they looked through by requests that ask whether there is
+// another one, or for one of another locality.
+func TestSet_LagsBeyond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // in which no time passes
+		list := append(hosts(lagFrom, "r/z"), hosts(lagFrom, "other/z")...)
+		s := NewSet(list, nil, nil, Caller{Locality: mesh.ParseLocality("r/z")})
+		first := s.current()
+		for n := range lagFrom / 2 {
+			list[n].Eject("refused", time.Hour, false)
+			list[lagFrom+n].Eject("refused", time.Hour, false)
+			if !s.Several() {
+				t.Fatal("there is no other one")
+			}
+			if i, ok := s.PickBeyond(list[:1]); !ok || i <= lagFrom+n {
+				t.Fatalf("after %d have failed, host %d is picked, %v", n, i, ok)
+			}
+		}
+		if s.state.Load() != first {
+			t.Error("the state was computed")
+		}
+		for n := range lagFrom {
+			list[lagFrom+n].Eject("refused", time.Hour, false)
+		}
+		if i, ok := s.PickBeyond(list[:1]); ok {
+			t.Errorf("host %d is picked, which has failed", i)
+		}
+		for _, h := range list {
+			h.Close() // its timer
+		}
+	})
+}
+
 // TestPriorityLoads holds Envoy's published tables (priority.rst): two levels,
 // then three.
 func TestPriorityLoads(t *testing.T) {

@@ -392,7 +392,7 @@ func (x *exchange) calleeLate(c *upstreamConn) Kind {
 
 // elsewhere reports whether there is another endpoint to go to.
 func (x *exchange) elsewhere(u *upstream) bool {
-	return len(x.route.destinations) > 1 || u.set.Usable() > 1
+	return len(x.route.destinations) > 1 || u.set.Several()
 }
 
 // retryPlan counts what a request may still try.
