@@ -101,6 +101,7 @@ type member struct {
 	since  time.Time // of the state
 	talks  bool      // it listens to messages
 	silent bool      // it could not be reached over TCP the last time
+	handed bool      // a process before has known it; memberlist does not yet
 	node   memberlist.Node
 }
 
@@ -194,6 +195,15 @@ func Start(o Options) (*Gossip, error) {
 	g.done.Go(func() { g.join(ctx) })
 	if o.Dir != "" {
 		g.done.Go(func() { g.keep(ctx) })
+	}
+	if g.alive() > 1 { // by what was handed on
+		g.done.Go(func() {
+			select {
+			case <-ctx.Done():
+			case <-time.After(trustHanded):
+				g.mistrust()
+			}
+		})
 	}
 	if o.Digest != nil {
 		g.done.Go(func() { g.tellDigests(ctx) })

@@ -55,6 +55,7 @@ func (g *Gossip) join(ctx context.Context) {
 		if round >= settlingRounds {
 			missing = g.missing(seeds)
 		}
+		missing = slices.Concat(missing, without(g.contacts(), missing))
 		reached, refused := g.tryAll(missing)
 		told = g.tellAlone(round, append(failed, refused...), told)
 		away = g.missing(reached)

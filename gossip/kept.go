@@ -47,7 +47,8 @@ func (g *Gossip) restore() error {
 			file = nil
 		}
 	}
-	if file == nil {
+	handed := file != nil
+	if !handed {
 		if g.options.Dir == "" {
 			return nil
 		}
@@ -65,7 +66,7 @@ func (g *Gossip) restore() error {
 	if err != nil {
 		return err
 	}
-	list := json.NewDecoder(io.LimitReader(file, maxKept))
+	list := json.NewDecoder(io.LimitReader(file, maxKept+maxHanded))
 	if begin, err := list.Token(); err != nil || begin != json.Delim('[') {
 		return fmt.Errorf("%s: no list: %w", file.Name(), cmp.Or(err, errRecord))
 	}
@@ -95,6 +96,9 @@ func (g *Gossip) restore() error {
 		if r.Owner != g.name && g.merge(r, max(now.Sub(since), 0)) { // the clock may have been put back
 			restored++
 		}
+	}
+	if handed {
+		g.takeOver(list)
 	}
 	if restored > 0 {
 		g.log.Info("gossip: what others announced is known from the disk", "records", restored, "age", now.Sub(info.ModTime()).Round(time.Second))
@@ -142,11 +146,14 @@ func (g *Gossip) keep(ctx context.Context) {
 	}
 }
 
-// WriteRecords writes what others announce, for [Options].Records of the process that
-// takes this one's place.
+// WriteRecords writes what others announce, and who of them lives, for [Options].Records of
+// the process that takes this one's place.
 func (g *Gossip) WriteRecords(w io.Writer) error {
 	list, _ := g.toKeep()
-	return encodeKept(w, list, maxKept)
+	if err := encodeKept(w, list, maxKept); err != nil {
+		return err
+	}
+	return json.NewEncoder(w).Encode(g.toHandOn())
 }
 
 // toKeep returns the records of the others, and a sum that changes with them.
