@@ -50,8 +50,8 @@ type State interface {
 	Steer(do string) error    // a candidate: promote, return or retry
 	LogLevel() *slog.LevelVar // of what the process says of itself
 	Reload()
-	Drain()
-	Quit()
+	Drain() error // not at this moment, as Quit
+	Quit() error
 }
 
 // New returns the handler of the admin listener. metrics serves their page.
@@ -118,9 +118,13 @@ func New(s State, metrics http.Handler) http.Handler {
 	mux.HandleFunc("POST /logging", logging(s))
 	mux.HandleFunc("GET /debug/pprof/profile", profile)
 	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, s.ConfigDump()) })
-	for path, act := range map[string]func(){"/drain": s.Drain, "/quitquitquit": s.Quit, "/reload": s.Reload} {
+	reload := func() error { s.Reload(); return nil }
+	for path, act := range map[string]func() error{"/drain": s.Drain, "/quitquitquit": s.Quit, "/reload": reload} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
-			act()
+			if err := act(); err != nil {
+				http.Error(w, err.Error(), http.StatusConflict)
+				return
+			}
 			fmt.Fprintln(w, "OK")
 		})
 	}

@@ -120,8 +120,17 @@ func (s *state) Steer(do string) error {
 func (s *state) LogLevel() *slog.LevelVar { return &s.level }
 
 func (s *state) Reload() { s.did = append(s.did, "reload") }
-func (s *state) Drain()  { s.did = append(s.did, "drain") }
-func (s *state) Quit()   { s.did = append(s.did, "quit") }
+func (s *state) Drain() error {
+	if slices.Contains(s.did, "quit") {
+		return errors.New("another process takes this one's place")
+	}
+	s.did = append(s.did, "drain")
+	return nil
+}
+func (s *state) Quit() error {
+	s.did = append(s.did, "quit")
+	return nil
+}
 
 func ask(h http.Handler, method, target string, change func(*http.Request)) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, "http://127.0.0.1:15000"+target, nil)
@@ -240,7 +249,7 @@ func TestNew_Acts(t *testing.T) {
 		{"GET", "/endpoints", func(r *http.Request) { r.Host = "localhost:15000" }, 200},
 		{"GET", "/endpoints", func(r *http.Request) { r.Host = "[::1]:15000" }, 200},
 		{"GET", "/nowhere", nil, 404},
-		{"POST", "/drain", nil, 200}, {"POST", "/reload", nil, 200}, {"POST", "/quitquitquit", nil, 200},
+		{"POST", "/drain", nil, 200}, {"POST", "/reload", nil, 200}, {"POST", "/quitquitquit", nil, 200}, {"POST", "/drain", nil, 409},
 	} {
 		if w := ask(h, tt.method, tt.path, tt.change); w.Code != tt.code {
 			t.Errorf("%s %s: %d, want %d", tt.method, tt.path, w.Code, tt.code)

@@ -108,11 +108,13 @@ func (s *server) handOver(ctx context.Context, told wishes) bool {
 	return err == nil
 }
 
-// handing says how far a hand-over is, for those who change by hand what is in force.
+// handing says how far a hand-over is, for those who change by hand what is in force, or
+// have this process drain or end.
 type handing struct {
 	mu   sync.Mutex
 	stop context.CancelFunc // nil: none is under way
 	late bool               // it cannot be stopped any more
+	over bool               // the successor has been told what this process was told
 }
 
 // begin notes that one begins that stop ends, or, with nil, that none is under way.
@@ -130,17 +132,30 @@ func (h *handing) pass(ending context.Context) bool {
 	return h.late
 }
 
+var errReplaced = errors.New("another process takes this one's place at this moment: ask that one")
+
 // decide stops one, before something is decided that the successor would not know: it has
 // read what was decided before. An error is that it is too late for that.
 func (h *handing) decide() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.late {
-		return errors.New("another process takes this one's place at this moment: ask that one")
+		return errReplaced
 	}
 	if h.stop != nil {
 		h.stop()
 	}
+	return nil
+}
+
+// unlessOver does what a successor is told of, unless that is too late, which is the error.
+func (h *handing) unlessOver(do func()) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over {
+		return errReplaced
+	}
+	do()
 	return nil
 }
 
@@ -167,6 +182,9 @@ func (s *server) passOn(ctx context.Context, told wishes, pid int) {
 		syscall.Kill(pid, syscall.SIGUSR2)
 	default:
 	}
+	s.handing.mu.Lock()
+	s.handing.over = true
+	s.handing.mu.Unlock()
 	select {
 	case <-s.quit:
 	case <-ctx.Done():

@@ -31,6 +31,14 @@ type handed struct {
 
 // runHanded starts it. Whatever of it is left is killed in the end.
 func runHanded(t *testing.T, dir, bootstrap, admin string) *handed {
+	t.Helper()
+	return runHandedAs(t, dir, bootstrap, admin, nil)
+}
+
+// runHandedAs starts it in a way of its own. Where the system does not allow that, the test
+// is skipped.
+func runHandedAs(t *testing.T, dir, bootstrap, admin string, as *syscall.SysProcAttr) *handed {
+	t.Helper()
 	h := &handed{t: t, dir: dir, program: filepath.Join(dir, "isthmus"), admin: admin}
 	h.install(program)
 	if err := os.WriteFile(filepath.Join(dir, "node.yaml"), []byte(bootstrap), 0o644); err != nil {
@@ -42,8 +50,10 @@ func runHanded(t *testing.T, dir, bootstrap, admin string) *handed {
 	}
 	defer log.Close()
 	cmd := exec.Command(h.program, "run", "--bootstrap", "node.yaml", "--config", "mesh")
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-	if err := cmd.Start(); err != nil {
+	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = dir, log, log, as
+	if err := cmd.Start(); as != nil && err != nil {
+		t.Skip(err)
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	h.current = cmd.Process.Pid
@@ -238,32 +248,40 @@ func TestHandOver_Told(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		tell func(t *testing.T, h *handed)
+		late bool     // told when the hand-over cannot be stopped any more, by a successor that ends then
 		says []string // the log, in the end
 		here int      // what the first process says at /ready then; 0: it is gone
 	}{
-		{"to end", func(t *testing.T, h *handed) { post(t, h, "/quitquitquit") }, []string{"told to end", "drained"}, 0},
-		{"to drain", func(t *testing.T, h *handed) { post(t, h, "/drain") }, []string{"told to end, or to drain"}, 503},
-		{"to be replaced again", func(t *testing.T, h *handed) { syscall.Kill(h.current, syscall.SIGUSR2) }, []string{"handed over", "handed over"}, 0},
+		{"to end", func(t *testing.T, h *handed) { post(t, h, "/quitquitquit", 200) }, false, []string{"told to end", "drained"}, 0},
+		{"to end, late", func(t *testing.T, h *handed) { post(t, h, "/quitquitquit", 200) }, true, []string{"not handed over, and gossip is over", "msg=draining"}, 0},
+		{"to drain", func(t *testing.T, h *handed) { post(t, h, "/drain", 200) }, false, []string{"told to end, or to drain"}, 503},
+		{"to drain, late", func(t *testing.T, h *handed) { post(t, h, "/drain", 409) }, true, []string{"takes its place", "handed over"}, 0},
+		{"to be replaced again", func(t *testing.T, h *handed) { syscall.Kill(h.current, syscall.SIGUSR2) }, false, []string{"handed over", "handed over"}, 0},
 		{"to roll back", func(t *testing.T, h *handed) {
 			r := &running{dir: h.dir}
 			r.overwrite(t, "mesh/service.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: worse, namespace: prod}\nspec: {ports: [{name: http, port: 80}]}\n")
 			eventually(t, "the worse one is in force", func() bool { return strings.Contains(h.log(), "revision=2") })
-			post(t, h, "/config/rollback?to=1")
-		}, []string{"not handed over"}, 200},
+			post(t, h, "/config/rollback?to=1", 200)
+		}, false, []string{"not handed over"}, 200},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var admin, outbound int
-			if err := freePorts([]*int{&admin, &outbound}); err != nil {
+			var admin, outbound, gossip int
+			if err := freePorts([]*int{&admin, &outbound, &gossip}); err != nil {
 				t.Fatal(err)
 			}
 			r := &running{dir: t.TempDir()}
 			r.write(t, "mesh/service.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: other, namespace: prod}\nspec: {ports: [{name: http, port: 80}]}\n")
 			h := runHanded(t, r.dir, fmt.Sprintf(`node: {name: a, address: 127.0.0.1, cluster: near, namespace: prod}
 listeners: {outbound: "127.0.0.1:%d", inbound: "", admin: "127.0.0.1:%d", metrics: ""}
+gossip: {bind: "127.0.0.1:%d"}
 drain: {timeout: 2s}
-`, outbound, admin), fmt.Sprintf("127.0.0.1:%d", admin))
+`, outbound, admin, gossip), fmt.Sprintf("127.0.0.1:%d", admin))
 			slow, begun, proceed := filepath.Join(t.TempDir(), "slow"), filepath.Join(r.dir, "begun"), filepath.Join(r.dir, "proceed")
-			if err := os.WriteFile(slow, fmt.Appendf(nil, "#!/bin/sh\ntouch %s\nuntil [ -e %s ]; do sleep 0.02; done\nexec %s \"$@\"\n", begun, proceed, program), 0o755); err != nil {
+			before, after := "", fmt.Sprintf("exec %s \"$@\"", program)
+			if tt.late {
+				before, after = "echo prepared >&3; read go <&3", "exit 4"
+			}
+			if err := os.WriteFile(slow, fmt.Appendf(nil, "#!/bin/sh\n%s\ntouch %s\nuntil [ -e %s ]; do sleep 0.02; done\n%s\n", before, begun, proceed, after), 0o755); err != nil {
 				t.Fatal(err)
 			}
 			h.install(slow)
@@ -335,11 +353,48 @@ gossip: {bind: %q}
 	})
 }
 
-func post(t *testing.T, h *handed, path string) {
+// TestHandOver_First: the first process of a container is not replaced, since the container
+// would end with it.
+func TestHandOver_First(t *testing.T) {
+	var admin int
+	if err := freePorts([]*int{&admin}); err != nil {
+		t.Fatal(err)
+	}
+	r := &running{dir: t.TempDir()}
+	r.write(t, "mesh/service.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: other, namespace: prod}\nspec: {ports: [{name: http, port: 80}]}\n")
+	h := runHandedAs(t, r.dir, fmt.Sprintf("node: {name: a, address: 127.0.0.1}\nlisteners: {outbound: \"127.0.0.1:0\", inbound: \"\", admin: \"127.0.0.1:%d\", metrics: \"\"}\n", admin),
+		fmt.Sprintf("127.0.0.1:%d", admin), &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		})
+	h.handOver("this is the first process of a container")
+	if status, _ := page("http://"+h.admin+"/ready", ""); status != http.StatusOK {
+		t.Errorf("/ready: %d", status)
+	}
+}
+
+// TestPassOn: what this process is told after its successor was told is refused, and not lost.
+func TestPassOn(t *testing.T) {
+	s := &server{quit: make(chan struct{})}
+	s.passOn(t.Context(), wishes{}, -1) // nothing
+	if err := s.Quit(); err == nil {
+		t.Error("it is told to end, and nobody ends")
+	}
+	s = &server{quit: make(chan struct{})}
+	if err := s.Quit(); err != nil {
+		t.Error(err)
+	}
+	<-s.quit
+}
+
+func post(t *testing.T, h *handed, path string, want int) {
 	t.Helper()
 	res, err := http.Post("http://"+h.admin+path, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	res.Body.Close()
+	if res.StatusCode != want {
+		t.Errorf("%s: %s, want %d", path, res.Status, want)
+	}
 }

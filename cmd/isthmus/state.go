@@ -267,10 +267,16 @@ func (s *server) Reload() { s.control.Reload() }
 
 // Drain implements admin.State: the proxy is no longer ready, and tells the
 // others, but goes on serving who comes all the same.
-func (s *server) Drain() {
+func (s *server) Drain() error {
+	if err := s.handing.decide(); err != nil {
+		return err
+	}
 	s.control.Drain()
 	s.leaveOnce.Do(func() { close(s.leaving) })
+	return nil
 }
 
 // Quit implements admin.State: as SIGTERM.
-func (s *server) Quit() { s.quitOnce.Do(func() { close(s.quit) }) }
+func (s *server) Quit() error {
+	return s.handing.unlessOver(func() { s.quitOnce.Do(func() { close(s.quit) }) })
+}
