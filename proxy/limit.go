@@ -120,7 +120,7 @@ func (l *limitCompiler) compileHost(kind listenerKind, vh *virtualHost) {
 		at.hostName = fmt.Sprintf("%s:%d", vh.name, vh.port)
 	}
 	vh.limits = l.chain(filters, at)
-	for i, r := range vh.routes {
+	for _, r := range vh.routes {
 		at.route, at.routeName = nil, ""
 		for _, p := range ofRoutes {
 			if matchesRoute(p, r) {
@@ -129,8 +129,8 @@ func (l *limitCompiler) compileHost(kind listenerKind, vh *virtualHost) {
 		}
 		if len(at.route) > 0 {
 			at.routeName = fmt.Sprintf("%s:%d %s", vh.name, vh.port, r.name)
-			if at.routeKey = at.routeName; r.rule.Name == "" { // whose name are its lines, which move
-				at.routeKey = fmt.Sprintf("%s:%d [%d %d]", vh.name, vh.port, kind, i)
+			if at.routeKey = at.routeName; r.rule.Name == "" && r.of != nil { // whose name are its lines, which move
+				at.routeKey = fmt.Sprintf("%s:%d %s/%s %d", vh.name, vh.port, r.of.Namespace, r.of.Name, r.nth)
 			}
 			r.limits = l.chain(filters, at)
 		}

@@ -296,6 +296,37 @@ func TestLimit_LinesMove(t *testing.T) {
 	}
 }
 
+// TestLimit_OneOfRule: a rule without a name has one limit of its own, though it is several
+// routes: where it holds in part for a port, and where what it says of all requests stands
+// behind the rules of other VirtualServices.
+func TestLimit_OneOfRule(t *testing.T) {
+	const vs = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: %s}\nspec: {hosts: [one.test], http: [%s]}\n---\n"
+	const answer = "directResponse: {status: 200}}"
+	filter := limitFilter("", ofRoutes("HTTP_ROUTE", "{}", "{typed_per_filter_config: "+localLimit(2)+"}"))
+	type request struct {
+		host, path string
+		want       int
+	}
+	for _, tt := range []struct {
+		name, yaml string
+		requests   []request
+	}{
+		{"alternatives", fmt.Sprintf(vs, "a", "{match: [{uri: {prefix: /a}}, {uri: {prefix: /}}], "+answer) + fmt.Sprintf(vs, "b", "{match: [{uri: {prefix: /b}}], "+answer),
+			[]request{{"one.test", "/a", 2}, {"one.test", "/c", 0}, {"one.test", "/b", 2}}},
+		{"a rule before it for a port", fmt.Sprintf(vs, "a", "{match: [{port: 80, uri: {prefix: /a}}], "+answer+", {match: [{uri: {prefix: /b}}], "+answer),
+			[]request{{"one.test:8080", "/b", 2}, {"one.test", "/b", 0}, {"one.test", "/a", 2}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := serve(t, Options{}, tt.yaml+filter)
+			for _, r := range tt.requests {
+				if got := passed(t, p, r.host, r.path, ""); got != r.want {
+					t.Errorf("%s%s: %d pass, want %d", r.host, r.path, got, r.want)
+				}
+			}
+		})
+	}
+}
+
 // TestRateLimit: the burst passes, the rest is refused, and a new snapshot
 // fills no bucket.
 func TestRateLimit(t *testing.T) {

@@ -134,13 +134,15 @@ func (c *compiler) compileRoutes(services []*mesh.VirtualService, gateway string
 	var lists [][]*route
 	for _, vs := range services {
 		var routes []*route
-		for _, rule := range vs.HTTP {
+		for i, rule := range vs.HTTP {
+			begin := len(routes)
 			if rule.Delegate != nil {
 				routes = append(routes, c.compileDelegate(vs, rule, gateway, port)...)
-				continue
-			}
-			if r := c.compileRoute(vs, rule, gateway, port); r != nil {
+			} else if r := c.compileRoute(vs, rule, gateway, port); r != nil {
 				routes = append(routes, r)
+			}
+			for _, r := range routes[begin:] {
+				r.nth[0] = int32(i) + 1
 			}
 		}
 		lists = append(lists, routes)
@@ -290,7 +292,7 @@ func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute
 		return nil
 	}
 	var out []*route
-	for _, inner := range d.HTTP {
+	for i, inner := range d.HTTP {
 		merged := *inner
 		var ok bool
 		if merged.Match, ok = mesh.DelegatedMatches(rule.Match, inner.Match); !ok {
@@ -313,6 +315,7 @@ func (c *compiler) compileDelegate(vs *mesh.VirtualService, rule *mesh.HTTPRoute
 			merged.Mirrors = rule.Mirrors
 		}
 		if r := c.compileRoute(vs, &merged, gateway, port); r != nil {
+			r.nth[1] = int32(i) + 1
 			out = append(out, r)
 		}
 	}

@@ -204,6 +204,7 @@ func newHostTable() *hostTable {
 type route struct {
 	rule    *mesh.HTTPRoute
 	of      *mesh.VirtualService // nil: none says it
+	nth     [2]int32             // which of its rules, and of the delegate's, if there is one, from 1
 	name    string               // for logs: the route's name or its place in the file
 	matches []requestMatch
 	limits  *limitChain // nil: the virtual host's
