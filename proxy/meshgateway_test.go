@@ -1,9 +1,15 @@
 package proxy
 
 import (
+	"bufio"
+	stdtls "crypto/tls"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"isthmus/mesh"
 	"isthmus/tls"
@@ -57,6 +63,41 @@ spec: {host: web.prod.svc.cluster.local, subsets: [{name: v1, labels: {version: 
 	}
 	if got := field(application.last(), "x-forwarded-client-cert"); !strings.HasSuffix(got, frontend.Identity().ID) {
 		t.Errorf("x-forwarded-client-cert %q, want the caller", got)
+	}
+}
+
+// TestGateway_PassedOnLasts: how long connections to a service last is its callers' to say,
+// who end them between two requests, and not the gateway's between, which would cut these.
+func TestGateway_PassedOnLasts(t *testing.T) {
+	const lasts = 20 * time.Millisecond
+	tr := newTrust(t)
+	web, frontend := tr.identity("prod", "web"), tr.identity("shop", "frontend")
+	sidecar := sidecarOfWeb(t, web, replying(t, okReply).address, "")
+	behind := webAt(sidecar, web.Identity().ID)
+	behind.Cluster = "c1"
+	o := proxyOf("istio-system", "eastwest", tr.identity("istio-system", "eastwest"))
+	o.GatewayPorts = map[uint32]uint32{80: 0}
+	gw := serve(t, o, meshGateway("AUTO_PASSTHROUGH", "*.global")+fmt.Sprintf(`
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: prod}
+spec: {host: web.prod.svc.cluster.local, trafficPolicy: {connectionPool: {tcp: {maxConnectionDuration: %s}}}}
+---
+`, lasts), behind)
+	c, err := stdtls.Dial("tcp", gw.address("gateway:80"), frontend.Identity().Client(mesh.DestinationSNI(80, "", webHost), tls.ProtocolHTTP, tls.Expected{Namespaces: "prod"}, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	in := bufio.NewReader(c)
+	for n := range 2 {
+		time.Sleep(time.Duration(n) * 5 * lasts)
+		io.WriteString(c, get(webHost))
+		res, err := http.ReadResponse(in, nil)
+		if err != nil || res.StatusCode != 200 {
+			t.Fatalf("request %d: %v, %v", n+1, res, err)
+		}
+		io.Copy(io.Discard, res.Body)
 	}
 }
 

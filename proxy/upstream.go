@@ -125,7 +125,9 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 	u.connectTimeout = instant(cmp.Or(pool.ConnectTimeout, defaultConnectTimeout))
 	u.idleTimeout = instant(cmp.Or(pool.IdleTimeout, defaultIdleTimeout))
 	u.maxRequests = pool.MaxRequestsPerCon
-	u.maxDuration = instant(pool.MaxDuration)
+	if !(t.key.through && t.key.relay) { // whose ends are other proxies, which end their connections between two requests
+		u.maxDuration = instant(pool.MaxDuration)
+	}
 	u.keepAlive = pool.KeepAlive
 	u.speaks, u.keepAliveHTTP2 = protocolOf(t.key, endpoints, pool), pool.HTTP2KeepAlive
 	u.alsoHTTP1 = mayHTTP1(endpoints, pool)
