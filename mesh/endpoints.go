@@ -32,6 +32,7 @@ func (b *endpointBuilder) build() {
 	for i := range b.known.Announced {
 		b.add(b.known.Announced[i])
 	}
+	b.throughProxies()
 	b.index()
 	// Entries come last, and ExternalNames: their endpoints may be names of the services above.
 	for _, s := range b.known.Config.Services {

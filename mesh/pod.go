@@ -12,6 +12,44 @@ import (
 // web-0.web.prod.svc.cluster.local, web-0.web (Kubernetes: DNS for Services and Pods).
 // Which endpoint it is, endpoints say: see [Endpoint.Pod].
 
+// throughProxies leaves out what EndpointSlices, or Endpoints, say of Pods whose proxies announce
+// them: that is the port of the application itself, and who asked there would go past the policies
+// which the proxy keeps, and ask the Pod twice as often as others. What else they say of the Pod
+// holds for its proxy.
+func (b *endpointBuilder) throughProxies() {
+	type pod struct {
+		service, cluster string
+		port             uint32
+		address          netip.Addr
+	}
+	podOf := func(e *Endpoint) pod { return pod{e.Service, e.Cluster, e.Port.Number, e.Address.Addr()} }
+	said := map[pod]*Endpoint{}
+	for _, e := range b.endpoints {
+		if e.Source == SourceKubernetes && (said[podOf(e)] == nil || e.Unready == "") {
+			said[podOf(e)] = e
+		}
+	}
+	if len(said) == 0 {
+		return
+	}
+	proxied := map[pod]bool{}
+	for i, e := range b.endpoints {
+		s := said[podOf(e)]
+		if !e.Via || e.Relayed || s == nil {
+			continue
+		}
+		proxied[podOf(e)] = true
+		of := *e
+		of.Hostname, of.Unready = cmp.Or(e.Hostname, s.Hostname), cmp.Or(e.Unready, s.Unready)
+		if e.Locality == (Locality{}) {
+			of.Locality = s.Locality
+		}
+		b.endpoints[i] = &of
+	}
+	b.endpoints = slices.DeleteFunc(b.endpoints, func(e *Endpoint) bool { return e.Source == SourceKubernetes && proxied[podOf(e)] })
+	clear(b.seen)
+}
+
 // indexPods finds the endpoints of every Pod that has a name. What its proxy announces
 // is the Pod, too, although only EndpointSlices may say so of its address.
 func (b *endpointBuilder) indexPods() {

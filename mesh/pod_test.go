@@ -1,8 +1,10 @@
 package mesh
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -33,7 +35,7 @@ func TestView_Pod(t *testing.T) {
 		},
 		Announced: []Endpoint{announced("c1", "10.1.0.1:15006", ""), announced("c2", "10.2.0.1:15006", "Web-0"), announced("c2", "10.2.0.2:15006", "web-7"), gateway},
 	})
-	const own = "10.1.0.1:15006 10.1.0.1:80"
+	const own = "10.1.0.1:15006"
 	for host, want := range map[string]string{
 		"web-0.web": own, "web-0.web.prod": own, "web-0.web.prod.svc": own, "WEB-0.web.prod.svc.cluster.local.": own,
 		"web-0.web.prod.svc.cluster.remote": "10.2.0.1:15006",
@@ -45,7 +47,7 @@ func TestView_Pod(t *testing.T) {
 		"web-2.web.prod.svc.cluster.local": "192.0.2.9:80",
 		"web-9.web.prod":                   "unknown", "web-0.plain.prod": "unknown", "web-0": "unknown", ".web.prod": "unknown", "web-0.other.prod": "unknown",
 		"web-0.alias.prod": "unknown", "x.web-0.web.prod": "unknown",
-		"web.prod": "10.1.0.1:15006 10.1.0.1:80 10.1.0.2:80 10.1.0.3:80 10.1.0.4:80",
+		"web.prod": "10.1.0.1:15006 10.1.0.2:80 10.1.0.3:80 10.1.0.4:80",
 	} {
 		got := "unknown"
 		if v, ok := r.View(host); ok {
@@ -60,6 +62,56 @@ func TestView_Pod(t *testing.T) {
 	}
 	if v, _ := r.View("web-0.web"); v.Host != "web-0.web.prod.svc.cluster.local" {
 		t.Errorf("the full name is %s", v.Host)
+	}
+}
+
+// TestRegistry_ProxiedPods: a Pod whose proxy announces it is asked through that alone, whatever
+// EndpointSlices say besides of its address, and is as ready as both say.
+func TestRegistry_ProxiedPods(t *testing.T) {
+	http, admin := Port{Number: 80, Name: "http", Target: 8080}, Port{Number: 90, Name: "admin", Target: 9090}
+	slice := func(address string, unready bool) *Workload {
+		return &Workload{Meta: Meta{Namespace: "prod"}, Service: "web.prod", Address: address, Hostname: "web-0", Locality: Locality{Region: "r", Zone: "z"}, Unready: unready}
+	}
+	announced := func(address string, port Port) Endpoint {
+		return Endpoint{Service: "web.prod", Port: port, Address: netip.MustParseAddrPort(address), Cluster: "c1", Via: true, Source: SourceGossip}
+	}
+	elsewhere, draining, relayed := announced("10.0.0.1:15006", http), announced("10.0.0.4:15006", http), announced("10.0.0.5:15006", http)
+	elsewhere.Cluster, draining.Unready, relayed.Relayed = "c2", "draining", true
+	located := announced("10.0.0.3:15006", http)
+	located.Locality, located.Hostname = Locality{Region: "own"}, "own-0"
+	r := NewRegistry(Known{
+		Node: &Node{Namespace: "prod", Cluster: "c1"},
+		Config: &Config{
+			Services: []*Service{{Meta: Meta{Kind: "Service", Namespace: "prod", Name: "web"}, Ports: []Port{http, admin}, Selector: map[string]string{"app": "web"}}},
+			Workloads: []*Workload{
+				slice("10.0.0.1", false), slice("10.0.0.2", true), slice("10.0.0.3", true), slice("10.0.0.3", false), slice("10.0.0.4", false), slice("10.0.0.5", false),
+				{Meta: Meta{Namespace: "prod", Labels: map[string]string{"app": "web"}}, Address: "10.0.0.1", Ports: map[string]uint32{"http": 7070, "admin": 7071}}, // a WorkloadEntry may be another one at that address
+			},
+		},
+		Announced: []Endpoint{announced("10.0.0.1:15006", http), announced("10.0.0.2:15006", http), announced("10.0.0.2:15006", admin), located, draining, relayed, elsewhere},
+	})
+	var got []string
+	for _, e := range r.All() {
+		got = append(got, fmt.Sprint(e.Port.Name, " ", e.Address, " ", e.Cluster, " ", e.Locality, " ", e.Hostname, " ", e.Unready))
+	}
+	want := []string{
+		"http 10.0.0.1:7070 c1   ",
+		"http 10.0.0.1:15006 c1 r/z web-0 ",
+		"http 10.0.0.2:15006 c1 r/z web-0 not ready",
+		"http 10.0.0.3:15006 c1 own own-0 ",
+		"http 10.0.0.4:15006 c1 r/z web-0 draining",
+		"http 10.0.0.5:8080 c1 r/z web-0 ",
+		"http 10.0.0.5:15006 c1   ",
+		"http 10.0.0.1:15006 c2   ",
+		"admin 10.0.0.1:7071 c1   ",
+		"admin 10.0.0.1:9090 c1 r/z web-0 ",
+		"admin 10.0.0.2:15006 c1 r/z web-0 not ready",
+		"admin 10.0.0.3:9090 c1 r/z web-0 ",
+		"admin 10.0.0.4:9090 c1 r/z web-0 ",
+		"admin 10.0.0.5:9090 c1 r/z web-0 ",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
