@@ -276,8 +276,8 @@ func TestManifests(t *testing.T) {
 		}
 	}
 	for _, p := range pods {
-		for _, c := range p.Spec.Containers {
-			for _, probe := range []*core.Probe{c.ReadinessProbe, c.LivenessProbe} {
+		for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
+			for _, probe := range []*core.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe} {
 				if probe != nil && probe.HTTPGet == nil {
 					t.Errorf("a probe of %s asks nothing", c.Name)
 				}
@@ -325,6 +325,11 @@ func checkProxy(t *testing.T, pod *core.PodSpec, c *core.Container) {
 		if probe == nil || !slices.ContainsFunc(c.Ports, func(p core.ContainerPort) bool { return p.ContainerPort == probe.HTTPGet.Port.IntVal }) {
 			t.Errorf("%s is not probed at one of its ports: %+v", c.Image, probe)
 		}
+	}
+	// Beside an application it is there first, and last.
+	if slices.ContainsFunc(pod.Containers, func(o core.Container) bool { return o.Name != c.Name }) &&
+		(len(pod.InitContainers) == 0 || pod.InitContainers[0].Name != c.Name || c.RestartPolicy == nil || *c.RestartPolicy != core.ContainerRestartPolicyAlways || c.StartupProbe == nil) {
+		t.Errorf("%s is not there for all of its application's time", c.Image)
 	}
 	for _, p := range c.Ports {
 		if p.ContainerPort < 1024 {
