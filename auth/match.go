@@ -192,7 +192,7 @@ func (t *texts) matchHeader(r *http1.Request, name string, forbids bool) bool {
 		}
 	}
 	if forbids {
-		return (len(t.in.all) == 0 || in > 0) && (len(t.notIn.all) == 0 || notIn < max(lines, 1))
+		return (len(t.in.all) == 0 || in > 0) && notIn < max(lines, 1)
 	}
 	return (len(t.in.all) == 0 || lines > 0 && in == lines) && notIn == 0
 }

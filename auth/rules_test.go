@@ -130,6 +130,16 @@ func TestRules_Fields(t *testing.T) {
 	one := func(k mesh.ConditionKey, v mesh.Values) *mesh.AuthorizationRule {
 		return when(mesh.Condition{Key: k, Values: v})
 	}
+	named := func(name string, v mesh.Values) *mesh.AuthorizationRule {
+		return when(mesh.Condition{Key: mesh.KeyHeader, Name: name, Values: v})
+	}
+	many := func(more ...string) []string { // so that they are looked up
+		var out []string
+		for i := range few + 1 {
+			out = append(out, fmt.Sprint("filling", i))
+		}
+		return append(out, more...)
+	}
 	for _, tt := range []struct {
 		name string
 		rule *mesh.AuthorizationRule
@@ -181,6 +191,17 @@ func TestRules_Fields(t *testing.T) {
 		{"another method", op(mesh.OperationMatch{Methods: in("GET")}), asked{method: "POST"}, false},
 		{"not a method", op(mesh.OperationMatch{Methods: notIn("POST")}), asked{method: "POST"}, false},
 		{"another host", op(mesh.OperationMatch{Hosts: in("web.prod")}), asked{host: "web.prod.evil"}, false},
+		{"one of many namespaces", peer(mesh.PeerMatch{Namespaces: in(many("prod")...)}), asked{identity: alice}, true},
+		{"none of many namespaces", peer(mesh.PeerMatch{Namespaces: in(many()...)}), asked{identity: alice}, false},
+		{"not one of many namespaces", peer(mesh.PeerMatch{Namespaces: notIn(many("prod")...)}), asked{identity: alice}, false},
+		{"one of many, by its beginning", peer(mesh.PeerMatch{Namespaces: in(many("pr*")...)}), asked{identity: alice}, true},
+		{"one of many, by its end", peer(mesh.PeerMatch{Namespaces: in(many("*od")...)}), asked{identity: alice}, true},
+		{"one of many methods", op(mesh.OperationMatch{Methods: in(many("GET")...)}), asked{}, true},
+		{"none of many methods", op(mesh.OperationMatch{Methods: in(many()...)}), asked{}, false},
+		{"not one of many methods", op(mesh.OperationMatch{Methods: notIn(many("GET")...)}), asked{}, false},
+		{"one of many paths, by its beginning", path(many("/a*")...), asked{path: "/ab"}, true},
+		{"one of many paths, by its end", path(many("*b")...), asked{path: "/ab"}, true},
+		{"one of many paths, by a template", path(many("/{*}/b")...), asked{path: "/a/b"}, true},
 		{"a token's principal", peer(mesh.PeerMatch{RequestPrincipals: in("i/s")}), asked{claims: claims}, true},
 		{"any token", peer(mesh.PeerMatch{RequestPrincipals: in("*")}), asked{claims: claims}, true},
 		{"any token, without one", peer(mesh.PeerMatch{RequestPrincipals: in("*")}), asked{}, false},
@@ -189,6 +210,9 @@ func TestRules_Fields(t *testing.T) {
 		{"a host in any case", op(mesh.OperationMatch{Hosts: in("WEB.prod")}), asked{host: "web.PROD"}, true},
 		{"a host with a port", op(mesh.OperationMatch{Hosts: in("web.prod")}), asked{host: "web.prod:80"}, true},
 		{"a host and its port", op(mesh.OperationMatch{Hosts: in("web.prod:81")}), asked{host: "web.prod:80"}, false},
+		{"a host, and the port that is asked for", op(mesh.OperationMatch{Hosts: in("web.prod:80")}), asked{host: "web.prod:80"}, true},
+		{"not another host", op(mesh.OperationMatch{Hosts: notIn("web.prod")}), asked{host: "web.shop"}, true},
+		{"no host", op(mesh.OperationMatch{Hosts: in("web.prod")}), asked{host: ":80"}, false},
 		{"a host's end", op(mesh.OperationMatch{Hosts: in("*.prod")}), asked{host: "web.prod:80"}, true},
 		{"not a host, and its port", op(mesh.OperationMatch{Hosts: notIn("web.prod")}), asked{host: "web.prod:80"}, false},
 		{"a method", op(mesh.OperationMatch{Methods: in("GET")}), asked{method: "GET"}, true},
@@ -201,6 +225,16 @@ func TestRules_Fields(t *testing.T) {
 		{"a path's beginning, and not the folder's brother", path("/api/*"), asked{path: "/apix"}, false},
 		{"a path's end", path("*.html"), asked{path: "/a/b.html"}, true},
 		{"a path in another case", path("/a"), asked{path: "/A"}, false},
+		{"a path's end alone", path("*/b"), asked{path: "/b"}, true},
+		{"another end of a path", path("*.html"), asked{path: "/a/b.htm"}, false},
+		{"a path that is shorter than an end", path("*/index.html"), asked{path: "/x"}, false},
+		{"a path's beginning alone", path("/api/*"), asked{path: "/api/"}, true},
+		{"any path", path("*"), asked{path: "/"}, true},
+		{"a template's other segments", path("/a/{*}/c"), asked{path: "/x/b/c"}, false},
+		{"a template's last segment", path("/a/{*}/c"), asked{path: "/a/b/d"}, false},
+		{"a template's end, within a segment", path("/{**}/c"), asked{path: "/a/bc"}, false},
+		{"a template's end alone", path("/{**}/c"), asked{path: "/c"}, false},
+		{"a path that is shorter than a template's end", path("/{**}/index.html"), asked{path: "/x"}, false},
 		{"a template's segment", path("/a/{*}/c"), asked{path: "/a/b/c"}, true},
 		{"a template's segment is one", path("/a/{*}/c"), asked{path: "/a/b/b/c"}, false},
 		{"a template's segment is not empty", path("/a/{*}/c"), asked{path: "/a//c"}, false},
@@ -253,12 +287,21 @@ func TestRules_Fields(t *testing.T) {
 		{"another presenter", one(mesh.KeyPresenter, in("q")), asked{claims: claims}, false},
 		{"another nested claim", claim(in("y"), "deep", "er"), asked{claims: claims}, false},
 		{"not a claim of a list", claim(notIn("users"), "groups"), asked{claims: claims}, false},
+		{"another header", header(in("admin")), asked{fields: []string{"x-rolf: admin", "x-rol: admin", "x-roles: admin"}}, false},
+		{"a header beside another", header(in("admin")), asked{fields: []string{"x-role: admin", "x-rolf: x"}}, true},
+		{"any header", header(in("*")), asked{fields: []string{"x-role: x"}}, true},
+		{"any header, which is empty", header(in("*")), asked{fields: []string{"x-role: "}}, false},
+		{"a header with any letter", named("x_az", in("x")), asked{fields: []string{"X_AZ: x"}}, true},
+		{"the host as a header, by its other name", named("host", in("WEB.prod")), asked{host: "web.prod:80"}, true},
+		{"this method as a header", named(":method", in("GET")), asked{}, true},
+		{"this path as a header", named(":path", in("/a")), asked{path: "/a"}, true},
 		{"the method as a header", when(mesh.Condition{Key: mesh.KeyHeader, Name: ":method", Values: in("GET")}), asked{method: "POST"}, false},
 		{"the path as a header", when(mesh.Condition{Key: mesh.KeyHeader, Name: ":path", Values: in("/a")}), asked{path: "/b"}, false},
 		{"the host as a header", when(mesh.Condition{Key: mesh.KeyHeader, Name: ":authority", Values: in("web.prod")}), asked{host: "WEB.prod:80"}, true},
 		{"another host as a header", when(mesh.Condition{Key: mesh.KeyHeader, Name: "host", Values: in("web.prod")}), asked{host: "web.shop"}, false},
 		{"a key that nobody knows", one(mesh.KeySNI+1, in("*")), asked{}, false},
 
+		{"a connection and a principal", peer(mesh.PeerMatch{Principals: in("*")}), asked{tcp: true, identity: alice}, true},
 		{"a connection and a token", peer(mesh.PeerMatch{RequestPrincipals: notIn("*")}), asked{tcp: true}, false},
 		{"a connection and a method", op(mesh.OperationMatch{Methods: in("GET")}), asked{tcp: true}, false},
 		{"a connection and a port", op(mesh.OperationMatch{Ports: in("1")}), asked{tcp: true, port: 1}, true},
@@ -382,6 +425,130 @@ func TestRules_NearestOfMany(t *testing.T) {
 	}
 	if got := r.Check(asked{identity: alice}.request()); got == nil || got.Policy == nil || !strings.HasSuffix(got.Field, "principals") {
 		t.Errorf("got %v, want some rule, but for the principal", got)
+	}
+}
+
+// TestRules_NearestRule: the rule of which the most fits is told, wherever it stands.
+func TestRules_NearestRule(t *testing.T) {
+	rule := func(fits string) *mesh.AuthorizationRule {
+		r := &mesh.AuthorizationRule{
+			From: []mesh.PeerMatch{{Namespaces: in("x")}}, To: []mesh.OperationMatch{{Methods: in("POST")}},
+			When: []mesh.Condition{{Key: mesh.KeySNI, Values: in("x")}},
+		}
+		switch fits {
+		case "from":
+			r.From[0].Namespaces = in("prod")
+		case "to":
+			r.To[0].Methods = in("GET")
+		case "when":
+			r.When[0].Values = in("web")
+		}
+		return r
+	}
+	for _, fits := range []string{"from", "to", "when"} {
+		for want, rules := range [][]*mesh.AuthorizationRule{{rule(fits), rule("")}, {rule(""), rule(fits)}} {
+			r := NewRules([]*mesh.AuthorizationPolicy{policyOf(mesh.ActionAllow, rules...)}, nil, nil).Check(asked{identity: alice, sni: "web"}.request())
+			if r == nil || r.Rule != want {
+				t.Errorf("%s: nearest is %+v, want rule %d", fits, r, want)
+			}
+		}
+	}
+}
+
+// TestRules_Needs: what is dear to find out is found out for whoever looks at it, and
+// for nobody else.
+func TestRules_Needs(t *testing.T) {
+	ten := mesh.Blocks{In: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	for _, tt := range []struct {
+		name         string
+		rule         *mesh.AuthorizationRule
+		want, custom Needs
+	}{
+		{"nothing", from(mesh.PeerMatch{Namespaces: in("a"), IPBlocks: ten}), Needs{}, Needs{}},
+		{"a client's address", from(mesh.PeerMatch{RemoteIPBlocks: ten}), Needs{Remote: true}, Needs{Remote: true}},
+		{"not a client's address", from(mesh.PeerMatch{RemoteIPBlocks: mesh.Blocks{NotIn: ten.In}}), Needs{Remote: true}, Needs{Remote: true}},
+		{"a client's address as a condition", when(mesh.Condition{Key: mesh.KeyRemoteIP, Blocks: ten}), Needs{Remote: true}, Needs{Remote: true}},
+		{"a destination's address", when(mesh.Condition{Key: mesh.KeyDestinationIP, Blocks: ten}), Needs{Destination: true}, Needs{Destination: true}},
+		{"whom a token is about", from(mesh.PeerMatch{RequestPrincipals: in("*")}), Needs{}, Needs{EarlyClaims: true}},
+		{"that, as a condition", when(mesh.Condition{Key: mesh.KeyRequestPrincipal, Values: in("*")}), Needs{}, Needs{EarlyClaims: true}},
+		{"audiences", when(mesh.Condition{Key: mesh.KeyAudiences, Values: in("*")}), Needs{}, Needs{EarlyClaims: true}},
+		{"a presenter", when(mesh.Condition{Key: mesh.KeyPresenter, Values: in("*")}), Needs{}, Needs{EarlyClaims: true}},
+		{"claims", when(mesh.Condition{Key: mesh.KeyClaims, Claims: []string{"a"}, Values: in("*")}), Needs{}, Needs{EarlyClaims: true}},
+	} {
+		for _, a := range []mesh.Action{mesh.ActionAllow, mesh.ActionDeny, mesh.ActionAudit, mesh.ActionCustom} {
+			want := tt.want
+			if a == mesh.ActionCustom {
+				want = tt.custom
+			}
+			// A rule that looks at nothing takes nothing back.
+			r := NewRules([]*mesh.AuthorizationPolicy{policyOf(a, tt.rule, anything)}, nil, nil)
+			if got := r.Needs(); got != want || r.HasCustom() != (a == mesh.ActionCustom) {
+				t.Errorf("%s, for %v: %+v, want %+v", tt.name, a, got, want)
+			}
+		}
+	}
+	if none := (*Rules)(nil); none.Needs() != (Needs{}) || none.HasCustom() {
+		t.Error("no rules need something")
+	}
+}
+
+// TestRules_Custom: every policy that fits is asked for, until one says no.
+func TestRules_Custom(t *testing.T) {
+	get, post := to(mesh.OperationMatch{Methods: in("GET")}), to(mesh.OperationMatch{Methods: in("POST")})
+	var policies []*mesh.AuthorizationPolicy
+	tallies := map[string]*Tally{}
+	for i, r := range []*mesh.AuthorizationRule{get, post, get, get} {
+		p := policyOf(mesh.ActionCustom, r)
+		p.Name = fmt.Sprint(i)
+		policies = append(policies, p)
+		tallies[p.Name] = &Tally{}
+	}
+	r := NewRules(policies, nil, func(p *mesh.AuthorizationPolicy) *Tally { return tallies[p.Name] })
+	got := ""
+	r.Custom(asked{}.request(), func(p *mesh.AuthorizationPolicy) bool { got += p.Name; return p.Name != "2" })
+	if got != "02" {
+		t.Errorf("asked %s, want 02", got)
+	}
+	for name, want := range map[string]uint64{"0": 1, "1": 0, "2": 1, "3": 0} {
+		if n := tallies[name].Matched.Load(); n != want {
+			t.Errorf("policy %s matched %d times, want %d", name, n, want)
+		}
+	}
+	if refusal := r.Check(asked{}.request()); refusal != nil {
+		t.Errorf("those that ask others decide by themselves: %v", refusal)
+	}
+	(*Rules)(nil).Custom(asked{}.request(), func(*mesh.AuthorizationPolicy) bool { t.Error("asked for nobody"); return true })
+}
+
+// TestRules_Audited: the first policy of action AUDIT that fits is told of, no other.
+func TestRules_Audited(t *testing.T) {
+	get, post := to(mesh.OperationMatch{Methods: in("GET")}), to(mesh.OperationMatch{Methods: in("POST")})
+	audits := func(name string, r *mesh.AuthorizationRule) *mesh.AuthorizationPolicy {
+		p := policyOf(mesh.ActionAudit, r)
+		p.Name = name
+		return p
+	}
+	for _, tt := range []struct {
+		name     string
+		policies []*mesh.AuthorizationPolicy
+		want     string
+	}{
+		{"one", []*mesh.AuthorizationPolicy{audits("a", get)}, "a"},
+		{"one that does not fit", []*mesh.AuthorizationPolicy{audits("a", post)}, ""},
+		{"the second", []*mesh.AuthorizationPolicy{audits("a", post), audits("b", get)}, "b"},
+		{"two", []*mesh.AuthorizationPolicy{audits("a", get), audits("b", get)}, "a"},
+		{"a dry run", []*mesh.AuthorizationPolicy{dry(audits("a", get)), dry(policyOf(mesh.ActionDeny, get))}, ""},
+	} {
+		q, got := asked{}.request(), ""
+		if r := NewRules(tt.policies, nil, nil).Check(q); r != nil {
+			t.Errorf("%s: refused: %v", tt.name, r)
+		}
+		if q.Audited != nil {
+			got = q.Audited.Name
+		}
+		if got != tt.want {
+			t.Errorf("%s: audited by %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }
 

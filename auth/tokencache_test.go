@@ -3,6 +3,7 @@ package auth
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -99,13 +100,20 @@ func TestTokenCache_Delete(t *testing.T) {
 	for n := range 10 * cacheShards * shardTokens {
 		c.put(cacheKeyOf(n), &verified{size: 3})
 		if n%2 == 0 {
-			c.delete(cacheKeyOf(n))
+			if c.delete(cacheKeyOf(n)); c.get(cacheKeyOf(n)) != nil {
+				t.Fatal("one that was deleted is still there")
+			}
 		}
 		if n%7 == 0 { // the same again
 			c.put(cacheKeyOf(n), &verified{size: 5})
 		}
 	}
 	for i := range c.shards {
+		for k := range maps.Clone(c.shards[i].old) {
+			if c.delete(k); c.get(k) != nil {
+				t.Fatal("an old one that was deleted is still there")
+			}
+		}
 		want := 0
 		for k, v := range c.shards[i].young {
 			want += v.size

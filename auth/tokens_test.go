@@ -234,6 +234,8 @@ func TestCheck_Rules(t *testing.T) {
 		{Issuer: "two", Keys: []byte(keySetOf(b)), Audiences: []string{"x"}},
 		{Issuer: "two", Keys: []byte(keySetOf(a)), Audiences: []string{"y"}},
 		{Issuer: "three", Keys: []byte(keySetOf(a)), Headers: []mesh.TokenHeader{{Name: "X-Token"}}},
+		{Issuer: "five", Keys: []byte(keySetOf(a)), Headers: []mesh.TokenHeader{{Name: "X-Other"}}, Forward: true},
+		{Issuer: "six", Keys: []byte(keySetOf(a)), Headers: []mesh.TokenHeader{{Name: "X-Other"}}},
 		{Issuer: "", Keys: []byte(keySetOf(a))}, // which the configuration refuses
 		{Issuer: "broken", Keys: []byte(`{"keys":`)},
 		{Issuer: "secret", Keys: []byte(jwks(`{"kty":"oct","k":"c2VjcmV0","alg":"HS256"}`))},
@@ -256,6 +258,9 @@ func TestCheck_Rules(t *testing.T) {
 		{"no issuer", []string{"Authorization: Bearer " + a.token(`{"sub":"s"}`)}, "", 401, textIssuer},
 		{"an empty issuer", []string{"Authorization: Bearer " + a.token(claims("", "x"))}, "", 401, textIssuer},
 		{"its own place", []string{"X-Token: " + a.token(claims("three", "x"))}, "three", 0, ""},
+		{"its own place, which is like the one before", []string{"X-Other: " + a.token(claims("five", "x"))}, "five", 0, ""},
+		{"the place of one like it", []string{"X-Token: " + a.token(claims("five", "x"))}, "", 401, textIssuer},
+		{"another of the same place", []string{"X-Other: " + a.token(claims("six", "x"))}, "six", 0, ""},
 		{"another rule's place", []string{"Authorization: Bearer " + a.token(claims("three", "x"))}, "", 401, textIssuer},
 		{"one good, one bad", []string{"Authorization: Bearer " + a.token(claims("one", "x")) + "x", "X-Token: " + a.token(claims("three", "x"))}, "three", 0, ""},
 		{"one bad, one missing", []string{"Authorization: Bearer x"}, "", 401, textFormat},
@@ -267,11 +272,18 @@ func TestCheck_Rules(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			for range 2 { // the second time from the cache
-				c, err := tokens.Check(tokenRequest(t, "GET /", tt.lines...))
+				r := tokenRequest(t, "GET /", tt.lines...)
+				c, err := tokens.Check(r)
 				if tt.issuer == "" {
 					wantRefused(t, c, err, tt.status, tt.body)
-				} else if err != nil || c.Issuer != tt.issuer {
+					continue
+				}
+				if err != nil || c.Issuer != tt.issuer {
 					t.Fatalf("%+v, %v", c, err)
+				}
+				// What was good goes, unless its own rule forwards it.
+				if sent := len(headers(r)); sent != len(tt.lines)-1 && tt.issuer != "five" || sent != len(tt.lines) && tt.issuer == "five" {
+					t.Errorf("sent on %q", headers(r))
 				}
 			}
 		})

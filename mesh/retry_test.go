@@ -18,6 +18,14 @@ func TestRetries_LongestBackoffs(t *testing.T) {
 			t.Errorf("%d retries: %v, want %v", attempts, got, want)
 		}
 	}
+	for n, want := range []time.Duration{0, 1, 3, 7, 10, 10, 10} {
+		if got := (&Retries{Backoff: time.Second}).LongestBackoff(n); got != want*time.Second {
+			t.Errorf("before retry %d: %v, want %v", n, got, want*time.Second)
+		}
+	}
+	if got := (&Retries{}).LongestBackoff(1); got != 25*time.Millisecond {
+		t.Errorf("where nothing is said: %v", got)
+	}
 	for n := range 20 {
 		long := Retries{Backoff: 200_000 * time.Hour}
 		if d := long.LongestBackoff(n); d < 0 || n > 0 && d < long.Backoff {
