@@ -71,6 +71,12 @@ func NewRules(list []*mesh.AuthorizationPolicy, domains []string, tally func(*me
 type Needs struct {
 	Remote, Destination bool
 	EarlyClaims         bool // by policies of action CUSTOM, which come before the token is judged
+	Origin              bool // what the proxy itself writes of where a request comes from, but for addresses
+}
+
+// aboutOrigin reports whether a header, named in lower case, is one that the proxy writes.
+func aboutOrigin(name string) bool {
+	return name == "x-forwarded-proto" || name == "x-request-id" || name == "x-forwarded-client-cert"
 }
 
 // Needs returns what the policies look at.
@@ -88,6 +94,7 @@ func (r *Rules) Needs() (n Needs) {
 				for i := range m.when {
 					n.Remote = n.Remote || m.when[i].Key == mesh.KeyRemoteIP
 					n.Destination = n.Destination || m.when[i].Key == mesh.KeyDestinationIP
+					n.Origin = n.Origin || m.when[i].Key == mesh.KeyHeader && aboutOrigin(m.when[i].Name)
 				}
 			}
 		}

@@ -324,10 +324,11 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 	if x.req.Hop {
 		x.req.StripHopByHop()
 	}
-	x.clientCertField() // what a client says of its own certificate is not for the service either
+	x.tellOrigin()
+	x.fields = x.introduceClient(append(x.fields[:0], x.req.Fields...))
 	call := &auth.Call{
 		Method: x.req.Method, Path: x.req.Path, Query: x.req.Query, HasQuery: x.req.HasQuery, Host: x.req.Authority, Scheme: string(x.scheme()),
-		Fields: x.req.Fields, Body: x.body.data, BodyPartial: !x.body.whole && !x.body.empty(),
+		Fields: x.fields, Body: x.body.data, BodyPartial: !x.body.whole && !x.body.empty(),
 		Principal: c.identity, OwnPrincipal: c.proxy.node.Identity, Source: netip.AddrPortFrom(c.address, 0), SNI: c.serverName,
 	}
 	if local, ok := c.localAddress(); ok {
@@ -335,8 +336,6 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 	}
 	if id, ok := x.req.Get(http1.XRequestID); ok {
 		call.RequestID = string(id)
-	} else {
-		call.RequestID = string(x.requestID())
 	}
 	ctx, cancel := context.WithCancelCause(context.Background()) // Ask has a time-out of its own
 	stop := c.watch(func() { cancel(errClientGone) })
@@ -365,14 +364,6 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 
 // errClientGone is why a service is no longer asked.
 var errClientGone = errors.New("the client has gone")
-
-// clientCertField takes off what a client that has not proved to be a proxy says
-// in x-forwarded-client-cert.
-func (x *exchange) clientCertField() {
-	if x.conn.kind == gateway || x.conn.identity == "" {
-		x.req.Fields = slices.DeleteFunc(x.req.Fields, func(f http1.Field) bool { return f.ID == http1.XForwardedClientCert })
-	}
-}
 
 // refuser is what refuses somebody, or cannot serve him.
 type refuser int

@@ -370,7 +370,7 @@ func (x *exchange) reset() {
 	x.dialect, x.bridged, x.webReply = notGRPC, false, false
 	x.upgrade.protocol, x.upgrade.agreed, x.upgrade.websocket = nil, false, false
 	x.trail.forget()
-	x.overloaded, x.unsent, x.hasID, x.sanitized, x.attempts, x.cookie, x.delayed = false, false, false, false, 0, nil, 0
+	x.overloaded, x.unsent, x.hasID, x.sanitized, x.told, x.attempts, x.cookie, x.delayed = false, false, false, false, false, 0, nil, 0
 	x.limited, x.drawn, x.timing, x.said = nil, 0, timing{}, nil
 	if x.subject.Peer != nil || x.subject.Claims != nil {
 		x.subject, x.refusal = auth.Request{}, nil

@@ -55,6 +55,7 @@ type exchange struct {
 
 	said      []byte // see scheme
 	sanitized bool   // what a gateway does not believe has been taken off
+	told      bool   // see tellOrigin
 
 	// What has become of the reply.
 	replying bool // its head has gone out
@@ -152,7 +153,11 @@ func (x *exchange) decide() Kind {
 	if err == NoError {
 		err = x.normalize()
 	}
-	if err == NoError && x.table.access != nil && x.conn.kind != outbound {
+	judged := x.table.access != nil && x.conn.kind != outbound
+	if err == NoError && (x.table.tells[x.conn.kind] || judged && x.table.access.needs.Origin) {
+		x.tellOrigin()
+	}
+	if err == NoError && judged {
 		err = x.authorize(vh)
 	}
 	if err == NoError {

@@ -48,8 +48,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 				continue
 			}
 		case http1.XForwardedClientCert:
-			// Whoever has proved to be one of the mesh's proxies is believed.
-			if x.conn.kind == inbound && x.conn.identity != "" {
+			if x.told || x.believesCert() {
 				cert = appendList(cert, f.Value)
 			}
 			continue
@@ -132,12 +131,10 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 	} else {
 		out = to.number(out, nameAttempt, int64(x.attempts))
 	}
-	if x.conn.clientCert != nil {
-		value = value[:0]
-		if cert != nil {
-			value = append(append(value, cert...), ',')
-		}
-		value = append(value, x.conn.clientCert...)
+	if x.told && cert != nil {
+		out = to.field(out, nameClientCert, cert)
+	} else if x.conn.clientCert != nil {
+		value = x.appendCert(value[:0], cert)
 		out = to.field(out, nameClientCert, value)
 	}
 	x.value = value
@@ -183,6 +180,58 @@ func (x *exchange) appendForwarded(dst, before []byte) []byte {
 		dst = append(dst, ", "...)
 	}
 	return append(dst, x.conn.peer...)
+}
+
+// believesCert reports whether x-forwarded-client-cert of the request is believed: whoever has
+// proved to be one of the mesh's proxies is.
+func (x *exchange) believesCert() bool { return x.conn.kind == inbound && x.conn.identity != "" }
+
+// appendCert writes x-forwarded-client-cert of a client that has shown a certificate: those
+// before it, and its own.
+func (x *exchange) appendCert(dst, before []byte) []byte {
+	if before != nil {
+		dst = append(append(dst, before...), ',')
+	}
+	return append(dst, x.conn.clientCert...)
+}
+
+// tellOrigin has the request itself say what it will say on the way out of its scheme, its id
+// and its client's certificate, and no longer what nobody is believed, before somebody judges
+// it by that. The addresses stay those that have come.
+func (x *exchange) tellOrigin() {
+	if x.told {
+		return
+	}
+	x.told = true
+	x.sanitize()
+	var cert []byte
+	proto, id := false, false
+	for i := range x.req.Fields {
+		switch f := &x.req.Fields[i]; f.ID {
+		case http1.XForwardedProto:
+			proto = true
+		case http1.XRequestID:
+			id = true
+		case http1.XForwardedClientCert:
+			if x.believesCert() {
+				cert = appendList(cert, f.Value)
+			}
+		}
+	}
+	if x.conn.clientCert != nil {
+		cert = x.appendCert(nil, cert)
+	}
+	fields := removeField(x.req.Fields, &http1.Field{ID: http1.XForwardedClientCert})
+	if cert != nil {
+		fields = append(fields, http1.Field{Name: nameClientCert, Value: cert, ID: http1.XForwardedClientCert})
+	}
+	if !proto {
+		fields = append(fields, http1.Field{Name: nameProto, Value: x.scheme(), ID: http1.XForwardedProto})
+	}
+	if !id {
+		fields = append(fields, http1.Field{Name: nameRequestID, Value: x.requestID(), ID: http1.XRequestID})
+	}
+	x.req.Fields = fields
 }
 
 // introduceClient puts our words about where a request comes from among its fields, for rules

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"isthmus/http1"
 	"isthmus/mesh"
 )
 
@@ -208,6 +209,9 @@ func (c *compiler) compileRoute(vs *mesh.VirtualService, rule *mesh.HTTPRoute, g
 			headers: m.Headers, withoutHeaders: m.WithoutHeaders, queryParams: m.QueryParams,
 			route: nameBy(rule, m),
 		})
+		if slices.ContainsFunc(slices.Concat(m.Headers, m.WithoutHeaders), aboutOrigin) {
+			c.tells[kindOf(gateway)] = true
+		}
 	}
 	switch {
 	case len(rule.Match) > 0 && len(r.matches) == 0:
@@ -218,6 +222,24 @@ func (c *compiler) compileRoute(vs *mesh.VirtualService, rule *mesh.HTTPRoute, g
 	r.action = c.compileAction(vs, rule, port)
 	r.mirrors = c.compileMirrors(r, rule, port)
 	return r
+}
+
+// kindOf is the kind of the listeners on which a gateway's routes hold, by its name.
+func kindOf(name string) listenerKind {
+	if name == mesh.MeshGateway {
+		return outbound
+	}
+	return gateway
+}
+
+// aboutOrigin reports whether a match is on a header that tellOrigin writes or takes off.
+func aboutOrigin(m mesh.NamedMatch) bool {
+	f := newField(mesh.NameValue{Name: m.Name})
+	switch f.ID {
+	case http1.XForwardedProto, http1.XRequestID, http1.XForwardedClientCert:
+		return true
+	}
+	return doubtful(&f, true)
 }
 
 // nameBy is what a rule is called where one of its matches has a name, too: both of them

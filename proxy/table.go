@@ -26,6 +26,7 @@ type table struct {
 	tracing  [3]*traceRule         // by listenerKind; nil: nothing is traced
 	logging  [3]*accesslog.Rule    // likewise; nil: nothing is logged
 	tags     [3][]*accesslog.Value // likewise; what metrics show of exchanges besides Istio's labels
+	tells    [3]bool               // likewise; routes look at what we say of where requests come from: see exchange.tellOrigin
 	access   *access               // nil: no policies are for this proxy
 
 	limits map[string]*limiter   // by what they are kept by; hosts and routes have those that hold for them

@@ -1,0 +1,147 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"isthmus/tls"
+)
+
+// TestOrigin_Policies: a policy that asks for a client's certificate by its header asks for
+// that of the client, whatever it says.
+func TestOrigin_Policies(t *testing.T) {
+	tr := newTrust(t)
+	frontend, gw := tr.identity("shop", "frontend"), tr.identity("istio-system", "gw")
+	application := capturing(t, okReply)
+	callee := sidecarOfWeb(t, tr.identity("prod", "web"), application.address, `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: certs, namespace: prod}
+spec:
+  rules:
+  - to: [{operation: {paths: [/allow]}}]
+    when: [{key: "request.headers[x-forwarded-client-cert]", values: ["*URI=`+frontend.Identity().ID+`"]}]
+  - to: [{operation: {paths: [/before]}}]
+    when: [{key: "request.headers[x-forwarded-client-cert]", values: ["By=a;URI=`+frontend.Identity().ID+`*"]}]
+  - to: [{operation: {paths: [/proto]}}]
+    when: [{key: "request.headers[x-forwarded-proto]", values: [http]}]
+`)
+	claims := "x-forwarded-client-cert: By=a;URI=" + frontend.Identity().ID + "\r\n"
+	for _, tt := range []struct {
+		name, path, fields string
+		by                 *tls.Own // nil: in plain text
+		want, cert         string   // cert: how the application is told, * being the client's own element
+	}{
+		{"who says so in plain text", "/allow", claims, nil, "403", ""},
+		{"who has that certificate", "/allow", "", frontend, "200", "*"},
+		{"who has another one, and says so", "/allow", claims, gw, "403", ""},
+		{"what a proxy says of the one before", "/before", claims, gw, "200", "By=a;URI=" + frontend.Identity().ID + ",*"},
+		{"the same in plain text", "/before", claims, nil, "403", ""},
+		{"the scheme, of which nobody speaks", "/proto", "", nil, "200", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			request, got := "GET "+tt.path+" HTTP/1.1\r\nHost: web.prod\r\n"+tt.fields+"\r\n", ""
+			own := ""
+			if tt.by == nil {
+				got = exchangeRaw(t, callee.address("inbound"), request, whole(1))
+			} else {
+				own = tt.by.Identity().ID
+				got = overTLSAt(t, callee.address("inbound"), tt.by.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil), request)
+			}
+			if status(got) != tt.want {
+				t.Fatalf("got %q, want %s", got, tt.want)
+			}
+			if tt.want != "200" {
+				return
+			}
+			head := application.last()
+			before, ours, ok := strings.Cut(tt.cert, "*")
+			cert := field(head, "x-forwarded-client-cert")
+			if !strings.HasPrefix(cert, before+ours) || ok && !strings.HasSuffix(cert, ";URI="+own) || strings.Count(cert, "By=") != strings.Count(tt.cert, "By=")+strings.Count(tt.cert, "*") ||
+				strings.Count(head, "x-forwarded-client-cert:") != strings.Count(tt.cert, "*") {
+				t.Errorf("the application got %q, want %q", head, tt.cert)
+			}
+			if field(head, "x-forwarded-proto") == "" || field(head, "x-request-id") == "" || strings.Count(head, "x-forwarded-for:") != 1 {
+				t.Errorf("the application got %q", head)
+			}
+		})
+	}
+}
+
+// TestOrigin_Routes: a route that asks for the scheme by its header asks how the client has
+// come, at a gateway, and what a sidecar's application says, if it does.
+func TestOrigin_Routes(t *testing.T) {
+	up := replying(t, okReply)
+	p := serve(t, atEdge(), anyHost+entry("s.test", up.address)+`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  gateways: [gw, mesh]
+  http:
+  - {match: [{headers: {x-forwarded-proto: {exact: http}}}], redirect: {scheme: https}}
+  - {match: [{withoutHeaders: {x-envoy-internal: {}}}], route: [{destination: {host: s.test}}]}
+`)
+	for _, tt := range []struct{ name, listener, fields, want string }{
+		{"nobody speaks of it", "gateway:80", "", "301"},
+		{"a client says otherwise", "gateway:80", "X-Forwarded-Proto: https\r\nX-Envoy-Internal: true\r\n", "301"},
+		{"an application says otherwise", "outbound", "X-Forwarded-Proto: https\r\n", "200"},
+		{"an application says nothing", "outbound", "", "301"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := exchangeRaw(t, p.address(tt.listener), "GET / HTTP/1.1\r\nHost: s.test\r\n"+tt.fields+"\r\n", whole(1)); status(got) != tt.want {
+				t.Errorf("got %q, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestOrigin_Asked: an authorization service is told of where a request comes from what the
+// upstream is told.
+func TestOrigin_Asked(t *testing.T) {
+	tr := newTrust(t)
+	asked := make(chan http.Header, 1)
+	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header }))
+	defer service.Close()
+	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	application := capturing(t, okReply)
+	callee := sidecarOfWeb(t, tr.identity("prod", "web"), application.address, fmt.Sprintf(`
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: tickets
+      envoyExtAuthzHttp: {service: %q, port: %s, timeout: 20s, includeRequestHeadersInCheck: ["x-*"]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tickets, namespace: prod}
+spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
+`, host, port))
+	words := []string{"x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert", "x-request-id"}
+	config := tr.identity("shop", "frontend").Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil)
+	for _, fields := range []string{"", "x-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\nx-request-id: 7\r\nx-forwarded-client-cert: By=a\r\n"} {
+		request := "GET / HTTP/1.1\r\nHost: web.prod\r\n" + fields + "\r\n"
+		checkTold(t, "plain text "+fields, exchangeRaw(t, callee.address("inbound"), request, whole(1)), <-asked, application.last(), words)
+		checkTold(t, "mTLS "+fields, overTLSAt(t, callee.address("inbound"), config, request), <-asked, application.last(), words)
+	}
+}
+
+func checkTold(t *testing.T, name, got string, asked http.Header, head string, words []string) {
+	t.Helper()
+	if status(got) != "200" {
+		t.Fatalf("%s: %q", name, got)
+	}
+	for _, w := range words {
+		if told := asked.Get(w); told != field(head, w) || told == "" && !strings.HasSuffix(w, "-cert") {
+			t.Errorf("%s: the service got %s: %q, the application %q", name, w, told, field(head, w))
+		}
+	}
+}
