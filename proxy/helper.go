@@ -53,7 +53,8 @@ func (p *Proxy) dialHelper(host string, port uint32) func(context.Context) (net.
 		if !ok {
 			return d.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.FormatUint(uint64(port), 10)))
 		}
-		e, err := p.pickHelper(t.snapshot.Registry.Endpoints(v, port))
+		endpoints := t.snapshot.Registry.Endpoints(v, port)
+		e, err := p.pickHelper(endpoints)
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", host, port, err)
 		}
@@ -65,7 +66,11 @@ func (p *Proxy) dialHelper(host string, port uint32) func(context.Context) (net.
 		if isService(v, e) {
 			service = fullName(service)
 		}
-		expected := expectedOf(v, e, "", "", p.node.RootNamespace)
+		rule := t.snapshot.Rules.Find(host, v.Namespace, port, "").TLS
+		if rule != nil && rule.Mode != mesh.TLSIstioMutual {
+			rule = nil // it says whom other TLS is spoken to
+		}
+		expected := expectedOf(v, e, accountsOf(endpoints), subjectAltNames(v, rule), p.node.RootNamespace)
 		secure := tls.Client(c, p.options.Identity.Identity().Client(mesh.DestinationSNI(number, "", service), isthmustls.ProtocolTCP, expected, nil))
 		if err := secure.HandshakeContext(ctx); err != nil {
 			c.Close()

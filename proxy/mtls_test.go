@@ -391,6 +391,38 @@ func overTLSAt(t testing.TB, address string, config *stdtls.Config, request stri
 	return head
 }
 
+// TestMTLS_WhomHelpersAre: who is asked by the proxy itself, an authorization service say, has
+// to be whom the configuration expects, as a request's callee has.
+func TestMTLS_WhomHelpersAre(t *testing.T) {
+	tr := newTrust(t)
+	frontend, web := tr.identity("shop", "frontend"), tr.identity("prod", "web")
+	callee := sidecarOfWeb(t, web, replying(t, okReply).address, "")
+	rule := func(tls string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r, namespace: prod}\nspec: {host: " + webHost + ", trafficPolicy: {tls: {" + tls + "}}}\n---\n"
+	}
+	own, other := web.Identity().ID, "spiffe://cluster.local/ns/prod/sa/other"
+	for _, tt := range []struct {
+		name, yaml string
+		ok         bool
+	}{
+		{"its namespace", "", true},
+		{"its name", rule("mode: ISTIO_MUTUAL, subjectAltNames: [" + own + "]"), true},
+		{"another name", rule("mode: ISTIO_MUTUAL, subjectAltNames: [" + other + "]"), false},
+		{"a name of other TLS", rule("mode: SIMPLE, subjectAltNames: [" + other + "]"), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := serve(t, proxyOf("shop", "frontend", frontend), webService("127.0.0.1:80")+tt.yaml, webAt(callee, own))
+			c, err := p.Dial(t.Context(), "tcp", webHost+":80")
+			if (err == nil) != tt.ok {
+				t.Errorf("dialled: %v, want it to go well: %v", err, tt.ok)
+			}
+			if err == nil {
+				c.Close()
+			}
+		})
+	}
+}
+
 // TestMTLS_PortModes: a mode of the application's port holds for callers who know the
 // workload by gossip, which says the service's port alone.
 func TestMTLS_PortModes(t *testing.T) {
