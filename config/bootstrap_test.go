@@ -159,6 +159,36 @@ func TestLoadBootstrap_Refuses(t *testing.T) {
 	}
 }
 
+// TestLoadBootstrap_ServiceLinks: what the kubelet tells of Services is no setting, by whichever
+// name that a Service has.
+func TestLoadBootstrap_ServiceLinks(t *testing.T) {
+	links := func(service string) (out []string) {
+		for _, v := range []string{"_SERVICE_HOST=10.96.0.7", "_SERVICE_PORT=80", "_SERVICE_PORT_HTTP=80", "_PORT=tcp://10.96.0.7:80", "_PORT_80_TCP=tcp://10.96.0.7:80", "_PORT_80_TCP_PROTO=tcp", "_PORT_80_TCP_PORT=80", "_PORT_80_TCP_ADDR=10.96.0.7"} {
+			out = append(out, service+v)
+		}
+		return out
+	}
+	for _, tt := range []struct {
+		name    string
+		environ []string
+		want    string // the only warning; "": none
+	}{
+		{"a gateway's", links("ISTHMUS_GATEWAY"), ""},
+		{"the shortest", links("ISTHMUS"), ""},
+		{"a name of such words", links("ISTHMUS_PORT_SERVICE_HOST"), ""},
+		{"a field among them", append(links("ISTHMUS_NODE"), "ISTHMUS_NODE_NAMES=a"), "ISTHMUS_NODE_NAMES names no field"},
+		{"no Service", []string{"ISTHMUS_GATEWAY_PORT=80"}, "ISTHMUS_GATEWAY_PORT names no field"},
+		{"another word", append(links("ISTHMUS_GATEWAY"), "ISTHMUS_GATEWAY_PORTS=80"), "ISTHMUS_GATEWAY_PORTS names no field"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, warnings, err := LoadBootstrap("", tt.environ)
+			if err != nil || tt.want == "" && len(warnings) > 0 || tt.want != "" && (len(warnings) != 1 || !strings.Contains(warnings[0], tt.want)) {
+				t.Errorf("warnings %q, %v; want %q", warnings, err, tt.want)
+			}
+		})
+	}
+}
+
 // TestLoadBootstrap_BlamesVariables: a value of the environment is not the file's fault.
 func TestLoadBootstrap_BlamesVariables(t *testing.T) {
 	for variable, want := range map[string]string{

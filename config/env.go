@@ -48,7 +48,7 @@ func (l *bootstrapLoader) override(b *Bootstrap) error {
 	for _, k := range slices.Sorted(maps.Keys(l.env)) {
 		scalar, ok := known[k]
 		switch {
-		case !strings.HasPrefix(k, "ISTHMUS_") || scalar:
+		case !strings.HasPrefix(k, "ISTHMUS_") || scalar || !ok && l.serviceLink(k):
 		case ok:
 			l.warnings = append(l.warnings, fmt.Sprintf("environment variable %s has no effect: the field has more than one value, so it has to stand in the bootstrap file", k))
 		default:
@@ -56,6 +56,24 @@ func (l *bootstrapLoader) override(b *Bootstrap) error {
 		}
 	}
 	return err
+}
+
+// serviceLink reports whether a variable is one of those by which the kubelet tells each
+// container of the Services of its namespace: of isthmus-gateway,
+// ISTHMUS_GATEWAY_SERVICE_HOST, ISTHMUS_GATEWAY_PORT_80_TCP_ADDR and others. Nobody meant them.
+func (l *bootstrapLoader) serviceLink(name string) bool {
+	for _, of := range []string{"_SERVICE_HOST", "_SERVICE_PORT", "_PORT"} {
+		for i, from := -1, 0; ; from += i + 1 { // the Service's name may hold such words, too
+			if i = strings.Index(name[from:], of); i < 0 {
+				break
+			}
+			service, rest := name[:from+i], name[from+i+len(of):]
+			if _, ok := l.env[service+"_SERVICE_HOST"]; ok && (rest == "" || rest[0] == '_') {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (l *bootstrapLoader) overrideIn(v reflect.Value, prefix, path string, known map[string]bool) error {
