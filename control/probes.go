@@ -2,8 +2,10 @@ package control
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"isthmus/health"
@@ -45,6 +47,17 @@ type probes struct {
 	successor bool        // see Options.Successor
 	workloads *health.Prober
 	endpoints *health.Prober
+
+	config *mesh.Config
+	rules  *mesh.Rules // nil: none of them has anybody spoken to in plain text
+	plain  map[plainKey]bool
+}
+
+// plainKey is what the endpoints have in common of which rules say that they are spoken to in
+// plain text.
+type plainKey struct {
+	service, cluster string
+	port             uint32
 }
 
 func newProbes(o Options, changed func()) *probes {
@@ -135,12 +148,52 @@ func unite(a, b mesh.Health) mesh.Health {
 	return mesh.Health{Unready: cmp.Or(a.Unready, b.Unready), Degraded: a.Degraded || b.Degraded}
 }
 
+// goBy has a configuration say how endpoints are spoken to.
+func (p *probes) goBy(c *mesh.Config) {
+	if p.config == c {
+		return
+	}
+	p.config, p.rules, p.plain = c, nil, map[plainKey]bool{}
+	plain := func(t *mesh.TrafficPolicy) bool { return t.TLS != nil && t.TLS.Mode == mesh.TLSDisable }
+	if slices.ContainsFunc(c.DestinationRules, func(d *mesh.DestinationRule) bool {
+		return plain(&d.Policy) || slices.ContainsFunc(slices.Collect(maps.Values(d.Policy.PortLevel)), plain)
+	}) {
+		p.rules = mesh.NewRules(p.node, c.DestinationRules)
+	}
+}
+
+// inPlain reports whether DestinationRules have an endpoint spoken to in plain text, by one
+// of its service's names at least.
+func (p *probes) inPlain(e *mesh.Endpoint) bool {
+	if p.rules == nil {
+		return false
+	}
+	k := plainKey{e.Service, e.Cluster, e.Port.Number}
+	plain, known := p.plain[k]
+	if !known {
+		names := []string{e.Service + ".global", e.Service}
+		for domain, cluster := range p.node.Domains {
+			if cluster == e.Cluster {
+				names = append(names, e.Service+".svc."+domain)
+			}
+		}
+		_, namespace, _ := strings.Cut(e.Service, ".")
+		plain = slices.ContainsFunc(names, func(name string) bool {
+			t := p.rules.Find(name, namespace, e.Port.Number, "").TLS
+			return t != nil && t.Mode == mesh.TLSDisable
+		})
+		p.plain[k] = plain
+	}
+	return plain
+}
+
 // subjectOf is how an endpoint is looked at: another Isthmus is asked for what
 // is behind it, anything else is connected to.
 func (p *probes) subjectOf(e *mesh.Endpoint) health.Subject {
 	s := health.Subject{Address: e.Address}
 	if e.Via {
 		s.Secure = p.node.Identity != "" && e.TakesMTLS()
+		s.Plain = s.Secure && p.inPlain(e)
 		s.Service, s.Port = cmp.Or(e.Forward, e.Service), cmp.Or(e.ForwardPort, e.Port.Number)
 	}
 	return s

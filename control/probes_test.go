@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -316,6 +317,59 @@ func TestController_ProbesOtherClusters(t *testing.T) {
 			t.Errorf("after one success: %s", got)
 		}
 	})
+}
+
+// TestController_ProbesInPlain: an endpoint that a DestinationRule has spoken to in plain text may
+// be one with which there is no trust in common.
+func TestController_ProbesInPlain(t *testing.T) {
+	const rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: %d}\nspec: {host: %q, trafficPolicy: {%s}}\n---\n"
+	rules := fmt.Sprintf(rule, 1, "*.svc.cluster.remote", "tls: {mode: DISABLE}") +
+		fmt.Sprintf(rule, 2, "port.default.global", "portLevelSettings: [{port: {number: 81}, tls: {mode: DISABLE}}]") +
+		fmt.Sprintf(rule, 3, "mtls.default.svc.cluster.remote", "tls: {mode: ISTIO_MUTUAL}")
+	for _, tt := range []struct {
+		name, yaml string
+		plain      []string
+	}{
+		{"rules", rules, []string{"far.default 80 c2", "port.default 81 c3"}},
+		{"none", "", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var net network
+				c, _, g, _ := still(t, "direct", tt.yaml, net.probed, func(o *Options) {
+					o.Remote = RemoteProbes{Interval: 5 * time.Second, Timeout: time.Second}
+					n := *o.Node
+					n.Identity, n.Domains = "spiffe://cluster.local/ns/default/sa/default", map[string]string{"cluster.remote": "c2"}
+					o.Node = &n
+				})
+				names := map[string]string{}
+				for i, at := range []string{"far.default 80 c2", "far.default 80 c3", "port.default 80 c3", "port.default 81 c3", "mtls.default 80 c2"} {
+					e := mesh.Endpoint{
+						Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 2, 0, byte(i)}), 15006), Weight: 1,
+						Via: true, Identity: "spiffe://cluster.local/ns/default/sa/far", Source: mesh.SourceGossip, Owner: "x",
+					}
+					fmt.Sscan(at, &e.Service, &e.Port.Number, &e.Cluster)
+					names[e.Address.String()] = at
+					g.others = append(g.others, gossip.Announced{Endpoint: e})
+				}
+				settle(c, 0)
+				settle(c, 5*time.Second)
+				var plain []string
+				for s := range net.asked() {
+					if !s.Secure {
+						t.Errorf("%s is not asked by mTLS", names[s.Address.String()])
+					}
+					if s.Plain {
+						plain = append(plain, names[s.Address.String()])
+					}
+				}
+				slices.Sort(plain)
+				if !slices.Equal(plain, tt.plain) || len(net.asked()) != len(names) {
+					t.Errorf("in plain text %q of %d, want %q of %d", plain, len(net.asked()), tt.plain, len(names))
+				}
+			})
+		})
+	}
 }
 
 // TestController_RemoteProbesOff looks at nobody.

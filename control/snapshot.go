@@ -20,6 +20,7 @@ func (c *Controller) update() error {
 		c.gossip.Announce(c.announcements()) // nothing is promised that is not in force
 	}
 	now := time.Now()
+	c.probes.goBy(c.config)
 	workloads := probedWorkloads(c.options.Node, c.config)
 	application, probed := c.probes.health(workloads)
 	announced, suspects := c.announced(now, application)

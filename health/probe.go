@@ -34,10 +34,11 @@ type Subject struct {
 
 	// Service and Port are what an endpoint that is another Isthmus's inbound
 	// listener is asked for, so that its proxy answers for what is behind it; ""
-	// if it is none. Secure asks it by mTLS.
+	// if it is none. Secure asks it by mTLS, and Plain without, where that fails.
 	Service string
 	Port    uint32
 	Secure  bool
+	Plain   bool
 }
 
 // Job is a subject and how to look at it.
@@ -164,11 +165,21 @@ func get(ctx context.Context, u *url.URL, header http.Header, config *tls.Config
 // lookThrough asks another Isthmus whether what is behind it can serve: see
 // proxy/probe.go for its answer.
 func (l Looker) lookThrough(ctx context.Context, address string, s Subject) error {
+	if s.Secure {
+		if err := l.ask(ctx, address, s, true); err == nil || !s.Plain {
+			return err
+		}
+	}
+	return l.ask(ctx, address, s, false)
+}
+
+// ask asks once, by mTLS or not.
+func (l Looker) ask(ctx context.Context, address string, s Subject, secure bool) error {
 	header := http.Header{}
 	header.Set("X-Isthmus-Destination", s.Service+":"+strconv.FormatUint(uint64(s.Port), 10))
 	header.Set("X-Isthmus-Probe", "1")
 	u, config := &url.URL{Scheme: "http", Host: address, Path: "/"}, (*tls.Config)(nil)
-	if s.Secure {
+	if secure {
 		var err error
 		if config, err = l.Mesh(); err != nil {
 			return err

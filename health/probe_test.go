@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log"
@@ -274,6 +275,21 @@ func TestLook_Through(t *testing.T) {
 		status, answers = tt.status, tt.answers
 		if got := look(t, job); got != tt.want {
 			t.Errorf("%d: %s, want %s", tt.status, got, tt.want)
+		}
+	}
+}
+
+// TestLook_ThroughPlain: whom mTLS does not reach is asked in plain text, if requests are sent so.
+func TestLook_ThroughPlain(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for _, plain := range []bool{false, true} {
+		subject := Subject{Address: netip.MustParseAddrPort(s.Listener.Addr().String()), Service: "web.default", Port: 80, Secure: true, Plain: plain}
+		l := Looker{Mesh: func() (*tls.Config, error) { return &tls.Config{}, nil }}
+		if f := l.Look(ctx, Job{subject, &mesh.Probe{Kind: mesh.ProbeTCP}}); (f.Err == nil) != plain {
+			t.Errorf("plain text %v: %v", plain, f.Err)
 		}
 	}
 }
