@@ -90,6 +90,9 @@ func (h *Host) Update(e *mesh.Endpoint) {
 // a warmup, its share begins small.
 func (h *Host) Enter() { h.since.Store(time.Now().UnixNano()) }
 
+// EnterAs says that the host entered service when another one did, whose endpoint it has.
+func (h *Host) EnterAs(o *Host) { h.since.Store(o.since.Load()) }
+
 // Trial is one time that a host is on trial, and counts the requests that began
 // in it: those before, which may go on for long, say nothing of the host now.
 type Trial struct{ active atomic.Int32 }

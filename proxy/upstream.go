@@ -167,7 +167,8 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 	hosts := make([]*balancer.Host, len(endpoints))
 	var entered []*member
 	for i, e := range endpoints {
-		m, w := byAddress[e.Key()], r.wires[i]
+		before, w := byAddress[e.Key()], r.wires[i]
+		m := before
 		if m == nil || m.wire != w || w.mode == wirePolicy && !sameTLS {
 			m = newMember(e, w, u.live, u.live.linkTo(e.Cluster, node))
 			switch w.mode {
@@ -176,7 +177,11 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 			case wireMesh:
 				m.tls = &meshClient{own: o.Identity, wire: w}
 			}
-			if old != nil {
+			switch {
+			case before != nil && (before.host.Endpoint().Unready == "" || e.Unready != ""): // it is spoken to otherwise, and no newer for that
+				m.host.EnterAs(before.host)
+				entered = append(entered, m)
+			case old != nil:
 				m.host.Enter()
 				entered = append(entered, m)
 			}

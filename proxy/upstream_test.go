@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -118,6 +119,31 @@ func TestUpstream_ConnectionAges(t *testing.T) {
 					t.Errorf("%d connections for three requests", n)
 				}
 			})
+		}
+	}
+}
+
+// TestUpstream_NoNewer: endpoints that are spoken to otherwise do not warm up for that, so that
+// those of other localities get no part of their traffic.
+func TestUpstream_NoNewer(t *testing.T) {
+	services := strings.Replace(entry("s.test", "10.0.0.1:80", "10.0.0.2:80"), "locality: r1/z1}", "locality: r2/z2}", 1)
+	const warmup = "loadBalancer: {warmup: {duration: 1h}}"
+	p := serve(t, Options{}, services+destinationRule("s.test", warmup))
+	shares := func() (parts []float64) {
+		table := p.table.Load()
+		for k, target := range table.targets {
+			if k.host == "s.test" {
+				for _, s := range p.makeUpstream(table, target).set.Shares() {
+					parts = append(parts, s.Part)
+				}
+			}
+		}
+		return parts
+	}
+	for _, tls := range []string{"", ", tls: {mode: SIMPLE}", ", tls: {mode: SIMPLE, sni: a.test}", ", tls: {mode: DISABLE}"} {
+		publish(t, p, services+destinationRule("s.test", warmup+tls))
+		if got := shares(); !slices.Equal(got, []float64{0, 1}) {
+			t.Errorf("with %q the shares are %v, want those of the own zone alone", tls, got)
 		}
 	}
 }
