@@ -22,7 +22,9 @@ func readDestinationRule(d *document) {
 	d.checkExportTo(r.ExportTo)
 	d.checkHost(r.Host, "host", true)
 	if r.WorkloadSelector != nil {
-		out.WorkloadSelector = r.WorkloadSelector.MatchLabels
+		if out.WorkloadSelector = r.WorkloadSelector.MatchLabels; out.WorkloadSelector == nil {
+			out.WorkloadSelector = map[string]string{} // all of the namespace, and of no other
+		}
 	}
 	d.policy(&out.Policy, r.TrafficPolicy, "trafficPolicy")
 	for i, s := range r.Subsets {

@@ -3,6 +3,8 @@ package config
 import (
 	"strings"
 	"testing"
+
+	"isthmus/mesh"
 )
 
 // TestDestinationRule_Unused: settings that nobody looks at beside others are named, and no
@@ -68,5 +70,22 @@ func TestDestinationRule_SubsetPorts(t *testing.T) {
 			"  trafficPolicy: {outlierDetection: {}, portLevelSettings: [{port: {number: 81}, loadBalancer: {simple: RANDOM}, outlierDetection: {}}]}\n" +
 			"  subsets: [{name: v1, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}, portLevelSettings: [{port: {number: " + number + "}," + blocks + "}]}}]\n"
 		checkFinding(t, text, want, ISM0062)
+	}
+}
+
+// TestDestinationRule_SelectsAll: a workloadSelector without labels is for all of the namespace, and
+// for no other.
+func TestDestinationRule_SelectsAll(t *testing.T) {
+	for selector, want := range map[string]string{"": "a b", ", workloadSelector: {}": "a", ", workloadSelector: {matchLabels: {}}": "a", ", workloadSelector: {matchLabels: {app: x}}": ""} {
+		r := Read([]File{{Name: "f.yaml", Data: []byte("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d, namespace: a}\nspec: {host: s.test" + selector + "}\n")}}, nil)
+		var got []string
+		for _, namespace := range []string{"a", "b"} {
+			if len(mesh.NewRules(&mesh.Node{Namespace: namespace}, r.Config.DestinationRules).Candidates("s.test", "a")) > 0 {
+				got = append(got, namespace)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q holds for namespaces %q, want %q", selector, got, want)
+		}
 	}
 }
