@@ -89,3 +89,18 @@ func TestDestinationRule_SelectsAll(t *testing.T) {
 		}
 	}
 }
+
+// TestDestinationRule_WildcardName: where TLS would ask for a server by a wildcard, that is said.
+func TestDestinationRule_WildcardName(t *testing.T) {
+	const entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: all}\nspec: {hosts: [\"*.a.test\", b.test], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}], endpoints: [{address: 192.0.2.1}]}\n---\n"
+	for rule, want := range map[string]string{
+		"host: \"*.a.test\", trafficPolicy: {tls: {mode: SIMPLE}}":                                                             "trafficPolicy.tls: asks for the server name *.a.test, as ServiceEntry default/all has it",
+		"host: \"*.test\", trafficPolicy: {portLevelSettings: [{port: {number: 80}, tls: {mode: MUTUAL, credentialName: c}}]}": "trafficPolicy.portLevelSettings: asks for the server name *.a.test",
+		"host: \"*.a.test\", trafficPolicy: {tls: {mode: SIMPLE, sni: x.a.test}}":                                              "",
+		"host: \"*.a.test\", trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}":                                                       "",
+		"host: \"*.b.test\", trafficPolicy: {tls: {mode: SIMPLE}}":                                                             "",
+		"host: b.test, trafficPolicy: {tls: {mode: SIMPLE}}":                                                                   "",
+	} {
+		checkFinding(t, entry+"apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d}\nspec: {"+rule+"}\n", want, ISM0001)
+	}
+}

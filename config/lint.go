@@ -9,6 +9,7 @@ func (c *checker) lint(node *mesh.Node) {
 	for _, l := range c.destinationRules {
 		c.lintDestinationRule(l.value, l.doc)
 		c.lintPlain(l.value, l.doc)
+		c.lintServerName(l.value, l.doc)
 	}
 	c.lintWildcards()
 	for _, l := range c.virtualServices {

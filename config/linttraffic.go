@@ -73,6 +73,35 @@ func (c *checker) lintPlain(r *mesh.DestinationRule, d *document) {
 	}
 }
 
+// lintServerName names TLS that is begun for a ServiceEntry's wildcard without a name that
+// its servers know.
+func (c *checker) lintServerName(r *mesh.DestinationRule, d *document) {
+	if !strings.HasPrefix(r.Host, "*") {
+		return
+	}
+	lint := func(t *mesh.ClientTLS, path string) {
+		if t == nil || t.Mode != mesh.TLSSimple && t.Mode != mesh.TLSMutual || t.SNI != "" {
+			return
+		}
+		for _, s := range c.config.Services {
+			for _, h := range s.Hosts {
+				if strings.HasPrefix(h, "*") && mesh.MatchHost(r.Host, h) {
+					d.warning(path, fmt.Sprintf("asks for the server name %s, as ServiceEntry %s/%s has it, and not for the request's host, as Istio does: few servers know it; write sni, or a ServiceEntry for each host", h, s.Namespace, s.Name))
+					return
+				}
+			}
+		}
+	}
+	blocks := policyBlocks(r)
+	for _, path := range slices.Sorted(maps.Keys(blocks)) {
+		p := blocks[path]
+		lint(p.TLS, path+".tls")
+		for _, port := range slices.Sorted(maps.Keys(p.PortLevel)) {
+			lint(p.PortLevel[port].TLS, path+".portLevelSettings")
+		}
+	}
+}
+
 // strictService finds a Service that a rule's host stands for whose workloads take
 // mTLS alone; nil: there is none.
 func (c *checker) strictService(host string) (*mesh.Service, mesh.PeerMode) {
