@@ -58,7 +58,7 @@ func (d *document) consistentHash(h *networking.LoadBalancerSettings_ConsistentH
 	switch {
 	case h.GetHttpHeaderName() != "":
 		out.Header = strings.ToLower(h.GetHttpHeaderName())
-		if !validHeaderName(out.Header) {
+		if !validHeaderName(out.Header) && !slices.Contains(mesh.PseudoFields, out.Header) {
 			d.error(path+".httpHeaderName", fmt.Sprintf("%q is no header name", h.GetHttpHeaderName()))
 		}
 	case h.GetHttpCookie() != nil:

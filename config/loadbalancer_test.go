@@ -38,6 +38,7 @@ func TestRead_LoadBalancer(t *testing.T) {
 	}{
 		{"default", "loadBalancer: {}", mesh.LeastRequest, nil},
 		{"least connections, deprecated", "loadBalancer: {simple: LEAST_CONN}", mesh.LeastRequest, nil},
+		{"path", `loadBalancer: {consistentHash: {httpHeaderName: ":Path"}}`, mesh.RingHash, &mesh.HashPolicy{Header: ":path", TableSize: 1024}},
 		{"header", "loadBalancer: {consistentHash: {httpHeaderName: X-User}}", mesh.RingHash, &mesh.HashPolicy{Header: "x-user", TableSize: 1024}},
 		{"ring size", "loadBalancer: {consistentHash: {useSourceIp: true, ringHash: {minimumRingSize: 50}}}", mesh.RingHash, &mesh.HashPolicy{SourceIP: true, TableSize: 50}},
 		{"ring size, deprecated", "loadBalancer: {consistentHash: {useSourceIp: true, minimumRingSize: 60}}", mesh.RingHash, &mesh.HashPolicy{SourceIP: true, TableSize: 60}},

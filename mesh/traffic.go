@@ -84,7 +84,7 @@ type LoadBalancer struct {
 // HashPolicy is consistentHash: which part of a request says where it belongs.
 // One of the first four is set.
 type HashPolicy struct {
-	Header     string // httpHeaderName, in lower case
+	Header     string // httpHeaderName, in lower case; one of PseudoFields, too
 	Cookie     *HashCookie
 	SourceIP   bool
 	QueryParam string
@@ -93,6 +93,10 @@ type HashPolicy struct {
 	// (a prime; default 65537).
 	TableSize uint64
 }
+
+// PseudoFields are what HTTP/2 has for the request line, and Envoy for that of HTTP/1.1, too:
+// hosts are ":authority", and paths are with their query.
+var PseudoFields = []string{":authority", ":method", ":path", ":scheme"}
 
 // HashCookie is consistentHash.httpCookie.
 type HashCookie struct {

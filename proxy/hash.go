@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 
 	"github.com/cespare/xxhash/v2"
@@ -23,7 +24,7 @@ func (x *exchange) hash(u *upstream) uint64 {
 	ok := true
 	switch p := u.hash; {
 	case p.Header != "":
-		value, ok = headerValue(&x.req, p.Header)
+		value, ok = x.fieldToHash(p.Header)
 	case p.Cookie != nil:
 		value, ok = x.hashCookie(p.Cookie)
 	case p.SourceIP:
@@ -37,6 +38,24 @@ func (x *exchange) hash(u *upstream) uint64 {
 		return 0
 	}
 	return xxhash.Sum64(value) | 1
+}
+
+// fieldToHash returns the value of a field, or of one of [mesh.PseudoFields].
+func (x *exchange) fieldToHash(name string) ([]byte, bool) {
+	switch r := &x.req; name {
+	case ":authority":
+		return r.Authority, true
+	case ":method":
+		return r.Method, true
+	case ":scheme":
+		return x.scheme(), true
+	case ":path":
+		if r.HasQuery {
+			return slices.Concat(r.Path, []byte("?"), r.Query), true
+		}
+		return r.Path, true
+	}
+	return headerValue(&x.req, name)
 }
 
 // hashCookie returns the value of the cookie, a new one where the policy wants

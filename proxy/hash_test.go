@@ -5,6 +5,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"isthmus/http1"
+	"isthmus/mesh"
 )
 
 // hashRule is a DestinationRule with a consistentHash.
@@ -39,6 +42,8 @@ func TestHash(t *testing.T) {
 		request    func(value int) (path, fields string)
 	}{
 		{"header", "httpHeaderName: X-User", func(v int) (string, string) { return "/", fmt.Sprintf("x-user: %d\r\n", v) }},
+		{"path", `httpHeaderName: ":path"`, func(v int) (string, string) { return fmt.Sprint("/", v), "" }},
+		{"path and query", `httpHeaderName: ":PATH"`, func(v int) (string, string) { return fmt.Sprint("/?a=", v), "" }},
 		{"cookie", "httpCookie: {name: user}", func(v int) (string, string) { return "/", fmt.Sprintf("Cookie: a=b; user=%d; c=d\r\n", v) }},
 		{"query parameter", "httpQueryParameterName: user", func(v int) (string, string) { return fmt.Sprintf("/?a=1&user=%d", v), "" }},
 		{"maglev", "httpHeaderName: x-user, maglev: {}", func(v int) (string, string) { return "/", fmt.Sprintf("x-user: %d\r\n", v) }},
@@ -72,6 +77,24 @@ func TestHash(t *testing.T) {
 				t.Errorf("a request with nothing to hash: %q", got)
 			}
 		})
+	}
+}
+
+// TestHash_PseudoFields: what is no field of HTTP/1.1 may be what requests are told apart by.
+func TestHash_PseudoFields(t *testing.T) {
+	for text, want := range map[string][4]string{
+		"GET /a HTTP/1.1\r\nHost: s.test\r\n\r\n":         {"s.test", "GET", "/a", "http"},
+		"POST /a?b=c HTTP/1.1\r\nHost: s.test:80\r\n\r\n": {"s.test:80", "POST", "/a?b=c", "http"},
+	} {
+		x := &exchange{conn: &conn{stream: &stream{}, client: &client{listener: &listener{}}}}
+		if _, err := x.req.Parse([]byte(text), http1.Limits{}); err != nil {
+			t.Fatal(err)
+		}
+		for i, name := range mesh.PseudoFields {
+			if got, ok := x.fieldToHash(name); !ok || string(got) != want[i] {
+				t.Errorf("%q: %s is %q, %v, want %q", text, name, got, ok, want[i])
+			}
+		}
 	}
 }
 
