@@ -731,6 +731,28 @@ func TestKeys_Bounded(t *testing.T) {
 	})
 }
 
+// TestKeys_Timeout: requests wait for a key set as long as their rule says.
+func TestKeys_Timeout(t *testing.T) {
+	for _, tt := range []struct {
+		timeout, takes, waits time.Duration
+		passes                bool
+	}{{time.Second, 4 * time.Second, time.Second, false}, {10 * time.Second, 6 * time.Second, 6 * time.Second, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			issuer := newFakeIssuer(keySetOf(key()))
+			issuer.takes = tt.takes
+			k := NewKeys(KeysOptions{Client: issuer.client()})
+			defer k.Close()
+			rule := remoteRule()
+			rule.Timeout = tt.timeout
+			start := time.Now()
+			_, err := NewTokens([]*mesh.TokenRule{rule}, k).Check(bearerRequest(t, key().token(claimsOf(""))))
+			if waited := time.Since(start); waited != tt.waits || (err == nil) != tt.passes {
+				t.Errorf("with a timeout of %v it waited %v, and %v", tt.timeout, waited, err)
+			}
+		})
+	}
+}
+
 // TestKeys_TwoIssuers: nobody's token is judged by the keys of another issuer, however
 // these are found.
 func TestKeys_TwoIssuers(t *testing.T) {

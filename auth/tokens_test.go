@@ -236,6 +236,8 @@ func TestCheck_Rules(t *testing.T) {
 		{Issuer: "three", Keys: []byte(keySetOf(a)), Headers: []mesh.TokenHeader{{Name: "X-Token"}}},
 		{Issuer: "five", Keys: []byte(keySetOf(a)), Headers: []mesh.TokenHeader{{Name: "X-Other"}}, Forward: true},
 		{Issuer: "six", Keys: []byte(keySetOf(a)), Headers: []mesh.TokenHeader{{Name: "X-Other"}}},
+		{Issuer: "seven", Keys: []byte(jwks(a.jwk(`,"alg":"ES256"`)))},
+		{Issuer: "eight", Keys: []byte(jwks(tokenKey{"r", "RS256", rsaKeyA()}.jwk(`,"alg":"RS512"`)))},
 		{Issuer: "", Keys: []byte(keySetOf(a))}, // which the configuration refuses
 		{Issuer: "broken", Keys: []byte(`{"keys":`)},
 		{Issuer: "secret", Keys: []byte(jwks(`{"kty":"oct","k":"c2VjcmV0","alg":"HS256"}`))},
@@ -261,6 +263,8 @@ func TestCheck_Rules(t *testing.T) {
 		{"its own place, which is like the one before", []string{"X-Other: " + a.token(claims("five", "x"))}, "five", 0, ""},
 		{"the place of one like it", []string{"X-Token: " + a.token(claims("five", "x"))}, "", 401, textIssuer},
 		{"another of the same place", []string{"X-Other: " + a.token(claims("six", "x"))}, "six", 0, ""},
+		{"a key that names its algorithm", []string{"Authorization: Bearer " + a.token(claims("seven", "x"))}, "seven", 0, ""},
+		{"another algorithm than that of the key", []string{"Authorization: Bearer " + tokenKey{"r", "RS256", rsaKeyA()}.token(claims("eight", "x"))}, "", 401, textNoKey},
 		{"another rule's place", []string{"Authorization: Bearer " + a.token(claims("three", "x"))}, "", 401, textIssuer},
 		{"one good, one bad", []string{"Authorization: Bearer " + a.token(claims("one", "x")) + "x", "X-Token: " + a.token(claims("three", "x"))}, "three", 0, ""},
 		{"one bad, one missing", []string{"Authorization: Bearer x"}, "", 401, textFormat},

@@ -294,8 +294,6 @@ func parseKey(raw []byte) (*publicKey, error) {
 		k.kind = key.Curve.Params().Name
 	case ed25519.PublicKey:
 		k.kind = "Ed25519"
-	case *ed25519.PublicKey:
-		k.kind, k.key = "Ed25519", *key
 	default:
 		return nil, fmt.Errorf("its type is %s", parsed.KeyType())
 	}
