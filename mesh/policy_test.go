@@ -73,13 +73,18 @@ func TestRules_Tiers(t *testing.T) {
 	}
 	own := rule("own", "production", host, 6, TrafficPolicy{})
 	own.WorkloadSelector = map[string]string{"app": "user"}
+	others, foreign := rule("for others", "production", host, 0, TrafficPolicy{}), rule("for another namespace's", "ns", host, 0, TrafficPolicy{})
+	others.WorkloadSelector, foreign.WorkloadSelector = map[string]string{"app": "x"}, own.WorkloadSelector
+	mesh := rule("of the mesh", "istio-system", "", 0, TrafficPolicy{})
+	mesh.Default = true
+	rules = append(rules, others, foreign, mesh)
 	n := node()
 	n.Labels = map[string]string{"app": "user", "version": "v1"}
 	var got []string
 	for _, d := range NewRules(n, append(rules, own)).Candidates(host, "ns") {
 		got = append(got, d.Name)
 	}
-	if want := []string{"own", "first", "second", "service", "root", "other"}; !slices.Equal(got, want) {
+	if want := []string{"own", "first", "second", "service", "root", "other", "of the mesh"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
@@ -108,13 +113,13 @@ func TestRules_ShortName(t *testing.T) {
 func TestRules_FormsOfOneName(t *testing.T) {
 	r := NewRules(node(), []*DestinationRule{
 		rule("global", "ns", "s.ns.global", 1, TrafficPolicy{}), rule("short", "ns", "s.ns", 2, TrafficPolicy{}), rule("full", "ns", "s.ns.svc.cluster.local", 3, TrafficPolicy{}),
-		rule("svc", "ns", "s.ns.svc", 4, TrafficPolicy{}), rule("remote", "ns", "s.ns.svc.cluster.remote", 5, TrafficPolicy{}),
+		rule("svc", "ns", "s.ns.svc", 4, TrafficPolicy{}), rule("first", "ns", "s.ns.svc.cluster.first", 6, TrafficPolicy{}), rule("remote", "ns", "s.ns.svc.cluster.remote", 5, TrafficPolicy{}),
 	})
 	for host, want := range map[string]string{
-		"s.ns.svc.cluster.local":  "short full svc global remote",
-		"s.ns.svc":                "short full svc global remote",
-		"s.ns.global":             "global short full svc remote",
-		"s.ns.svc.cluster.remote": "remote global short full svc",
+		"s.ns.svc.cluster.local":  "short full svc global first remote",
+		"s.ns.svc":                "short full svc global first remote",
+		"s.ns.global":             "global short full svc first remote",
+		"s.ns.svc.cluster.remote": "remote global short full svc first",
 	} {
 		var got []string
 		for _, d := range r.Candidates(host, "ns") {
@@ -123,6 +128,47 @@ func TestRules_FormsOfOneName(t *testing.T) {
 		if strings.Join(got, " ") != want {
 			t.Errorf("%s has the rules %q, want %q", host, got, want)
 		}
+	}
+}
+
+// TestRules_Wildcards: of those that a host lies under, the longest comes first, wherever
+// it stands.
+func TestRules_Wildcards(t *testing.T) {
+	for _, hosts := range [][]string{{"*", "*.ns.global", "*.global"}, {"*.global", "*", "*.ns.global"}, {"*.ns.global", "*.global", "*"}} {
+		var rules []*DestinationRule
+		for i, host := range hosts {
+			rules = append(rules, rule(host, "ns", host, i, TrafficPolicy{}), rule(host+" again", "ns", host, i+10, TrafficPolicy{}))
+		}
+		rules = append(rules, rule("other", "ns", "*.x.global", 0, TrafficPolicy{}))
+		var got []string
+		for _, d := range NewRules(node(), rules).Candidates("s.ns.global", "ns") {
+			got = append(got, d.Name)
+		}
+		if want := "*.ns.global, *.ns.global again, *.global, *.global again, *, * again"; strings.Join(got, ", ") != want {
+			t.Errorf("of %q: %q, want %s", hosts, got, want)
+		}
+	}
+}
+
+// TestRules_Adaptive: what bounds by how long requests take is that of the first rule which
+// asks for it; on the inbound side, which is meant for that, too.
+func TestRules_Adaptive(t *testing.T) {
+	const host = "s.ns.svc.cluster.local"
+	plain, first, second := rule("plain", "ns", host, 1, TrafficPolicy{}), rule("first", "ns", host, 2, TrafficPolicy{}), rule("second", "ns", host, 3, TrafficPolicy{})
+	plain.Inbound, first.Adaptive, second.Adaptive, second.Inbound = true, true, true, true
+	r := NewRules(node(), []*DestinationRule{plain, first, second})
+	if got := r.Find(host, "ns", 80, "").Adaptive; got == nil || *got != first.Source {
+		t.Errorf("by %v, want the first", got)
+	}
+	if got := r.AdaptiveInbound(host, "ns"); got == nil || *got != second.Source {
+		t.Errorf("inbound by %v, want the second", got)
+	}
+	r = NewRules(node(), []*DestinationRule{plain, first})
+	if got := r.AdaptiveInbound(host, "ns"); got != nil {
+		t.Errorf("inbound by %v, want none", got)
+	}
+	if got := NewRules(node(), []*DestinationRule{plain}).Find(host, "ns", 80, "").Adaptive; got != nil {
+		t.Errorf("by %v, want none", got)
 	}
 }
 
@@ -144,9 +190,9 @@ func randomPolicy(t *rapid.T, ports bool) TrafficPolicy {
 	if ports && rapid.Bool().Draw(t, "port level") {
 		level := randomPolicy(t, false)
 		p.PortLevel = map[uint32]*TrafficPolicy{80: &level}
-		if rapid.Bool().Draw(t, "retryBudget") {
-			p.RetryBudget = &RetryBudget{}
-		}
+	}
+	if rapid.Bool().Draw(t, "retryBudget") {
+		p.RetryBudget = &RetryBudget{}
 	}
 	return p
 }
@@ -260,6 +306,11 @@ func TestRules_FindInbound(t *testing.T) {
 		{"a Sidecar's port", []*DestinationRule{inbound}, []*Sidecar{sidecar("production", nil, 1)}, 8080, portPool},
 		{"a Sidecar that selects it", nil, []*Sidecar{{Meta: Meta{Namespace: "production"}}, sidecar("production", n.Labels, 2)}, 80, sidecarPool},
 		{"a Sidecar for others", nil, []*Sidecar{sidecar("production", map[string]string{"app": "x"}, 1), sidecar("other", nil, 1)}, 80, nil},
+		{"a Sidecar of another namespace that selects it", nil, []*Sidecar{sidecar("other", n.Labels, 1)}, 80, nil},
+		{"the root namespace's that selects it", nil, []*Sidecar{sidecar("istio-system", n.Labels, 1)}, 80, nil},
+		{"the first of two", nil, []*Sidecar{{Meta: Meta{Namespace: "production", Source: Source{"f", 2}}}, sidecar("production", nil, 1)}, 80, sidecarPool},
+		{"the first of two, in order", nil, []*Sidecar{sidecar("production", nil, 1), {Meta: Meta{Namespace: "production", Source: Source{"f", 2}}}}, 80, sidecarPool},
+		{"a Sidecar without a pool", []*DestinationRule{inbound}, []*Sidecar{{Meta: Meta{Namespace: "production"}}}, 80, rulePool},
 		{"the root namespace's", nil, []*Sidecar{sidecar("istio-system", nil, 1)}, 80, sidecarPool},
 		{"the own namespace's before it", nil, []*Sidecar{sidecar("istio-system", nil, 1), {Meta: Meta{Namespace: "production"}}}, 80, nil},
 	} {

@@ -198,3 +198,110 @@ func TestScope_KeepsHelpers(t *testing.T) {
 		t.Errorf("services %v, want %v", got, want)
 	}
 }
+
+// TestScope_KeepsPolicies: policies of the proxy's namespace, of the root's and of those
+// whose services it knows stay: what callees ask for, too.
+func TestScope_KeepsPolicies(t *testing.T) {
+	n := &Node{Namespace: "shop", Cluster: "c1", RootNamespace: "istio-system", Address: "10.9.9.9"}
+	c := scopeConfig(ScopePattern{"bank", "pay"})
+	for _, namespace := range []string{"shop", "istio-system", "bank", "far"} {
+		m := Meta{Namespace: namespace}
+		c.AuthorizationPolicies = append(c.AuthorizationPolicies, &AuthorizationPolicy{Meta: m})
+		c.RequestAuthentications = append(c.RequestAuthentications, &RequestAuthentication{Meta: m})
+		c.PeerAuthentications = append(c.PeerAuthentications, &PeerAuthentication{Meta: m})
+		c.WorkloadGroups = append(c.WorkloadGroups, &WorkloadGroup{Meta: m})
+	}
+	c.Workloads = append(c.Workloads,
+		&Workload{Meta: Meta{Name: "self", Namespace: "shop"}, Address: "10.9.9.9"}, &Workload{Meta: Meta{Name: "its neighbour", Namespace: "shop"}, Address: "10.9.9.8"},
+		&Workload{Meta: Meta{Name: "of its address", Namespace: "far"}, Address: "10.9.9.9"},
+		&Workload{Meta: Meta{Name: "named", Namespace: "bank"}, Service: "pay.bank"}, &Workload{Meta: Meta{Name: "named far", Namespace: "far"}, Service: "x.far"})
+	within := c.Within(ScopeOf(n, c))
+	want := []string{"shop", "istio-system", "bank"}
+	for kind, got := range map[string][]string{
+		"AuthorizationPolicies":  namespacesOf(within.AuthorizationPolicies, func(p *AuthorizationPolicy) Meta { return p.Meta }),
+		"RequestAuthentications": namespacesOf(within.RequestAuthentications, func(r *RequestAuthentication) Meta { return r.Meta }),
+		"PeerAuthentications":    namespacesOf(within.PeerAuthentications, func(p *PeerAuthentication) Meta { return p.Meta }),
+		"WorkloadGroups":         namespacesOf(within.WorkloadGroups, func(g *WorkloadGroup) Meta { return g.Meta }),
+	} {
+		if !slices.Equal(got, want) {
+			t.Errorf("%s of %v, want %v", kind, got, want)
+		}
+	}
+	var workloads []string
+	for _, w := range within.Workloads {
+		workloads = append(workloads, w.Name)
+	}
+	if want := []string{"pay", "self", "named"}; !slices.Equal(workloads, want) {
+		t.Errorf("workloads %v, want %v", workloads, want)
+	}
+}
+
+func namespacesOf[T any](list []*T, meta func(*T) Meta) (out []string) {
+	for _, v := range list {
+		out = append(out, meta(v).Namespace)
+	}
+	return out
+}
+
+// TestScope_Infers: where routes of any kind lead to is known, and whom the proxy asks for
+// leave; a gateway knows everything.
+func TestScope_Infers(t *testing.T) {
+	n := &Node{Namespace: "shop", Cluster: "c1", RootNamespace: "istio-system", Labels: map[string]string{"app": "x"}, Domains: map[string]string{"cluster.remote": "c2"}}
+	for _, tt := range []struct {
+		name   string
+		egress ScopePattern
+		change func(*Config)
+		want   bool // whether far.bank is known
+	}{
+		{"nothing", ScopePattern{"~", "*"}, func(*Config) {}, false},
+		{"a mirror", ScopePattern{".", "*"}, func(c *Config) {
+			c.VirtualServices[0].HTTP[0].Mirrors = []Mirror{{Destination: Destination{Host: "far.bank.global"}}}
+		}, true},
+		{"a route of TLS", ScopePattern{".", "*"}, func(c *Config) {
+			c.VirtualServices[0].TLS = []*TCPRoute{{Route: []RouteDestination{{Destination: Destination{Host: "far.bank.global"}}}}}
+		}, true},
+		{"a route of TCP", ScopePattern{".", "*"}, func(c *Config) {
+			c.VirtualServices[0].TCP = []*TCPRoute{{Route: []RouteDestination{{Destination: Destination{Host: "far.bank.global"}}}}}
+		}, true},
+		{"routes of others", ScopePattern{".", "*"}, func(c *Config) {
+			c.VirtualServices[1].TCP = []*TCPRoute{{Route: []RouteDestination{{Destination: Destination{Host: "far.bank.global"}}}}}
+		}, false},
+		{"routes of every host", ScopePattern{"~", "*"}, func(c *Config) {
+			c.VirtualServices[0].Hosts, c.VirtualServices[0].HTTP[0].Route[0].Host = []string{"*"}, "far.bank.global"
+		}, true},
+		{"a delegate", ScopePattern{"~", "*"}, func(c *Config) {
+			c.VirtualServices[0].Hosts, c.VirtualServices[0].HTTP[0].Route[0].Host = nil, "far.bank.global"
+		}, true},
+		{"an authorization service", ScopePattern{"~", "*"}, func(c *Config) {
+			c.AuthorizationProviders = []*AuthorizationProvider{{Service: "far.bank.svc.cluster.local"}}
+		}, true},
+		{"an authorization service with its namespace", ScopePattern{"~", "*"}, func(c *Config) {
+			c.AuthorizationProviders = []*AuthorizationProvider{{Service: "bank/far.bank.svc.cluster.local"}}
+		}, true},
+		{"a collector", ScopePattern{"~", "*"}, func(c *Config) { c.Collectors = []*Collector{{Host: "far.bank.global"}} }, true},
+		{"a rate limit service, by an address", ScopePattern{"~", "*"}, func(c *Config) {
+			c.RateLimitFilters = []*RateLimitFilter{{FilterScope: FilterScope{Meta: Meta{Namespace: "istio-system"}}, Global: &GlobalRateLimit{Cluster: "far.bank.svc:8081"}}}
+		}, true},
+		{"a rate limit service, by its name", ScopePattern{"~", "*"}, func(c *Config) {
+			c.RateLimitFilters = []*RateLimitFilter{{FilterScope: FilterScope{Meta: Meta{Namespace: "istio-system"}}, Global: &GlobalRateLimit{Cluster: "far.bank.svc"}}}
+		}, true},
+		{"a rate limit service of others", ScopePattern{"~", "*"}, func(c *Config) {
+			c.RateLimitFilters = []*RateLimitFilter{{FilterScope: FilterScope{Meta: Meta{Namespace: "bank"}}, Global: &GlobalRateLimit{Cluster: "far.bank.svc"}}, {FilterScope: FilterScope{Meta: Meta{Namespace: "istio-system"}}}}
+			c.HelperClusters = []*HelperCluster{{FilterScope: FilterScope{Meta: Meta{Namespace: "bank"}}, Cluster: "rls", Addresses: []string{"far.bank.svc:1"}}}
+		}, false},
+		{"its name in another cluster", ScopePattern{"*", "far.bank.svc.cluster.remote"}, func(*Config) {}, true},
+		{"its name in no cluster", ScopePattern{"*", "far.bank.svc.cluster.nowhere"}, func(*Config) {}, false},
+		{"its short name", ScopePattern{"*", "far.bank"}, func(*Config) {}, true},
+		{"a gateway", ScopePattern{"~", "*"}, func(c *Config) { c.Gateways = []*Gateway{{Selector: map[string]string{"app": "x"}}} }, true},
+		{"another gateway", ScopePattern{"~", "*"}, func(c *Config) { c.Gateways = []*Gateway{{Selector: map[string]string{"app": "y"}}} }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := scopeConfig(tt.egress)
+			c.Services = append(c.Services, &Service{Meta: Meta{Name: "far", Namespace: "bank"}, Ports: []Port{{Number: 80}}})
+			tt.change(c)
+			if got := slices.ContainsFunc(c.Within(ScopeOf(n, c)).Services, func(s *Service) bool { return s.Name == "far" }); got != tt.want {
+				t.Errorf("known %v, want %v", got, tt.want)
+			}
+		})
+	}
+}

@@ -198,9 +198,194 @@ func TestView_Port(t *testing.T) {
 		{"unknown", []Port{{Number: 80}}, 81, 0},
 	} {
 		v := View{Ports: tt.ports}
-		if p, _ := v.Port(tt.ask); p.Number != tt.want {
-			t.Errorf("%s: port %d, want %d", tt.name, p.Number, tt.want)
+		if p, ok := v.Port(tt.ask); p.Number != tt.want || ok != (tt.want != 0) {
+			t.Errorf("%s: port %d, %v, want %d", tt.name, p.Number, ok, tt.want)
 		}
+	}
+}
+
+func TestView_RelayPort(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		ports []Port
+		ask   uint32
+		want  uint32
+	}{
+		{"the only one", []Port{{Number: 80, Protocol: ProtocolHTTP}}, 0, 80},
+		{"the only one of the protocol", []Port{{Number: 80, Protocol: ProtocolHTTP}, {Number: 5432, Protocol: ProtocolTCP}}, 0, 5432},
+		{"two of the protocol", []Port{{Number: 5432, Protocol: ProtocolTCP}, {Number: 5433, Protocol: ProtocolTCP}}, 0, 0},
+		{"none of the protocol", []Port{{Number: 80, Protocol: ProtocolHTTP}, {Number: 81, Protocol: ProtocolHTTP}}, 0, 0},
+		{"named, of another protocol", []Port{{Number: 80, Protocol: ProtocolHTTP}, {Number: 5432, Protocol: ProtocolTCP}}, 80, 80},
+		{"unknown", []Port{{Number: 80, Protocol: ProtocolTCP}}, 81, 0},
+	} {
+		v := View{Ports: tt.ports}
+		if p, ok := v.RelayPort(tt.ask, ProtocolTCP); p.Number != tt.want || ok != (tt.want != 0) {
+			t.Errorf("%s: port %d, %v, want %d", tt.name, p.Number, ok, tt.want)
+		}
+	}
+}
+
+func TestServiceOf(t *testing.T) {
+	for host, want := range map[string]string{
+		"a.ns.svc.cluster.local": "a.ns cluster.local", "a.ns.svc": "a.ns svc", "a.ns.global": "a.ns global", "a.ns.svc.x": "a.ns x",
+		"a.ns": "", "a": "", "": "", "a.ns.svc.": "", "a.ns.svcx": "", "a.ns.globalx": "", "x.a.ns.svc": "",
+		".ns.svc": "", "a..svc": "", "..svc": "", "*.ns.global": "", "a.ns.example.com": "",
+	} {
+		got, service, suffix, ok := "", "", "", false
+		if service, suffix, ok = ServiceOf(host); ok {
+			got = service + " " + suffix
+		}
+		if got != want || !ok && service+suffix != "" {
+			t.Errorf("%q is of %q, want %q", host, got, want)
+		}
+	}
+}
+
+func TestNormalizeHost(t *testing.T) {
+	for host, want := range map[string]string{
+		"A.Test": "a.test", "a.test.": "a.test", "a.test:80": "a.test", "a.test.:80": "a.test", "[2001:DB8::1]:80": "[2001:db8::1]", "[2001:db8::1]": "[2001:db8::1]", "": "", ":80": "",
+	} {
+		if got := NormalizeHost(host); got != want {
+			t.Errorf("%q is %q, want %q", host, got, want)
+		}
+	}
+	for address, want := range map[string]string{"10.0.0.7": "10.0.0.7", "::ffff:10.0.0.7": "10.0.0.7", "2001:db8::7": "[2001:db8::7]"} {
+		if got := AddressHost(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s is %q, want %q", address, got, want)
+		}
+	}
+}
+
+// TestRegistry_Ports: a service has the ports that its files give it, or else those that
+// gossip brings; a ServiceEntry of its name adds its own.
+func TestRegistry_Ports(t *testing.T) {
+	port := func(n uint32) Port { return Port{Number: n, Name: fmt.Sprint("http-", n), Protocol: ProtocolHTTP} }
+	heard := func(service string, n uint32) Endpoint {
+		e := announced(service, "us-central", "10.0.0.1:80")
+		e.Port = port(n)
+		return e
+	}
+	r := registry(&Config{Services: []*Service{
+		{Meta: Meta{Name: "filed", Namespace: "shop"}, Ports: []Port{port(80)}},
+		{Meta: Meta{Name: "e", Namespace: "bank"}, Hosts: []string{"filed.shop.global"}, Ports: []Port{port(80), port(82)}},
+		{Meta: Meta{Name: "f", Namespace: "bank"}, Hosts: []string{"api.test"}, Ports: []Port{port(443)}},
+		{Meta: Meta{Name: "own", Namespace: "shop"}, ExportTo: []string{"."}, Ports: []Port{port(80)}},
+	}}, heard("filed.shop", 81), heard("heard.shop", 80), heard("heard.shop", 81), heard("heard.shop", 80), heard("none", 80))
+	for host, want := range map[string]string{
+		"filed.shop": "shop [80]", "filed.shop.global": "shop [80 82]", "heard.shop": "shop [80 81]", "api.test": "bank [443]", "own.shop": "", "none": "",
+	} {
+		got := ""
+		if v, ok := r.View(host); ok {
+			var ports []uint32
+			for _, p := range v.Ports {
+				ports = append(ports, p.Number)
+			}
+			got = fmt.Sprint(v.Namespace, " ", ports)
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", host, got, want)
+		}
+	}
+	if got, want := r.Services(), []string{"filed.shop", "heard.shop", "own.shop"}; !slices.Equal(got, want) {
+		t.Errorf("services %v, want %v", got, want)
+	}
+	if got, want := r.EntryHosts(), []string{"api.test", "filed.shop.global"}; !slices.Equal(got, want) {
+		t.Errorf("hosts of entries %v, want %v", got, want)
+	}
+	for service, want := range map[string][]string{
+		"a.shop":       {"a.shop", "a.shop.svc", "a.shop.global", "a.shop.svc.cluster.local", "a.shop.svc.cluster.remote"},
+		"a.production": {"a.production", "a.production.svc", "a.production.global", "a.production.svc.cluster.local", "a.production.svc.cluster.remote", "a"},
+	} {
+		if got := r.Names(service); !slices.Equal(got, want) {
+			t.Errorf("%s has the names %v, want %v", service, got, want)
+		}
+	}
+}
+
+// TestRegistry_OneAddress: of what several say of one address the ready one counts, but of
+// files what this proxy has found out itself.
+func TestRegistry_OneAddress(t *testing.T) {
+	heard := func(owner, unready string) Endpoint {
+		e := announced("web.production", "us-central", "10.0.0.1:80")
+		e.Owner, e.Unready = owner, unready
+		return e
+	}
+	filed := &Workload{Meta: Meta{Namespace: "production", Labels: map[string]string{"app": "web"}}, Address: "10.0.0.1", Unready: true}
+	for _, tt := range []struct {
+		name string
+		file bool
+		list []Endpoint
+		want string // owner and why it is not ready
+	}{
+		{"the ready one", false, []Endpoint{heard("a", "down"), heard("b", "")}, "b "},
+		{"the first of two that are ready", false, []Endpoint{heard("a", ""), heard("b", "")}, "a "},
+		{"the first of two that are not", false, []Endpoint{heard("a", "down"), heard("b", "gone")}, "a down"},
+		{"not one that is not ready", false, []Endpoint{heard("a", ""), heard("b", "gone")}, "a "},
+		{"a file's, whatever others say", true, []Endpoint{heard("a", "")}, " not ready"},
+	} {
+		c := &Config{Services: []*Service{{Meta: Meta{Name: "web", Namespace: "production"}, Selector: map[string]string{"app": "web"}, Ports: []Port{{Number: 80, Name: "http", Protocol: ProtocolHTTP}}}}}
+		if tt.file {
+			c.Workloads = []*Workload{filed}
+		}
+		all := registry(c, tt.list...).All()
+		if len(all) != 1 || all[0].Owner+" "+all[0].Unready != tt.want {
+			t.Errorf("%s: %d endpoints, the first %+v, want %q", tt.name, len(all), all[0], tt.want)
+		}
+	}
+}
+
+// TestRegistry_Selects: whoever bears all labels is selected, with what it says of itself;
+// an EndpointSlice is for services of its own namespace.
+func TestRegistry_Selects(t *testing.T) {
+	c := &Config{
+		Services: []*Service{{Meta: Meta{Name: "web", Namespace: "production"}, Selector: map[string]string{"app": "web", "tier": "front"}, Ports: []Port{{Number: 80, Name: "http"}}}},
+		Workloads: []*Workload{
+			{Meta: Meta{Namespace: "production", Labels: map[string]string{"app": "web", "tier": "front", "version": "v2"}}, Address: "10.0.0.1", Weight: 7, Locality: ParseLocality("r/z")},
+			{Meta: Meta{Namespace: "production", Labels: map[string]string{"app": "web"}}, Address: "10.0.0.2"},
+			{Meta: Meta{Namespace: "production", Labels: map[string]string{"tier": "front", "app": "x"}}, Address: "10.0.0.3"},
+			{Meta: Meta{Namespace: "production", Labels: map[string]string{"app": "web", "tier": "front", "topology.istio.io/cluster": "us-east"}}, Address: "10.0.0.4", Network: "us-west"},
+			{Meta: Meta{Namespace: "shop"}, Service: "web.production", Address: "10.0.0.5"},
+		},
+	}
+	all := registry(c).All()
+	if got := addresses(all); got != "10.0.0.1:80 10.0.0.4:80" {
+		t.Fatalf("endpoints %s", got)
+	}
+	e := all[0]
+	if e.Weight != 7 || e.Locality != ParseLocality("r/z") || e.Labels["version"] != "v2" || e.Cluster != "us-central" || !e.Since.Equal(time.Unix(1, 0)) {
+		t.Errorf("%+v", e)
+	}
+	if other := all[1]; other.Weight != 1 || other.Cluster != "us-east" {
+		t.Errorf("%+v", other)
+	}
+}
+
+// TestRegistry_EntryOfOnePart: an endpoint of a ServiceEntry that is the name of a service
+// in one cluster has that cluster's endpoints, of that port, with what the entry adds.
+func TestRegistry_EntryOfOnePart(t *testing.T) {
+	west := announced("user.production", "us-west", "10.1.0.1:80")
+	west.Locality, west.Weight = Locality{}, 2
+	admin := announced("user.production", "us-west", "10.1.0.1:81")
+	admin.Port = Port{Number: 81, Name: "admin"}
+	c := &Config{Services: []*Service{{
+		Meta: Meta{Name: "e", Namespace: "production"}, Hosts: []string{"west.test"}, Resolution: ResolveDNS,
+		Ports:     []Port{{Number: 8080, Name: "http"}},
+		Endpoints: []*Workload{{Address: "user.production.svc.cluster.remote", Ports: map[string]uint32{"http": 80}, Locality: ParseLocality("r"), Weight: 5, Meta: Meta{Labels: map[string]string{"a": "b"}}}},
+	}}}
+	r := registry(c, announced("user.production", "us-central", "10.0.0.1:80"), west, admin)
+	v, ok := r.View("west.test")
+	if !ok {
+		t.Fatal("unknown")
+	}
+	list := r.Endpoints(v, 8080)
+	if len(list) != 1 || list[0].Address.String() != "10.1.0.1:80" {
+		t.Fatalf("endpoints %q", addresses(list))
+	}
+	if e := list[0]; e.Locality.Region != "r" || e.Weight != 5 || e.Labels["a"] != "b" || e.Cluster != "us-west" || e.Port.Number != 8080 {
+		t.Errorf("%+v", e)
+	}
+	if got := r.Endpoints(v, 80); len(got) != 0 {
+		t.Errorf("of a port that it has not: %q", addresses(got))
 	}
 }
 
