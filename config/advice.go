@@ -12,6 +12,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"isthmus/mesh"
 )
 
 // What a message says to write instead of what stands there.
@@ -157,25 +159,36 @@ func fieldNamed(of protoreflect.MessageDescriptor, key string) protoreflect.Fiel
 	return of.Fields().ByName(protoreflect.Name(key))
 }
 
-// compileRegex compiles an expression; what is wrong with it is said with what to
-// write.
-func compileRegex(text, before, behind string) (*regexp.Regexp, error) {
-	if _, err := regexp.Compile(text); err != nil {
-		hint := ""
-		var bad *syntax.Error
-		if errors.As(err, &bad) {
-			switch bad.Code {
-			case syntax.ErrInvalidPerlOp:
-				hint = "; there is no look-ahead and no look-behind in RE2: write a rule before this one for what it is to leave out"
-			case syntax.ErrMissingRepeatArgument:
-				hint = "; write .* for anything"
-			case syntax.ErrInvalidEscape:
-				hint = `; RE2 knows no back-references, and no escapes beside those of https://github.com/google/re2/wiki/Syntax`
-			}
-		}
-		return nil, errors.New("is no RE2 expression: " + strings.TrimPrefix(err.Error(), "error parsing regexp: ") + hint)
+// compilePattern compiles an expression that has to match a whole text.
+func compilePattern(text string) (*mesh.Pattern, error) {
+	p, err := mesh.NewPattern(text)
+	return p, regexError(err)
+}
+
+// compileRegex compiles an expression that is searched for.
+func compileRegex(text string) (*regexp.Regexp, error) {
+	re, err := regexp.Compile(text)
+	return re, regexError(err)
+}
+
+// regexError says what is wrong with an expression, and what to write.
+func regexError(err error) error {
+	if err == nil {
+		return nil
 	}
-	return regexp.Compile(before + text + behind)
+	hint := ""
+	var bad *syntax.Error
+	if errors.As(err, &bad) {
+		switch bad.Code {
+		case syntax.ErrInvalidPerlOp:
+			hint = "; there is no look-ahead and no look-behind in RE2: write a rule before this one for what it is to leave out"
+		case syntax.ErrMissingRepeatArgument:
+			hint = "; write .* for anything"
+		case syntax.ErrInvalidEscape:
+			hint = `; RE2 knows no back-references, and no escapes beside those of https://github.com/google/re2/wiki/Syntax`
+		}
+	}
+	return errors.New("is no RE2 expression: " + strings.TrimPrefix(err.Error(), "error parsing regexp: ") + hint)
 }
 
 // asHost says what of a text that is no host name may be one.

@@ -72,7 +72,7 @@ func (d *document) stringMatch(m *networking.StringMatch, path string) *mesh.Str
 		if t.Regex == "*" {
 			return &mesh.StringMatch{Kind: mesh.MatchPresent}
 		}
-		re, err := compileRegex(t.Regex, "^(?:", ")$")
+		re, err := compilePattern(t.Regex)
 		if err != nil {
 			d.error(path+".regex", err.Error())
 		}

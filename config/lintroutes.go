@@ -266,7 +266,7 @@ func contains(outer, inner *mesh.StringMatch) bool {
 		case mesh.MatchRegex:
 			return inner.Value == outer.Value
 		case mesh.MatchExact:
-			return outer.Regex != nil && outer.Regex.MatchString(inner.Value)
+			return outer.Regex != nil && outer.Regex.Match([]byte(inner.Value))
 		}
 		return false
 	}

@@ -188,7 +188,7 @@ func (m *envoyMessage) comparison(kind, text string, fold bool) mesh.StringMatch
 }
 
 func (m *envoyMessage) regex(text, path string) mesh.StringMatch {
-	re, err := compileRegex(text, "^(?:", ")$")
+	re, err := compilePattern(text)
 	if err != nil {
 		m.doc.error(path, err.Error())
 		return mesh.StringMatch{Kind: mesh.MatchPresent}

@@ -216,7 +216,7 @@ func (d *document) rewrite(r *networking.HTTPRewrite, path string) *mesh.Rewrite
 		if r.Uri != "" {
 			d.error(path+".uriRegexRewrite", "cannot stand beside uri: only one of them")
 		}
-		re, err := compileRegex(x.Match, "", "")
+		re, err := compileRegex(x.Match)
 		if err != nil {
 			d.error(path+".uriRegexRewrite.match", err.Error())
 		}

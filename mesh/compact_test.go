@@ -3,7 +3,6 @@ package mesh
 import (
 	"net/netip"
 	"reflect"
-	"regexp"
 	"testing"
 	"time"
 	"unsafe"
@@ -12,9 +11,13 @@ import (
 // TestCompact: a copy says the same, holds nothing of the original, and what was
 // shared in it is shared in the copy.
 func TestCompact(t *testing.T) {
+	pattern, err := NewPattern("a|b")
+	if err != nil {
+		t.Fatal(err)
+	}
 	rule := &HTTPRoute{
 		Name:  "r",
-		Match: []*HTTPMatch{{URI: &StringMatch{Kind: MatchRegex, Value: "a|b", Regex: regexp.MustCompile("a|b")}}},
+		Match: []*HTTPMatch{{URI: &StringMatch{Kind: MatchRegex, Value: "a|b", Regex: pattern}}},
 		Route: []RouteDestination{{Destination: Destination{Host: "s.default"}, Weight: 3}}, Timeout: time.Second,
 	}
 	c := &Config{

@@ -135,7 +135,7 @@ const (
 type StringMatch struct {
 	Kind  MatchKind
 	Value string
-	Regex *regexp.Regexp // anchored at both ends; only of MatchRegex
+	Regex *Pattern // only of MatchRegex
 }
 
 // NamedMatch is a StringMatch on a header (name in lower case), a query parameter, or,
