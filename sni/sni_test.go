@@ -164,6 +164,92 @@ func TestParse_Refuses(t *testing.T) {
 	}
 }
 
+// u16 puts a length of two bytes before something.
+func u16(b string) string { return string(binary.BigEndian.AppendUint16(nil, uint16(len(b)))) + b }
+
+// u8 puts one of one byte before it.
+func u8(b string) string { return string([]byte{byte(len(b))}) + b }
+
+// helloOf is a ClientHello with what stands where its extensions are.
+func helloOf(extensions string) []byte {
+	body := "\x03\x03" + strings.Repeat("r", 32) + u8("") + u16("\x13\x01") + u8("\x00") + extensions
+	return []byte("\x16\x03\x01" + u16("\x01\x00"+u16(body)))
+}
+
+// TestParse_Extensions: names and protocols that are written as they are to be are read,
+// and no others.
+func TestParse_Extensions(t *testing.T) {
+	named := func(list string) string { return "\x00\x00" + u16(list) }
+	host := func(name string) string { return named(u16("\x00" + u16(name))) }
+	alpn := func(list string) string { return "\x00\x10" + u16(list) }
+	long := strings.Repeat("a", 255)
+	for _, tt := range []struct {
+		what, extensions string
+		name, protocols  string
+		bad              bool
+	}{
+		{"none at all", "", "", "", false},
+		{"none", u16(""), "", "", false},
+		{"a name", u16(host("A.test.")), "a.test", "", false},
+		{"a name of one letter", u16(host("a")), "a", "", false},
+		{"the longest name", u16(host(long)), long, "", false},
+		{"all bytes of names", u16(host("!~")), "!~", "", false},
+		{"protocols", u16(alpn(u16(u8("h2") + u8("x")))), "", "h2 x", false},
+		{"both, and one unknown", u16("\xff\x01" + u16("\x00") + alpn(u16(u8("h2"))) + host("a.test")), "a.test", "h2", false},
+		{"something behind them", u16(host("a.test")) + "x", "", "", true},
+		{"less than they say", "\x00\x09" + host("a")[:5], "", "", true},
+		{"half of one", u16(host("a.test") + "\xff\x01\x00\x05x"), "", "", true},
+		{"half of a type", u16(host("a.test") + "\xff"), "", "", true},
+		{"one of a type twice", u16("\xff\x01" + u16("") + "\xff\x01" + u16("")), "", "", true},
+		{"a name of no letters", u16(host("")), "", "", true},
+		{"a name that is too long", u16(host(long + "a")), "", "", true},
+		{"a name with DEL", u16(host("a\x7f")), "", "", true},
+		{"a name beyond ASCII", u16(host("\u00e9")), "", "", true},
+		{"no names", u16(named(u16(""))), "", "", true},
+		{"no list of names", u16(named("")), "", "", true},
+		{"half a list of names", u16(named("\x00")), "", "", true},
+		{"a list of names that is longer", u16(named("\x00\x05\x00\x00\x01a")), "", "", true},
+		{"something behind the names", u16(named(u16("\x00"+u16("a")) + "x")), "", "", true},
+		{"two names", u16(named(u16("\x00" + u16("a") + "\x00" + u16("b")))), "", "", true},
+		{"half a name", u16(named(u16("\x00\x00\x02a"))), "", "", true},
+		{"no protocols", u16(alpn(u16(""))), "", "", true},
+		{"no list of protocols", u16(alpn("")), "", "", true},
+		{"a list of protocols that is longer", u16(alpn("\x00\x04\x02h2")), "", "", true},
+		{"something behind the protocols", u16(alpn(u16(u8("h2")) + "x")), "", "", true},
+		{"a protocol of no letters", u16(alpn(u16(u8("h2") + u8("")))), "", "", true},
+		{"half a protocol", u16(alpn(u16("\x03h2"))), "", "", true},
+	} {
+		h, err := Parse(helloOf(tt.extensions))
+		if tt.bad {
+			if !errors.Is(err, ErrMalformed) {
+				t.Errorf("%s: %+v, %v, want %v", tt.what, h, err, ErrMalformed)
+			}
+			continue
+		}
+		if err != nil || h.ServerName != tt.name || strings.Join(h.Protocols, " ") != tt.protocols {
+			t.Errorf("%s: %+v, %v, want %q and %q", tt.what, h, err, tt.name, tt.protocols)
+		}
+	}
+}
+
+// TestParse_Longest: a ClientHello that is as long as may be is read, in however many
+// records, and one that is longer is not waited for.
+func TestParse_Longest(t *testing.T) {
+	hello := helloOf(u16("\xff\x01" + u16(strings.Repeat("x", MaxHello-51))))
+	if size := len(hello) - 5; size != MaxHello {
+		t.Fatalf("it has %d bytes, want %d", size, MaxHello)
+	}
+	for _, size := range []int{MaxHello, MaxHello - 1, 4000} {
+		if _, err := Parse(fragment(hello, size)); err != nil {
+			t.Errorf("in records of %d bytes: %v", size, err)
+		}
+	}
+	longer := fragment(helloOf(u16("\xff\x01"+u16(strings.Repeat("x", MaxHello-50)))), 4000)
+	if _, err := Parse(longer[:9]); !errors.Is(err, ErrLong) {
+		t.Errorf("a longer one: %v", err)
+	}
+}
+
 // extensionsAt is where the length of the extensions stands.
 func extensionsAt(b []byte) int {
 	at := 5 + 4 + 34
