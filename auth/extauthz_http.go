@@ -33,7 +33,8 @@ const (
 	idleTimeout = 60 * time.Second
 )
 
-// httpService asks by HTTP/1.1 (Envoy: HttpService).
+// httpService asks by HTTP/1.1 (Envoy: HttpService). Authorization it is told always, beside the
+// fields that are asked for (Envoy: CheckRequestUtils::toRequestMatchers).
 type httpService struct {
 	host      string // of the service; the request has the client's
 	prefix    string
@@ -144,7 +145,7 @@ func (s *httpService) newRequest(c *Call) (*http.Request, error) {
 		switch {
 		case !http1.ValidName(f.Name) || !http1.ValidValue(f.Value):
 			return nil, fmt.Errorf("field %.100q is none", f.Name)
-		case !s.request.match(name) || withheld(name, f.ID):
+		case f.ID != http1.Authorization && !s.request.match(name) || withheld(name, f.ID):
 			continue
 		}
 		key := http.CanonicalHeaderKey(name)

@@ -120,7 +120,7 @@ func TestHTTPFields(t *testing.T) {
 		p    mesh.AuthorizationProvider
 		want http.Header
 	}{
-		"none": {mesh.AuthorizationProvider{}, http.Header{}},
+		"none but one": {mesh.AuthorizationProvider{}, http.Header{"Authorization": {"Bearer t"}}},
 		"exact, prefix, suffix": {
 			mesh.AuthorizationProvider{RequestHeaders: []string{"AUTHORIZATION", "x-u*", "*-Id"}},
 			http.Header{"Authorization": {"Bearer t"}, "X-User": {"a,b"}, "X-Trace-Id": {"7"}},
@@ -133,7 +133,7 @@ func TestHTTPFields(t *testing.T) {
 			mesh.AuthorizationProvider{RequestHeaders: []string{"x-user"}, AddedHeaders: []mesh.NameValue{
 				{Name: "x-USER", Value: "fixed"}, {Name: "x-new", Value: "1"}, {Name: "host", Value: "evil"}, {Name: "content-length", Value: "7"}, {Name: "x-isthmus-destination", Value: "x:1"},
 			}},
-			http.Header{"X-User": {"fixed"}, "X-New": {"1"}},
+			http.Header{"Authorization": {"Bearer t"}, "X-User": {"fixed"}, "X-New": {"1"}},
 		},
 	} {
 		a := newTestAsker(t, &tt.p, at)

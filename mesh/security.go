@@ -307,7 +307,7 @@ type AuthorizationProvider struct {
 
 	// Of HTTP alone. Names of headers may be exact, "abc*" or "*abc".
 	PathPrefix        string
-	RequestHeaders    []string    // of the request, that are sent along
+	RequestHeaders    []string    // of the request, that are sent along, beside authorization
 	AddedHeaders      []NameValue // that are sent besides
 	UpstreamOnAllow   []string    // of the answer, that the request gets
 	DownstreamOnDeny  []string    // of the answer, that the client gets
