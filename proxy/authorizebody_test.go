@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -143,4 +144,61 @@ func differ(a, b string) int {
 		n++
 	}
 	return n
+}
+
+// TestAuthorize_CustomRefusal: what a service says as it refuses stands in the reply once,
+// beside or in the place of what the proxy says itself.
+func TestAuthorize_CustomRefusal(t *testing.T) {
+	fields := http.Header{}
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for name, values := range fields {
+			w.Header()[name] = values
+		}
+		w.Header().Set("X-Request-Id", "theirs")
+		w.Header().Set("Date", "Thu, 01 Jan 1970 00:00:00 GMT")
+		w.WriteHeader(http.StatusUnauthorized)
+		io.WriteString(w, "no ticket")
+	}))
+	defer service.Close()
+	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	p := serve(t, atEdge(), entry("s.test", refusing(t))+edge("s.test")+fmt.Sprintf(`---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "extensionProviders: [{name: tickets, envoyExtAuthzHttp: {service: '%s', port: %s, timeout: 20s}}]"}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tickets, namespace: istio-system}
+spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
+`, host, port))
+	for _, tt := range []struct {
+		name         string
+		fields       http.Header
+		code, phrase string // of gRPC
+	}{
+		{"nothing of gRPC", http.Header{"Set-Cookie": {"a=1", "b=2"}}, "16", "no ticket"},
+		{"a status", http.Header{"Grpc-Status": {"7"}}, "7", "no ticket"},
+		{"a status and a message", http.Header{"Grpc-Status": {"8"}, "Grpc-Message": {"too many"}}, "8", "too many"},
+		{"a status that is none", http.Header{"Grpc-Status": {"OK"}}, "2", "no ticket"},
+		{"no failure", http.Header{"Grpc-Status": {"0"}}, "16", "no ticket"},
+	} {
+		fields = tt.fields
+		for name, c := range map[string]*http.Client{"HTTP/1.1": h1Client(t, p, "gateway:80"), "HTTP/2": h2Client(t, p, "gateway:80")} {
+			plain, err := c.Get("http://s.test/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			plain.Body.Close()
+			grpc := call(t, c)
+			for _, h := range []http.Header{plain.Header, grpc.Header} {
+				if len(h["Date"]) != 1 || len(h["X-Request-Id"]) != 1 || strings.Contains(fmt.Sprint(h), "theirs") || len(h["Set-Cookie"]) != len(tt.fields["Set-Cookie"]) {
+					t.Errorf("%s, %s: %v", tt.name, name, h)
+				}
+			}
+			if plain.StatusCode != 401 || !slices.Equal(grpc.Header["Grpc-Status"], []string{tt.code}) || !slices.Equal(grpc.Header["Grpc-Message"], []string{tt.phrase}) {
+				t.Errorf("%s, %s: status %d, and %v, want 401, %s and %q", tt.name, name, plain.StatusCode, grpc.Header, tt.code, tt.phrase)
+			}
+		}
+	}
 }

@@ -86,16 +86,21 @@ func (x *exchange) noteGRPC(fields []http1.Field) {
 	}
 }
 
-// grpcStatusOf finds grpc-status among fields. Numbers that gRPC gives no
-// meaning to are UNKNOWN (gRPC: Status codes).
+// grpcCodeOf reads a status. Numbers that gRPC gives no meaning to are UNKNOWN (gRPC:
+// Status codes).
+func grpcCodeOf[T string | []byte](text T) mesh.GRPCCode {
+	n, err := strconv.ParseUint(string(text), 10, 8)
+	if err != nil || mesh.GRPCCode(n) > mesh.GRPCUnauthenticated {
+		return mesh.GRPCUnknown
+	}
+	return mesh.GRPCCode(n)
+}
+
+// grpcStatusOf finds grpc-status among fields.
 func grpcStatusOf(fields []http1.Field) (mesh.GRPCCode, bool) {
 	for i := range fields {
 		if fields[i].ID == http1.GRPCStatus {
-			n, err := strconv.ParseUint(string(fields[i].Value), 10, 8)
-			if err != nil || mesh.GRPCCode(n) > mesh.GRPCUnauthenticated {
-				return mesh.GRPCUnknown, true
-			}
-			return mesh.GRPCCode(n), true
+			return grpcCodeOf(fields[i].Value), true
 		}
 	}
 	return 0, false

@@ -39,7 +39,9 @@ func (x *exchange) refuse(k Kind) {
 	case Denied:
 		var fields []string
 		for _, nv := range x.verdict.Downstream {
-			fields = append(fields, nv.Name, nv.Value)
+			if nv.Name != "date" && nv.Name != "x-request-id" { // which the proxy's own replies have
+				fields = append(fields, nv.Name, nv.Value)
+			}
 		}
 		x.local(x.verdict.Status, x.verdict.Body, fields...)
 		return
@@ -71,18 +73,30 @@ func (x *exchange) refuseToken(bad *auth.TokenError) {
 }
 
 // sendGRPC sends a caller of gRPC a status, as local does. The reply is no more
-// than a head (gRPC over HTTP/2, Trailers-Only).
+// than a head (gRPC over HTTP/2, Trailers-Only). A failure among the fields, of an
+// authorization service say, takes the place of the code, and a message that of ours.
 func (x *exchange) sendGRPC(code mesh.GRPCCode, message []byte, fields ...string) {
-	x.tally.grpc = told + grpcCode(code)
-	own := []string{"content-type", string(x.replyType()), "grpc-status", strconv.Itoa(int(code))}
-	if len(message) > 0 {
+	own := []string{"content-type", string(x.replyType())}
+	described := len(message) == 0
+	for i := 0; i < len(fields); i += 2 {
+		switch fields[i] {
+		case "content-type":
+			continue
+		case "grpc-status":
+			if c := grpcCodeOf(fields[i+1]); c != 0 {
+				code = c
+			}
+			continue
+		case "grpc-message":
+			described = true
+		}
+		own = append(own, fields[i], fields[i+1])
+	}
+	own = append(own, "grpc-status", strconv.Itoa(int(code)))
+	if !described {
 		own = append(own, "grpc-message", string(appendGRPCMessage(nil, message)))
 	}
-	for i := 0; i < len(fields); i += 2 {
-		if fields[i] != "content-type" {
-			own = append(own, fields[i], fields[i+1])
-		}
-	}
+	x.tally.grpc = told + grpcCode(code)
 	x.write(200, nil, own)
 }
 
