@@ -158,7 +158,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 		out = to.field(out, nameSource, x.conn.proxy.introduction)
 	}
 	switch b := &x.body; {
-	case b.framing == http1.NoBody, x.bridged && x.dialect == grpcWebText:
+	case b.framing == http1.NoBody, x.upgrade.protocol != nil, x.bridged && x.dialect == grpcWebText:
 	case b.framing == http1.Length:
 		out = to.number(out, nameContentLength, b.length)
 	case b.whole && len(x.requestTrailers()) == 0:

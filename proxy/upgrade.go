@@ -29,7 +29,8 @@ type upgrade struct {
 // readUpgrade finds out what a request with an Upgrade field asks for. An offer that
 // is not made as it should be is none: whoever makes one has to be ready for that.
 func (x *exchange) readUpgrade() Kind {
-	if string(x.req.Method) != "GET" || x.req.Framing != http1.NoBody {
+	empty := x.req.Framing == http1.NoBody || x.req.Framing == http1.Length && x.req.ContentLength == 0 // which some clients say
+	if string(x.req.Method) != "GET" || !empty {
 		return NoError
 	}
 	if x.upgrade.protocol = offered(x.req.Upgrade); x.upgrade.protocol == nil {

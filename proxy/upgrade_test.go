@@ -120,6 +120,7 @@ func TestUpgrade_Offered(t *testing.T) {
 		{"another protocol", asGet("Connection: upgrade", "Upgrade: foo/2"), "foo/2"},
 		{"in a list", asGet("Connection: upgrade", "Upgrade: h2c, foo, bar"), "foo"},
 		{"twice", asGet("Connection: upgrade", "Upgrade: foo", "Upgrade: h2c"), "foo"},
+		{"with the length of no body", asWebSocket("Content-Length: 0"), "websocket"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			up := replying(t, okReply)
@@ -256,7 +257,7 @@ func TestUpgrade_Refused(t *testing.T) {
 // TestUpgrade_Tunnel: bytes go both ways as they come, and each side ends its own.
 func TestUpgrade_Tunnel(t *testing.T) {
 	large := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-	for name, request := range map[string]string{"websocket": asWebSocket(), "another": asGet("Connection: upgrade", "Upgrade: foo")} {
+	for name, request := range map[string]string{"websocket": asWebSocket(), "another": asGet("Connection: upgrade", "Upgrade: foo"), "with the length of no body": asWebSocket("Content-Length: 0")} {
 		t.Run(name, func(t *testing.T) {
 			frame := frameOf(0x82, true, large)
 			up := switching(t, echoing)

@@ -296,7 +296,7 @@ func TestUpgrade_UpstreamHTTP2(t *testing.T) {
 					}
 				}
 			}
-			c, r, head := begin(t, p.address("outbound"), asWebSocket())
+			c, r, head := begin(t, p.address("outbound"), asWebSocket("Content-Length: 0"))
 			if status(head) != "101" || fieldOf(head, "sec-websocket-accept") != sampleAccept || fieldOf(head, "upgrade") != "websocket" || fieldOf(head, "x-up") != "1" {
 				t.Fatalf("got %q", head)
 			}
