@@ -296,11 +296,16 @@ func parseAddress(text string) netip.Addr {
 	return a.Unmap()
 }
 
-// consult asks the authorization services that policies of action CUSTOM name.
-// Its answers may change the request, and the reply.
+// consult asks the authorization services that policies of action CUSTOM name, each
+// once. Their answers may change the request, and the reply.
 func (x *exchange) consult() Kind {
 	a, kind := x.table.access, NoError
+	var asked []string
 	a.rules.Custom(&x.subject, func(p *mesh.AuthorizationPolicy) bool {
+		if slices.Contains(asked, p.Provider) {
+			return true
+		}
+		asked = append(asked, p.Provider)
 		if kind = x.consultOne(a.askers[p.Provider]); kind == Denied {
 			x.trail.cause = &deniedError{p, x.verdict.Status, x.trail.cause}
 		}

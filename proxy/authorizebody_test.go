@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -199,6 +200,37 @@ spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
 			if plain.StatusCode != 401 || !slices.Equal(grpc.Header["Grpc-Status"], []string{tt.code}) || !slices.Equal(grpc.Header["Grpc-Message"], []string{tt.phrase}) {
 				t.Errorf("%s, %s: status %d, and %v, want 401, %s and %q", tt.name, name, plain.StatusCode, grpc.Header, tt.code, tt.phrase)
 			}
+		}
+	}
+}
+
+// TestAuthorize_CustomOnce: a service is asked once about a request, however many policies
+// want that.
+func TestAuthorize_CustomOnce(t *testing.T) {
+	var asked atomic.Int32
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		w.Header().Set("set-cookie", "session=1")
+	}))
+	defer service.Close()
+	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	policy := func(name, provider, path string) string {
+		return "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: " + name + ", namespace: istio-system}\nspec: {action: CUSTOM, provider: {name: " + provider + "}, rules: [{to: [{operation: {paths: [\"" + path + "\"]}}]}]}\n"
+	}
+	provider := func(name string) string {
+		return fmt.Sprintf("{name: %s, envoyExtAuthzHttp: {service: '%s', port: %s, timeout: 20s, headersToDownstreamOnAllow: [set-cookie]}}", name, host, port)
+	}
+	p := serve(t, atEdge(), entry("s.test", replying(t, okReply).address)+edge("s.test")+`---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "extensionProviders: [`+provider("a")+", "+provider("b")+`]"}
+`+policy("all", "a", "/*")+policy("some", "a", "/api/*")+policy("other", "b", "/both"))
+	for path, want := range map[string]int32{"/": 1, "/api/x": 1, "/both": 2} {
+		asked.Store(0)
+		got := exchangeRaw(t, p.address("gateway:80"), "GET "+path+" HTTP/1.1\r\nHost: s.test\r\n\r\n", whole(1))
+		if n := asked.Load(); status(got) != "200" || n != want || strings.Count(got, "session=1") != int(want) {
+			t.Errorf("%s: asked %d times, want %d; the client got %q", path, n, want, got)
 		}
 	}
 }
