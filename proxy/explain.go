@@ -108,7 +108,7 @@ func (p *Proxy) imagine(t *table, q explain.Question) (*exchange, *url.URL, erro
 	}
 	c := &conn{stream: &stream{fd: -1}, client: &client{
 		proxy: p, address: q.Address, peer: q.Address.String(),
-		https: u.Scheme == "https", serverName: strings.ToLower(u.Hostname()), identity: q.Caller,
+		https: u.Scheme == "https", serverName: mesh.NormalizeHost(u.Hostname()), identity: q.Caller,
 	}}
 	if !c.https {
 		c.serverName = ""
@@ -169,8 +169,9 @@ func (c *conn) choose(t *table, name string, u *url.URL) error {
 	case name != "":
 		return fmt.Errorf("there is no listener %q: write outbound, inbound or gateway:PORT", name)
 	default:
-		host, _ := mesh.SplitHostPort(strings.ToLower(u.Host)) // of IPv6 in brackets, as requests have it
-		if t.outbound.find([]byte(host), uint32(named)) == nil && t.gateways[port].knows(host, c) {
+		var scratch [256]byte
+		host, _, ok := splitAuthority(scratch[:], []byte(u.Host)) // as requests have it: of IPv6 in brackets
+		if ok && t.outbound.find(host, uint32(named)) == nil && t.gateways[port].knows(host, c) {
 			c.kind, c.port = gateway, port
 		}
 	}
@@ -178,14 +179,14 @@ func (c *conn) choose(t *table, name string, u *url.URL) error {
 }
 
 // knows reports whether a port of a gateway does something for a host.
-func (t *gatewayTable) knows(host string, c *conn) bool {
+func (t *gatewayTable) knows(host []byte, c *conn) bool {
 	switch {
 	case t == nil:
 		return false
 	case c.https:
 		return t.sni != nil && t.sni.find(c.serverName, c) != nil
 	}
-	return t.hosts != nil && t.hosts.find([]byte(host), 0) != nil
+	return t.hosts != nil && t.hosts.find(host, 0) != nil
 }
 
 // head writes the request as a client would, and reads it as from one. status is

@@ -76,3 +76,27 @@ func TestListenerAt(t *testing.T) {
 		}
 	}
 }
+
+// TestExplain_DotAtEnd: a name with a dot at its end is asked for by TLS without it.
+func TestExplain_DotAtEnd(t *testing.T) {
+	n := testNode()
+	n.Labels["istio"] = "ingressgateway"
+	r := config.Read([]config.File{{Name: "test.yaml", Data: []byte(`apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec: {selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: [shop.test], tls: {mode: SIMPLE, credentialName: shop}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop}
+spec: {hosts: [shop.test], gateways: [edge], http: [{directResponse: {status: 208}}]}
+`)}}, n)
+	p := NewIdle(Options{Node: n, GatewayBind: "0.0.0.0"}, &mesh.Snapshot{Node: n, Config: r.Config, Registry: mesh.NewRegistry(mesh.Known{Node: n, Config: r.Config}), Rules: mesh.NewRules(n, nil)})
+	defer p.Close()
+	for _, host := range []string{"shop.test", "Shop.test."} {
+		e, err := p.Explain(explain.Question{URL: "https://" + host + "/"})
+		if err != nil || e.Listener != "gateway:443" || e.Answer == nil {
+			t.Errorf("%s: %+v, %v", host, e, err)
+		}
+	}
+}

@@ -8,7 +8,7 @@ import (
 )
 
 // TestIPv6_Hosts: requests name addresses of IPv6 in brackets, for VirtualServices and
-// ServiceEntries that have them.
+// ServiceEntries that have them, and names with a dot at their end.
 func TestIPv6_Hosts(t *testing.T) {
 	host, port, _ := net.SplitHostPort(replying(t, okReply).address)
 	p := serve(t, atEdge(), `
@@ -38,6 +38,8 @@ spec: {hosts: ["*"], gateways: [edge], http: [{directResponse: {status: 201}}]}
 		{"[2001:db8::8]", "208", "outbound"},
 		{"[2001:db8::8]:8080", "208", "outbound"},
 		{"[2001:db8::9]", "404", "gateway:80"},
+		{"entry.test.", "200", "outbound"},
+		{"Entry.test.:80", "200", "outbound"},
 	} {
 		if got := exchangeRaw(t, p.address("outbound"), get(tt.host), whole(1)); status(got) != tt.want {
 			t.Errorf("%s: status %s, want %s", tt.host, status(got), tt.want)
