@@ -17,6 +17,7 @@ func (c *checker) lint(node *mesh.Node) {
 	}
 	c.lintReach()
 	c.lintServices()
+	c.lintNames()
 	c.lintWorkloads()
 	c.lintPolicies(node)
 	c.lintMonitors()

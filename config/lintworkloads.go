@@ -34,6 +34,35 @@ func (c *checker) lintServices() {
 	}
 }
 
+// lintNames names addresses of DNS that are names of services which no file defines.
+func (c *checker) lintNames() {
+	for _, s := range c.config.Services {
+		if s.Resolution == mesh.ResolveStatic {
+			continue
+		}
+		look := func(host, field string, from mesh.Source) {
+			svc, _, full := mesh.ServiceOf(strings.ToLower(strings.TrimSuffix(host, ".")))
+			if !full || c.services[svc] != nil {
+				return
+			}
+			c.find(Warning, ISM0014, at(s.Meta, from), field, fmt.Sprintf("no file defines the service %s of %q%s, and DNS is not asked for names of services: it has no endpoints unless gossip brings them", svc, host, c.suggestHost(host)))
+		}
+		for i, w := range s.Endpoints {
+			field := "spec.externalName"
+			if s.IsEntry() {
+				field = index("endpoints", i) + ".address"
+			}
+			look(w.Address, field, w.Source)
+		}
+		if len(s.Endpoints) > 0 || s.Selector != nil {
+			continue
+		}
+		for i, h := range s.Hosts {
+			look(h, index("hosts", i), s.Source)
+		}
+	}
+}
+
 // lintWorkloads looks at WorkloadEntries and WorkloadGroups.
 func (c *checker) lintWorkloads() {
 	byPair := selectors{}

@@ -169,6 +169,31 @@ func TestService_Kubernetes(t *testing.T) {
 	checkFinding(t, service("sessionAffinity: ClientIP, selector: {app: a}, ports: [{port: 80}]"), "info: Service default/a: spec.sessionAffinity: ClientIP has no effect, in Istio neither", ISM0002)
 }
 
+// TestLint_Names: what is to have the endpoints of a service by its full name is named where no
+// file defines that, since DNS is not asked for it.
+func TestLint_Names(t *testing.T) {
+	const known = "---\napiVersion: v1\nkind: Service\nmetadata: {name: known, namespace: prod}\nspec: {selector: {app: a}, ports: [{port: 80}]}\n"
+	alias := func(name string) string {
+		return "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  type: ExternalName\n  externalName: " + name + "\n  ports: [{port: 80}]\n" + known
+	}
+	entry := func(host, spec string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec:\n  hosts: [" + host + "]\n  ports: [{number: 80, name: http, protocol: HTTP}]\n" + spec + known
+	}
+	for _, tt := range []struct{ name, text, want string }{
+		{"an alias of a service", alias("known.prod.svc.cluster.local"), ""},
+		{"by another of its names", alias("Known.prod.svc.cluster.remote."), ""},
+		{"an alias of nobody", alias("knwon.prod.svc.cluster.local"), `f.yaml:6: warning: Service default/a: spec.externalName: no file defines the service knwon.prod of "knwon.prod.svc.cluster.local" (did you mean "known.prod.svc.cluster.local"?), and DNS is not asked`},
+		{"an alias of what DNS knows", alias("a.test"), ""},
+		{"a short name, for which DNS is asked", alias("other.prod"), ""},
+		{"an endpoint", entry("a.test", "  resolution: DNS\n  endpoints:\n  - address: b.test\n  - address: other.prod.global\n"), `f.yaml:10: warning: ServiceEntry default/s: endpoints[1].address: no file defines the service other.prod`},
+		{"a host", entry("other.prod.svc.cluster.local", "  resolution: DNS\n"), `ServiceEntry default/s: hosts[0]: no file defines the service other.prod`},
+		{"a host that has addresses", entry("other.prod.svc.cluster.local", "  resolution: STATIC\n  endpoints: [{address: 10.0.0.1}]\n"), ""},
+		{"a host of a service", entry("known.prod.global", "  resolution: DNS\n"), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) { checkFinding(t, tt.text, tt.want, ISM0014) })
+	}
+}
+
 // TestRead_TypedList: resources of a list of one kind do not say which that is.
 func TestRead_TypedList(t *testing.T) {
 	const service = "{metadata: {name: a}, spec: {selector: {app: a}, ports: [{port: 80}]}}"
