@@ -127,6 +127,18 @@ func TestMeshConfig_Others(t *testing.T) {
 	}
 }
 
+// TestMeshConfig_NotYAML: a text under the key that is no YAML keeps the configuration out if it is
+// Istio's; an application's is its own business, and named.
+func TestMeshConfig_NotYAML(t *testing.T) {
+	for _, text := range []string{"listen: 80; # {\n{{ range .Values }}", "[a"} {
+		istios := meshConfigMap(text)
+		if r := Read([]File{{Name: "f.yaml", Data: []byte(istios)}}, nil); !r.HasErrors() {
+			t.Errorf("Istio's own: %q is taken; findings %v", text, r.Findings)
+		}
+		checkWarnings(t, strings.Replace(istios, "name: istio,", "name: painter,", 1), "warning: ConfigMap istio-system/painter: data.mesh: is not read as the mesh configuration: ")
+	}
+}
+
 // TestMeshConfig_Effect: what of the mesh configuration has no effect is named; what Istio
 // installs by default is not.
 func TestMeshConfig_Effect(t *testing.T) {

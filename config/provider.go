@@ -28,7 +28,12 @@ const meshNetworksKey = "meshNetworks"
 func (d *document) meshConfig(text string, line int) (used bool) {
 	path := "data." + meshConfigKey
 	root, at, err := inner(text, line)
-	if err != nil {
+	istios := d.name == "istio" || strings.HasPrefix(d.name, "istio-")
+	switch {
+	case err != nil && !istios:
+		d.mark(Warning, "", at, path, "is not read as the mesh configuration: "+err.Error())
+		return false
+	case err != nil:
 		d.errorAt(at, path, err.Error())
 		return true
 	}
@@ -55,7 +60,7 @@ func (d *document) meshConfig(text string, line int) (used bool) {
 	}
 	used = d.meshAccessLog(root, path) || used
 	// An application's own ConfigMap may have a key of that name.
-	if root.Kind == yaml.MappingNode && (d.name == "istio" || strings.HasPrefix(d.name, "istio-")) {
+	if root.Kind == yaml.MappingNode && istios {
 		used = d.readMeshDefaults(root, path) || used
 	}
 	list := child(root, "extensionProviders")
