@@ -86,6 +86,7 @@ type exchange struct {
 	introduce bool             // this try is the first of a connection to another proxy
 	movable   bool             // to another endpoint, if this one no longer answers
 	cookie    []byte           // Set-Cookie of the reply, for consistent hashing
+	cookieOf  *mesh.HashCookie // what it was made by
 	scratch   [256]byte
 
 	trail     trail // what it met, for Why

@@ -67,8 +67,8 @@ func (x *exchange) hashCookie(c *mesh.HashCookie) ([]byte, bool) {
 	if !c.Generate {
 		return nil, false
 	}
-	if x.cookie == nil {
-		x.cookie = newCookie(c)
+	if x.cookie == nil || x.cookieOf != c { // else it is that of a destination which did not serve
+		x.cookie, x.cookieOf = newCookie(c), c
 	}
 	value := x.cookie[len(c.Name)+2:] // after the name, the sign and a quote
 	return value[:cookieLength], true

@@ -121,6 +121,27 @@ func TestHash_GeneratedCookie(t *testing.T) {
 	}
 }
 
+// TestHash_OtherCookie: who is served by another destination than the one drawn, since nobody is
+// there, gets that one's cookie.
+func TestHash_OtherCookie(t *testing.T) {
+	const rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: %s}\nspec: {host: %s, trafficPolicy: {loadBalancer: {consistentHash: {httpCookie: {name: %s, ttl: 0s}}}}}\n---\n"
+	long := strings.Repeat("long", 20)
+	p := serve(t, Options{}, entry("a.test", "127.0.0.1:1")+entry("b.test", named(t, "b"))+fmt.Sprintf(rule, "a", "a.test", "short")+fmt.Sprintf(rule, "b", "b.test", long)+`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  http: [{route: [{destination: {host: a.test}, weight: 99}, {destination: {host: b.test}, weight: 1}]}]
+`)
+	for range 5 {
+		got := exchangeRaw(t, p.address("outbound"), get("s.test"), whole(1))
+		if status(got) != "200" || strings.Count(got, "set-cookie") != 1 || !strings.Contains(got, "set-cookie: "+long+"=\"") {
+			t.Errorf("got %q", got)
+		}
+	}
+}
+
 // TestHash_SourceIP takes a gateway's client address from where its trusted
 // proxies put it.
 func TestHash_SourceIP(t *testing.T) {
