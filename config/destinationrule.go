@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -219,6 +220,7 @@ func (d *document) connectionPool(p *networking.ConnectionPoolSettings, path str
 		}
 		if k := t.TcpKeepalive; k != nil {
 			out.KeepAlive = &mesh.TCPKeepAlive{Probes: k.Probes, Time: k.Time.AsDuration(), Interval: k.Interval.AsDuration()}
+			d.checkKeepAlive(out.KeepAlive, path+".tcp.tcpKeepalive")
 		}
 	}
 	if h := p.Http; h != nil {
@@ -238,6 +240,20 @@ func (d *document) connectionPool(p *networking.ConnectionPoolSettings, path str
 		}
 	}
 	return out
+}
+
+// checkKeepAlive names what the kernel does not take (Linux: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL,
+// MAX_TCP_KEEPCNT), so that it would go by its own.
+func (d *document) checkKeepAlive(k *mesh.TCPKeepAlive, path string) {
+	const longest, most = 32767 * time.Second, 127
+	for _, f := range []struct {
+		field, limit string
+		over         bool
+	}{{"time", longest.String(), k.Time > longest}, {"interval", longest.String(), k.Interval > longest}, {"probes", strconv.Itoa(most), k.Probes > most}} {
+		if f.over {
+			d.warning(path+"."+f.field, "has no effect: Linux takes "+f.limit+" at most")
+		}
+	}
 }
 
 // meansDefault says of a time of 0 that it does not mean none.

@@ -33,6 +33,9 @@ func (c *checker) lintDestinationRule(r *mesh.DestinationRule, d *document) {
 		if b := p.ConnectionPool; b != nil {
 			lintPool(d, b, path+".connectionPool")
 		}
+		if p.RetryBudget != nil && p.ConnectionPool != nil && p.ConnectionPool.MaxRetries > 0 {
+			d.warning(path+".connectionPool.http.maxRetries", "has no effect beside retryBudget, in Istio neither")
+		}
 		if b := p.OutlierDetection; b != nil {
 			lintOutliers(d, b, len(endpoints), path+".outlierDetection")
 		}
