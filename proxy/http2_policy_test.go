@@ -190,6 +190,21 @@ func TestHTTP2_KeepAlive(t *testing.T) {
 	}
 }
 
+// TestHTTP2_KeepAliveLater: so is one that was open before anybody asked for that, and on which
+// nothing comes.
+func TestHTTP2_KeepAliveLater(t *testing.T) {
+	address := framerServer(t, func(f *http2.Framer, h *http2.HeadersFrame) {
+		f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true}) // :status 200
+	})
+	services := overHTTP2(entry("s.test", address))
+	p := serve(t, Options{}, services)
+	if got := status(askPath(p, t, "/", "")); got != "200" {
+		t.Fatal(got)
+	}
+	publish(t, p, services+destinationRule("s.test", "connectionPool: {http: {http2KeepAlive: {interval: 20ms, timeout: 20ms}}}"))
+	await(t, "the end of the connection", until(func() bool { return theUpstream(t, p).live.queue.open.Load() == 0 }))
+}
+
 // TestHTTP2_Drain: clients are told to go elsewhere, what is under way is
 // finished, and then the connection ends.
 func TestHTTP2_Drain(t *testing.T) {

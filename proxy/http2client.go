@@ -200,6 +200,15 @@ func (p *sharedPool) sweep(u *upstream) {
 	}
 }
 
+// wakeReaders has those who read look at http2KeepAlive anew.
+func (p *sharedPool) wakeReaders() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.conns {
+		s.interrupt()
+	}
+}
+
 // retireSome retires so many connections at most, but for one, and returns how many.
 func (p *sharedPool) retireSome(most int) (n int) {
 	p.mu.Lock()
@@ -274,13 +283,13 @@ func (s *sharedConn) streams() uint32 { return max(s.h2.PeerStreams(), 1) }
 func (u *upstream) share(c *upstreamConn, lease bool) *upstreamConn {
 	s := &sharedConn{stream: c.stream, h2: http2.NewClient(http2.Options{PeerStreams: c.member.shared.firstStreams(), Budget: c.member.live.stores.bodies}), member: c.member, opened: c.opened, told: c.told}
 	leased := c.member.shared.add(s, u, lease)
-	go s.serve(u.keepAliveHTTP2)
+	go s.serve()
 	return leased
 }
 
 // serve reads what comes until the connection is over; a goroutine of its own,
 // which ends with it, writes. [upstream.share] starts it.
-func (s *sharedConn) serve(keep *mesh.HTTP2KeepAlive) {
+func (s *sharedConn) serve() {
 	s.large = true
 	s.keepShort()
 	var unsent error // written before flushed is closed
@@ -290,7 +299,7 @@ func (s *sharedConn) serve(keep *mesh.HTTP2KeepAlive) {
 		close(flushed)
 		s.interrupt()
 	}()
-	err := s.read(keep, flushed)
+	err := s.read(flushed)
 	if err == errInterrupted {
 		err = nil
 		if s.h2.Err() == nil { // else it is we who have ended it
@@ -347,7 +356,7 @@ func (s *sharedConn) cutOff(flushed <-chan struct{}) {
 
 // read reads until the connection is over, and returns why. errInterrupted: nothing can be
 // sent any more, or it is we who have ended it.
-func (s *sharedConn) read(keep *mesh.HTTP2KeepAlive, flushed <-chan struct{}) error {
+func (s *sharedConn) read(flushed <-chan struct{}) error {
 	ends := instant(0) // when nobody waits any longer for our last words to be sent
 	for changes := 0; ; {
 		if s.in.len() > 0 {
@@ -361,7 +370,9 @@ func (s *sharedConn) read(keep *mesh.HTTP2KeepAlive, flushed <-chan struct{}) er
 				s.member.shared.changed(s)
 			}
 		}
-		if s.limit = ends; keep != nil && ends == 0 {
+		if s.limit = ends; ends != 0 {
+			// Nothing more is asked.
+		} else if keep := s.member.upstream.Load().keepAliveHTTP2; keep != nil {
 			wait := keep.Interval
 			if s.h2.Probing() {
 				wait = keep.Timeout

@@ -214,12 +214,23 @@ func newUpstream(t *target, o *Options, caller balancer.Caller, old *upstream) *
 	for _, m := range u.members {
 		m.upstream.Store(u)
 	}
+	if old != nil && !u.asksLike(old) {
+		for _, m := range u.members {
+			m.shared.wakeReaders()
+		}
+	}
 	u.serveWaiting()
 	u.live.join(u.members) // last: a trial may take any of them at once
 	if !u.key.relay {
 		warm(entered)
 	}
 	return u
+}
+
+// asksLike reports whether http2KeepAlive is the same as another upstream's.
+func (u *upstream) asksLike(o *upstream) bool {
+	a, b := u.keepAliveHTTP2, o.keepAliveHTTP2
+	return a == b || a != nil && b != nil && *a == *b
 }
 
 // warmed bounds how many connections a change opens ahead of need.
