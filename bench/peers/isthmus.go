@@ -59,8 +59,11 @@ func isthmusFiles(routes, endpoints string) map[string]string {
 	}
 }
 
+// isthmusNode says how many connections there may be, which would be less than half of the
+// files that each process gets here; the slow ones need none behind them.
 const isthmusNode = `node: {name: bench, cluster: c1, locality: r1/z1, namespace: default, address: 127.0.0.1, labels: {istio: ingressgateway}}
 listeners: {outbound: "", inbound: "", admin: "", metrics: "127.0.0.1:@METRICS@", gateway: {bind: 127.0.0.1, ports: {80: @PORT@}}}
+overload: {connections: 12000}
 `
 
 // isthmusOther begins a service with its endpoints still to come.
