@@ -265,6 +265,10 @@ func TestAuthorize_Gateway(t *testing.T) {
 		{"what the client has said to that one", "10.0.0.0/8", "10.1.1.1, 11.1.1.1", 1, "403"},
 		{"two proxies before", "10.0.0.0/8", "12.1.1.1, 10.1.1.1, 11.1.1.1", 2, "200"},
 		{"nonsense", "10.0.0.0/8", "10.1.1.1x", 1, "403"},
+		{"with a port", "10.0.0.0/8", "10.1.1.1:5000", 1, "200"},
+		{"in two lines", "10.0.0.0/8", "10.1.1.1\r\nX-Forwarded-For: 11.1.1.1", 1, "403"},
+		{"in two lines, by two proxies", "10.0.0.0/8", "12.1.1.1, 10.1.1.1\r\nX-Forwarded-For: 11.1.1.1", 2, "200"},
+		{"in two lines, and fewer than proxies", "10.0.0.0/8", "10.1.1.1\r\nX-Forwarded-For: 11.1.1.1", 3, "200"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			up := replying(t, okReply)
@@ -281,6 +285,40 @@ spec: {selector: {matchLabels: {istio: ingressgateway}}, rules: [{from: [{source
 				request += "X-Forwarded-For: " + tt.forwarded + "\r\n"
 			}
 			if got := exchangeRaw(t, gw.address("gateway:80"), request+"\r\n", whole(1)); status(got) != tt.want || strings.Contains(got, "x-isthmus") {
+				t.Errorf("got %q, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestAuthorize_GatewayHeaders: at a gateway, policies do not see what a client says that
+// only proxies may say.
+func TestAuthorize_GatewayHeaders(t *testing.T) {
+	for _, tt := range []struct {
+		name, header string // "": none, and the policy looks at the gateway's own address
+		trusted      int
+		want         string
+	}{
+		{"of the client's own", "x-groups", 0, "200"},
+		{"of a proxy before, and there is none", "x-forwarded-groups", 0, "403"},
+		{"of a proxy before", "x-forwarded-groups", 1, "200"},
+		{"its own address", "", 0, "200"},
+		{"of proxies among themselves", "x-envoy-groups", 1, "403"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := atEdge()
+			o.NumTrustedProxies = tt.trusted
+			request, when := "GET / HTTP/1.1\r\nHost: s.test\r\n"+tt.header+": admins\r\n\r\n", `{key: "request.headers[`+tt.header+`]", values: [admins]}`
+			if tt.header == "" {
+				request, when = get("s.test"), "{key: destination.ip, values: [127.0.0.1]}"
+			}
+			gw := serve(t, o, edge("s.test")+"---\n"+entry("s.test", replying(t, okReply).address)+`
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: edge, namespace: istio-system}
+spec: {selector: {matchLabels: {istio: ingressgateway}}, rules: [{when: [`+when+`]}]}
+`)
+			if got := exchangeRaw(t, gw.address("gateway:80"), request, whole(1)); status(got) != tt.want {
 				t.Errorf("got %q, want %s", got, tt.want)
 			}
 		})
@@ -460,6 +498,9 @@ func TestAuthorize_GatewayConnection(t *testing.T) {
 		{"TCP, ALLOW the address", tcp, plain, inTCP, `rules: [{from: [{source: {ipBlocks: [127.0.0.1]}}], to: [{operation: {ports: ["80"]}}]}]`, "hello"},
 		{"TCP, ALLOW another", tcp, plain, inTCP, `rules: [{from: [{source: {ipBlocks: [10.0.0.0/8]}}]}]`, ""},
 		{"TCP, ALLOW requests", tcp, plain, inTCP, `rules: [{to: [{operation: {methods: [GET]}}]}]`, ""},
+		{"TCP, CUSTOM: nobody can be asked", tcp, plain, inTCP, `action: CUSTOM, provider: {name: login}, rules: [{}]`, ""},
+		{"TCP, CUSTOM for others", tcp, plain, inTCP, `action: CUSTOM, provider: {name: login}, rules: [{from: [{source: {ipBlocks: [10.0.0.0/8]}}]}]`, "hello"},
+		{"PASSTHROUGH, CUSTOM", passthrough, secure, inTLS("db.test"), `action: CUSTOM, provider: {name: login}, rules: [{}]`, denied},
 		{"PASSTHROUGH, DENY the name", passthrough, secure, inTLS("db.test"), `action: DENY, rules: [{when: [{key: connection.sni, values: [db.test]}]}]`, denied},
 		{"PASSTHROUGH, DENY another", passthrough, secure, inTLS("db.test"), `action: DENY, rules: [{when: [{key: connection.sni, values: [x.test]}]}]`, "hello"},
 		{"PASSTHROUGH, ALLOW the name", passthrough, secure, inTLS("db.test"), `rules: [{when: [{key: connection.sni, values: [db.test]}]}]`, "hello"},
@@ -490,7 +531,17 @@ spec:
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: edge, namespace: istio-system}
-spec: {selector: {matchLabels: {istio: ingressgateway}}, `+tt.policy+"}\n")
+spec: {selector: {matchLabels: {istio: ingressgateway}}, `+tt.policy+`}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: login
+      envoyExtAuthzHttp: {service: 127.0.0.1, port: 1, timeout: 1s}
+`)
 			if got := tt.dial(gw.address("gateway:80")); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
@@ -778,7 +829,7 @@ spec: {rules: [{when: [{key: "request.auth.claims[groups]", values: [users]}]}]}
 func TestTallies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all tallies
-		policy := &mesh.AuthorizationPolicy{Meta: mesh.Meta{Namespace: "prod", Name: "p"}}
+		policy := &mesh.AuthorizationPolicy{Meta: mesh.Meta{Namespace: "prod", Name: "p"}, Action: mesh.ActionDeny, DryRun: true}
 		used := map[telemetry.Policy]bool{tallied(policy): true}
 		all.of(policy).Matched.Add(1)
 		time.Sleep(2 * telemetry.KeptFor)
@@ -792,8 +843,14 @@ func TestTallies(t *testing.T) {
 			{nil, time.Hour, 1}, {nil, telemetry.KeptFor + time.Second, 0},
 		} {
 			time.Sleep(tt.after)
-			if got := all.list(tt.inUse); len(got) != tt.want {
+			got := all.list(tt.inUse)
+			if len(got) != tt.want {
 				t.Errorf("%v: %v, want %d of them", tt, got, tt.want)
+			}
+			for k, n := range got {
+				if k != (telemetry.Policy{Name: "prod/p", Action: "DENY", DryRun: true}) || n != 1 {
+					t.Errorf("%+v has matched %d, want one", k, n)
+				}
 			}
 		}
 		if n := all.of(policy).Matched.Load(); n != 0 {

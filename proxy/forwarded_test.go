@@ -61,9 +61,10 @@ spec:
 // TestForwarded_Authorized: what a token's claims and an authorization service say
 // of who calls goes on; a client can tell neither them nor the upstream.
 func TestForwarded_Authorized(t *testing.T) {
-	var asked atomic.Value
+	var asked, about atomic.Value
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Store(r.Header.Get("X-Forwarded-Email") + r.Header.Get("X-Envoy-Original-Path"))
+		about.Store(r.Method + " " + r.Host + " " + r.RequestURI)
 		w.Header().Set("X-Forwarded-Email", "alice@s.test")
 		w.Header().Set("X-Forwarded-Proto", "https")
 	}))
@@ -92,12 +93,15 @@ spec:
   selector: {matchLabels: {istio: ingressgateway}}
   jwtRules: [{issuer: "`+issuer.URL+`", outputClaimToHeaders: [{header: x-forwarded-user, claim: sub}]}]
 `)
-	request := "GET / HTTP/1.1\r\nHost: s.test\r\nX-Forwarded-Email: mallory@s.test\r\nX-Forwarded-User: mallory\r\nX-Forwarded-Groups: admins\r\nX-Envoy-Original-Path: /evil\r\n"
+	request := "GET /a?b=c HTTP/1.1\r\nHost: s.test\r\nX-Forwarded-Email: mallory@s.test\r\nX-Forwarded-User: mallory\r\nX-Forwarded-Groups: admins\r\nX-Envoy-Original-Path: /evil\r\n"
 	if got := exchangeRaw(t, p.address("gateway:80"), request+"Authorization: Bearer "+issuer.token(map[string]any{})+"\r\n\r\n", whole(1)); status(got) != "200" {
 		t.Fatalf("got %q", got)
 	}
 	if got := asked.Load(); got != "" {
 		t.Errorf("the service was asked with %q of the client's", got)
+	}
+	if got := about.Load(); got != "GET s.test /a?b=c" {
+		t.Errorf("the service was asked about %q", got)
 	}
 	head := up.seen()[0]
 	for name, want := range map[string]string{"x-forwarded-email": "alice@s.test", "x-forwarded-user": "alice", "x-forwarded-proto": "https"} {
