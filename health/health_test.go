@@ -72,7 +72,11 @@ func TestTracker_Consecutive(t *testing.T) {
 	split.SplitLocalOrigin, split.ConsecutiveLocalOrigin = true, 3
 	off := policy()
 	off.Consecutive5xx = 0
-	const failed = -1 // a reset or time-out
+	const (
+		failed    = -iota - 1 // a reset or time-out
+		refused               // a connect
+		connected             // whose bytes are relayed
+	)
 	for _, tt := range []struct {
 		name     string
 		policy   *mesh.OutlierDetection
@@ -88,6 +92,10 @@ func TestTracker_Consecutive(t *testing.T) {
 		{"local errors count as 5xx", policy(), []int{failed, failed, failed, failed, 500}, 1},
 		{"local errors apart", split, []int{failed, failed, 500, 500, 500, 500}, 0},
 		{"local errors apart, three", split, []int{failed, failed, failed}, 1},
+		{"a success resets local errors", policy(), []int{failed, failed, failed, failed, 200, failed}, 0},
+		{"a connection that is relayed is a success", policy(), []int{500, 500, 500, 500, connected, 500}, 0},
+		{"a connect that fails counts, too", policy(), []int{500, 500, 500, 500, refused}, 2},
+		{"a 505 is no gateway error", gateway, []int{502, 505, 501, 502}, 0},
 		{"switched off", off, []int{500, 500, 500, 500, 500, 500, 500}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -95,9 +103,14 @@ func TestTracker_Consecutive(t *testing.T) {
 			var h target
 			r := NewRecord(&h)
 			for _, o := range tt.outcomes {
-				if o == failed {
+				switch o {
+				case failed:
 					tr.Failed(r)
-				} else {
+				case refused:
+					tr.ConnectFailed(r)
+				case connected:
+					tr.Connected(r)
+				default:
 					tr.Replied(r, o)
 				}
 			}
@@ -119,8 +132,11 @@ func TestTracker_EjectionTimeGrows(t *testing.T) {
 		var h target
 		r := NewRecord(&h)
 		eject := func() time.Duration {
-			for range 5 {
-				tr.Replied(r, 500)
+			n := len(h.ejections)
+			for i := range 5 {
+				if tr.Replied(r, 500); i < 4 && len(h.ejections) > n {
+					t.Fatalf("ejected after %d errors", i+1)
+				}
 			}
 			d := h.ejections[len(h.ejections)-1]
 			time.Sleep(d)
@@ -136,7 +152,37 @@ func TestTracker_EjectionTimeGrows(t *testing.T) {
 		if d := eject(); d != 60*time.Second {
 			t.Errorf("after two intervals in health: %v, want 60 s", d)
 		}
+		for range 10 {
+			eject()
+		}
+		if d := eject(); d != maxEjection {
+			t.Errorf("again and again: %v, want %v", d, maxEjection)
+		}
+		p := policy()
+		p.BaseEjectionTime = 2 * maxEjection
+		tr, h = NewTracker(p, 3, nil), target{}
+		r = NewRecord(&h)
+		for range 2 {
+			if d := eject(); d != 2*maxEjection {
+				t.Errorf("with a base that is longer: %v", d)
+			}
+		}
 	})
+}
+
+// TestTracker_ReplyAfterConnect: a reply shows that the host can be connected to, whatever
+// it says.
+func TestTracker_ReplyAfterConnect(t *testing.T) {
+	tr := NewTracker(policy(), 3, nil)
+	var h target
+	r := NewRecord(&h)
+	for range 2 {
+		tr.ConnectFailed(r)
+		tr.Replied(r, 500)
+	}
+	if len(h.ejections) != 2 || h.ejections[1] != firstConnectBackoff {
+		t.Errorf("ejections %v, want two of %v", h.ejections, firstConnectBackoff)
+	}
 }
 
 // TestTracker_Keep: an ejection for replies ends with the policy that has asked for it, and
@@ -214,7 +260,7 @@ func TestTracker_MaxEjectionPercent(t *testing.T) {
 		hosts   int
 		percent uint32
 		want    int
-	}{{10, 10, 1}, {10, 50, 5}, {3, 10, 1}, {2, 10, 1}, {1, 10, 0}, {10, 100, 10}} {
+	}{{10, 10, 1}, {10, 50, 5}, {3, 10, 1}, {2, 10, 1}, {1, 10, 0}, {10, 100, 10}, {10, 0, 0}, {2, 0, 0}} {
 		p := policy()
 		p.MaxEjectionPercent = tt.percent
 		tr := NewTracker(p, tt.hosts, nil)
@@ -231,6 +277,14 @@ func TestTracker_MaxEjectionPercent(t *testing.T) {
 		}
 		if ejected != tt.want {
 			t.Errorf("%d %% of %d hosts: %d ejected, want %d", tt.percent, tt.hosts, ejected, tt.want)
+		}
+		sum := NewTracker(p, tt.hosts, nil)
+		sum.Inherit(tr)
+		sum.Inherit(tr)
+		for who, n := range map[*Tracker]int{tr: 1, sum: 2} {
+			if _, ejections, refused := who.Ejections(); int(ejections) != n*tt.want || int(refused) != n*(tt.hosts-tt.want) {
+				t.Errorf("%d %% of %d hosts: counted %d and %d that were refused", tt.percent, tt.hosts, ejections, refused)
+			}
 		}
 	}
 }
