@@ -1,12 +1,16 @@
 package proxy
 
 import (
+	"context"
 	"encoding/json"
 	"net"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"isthmus/auth"
 	"isthmus/handover"
 )
 
@@ -55,6 +59,47 @@ func TestListen_HandedOver(t *testing.T) {
 		}
 		if s, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT); err != nil || s == 0 {
 			t.Errorf("TCP_DEFER_ACCEPT is %d, %v", s, err)
+		}
+	})
+}
+
+// TestHandOver_Wakes: connections that are idle are told at once, and when their time is over,
+// and not all the time in between, of which a hand-over has half a minute.
+func TestHandOver_Wakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys := auth.NewKeys(auth.KeysOptions{})
+		keys.Close()
+		p := newProxy(Options{Node: testNode(), Keys: keys})
+		l := &listener{proxy: p, kind: gateway, conns: map[*conn]struct{}{}}
+		c := &conn{stream: &stream{fd: -1}, client: &client{proxy: p, listener: l}}
+		c.waiting.Store(true)
+		l.conns[c], p.listeners["gateway:80"] = struct{}{}, l
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		drained := make(chan error, 1)
+		go func() { drained <- p.HandOver(ctx) }()
+		woken := func(within time.Duration) (n int) {
+			for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				if c.interrupted.Swap(false) {
+					n++
+				}
+			}
+			return n
+		}
+		if woken(50*time.Millisecond) == 0 {
+			t.Error("it is not told")
+		}
+		if n := woken(20 * time.Second); n > 50 {
+			t.Errorf("it is woken %d times in 20 s", n)
+		}
+		for !p.shut.Load() {
+			woken(10 * time.Millisecond)
+		}
+		if woken(50*time.Millisecond) == 0 {
+			t.Error("its time is over, and it is not told")
+		}
+		if err := <-drained; err == nil {
+			t.Error("it is still there")
 		}
 	})
 }

@@ -270,14 +270,16 @@ func (l *listener) forget(c *conn) {
 	c.uncount()
 }
 
-// interruptIdle wakes every connection, so that those between two requests
+// interruptIdle wakes every connection, if that is to be, so that those between two requests
 // notice that the proxy drains; it returns how many there are.
-func (l *listener) interruptIdle() int {
+func (l *listener) interruptIdle(wake bool) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for c := range l.conns {
-		if c.waiting.Load() || c.shared.Load() {
-			c.interrupt()
+	if wake {
+		for c := range l.conns {
+			if c.waiting.Load() || c.shared.Load() {
+				c.interrupt()
+			}
 		}
 	}
 	return len(l.conns)
