@@ -45,6 +45,7 @@ type Request struct {
 	Source      netip.Addr // of the connection
 	Remote      netip.Addr // the client, by x-forwarded-for as far as it is believed
 	Destination netip.Addr
+	Forwarded   []byte // x-forwarded-for, where it is not as it came; nil: it is
 	Port        uint32 // of the destination: the workload's at a sidecar, the Gateway's at a gateway
 	SNI         string
 

@@ -278,7 +278,7 @@ func (r *rule) keys() (out [dimensions][]entry) {
 		}
 	}
 	for i := range r.when {
-		if c := &r.when[i]; out[byHeader] == nil && c.Key == mesh.KeyHeader && !isHost(c.Name) && !strings.HasPrefix(c.Name, ":") {
+		if c := &r.when[i]; out[byHeader] == nil && c.Key == mesh.KeyHeader && !isHost(c.Name) && c.Name != forwardedFor && !strings.HasPrefix(c.Name, ":") {
 			out[byHeader] = prefixed(c.Name+"\x00", textKeys(&c.values, whole))
 		}
 	}

@@ -227,6 +227,8 @@ func (r *rule) matchWhen(c *condition, q *Request) bool {
 			return c.values.match(q.HTTP.Method)
 		case c.Name == ":path":
 			return c.values.match(q.Path)
+		case c.Name == forwardedFor && q.Forwarded != nil:
+			return c.values.match(q.Forwarded)
 		}
 		return c.values.matchHeader(q.HTTP, c.Name, r.forbids)
 	}

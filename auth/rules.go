@@ -71,8 +71,11 @@ func NewRules(list []*mesh.AuthorizationPolicy, domains []string, tally func(*me
 type Needs struct {
 	Remote, Destination bool
 	EarlyClaims         bool // by policies of action CUSTOM, which come before the token is judged
+	Forwarded           bool // x-forwarded-for as such
 	Origin              bool // what the proxy itself writes of where a request comes from, but for addresses
 }
+
+const forwardedFor = "x-forwarded-for"
 
 // aboutOrigin reports whether a header, named in lower case, is one that the proxy writes.
 func aboutOrigin(name string) bool {
@@ -94,6 +97,7 @@ func (r *Rules) Needs() (n Needs) {
 				for i := range m.when {
 					n.Remote = n.Remote || m.when[i].Key == mesh.KeyRemoteIP
 					n.Destination = n.Destination || m.when[i].Key == mesh.KeyDestinationIP
+					n.Forwarded = n.Forwarded || m.when[i].Key == mesh.KeyHeader && m.when[i].Name == forwardedFor
 					n.Origin = n.Origin || m.when[i].Key == mesh.KeyHeader && aboutOrigin(m.when[i].Name)
 				}
 			}

@@ -181,6 +181,9 @@ func (x *exchange) describe(needs auth.Needs, vh *virtualHost, claims *auth.Clai
 	if needs.Remote {
 		q.Remote = x.remoteAddress()
 	}
+	if needs.Forwarded && x.conn.kind == gateway {
+		q.Forwarded, _ = x.fieldValue(string(nameForwardedFor))
+	}
 	return q
 }
 

@@ -23,7 +23,7 @@ func (x *exchange) explainTried(e *explain.Explanation, vh *virtualHost) {
 		}
 		t := explain.Tried{Name: r.rule.Name, Source: r.rule.Source.String(), Misses: []string{}}
 		for i := range r.matches {
-			t.Misses = append(t.Misses, x.describeMiss(&r.matches[i], r.matches[i].miss(&x.req, x.scheme(), x.subject.Claims)))
+			t.Misses = append(t.Misses, x.describeMiss(&r.matches[i], r.matches[i].miss(x)))
 		}
 		e.Tried = append(e.Tried, t)
 	}
@@ -58,14 +58,14 @@ func (x *exchange) describeMiss(m *requestMatch, at miss) string {
 			texts := x.subject.Claims.Values(h.Claim...)
 			return named("claim", h, []byte(strings.Join(texts, ", ")), len(texts) > 0)
 		}
-		got, ok := headerValue(&x.req, h.Name)
+		got, ok := x.fieldValue(h.Name)
 		return named("header", h, got, ok)
 	case onWithoutHeader:
 		h := &m.withoutHeaders[at.index]
 		if h.Claim != nil {
 			return is("without claim "+h.Name, &h.StringMatch, []byte(strings.Join(x.subject.Claims.Values(h.Claim...), ", ")))
 		}
-		got, ok := headerValue(&x.req, h.Name)
+		got, ok := x.fieldValue(h.Name)
 		if !ok {
 			return fmt.Sprintf("without header %s %s: there is none, which counts as empty", h.Name, describeString(&h.StringMatch))
 		}

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"isthmus/auth"
 	"isthmus/http1"
 	"isthmus/mesh"
 )
@@ -60,14 +59,12 @@ const (
 	onQueryParam
 )
 
-// match reports whether the request fits. scheme is that of the listener, claims are
-// what its token says.
-func (m *requestMatch) match(r *http1.Request, scheme []byte, claims *auth.Claims) bool {
-	return m.miss(r, scheme, claims).of == noCondition
-}
+// match reports whether the request fits.
+func (m *requestMatch) match(x *exchange) bool { return m.miss(x).of == noCondition }
 
 // miss returns the first condition that the request does not fit.
-func (m *requestMatch) miss(r *http1.Request, scheme []byte, claims *auth.Claims) miss {
+func (m *requestMatch) miss(x *exchange) miss {
+	r, claims := &x.req, x.subject.Claims
 	if m.uri != nil && !m.matchURI(r.Path) {
 		return miss{of: onURI}
 	}
@@ -77,7 +74,7 @@ func (m *requestMatch) miss(r *http1.Request, scheme []byte, claims *auth.Claims
 	if m.authority != nil && !matchString(m.authority, r.Authority) {
 		return miss{of: onAuthority}
 	}
-	if m.scheme != nil && !matchString(m.scheme, scheme) {
+	if m.scheme != nil && !matchString(m.scheme, x.scheme()) {
 		return miss{of: onScheme}
 	}
 	for i := range m.headers {
@@ -88,7 +85,7 @@ func (m *requestMatch) miss(r *http1.Request, scheme []byte, claims *auth.Claims
 			}
 			continue
 		}
-		if value, ok := headerValue(r, h.Name); !ok || !matchString(&h.StringMatch, value) {
+		if value, ok := x.fieldValue(h.Name); !ok || !matchString(&h.StringMatch, value) {
 			return miss{onHeader, i}
 		}
 	}
@@ -104,7 +101,7 @@ func (m *requestMatch) miss(r *http1.Request, scheme []byte, claims *auth.Claims
 			}
 			continue
 		}
-		value, ok := headerValue(r, w.Name)
+		value, ok := x.fieldValue(w.Name)
 		if w.Kind == mesh.MatchPresent && ok || w.Kind != mesh.MatchPresent && (matchString(&w.StringMatch, value) || anyLine(r, w)) {
 			return miss{onWithoutHeader, i}
 		}
@@ -159,6 +156,16 @@ func anyLine(r *http1.Request, m *mesh.NamedMatch) bool {
 		}
 	}
 	return false
+}
+
+// fieldValue is headerValue for who goes by a header of the request: at a gateway
+// x-forwarded-for ends with the address of the client itself, as the upstream's will.
+func (x *exchange) fieldValue(name string) (value []byte, ok bool) {
+	value, ok = headerValue(&x.req, name)
+	if x.conn.kind == gateway && name == string(nameForwardedFor) {
+		return x.appendForwarded(nil, value), true
+	}
+	return value, ok
 }
 
 // headerValue returns a header by its name in lower case; several lines are

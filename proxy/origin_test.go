@@ -145,3 +145,55 @@ func checkTold(t *testing.T, name, got string, asked http.Header, head string, w
 		}
 	}
 }
+
+// TestOrigin_Addresses: at a gateway x-forwarded-for ends with the client's own address for all
+// that go by it, whether the client sends one or not; at a sidecar it is as it came.
+func TestOrigin_Addresses(t *testing.T) {
+	up := replying(t, okReply)
+	p := serve(t, atEdge(), anyHost+entry("s.test", up.address)+`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  gateways: [gw, mesh]
+  http:
+  - {match: [{uri: {prefix: /policy}}], route: [{destination: {host: s.test}}]}
+  - {match: [{headers: {x-forwarded-for: {regex: "(.*, )?127.0.0.1"}}}], directResponse: {status: 201}}
+  - {match: [{headers: {x-forwarded-for: {exact: 10.0.0.1}}}], directResponse: {status: 202}}
+  - {match: [{withoutHeaders: {x-forwarded-for: {}}}], directResponse: {status: 203}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no, namespace: istio-system}
+spec: {selector: {matchLabels: {istio: ingressgateway}}, action: DENY, rules: [{to: [{operation: {paths: [/policy]}}], when: [{key: "request.headers[x-forwarded-for]", values: ["*127.0.0.1"]}]}]}
+`)
+	for _, tt := range []struct{ name, listener, path, fields, want string }{
+		{"nobody speaks of it", "gateway:80", "/", "", "201"},
+		{"a client does", "gateway:80", "/", "X-Forwarded-For: 10.0.0.1\r\n", "201"},
+		{"an application does", "outbound", "/", "X-Forwarded-For: 10.0.0.1\r\n", "202"},
+		{"an application does not", "outbound", "/", "", "203"},
+		{"a policy, nobody speaks of it", "gateway:80", "/policy", "", "403"},
+		{"a policy, a client does", "gateway:80", "/policy", "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-For: 10.0.0.2\r\n", "403"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := exchangeRaw(t, p.address(tt.listener), "GET "+tt.path+" HTTP/1.1\r\nHost: s.test\r\n"+tt.fields+"\r\n", whole(1)); status(got) != tt.want {
+				t.Errorf("got %q, want %s", got, tt.want)
+			}
+		})
+	}
+	c := &conn{stream: &stream{}, client: &client{kind: gateway, peer: "192.0.2.1"}}
+	for want, fields := range map[string][]string{
+		"192.0.2.1": nil, "10.0.0.1, 192.0.2.1": {"10.0.0.1"}, "10.0.0.1,10.0.0.2, 192.0.2.1": {"10.0.0.1", "10.0.0.2"},
+	} {
+		x := &exchange{conn: c}
+		for _, f := range fields {
+			x.req.Add([]byte("X-Forwarded-For"), []byte(f))
+		}
+		hashed, ok := x.fieldToHash("x-forwarded-for")
+		counted, made := x.headerOrPseudo(nil, "x-forwarded-for")
+		if !ok || !made || string(hashed) != want || string(counted) != want {
+			t.Errorf("%q: hashed by %q, counted by %q, want %q", fields, hashed, counted, want)
+		}
+	}
+}

@@ -220,7 +220,7 @@ func (r *route) fits(x *exchange) bool {
 		return true
 	}
 	for i := range r.matches {
-		if r.matches[i].match(&x.req, x.scheme(), x.subject.Claims) {
+		if r.matches[i].match(x) {
 			x.matched = &r.matches[i]
 			return true
 		}
