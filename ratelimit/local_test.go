@@ -272,3 +272,58 @@ func TestLocal_OutOfOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestLocal_States: buckets are shown with what they are for and what is in them; they and
+// the counts live on with the next snapshot.
+func TestLocal_States(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket := func(n uint32) mesh.Bucket {
+			return mesh.Bucket{MaxTokens: n, TokensPerFill: 1, FillInterval: 1000 * time.Hour}
+		}
+		rule := local(5, 1, 1000*time.Hour)
+		rule.DescriptorsOnly = true
+		rule.Descriptors = []mesh.BucketDescriptor{
+			{Entries: []mesh.DescriptorEntry{{Key: "user", Value: "a"}, {Key: "path", Value: "/"}}, Bucket: bucket(10)},
+			{Entries: []mesh.DescriptorEntry{{Key: "user"}, {Key: "path"}}, Bucket: bucket(3), Shadow: true},
+		}
+		l := NewLocal(rule)
+		if n := pass(l, 4, descriptors([]string{"user", "x y", "path", "/b"})); n != 4 {
+			t.Errorf("%d pass a limit that only counts, want 4", n)
+		}
+		if c := l.Counts; c.Allowed.Load() != 4 || c.Shadow.Load() != 1 || c.Limited.Load() != 0 || c.Enforced.Load() != 0 {
+			t.Errorf("counted %d, %d that would have been too many, %d and %d that were", c.Allowed.Load(), c.Shadow.Load(), c.Limited.Load(), c.Enforced.Load())
+		}
+		shown := func(l *Local) (out []string) {
+			for _, s := range l.States(time.Now()) {
+				out = append(out, fmt.Sprintf("%s: %g of %d, %v %v", s.Descriptor, s.Tokens, s.Bucket.MaxTokens, s.Shadow, s.PerConnection))
+			}
+			return out
+		}
+		want := []string{": 5 of 5, false false", "user=a path=/: 10 of 10, false false", `user="x y" path=/b: 0 of 3, true false`}
+		if got := shown(l); !slices.Equal(got, want) {
+			t.Errorf("shown are %q, want %q", got, want)
+		}
+		next := NewLocal(rule)
+		if next.Adopt(l); next.Counts != l.Counts || !slices.Equal(shown(next), want) {
+			t.Errorf("of the next snapshot: %q", shown(next))
+		}
+		each := *rule
+		each.PerConnection = true
+		if got := shown(NewLocal(&each)); !slices.Equal(got, []string{": 5 of 5, false true", "user=a path=/: 10 of 10, false true"}) {
+			t.Errorf("of each connection: %q", got)
+		}
+	})
+}
+
+// TestText: what clients have written cannot be taken for something else where it is shown.
+func TestText(t *testing.T) {
+	long := fmt.Sprintf("%0100d", 0)
+	for s, want := range map[string]string{
+		"a": "a", "": "", "!/é": "!/é", "a b": `"a b"`, "a=b": `"a=b"`, "a,b": `"a,b"`, `a"b`: `"a\"b"`, "a\nb": `"a\nb"`, "a\x7f": `"a\x7f"`, "a\x1f": `"a\x1f"`,
+		long: long, long + "0": long + "...",
+	} {
+		if got := text(s); got != want {
+			t.Errorf("%q is shown as %s, want %s", s, got, want)
+		}
+	}
+}
