@@ -401,6 +401,8 @@ func TestMTLS_WhomHelpersAre(t *testing.T) {
 		return "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r, namespace: prod}\nspec: {host: " + webHost + ", trafficPolicy: {tls: {" + tls + "}}}\n---\n"
 	}
 	own, other := web.Identity().ID, "spiffe://cluster.local/ns/prod/sa/other"
+	at := webAt(callee, own)
+	at.Cluster = "c1" // the caller's, which web.prod means
 	for _, tt := range []struct {
 		name, yaml string
 		ok         bool
@@ -411,13 +413,15 @@ func TestMTLS_WhomHelpersAre(t *testing.T) {
 		{"a name of other TLS", rule("mode: SIMPLE, subjectAltNames: [" + other + "]"), true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := serve(t, proxyOf("shop", "frontend", frontend), webService("127.0.0.1:80")+tt.yaml, webAt(callee, own))
-			c, err := p.Dial(t.Context(), "tcp", webHost+":80")
-			if (err == nil) != tt.ok {
-				t.Errorf("dialled: %v, want it to go well: %v", err, tt.ok)
-			}
-			if err == nil {
-				c.Close()
+			p := serve(t, proxyOf("shop", "frontend", frontend), webService("127.0.0.1:80")+tt.yaml, at)
+			for _, host := range []string{webHost, "web.prod", "Web.prod.global."} {
+				c, err := p.Dial(t.Context(), "tcp", host+":80")
+				if (err == nil) != tt.ok {
+					t.Errorf("%s is dialled: %v, want it to go well: %v", host, err, tt.ok)
+				}
+				if err == nil {
+					c.Close()
+				}
 			}
 		})
 	}
