@@ -130,6 +130,7 @@ func (p *sharedPool) retire(s *sharedConn) {
 	if i := slices.Index(p.conns, s); i >= 0 {
 		p.conns = slices.Delete(p.conns, i, i+1)
 		p.streams = s.streams()
+		s.member.live.queue.retired.Add(1)
 	}
 	s.retired = true
 	if s.h2.Idle() {
@@ -315,7 +316,9 @@ func (s *sharedConn) serve() {
 	p.count(-1)
 	p.mu.Unlock()
 	s.stream.close()
-	s.member.live.queue.leave()
+	q := &s.member.live.queue
+	q.leave()
+	q.retired.Add(-1) // after that: one less is too many at worst, and not one more
 }
 
 // errSilent is the end of a connection whose other end has not answered a PING.

@@ -15,6 +15,7 @@ type connQueue struct {
 	open    atomic.Int32 // connections open or being opened
 	waiting atomic.Int32 // len(waiters), or one more for who may join them; to be read without mu
 	follow  atomic.Int32 // requests that wait for a stream of another's connection; see streamLine
+	retired atomic.Int32 // of those open, connections over HTTP/2 that end with the last of their requests
 
 	// Requests whose reply is over for the client, and that have their connection still; and
 	// those among waiters, perhaps, that have a stream.
@@ -99,7 +100,7 @@ func (u *upstream) endSurplus() {
 	if !u.tooMany() {
 		return
 	}
-	surplus := int(q.open.Load() - u.limits.connections)
+	surplus := int(q.open.Load() - q.retired.Load() - u.limits.connections)
 	for _, m := range u.members {
 		surplus -= m.shared.retireSome(surplus)
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"io"
 	"log"
 	"math/rand/v2"
@@ -274,4 +275,45 @@ func TestQueue_LimitLowered(t *testing.T) {
 			await(t, "one connection to be left", until(func() bool { return u.live.queue.open.Load() == 1 }))
 		})
 	}
+}
+
+// TestQueue_LimitLoweredOnce: connections that are on their way out, with requests that take
+// long, are not too many again with each configuration, or endpoint, that comes meanwhile.
+func TestQueue_LimitLoweredOnce(t *testing.T) {
+	services := overHTTP2(entry("s.test", h2Upstream(t, func(http.ResponseWriter, *http.Request) {})))
+	with := func(n int, tcp string) string {
+		return fmt.Sprintf("# %d\n", n) + services + destinationRule("s.test", fmt.Sprintf("connectionPool: {tcp: {connectTimeout: %ds%s}, http: {maxConcurrentStreams: 1}}", 5+n, tcp))
+	}
+	p := serve(t, Options{}, with(0, ""))
+	target := func() *upstream {
+		x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
+		return x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
+	}
+	u := target()
+	var leased []*upstreamConn
+	for range 6 {
+		conn, err := u.lease(u.members[0], sinkStream(), now(), 0, false, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leased = append(leased, conn)
+	}
+	stay := func() int {
+		pool := &u.members[0].shared
+		pool.mu.Lock()
+		defer pool.mu.Unlock()
+		return len(pool.conns)
+	}
+	for n := range 3 {
+		publish(t, p, with(n+1, ", maxConnections: 3"))
+		if got := stay(); got != 3 {
+			t.Errorf("after change %d, %d connections take more requests, want 3", n+1, got)
+		}
+	}
+	for _, conn := range leased {
+		target().release(conn, now())
+	}
+	await(t, "the end of the others", until(func() bool { return u.live.queue.open.Load() == 3 }))
+	publish(t, p, with(9, ", maxConnections: 2"))
+	await(t, "the end of one more", until(func() bool { return u.live.queue.open.Load() == 2 }))
 }
