@@ -259,7 +259,7 @@ func TestQueue_LimitLowered(t *testing.T) {
 			}
 			release := func() {
 				for _, conn := range leased {
-					target().release(conn, now())
+					u.release(conn, now()) // by the configuration that they were leased by
 				}
 			}
 			if c.first {
