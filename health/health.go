@@ -63,16 +63,22 @@ type Tracker struct {
 	ejected *atomic.Int32          // hosts ejected now, by replies
 	counts  *counts
 	hosts   int
-	anew    bool // the policy before has ejected for other things, or for another time
+	anew    bool         // the policy before has ejected for other things, or for another time
+	lapsed  *atomic.Bool // it is this one that such a policy has followed; shared by those that say the same
 }
 
 // NewTracker makes the tracker of an upstream with so many hosts. before is
 // the upstream's tracker of the snapshot before, whose count goes on; nil for
 // none. [Tracker.Keep] is to be told of the hosts that were in that.
 func NewTracker(policy *mesh.OutlierDetection, hosts int, before *Tracker) *Tracker {
-	t := &Tracker{policy: policy, hosts: hosts, ejected: new(atomic.Int32), counts: new(counts)}
+	t := &Tracker{policy: policy, hosts: hosts, ejected: new(atomic.Int32), counts: new(counts), lapsed: new(atomic.Bool)}
 	if before != nil {
 		t.ejected, t.counts, t.anew = before.ejected, before.counts, !sameVerdicts(before.policy, policy)
+		if t.anew {
+			before.lapsed.Store(true)
+		} else {
+			t.lapsed = before.lapsed
+		}
 	}
 	return t
 }
@@ -240,6 +246,9 @@ const maxEjection = 300 * time.Second
 // eject takes a host out for baseEjectionTime, multiplied by how often that
 // has happened. The caller holds r.mu.
 func (t *Tracker) eject(r *Record, reason string) {
+	if t.lapsed.Load() {
+		return // a request that began by a policy which is gone; what is counted, the next one may go by
+	}
 	r.errors5xx, r.gatewayErrors, r.localErrors = 0, 0, 0
 	now := time.Now()
 	if now.Before(r.ejectedUntil) {

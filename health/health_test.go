@@ -233,6 +233,40 @@ func TestTracker_Keep(t *testing.T) {
 	}
 }
 
+// TestTracker_LateVerdicts: requests that began by a policy which is gone, one or several snapshots
+// ago, eject nobody by it when they fail, and do as long as it asks for the same.
+func TestTracker_LateVerdicts(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		last   *mesh.OutlierDetection
+		ejects bool
+	}{
+		{"gone", nil, false},
+		{"for another time", &mesh.OutlierDetection{Consecutive5xx: 5, BaseEjectionTime: time.Second, MaxEjectionPercent: 100}, false},
+		{"the same", policy(), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				first := NewTracker(policy(), 2, nil)
+				second := NewTracker(policy(), 2, first)
+				NewTracker(tt.last, 2, second)
+				for _, old := range []*Tracker{first, second} {
+					var h target
+					r := NewRecord(&h)
+					for range 5 {
+						old.Replied(r, 503)
+					}
+					if h.ejected != tt.ejects {
+						t.Errorf("ejected: %v", h.ejected)
+					}
+					old.Forget(r)
+				}
+				time.Sleep(time.Hour) // all timers
+			})
+		})
+	}
+}
+
 // TestTracker_LateReply: a reply of a request sent before an ejection does not
 // end it.
 func TestTracker_LateReply(t *testing.T) {
