@@ -55,24 +55,24 @@ func (p *Proxy) drain(ctx context.Context, handed bool) error {
 			closed = true
 			p.shut.Store(true)
 		}
-		wake := p.shut.Load() || now() >= woken+wakeEvery
-		if wake {
+		due := now() >= woken+wakeEvery
+		if due {
 			woken = now()
 		}
 		p.mu.Lock()
 		listeners := p.everyListener() // a snapshot that is published meanwhile may bring one
 		p.mu.Unlock()
 		left, over := 0, closed
-		see := func(l *listener, closed bool) {
+		see := func(l *listener, closed, ending bool) {
 			if closed {
 				l.file.Close() // again does nothing
 			}
 			over = over && !l.accepts.Load() // else a connection may not be among its conns yet
-			left += l.interruptIdle(wake)
+			left += l.interruptIdle(due || ending)
 		}
 		for _, l := range listeners {
 			if l.kind != outbound {
-				see(l, closed)
+				see(l, closed, p.shut.Load())
 			}
 		}
 		within := handed || over && left == 0 // the application has nothing left to answer
@@ -81,7 +81,7 @@ func (p *Proxy) drain(ctx context.Context, handed bool) error {
 		}
 		for _, l := range listeners {
 			if l.kind == outbound {
-				see(l, within)
+				see(l, within, p.alone.Load())
 			}
 		}
 		if left == 0 {

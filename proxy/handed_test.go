@@ -103,3 +103,47 @@ func TestHandOver_Wakes(t *testing.T) {
 		}
 	})
 }
+
+// TestDrain_WakesWithin: nor are those of the application woken all the time, which may have other
+// requests for as long as it has one to answer.
+func TestDrain_WakesWithin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys := auth.NewKeys(auth.KeysOptions{})
+		keys.Close()
+		p := newProxy(Options{Node: testNode(), Keys: keys})
+		add := func(name string, kind listenerKind) (*listener, *conn) {
+			l := &listener{proxy: p, kind: kind, conns: map[*conn]struct{}{}}
+			c := &conn{stream: &stream{fd: -1}, client: &client{proxy: p, listener: l}}
+			l.conns[c], p.listeners[name] = struct{}{}, l
+			return l, c
+		}
+		asked, asks := add("inbound", inbound)
+		_, c := add("outbound", outbound)
+		c.waiting.Store(true)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		drained := make(chan error, 1)
+		go func() { drained <- p.Drain(ctx) }()
+		woken := func(within time.Duration) (n int) {
+			for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				if c.interrupted.Swap(false) {
+					n++
+				}
+			}
+			return n
+		}
+		for !p.shut.Load() {
+			woken(10 * time.Millisecond)
+		}
+		if n := woken(20 * time.Second); n == 0 || n > 50 {
+			t.Errorf("it is woken %d times in 20 s", n)
+		}
+		asked.forget(asks)
+		if woken(50*time.Millisecond) == 0 {
+			t.Error("its time is over, and it is not told")
+		}
+		if err := <-drained; err == nil {
+			t.Error("it is still there")
+		}
+	})
+}
