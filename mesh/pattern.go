@@ -190,7 +190,7 @@ func characters(ranges []rune) (rows [][]token) {
 			return nil
 		}
 		for c := ranges[i]; c <= ranges[i+1]; c++ {
-			if c == utf8.RuneError {
+			if c == utf8.RuneError || !utf8.ValidRune(c) { // a surrogate, which is in no text
 				return nil
 			}
 			rows = append(rows, []token{{literalToken, string(c)}})

@@ -43,6 +43,7 @@ func TestPattern(t *testing.T) {
 		{"a^b", 0, nil, []string{"ab", "a^b"}},
 		{"a$b", 0, nil, []string{"ab"}},
 		{"\ufffd", 0, []string{"\xff", "\ufffd"}, nil},
+		{`[\x{d800}\x{d802}]`, 0, nil, []string{"\xff", "\ufffd", "\xed\xa0\x80"}},
 	} {
 		t.Run(tt.expression, func(t *testing.T) {
 			p, err := NewPattern(tt.expression)
