@@ -55,7 +55,7 @@ func (x *exchange) fieldToHash(name string) ([]byte, bool) {
 		}
 		return r.Path, true
 	}
-	return x.fieldValue(name)
+	return x.judgedValue(name)
 }
 
 // hashCookie returns the value of the cookie, a new one where the policy wants

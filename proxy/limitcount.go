@@ -147,7 +147,7 @@ func (x *exchange) headerOrPseudo(d *ratelimit.Descriptors, name string) ([]byte
 	case ":scheme":
 		return x.scheme(), true
 	}
-	return x.fieldValue(name)
+	return x.judgedValue(name)
 }
 
 func (x *exchange) meetsAll(d *ratelimit.Descriptors, list []mesh.HeaderCondition) bool {

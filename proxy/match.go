@@ -168,6 +168,17 @@ func (x *exchange) fieldValue(name string) (value []byte, ok bool) {
 	return value, ok
 }
 
+// judgedValue is fieldValue for limits and hashes: of those that go by what we say of where a
+// request comes from, no table says so beforehand.
+func (x *exchange) judgedValue(name string) (value []byte, ok bool) {
+	switch {
+	case name == string(nameRequestID) && x.asked != nil: // who asks has none, and a request will have its own
+	case name == string(nameClientCert), name == string(nameProto), name == string(nameRequestID):
+		x.tellOrigin()
+	}
+	return x.fieldValue(name)
+}
+
 // headerValue returns a header by its name in lower case; several lines are
 // joined by commas, as Envoy does before it matches.
 func headerValue(r *http1.Request, name string) (value []byte, ok bool) {

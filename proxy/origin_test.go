@@ -197,3 +197,23 @@ spec: {selector: {matchLabels: {istio: ingressgateway}}, action: DENY, rules: [{
 		}
 	}
 }
+
+// TestOrigin_Counted: limits and hashes go by what the upstream will be told, not by what a client
+// says.
+func TestOrigin_Counted(t *testing.T) {
+	c := &conn{stream: &stream{}, client: &client{proxy: &Proxy{}, kind: gateway, peer: "192.0.2.1", clientCert: []byte("URI=own")}}
+	count := func(x *exchange, name string) ([]byte, bool) { return x.headerOrPseudo(nil, name) }
+	for name, judge := range map[string]func(*exchange, string) ([]byte, bool){"limit": count, "hash": (*exchange).fieldToHash} {
+		for field, want := range map[string]string{"x-forwarded-client-cert": "URI=own", "x-forwarded-proto": "http"} {
+			x := &exchange{conn: c}
+			x.req.Add([]byte("X-Forwarded-Client-Cert"), []byte("URI=another"))
+			x.req.Add([]byte("X-Forwarded-Proto"), []byte("https"))
+			if got, ok := judge(x, field); !ok || string(got) != want {
+				t.Errorf("%s by %s: %q, %v, want %q", name, field, got, ok, want)
+			}
+			if got, ok := judge(x, "x-request-id"); !ok || string(got) != string(x.requestID()) {
+				t.Errorf("%s by x-request-id: %q, %v, want %q", name, got, ok, x.requestID())
+			}
+		}
+	}
+}
