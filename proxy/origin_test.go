@@ -124,10 +124,18 @@ apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: tickets, namespace: prod}
 spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody, namespace: prod}
+spec: {action: DENY, rules: [{when: [{key: "request.headers[x-forwarded-client-cert]", values: [nobody]}]}]}
 `, host, port))
 	words := []string{"x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert", "x-request-id"}
 	config := tr.identity("shop", "frontend").Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil)
-	for _, fields := range []string{"", "x-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\nx-request-id: 7\r\nx-forwarded-client-cert: By=a\r\n"} {
+	for _, fields := range []string{
+		"", "x-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\nx-request-id: 7\r\nx-forwarded-client-cert: By=a\r\n",
+		"connection: x-forwarded-client-cert, x-forwarded-proto, x-request-id\r\n", // which are ours all the same
+	} {
 		request := "GET / HTTP/1.1\r\nHost: web.prod\r\n" + fields + "\r\n"
 		checkTold(t, "plain text "+fields, exchangeRaw(t, callee.address("inbound"), request, whole(1)), <-asked, application.last(), words)
 		checkTold(t, "mTLS "+fields, overTLSAt(t, callee.address("inbound"), config, request), <-asked, application.last(), words)

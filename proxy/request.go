@@ -204,6 +204,9 @@ func (x *exchange) tellOrigin() {
 	}
 	x.told = true
 	x.sanitize()
+	if r := &x.req; r.Hop && (r.Listed(nameClientCert) || r.Listed(nameProto) || r.Listed(nameRequestID)) {
+		r.StripHopByHop() // which would take off ours later
+	}
 	var cert []byte
 	proto, id := false, false
 	for i := range x.req.Fields {
