@@ -27,6 +27,7 @@ type Entry struct {
 	Outcome
 
 	Request   *http1.Request // empty: its head could not be read
+	Outside   bool           // it is as a client outside the mesh has it: what only proxies may say there is nobody's word
 	Reply     *http1.Header  // of what the format asks for; nil: there was none
 	Scheme    []byte
 	RequestID []byte

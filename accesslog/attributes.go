@@ -103,4 +103,9 @@ func address(a netip.AddrPort) value {
 var userAgent, referer = newField("user-agent"), newField("referer")
 
 // field is one of the request's.
-func (e *Entry) field(f *field) value { return bytesOf(f.of(&e.Request.Header)) }
+func (e *Entry) field(f *field) value {
+	if e.Outside && f.inner {
+		return value{}
+	}
+	return bytesOf(f.of(&e.Request.Header))
+}

@@ -161,6 +161,9 @@ func (w *wanted) append(dst []byte, e *Entry) []byte {
 			if f.id == http1.XRequestID && w.kind == opRequest && len(e.RequestID) > 0 {
 				return append(dst, e.RequestID...)
 			}
+			if e.Outside && f.inner && w.kind == opRequest {
+				continue
+			}
 			if v, ok := f.of(h); ok {
 				return append(dst, v...)
 			}

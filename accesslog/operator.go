@@ -90,6 +90,7 @@ type field struct {
 	name   []byte
 	id     http1.FieldID // http1.Unknown: it is found by its name
 	pseudo pseudoField
+	inner  bool // one that proxies say among themselves; see Entry.Outside
 }
 
 // pseudoField is what HTTP/2 calls by a name with a colon.
@@ -107,6 +108,7 @@ const (
 // newField makes the field of a name, in any case.
 func newField(name string) field {
 	f := field{name: []byte(strings.ToLower(name)), id: http1.LookupField([]byte(name))}
+	f.inner = strings.HasPrefix(string(f.name), "x-envoy-") || strings.HasPrefix(string(f.name), "x-isthmus-")
 	switch string(f.name) {
 	case ":method":
 		f.pseudo = methodOf

@@ -236,6 +236,7 @@ func (x *exchange) keepHead() {
 		panic("a head that was read is refused: " + err.Error())
 	}
 	x.req.Path = path // as it was normalized
+	x.sanitized, x.told = false, false
 	if in.len() == 0 {
 		in.release()
 	}
