@@ -1,6 +1,10 @@
 package gossip
 
-import "time"
+import (
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
 
 // Leave says goodbye: nobody keeps this member's own endpoints. It waits until
 // others have heard it, or for the time-out; then gossip is over. Who knows nobody
@@ -46,17 +50,20 @@ const farewells = 5
 func (g *Gossip) tell(n int, within time.Duration) {
 	g.mu.Lock()
 	b := append([]byte{messageRecord}, encode(g.own)...)
+	var nodes []*memberlist.Node
+	for name, m := range g.members { // which come in no order
+		if node := m.living(); node != nil && name != g.name && len(nodes) < n {
+			nodes = append(nodes, node)
+		}
+	}
 	g.mu.Unlock()
 	told := make(chan struct{}, n)
-	waiting := 0
-	for _, m := range g.list.Members() {
-		if m.Name != g.name && waiting < n {
-			waiting++
-			go func() { // ends with memberlist's TCPTimeout at the latest
-				g.sendTo(m, b)
-				told <- struct{}{}
-			}()
-		}
+	waiting := len(nodes)
+	for _, node := range nodes {
+		go func() { // ends with memberlist's TCPTimeout at the latest
+			g.sendTo(node, b)
+			told <- struct{}{}
+		}()
 	}
 	for end := time.After(within); waiting > 0; waiting-- {
 		select {

@@ -4,12 +4,23 @@ import "github.com/hashicorp/memberlist"
 
 // send asks, or tells, a member over TCP. A failure is repaired by the next push/pull.
 func (g *Gossip) send(to string, b []byte) {
-	for _, n := range g.list.Members() {
-		if n.Name == to {
-			g.sendBeside(n, b, 0)
-			return
-		}
+	g.mu.Lock()
+	n := g.members[to].living()
+	g.mu.Unlock()
+	if n != nil {
+		g.sendBeside(n, b, 0)
 	}
+}
+
+// living returns a member as memberlist has told of it last; nil: it is not alive, or memberlist
+// does not know it. What memberlist's own list has is written to whenever a member says
+// something new, whoever reads it. g.mu is held; m may be nil.
+func (m *member) living() *memberlist.Node {
+	if m == nil || m.State != stateAlive || m.handed {
+		return nil
+	}
+	n := m.node
+	return &n
 }
 
 // maxSending bounds how many messages are being sent over TCP at a time, and maxDoubtful
