@@ -1,20 +1,15 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"isthmus/accesslog"
 	"isthmus/auth"
-	"isthmus/http1"
-	"isthmus/mesh"
 	"isthmus/sni"
 	"isthmus/tls"
 )
@@ -75,13 +70,6 @@ func newConn(l *listener, fd int, peer netip.AddrPort) *conn {
 	}}
 }
 
-// lingerTimeout is how long we go on reading from a client that we have
-// refused, so that it can read the refusal before a reset reaches it; nginx's
-// lingering_time.
-const lingerTimeout = instant(2 * time.Second)
-
-var exchanges = sync.Pool{New: func() any { return new(exchange) }}
-
 // serve carries exchanges one after the other. The listener starts it; it ends
 // when either side ends the connection.
 func (c *conn) serve() {
@@ -129,15 +117,6 @@ func (c *conn) serve() {
 	c.close()
 }
 
-// uncount gives back the connection's place among those that clients may have open, once:
-// before the client, who may open the next one at once, can see its end.
-func (c *conn) uncount() {
-	if !c.uncounted {
-		c.uncounted = true
-		c.proxy.overload.open.Add(-1)
-	}
-}
-
 // begin looks at the first byte of a connection, which tells TLS from plain text.
 // more: requests follow; again: they have still to come.
 func (c *conn) begin() (more, again bool) {
@@ -158,18 +137,6 @@ func (c *conn) begin() (more, again bool) {
 		}
 	}
 	return true, false
-}
-
-// recover keeps one broken request from taking the others along.
-func (c *conn) recover() {
-	if r := recover(); r != nil {
-		c.logPanic(r)
-		c.abort()
-	}
-}
-
-func (c *conn) logPanic(r any) {
-	c.proxy.log.Error("panic while serving a request", "listener", c.listener.name, "peer", c.peer, "panic", r, slog.String("stack", string(debug.Stack())))
 }
 
 // await waits for the first bytes of a request, without a buffer.
@@ -246,93 +213,6 @@ func (c *conn) exchange(x *exchange) bool {
 	return true
 }
 
-// readHead reads one request head. status is that of a refusal.
-func (c *conn) readHead(x *exchange) (Kind, int) {
-	x.req.Reset()
-	started := instant(0)
-	for {
-		n, err := x.req.Parse(c.in.bytes(), http1.Limits{})
-		if err != nil {
-			if c.last == 0 && brokenPreface(c.in.bytes()) {
-				return ClientGone, 0
-			}
-			status := 400
-			var bad *http1.Error
-			if errors.As(err, &bad) {
-				status = bad.Status
-			}
-			x.trail.cause = err
-			return BadRequest, status
-		}
-		if n > 0 {
-			c.in.r += n
-			x.tally.head = n
-			return x.judgeHead()
-		}
-		if started == 0 {
-			started = now()
-			c.limit = started + c.patience.head
-		}
-		if c.in.w == len(c.in.data) {
-			c.in.compact()
-			if c.in.w == len(c.in.data) && !c.in.grow() {
-				x.trail.cause = errHeadTooLarge
-				return BadRequest, 431
-			}
-		}
-		c.movable = true
-		_, err = c.fill()
-		c.movable = false
-		switch {
-		case err == nil, errors.Is(err, errInterrupted):
-		case errors.Is(err, errTimeout):
-			return RequestTimeout, 408
-		default:
-			return ClientGone, 0
-		}
-	}
-}
-
-// judgeHead says whether a request with this head may be made at all. status is
-// that of a refusal.
-func (x *exchange) judgeHead() (k Kind, status int) {
-	switch {
-	case string(x.req.Method) == "CONNECT":
-		x.trail.cause = errConnect
-		return BadRequest, 405
-	case x.req.Underscore && x.conn.kind == gateway:
-		// An application that turns names into variables would take
-		// x_forwarded_for for x-forwarded-for.
-		x.trail.cause = underscored(&x.req)
-		return BadRequest, 400
-	}
-	return NoError, 0
-}
-
-// notTaken is why a request is refused that is well-formed. It says all there is to say.
-type notTaken string
-
-func (e notTaken) Error() string { return string(e) }
-
-const (
-	errConnect      = notTaken("CONNECT is not taken")
-	errProtocol     = notTaken("of what a CONNECT may ask for, WebSocket alone is taken")
-	errConnectBody  = notTaken("a CONNECT for a WebSocket has neither a length nor an end")
-	errHeadTooLarge = notTaken("its head is larger than 60 KiB, or has more than 100 fields")
-)
-
-// underscored says that a name has a "_" in it, and which.
-func underscored(r *http1.Request) error {
-	name := ""
-	for i := range r.Fields {
-		if bytes.IndexByte(r.Fields[i].Name, '_') >= 0 {
-			name = string(r.Fields[i].Name)
-			break
-		}
-	}
-	return notTaken(fmt.Sprintf("a gateway takes no field with a \"_\" in its name, as %q has one: some servers would take it for a \"-\"", name))
-}
-
 // linger ends our side and reads on for a while, so that the client gets to
 // read the refusal before a reset for its unread bytes reaches it.
 func (c *conn) linger() {
@@ -346,63 +226,28 @@ func (c *conn) linger() {
 	}
 }
 
-// release gives the exchange's memory back.
-func (x *exchange) release() {
-	x.reset()
-	exchanges.Put(x)
+// lingerTimeout is how long we go on reading from a client that we have
+// refused, so that it can read the refusal before a reset reaches it; nginx's
+// lingering_time.
+const lingerTimeout = instant(2 * time.Second)
+
+// uncount gives back the connection's place among those that clients may have open, once:
+// before the client, who may open the next one at once, can see its end.
+func (c *conn) uncount() {
+	if !c.uncounted {
+		c.uncounted = true
+		c.proxy.overload.open.Add(-1)
+	}
 }
 
-// reset makes the exchange ready for the next request.
-func (x *exchange) reset() {
-	x.body.kept.recycle()
-	if x.body.larger.data != nil || x.pumping.larger.data != nil {
-		x.body.larger.recycle()
-		x.pumping.larger.release()
+// recover keeps one broken request from taking the others along.
+func (c *conn) recover() {
+	if r := recover(); r != nil {
+		c.logPanic(r)
+		c.abort()
 	}
-	out, fields, tried := x.out[:0], x.fields[:0], x.tried[:0]
-	x.tally, x.traced, x.replyKept.Fields = tally{}, traced{}, x.replyKept.Fields[:0]
-	clear(tried[:cap(tried)])
-	if cap(out) > 2*largeBufferSize {
-		out = nil // one enormous head shall not be kept for ever
-	}
-	x.conn, x.table, x.arm, x.route, x.matched, x.host, x.member = nil, nil, nil, nil, nil, nil, nil
-	x.body, x.kind, x.status, x.replying = requestBody{}, NoError, 0, false
-	x.dialect, x.bridged, x.webReply = notGRPC, false, false
-	x.upgrade.protocol, x.upgrade.agreed, x.upgrade.websocket = nil, false, false
-	x.trail.forget()
-	x.overloaded, x.unsent, x.hasID, x.sanitized, x.told, x.attempts, x.cookie, x.delayed = false, false, false, false, false, 0, nil, 0
-	x.limited, x.drawn, x.timing, x.said = nil, 0, timing{}, nil
-	if x.subject.Peer != nil || x.subject.Claims != nil {
-		x.subject, x.refusal = auth.Request{}, nil
-	}
-	if x.badToken != nil || x.verdict != nil || x.added.Set != nil || x.added.Add != nil {
-		x.badToken, x.verdict, x.added = nil, nil, mesh.HeaderOps{}
-	}
-	x.pumping.unread, x.pumping.short = false, false
-	if x.pumping.came.Load() != 0 {
-		x.pumping.came.Store(0)
-	}
-	if x.pumping.begun.Load() {
-		x.pumping.begun.Store(false)
-	}
-	if x.pumping.continued.Load() != 0 {
-		x.pumping.continued.Store(0)
-	}
-	if x.pumping.answered.Load() {
-		x.pumping.answered.Store(false)
-	}
-	x.out, x.fields, x.tried = out, fields, tried
 }
 
-// refuseHead answers a request that could not be read.
-func (x *exchange) refuseHead(k Kind, status int) {
-	x.keep = false
-	x.kind = k
-	x.start = now()
-	x.clock = x.start
-	x.table = x.conn.proxy.table.Load()
-	x.req.Minor = 1
-	x.req.Framing, x.req.Fields = http1.NoBody, x.req.Fields[:0]
-	x.local(status, nil)
-	x.record()
+func (c *conn) logPanic(r any) {
+	c.proxy.log.Error("panic while serving a request", "listener", c.listener.name, "peer", c.peer, "panic", r, slog.String("stack", string(debug.Stack())))
 }
