@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"isthmus/http1"
-	"isthmus/mesh"
 )
 
 // forward sends the request to an endpoint and its reply back, trying other
@@ -110,71 +109,6 @@ func (x *exchange) try(d *destination, u *upstream, m *member, plan *retryPlan) 
 	}
 }
 
-// enter counts the exchange among the requests of an upstream, and returns how
-// many these are. It stays counted until leave, back-offs included.
-func (x *exchange) enter(l *live) int32 {
-	if x.counted == l {
-		return l.requests.Load()
-	}
-	if x.counted != nil {
-		x.counted.requests.Add(-1)
-	}
-	x.counted = l
-	return l.requests.Add(1)
-}
-
-// conclude comes before the last of the reply is written: whoever has that may send the next
-// request at once, by another way, and is not to be refused for the sake of this one.
-func (x *exchange) conclude() {
-	x.leave()
-	x.leased.end()
-	if x.conn.h2 != nil {
-		x.conn.proxy.workers.ends(x)
-	}
-}
-
-// leave gives back what enter and a retry have taken.
-func (x *exchange) leave() {
-	if x.counted != nil {
-		x.counted.requests.Add(-1)
-		x.counted = nil
-	}
-	x.endRetry(x.kind == NoError && !x.unwanted)
-}
-
-// stale is the outcome of a try over a connection that was not as it had been
-// left: nothing was sent. It never reaches a client.
-const stale = Kind(254)
-
-// moved is the outcome of a try over a connection on which the upstream has looked at others,
-// and not at this one, before it ended that. It never reaches a client.
-const moved = Kind(253)
-
-// maxMoves is how often a request goes to another connection for that, which says nothing
-// of the endpoint: where connections serve no more than some requests each, that is luck,
-// and with two of three sent in vain one request in 3000 is out of it.
-const maxMoves = 20
-
-// unasked makes an upstream that hangs up or speaks before it was asked, on a
-// new connection, one that cannot be connected to: it is not to be relied on, and
-// has not seen the request, so that another endpoint may get it.
-func (x *exchange) unasked(k Kind, u *upstream, m *member) Kind {
-	if k != stale {
-		return k
-	}
-	u.tracker.Failed(m.record)
-	x.trail.cause = errStale
-	return ConnectFailure
-}
-
-// deadlineKind tells the end of a try from the end of the whole exchange.
-func (x *exchange) deadlineKind(k Kind) Kind {
-	if k == Timeout && (x.deadline == 0 || now() < x.deadline) {
-		return TryTimeout
-	}
-	return k
-}
-
 // exchangeOn sends the request over a connection and delivers the reply. The
 // connection is put back or ended on every way out.
 func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan *retryPlan) Kind {
@@ -230,51 +164,6 @@ func (x *exchange) exchangeOn(c *upstreamConn, d *destination, u *upstream, plan
 	return x.deliver(c, d, u)
 }
 
-// inVain reports whether a request has been given up, by whomever, whose host has not
-// even acknowledged it: the others over the connection, which goes on, shall not wait in
-// vain as well.
-func (x *exchange) inVain(c *upstreamConn, k Kind, sent instant) bool {
-	if k != Timeout && k != TryTimeout && k != ClientGone || x.clock-sent < stallCheck {
-		return false
-	}
-	stalled, _ := c.stalled(sent, x.clock, true)
-	return stalled
-}
-
-// dropReply takes a reply that is not wanted off a connection, if it has come
-// whole, and reports whether the connection may carry another exchange.
-func (x *exchange) dropReply(c *upstreamConn) bool {
-	if c.h2 != nil {
-		return true // the stream ends, and no more
-	}
-	n := int64(0)
-	if x.res.Framing == http1.Length {
-		n = x.res.ContentLength
-	}
-	if x.pumping.short || c.cut || x.res.Close || x.res.Framing != http1.NoBody && x.res.Framing != http1.Length || int64(c.in.len()) != n {
-		return false
-	}
-	c.in.r += int(n)
-	return true
-}
-
-// faultOfUpstream reports whether a failure speaks against the endpoint.
-func (x *exchange) faultOfUpstream(k Kind) bool {
-	switch k {
-	case Terminated, RemoteReset, BadReply, TryTimeout:
-		return true
-	case Timeout:
-		return !x.outOfPatience()
-	}
-	return false
-}
-
-// outOfPatience reports whether the deadline is that of a gateway's client, who is
-// anybody: an endpoint is no worse for it than for a client who goes away.
-func (x *exchange) outOfPatience() bool {
-	return x.conn.kind == gateway && x.ends != 0 && x.deadline == x.ends
-}
-
 // send writes head and body, or leaves them to the first read of the reply. A
 // body that was not read whole is sent on by a second goroutine from here on.
 func (x *exchange) send(c *upstreamConn, d *destination) Kind {
@@ -321,86 +210,67 @@ func (x *exchange) appendWholeBody(dst []byte) []byte {
 	return http1.AppendLastChunk(dst, trailers)
 }
 
-// repeatable reports whether the whole request can be sent once more: nothing
-// of its body has gone that is not kept.
-func (x *exchange) repeatable() bool {
-	return x.body.whole || x.body.empty() || !x.pumping.begun.Load()
-}
-
-// idempotent reports whether doing the request twice is the same as doing it
-// once (RFC 9110 9.2.2). A GET that begins something else is none of the kind.
-func (x *exchange) idempotent() bool {
-	if x.upgrade.protocol != nil {
-		return false
-	}
-	switch string(x.req.Method) {
-	case "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE":
-		return true
-	}
-	return false
-}
-
-// judge decides whether a reply, whose head has been read, is delivered or
-// thrown away for another try.
-func (x *exchange) judge(c *upstreamConn, u *upstream, plan *retryPlan) Kind {
-	plan.full = false
-	if v, ok := x.res.Get(http1.IsthmusUnsent); ok && len(v) > 0 && c.member.host.Endpoint().Via {
-		if _, full := x.res.Get(http1.EnvoyOverloaded); !full {
-			// The proxy over there could not reach its application at all.
-			u.tracker.ConnectFailed(c.member.record)
-			return ConnectFailure
-		}
-		// It has as much to do as it may. To leave it alone would give its part to the
-		// others at once, and so would tries that no budget bounds.
-		plan.full = true
-	}
-	c.member.link.replied()
-	if k := x.calleeLate(c); k != NoError {
+// unasked makes an upstream that hangs up or speaks before it was asked, on a
+// new connection, one that cannot be connected to: it is not to be relied on, and
+// has not seen the request, so that another endpoint may get it.
+func (x *exchange) unasked(k Kind, u *upstream, m *member) Kind {
+	if k != stale {
 		return k
 	}
-	status := x.meaning()
-	if status != 504 || !x.late() || !x.outOfPatience() { // a callee who knows of the deadline says so
-		u.tracker.Replied(c.member.record, status)
-	}
-	if !plan.wants(x) {
-		return NoError
-	}
-	// While the body is sent, more of it may be taken from the client at any moment,
-	// which nobody could send again.
-	x.stopPump(c)
-	if x.repeatable() && plan.hasTime(x) && plan.take(x, u) {
-		x.trail.dropped = status // the reply's fields go with its connection
-		return retriableStatus
-	}
-	return NoError
+	u.tracker.Failed(m.record)
+	x.trail.cause = errStale
+	return ConnectFailure
 }
 
-// calleeLate is the deadline that has passed where the proxy over there, which we have told
-// of it, says so a moment before we do; NoError: none. What becomes of the request must not
-// hang on which of the two is the quicker.
-func (x *exchange) calleeLate(c *upstreamConn) Kind {
-	passed := func(deadline instant) bool { return deadline != 0 && x.clock >= deadline-calleesLead }
-	switch {
-	case x.res.Status != 504 || x.dialect != notGRPC || !c.member.host.Endpoint().Via:
-	case passed(x.deadline):
-		return Timeout
-	case passed(x.tryEnds):
+// deadlineKind tells the end of a try from the end of the whole exchange.
+func (x *exchange) deadlineKind(k Kind) Kind {
+	if k == Timeout && (x.deadline == 0 || now() < x.deadline) {
 		return TryTimeout
 	}
-	return NoError
+	return k
 }
 
-// elsewhere reports whether there is another endpoint to go to.
-func (x *exchange) elsewhere(u *upstream) bool {
-	return len(x.route.destinations) > 1 || u.set.Several()
+// stale is the outcome of a try over a connection that was not as it had been
+// left: nothing was sent. It never reaches a client.
+const stale = Kind(254)
+
+// moved is the outcome of a try over a connection on which the upstream has looked at others,
+// and not at this one, before it ended that. It never reaches a client.
+const moved = Kind(253)
+
+// maxMoves is how often a request goes to another connection for that, which says nothing
+// of the endpoint: where connections serve no more than some requests each, that is luck,
+// and with two of three sent in vain one request in 3000 is out of it.
+const maxMoves = 20
+
+// enter counts the exchange among the requests of an upstream, and returns how
+// many these are. It stays counted until leave, back-offs included.
+func (x *exchange) enter(l *live) int32 {
+	if x.counted == l {
+		return l.requests.Load()
+	}
+	if x.counted != nil {
+		x.counted.requests.Add(-1)
+	}
+	x.counted = l
+	return l.requests.Add(1)
 }
 
-// retryPlan counts what a request may still try.
-type retryPlan struct {
-	policy    *mesh.Retries
-	left      int           // tries that the policy still allows
-	wait      time.Duration // before the next try
-	failovers int           // tries made outside the policy
-	silent    bool          // an endpoint has not answered at all
-	full      bool          // the last one to reply has not looked at the request, since it has enough to do
+// conclude comes before the last of the reply is written: whoever has that may send the next
+// request at once, by another way, and is not to be refused for the sake of this one.
+func (x *exchange) conclude() {
+	x.leave()
+	x.leased.end()
+	if x.conn.h2 != nil {
+		x.conn.proxy.workers.ends(x)
+	}
+}
+
+// leave gives back what enter and a retry have taken.
+func (x *exchange) leave() {
+	if x.counted != nil {
+		x.counted.requests.Add(-1)
+		x.counted = nil
+	}
+	x.endRetry(x.kind == NoError && !x.unwanted)
 }

@@ -10,6 +10,16 @@ import (
 	"isthmus/mesh"
 )
 
+// retryPlan counts what a request may still try.
+type retryPlan struct {
+	policy    *mesh.Retries
+	left      int           // tries that the policy still allows
+	wait      time.Duration // before the next try
+	failovers int           // tries made outside the policy
+	silent    bool          // an endpoint has not answered at all
+	full      bool          // the last one to reply has not looked at the request, since it has enough to do
+}
+
 // retriableStatus is the outcome of a try whose reply the policy asks to throw
 // away. It never reaches a client.
 const retriableStatus = Kind(255)
@@ -77,6 +87,11 @@ func (x *exchange) untried() bool {
 	return false
 }
 
+// elsewhere reports whether there is another endpoint to go to.
+func (x *exchange) elsewhere(u *upstream) bool {
+	return len(x.route.destinations) > 1 || u.set.Several()
+}
+
 // forget lets the next try go to hosts that have been tried, if the policy
 // says so: retryIgnorePreviousHosts, which is false by default where requests
 // belong to a host (Istio: retry.go).
@@ -137,6 +152,25 @@ func (p *retryPlan) wants(x *exchange) bool {
 // repeats reports whether what was sent may be sent once more: an upgrade never.
 func (p *retryPlan) repeats(x *exchange) bool {
 	return x.idempotent() || p.policy.Explicit && x.upgrade.protocol == nil
+}
+
+// repeatable reports whether the whole request can be sent once more: nothing
+// of its body has gone that is not kept.
+func (x *exchange) repeatable() bool {
+	return x.body.whole || x.body.empty() || !x.pumping.begun.Load()
+}
+
+// idempotent reports whether doing the request twice is the same as doing it
+// once (RFC 9110 9.2.2). A GET that begins something else is none of the kind.
+func (x *exchange) idempotent() bool {
+	if x.upgrade.protocol != nil {
+		return false
+	}
+	switch string(x.req.Method) {
+	case "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE":
+		return true
+	}
+	return false
 }
 
 // names reports whether the policy calls a reply of this status a failure.
