@@ -242,3 +242,10 @@ func intersectHosts(a, b string) (string, bool) {
 	}
 	return "", false
 }
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
