@@ -8,6 +8,61 @@ import (
 	"isthmus/mesh"
 )
 
+// route is a compiled mesh.HTTPRoute: conditions and what to do.
+type route struct {
+	rule    *mesh.HTTPRoute
+	of      *mesh.VirtualService // nil: none says it
+	nth     [2]int32             // which of its rules, and of the delegate's, if there is one, from 1
+	name    string               // for logs: the route's name or its place in the file
+	matches []requestMatch
+	limits  *limitChain // nil: the virtual host's
+	action
+}
+
+// fits reports whether any of the route's matches does, and which path prefix
+// it matched, for a rewrite.
+func (r *route) fits(x *exchange) bool {
+	if len(r.matches) == 0 {
+		x.matched = nil
+		return true
+	}
+	for i := range r.matches {
+		if r.matches[i].match(x) {
+			x.matched = &r.matches[i]
+			return true
+		}
+	}
+	return false
+}
+
+// action is what a route does: redirect, answer, or send to destinations.
+type action struct {
+	redirect *mesh.Redirect
+	direct   *mesh.DirectResponse
+
+	destinations []destination
+	totalWeight  uint32 // of those that are no standby
+	rewrite      *mesh.Rewrite
+	timeout      instant // duration in nanoseconds; 0: none
+	retries      *mesh.Retries
+	headers      *headerRules // nil: none
+	fault        *mesh.Fault  // nil: none
+	cors         *mesh.CORS   // nil: none
+	mirrors      []mirror
+}
+
+// destination is one place that a route sends to.
+type destination struct {
+	target  *target
+	weight  uint32
+	standby bool // weight 0, but serves when no other destination can
+	headers *headerRules
+	rule    mesh.Destination
+}
+
+// noRule is what routes stand for that no file says.
+var noRule = &mesh.HTTPRoute{}
+
 // compileRoutes puts the rules of several VirtualServices for one host into
 // one list, in order of their source.
 func (c *compiler) compileRoutes(services []*mesh.VirtualService, gateway string, port uint32) []*route {
@@ -119,6 +174,11 @@ func (c *compiler) compileAction(vs *mesh.VirtualService, rule *mesh.HTTPRoute, 
 	}
 	a.destinations, a.totalWeight = c.compileDestinations(vs, rule.Route, func(d mesh.Destination) *target { return c.target(d, port) })
 	return a
+}
+
+// defaultRetries are those of routes that name none.
+func (c *compiler) defaultRetries() *mesh.Retries {
+	return cmp.Or(c.snapshot.Config.Retries, mesh.DefaultRetries)
 }
 
 // together puts the routes of several VirtualServices one behind another, and what has no
