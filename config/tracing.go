@@ -223,8 +223,9 @@ func parseCollector(s string, protocol mesh.TraceProtocol, usualPort uint32) (me
 	return c, nil
 }
 
-// completeTracing reads the section tracing.
-func (l *bootstrapLoader) completeTracing(t *Tracing) error {
+// checkTracing looks at the section tracing.
+func (l *bootstrapLoader) checkTracing(b *Bootstrap) error {
+	t := &b.Tracing
 	if s := t.Sampling; s != notSaid && !(s >= 0 && s <= 100) {
 		return l.fail("tracing.sampling", "%v is no percentage from 0 to 100", s)
 	}
