@@ -15,9 +15,7 @@ package gossip
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,7 +23,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -94,32 +91,6 @@ type Gossip struct {
 	strangers map[string]time.Time // since when the owner of a record that is no member has been gone
 
 	distances map[string]Distance // by cluster
-}
-
-type member struct {
-	Member
-	since  time.Time // of the state
-	talks  bool      // it listens to messages
-	silent bool      // it could not be reached over TCP the last time
-	handed bool      // a process before has known it; memberlist does not yet
-	node   memberlist.Node
-}
-
-// Member is a proxy as gossip knows it.
-type Member struct {
-	Name     string `json:"name"`
-	Cluster  string `json:"cluster"`
-	Locality string `json:"locality"`
-	Address  string `json:"address"`
-	State    string `json:"state"` // "alive", "dead" or "left"
-	Version  string `json:"version"`
-}
-
-// Announced is an endpoint that somebody announced.
-type Announced struct {
-	mesh.Endpoint
-	OwnerDead bool          // the owner has died, as far as gossip can tell
-	OwnerGone time.Duration // since it was alive, if it is dead
 }
 
 // Check returns what would keep Start from making such a member while another process has a
@@ -261,115 +232,6 @@ func splitPort(addr string) (string, int, error) {
 // Address returns where the member listens.
 func (g *Gossip) Address() string { return g.list.LocalNode().FullAddress().Addr }
 
-// Announce replaces what this member announces. Nothing is sent if it is the
-// same. An endpoint that others would refuse, and the whole record with it, is left out, and
-// so are the last ones of more than a record may have.
-func (g *Gossip) Announce(list []mesh.Endpoint) {
-	var wrong error
-	endpoints := slices.DeleteFunc(toRecord(list), func(e endpoint) bool {
-		err := e.check()
-		if err != nil {
-			wrong = err
-		}
-		return err != nil
-	})
-	const rest = 16 << 10 // bytes for what is no endpoint
-	endpoints, err := fitting(endpoints, maxRecord-rest)
-	wrong = cmp.Or(err, wrong)
-	if g.announce(&record{Endpoints: endpoints}) && wrong != nil {
-		g.log.Error("not all endpoints are announced", "error", wrong)
-	}
-}
-
-// announce reports whether it is news.
-func (g *Gossip) announce(next *record) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.own.Left {
-		return false
-	}
-	next.Owner, next.Cluster, next.Version = g.name, g.options.Node.Cluster, g.own.Version
-	if g.records[g.name] != nil && next.equal(g.own) {
-		return false
-	}
-	next.Version++
-	g.own, g.records[g.name] = next, next
-	g.spread(next)
-	return true
-}
-
-// spread queues a record for everybody. The caller holds mu.
-func (g *Gossip) spread(r *record) {
-	b := append([]byte{messageRecord}, encode(r)...)
-	if len(b) > maxPacket {
-		b = note(r)
-	}
-	g.queue.QueueBroadcast(&broadcast{owner: r.Owner, message: b})
-}
-
-// Endpoints returns what everybody announces, this member included, without
-// the own endpoints of members that have left. Endpoints that were announced
-// for others outlive their announcer, unready.
-func (g *Gossip) Endpoints() []Announced {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	now := time.Now()
-	var out []Announced
-	for owner, r := range g.records {
-		state := g.stateOf(owner)
-		for i := range r.Endpoints {
-			e := Announced{Endpoint: r.Endpoints[i].mesh(r)}
-			if state == stateDead {
-				e.OwnerDead, e.OwnerGone = true, g.goneFor(owner, now)
-			}
-			switch {
-			case state == stateAlive:
-			case e.Relayed && state == stateDead:
-				e.Unready = "announced by " + owner + ", which died"
-			case e.Relayed:
-				e.Unready = "announced by " + owner + ", which left"
-			case state == stateLeft:
-				continue
-			}
-			out = append(out, e)
-		}
-	}
-	slices.SortFunc(out, func(a, b Announced) int { return strings.Compare(a.Owner, b.Owner) })
-	return out
-}
-
-// Members returns all members known, those that left or died lately included,
-// sorted by name.
-func (g *Gossip) Members() []Member {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	out := make([]Member, 0, len(g.members))
-	for name, m := range g.members {
-		shown := m.Member
-		shown.State = g.stateOf(name)
-		out = append(out, shown)
-	}
-	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
-	return out
-}
-
-// stateOf tells whether a member lives, has died, or has said goodbye. The
-// caller holds mu.
-func (g *Gossip) stateOf(owner string) string {
-	if r := g.records[owner]; r != nil && r.Left {
-		return stateLeft
-	}
-	if m := g.members[owner]; m != nil {
-		return m.State
-	}
-	return stateDead
-}
-
-// alive returns how many members are alive, this one included. The queues ask for that
-// under their lock, so it takes none: memberlist tells of members under its own, and then
-// mu is taken, under which the queues' is.
-func (g *Gossip) alive() int { return max(int(g.living.Load()), 1) }
-
 // SetKeys replaces the keys: the first encrypts from now on, all decrypt.
 // Nothing changes unless all are good.
 func (g *Gossip) SetKeys(keys [][]byte) error {
@@ -397,22 +259,4 @@ func (g *Gossip) SetKeys(keys [][]byte) error {
 		}
 	}
 	return nil
-}
-
-// meta is what memberlist carries with each member, 512 bytes at most.
-type meta struct {
-	Cluster  string `json:"c"`
-	Locality string `json:"l,omitempty"`
-	Version  string `json:"v,omitempty"`
-	Talks    bool   `json:"t,omitempty"` // it listens to messages
-}
-
-func (g *Gossip) meta() []byte {
-	m := meta{Cluster: g.options.Node.Cluster, Locality: g.options.Node.Locality.String(), Version: g.options.Version, Talks: g.options.OnTalk != nil}
-	b, _ := json.Marshal(m)
-	if len(b) > memberlist.MetaMaxSize {
-		m.Locality, m.Version = "", ""
-		b, _ = json.Marshal(m)
-	}
-	return b
 }

@@ -12,17 +12,6 @@ func (g *Gossip) send(to string, b []byte) {
 	}
 }
 
-// living returns a member as memberlist has told of it last; nil: it is not alive, or memberlist
-// does not know it. What memberlist's own list has is written to whenever a member says
-// something new, whoever reads it. g.mu is held; m may be nil.
-func (m *member) living() *memberlist.Node {
-	if m == nil || m.State != stateAlive || m.handed {
-		return nil
-	}
-	n := m.node
-	return &n
-}
-
 // maxSending bounds how many messages are being sent over TCP at a time, and maxDoubtful
 // how many of them to addresses that may not answer: those of nobody that is known, and
 // of members that could not be reached the last time.
