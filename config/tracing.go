@@ -64,6 +64,7 @@ func (d *document) traceTag(name string, t *telemetry.Tracing_CustomTag, path st
 		if out.Literal == "" {
 			out.Literal = t.GetEnvironment().DefaultValue
 		}
+		out.Literal = strings.ToValidUTF8(out.Literal, "\uFFFD") // as collectors want it
 	case t.GetHeader() != nil:
 		out.Header, out.Default = strings.ToLower(t.GetHeader().Name), t.GetHeader().DefaultValue
 		if out.Header == "" {

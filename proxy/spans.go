@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 	"unsafe"
 
 	"isthmus/http1"
@@ -61,7 +63,7 @@ func newSpanWriter(x *exchange) *spanWriter {
 	w.trace, w.name = x.traced.context.Trace, "unknown"
 	if x.traced.context.Stated {
 		state, _ := x.req.Lookup(traceState)
-		w.state = w.write(state)
+		w.state = w.foreign(state)
 	}
 	if x.host != nil { // Istio's name of what was asked for
 		var room [5]byte
@@ -105,6 +107,16 @@ func (w *spanWriter) write(parts ...[]byte) string {
 	return unsafe.String(unsafe.SliceData(text), len(text))
 }
 
+// foreign makes a text of what others have said. OTLP's are UTF-8: for the sake of one that is
+// not, a collector refuses all spans that come with it.
+func (w *spanWriter) foreign(parts ...[]byte) string {
+	text := w.write(parts...)
+	if utf8.ValidString(text) {
+		return text
+	}
+	return strings.ToValidUTF8(text, "\uFFFD")
+}
+
 // tag adds what the last span says, unless that is nothing.
 func (w *spanWriter) tag(key, value string) { w.tags = appendTag(w.tags, key, value) }
 
@@ -112,7 +124,19 @@ func appendTag(tags []tracing.Tag, key, value string) []tracing.Tag {
 	if value == "" {
 		return tags
 	}
-	return append(tags, tracing.Tag{Key: key, Value: value[:min(len(value), maxTag)]})
+	return append(tags, tracing.Tag{Key: key, Value: cutTag(value)})
+}
+
+// cutTag is a value as far as a tag may be long, and no part of a character.
+func cutTag(value string) string {
+	if len(value) <= maxTag {
+		return value
+	}
+	n := maxTag
+	for n > 0 && !utf8.RuneStart(value[n]) {
+		n--
+	}
+	return value[:n]
 }
 
 func (w *spanWriter) number(key string, v int64) {
@@ -126,7 +150,7 @@ func (w *spanWriter) override(key, value string) {
 	own := w.tags[w.from:]
 	for i := range own {
 		if own[i].Key == key && value != "" {
-			own[i].Value = value[:min(len(value), maxTag)]
+			own[i].Value = cutTag(value)
 			return
 		}
 	}
@@ -137,17 +161,17 @@ func (w *spanWriter) override(key, value string) {
 func (w *spanWriter) exchange(x *exchange, flag string) {
 	r := x.traced.rule
 	w.tags = append(w.tags, r.own...)
-	w.tag("guid:x-request-id", w.write(x.requestIDText()))
+	w.tag("guid:x-request-id", w.foreign(x.requestIDText()))
 	w.tag("http.method", w.write(x.req.Method))
 	// Without the query, which may hold what is secret.
-	w.tag("http.url", w.write(x.scheme(), []byte("://"), x.req.Authority, x.req.Path))
+	w.tag("http.url", w.foreign(x.scheme(), []byte("://"), x.req.Authority, x.req.Path))
 	w.tag("http.protocol", x.protocol())
 	w.number("http.status_code", int64(x.status))
 	w.tag("response_flags", flag)
 	w.number("request_size", x.requestBody())
 	w.number("response_size", x.tally.replyBody)
 	if agent, ok := x.req.Get(http1.UserAgent); ok {
-		w.tag("user_agent", w.write(agent))
+		w.tag("user_agent", w.foreign(agent))
 	}
 	var room [64]byte
 	w.tag("peer.address", w.write(x.conn.address.AppendTo(room[:0])))
@@ -167,7 +191,7 @@ func (w *spanWriter) exchange(x *exchange, flag string) {
 		if tag.Header != "" {
 			value = tag.Default
 			if v, ok := x.req.Lookup([]byte(tag.Header)); ok {
-				value = w.write(v)
+				value = w.foreign(v)
 			}
 		}
 		w.override(tag.Name, value)
@@ -191,6 +215,6 @@ func (w *spanWriter) try(n int, m *member, status int, k Kind, begun bool, cause
 		w.tag("isthmus.failure", detailOf(k, begun))
 	}
 	if cause != nil {
-		w.tag("isthmus.cause", cause.Error())
+		w.tag("isthmus.cause", strings.ToValidUTF8(cause.Error(), "\uFFFD"))
 	}
 }

@@ -316,3 +316,40 @@ func TestTracing_HTTP2(t *testing.T) {
 		t.Errorf("%+v, and the upstream saw %v", spans, h)
 	}
 }
+
+// TestTracing_UTF8: whatever requests hold, what spans say is UTF-8, as OTLP's texts have to
+// be, and their parts are characters.
+func TestTracing_UTF8(t *testing.T) {
+	bodies := make(chan []byte, 16)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		bodies <- b
+	}))
+	t.Cleanup(s.Close)
+	c := mesh.Collector{Protocol: mesh.OTLPHTTP, Host: "127.0.0.1"}
+	fmt.Sscanf(s.URL, "http://127.0.0.1:%d", &c.Port)
+	all := 100.0
+	p := serve(t, Options{Tracing: mesh.Tracing{Sampling: &all, Collectors: []mesh.Collector{c}}}, entry("s.test", replying(t, okReply).address)+`
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: t, namespace: istio-system}
+spec: {tracing: [{customTags: {tenant: {header: {name: x-tenant}}, peer.address: {header: {name: x-long}}}}]}
+`)
+	long := strings.Repeat("a", maxTag-1)
+	reply := exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.test\r\nUser-Agent: agent\xe9\r\nX-Request-Id: id\xe9\r\nX-Tenant: tenant\xe9\r\nX-Long: "+long+"é\r\n"+
+		"Traceparent: 00-"+someTrace+"-"+someSpan+"-01\r\nTracestate: state\xe9\r\n\r\n", whole(1))
+	if status(reply) != "200" {
+		t.Fatalf("%q", reply)
+	}
+	awaitGone(p)
+	p.Close()
+	got := string(<-bodies)
+	for _, text := range []string{"agent", "id", "tenant", "state"} {
+		if !strings.Contains(got, text+"\uFFFD") || strings.Contains(got, text+"\xe9") {
+			t.Errorf("%s is not as UTF-8 has it: %q", text, got)
+		}
+	}
+	if !strings.Contains(got, long) || strings.Contains(got, long+"\xc3") {
+		t.Errorf("got %q", got)
+	}
+}
