@@ -2,7 +2,7 @@
 // "isthmus help".
 //
 // This folder only takes flags and wires the packages together, one file for
-// each command; run.go shows how the proxy is put together.
+// each command; run.go shows how the proxy is put together, drain.go how it ends.
 package main
 
 import (
