@@ -3,7 +3,6 @@ package auth
 import (
 	"crypto/sha256"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -11,50 +10,6 @@ import (
 	"isthmus/http1"
 	"isthmus/mesh"
 )
-
-// What refused requests get as their body: Envoy's texts (jwt_verify_lib,
-// status.cc), for clients and tests that know them.
-const (
-	textFormat    = "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"
-	textMultiple  = "Found multiple Jwt tokens"
-	textHeader    = "Jwt header is an invalid JSON"
-	textAlgorithm = "Jwt header [alg] is not supported"
-	textPayload   = "Jwt payload is an invalid JSON"
-	textExpired   = "Jwt is expired"
-	textNotYet    = "Jwt not yet valid"
-	textIssuer    = "Jwt issuer is not configured"
-	textAudience  = "Audiences in Jwt are not allowed"
-	textSignature = "Jwt verification fails"
-	textNoKey     = "Jwks doesn't have key to match kid or alg from Jwt"
-	textFetch     = "Jwks remote fetch is failed"
-)
-
-// challenge is for WWW-Authenticate (RFC 6750 3). The realm is a constant: Envoy
-// puts the request's URL there, which is the client's to choose.
-const challenge = `Bearer realm="isthmus", error="invalid_token"`
-
-// TokenError is why a request is refused.
-type TokenError struct {
-	Status    int    // 401; 403 for audiences, as Envoy; 503 when there never was a key set
-	Body      string // Envoy's text
-	Challenge string // for WWW-Authenticate; "": none, as only 401 asks for one
-	Cause     error  // for the log and for callers of the mesh: it may name what others need not know; nil: Body says all
-}
-
-// Error returns the cause.
-func (e *TokenError) Error() string {
-	if e.Cause == nil {
-		return e.Body
-	}
-	return e.Body + ": " + e.Cause.Error()
-}
-
-// Unwrap returns the cause.
-func (e *TokenError) Unwrap() error { return e.Cause }
-
-func refuseToken(text string, cause error) *TokenError {
-	return &TokenError{Status: http.StatusUnauthorized, Body: text, Challenge: challenge, Cause: cause}
-}
 
 // Tokens judges requests' tokens by the rules for one node. It does not change;
 // one is made for each snapshot of the configuration. Key sets, and what tokens
@@ -64,40 +19,6 @@ type Tokens struct {
 	outputs [][]byte     // headers that rules set, in lower case
 	sources map[string]*keySource
 }
-
-// ruleGroup is the rules that look in the same places. A token found there is
-// for the one of its issuer.
-type ruleGroup struct {
-	places   tokenPlaces
-	rules    []*tokenRule
-	byIssuer map[string][]*tokenRule
-	print    [sha256.Size]byte // of all that the rules say: equal prints judge alike
-	cache    *tokenCache
-}
-
-// tokenRule is a mesh.TokenRule made ready.
-type tokenRule struct {
-	index      int // in its group
-	issuer     string
-	audiences  []string
-	keys       *keySource
-	timeout    time.Duration
-	forward    bool
-	payloadTo  []byte // "": nowhere
-	claimsTo   []claimOutput
-	spaced     []string
-	configured string // of the log: where the rule is from
-}
-
-// claimOutput is a header that gets a claim.
-type claimOutput struct {
-	header []byte // in lower case
-	claim  string // as configured
-}
-
-// keySetTimeout is how long requests wait for a key set where the rule says
-// nothing (Istio: JWTRule.timeout).
-const keySetTimeout = 5 * time.Second
 
 // NewTokens makes a judge of rules, and has the key sets fetched that are new;
 // nil if there are no rules. A rule whose keys cannot be used stays, and refuses
@@ -309,107 +230,4 @@ func isPreflight(r *http1.Request) bool {
 	origin, _ := r.Lookup([]byte("origin"))
 	method, _ := r.Lookup([]byte("access-control-request-method"))
 	return len(origin) > 0 && len(method) > 0
-}
-
-// check judges one token at a time in nanoseconds of Unix.
-func (g *ruleGroup) check(token []byte, now int64) (*verified, *TokenError) {
-	if len(token) > maxToken {
-		return nil, tooLong(token)
-	}
-	k := cacheKey{sha256.Sum256(token), g.print}
-	if v := g.cache.get(k); v != nil && v.stands(g.rules[v.rule].keys) {
-		if err := checkTimes(v.expires, v.notBefore, now); err != nil {
-			g.cache.delete(k)
-			return nil, err
-		}
-		return v, nil
-	}
-	v, err := g.judge(token, now)
-	if err != nil {
-		g.cache.delete(k)
-		return nil, err
-	}
-	g.cache.put(k, v)
-	return v, nil
-}
-
-func tooLong(token []byte) *TokenError {
-	return refuseToken(textFormat, fmt.Errorf("%d bytes; at most %d are read", len(token), maxToken))
-}
-
-// preview judges a token by the key sets that are there, and remembers nothing.
-func (g *ruleGroup) preview(token []byte, now int64) (*verified, *TokenError) {
-	if len(token) > maxToken {
-		return nil, tooLong(token)
-	}
-	return g.judgeWith(token, now, func(r *tokenRule, j *parsedToken, _ time.Time) (*verified, *TokenError) {
-		set, key, err := r.verify(j, time.Time{})
-		switch {
-		case err == nil:
-			return newVerified(j, r, set, key), nil
-		case err.Body == textFetch:
-			return newUnverified(j, r), nil
-		}
-		return nil, err
-	})
-}
-
-// judge verifies a token.
-func (g *ruleGroup) judge(token []byte, now int64) (*verified, *TokenError) {
-	return g.judgeWith(token, now, func(r *tokenRule, j *parsedToken, start time.Time) (*verified, *TokenError) {
-		set, key, err := r.verify(j, start.Add(r.timeout))
-		if err != nil {
-			return nil, err
-		}
-		return newVerified(j, r, set, key), nil
-	})
-}
-
-// judgeWith looks at a token by the rules of its issuer; the first that it
-// satisfies counts. start is that of all waiting for key sets.
-func (g *ruleGroup) judgeWith(token []byte, now int64, satisfies func(r *tokenRule, j *parsedToken, start time.Time) (*verified, *TokenError)) (*verified, *TokenError) {
-	j, failed := parseToken(token)
-	if failed != nil {
-		return nil, failed
-	}
-	rules := g.byIssuer[j.issuer]
-	if j.issuer == "" || len(rules) == 0 {
-		return nil, refuseToken(textIssuer, fmt.Errorf("issuer %.200q", j.issuer))
-	}
-	if err := checkTimes(j.expires, j.notBefore, now); err != nil {
-		return nil, err
-	}
-	start := time.Now()
-	for _, r := range rules {
-		v, err := satisfies(r, j, start)
-		if err == nil {
-			return v, nil
-		}
-		if failed == nil {
-			failed = err
-		}
-	}
-	return nil, failed
-}
-
-// verify returns the key that a token is signed with. Without a deadline nothing
-// is fetched.
-func (r *tokenRule) verify(j *parsedToken, deadline time.Time) (*keySet, *publicKey, *TokenError) {
-	if len(r.audiences) > 0 && !slices.ContainsFunc(j.audiences, func(a string) bool { return slices.Contains(r.audiences, a) }) {
-		cause := fmt.Errorf("issuer %s, audiences %.200s, rule %s", r.issuer, fmt.Sprintf("%q", j.audiences), r.configured)
-		return nil, nil, &TokenError{Status: http.StatusForbidden, Body: textAudience, Cause: cause}
-	}
-	set, err := r.keys.await(deadline)
-	if err != nil {
-		return nil, nil, &TokenError{Status: http.StatusServiceUnavailable, Body: textFetch, Cause: err}
-	}
-	key, text, unknown := set.verify(j)
-	if unknown && !deadline.IsZero() && r.keys.refetch(deadline) {
-		set = r.keys.current.Load()
-		key, text, _ = set.verify(j)
-	}
-	if key == nil {
-		return nil, nil, refuseToken(text, fmt.Errorf("issuer %s, alg %s, kid %.200q", r.issuer, j.alg, j.kid))
-	}
-	return set, key, nil
 }
