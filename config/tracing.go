@@ -32,7 +32,7 @@ func (d *document) tracingRule(t *telemetry.Tracing, path string) mesh.TracingRu
 		out.Disabled = &b.Value
 	}
 	if b := t.DisableContextPropagation; b != nil {
-		out.Untouched = &b.Value
+		out.Ends = &b.Value
 	}
 	if b := t.EnableIstioTags; b != nil {
 		no := !b.Value

@@ -105,8 +105,8 @@ type TracingRule struct {
 	Sides       Sides
 	Collector   string   // its name; "": whatever there is
 	Sampling    *float64 // percent of those about which no caller has decided
-	Disabled    *bool    // no spans are sent, and the callers' decision is passed on
-	Untouched   *bool    // the request's trace context is passed on as it has come
+	Disabled    *bool    // no spans are sent, and the request's trace context is passed on as it has come
+	Ends        *bool    // it is not passed on
 	Tags        []TraceTag
 	NoIstioTags *bool
 	Source      Source
@@ -218,8 +218,8 @@ func TracingOf(list []*Telemetry, side Sides) (out *TracingRule) {
 			if r.Disabled != nil {
 				out.Disabled = r.Disabled
 			}
-			if r.Untouched != nil {
-				out.Untouched = r.Untouched
+			if r.Ends != nil {
+				out.Ends = r.Ends
 			}
 			if r.NoIstioTags != nil {
 				out.NoIstioTags = r.NoIstioTags

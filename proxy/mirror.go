@@ -100,6 +100,7 @@ func (x *exchange) copyFor(to *route) *exchange {
 	c.start = now()
 	c.clock, c.deadline = c.start, c.start+to.timeout
 	c.id, c.hasID, c.sanitized, c.said, c.dialect = x.id, x.hasID, x.sanitized, x.said, x.dialect
+	c.traced.ends = x.traced.ends
 
 	// Parsing a head of its own gives the copy all that was found in the first.
 	// What the framing was is the body's matter.

@@ -32,7 +32,7 @@ func (x *exchange) record() {
 		RequestBytes: x.requestHead() + x.requestBody(), ReplyBytes: int64(x.tally.replyHead) + x.tally.replyBody,
 	}
 	e.RequestMessages, e.ReplyMessages = x.tally.asks.count, x.tally.tells.count
-	if x.traced.exemplary() {
+	if x.traced.sampled() {
 		e.Trace, e.End = x.traced.context.Trace, wall(x.clock)
 	}
 	if list := x.table.tags[x.conn.kind]; list != nil {

@@ -93,7 +93,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 		case http1.XRequestID:
 			id = f.Value
 		case http1.Traceparent, http1.B3, http1.B3TraceID, http1.B3SpanID, http1.B3ParentSpanID, http1.B3Sampled, http1.B3Flags:
-			if x.traced.formats != 0 {
+			if x.traced.replaces() {
 				continue
 			}
 		case http1.ContentType:

@@ -15,7 +15,8 @@ type traceRule struct {
 	exporters []*tracing.Exporter
 	share     float64         // of those about which no caller has decided
 	formats   tracing.Formats // in which the context is written where none was found
-	untouched bool            // it is passed on as it has come
+	silent    bool            // no spans are told, nor is anything decided
+	ends      bool            // the context is not passed on
 	own       []tracing.Tag   // what each span of an exchange says of this proxy
 	tags      []mesh.TraceTag
 }
@@ -24,8 +25,7 @@ type traceRule struct {
 const defaultSampling = 1
 
 // compileTracing makes the rules of a snapshot, by the kinds of listeners; nil:
-// there is no collector, or none for these. Exporters live on. The caller holds
-// mu.
+// there is nothing to do for these. Exporters live on. The caller holds mu.
 func (p *Proxy) compileTracing(s *mesh.Snapshot) (rules [3]*traceRule) {
 	list := mesh.TelemetryOf(s.Node, s.Config.Telemetries)
 	kept := map[mesh.Collector]*tracing.Exporter{}
@@ -46,8 +46,8 @@ func (p *Proxy) traceRule(s *mesh.Snapshot, rule *mesh.TracingRule, kept map[mes
 	if rule == nil {
 		rule = &mesh.TracingRule{}
 	}
-	collectors := p.collectors(s.Config, rule.Collector)
-	if len(collectors) == 0 {
+	collectors, ends := p.collectors(s.Config, rule.Collector), rule.Ends != nil && *rule.Ends
+	if len(collectors) == 0 && !ends {
 		return nil
 	}
 	sampling := float64(defaultSampling)
@@ -58,18 +58,14 @@ func (p *Proxy) traceRule(s *mesh.Snapshot, rule *mesh.TracingRule, kept map[mes
 	}
 	r := &traceRule{
 		share: sampling / 100, formats: tracing.W3C, tags: rule.Tags,
-		untouched: rule.Untouched != nil && *rule.Untouched, own: p.ownTags(rule.NoIstioTags == nil || !*rule.NoIstioTags),
+		silent: len(collectors) == 0 || rule.Disabled != nil && *rule.Disabled, ends: ends, own: p.ownTags(rule.NoIstioTags == nil || !*rule.NoIstioTags),
 	}
-	silent := rule.Disabled != nil && *rule.Disabled
-	if silent {
-		r.share = 0
+	if r.silent {
+		return r
 	}
 	for _, c := range collectors {
 		if c.Protocol == mesh.Zipkin {
 			r.formats |= tracing.B3Multi
-		}
-		if silent {
-			continue
 		}
 		e := kept[c]
 		if e == nil {
@@ -142,7 +138,8 @@ func (p *Proxy) Spans() (sent, lost uint64) { return p.spans.Sent.Load(), p.span
 
 // traced is what an exchange is in a trace.
 type traced struct {
-	rule    *traceRule // nil: the context is passed on as it has come, and nothing is told
+	rule    *traceRule // nil: the context is passed on as it has come, unless it ends, and nothing is told
+	ends    bool       // the context is not passed on
 	context tracing.Context
 	formats tracing.Formats // in which it is written
 	span    tracing.SpanID  // the exchange's
@@ -153,9 +150,10 @@ type traced struct {
 func (x *exchange) beginTrace(r *traceRule) {
 	t := &x.traced
 	t.context.Read(x.req.Fields)
+	t.ends = r.ends
 	fresh := t.context.Trace.IsZero()
-	if t.context.Decision == tracing.NotSampled && !fresh {
-		return // whoever comes next reads what we have read
+	if r.silent || t.context.Decision == tracing.NotSampled && !fresh {
+		return // whoever comes next reads what we have read, and decides where nobody has
 	}
 	t.formats = t.context.Formats
 	if fresh {
@@ -173,7 +171,7 @@ func (x *exchange) beginTrace(r *traceRule) {
 	if t.sampled() {
 		t.span.Draw()
 	}
-	if r.untouched {
+	if r.ends {
 		t.formats = 0
 	}
 }
@@ -181,14 +179,15 @@ func (x *exchange) beginTrace(r *traceRule) {
 // sampled reports whether spans of the exchange are told.
 func (t *traced) sampled() bool { return t.rule != nil && t.context.Decision == tracing.Sampled }
 
-// orphans reports whether a field is a tracestate of no trace that is known, which must
-// not become one of the trace that is begun here (W3C Trace Context 3.3).
-func (t *traced) orphans(name []byte) bool {
-	return t.formats&tracing.W3C != 0 && !t.context.Stated && len(name) == len(traceState) && equalFold(name, "tracestate")
-}
+// replaces reports whether the context that has come is not passed on: ours stands in its
+// place, or none.
+func (t *traced) replaces() bool { return t.formats != 0 || t.ends }
 
-// exemplary reports whether the exchange can be found in its trace.
-func (t *traced) exemplary() bool { return t.sampled() && len(t.rule.exporters) > 0 }
+// orphans reports whether a field is a tracestate of no trace that is known, which must
+// not become one of the trace that is begun here (W3C Trace Context 3.3), or of one that ends.
+func (t *traced) orphans(name []byte) bool {
+	return (t.ends || t.formats&tracing.W3C != 0 && !t.context.Stated) && len(name) == len(traceState) && equalFold(name, "tracestate")
+}
 
 // appendTrace writes the context for the try that is about to be sent.
 func (x *exchange) appendTrace(out []byte, to headFormat) []byte {

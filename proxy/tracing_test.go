@@ -220,12 +220,17 @@ func TestTracing_Context(t *testing.T) {
 		{"nonsense came", all, "", "traceparent: nonsense", map[string]string{"traceparent": "00-", "x-b3-sampled": "1"}, true},
 		{"nonsense came, and a state of it", all, "", "traceparent: nonsense\r\nTraceState: a=b", map[string]string{"traceparent": "00-", "tracestate": "-"}, true},
 		{"a state of nothing", none, "", "tracestate: a=b", map[string]string{"traceparent": "00-", "tracestate": "-"}, false},
-		{"a state of nothing, left alone", none, telemetry("{disableContextPropagation: true}"), "tracestate: a=b", map[string]string{"tracestate": "a=b"}, false},
 		{"no collector: a state of nothing", mesh.Tracing{}, "", "tracestate: a=b", map[string]string{"tracestate": "a=b"}, false},
 		{"a resource draws", none, telemetry("{randomSamplingPercentage: 100}"), "", map[string]string{"x-b3-sampled": "1"}, true},
 		{"for servers", none, telemetry("{match: {mode: SERVER}, randomSamplingPercentage: 100}"), "", map[string]string{"x-b3-sampled": "0"}, false},
-		{"nothing is told", all, telemetry("{disableSpanReporting: true}"), "", map[string]string{"x-b3-sampled": "0"}, false},
-		{"the context is left alone", all, telemetry("{disableContextPropagation: true}"), w3c("01"), map[string]string{"traceparent": w3c("01")[13:]}, true},
+		{"nothing is told, nor decided", all, telemetry("{disableSpanReporting: true}"), "", map[string]string{"traceparent": "-", "x-b3-sampled": "-"}, false},
+		{"nothing is told: as it came", all, telemetry("{disableSpanReporting: true}"), w3c("01") + "\r\ntracestate: a=b", map[string]string{"traceparent": w3c("01")[13:], "tracestate": "a=b"}, false},
+		{"the context ends", all, telemetry("{disableContextPropagation: true}"), w3c("01") + "\r\ntracestate: a=b", map[string]string{"traceparent": "-", "tracestate": "-"}, true},
+		{"the context ends, in each language", none, telemetry("{disableContextPropagation: true}"), "b3: 0\r\nx-b3-traceid: " + someTrace + "\r\nx-b3-spanid: " + someSpan, map[string]string{"b3": "-", "x-b3-traceid": "-", "x-b3-spanid": "-"}, false},
+		{"the context ends where nothing came", all, telemetry("{disableContextPropagation: true}"), "tracestate: a=b", map[string]string{"traceparent": "-", "x-b3-traceid": "-", "tracestate": "-"}, true},
+		{"the context of what is not sampled ends", all, telemetry("{disableContextPropagation: true}"), w3c("00"), map[string]string{"traceparent": "-"}, false},
+		{"the context ends, and nothing is told", all, telemetry("{disableContextPropagation: true, disableSpanReporting: true}"), w3c("01"), map[string]string{"traceparent": "-"}, false},
+		{"the context ends without a collector", mesh.Tracing{}, telemetry("{disableContextPropagation: true}"), w3c("01"), map[string]string{"traceparent": "-"}, false},
 		{"the ConfigMap's collector", mesh.Tracing{}, fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: tracing-config, namespace: istio-system}\ndata:\n  config.yaml: |-\n    tracing:\n      sampling: 100\n      zipkin:\n        address: %s:%d\n---\n", z.host, z.port), "", map[string]string{"x-b3-sampled": "1"}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -258,6 +263,24 @@ func TestTracing_Context(t *testing.T) {
 				t.Errorf("%d spans sent, %d lost", sent, lost)
 			}
 		})
+	}
+}
+
+// TestTracing_Mirror: where the context ends, it does not go on with a copy either.
+func TestTracing_Mirror(t *testing.T) {
+	up, shadow := capturing(t, okReply), capturing(t, okReply)
+	p := serve(t, Options{}, entry("s.test", up.address)+entry("m.test", shadow.address)+mirrored("")+`---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: t, namespace: istio-system}
+spec: {tracing: [{disableContextPropagation: true}]}
+`)
+	exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.test\r\nTraceparent: 00-"+someTrace+"-"+someSpan+"-01\r\nTracestate: a=b\r\n\r\n", whole(1))
+	awaitMirrors(t, p, 1, 0, 0, 0)
+	for _, head := range []string{up.last(), shadow.last()} {
+		if head == "" || strings.Contains(strings.ToLower(head), "\r\ntrace") {
+			t.Errorf("%q", head)
+		}
 	}
 }
 
