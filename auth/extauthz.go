@@ -21,7 +21,7 @@ type Call struct {
 	HasQuery                bool
 	Host                    []byte
 	Scheme                  string        // "http" or "https"
-	Fields                  []http1.Field // as they are sent on: without those that are hop-by-hop
+	Fields                  []http1.Field // as they are sent on; those that are hop-by-hop are not told
 	Body                    []byte        // as much of it as AuthorizationProvider.Body allows
 	BodyPartial             bool          // there was more
 	Principal, OwnPrincipal string        // SPIFFE IDs; "": none

@@ -158,7 +158,7 @@ func (t *Tokens) check(r *http1.Request, preview bool) (*verified, *TokenError) 
 	if len(f.outputs) > 0 && r.Hop {
 		// Connection may name a header that is about to be set, which would take it
 		// off again further on (RFC 9110 7.6.1).
-		r.StripHopByHop()
+		r.StripListed()
 	}
 	t.strip(r)
 	r.Fields = append(r.Fields, f.outputs...)

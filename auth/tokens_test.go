@@ -437,7 +437,7 @@ func TestCheck_Outputs(t *testing.T) {
 			if _, err := tokens.Check(r); err != nil {
 				t.Fatal(err)
 			}
-			want := []string{"X-Kept: 1", "x-payload: " + b64(payload), "x-sub: me", "x-bool: true", "x-int: -12", "x-nested: q", "x-url: r"}
+			want := []string{"Connection: x-sub, x-payload", "X-Kept: 1", "x-payload: " + b64(payload), "x-sub: me", "x-bool: true", "x-int: -12", "x-nested: q", "x-url: r"}
 			if got := headers(r); !slices.Equal(got, want) {
 				t.Errorf("sent on\n%q, want\n%q", got, want)
 			}

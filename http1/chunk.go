@@ -62,9 +62,6 @@ func (c *ChunkReader) Reset() {
 // 7.6.1), and if underscores says so, those with a "_" in the name.
 func (c *ChunkReader) Drop(h *Header, underscores bool) {
 	c.noUnderscore = underscores
-	if !h.Hop {
-		return
-	}
 	for i := range h.Fields {
 		if h.Fields[i].ID == Connection {
 			c.listed = append(append(c.listed, h.Fields[i].Value...), ',')

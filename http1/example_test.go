@@ -17,10 +17,12 @@ func Example() {
 	n, err = r.Parse([]byte(bytes), http1.Limits{})
 	fmt.Println("all bytes:", n, err)
 
-	r.StripHopByHop()
+	r.StripListed()
 	out := http1.AppendRequestLine(nil, r.Method, r.Path)
 	for _, f := range r.Fields {
-		out = http1.AppendField(out, f.Name, f.Value)
+		if f.ID != http1.Connection {
+			out = http1.AppendField(out, f.Name, f.Value)
+		}
 	}
 	fmt.Printf("%q\n", append(out, "\r\n"...))
 	// Output:

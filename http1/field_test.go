@@ -97,24 +97,26 @@ func TestHeader_Accessors(t *testing.T) {
 	}
 }
 
-func TestHeader_StripHopByHop(t *testing.T) {
+func TestHeader_StripListed(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		lines []string
 		want  string
 	}{
 		{"nothing to strip", []string{"X: 1"}, "Host: a\nX: 1\n"},
-		{"the hop-by-hop fields", []string{"Connection: close", "Keep-Alive: 5", "Proxy-Connection: close", "Transfer-Encoding: chunked", "TE: trailers",
-			"Upgrade: h2c", "Trailer: X", "X: 1"}, "Host: a\nTrailer: X\nX: 1\n"},
-		{"named, in any case", []string{"x-one: 1", "Connection: X-One,\tx-TWO ,", "X-Two: 2", "X-Three: 3"}, "Host: a\nX-Three: 3\n"},
+		{"named, in any case", []string{"x-one: 1", "Connection: X-One,\tx-TWO ,", "X-Two: 2", "X-Three: 3"}, "Host: a\nConnection: X-One,\tx-TWO ,\nX-Three: 3\n"},
 		{"named in several lines", []string{"A: 1", "B: 1", "C: 1", "D: 1", "E: 1", "F: 1", "Connection: a", "Connection: b", "Connection: c", "Connection: d",
-			"Connection: e"}, "Host: a\nF: 1\n"},
-		{"forwarding fields", []string{"Connection: X-Forwarded-For, x-isthmus-destination", "X-Forwarded-For: 1", "x-isthmus-destination: b"}, "Host: a\n"},
-		{"host and length stay", []string{"Connection: host, content-length", "Content-Length: 5"}, "Host: a\nContent-Length: 5\n"},
-		{"part of a name", []string{"Connection: x", "X-Y: 1"}, "Host: a\nX-Y: 1\n"},
+			"Connection: e"}, "Host: a\nF: 1\nConnection: a\nConnection: b\nConnection: c\nConnection: d\nConnection: e\n"},
+		{"forwarding fields", []string{"Connection: X-Forwarded-For, x-isthmus-destination", "X-Forwarded-For: 1", "x-isthmus-destination: b"},
+			"Host: a\nConnection: X-Forwarded-For, x-isthmus-destination\n"},
+		{"what is about the connection stays", []string{"Connection: connection, keep-alive, proxy-connection, transfer-encoding, te, upgrade, trailer", "Keep-Alive: 5", "Proxy-Connection: close",
+			"Transfer-Encoding: chunked", "TE: trailers", "Upgrade: h2c", "Trailer: X"}, "Host: a\nConnection: connection, keep-alive, proxy-connection, transfer-encoding, te, upgrade, trailer\n" +
+			"Keep-Alive: 5\nProxy-Connection: close\nTransfer-Encoding: chunked\nTE: trailers\nUpgrade: h2c\n"},
+		{"host and length stay", []string{"Connection: host, content-length", "Content-Length: 5"}, "Host: a\nConnection: host, content-length\nContent-Length: 5\n"},
+		{"part of a name", []string{"Connection: x", "X-Y: 1"}, "Host: a\nConnection: x\nX-Y: 1\n"},
 	} {
 		h := fieldsOf(t, tt.lines...)
-		h.StripHopByHop()
+		h.StripListed()
 		if got := describeFields(h.Fields); got != tt.want || h.Hop {
 			t.Errorf("%s: %q, Hop %v: got\n%swant\n%s", tt.name, tt.lines, h.Hop, got, tt.want)
 		}

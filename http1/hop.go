@@ -32,15 +32,14 @@ func sameName(a, b []byte) bool {
 	return true
 }
 
-// StripHopByHop removes Connection, Keep-Alive, Proxy-Connection,
-// Transfer-Encoding, TE, Upgrade, and every field that Connection names, in any
-// case (RFC 9110 7.6.1). Host and Content-Length stay whatever Connection says:
-// they are the message's. Trailer stays, since trailers are sent on. What Close,
-// Upgrade, Trailers and Framing say outlives the fields they were read from.
+// StripListed removes every field that Connection names, in any case (RFC 9110 7.6.1). What is
+// about the connection, or the framing, whoever names it, stays for who judges the message, and
+// is left out by who sends it on: Connection, Keep-Alive, Proxy-Connection, Transfer-Encoding,
+// TE and Upgrade. Host and Content-Length stay whatever Connection says: they are the message's.
 //
 // A client may name any field, a proxy's own included: fields that the next
 // reader trusts are to be added after this, never before.
-func (h *Header) StripHopByHop() {
+func (h *Header) StripListed() {
 	var room [4][]byte // nearly all have one Connection field
 	lists := room[:0]
 	for i := range h.Fields {
@@ -52,9 +51,7 @@ func (h *Header) StripHopByHop() {
 fields:
 	for _, f := range h.Fields {
 		switch f.ID {
-		case Connection, KeepAlive, ProxyConnection, TransferEncoding, TE, Upgrade:
-			continue
-		case Host, ContentLength:
+		case Connection, KeepAlive, ProxyConnection, TransferEncoding, TE, Upgrade, Host, ContentLength:
 		default:
 			for _, list := range lists {
 				if listed(list, f.Name) {

@@ -84,7 +84,7 @@ type Header struct {
 	Minor   int     // of the version: HTTP/1.Minor; HTTP/2 counts as HTTP/1.1
 	Framing Framing
 	Close   bool   // the connection ends with this message
-	Hop     bool   // there is a Connection field, so others may be hop-by-hop
+	Hop     bool   // there is a Connection field, which may name others; see StripListed
 	Upgrade []byte // the Upgrade field, if Connection lists it; :protocol of HTTP/2's extended CONNECT
 	HeadLen int    // bytes of the head, with its empty line
 

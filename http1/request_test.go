@@ -500,7 +500,7 @@ func TestRequest_ParseAllocatesNothing(t *testing.T) {
 			if n, err := r.Parse(in, Limits{}); n != len(in) || err != nil {
 				t.Fatal(n, err)
 			}
-			r.StripHopByHop()
+			r.StripListed()
 		}
 		r.Reset()
 		if _, err := r.Parse(bad, Limits{}); err == nil {

@@ -42,7 +42,7 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 		}
 	}
 	if x.req.Hop {
-		x.req.StripHopByHop()
+		x.req.StripListed()
 	}
 	x.tellOrigin()
 	x.fields = x.introduceClient(append(x.fields[:0], x.req.Fields...))

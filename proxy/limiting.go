@@ -110,8 +110,7 @@ func (x *exchange) limitLocally(l *limiter) Kind {
 		return x.overLimit(l.refusal, fields, nil)
 	}
 	if o.Limited && rule.NotEnforced != nil {
-		x.sanitize()
-		x.req.Fields = change(x.req.Fields, &mesh.HeaderOps{Add: rule.NotEnforced})
+		x.addToRequest(rule.NotEnforced)
 	}
 	x.added.Add = append(x.added.Add, fields...)
 	return NoError
@@ -160,11 +159,20 @@ func (x *exchange) limitGlobally(l *limiter) Kind {
 		g.counts.Allowed.Add(1)
 	}
 	if len(v.Request) > 0 {
-		x.sanitize()
-		x.req.Fields = change(x.req.Fields, &mesh.HeaderOps{Add: v.Request})
+		x.addToRequest(v.Request)
 	}
 	x.added.Add = append(x.added.Add, fields...)
 	return NoError
+}
+
+// addToRequest adds what a limit tells the upstream. What the client says as if it were a proxy
+// goes before, and so does what its Connection field names, which would be ours.
+func (x *exchange) addToRequest(fields []mesh.NameValue) {
+	x.sanitize()
+	if x.req.Hop {
+		x.req.StripListed()
+	}
+	x.req.Fields = change(x.req.Fields, &mesh.HeaderOps{Add: fields})
 }
 
 // limitUnknown does what a limit says of requests of which nobody can tell.

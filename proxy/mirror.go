@@ -112,8 +112,9 @@ func (x *exchange) copyFor(to *route) *exchange {
 	head = append(head, " HTTP/1.1\r\n"...)
 	head = http1.AppendField(head, []byte("host"), x.req.Authority)
 	for i := range x.req.Fields {
-		switch f := &x.req.Fields[i]; f.ID {
-		case http1.Host, http1.ContentLength, http1.TransferEncoding, http1.Expect:
+		switch f := &x.req.Fields[i]; {
+		case f.ID == http1.Host, f.ID == http1.ContentLength, f.ID == http1.TransferEncoding, f.ID == http1.Expect:
+		case f.ID == http1.Connection && !x.req.Hop: // what it names has been taken off, and ours put on
 		default:
 			head = http1.AppendField(head, f.Name, f.Value)
 		}

@@ -15,7 +15,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 	fields, authority, told := x.req.Fields, x.req.Authority, false
 	x.value = x.value[:0]
 	if x.req.Hop {
-		x.req.StripHopByHop()
+		x.req.StripListed()
 		fields = x.req.Fields
 	}
 	if h, dh := x.route.headers, d.headers; h != nil || dh != nil {
@@ -205,7 +205,7 @@ func (x *exchange) tellOrigin() {
 	x.told = true
 	x.sanitize()
 	if r := &x.req; r.Hop && (r.Listed(nameClientCert) || r.Listed(nameProto) || r.Listed(nameRequestID)) {
-		r.StripHopByHop() // which would take off ours later
+		r.StripListed() // which would take off ours later
 	}
 	var cert []byte
 	proto, id := false, false
