@@ -111,16 +111,41 @@ func TestSet_LeastRequestByWeight(t *testing.T) {
 	}
 }
 
-func TestSet_LeastRequestAvoidsTheBusy(t *testing.T) {
-	list := hosts(2, "r/z")
-	for range 5 {
-		list[0].Begin()
-	}
-	s := NewSet(list, nil, nil, Caller{})
-	for range 100 {
-		if i, _ := s.Pick(nil, 0); i != 1 {
-			t.Fatal("the busier of two was picked")
-		}
+// TestSet_Busy: which algorithms look at how many requests are under way, and that they are
+// counted per weight.
+func TestSet_Busy(t *testing.T) {
+	const n = 20_000
+	for _, tt := range []struct {
+		name    string
+		kind    mesh.LoadBalancerKind
+		weights [2]uint32
+		busy    [2]int
+		want    float64 // of the first
+	}{
+		{"the less busy", mesh.LeastRequest, [2]uint32{1, 1}, [2]int{5, 0}, 0},
+		// Two are drawn by weight: the first one twice in 1 of 25 cases, the second twice in 16.
+		{"fewer, but more for its weight", mesh.LeastRequest, [2]uint32{1, 4}, [2]int{1, 3}, 1. / 25},
+		{"fewer for its weight, too", mesh.LeastRequest, [2]uint32{1, 4}, [2]int{1, 5}, 9. / 25},
+		{"of two as quick, more for its weight", mesh.PeakEWMA, [2]uint32{1, 4}, [2]int{1, 3}, 1. / 25},
+		{"of two as quick, fewer for its weight", mesh.PeakEWMA, [2]uint32{1, 4}, [2]int{1, 5}, 9. / 25},
+		{"random does not look", mesh.Random, [2]uint32{1, 1}, [2]int{5, 0}, .5},
+		{"round robin does not look", mesh.RoundRobin, [2]uint32{1, 1}, [2]int{5, 0}, .5},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			list := []*Host{host(1, "r/z", tt.weights[0]), host(2, "r/z", tt.weights[1])}
+			for i, h := range list {
+				for range tt.busy[i] {
+					h.Begin()
+				}
+			}
+			s := NewSet(list, &mesh.LoadBalancer{Kind: tt.kind}, nil, Caller{})
+			for _, h := range list {
+				s.Observe(h, 100*time.Millisecond)
+			}
+			if got := shares(t, s, n)[0]; !near(got, tt.want, n) {
+				t.Errorf("the first has %.3f, want %.3f", got, tt.want)
+			}
+		})
 	}
 }
 
@@ -504,9 +529,13 @@ func TestHost_Trial(t *testing.T) {
 		if _, ok := s.Pick([]*Host{list[1]}, 0); !ok {
 			t.Fatal("no request after the first, which did not succeed")
 		}
+		list[0].Begin()
 		list[0].Restore()
-		if s.Usable() != 2 {
+		if _, ok := s.Pick([]*Host{list[1]}, 0); !ok || s.Usable() != 2 {
 			t.Fatal("not usable after a success")
+		}
+		if state, reason := list[0].State(); state != Usable || reason != "" {
+			t.Fatalf("state %v (%s) after a success", state, reason)
 		}
 	})
 }
@@ -650,7 +679,7 @@ func TestSet_LastResort(t *testing.T) {
 }
 
 // TestSet_Properties: whatever has happened to the hosts, a pick is a good,
-// untried one if there is any, and nothing else.
+// untried one that is free, if there is any, and nothing else; by a state from before, too.
 func TestSet_Properties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var list []*Host
@@ -668,14 +697,16 @@ func TestSet_Properties(t *testing.T) {
 		}
 		s := NewSet(list, lb, nil, Caller{Locality: mesh.ParseLocality("r1/a")})
 		defer s.Close()
+		before := s.current()
 		var tried []*Host
-		good := map[*Host]bool{}
+		good, last := map[*Host]bool{}, map[*Host]bool{}
 		for _, h := range list {
-			good[h] = true
-			switch rapid.IntRange(0, 5).Draw(t, "fate") {
+			good[h], last[h] = true, true
+			switch rapid.IntRange(0, 7).Draw(t, "fate") {
 			case 0:
-				h.Eject("test", time.Hour, rapid.Bool().Draw(t, "hard"))
-				good[h] = false
+				hard := rapid.Bool().Draw(t, "hard")
+				h.Eject("test", time.Hour, hard)
+				good[h], last[h] = false, !hard
 			case 1:
 				e := *h.Endpoint()
 				e.Unready = "test"
@@ -687,27 +718,61 @@ func TestSet_Properties(t *testing.T) {
 				h.Update(&e)
 			case 3:
 				h.Enter()
+			case 4:
+				onTrial(h)
+			case 5:
+				onTrial(h)
+				h.Begin()
+				good[h] = false
 			}
 			if rapid.Bool().Draw(t, "tried") {
 				tried = append(tried, h)
 			}
 		}
-		left := 0
-		for _, h := range list {
-			if good[h] && !contains(tried, h) {
-				left++
+		away := func(h *Host) bool {
+			return !slices.ContainsFunc(tried, func(t *Host) bool { return t.Endpoint().Locality == h.Endpoint().Locality })
+		}
+		left := func(of map[*Host]bool, also func(*Host) bool) (n int) {
+			for _, h := range list {
+				if of[h] && !contains(tried, h) && also(h) {
+					n++
+				}
 			}
+			return n
 		}
 		for range 20 {
-			i, ok := s.Pick(tried, rapid.Uint64().Draw(t, "hash"))
-			if ok != (left > 0) {
-				t.Fatalf("ok is %v with %d hosts left", ok, left)
-			}
-			if ok && (!good[list[i]] || contains(tried, list[i])) {
-				t.Fatalf("picked host %d: good %v, tried %v", i, good[list[i]], contains(tried, list[i]))
+			hash := rapid.Uint64().Draw(t, "hash")
+			for _, pick := range []struct {
+				name string
+				of   map[*Host]bool
+				also func(*Host) bool
+				pick func() (int, bool)
+				all  bool // it finds one, if there is any
+			}{
+				{"Pick", good, func(*Host) bool { return true }, func() (int, bool) { return s.Pick(tried, hash) }, true},
+				{"PickBeyond", good, away, func() (int, bool) { return s.PickBeyond(tried) }, true},
+				{"PickLastResort", last, func(*Host) bool { return true }, func() (int, bool) { return s.PickLastResort(tried, hash) }, true},
+				{"before", good, func(*Host) bool { return true }, func() (int, bool) { return s.pickChanged(before, tried, hash) }, false},
+			} {
+				i, ok := pick.pick()
+				if n := left(pick.of, pick.also); ok != (n > 0) && (ok || pick.all) {
+					t.Fatalf("%s: ok is %v with %d hosts left", pick.name, ok, n)
+				}
+				if ok && (!pick.of[list[i]] || contains(tried, list[i]) || !pick.also(list[i])) {
+					t.Fatalf("%s: picked host %d: good %v, tried %v, of another locality %v", pick.name, i, good[list[i]], contains(tried, list[i]), away(list[i]))
+				}
 			}
 		}
 	})
+}
+
+// onTrial is a host whose ejection is over.
+func onTrial(h *Host) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.trial.Store(new(Trial))
+	h.state.Store(uint32(OnTrial))
+	h.changed()
 }
 
 func TestSet_PickAllocatesNothing(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"pgregory.net/rapid"
 
 	"isthmus/mesh"
@@ -26,8 +27,10 @@ func TestHashing_Stays(t *testing.T) {
 			list := hosts(10, "r/z")
 			shuffled := append([]*Host(nil), list...)
 			rand.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-			a := NewSet(list, hashed(kind), nil, Caller{})
-			b := NewSet(shuffled, hashed(kind), nil, Caller{})
+			small := hashed(kind) // hosts are in each other's way while the table is filled
+			small.Hash.TableSize = 101
+			a := NewSet(list, small, nil, Caller{})
+			b := NewSet(shuffled, small, nil, Caller{})
 			for range 1000 {
 				h := rand.Uint64()
 				i, _ := a.Pick(nil, h)
@@ -62,6 +65,64 @@ func TestHashing_Shares(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRing: a ring has as many points as it is to have, and each host as many of them as it
+// weighs, where Envoy has them; a hash belongs to the next one, and what is beyond the last
+// one to the first.
+func TestRing(t *testing.T) {
+	list := []candidate{{host: host(1, "r/z", 1), index: 0, weight: 1}, {host: host(2, "r/z", 1), index: 1, weight: 2}, {host: host(3, "r/z", 1), index: 2, weight: 7}}
+	for _, size := range []uint64{1, 10, 1024, 1025} {
+		r, points := newRing(list, size), map[int32]int{}
+		for _, p := range r {
+			points[p.host]++
+		}
+		if uint64(len(r)) < size || len(r) > int(size)+10 || points[1] != 2*points[0] || points[2] != 7*points[0] {
+			t.Errorf("a ring of %d has %d points: %v", size, len(r), points)
+		}
+	}
+	if i, _ := newRing(list, 1024).seek(xxhash.Sum64String("10.0.0.2:80_11")); i != 1 {
+		t.Errorf("the host 10.0.0.2 does not stand where it does in Envoy's ring")
+	}
+	r := ring{{10, 0}, {20, 1}, {30, 2}}
+	for _, tt := range []struct {
+		hash uint64
+		want int32
+		next uint64
+	}{{0, 0, 11}, {10, 0, 11}, {11, 1, 21}, {30, 2, 31}, {31, 0, 11}, {math.MaxUint64, 0, 11}} {
+		if i, next := r.seek(tt.hash); i != tt.want || next != tt.next {
+			t.Errorf("%d belongs to %d, and then %d, want %d and %d", tt.hash, i, next, tt.want, tt.next)
+		}
+	}
+}
+
+// TestNewHashTable: which table an algorithm has, and how large it is unless the policy says so.
+// Proxies of different versions that share a service must go by the same.
+func TestNewHashTable(t *testing.T) {
+	list := []candidate{{host: host(1, "r/z", 1), index: 0, weight: 1}, {host: host(2, "r/z", 1), index: 1, weight: 1}}
+	for _, tt := range []struct {
+		kind mesh.LoadBalancerKind
+		size uint64
+		want int
+	}{{mesh.RingHash, 0, 1024}, {mesh.RingHash, 2048, 2048}, {mesh.Maglev, 0, 65537}, {mesh.Maglev, 101, 101}} {
+		size := 0
+		switch table := newHashTable(tt.kind, list, tt.size).(type) {
+		case ring:
+			if size = len(table); tt.kind != mesh.RingHash {
+				t.Errorf("kind %d has a ring", tt.kind)
+			}
+		case maglev:
+			if size = len(table); tt.kind != mesh.Maglev {
+				t.Errorf("kind %d has a table of maglev", tt.kind)
+			}
+		}
+		if size != tt.want {
+			t.Errorf("kind %d of %d has a table of %d", tt.kind, tt.size, size)
+		}
+	}
+	if got := mix(0); got != 0xe220a8397b1dcdaf { // the first number of SplitMix64 from 0
+		t.Errorf("0 is mixed to %x", got)
 	}
 }
 

@@ -81,6 +81,43 @@ func TestSet_WarmupOfNobody(t *testing.T) {
 	}
 }
 
+// TestHost_Enters: who warms up: a host that is well again, not one of which something else
+// is said; one that has another one's endpoint goes on where that one was.
+func TestHost_Enters(t *testing.T) {
+	with := func(h *Host, unready string, weight uint32) {
+		e := *h.Endpoint()
+		e.Unready, e.Weight = unready, weight
+		h.Update(&e)
+	}
+	for _, tt := range []struct {
+		name   string
+		do     func(*Host)
+		grows  bool
+		weight uint64
+	}{
+		{"nothing has happened", func(h *Host) {}, false, 2 * weightUnit},
+		{"it weighs more", func(h *Host) { with(h, "", 4) }, false, 4 * weightUnit},
+		{"it is ill", func(h *Host) { with(h, "test", 2) }, false, 2 * weightUnit},
+		{"it is ill for another reason", func(h *Host) { with(h, "test", 2); with(h, "more", 2) }, false, 2 * weightUnit},
+		{"it is well again", func(h *Host) { with(h, "test", 2); with(h, "", 2) }, true, 2 * weightUnit / 10},
+		{"it is new", func(h *Host) { h.Enter() }, true, 2 * weightUnit / 10},
+		{"it has the place of one that is new", func(h *Host) { o := host(2, "r/z", 1); o.Enter(); h.EnterAs(o) }, true, 2 * weightUnit / 10},
+		{"it was ejected, and is back", func(h *Host) { h.Eject("test", time.Hour, true); h.Restore() }, true, 2 * weightUnit / 10},
+		{"it has nothing to come back from", func(h *Host) { h.Restore() }, false, 2 * weightUnit},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // in which no time passes
+				h := host(1, "r/z", 2)
+				s := NewSet([]*Host{h}, &mesh.LoadBalancer{Warmup: &mesh.Warmup{Duration: time.Hour, MinPercent: 10, Aggression: 1}}, nil, Caller{})
+				tt.do(h)
+				if weight, grows := s.weigh(h, time.Now()); weight != tt.weight || grows != tt.grows {
+					t.Errorf("it weighs %d, growing: %v; want %d, %v", weight, grows, tt.weight, tt.grows)
+				}
+			})
+		})
+	}
+}
+
 // TestPeakEWMA: the slow host is left alone, and tried again when its slowness
 // is long ago.
 func TestPeakEWMA(t *testing.T) {
@@ -116,6 +153,53 @@ func TestPeakEWMA(t *testing.T) {
 	})
 }
 
+// TestLatency: a peak counts at once, and what was before it fades: to 1/e in ten seconds.
+func TestLatency(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := host(1, "r/z", 1)
+		s := NewSet([]*Host{h}, &mesh.LoadBalancer{Kind: mesh.PeakEWMA}, nil, Caller{})
+		for _, tt := range []struct {
+			name  string
+			after time.Duration
+			took  time.Duration
+			want  float64 // milliseconds
+		}{
+			{"the first", 0, 100 * time.Millisecond, 100},
+			{"less at the same moment", 0, 10 * time.Millisecond, 100},
+			{"less after a while", latencyDecay, 10 * time.Millisecond, 100/math.E + 10*(1-1/math.E)},
+			{"less after long", time.Hour, 10 * time.Millisecond, 10},
+			{"a peak", 0, 300 * time.Millisecond, 300},
+		} {
+			time.Sleep(tt.after)
+			s.Observe(h, tt.took)
+			if got, age := h.latency.load(time.Now()); math.Abs(got/1e6-tt.want) > .01 || age != 0 {
+				t.Errorf("%s: %.2f ms, %v ago, want %.2f ms now", tt.name, got/1e6, age, tt.want)
+			}
+		}
+		if got := h.cost(time.Now().Add(latencyDecay), 1); math.Abs(got/1e6-300/math.E) > .01 {
+			t.Errorf("after a while a request costs %.2f ms, want %.2f", got/1e6, 300/math.E)
+		}
+	})
+}
+
+// TestPeakEWMA_Unknown: a host that has never answered is tried, and by one request at a time while
+// others are quick.
+func TestPeakEWMA_Unknown(t *testing.T) {
+	list := hosts(2, "r/z")
+	s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.PeakEWMA}, nil, Caller{})
+	s.Observe(list[0], 100*time.Millisecond)
+	for _, want := range []int{1, 0, 0} {
+		i, _ := s.Pick(nil, 0)
+		if list[i].Begin(); i != want {
+			t.Fatalf("host %d is picked, want %d", i, want)
+		}
+	}
+	NewSet(list, nil, nil, Caller{}).Observe(list[1], time.Millisecond)
+	if average, _ := list[1].latency.load(time.Now()); average != 0 {
+		t.Errorf("a set that does not go by latencies has noted one")
+	}
+}
+
 // TestGate: hosts behind a gate come and go together.
 func TestGate(t *testing.T) {
 	g := NewGate()
@@ -134,10 +218,19 @@ func TestGate(t *testing.T) {
 	if s.Usable() != 1 {
 		t.Fatalf("%d usable behind a shut gate", s.Usable())
 	}
-	if state, reason := list[1].State(); state != Ejected || reason == "" {
-		t.Errorf("state %v (%s)", state, reason)
+	list[2].Eject("test", time.Hour, true)
+	for i, want := range []string{"", "cluster cannot be reached", "test"} {
+		if state, reason := list[i].State(); (state == Ejected) != (want != "") || reason != want {
+			t.Errorf("host %d: state %v (%s), want %q", i, state, reason, want)
+		}
 	}
 	g.Shut(false)
+	list[2].Restore()
+	for i, h := range list {
+		if state, reason := h.State(); state != Usable || reason != "" {
+			t.Errorf("host %d: state %v (%s) when the gate is open", i, state, reason)
+		}
+	}
 	if _, ok := s.Pick([]*Host{near}, 0); !ok || s.Usable() != 4 {
 		t.Fatal("not usable when the gate is open")
 	}
@@ -176,6 +269,91 @@ func TestHost_Look(t *testing.T) {
 		time.Sleep(time.Minute)
 		if looks.Load() != before {
 			t.Error("a look at a host that is gone")
+		}
+	})
+}
+
+// TestHost_LookMeanwhile: what befalls a host while it is looked at holds, whatever is found.
+func TestHost_LookMeanwhile(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		meanwhile func(*Host)
+		well      bool
+		want      State
+		looks     int32 // within a minute
+	}{
+		{"nothing", func(*Host) {}, true, OnTrial, 1},
+		{"it is ejected for its replies", func(h *Host) { h.Eject("consecutive 5xx", time.Hour, true) }, true, Ejected, 1},
+		{"a request has succeeded", func(h *Host) { h.Restore() }, true, Usable, 1},
+		{"a request has succeeded, and the look has not", func(h *Host) { h.Restore() }, false, Usable, 1},
+		{"it is gone", func(h *Host) { h.Close() }, false, Ejected, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := host(1, "r/z", 1)
+				var looks atomic.Int32
+				h.Look(func() bool { looks.Add(1); tt.meanwhile(h); return tt.well })
+				h.Eject("connect failed", time.Second, false)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if state, _ := h.State(); state != tt.want || looks.Load() != tt.looks {
+					t.Errorf("state %v after %d looks, want %v after %d", state, looks.Load(), tt.want, tt.looks)
+				}
+				h.Close() // its timer
+			})
+		})
+	}
+}
+
+// TestHost_Release: an ejection for replies ends with a look that finds the host well; one for
+// connects goes on.
+func TestHost_Release(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		eject bool
+		hard  bool
+		well  bool
+		want  State
+	}{
+		{"replies", true, true, true, OnTrial},
+		{"replies, and it cannot be connected to", true, true, false, Ejected},
+		{"connects", true, false, true, Ejected},
+		{"none", false, false, true, Usable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := host(1, "r/z", 1)
+				h.Look(func() bool { return tt.well })
+				if tt.eject {
+					h.Eject("test", time.Hour, tt.hard)
+				}
+				h.Release()
+				synctest.Wait()
+				if state, _ := h.State(); state != tt.want || !h.LastResort() {
+					t.Errorf("state %v, last resort %v, want %v and that", state, h.LastResort(), tt.want)
+				}
+				h.Close() // its timer
+			})
+		})
+	}
+}
+
+// TestHost_EjectionsEndApart: proxies that have ejected a host at one moment do not all try it
+// at another one.
+func TestHost_EjectionsEndApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // in which no time passes
+		ends := map[time.Duration]bool{}
+		for range 50 {
+			h := host(1, "r/z", 1)
+			d := time.Until(h.Eject("test", time.Minute, false))
+			if d < time.Minute || d > 66*time.Second {
+				t.Fatalf("an ejection for a minute lasts %v", d)
+			}
+			ends[d] = true
+			h.Close() // its timer
+		}
+		if len(ends) < 10 {
+			t.Errorf("50 ejections end at %d times", len(ends))
 		}
 	})
 }
