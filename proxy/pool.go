@@ -123,7 +123,7 @@ func (u *upstream) release(c *upstreamConn, t instant) {
 		c.discard()
 		return
 	}
-	if u.maxRequests != 0 && c.uses >= u.maxRequests || u.aged(c.opened, t) || c.member.upstream.Load().tooMany() { // by the table in force
+	if u.maxRequests != 0 && c.uses >= u.maxRequests || u.aged(c.opened, t) || c.member.upstream.Load().surplus() > 0 { // by the table in force
 		c.discard()
 		return
 	}

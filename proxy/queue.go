@@ -82,10 +82,14 @@ func (q *connQueue) limit(most int32) {
 	}
 }
 
-// tooMany reports whether there are more connections than there may be, of those that a table
-// before has let open.
-func (u *upstream) tooMany() bool {
-	return u.limits.connections != 0 && u.live.queue.open.Load() > u.limits.connections
+// surplus is how many connections there are more than there may be, of those that a table before
+// has let open. Those that are on their way out are not too many once more.
+func (u *upstream) surplus() int {
+	q := &u.live.queue
+	if u.limits.connections == 0 {
+		return 0
+	}
+	return int(q.open.Load() - q.retired.Load() - u.limits.connections)
 }
 
 // endSurplus ends connections that are too many: those that are idle now, and those that speak
@@ -94,13 +98,13 @@ func (u *upstream) tooMany() bool {
 func (u *upstream) endSurplus() {
 	q := &u.live.queue
 	q.mu.Lock()
-	for u.tooMany() && u.closeIdle() {
+	for u.surplus() > 0 && u.closeIdle() {
 	}
 	q.mu.Unlock()
-	if !u.tooMany() {
+	surplus := u.surplus()
+	if surplus <= 0 {
 		return
 	}
-	surplus := int(q.open.Load() - q.retired.Load() - u.limits.connections)
 	for _, m := range u.members {
 		surplus -= m.shared.retireSome(surplus)
 	}

@@ -317,3 +317,48 @@ func TestQueue_LimitLoweredOnce(t *testing.T) {
 	publish(t, p, with(9, ", maxConnections: 2"))
 	await(t, "the end of one more", until(func() bool { return u.live.queue.open.Load() == 2 }))
 }
+
+// TestQueue_LimitLoweredBeside: nor do connections over HTTP/1.1 end for those over HTTP/2 that
+// are on their way out beside them, to clients of both.
+func TestQueue_LimitLoweredBeside(t *testing.T) {
+	services := overHTTP2(entry("s.test", h2Upstream(t, func(http.ResponseWriter, *http.Request) {})))
+	with := func(n int, tcp string) string {
+		return fmt.Sprintf("# %d\n", n) + services + destinationRule("s.test", fmt.Sprintf("connectionPool: {tcp: {connectTimeout: %ds%s}, http: {maxConcurrentStreams: 1}}", 5+n, tcp))
+	}
+	p := serve(t, Options{}, with(0, ""))
+	x := &exchange{conn: &conn{stream: &stream{}, client: &client{proxy: p}}, table: p.table.Load()}
+	u := x.upstream(x.table.outbound.find([]byte("s.test"), 80).routes[0].destinations[0].target)
+	m := u.members[0]
+	var streams, whole []*upstreamConn
+	for range 4 {
+		c, err := u.lease(m, sinkStream(), now(), 0, false, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams = append(streams, c)
+	}
+	for range 2 {
+		c, err := u.leaseWhole(m, sinkStream(), now(), 0, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole = append(whole, c)
+	}
+	for n := range 3 {
+		publish(t, p, with(n+1, ", maxConnections: 3"))
+		for _, c := range whole {
+			u.release(c, now())
+		}
+		whole = nil
+		m.pool.mu.Lock()
+		idle := len(m.pool.idle)
+		m.pool.mu.Unlock()
+		if idle != 2 {
+			t.Errorf("after change %d, %d connections over HTTP/1.1 are kept, want 2", n+1, idle)
+		}
+	}
+	for _, c := range streams {
+		u.release(c, now())
+	}
+	await(t, "the end of three others", until(func() bool { return u.live.queue.open.Load() == 3 }))
+}
