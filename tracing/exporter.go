@@ -57,9 +57,10 @@ type Options struct {
 
 // sender sends messages of spans.
 type sender interface {
-	// send returns nil if the collector has the message, and a *refusal if that it has not
-	// is no reason not to send it again. After an error somebody may still read it.
-	send(ctx context.Context, message []byte) error
+	// send returns nil if the collector has the message, with what it has not taken of it, and
+	// a *refusal if that it has not is no reason not to send it again. After an error somebody
+	// may still read it.
+	send(ctx context.Context, message []byte) (partial, error)
 	close()
 }
 
@@ -86,6 +87,8 @@ type Exporter struct {
 	kept   batch // what is to be sent again, before that
 	closed bool
 
+	partial bool // the last message was taken in part; only run's
+
 	wake   chan struct{}      // of one: there is the first span, or many, or the end has come
 	cancel context.CancelFunc // of what is being sent
 	done   chan struct{}      // closed when the goroutine has ended
@@ -97,6 +100,13 @@ type batch struct {
 	spans   int
 	message []byte    // made of bytes, which others may read from then on; nil: it has not been sent
 	refused time.Time // when it was sent in vain first
+}
+
+// partial says that a collector has taken a message, and not all of its spans (OTLP: Partial
+// Success). They are not to be sent again.
+type partial struct {
+	lost int
+	why  string // "": nothing is to be said
 }
 
 // Counts are those of spans, over all exporters of a proxy.
@@ -279,9 +289,15 @@ func (e *Exporter) send(ctx context.Context, b batch, before time.Duration, last
 	if b.message == nil {
 		b.message = e.encoding.message(b.bytes)
 	}
-	err := e.sender.send(ctx, b.message)
+	part, err := e.sender.send(ctx, b.message)
 	if err == nil {
-		e.counts.Sent.Add(uint64(b.spans))
+		lost := min(max(part.lost, 0), b.spans)
+		e.counts.Sent.Add(uint64(b.spans - lost))
+		e.counts.Lost.Add(uint64(lost))
+		if part != (partial{}) && !e.partial {
+			e.options.Logger.Warn("the collector does not take some of the spans, or has something to say of them", "collector", e.options.Authority, "spans", lost, "message", part.why)
+		}
+		e.partial = part != (partial{})
 		return 0
 	}
 	pause = min(max(2*before, sendEvery), longestPause)

@@ -33,9 +33,12 @@ type collector struct {
 	refuse int           // so many times more
 	after  time.Duration // it asks for that then
 	asked  []time.Time
+
+	takesNot int // spans of each message
+	says     string
 }
 
-func (c *collector) send(ctx context.Context, message []byte) error {
+func (c *collector) send(ctx context.Context, message []byte) (partial, error) {
 	c.mu.Lock()
 	silent := c.silent
 	c.sends++
@@ -43,19 +46,19 @@ func (c *collector) send(ctx context.Context, message []byte) error {
 	c.mu.Unlock()
 	if silent {
 		<-ctx.Done()
-		return ctx.Err()
+		return partial{}, ctx.Err()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.broken {
-		return errors.New("out of order")
+		return partial{}, errors.New("out of order")
 	}
 	if c.refuse > 0 {
 		c.refuse--
-		return &refusal{errors.New("later"), c.after}
+		return partial{}, &refusal{errors.New("later"), c.after}
 	}
 	c.spans += len(message) / countedSize
-	return nil
+	return partial{lost: c.takesNot, why: c.says}, nil
 }
 
 func (c *collector) close() {}
@@ -268,6 +271,74 @@ func TestExporter_RefusedFull(t *testing.T) {
 	})
 }
 
+// TestExporter_Partial: what a collector says that it has not taken is lost, and told once.
+func TestExporter_Partial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		c := &collector{takesNot: 2, says: "too old"}
+		e := newExporter(Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, &Counts{}, counted{}, c)
+		for range 3 {
+			e.Offer(exchange(5))
+			time.Sleep(2 * sendEvery)
+		}
+		e.Offer(exchange(1))
+		e.Close()
+		if sent, lost := e.counts.Sent.Load(), e.counts.Lost.Load(); sent != 9 || lost != 7 {
+			t.Errorf("%d sent, %d lost, want 9, 7", sent, lost)
+		}
+		if text := log.String(); strings.Count(text, "too old") != 1 {
+			t.Errorf("logged %q", text)
+		}
+	})
+}
+
+// TestSenders_Partial: what OTLP's collectors say of spans that they have not taken.
+func TestSenders_Partial(t *testing.T) {
+	answer := rpc.AppendMessage(nil, 1, rpc.AppendText(rpc.AppendNumber(nil, 1, 3), 2, "too old"))
+	for _, tt := range []struct {
+		name, mediaType string
+		answer          []byte
+		want            partial
+	}{
+		{"all taken", "application/x-protobuf", nil, partial{}},
+		{"some not", "application/x-protobuf", answer, partial{3, "too old"}},
+		{"more than there can be", "application/x-protobuf", rpc.AppendMessage(nil, 1, rpc.AppendNumber(nil, 1, 1<<63)), partial{1<<31 - 1, ""}},
+		{"no message", "application/x-protobuf", []byte("\xff"), partial{}},
+		{"a page", "text/plain", answer, partial{}},
+		{"gRPC, all taken", "application/grpc", nil, partial{}},
+		{"gRPC, some not", "application/grpc", answer, partial{3, "too old"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var server *http.Server
+			if tt.mediaType == "application/grpc" {
+				server = rpc.NewServer(map[string]rpc.Method{"/opentelemetry.proto.collector.trace.v1.TraceService/Export": func([]byte) ([]byte, error) { return tt.answer, nil }})
+			} else {
+				server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Content-Type", tt.mediaType)
+					w.Write(tt.answer)
+				})}
+			}
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			go server.Serve(l) // ends with server.Close
+			defer server.Close()
+			o := &Options{Authority: "collector:1", Dial: func(ctx context.Context) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+			}}
+			var s sender = newHTTPSender(o, "/v1/traces", "application/x-protobuf")
+			if tt.mediaType == "application/grpc" {
+				s = newGRPCSender(o)
+			}
+			defer s.close()
+			if got, err := s.send(t.Context(), []byte("spans")); err != nil || got != tt.want {
+				t.Errorf("%v, %v, want %v", got, err, tt.want)
+			}
+		})
+	}
+}
+
 // TestExporter_CollectorSilent: Close does not wait for one that does not answer.
 func TestExporter_CollectorSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -403,7 +474,7 @@ func TestSenders_Refused(t *testing.T) {
 				s = newGRPCSender(o)
 			}
 			defer s.close()
-			err := s.send(t.Context(), []byte("spans"))
+			_, err := s.send(t.Context(), []byte("spans"))
 			refused, again := err.(*refusal)
 			if err == nil || again != tt.again {
 				t.Fatalf("%v, again %v, want %v", err, again, tt.again)
@@ -415,7 +486,7 @@ func TestSenders_Refused(t *testing.T) {
 	}
 	t.Run("nobody there", func(t *testing.T) {
 		s := newHTTPSender(&Options{Authority: "collector:1", Dial: func(context.Context) (net.Conn, error) { return nil, net.ErrClosed }}, "/", "")
-		if err := s.send(t.Context(), nil); !errors.As(err, new(*refusal)) {
+		if _, err := s.send(t.Context(), nil); !errors.As(err, new(*refusal)) {
 			t.Errorf("%v is final", err)
 		}
 	})

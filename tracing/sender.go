@@ -85,7 +85,7 @@ func (b *sentBody) Close() error {
 	return nil
 }
 
-func (s *httpSender) send(ctx context.Context, message []byte) error {
+func (s *httpSender) send(ctx context.Context, message []byte) (partial, error) {
 	var bodies sync.WaitGroup // that are not closed
 	body := func() (io.ReadCloser, error) {
 		bodies.Add(1)
@@ -96,21 +96,45 @@ func (s *httpSender) send(ctx context.Context, message []byte) error {
 	req.Header = http.Header{"Content-Type": {s.mediaType}, "User-Agent": {"isthmus"}}
 	res, err := s.transport.RoundTrip(req)
 	if err != nil {
-		return &refusal{err: err}
+		return partial{}, &refusal{err: err}
 	}
 	defer res.Body.Close()
-	if _, err := io.CopyN(io.Discard, res.Body, maxAnswer); err != nil && err != io.EOF {
-		return &refusal{err: err}
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return partial{}, &refusal{err: err}
 	}
 	if res.StatusCode/100 != 2 {
 		err := fmt.Errorf("HTTP status %d", res.StatusCode)
 		if passes(res.StatusCode) {
-			return &refusal{err, retryAfter(res.Header.Get("Retry-After"))}
+			return partial{}, &refusal{err, retryAfter(res.Header.Get("Retry-After"))}
 		}
-		return err
+		return partial{}, err
 	}
 	bodies.Wait()
-	return nil
+	if !strings.HasPrefix(res.Header.Get("Content-Type"), "application/x-protobuf") { // Zipkin's say nothing
+		return partial{}, nil
+	}
+	return readPartial(answer), nil
+}
+
+// readPartial reads an ExportTraceServiceResponse. What cannot be read says nothing.
+func readPartial(answer []byte) (p partial) {
+	_ = rpc.EachField(answer, func(field protowire.Number, b []byte) error {
+		if field != 1 {
+			return nil
+		}
+		return rpc.EachField(b, func(field protowire.Number, text []byte) error {
+			if field == 2 {
+				p.why = string(text)
+			}
+			return nil
+		}, func(field protowire.Number, v uint64) {
+			if field == 1 {
+				p.lost = int(min(v, math.MaxInt32))
+			}
+		})
+	}, nil)
+	return p
 }
 
 // passes reports whether what a collector has refused with a status is to be sent again
@@ -143,33 +167,33 @@ func newGRPCSender(o *Options) *grpcSender {
 	return &grpcSender{rpc.NewClient(o.Authority, maxAnswer, o.Dial)}
 }
 
-func (s *grpcSender) send(ctx context.Context, message []byte) error {
+func (s *grpcSender) send(ctx context.Context, message []byte) (partial, error) {
 	began := time.Now()
-	_, err := s.client.Call(ctx, "/opentelemetry.proto.collector.trace.v1.TraceService/Export", message)
+	answer, err := s.client.Call(ctx, "/opentelemetry.proto.collector.trace.v1.TraceService/Export", message)
 	if err == nil {
-		return nil
+		return readPartial(answer), nil
 	}
 	s.client.Drop(began)
 	var said *rpc.StatusError
 	if !errors.As(err, &said) {
-		return &refusal{err: err}
+		return partial{}, &refusal{err: err}
 	}
 	if said.HTTP != 0 {
 		if passes(said.HTTP) {
-			return &refusal{err: err}
+			return partial{}, &refusal{err: err}
 		}
-		return err
+		return partial{}, err
 	}
 	after, ok := retryInfo(said.Details)
 	switch said.Code { // OTLP: Failures
 	case "1", "4", "10", "11", "14", "15": // Canceled, DeadlineExceeded, Aborted, OutOfRange, Unavailable, DataLoss
-		return &refusal{err, after}
+		return partial{}, &refusal{err, after}
 	case "8": // ResourceExhausted: it may never fit
 		if ok {
-			return &refusal{err, after}
+			return partial{}, &refusal{err, after}
 		}
 	}
-	return err
+	return partial{}, err
 }
 
 // retryInfo reads how long to wait from grpc-status-details-bin, and whether there is
