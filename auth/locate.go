@@ -166,8 +166,8 @@ func isParam(name []byte, want string) bool {
 		switch {
 		case c == '+':
 			c = ' '
-		case c == '%' && i+2 < len(name) && unhex(name[i+1]) >= 0 && unhex(name[i+2]) >= 0:
-			c = byte(unhex(name[i+1])<<4 | unhex(name[i+2]))
+		case c == '%' && i+2 < len(name) && http1.HexDigit(name[i+1]) >= 0 && http1.HexDigit(name[i+2]) >= 0:
+			c = byte(http1.HexDigit(name[i+1])<<4 | http1.HexDigit(name[i+2]))
 			i += 2
 		}
 		if n >= len(want) || want[n] != c {
@@ -175,17 +175,6 @@ func isParam(name []byte, want string) bool {
 		}
 	}
 	return n == len(want)
-}
-
-// unhex returns the value of a hexadecimal digit, -1 for another byte.
-func unhex(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return int(c|0x20-'a') + 10
-	}
-	return -1
 }
 
 // findCookies adds the cookies of some names (RFC 6265 4.2.1) to the n tokens

@@ -40,7 +40,7 @@ var classes = func() (t [256]uint8) {
 				t[c] |= targetChar
 			}
 		}
-		if hexDigit(b) >= 0 {
+		if HexDigit(b) >= 0 {
 			t[c] |= hexChar
 		}
 	}
@@ -135,8 +135,8 @@ func toLower(c byte) byte {
 	return c
 }
 
-// hexDigit returns the value of a hexadecimal digit, -1 for another byte.
-func hexDigit(b byte) int {
+// HexDigit returns the value of a hexadecimal digit, -1 for another byte.
+func HexDigit(b byte) int {
 	switch {
 	case '0' <= b && b <= '9':
 		return int(b - '0')

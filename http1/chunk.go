@@ -90,7 +90,7 @@ func (c *ChunkReader) Next(in []byte) (data []byte, consumed int, done bool, err
 		case chunkSize:
 			// chunk-size = 1*HEXDIG, and nothing around it: no sign, no 0x, no
 			// white space (RFC 9112 7.1).
-			switch d := hexDigit(b); {
+			switch d := HexDigit(b); {
 			case d >= 0:
 				if c.digits++; c.digits > maxChunkDigits {
 					return c.fail(i, errChunkSize)

@@ -222,7 +222,7 @@ func unescape(b []byte) []byte {
 	out := make([]byte, 0, len(b))
 	for i := 0; i < len(b); i++ {
 		if b[i] == '%' && i+2 < len(b) {
-			hi, lo := unhex(b[i+1]), unhex(b[i+2])
+			hi, lo := http1.HexDigit(b[i+1]), http1.HexDigit(b[i+2])
 			if hi >= 0 && lo >= 0 {
 				out = append(out, byte(hi<<4|lo))
 				i += 2
@@ -232,14 +232,4 @@ func unescape(b []byte) []byte {
 		out = append(out, b[i])
 	}
 	return out
-}
-
-func unhex(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return int(c|0x20-'a') + 10
-	}
-	return -1
 }

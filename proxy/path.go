@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"isthmus/http1"
 	"isthmus/mesh"
 )
 
@@ -95,7 +96,7 @@ func undoEscapes(path []byte) []byte {
 	out := make([]byte, 0, len(path))
 	for i := 0; i < len(path); i++ {
 		if path[i] == '%' && i+2 < len(path) {
-			hi, lo := unhex(path[i+1]), unhex(path[i+2])
+			hi, lo := http1.HexDigit(path[i+1]), http1.HexDigit(path[i+2])
 			if c := byte(hi<<4 | lo); hi >= 0 && lo >= 0 && isUnreserved(c) && !openEscape(out) {
 				out = append(out, c)
 				i += 2
