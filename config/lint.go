@@ -1,6 +1,11 @@
 package config
 
-import "isthmus/mesh"
+import (
+	"maps"
+	"slices"
+
+	"isthmus/mesh"
+)
 
 // lint says what a set that can be used does otherwise than its author may
 // think: what works here although it would not elsewhere, arithmetic that does
@@ -32,4 +37,21 @@ func policyBlocks(d *mesh.DestinationRule) map[string]*mesh.TrafficPolicy {
 		out[index("subsets", i)+".trafficPolicy"] = &d.Subsets[i].Policy
 	}
 	return out
+}
+
+// eachTLS calls lint for all that a DestinationRule says of TLS, with where that stands.
+func eachTLS(d *mesh.DestinationRule, lint func(t *mesh.ClientTLS, path string)) {
+	at := func(t *mesh.ClientTLS, path string) {
+		if t != nil {
+			lint(t, path)
+		}
+	}
+	blocks := policyBlocks(d)
+	for _, path := range slices.Sorted(maps.Keys(blocks)) {
+		p := blocks[path]
+		at(p.TLS, path+".tls")
+		for _, port := range slices.Sorted(maps.Keys(p.PortLevel)) {
+			at(p.PortLevel[port].TLS, path+".portLevelSettings")
+		}
+	}
 }

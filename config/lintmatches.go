@@ -295,19 +295,13 @@ func lintOperations(p *mesh.AuthorizationPolicy, d *document) {
 			for _, l := range []struct {
 				field string
 				list  []string
-			}{{".paths", o.Paths.In}, {".notPaths", o.Paths.NotIn}} {
+				never func(string) (why string)
+			}{
+				{".paths", o.Paths.In, neverPolicyPath}, {".notPaths", o.Paths.NotIn, neverPolicyPath},
+				{".methods", o.Methods.In, neverMethod}, {".notMethods", o.Methods.NotIn, neverMethod},
+			} {
 				for k, s := range l.list {
-					if why := neverPolicyPath(s); why != "" {
-						d.find(Warning, ISM0068, index(at+l.field, k), why)
-					}
-				}
-			}
-			for _, l := range []struct {
-				field string
-				list  []string
-			}{{".methods", o.Methods.In}, {".notMethods", o.Methods.NotIn}} {
-				for k, s := range l.list {
-					if why := neverMethod(s); why != "" {
+					if why := l.never(s); why != "" {
 						d.find(Warning, ISM0068, index(at+l.field, k), why)
 					}
 				}

@@ -58,22 +58,14 @@ func (c *checker) lintDestinationRule(r *mesh.DestinationRule, d *document) {
 // lintPlain names the places where a rule has a service spoken to in plain text, or
 // in TLS without a certificate, that takes mTLS alone.
 func (c *checker) lintPlain(r *mesh.DestinationRule, d *document) {
-	lint := func(t *mesh.ClientTLS, path string) {
-		if t == nil || t.Mode != mesh.TLSDisable && t.Mode != mesh.TLSSimple {
+	eachTLS(r, func(t *mesh.ClientTLS, path string) {
+		if t.Mode != mesh.TLSDisable && t.Mode != mesh.TLSSimple {
 			return
 		}
 		if s, mode := c.strictService(c.full(r.Host)); s != nil {
 			d.find(Warning, ISM0066, path, fmt.Sprintf("service %s takes mTLS alone, since PeerAuthentication in %s says STRICT: every request to it fails; write mode: ISTIO_MUTUAL, or leave tls out", s.Key(), mode.Source))
 		}
-	}
-	blocks := policyBlocks(r)
-	for _, path := range slices.Sorted(maps.Keys(blocks)) {
-		p := blocks[path]
-		lint(p.TLS, path+".tls")
-		for _, port := range slices.Sorted(maps.Keys(p.PortLevel)) {
-			lint(p.PortLevel[port].TLS, path+".portLevelSettings")
-		}
-	}
+	})
 }
 
 // lintServerName names TLS that is begun for a ServiceEntry's wildcard without a name that
@@ -82,8 +74,8 @@ func (c *checker) lintServerName(r *mesh.DestinationRule, d *document) {
 	if !strings.HasPrefix(r.Host, "*") {
 		return
 	}
-	lint := func(t *mesh.ClientTLS, path string) {
-		if t == nil || t.Mode != mesh.TLSSimple && t.Mode != mesh.TLSMutual || t.SNI != "" {
+	eachTLS(r, func(t *mesh.ClientTLS, path string) {
+		if t.Mode != mesh.TLSSimple && t.Mode != mesh.TLSMutual || t.SNI != "" {
 			return
 		}
 		for _, s := range c.config.Services {
@@ -94,15 +86,7 @@ func (c *checker) lintServerName(r *mesh.DestinationRule, d *document) {
 				}
 			}
 		}
-	}
-	blocks := policyBlocks(r)
-	for _, path := range slices.Sorted(maps.Keys(blocks)) {
-		p := blocks[path]
-		lint(p.TLS, path+".tls")
-		for _, port := range slices.Sorted(maps.Keys(p.PortLevel)) {
-			lint(p.PortLevel[port].TLS, path+".portLevelSettings")
-		}
-	}
+	})
 }
 
 // strictService finds a Service that a rule's host stands for whose workloads take
