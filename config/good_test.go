@@ -55,7 +55,7 @@ func TestRead_Converts(t *testing.T) {
 		t.Errorf("endpoint of a slice %+v", e)
 	}
 	labelled := c.Workloads[slices.IndexFunc(c.Workloads, func(w *mesh.Workload) bool { return w.Name == "labelled" })]
-	if got := labelText(labelled.Labels); got != "app=a,tier=db,version=v2" {
+	if got := mesh.LabelText(labelled.Labels); got != "app=a,tier=db,version=v2" {
 		t.Errorf("labels of a WorkloadEntry: %s", got)
 	}
 	d := c.DestinationRules[0]

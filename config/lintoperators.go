@@ -57,6 +57,6 @@ func (c *checker) lintMonitors() {
 		if m.selector["istio"] == "mixer" {
 			hint = " (Mixer is gone since Istio 1.8)"
 		}
-		m.doc.find(Warning, ISM0057, "spec.selector.matchLabels", fmt.Sprintf("no Service of namespace %s in these files bears %s%s: nothing of this mesh is scraped for it; Isthmus serves /metrics at the port of listeners.metrics (15020)", strings.Join(m.namespaces, ", "), labelText(m.selector), hint))
+		m.doc.find(Warning, ISM0057, "spec.selector.matchLabels", fmt.Sprintf("no Service of namespace %s in these files bears %s%s: nothing of this mesh is scraped for it; Isthmus serves /metrics at the port of listeners.metrics (15020)", strings.Join(m.namespaces, ", "), mesh.LabelText(m.selector), hint))
 	}
 }

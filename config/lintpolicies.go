@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"isthmus/mesh"
 )
@@ -35,15 +34,6 @@ func (c *checker) lintSelector(m mesh.Meta, selector map[string]string, node *me
 	if label, hint := c.nobody(selector, m.Namespace, m.Namespace == node.RootNamespace); label != "" {
 		c.find(Warning, ISM0060, m, "selector", fmt.Sprintf("selects nobody: no workload of namespace %s that files know bears %s%s", m.Namespace, label, hint))
 	}
-}
-
-func labelText(labels map[string]string) string {
-	var out []string
-	for k, v := range labels {
-		out = append(out, k+"="+v)
-	}
-	slices.Sort(out)
-	return strings.Join(out, ",")
 }
 
 // lintTokens says that a request without a token passes.

@@ -95,7 +95,7 @@ func (c *checker) newListeners() *listeners {
 // listened returns the ports of the workloads that a policy selects; nil where
 // files do not say.
 func (c *checker) listened(m mesh.Meta, selector map[string]string, root bool) *workloadPorts {
-	key := m.Namespace + " " + labelText(selector)
+	key := m.Namespace + " " + mesh.LabelText(selector)
 	if found, ok := c.listeners.bySelf[key]; ok {
 		return found
 	}

@@ -193,7 +193,7 @@ func (c *checker) lintSubsets(r *mesh.DestinationRule, d *document, endpoints []
 		if !slices.ContainsFunc(endpoints, func(e *mesh.Endpoint) bool { return e.Source != mesh.SourceKubernetes }) {
 			hint = "; an EndpointSlice has no labels of its Pods: WorkloadEntries have them, and sidecars announce theirs"
 		}
-		d.find(Warning, IST0173, index("subsets", i)+".labels", fmt.Sprintf("none of the %d endpoints that files give %s bears %s: unless gossip brings one, requests for subset %q get 503 UH%s", len(endpoints), r.Host, labelText(s.Labels), s.Name, hint))
+		d.find(Warning, IST0173, index("subsets", i)+".labels", fmt.Sprintf("none of the %d endpoints that files give %s bears %s: unless gossip brings one, requests for subset %q get 503 UH%s", len(endpoints), r.Host, mesh.LabelText(s.Labels), s.Name, hint))
 	}
 }
 

@@ -13,7 +13,11 @@
 // apply to it (policy.go), and which endpoints a destination has (registry.go).
 package mesh
 
-import "strconv"
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
 
 // Source is the place in a file that a declaration came from. The zero value
 // means that it came from no file, as what gossip brings.
@@ -140,4 +144,14 @@ func MatchLabels(selector, labels map[string]string) bool {
 		}
 	}
 	return true
+}
+
+// LabelText writes labels for people: "app=web,version=v1", sorted; "" for none.
+func LabelText(labels map[string]string) string {
+	out := make([]string, 0, len(labels))
+	for k, v := range labels {
+		out = append(out, k+"="+v)
+	}
+	slices.Sort(out)
+	return strings.Join(out, ",")
 }

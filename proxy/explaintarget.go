@@ -258,7 +258,7 @@ func describePolicies(u *upstream) []explain.Policy {
 		out = append(out, explain.Policy{Block: block, Source: source.String(), Says: strings.Join(says, ", ")})
 	}
 	if s := p.Subset; s != nil {
-		add("subset", s.Source, []string{describeLabels(s.Labels)})
+		add("subset", s.Source, []string{cmp.Or(mesh.LabelText(s.Labels), "every endpoint")})
 	}
 	if b := p.LoadBalancer; b != nil {
 		add("loadBalancer", b.Source, describeLoadBalancer(b))
@@ -281,18 +281,6 @@ func describePolicies(u *upstream) []explain.Policy {
 		add("adaptiveConcurrency", *p.Adaptive, []string{fmt.Sprintf("%.0f requests under way at most as things are, the least important refused first", math.Floor(u.room.Limit()))})
 	}
 	return out
-}
-
-func describeLabels(labels map[string]string) string {
-	var out []string
-	for k, v := range labels {
-		out = append(out, k+"="+v)
-	}
-	slices.Sort(out)
-	if len(out) == 0 {
-		return "every endpoint"
-	}
-	return strings.Join(out, ",")
 }
 
 func describeLoadBalancer(b *mesh.LoadBalancer) (out []string) {
