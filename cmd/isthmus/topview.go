@@ -151,13 +151,6 @@ func (t *topState) meshLines() []string {
 	}
 	var clusters, links [][]cell
 	for _, c := range t.mesh.Clusters {
-		health := figure(fmt.Sprintf("%d/%d", c.Healthy, c.Endpoints))
-		if c.Healthy < c.Endpoints {
-			health = health.coloured(amber)
-		}
-		if c.Healthy == 0 && c.Endpoints > 0 {
-			health = health.coloured(red)
-		}
 		proxies := figure(fmt.Sprintf("%d/%d", c.Ready, c.Proxies))
 		if c.Ready+c.Silent < c.Proxies || c.Dead > 0 {
 			proxies = proxies.coloured(amber)
@@ -166,7 +159,7 @@ func (t *topState) meshLines() []string {
 		if c.Dead > 0 {
 			dead = dead.coloured(red)
 		}
-		clusters = append(clusters, append([]cell{text(c.Name), proxies, dead, figure(strconv.Itoa(c.Services)), health}, traffic(c.Traffic)...))
+		clusters = append(clusters, append([]cell{text(c.Name), proxies, dead, figure(strconv.Itoa(c.Services)), serving(c.Healthy, c.Endpoints)}, traffic(c.Traffic)...))
 	}
 	for _, l := range t.mesh.Links {
 		to := text(l.To)
@@ -204,22 +197,27 @@ func traffic(n admin.Traffic) []cell {
 	return []cell{figure(admin.FormatRate(n.Requests)), success, figure(admin.FormatMillis(n.P50)), figure(admin.FormatMillis(n.P99))}
 }
 
+// serving shows how many of some endpoints can serve.
+func serving(healthy, all int) cell {
+	c := figure(fmt.Sprintf("%d/%d", healthy, all))
+	switch {
+	case all > 0 && healthy == 0:
+		return c.coloured(red)
+	case healthy < all:
+		return c.coloured(amber)
+	}
+	return c
+}
+
 func (t *topState) serviceRows() (out [][]cell) {
 	for _, s := range t.services {
-		health := figure(fmt.Sprintf("%d/%d", s.Healthy, s.Endpoints))
-		switch {
-		case s.Endpoints > 0 && s.Healthy == 0:
-			health = health.coloured(red)
-		case s.Healthy < s.Endpoints:
-			health = health.coloured(amber)
-		}
 		var clusters []string
 		for _, c := range s.Clusters {
 			if c.Endpoints > 0 {
 				clusters = append(clusters, fmt.Sprintf("%s %d/%d", c.Cluster, c.Healthy, c.Endpoints))
 			}
 		}
-		out = append(out, append([]cell{text(s.Name), health, text(strings.Join(clusters, ", "))}, traffic(s.Traffic)...))
+		out = append(out, append([]cell{text(s.Name), serving(s.Healthy, s.Endpoints), text(strings.Join(clusters, ", "))}, traffic(s.Traffic)...))
 	}
 	return out
 }
