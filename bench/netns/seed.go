@@ -141,24 +141,30 @@ func runSeedPayment(r *runner, res *result) error {
 	res.share("weight 70, cluster.local", got[central], draws, 0.7)
 	res.share("weight 30, cluster.remote", got[west], draws, 0.3)
 
-	if err := r.world.turnAll(service, knobs{Hold: true}); err != nil {
-		return err
-	}
-	x := c.timed(host)
-	seen, err := r.world.requests(service)
+	x, seen, err := r.unanswered(c, host, service)
 	if err != nil {
 		return err
 	}
 	res.endsAfter("perTryTimeout 2s, no reply", x, 504, 2*time.Second)
 	res.check(seen == 1, "retryOn connect-failure,refused-stream: a time-out is not tried again", "applications saw %d", seen)
-	if err := r.world.turnAll(service, knobs{}); err != nil {
-		return err
-	}
 	for _, p := range r.world.cluster(central).pods {
 		p.kill()
 	}
 	res.allServedBy("cluster.local killed", west, closedLoop(c, 8, 500, host))
 	return nil
+}
+
+// unanswered sends a request that no application answers, and returns how many of them
+// have seen it.
+func (r *runner) unanswered(c *client, host, service string) (x reply, seen int, err error) {
+	if err := r.world.turnAll(service, knobs{Hold: true}); err != nil {
+		return x, 0, err
+	}
+	x = c.timed(host)
+	if seen, err = r.world.requests(service); err != nil {
+		return x, 0, err
+	}
+	return x, seen, r.world.turnAll(service, knobs{})
 }
 
 // endsAfter checks the status of a reply and how long it took: not less, and
@@ -188,19 +194,12 @@ func runSeedInventory(r *runner, res *result) error {
 	// Eight are expected; none or more than 25 come once in three thousand runs.
 	res.check(delayed > 0 && delayed <= 25, fmt.Sprintf("fault.delay 0.1 %% of %d requests by 5 s", n), "%d took 5 s or longer", delayed)
 
-	if err := r.world.turnAll(service, knobs{Hold: true}); err != nil {
-		return err
-	}
-	x := c.timed(host)
-	seen, err := r.world.requests(service)
+	x, seen, err := r.unanswered(c, host, service)
 	if err != nil {
 		return err
 	}
 	res.endsAfter("timeout 5s, no reply", x, 504, 5*time.Second)
 	res.check(seen == 3, "perTryTimeout 2s, attempts 2 on gateway-error: three tries in 5 s", "applications saw %d", seen)
-	if err := r.world.turnAll(service, knobs{}); err != nil {
-		return err
-	}
 	for _, p := range r.world.cluster(central).pods {
 		p.kill()
 	}
