@@ -349,6 +349,8 @@ func TestPriorityLoads_Panic(t *testing.T) {
 		{[2]int{5, 65}, 50, [2]int{8, 92}, [2]bool{true, false}},
 		{[2]int{5, 65}, 0, [2]int{8, 92}, [2]bool{}},
 		{[2]int{0, 0}, 50, [2]int{50, 50}, [2]bool{true, true}},
+		{[2]int{65, 5}, 50, [2]int{93, 7}, [2]bool{false, true}},
+		{[2]int{50, 0}, 50, [2]int{100, 0}, [2]bool{false, true}},
 		{[2]int{0, 0}, 0, [2]int{0, 0}, [2]bool{}},
 	} {
 		loads := priorityLoads([]level{{all: 100, good: uint64(tt.healthy[0])}, {all: 100, good: uint64(tt.healthy[1])}}, tt.panicAt)
@@ -363,19 +365,46 @@ func TestPriorityLoads_Panic(t *testing.T) {
 
 // TestPriorityLoads_Degraded holds Envoy's table (degraded.rst).
 func TestPriorityLoads_Degraded(t *testing.T) {
-	for _, tt := range []struct{ good, degraded, toGood, toDegraded int }{
-		{100, 0, 100, 0},
-		{71, 0, 100, 0},
-		{71, 29, 99, 1},
-		{25, 65, 35, 65},
-		{5, 0, 100, 0},
-		{0, 40, 0, 100},
+	for _, tt := range []struct{ good, degraded, panicAt, toGood, toDegraded int }{
+		{100, 0, 0, 100, 0},
+		{71, 0, 0, 100, 0},
+		{71, 29, 0, 99, 1},
+		{25, 65, 0, 35, 65},
+		{5, 0, 0, 100, 0},
+		{0, 40, 0, 0, 100},
+		{30, 30, 50, 50, 50}, // both are well, by the threshold
 	} {
-		l := priorityLoads([]level{{all: 100, good: uint64(tt.good), degraded: uint64(tt.degraded)}}, 0)[0]
-		if int(math.Round(l.good*100)) != tt.toGood || int(math.Round(l.degraded*100)) != tt.toDegraded {
+		l := priorityLoads([]level{{all: 100, good: uint64(tt.good), degraded: uint64(tt.degraded)}}, tt.panicAt)[0]
+		if int(math.Round(l.good*100)) != tt.toGood || int(math.Round(l.degraded*100)) != tt.toDegraded || l.panicking {
 			t.Errorf("%d good and %d degraded: %+v, want %d and %d", tt.good, tt.degraded, l, tt.toGood, tt.toDegraded)
 		}
 	}
+}
+
+// TestPriorityLoads_AddUp: whatever the health, loads add up to 1, or to 0 where nobody can
+// serve, and who has nobody to carry it gets nothing.
+func TestPriorityLoads_AddUp(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		levels := make([]level, rapid.IntRange(1, 5).Draw(t, "priorities"))
+		for i := range levels {
+			all := rapid.Uint64Range(1, 300).Draw(t, "all")
+			good := rapid.Uint64Range(0, all).Draw(t, "good")
+			levels[i] = level{all: all, good: good, degraded: rapid.Uint64Range(0, all-good).Draw(t, "degraded")}
+		}
+		sum, want := 0.0, 0.0
+		for i, l := range priorityLoads(levels, rapid.SampledFrom([]int{0, 50}).Draw(t, "threshold")) {
+			good, degraded := levels[i].available(levels[i].good), levels[i].available(levels[i].degraded)
+			if sum += l.good + l.degraded; good+degraded > 0 || l.panicking {
+				want = 1
+			}
+			if !l.panicking && (l.good > 0 && good == 0 || l.degraded > 0 && degraded == 0) {
+				t.Errorf("priority %d of %+v gets %+v", i, levels, l)
+			}
+		}
+		if math.Abs(sum-want) > 1e-9 {
+			t.Errorf("%+v get %v in all, want %v", levels, sum, want)
+		}
+	})
 }
 
 // TestPlan_LocalityWeights holds Envoy's table (locality_weight.rst): weight 1
@@ -452,10 +481,10 @@ func TestSet_Localities(t *testing.T) {
 			}
 			s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.Random, Locality: tt.lb}, nil, Caller{Locality: tt.from})
 			defer s.Close()
-			got := shares(t, s, n)
+			got, told := shares(t, s, n), s.Shares()
 			for i := range list {
-				if !near(got[i], tt.want[i], n) {
-					t.Errorf("shares %v, want %v\n%s", got, tt.want, s.Describe())
+				if !near(got[i], tt.want[i], n) || math.Abs(told[i].Part-tt.want[i]) > 1e-5 || told[i].LastResort {
+					t.Errorf("shares %v, told %+v, want %v\n%s", got, told, tt.want, s.Describe())
 					break
 				}
 			}
@@ -675,6 +704,9 @@ func TestSet_LastResort(t *testing.T) {
 	}
 	if !seen[0] || seen[1] || !seen[2] {
 		t.Errorf("last resorts %v, want 0 and 2", seen)
+	}
+	if got, want := s.Shares(), []Share{{Part: .5, LastResort: true}, {}, {Part: .5, LastResort: true}}; !slices.Equal(got, want) {
+		t.Errorf("shares %+v, want %+v", got, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -196,6 +197,112 @@ func TestSet_Close(t *testing.T) {
 	}
 	if len(h.watchers)+len(gate.watchers) > 0 {
 		t.Errorf("%d sets are kept by the host, %d by the gate", len(h.watchers), len(gate.watchers))
+	}
+}
+
+// TestPlan_Priority: labels come before localities, the earlier label before the later one, and
+// a region to fail over to is that of the own region alone.
+func TestPlan_Priority(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		lb   mesh.LocalityLB
+		want [7]int // of the endpoints below
+	}{
+		{"localities", mesh.LocalityLB{}, [7]int{0, 1, 2, 4, 4, 0, 0}},
+		{"failover", mesh.LocalityLB{Failover: []mesh.Failover{{From: "r2", To: "r3"}, {From: "r1", To: "r2"}}}, [7]int{0, 1, 2, 3, 4, 0, 0}},
+		{"labels", mesh.LocalityLB{FailoverPriority: []string{"version", "tier=db"}}, [7]int{0, 0, 0, 0, 0, 1, 2}},
+		{"labels, then localities", mesh.LocalityLB{FailoverPriority: []string{"version", "tier=db"}, Failover: []mesh.Failover{{From: "r1", To: "r2"}}},
+			[7]int{0, 1, 2, 3, 4, 5, 10}},
+		{"zones are balanced", mesh.LocalityLB{LeastHosts: 6}, [7]int{0, 0, 0, 4, 4, 0, 0}},
+		{"labels, then regions", mesh.LocalityLB{LeastHosts: 6, FailoverPriority: []string{"version", "tier=db"}}, [7]int{0, 0, 0, 4, 4, 5, 10}},
+		{"a label that nobody bears", mesh.LocalityLB{FailoverPriority: []string{"none"}}, [7]int{1, 1, 1, 1, 1, 1, 1}},
+		{"distribute", mesh.LocalityLB{Distribute: []mesh.Distribute{{From: "r1/*", To: []mesh.LocalityShare{{Locality: "r2/*", Percent: 100}, {Locality: "r3/*", Percent: 0}}}}},
+			[7]int{1, 2, 3, 0, 5, 1, 1}},
+		{"switched off", mesh.LocalityLB{Disabled: true, FailoverPriority: []string{"version"}}, [7]int{}},
+	} {
+		p := newPlan(&mesh.LoadBalancer{Locality: &tt.lb}, Caller{Locality: mesh.ParseLocality("r1/a/x"), Labels: map[string]string{"version": "v1"}})
+		both := map[string]string{"version": "v1", "tier": "db"}
+		for i, e := range []mesh.Endpoint{
+			{Locality: mesh.ParseLocality("r1/a/x"), Labels: both}, {Locality: mesh.ParseLocality("r1/a/y"), Labels: both}, {Locality: mesh.ParseLocality("r1/b/x"), Labels: both},
+			{Locality: mesh.ParseLocality("r2/a/x"), Labels: both}, {Locality: mesh.ParseLocality("r3/a/x"), Labels: both},
+			{Locality: mesh.ParseLocality("r1/a/x"), Labels: map[string]string{"version": "v1"}}, {Locality: mesh.ParseLocality("r1/a/x"), Labels: map[string]string{"tier": "db"}},
+		} {
+			if got := p.priority(&e); got != tt.want[i] {
+				t.Errorf("%s: endpoint %d has priority %d, want %d", tt.name, i, got, tt.want[i])
+			}
+		}
+	}
+}
+
+// TestSet_Degraded: endpoints that ask to be spared get what those in full health cannot
+// carry, of each locality that is listed, too.
+func TestSet_Degraded(t *testing.T) {
+	distribute := &mesh.LocalityLB{Distribute: []mesh.Distribute{{From: "*", To: []mesh.LocalityShare{{Locality: "r/a", Percent: 50}, {Locality: "r/b", Percent: 50}}}}}
+	for _, tt := range []struct {
+		name     string
+		policy   *mesh.LocalityLB
+		hosts    []string
+		degraded []int
+		want     []float64
+	}{
+		{"of one locality", nil, []string{"r/a", "r/a", "r/a", "r/a"}, []int{1, 2, 3}, []float64{.35, .65 / 3, .65 / 3, .65 / 3}},
+		{"before the next priority", nil, []string{"r/a", "r/a", "r/b"}, []int{1}, []float64{.7, 0, .3}},
+		{"of listed localities", distribute, []string{"r/a", "r/a", "r/b", "r/b"}, []int{1, 3}, []float64{.35, .15, .35, .15}},
+		{"of one listed locality", distribute, []string{"r/a", "r/b", "far/a"}, []int{1}, []float64{.7, .3, 0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var list []*Host
+			for i, locality := range tt.hosts {
+				list = append(list, host(i, locality, 1))
+			}
+			for _, i := range tt.degraded {
+				degrade(list[i])
+			}
+			s := NewSet(list, &mesh.LoadBalancer{Kind: mesh.Random, Locality: tt.policy}, nil, Caller{Locality: mesh.ParseLocality("r/a")})
+			for i, got := range s.Shares() {
+				if math.Abs(got.Part-tt.want[i]) > 1e-5 {
+					t.Errorf("shares %+v, want %v\n%s", s.Shares(), tt.want, s.Describe())
+					break
+				}
+			}
+		})
+	}
+}
+
+// TestSet_HardlyAnybody: where of the listed localities fewer than one in a hundred is well, the
+// others serve.
+func TestSet_HardlyAnybody(t *testing.T) {
+	list := append(hosts(150, "r/a"), host(200, "far/a", 1))
+	for _, h := range list[1:150] {
+		h.Eject("test", time.Hour, true)
+		defer h.Close() // its timer
+	}
+	lb := &mesh.LoadBalancer{Locality: &mesh.LocalityLB{Distribute: []mesh.Distribute{{From: "*", To: []mesh.LocalityShare{{Locality: "r/a", Percent: 100}}}}}}
+	if got := NewSet(list, lb, nil, Caller{Locality: mesh.ParseLocality("r/a")}).Shares()[150].Part; got != 1 {
+		t.Errorf("the other one has %v", got)
+	}
+}
+
+// TestSet_ChangedSince: by a state from before, who asks to be spared since is passed over, and
+// who serves though it is ejected, since too few are well, serves.
+func TestSet_ChangedSince(t *testing.T) {
+	list := hosts(2, "r/z")
+	s := NewSet(list, nil, nil, Caller{})
+	before := s.current()
+	degrade(list[0])
+	for range 100 {
+		if i, ok := s.pickChanged(before, nil, 0); ok && i == 0 {
+			t.Fatal("the one that asks to be spared is picked")
+		}
+	}
+	list = hosts(4, "r/z")
+	s = NewSet(list, nil, &mesh.OutlierDetection{MinHealthPercent: 50}, Caller{})
+	for _, h := range list {
+		h.Eject("test", time.Hour, true)
+		defer h.Close() // its timer
+	}
+	if _, ok := s.pickChanged(s.current(), nil, 0); !ok {
+		t.Error("nobody is picked, though health is ignored")
 	}
 }
 
