@@ -103,7 +103,7 @@ func WriteCanary(w io.Writer, c Canary) {
 			name string
 			Side
 		}{{"candidate", c.Candidate}, {"current", c.Current}} {
-			fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%s\n", side.name, side.Requests, side.Failed, side.Refused, milliseconds(side.P50), milliseconds(side.P90))
+			fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%s\n", side.name, side.Requests, side.Failed, side.Refused, lasted(side.P50), lasted(side.P90))
 		}
 		t.Flush()
 	}

@@ -72,7 +72,7 @@ func writeTrouble(w io.Writer, t *telemetry.Trouble) {
 	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(tab, "request\t%s %s\n", dash(t.Method), oneCell(t.Authority+t.Path))
 	fmt.Fprintf(tab, "id\t%s\n", oneCell(t.ID))
-	fmt.Fprintf(tab, "when\t%s, for %s\n", t.Time.UTC().Format(time.RFC3339Nano), milliseconds(t.Duration))
+	fmt.Fprintf(tab, "when\t%s, for %s\n", t.Time.UTC().Format(time.RFC3339Nano), lasted(t.Duration))
 	from := t.Peer
 	if t.Identity != "" {
 		from += ", " + t.Identity
@@ -83,7 +83,7 @@ func writeTrouble(w io.Writer, t *telemetry.Trouble) {
 		fmt.Fprintf(tab, "route\t%s %s\n", t.Route.Name, unlessSame(t.Route.Source, t.Route.Name))
 	}
 	for i, a := range t.Attempts {
-		fmt.Fprintf(tab, "try %d\t%s in %s, of %s, after %s for %s: %s\n", i+1, a.Endpoint, dash(a.Cluster), a.Upstream, milliseconds(a.Began), milliseconds(a.Took), oneCell(attempted(a)))
+		fmt.Fprintf(tab, "try %d\t%s in %s, of %s, after %s for %s: %s\n", i+1, a.Endpoint, dash(a.Cluster), a.Upstream, lasted(a.Began), lasted(a.Took), oneCell(attempted(a)))
 	}
 	if r := t.Refusal; r != nil {
 		fmt.Fprintf(tab, "refused by\t%s %s %s\n", r.By, r.Policy, r.Source)
@@ -111,8 +111,16 @@ func unlessSame(s, other string) string {
 	return s
 }
 
-// milliseconds writes seconds.
-func milliseconds(seconds float64) string { return fmt.Sprintf("%.3g ms", 1000*seconds) }
+// lasted writes how many seconds something took, with three digits.
+func lasted(seconds float64) string {
+	switch ms := 1000 * seconds; {
+	case ms < 999.5:
+		return fmt.Sprintf("%.3g ms", ms)
+	case seconds < 99.95:
+		return fmt.Sprintf("%.3g s", seconds)
+	}
+	return fmt.Sprintf("%.0f s", seconds)
+}
 
 // ofToday is for how long a time alone says when something was; the console's
 // lists.js has the same.
