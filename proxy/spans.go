@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 	"sync"
@@ -62,8 +63,7 @@ func newSpanWriter(x *exchange) *spanWriter {
 	w := spanWriters.Get().(*spanWriter)
 	w.trace, w.name = x.traced.context.Trace, "unknown"
 	if x.traced.context.Stated {
-		state, _ := x.req.Lookup(traceState)
-		w.state = w.foreign(state)
+		w.state = w.traceState(x.req.Fields)
 	}
 	if x.host != nil { // Istio's name of what was asked for
 		var room [5]byte
@@ -72,7 +72,31 @@ func newSpanWriter(x *exchange) *spanWriter {
 	return w
 }
 
-var traceState = []byte("tracestate")
+// maxState is how long the tracestate of a span may be: as long as those that everybody
+// passes on (W3C Trace Context 3.3.1.5).
+const maxState = 512
+
+// traceState is what fields of that name say, together (RFC 9110 5.3), as far as its members
+// are not too many.
+func (w *spanWriter) traceState(fields []http1.Field) string {
+	from := len(w.text)
+	for i := range fields {
+		if f := &fields[i]; f.ID == http1.Unknown && isTraceState(f.Name) {
+			if len(w.text) > from {
+				w.text = append(w.text, ',')
+			}
+			w.text = append(w.text, f.Value...)
+		}
+	}
+	state := w.text[from:]
+	w.text = w.text[:from]
+	if len(state) > maxState {
+		state = state[:max(bytes.LastIndexByte(state[:maxState+1], ','), 0)]
+	}
+	return w.foreign(state)
+}
+
+func isTraceState(name []byte) bool { return len(name) == 10 && equalFold(name, "tracestate") }
 
 // begin begins another span. What it says comes before the next one begins.
 func (w *spanWriter) begin(s tracing.Span) {

@@ -186,7 +186,7 @@ func (t *traced) replaces() bool { return t.formats != 0 || t.ends }
 // orphans reports whether a field is a tracestate of no trace that is known, which must
 // not become one of the trace that is begun here (W3C Trace Context 3.3), or of one that ends.
 func (t *traced) orphans(name []byte) bool {
-	return (t.ends || t.formats&tracing.W3C != 0 && !t.context.Stated) && len(name) == len(traceState) && equalFold(name, "tracestate")
+	return (t.ends || t.formats&tracing.W3C != 0 && !t.context.Stated) && isTraceState(name)
 }
 
 // appendTrace writes the context for the try that is about to be sent.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"isthmus/http1"
 	"isthmus/mesh"
 )
 
@@ -261,6 +262,35 @@ func TestTracing_Context(t *testing.T) {
 			sent, lost := p.Spans()
 			if lost != 0 || sent != 0 != tt.sampled {
 				t.Errorf("%d spans sent, %d lost", sent, lost)
+			}
+		})
+	}
+}
+
+// TestTracing_State: a span has the whole of a tracestate, within bounds.
+func TestTracing_State(t *testing.T) {
+	long := strings.Repeat("k=v,", maxState/4-1) + "k=v" // as long as one may be
+	for _, tt := range []struct {
+		name string
+		in   []string
+		want string
+	}{
+		{"none", nil, ""},
+		{"one", []string{"a=b"}, "a=b"},
+		{"several", []string{"a=b", "c=d,e=f", "g=h"}, "a=b,c=d,e=f,g=h"},
+		{"long", []string{long}, long},
+		{"too long", []string{long, "a=b"}, long},
+		{"a member that is too long", []string{strings.Repeat("a", maxState) + "=b"}, ""},
+		{"cut within a member", []string{"a=b", strings.Repeat("c", maxState)}, "a=b"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			fields := []http1.Field{{Name: []byte("Accept"), Value: []byte("x")}}
+			for _, v := range tt.in {
+				fields = append(fields, http1.Field{Name: []byte("TraceState"), Value: []byte(v)})
+			}
+			w := &spanWriter{text: []byte("before")}
+			if got := w.traceState(fields); got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
 			}
 		})
 	}

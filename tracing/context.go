@@ -40,7 +40,8 @@ type Context struct {
 
 // Read finds the context in a request's fields. The first of traceparent, b3 and
 // x-b3-traceid that can be read says it. What cannot be read is as if it was not
-// there (W3C Trace Context 3.2.2.2). The context is the zero one before.
+// there (W3C Trace Context 3.2.2.2), nor can a traceparent that is there twice: nobody
+// knows whose trace it is. The context is the zero one before.
 func (c *Context) Read(fields []http1.Field) {
 	var parent, single []byte
 	var multi multiFields
@@ -48,7 +49,9 @@ func (c *Context) Read(fields []http1.Field) {
 		f := &fields[i]
 		switch f.ID {
 		case http1.Traceparent:
-			parent = f.Value
+			if parent = f.Value; c.Formats&W3C != 0 {
+				parent = []byte{}
+			}
 			c.Formats |= W3C
 		case http1.B3:
 			single = f.Value
