@@ -66,7 +66,7 @@ func (p *Proxy) dialHelper(host string, port uint32) func(context.Context) (net.
 		if isService(v, e) {
 			service = fullName(service)
 		}
-		rule := t.snapshot.Rules.Find(v.Host, v.Namespace, port, "").TLS
+		rule := t.snapshot.Rules.Find(v.ServiceHost(), v.Namespace, port, "").TLS
 		if rule != nil && rule.Mode != mesh.TLSIstioMutual {
 			rule = nil // it says whom other TLS is spoken to
 		}

@@ -402,7 +402,7 @@ func TestMTLS_WhomHelpersAre(t *testing.T) {
 	}
 	own, other := web.Identity().ID, "spiffe://cluster.local/ns/prod/sa/other"
 	at := webAt(callee, own)
-	at.Cluster = "c1" // the caller's, which web.prod means
+	at.Cluster, at.Hostname = "c1", "web-0" // the caller's, which web.prod means
 	for _, tt := range []struct {
 		name, yaml string
 		ok         bool
@@ -414,7 +414,7 @@ func TestMTLS_WhomHelpersAre(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := serve(t, proxyOf("shop", "frontend", frontend), webService("127.0.0.1:80")+tt.yaml, at)
-			for _, host := range []string{webHost, "web.prod", "Web.prod.global."} {
+			for _, host := range []string{webHost, "web.prod", "Web.prod.global.", "web-0.web.prod"} {
 				c, err := p.Dial(t.Context(), "tcp", host+":80")
 				if (err == nil) != tt.ok {
 					t.Errorf("%s is dialled: %v, want it to go well: %v", host, err, tt.ok)
