@@ -99,7 +99,7 @@ func (x *exchange) tellOf(flag string, took time.Duration) *accesslog.Entry {
 	e.Start, e.Duration = wall(x.clock)-int64(took), took
 	e.Received, e.FirstByte, e.ServiceTime = accesslog.Unknown, accesslog.Unknown, accesslog.Unknown
 	e.Request, e.Scheme, e.Reply = &x.req, x.scheme(), &x.replyKept
-	e.Outside = c.kind == gateway && !x.sanitized
+	e.Outside = x.outside()
 	e.Status, e.Flags, e.Details, e.GRPCStatus = x.status, flag, x.details(), int32(x.tally.grpc.value())
 	e.RequestBody, e.ReplyBody, e.Attempts = x.requestBody(), x.tally.replyBody, int32(x.attempts)
 	e.Client, e.Upstream = c.told(), x.upstreamEnd()

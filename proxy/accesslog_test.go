@@ -420,31 +420,42 @@ func TestAccessLog_Relayed(t *testing.T) {
 }
 
 // TestAccessLog_Outside: at a gateway no client says which path is logged, nor anything else
-// that proxies alone may say; at a sidecar the proxy before does.
+// that proxies alone may say, and traces do not tell it either; at a sidecar the proxy before does.
 func TestAccessLog_Outside(t *testing.T) {
 	up := replying(t, okReply)
+	const tags = `---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: t, namespace: istio-system}
+spec: {tracing: [{customTags: {path: {header: {name: X-Envoy-Original-Path, defaultValue: none}}}}]}
+`
 	const policy = `---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: all, namespace: istio-system}
 spec: {rules: [{}]}
 `
-	for _, tt := range []struct{ name, more, listener, want string }{
-		{"gateway", "", "gateway:80", "/a -"},
-		{"gateway with policies", policy, "gateway:80", "/a -"},
-		{"outbound", "", "outbound", "/forged 7"},
+	for _, tt := range []struct{ name, more, listener, want, tag string }{
+		{"gateway", "", "gateway:80", "/a -", "none"},
+		{"gateway with policies", policy, "gateway:80", "/a -", "none"},
+		{"outbound", "", "outbound", "/forged 7", "/forged"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			log, lines := newLog(t, "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %REQ(X-ISTHMUS-ANY)%", true)
-			o := atEdge()
-			o.AccessLog = log
-			p := serve(t, o, entry("s.test", up.address)+edge("s.test")+tt.more)
+			o, z := atEdge(), newZipkin(t)
+			o.AccessLog, o.Tracing = log, z.tracing(100)
+			p := serve(t, o, entry("s.test", up.address)+edge("s.test")+tt.more+tags)
 			if got := exchangeRaw(t, p.address(tt.listener), "GET /a HTTP/1.1\r\nHost: s.test\r\nX-Envoy-Original-Path: /forged\r\nX-Isthmus-Any: 7\r\n\r\n", whole(1)); status(got) != "200" {
 				t.Fatalf("got %q", got)
 			}
 			awaitGone(p)
 			if got := lines(); len(got) != 1 || got[0] != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			for _, s := range z.wait(t, 2) {
+				if tag := s.Tags["path"]; tag != "" && tag != tt.tag || tag == "" && s.ParentID == "" {
+					t.Errorf("the span %+v, want its tag path to be %q", s, tt.tag)
+				}
 			}
 		})
 	}

@@ -35,7 +35,7 @@ func (x *exchange) buildRequest(to headFormat, scheme []byte, m *member, d *dest
 	if x.pending {
 		within = x.within()
 	}
-	edge, grpc := x.conn.kind == gateway && !x.sanitized, false
+	edge, grpc := x.outside(), false
 	for i := range fields {
 		f := &fields[i]
 		switch f.ID {
@@ -287,6 +287,10 @@ func (x *exchange) sanitize() {
 		return doubtful(&f, untrusted)
 	})
 }
+
+// outside reports whether the request is as a client outside the mesh has sent it, with what only
+// proxies may say.
+func (x *exchange) outside() bool { return x.conn.kind == gateway && !x.sanitized }
 
 // doubtful reports whether a field is one that a client outside the mesh may not
 // say, or, untrusted, a proxy before a gateway neither.

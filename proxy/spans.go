@@ -214,7 +214,8 @@ func (w *spanWriter) exchange(x *exchange, flag string) {
 		value := tag.Literal
 		if tag.Header != "" {
 			value = tag.Default
-			if v, ok := x.req.Lookup([]byte(tag.Header)); ok {
+			name := []byte(tag.Header)
+			if v, ok := x.req.Lookup(name); ok && !(x.outside() && reserved(name)) {
 				value = w.foreign(v)
 			}
 		}
