@@ -64,6 +64,11 @@ func newTokenIssuer(t testing.TB) *tokenIssuer {
 	return i
 }
 
+// tokensAtEdge is the same for a gateway.
+func tokensAtEdge(i *tokenIssuer) string {
+	return strings.NewReplacer("namespace: prod", "namespace: istio-system", "app: web", "istio: ingressgateway").Replace(tokensOf(i, "web"))
+}
+
 func (i *tokenIssuer) token(claims map[string]any) string {
 	for name, v := range map[string]any{"iss": i.URL, "sub": "alice", "exp": time.Now().Add(time.Hour).Unix()} {
 		if _, ok := claims[name]; !ok {
@@ -197,7 +202,7 @@ func TestAuthorize_EachPart(t *testing.T) {
 func TestAuthorize_KeysOutage(t *testing.T) {
 	tr, i := newTrust(t), newTokenIssuer(t)
 	web := tr.identity("prod", "web")
-	request := "GET / HTTP/1.1\r\nHost: web.prod\r\nAuthorization: Bearer " + i.token(map[string]any{}) + "\r\n\r\n"
+	request := withToken("web.prod", i.token(map[string]any{}))
 	i.down.Store(true)
 	callee := sidecarOfWeb(t, web, replying(t, okReply).address, tokensOf(i, "web"))
 	if got := exchangeRaw(t, callee.address("inbound"), request, whole(1)); status(got) != "503" || !strings.Contains(got, i.URL) {
@@ -206,8 +211,7 @@ func TestAuthorize_KeysOutage(t *testing.T) {
 	if got := exchangeRaw(t, callee.address("inbound"), get("web.prod"), whole(1)); status(got) != "200" {
 		t.Errorf("without a token: %q", got)
 	}
-	atGateway := strings.NewReplacer("namespace: prod", "namespace: istio-system", "app: web", "istio: ingressgateway").Replace(tokensOf(i, "web"))
-	gw := serve(t, atEdge(), edge("web.prod")+"---\n"+entry("web.prod", replying(t, okReply).address)+atGateway)
+	gw := serve(t, atEdge(), edge("web.prod")+"---\n"+entry("web.prod", replying(t, okReply).address)+tokensAtEdge(i))
 	if got := exchangeRaw(t, gw.address("gateway:80"), request, whole(1)); status(got) != "503" || strings.Contains(got, i.URL) {
 		t.Errorf("no key set yet, and a client from outside: %q", got)
 	}
@@ -216,7 +220,7 @@ func TestAuthorize_KeysOutage(t *testing.T) {
 		return status(exchangeRaw(t, callee.address("inbound"), request, whole(1))) == "200"
 	}))
 	i.down.Store(true)
-	other := "GET / HTTP/1.1\r\nHost: web.prod\r\nAuthorization: Bearer " + i.token(map[string]any{"n": 2}) + "\r\n\r\n"
+	other := withToken("web.prod", i.token(map[string]any{"n": 2}))
 	if got := exchangeRaw(t, callee.address("inbound"), other, whole(1)); status(got) != "200" {
 		t.Errorf("after an outage: %q", got)
 	}
@@ -245,7 +249,7 @@ metadata: {name: tokens, namespace: prod}
 spec: {jwtRules: [{issuer: "`+i.URL+`", jwksUri: "http://web.prod.global/keys"}]}
 `, webAt(issuer, web.Identity().ID))
 	close(published)
-	request := "GET / HTTP/1.1\r\nHost: api.prod\r\nAuthorization: Bearer " + i.token(map[string]any{}) + "\r\n\r\n"
+	request := withToken("api.prod", i.token(map[string]any{}))
 	if got := exchangeRaw(t, p.address("inbound"), request, whole(1)); status(got) != "200" {
 		t.Errorf("got %q", got)
 	}
@@ -274,12 +278,8 @@ func TestAuthorize_Gateway(t *testing.T) {
 			up := replying(t, okReply)
 			o := atEdge()
 			o.NumTrustedProxies = tt.trusted
-			gw := serve(t, o, edge("s.test")+"---\n"+entry("s.test", up.address)+`
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: edge, namespace: istio-system}
-spec: {selector: {matchLabels: {istio: ingressgateway}}, rules: [{from: [{source: {remoteIpBlocks: ["`+tt.block+`"]}}]}]}
-`)
+			gw := serve(t, o, edge("s.test")+"---\n"+entry("s.test", up.address)+
+				authorization("istio-system", "edge", `selector: {matchLabels: {istio: ingressgateway}}, rules: [{from: [{source: {remoteIpBlocks: ["`+tt.block+`"]}}]}]`))
 			request := "GET / HTTP/1.1\r\nHost: s.test\r\n"
 			if tt.forwarded != "" {
 				request += "X-Forwarded-For: " + tt.forwarded + "\r\n"
@@ -312,12 +312,8 @@ func TestAuthorize_GatewayHeaders(t *testing.T) {
 			if tt.header == "" {
 				request, when = get("s.test"), "{key: destination.ip, values: [127.0.0.1]}"
 			}
-			gw := serve(t, o, edge("s.test")+"---\n"+entry("s.test", replying(t, okReply).address)+`
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: edge, namespace: istio-system}
-spec: {selector: {matchLabels: {istio: ingressgateway}}, rules: [{when: [`+when+`]}]}
-`)
+			gw := serve(t, o, edge("s.test")+"---\n"+entry("s.test", replying(t, okReply).address)+
+				authorization("istio-system", "edge", `selector: {matchLabels: {istio: ingressgateway}}, rules: [{when: [`+when+`]}]`))
 			if got := exchangeRaw(t, gw.address("gateway:80"), request, whole(1)); status(got) != tt.want {
 				t.Errorf("got %q, want %s", got, tt.want)
 			}
@@ -345,12 +341,8 @@ func TestAuthorize_Sidecar(t *testing.T) {
 		{"who speaks in plain text", callerAt, "10.1.1.1", false, "200"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			callee := sidecarOfWeb(t, tr.identity("prod", "web"), replying(t, okReply).address, `
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: remote, namespace: prod}
-spec: {rules: [{from: [{source: {remoteIpBlocks: ["`+tt.block+`"]}}]}]}
-`)
+			callee := sidecarOfWeb(t, tr.identity("prod", "web"), replying(t, okReply).address,
+				authorization("prod", "remote", `rules: [{from: [{source: {remoteIpBlocks: ["`+tt.block+`"]}}]}]`))
 			d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(callerAt)}}
 			c, err := d.Dial("tcp", callee.address("inbound"))
 			if err != nil {
@@ -388,12 +380,7 @@ apiVersion: v1
 kind: Service
 metadata: {name: db, namespace: prod}
 spec: {selector: {app: db}, ports: [{name: tcp, port: 5432, targetPort: `+port+`}]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: db, namespace: prod}
-spec: {rules: [{from: [{source: {namespaces: [shop]}}], to: [{operation: {ports: ["`+port+`"]}}]}]}
-`)
+`+authorization("prod", "db", `rules: [{from: [{source: {namespaces: [shop]}}], to: [{operation: {ports: ["`+port+`"]}}]}]`))
 	for namespace, want := range map[string]bool{"shop": true, "ops": false} {
 		config := tr.identity(namespace, "x").Identity().Client(mesh.DestinationSNI(5432, "", "db.prod.global"), tls.ProtocolTCP, tls.Expected{}, nil)
 		if got := overTLSAt(t, callee.address("inbound"), config, "hello"); strings.HasPrefix(got, "HTTP/1.1 200") != want {
@@ -425,7 +412,7 @@ func TestAuthorize_PassedRequests(t *testing.T) {
 		}
 	}
 	check(overTLSAt(t, callee.address("inbound"), config, "GET / HTTP/1.1\r\nHost: web.prod\r\nx-user: admin\r\nx-forwarded-client-cert: "+forged+"\r\n\r\n"))
-	if got := overTLSAt(t, callee.address("inbound"), config, "GET / HTTP/1.1\r\nHost: web.prod\r\nAuthorization: Bearer nonsense\r\n\r\n"); status(got) != "401" {
+	if got := overTLSAt(t, callee.address("inbound"), config, withToken("web.prod", "nonsense")); status(got) != "401" {
 		t.Errorf("with a token that is none: %q", got)
 	}
 	transport := &http.Transport{Protocols: new(http.Protocols), DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -527,21 +514,8 @@ spec:
   gateways: [gw]
   tcp: [{route: [{destination: {host: db.up}}]}]
   tls: [{match: [{sniHosts: [db.test]}], route: [{destination: {host: db.up, port: {number: 5432}}}]}]
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: edge, namespace: istio-system}
-spec: {selector: {matchLabels: {istio: ingressgateway}}, `+tt.policy+`}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: login
-      envoyExtAuthzHttp: {service: 127.0.0.1, port: 1, timeout: 1s}
-`)
+`+authorization("istio-system", "edge", "selector: {matchLabels: {istio: ingressgateway}}, "+tt.policy)+
+				meshSettings("extensionProviders: [{name: login, envoyExtAuthzHttp: {service: 127.0.0.1, port: 1, timeout: 1s}}]"))
 			if got := tt.dial(gw.address("gateway:80")); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
@@ -564,7 +538,7 @@ func TestAuthorize_Custom(t *testing.T) {
 	tr := newTrust(t)
 	web := tr.identity("prod", "web")
 	var asked atomic.Int32
-	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	service := newAuthorizer(t, func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		if r.Header.Get("x-ticket") == "good" {
 			w.Header().Set("x-user", "alice")
@@ -573,31 +547,13 @@ func TestAuthorize_Custom(t *testing.T) {
 		w.Header().Set("x-why", "no ticket")
 		w.WriteHeader(http.StatusUnauthorized)
 		io.WriteString(w, "show a ticket to "+r.URL.Path)
-	}))
-	defer service.Close()
-	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	})
 	application := capturing(t, okReply)
-	callee := sidecarOfWeb(t, web, application.address, fmt.Sprintf(`
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    pathNormalization: {normalization: MERGE_SLASHES}
-    extensionProviders:
-    - name: tickets
-      envoyExtAuthzHttp: {service: %q, port: %s, pathPrefix: /check, includeRequestHeadersInCheck: [x-ticket], headersToUpstreamOnAllow: [x-user], headersToDownstreamOnDeny: [x-why], timeout: 5s}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: tickets, namespace: prod}
-spec: {action: CUSTOM, provider: {name: tickets}, rules: [{to: [{operation: {paths: ["/api/*"]}}]}]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no, namespace: prod}
-spec: {action: DENY, rules: [{to: [{operation: {paths: ["/api/never"]}}]}]}
-`, host, port))
+	callee := sidecarOfWeb(t, web, application.address, meshSettings(
+		"pathNormalization: {normalization: MERGE_SLASHES}",
+		"extensionProviders: ["+service.provider("tickets", "pathPrefix: /check, includeRequestHeadersInCheck: [x-ticket], headersToUpstreamOnAllow: [x-user], headersToDownstreamOnDeny: [x-why], timeout: 5s")+"]")+
+		authorization("prod", "tickets", `action: CUSTOM, provider: {name: tickets}, rules: [{to: [{operation: {paths: ["/api/*"]}}]}]`)+
+		authorization("prod", "no", `action: DENY, rules: [{to: [{operation: {paths: ["/api/never"]}}]}]`))
 	for _, tt := range []struct{ name, path, ticket, want string }{
 		{"with a ticket", "/api/x", "good", "200"},
 		{"without one", "/api/x", "", "401"},
@@ -654,29 +610,13 @@ func TestAuthorize_CustomClientGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			asked, told := make(chan struct{}, 1), make(chan struct{}, 1)
-			service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			service := newAuthorizer(t, func(_ http.ResponseWriter, r *http.Request) {
 				asked <- struct{}{}
 				<-r.Context().Done()
 				told <- struct{}{}
-			}))
-			defer service.Close()
-			host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+			})
 			up := replying(t, okReply)
-			p := serve(t, atEdge(), entry("s.test", up.address)+edge("s.test")+fmt.Sprintf(`---
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: tickets
-      envoyExtAuthzHttp: {service: %q, port: %s, failOpen: true}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: tickets, namespace: istio-system}
-spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
-`, host, port))
+			p := serve(t, atEdge(), entry("s.test", up.address)+edge("s.test")+service.asked("istio-system", "failOpen: true"))
 			leave(t, p, asked)
 			await(t, "the service to be told", told)
 			awaitCounted(t, p, "0 DC 1")
@@ -690,24 +630,8 @@ spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
 // TestAuthorize_CustomAfterDeadline: a body that an authorization service is to be asked
 // with is waited for, whatever deadline the request before had.
 func TestAuthorize_CustomAfterDeadline(t *testing.T) {
-	service := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	defer service.Close()
-	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
-	callee := sidecarOfWeb(t, newTrust(t).identity("prod", "web"), capturing(t, okReply).address, fmt.Sprintf(`
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: tickets
-      envoyExtAuthzHttp: {service: %q, port: %s, timeout: 5s}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: tickets, namespace: prod}
-spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
-`, host, port))
+	service := newAuthorizer(t, func(http.ResponseWriter, *http.Request) {})
+	callee := sidecarOfWeb(t, newTrust(t).identity("prod", "web"), capturing(t, okReply).address, service.asked("prod", "timeout: 5s"))
 	r := dialRaw(t, callee.address("inbound"))
 	head := []string{"bare", ":method", "POST", ":scheme", "http", ":authority", "web.prod", ":path", "/"}
 	r.ask(1, true, append(head, "x-envoy-expected-rq-timeout-ms", "500")...)
@@ -730,17 +654,9 @@ func TestAuthorize_Audit(t *testing.T) {
 	tr := newTrust(t)
 	web, frontend := tr.identity("prod", "web"), tr.identity("shop", "frontend")
 	var log words
-	callee := sidecarOfWeb(t, web, replying(t, okReply).address, `
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: secrets, namespace: prod}
-spec: {action: AUDIT, rules: [{to: [{operation: {paths: ["/secret/*"]}}]}]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no, namespace: prod}
-spec: {action: DENY, rules: [{to: [{operation: {methods: [POST]}}]}]}
-`)
+	callee := sidecarOfWeb(t, web, replying(t, okReply).address,
+		authorization("prod", "secrets", `action: AUDIT, rules: [{to: [{operation: {paths: ["/secret/*"]}}]}]`)+
+			authorization("prod", "no", `action: DENY, rules: [{to: [{operation: {methods: [POST]}}]}]`))
 	callee.log = slog.New(slog.NewTextHandler(&log, nil))
 	config := frontend.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil)
 	for _, request := range []string{"GET /open", "GET /secret/a", "POST /secret/b"} {
@@ -770,7 +686,7 @@ func TestAuthorize_CustomBeforeToken(t *testing.T) {
 	tr, i := newTrust(t), newTokenIssuer(t)
 	good := i.token(map[string]any{"groups": []string{"users"}})
 	var seen atomic.Value
-	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	service := newAuthorizer(t, func(w http.ResponseWriter, r *http.Request) {
 		seen.Store(r.Header.Get("authorization"))
 		if c, err := r.Cookie("session"); err == nil && c.Value == "alice" {
 			w.Header().Set("authorization", "Bearer "+good)
@@ -778,30 +694,12 @@ func TestAuthorize_CustomBeforeToken(t *testing.T) {
 		}
 		w.Header().Set("location", "/login")
 		w.WriteHeader(http.StatusFound)
-	}))
-	defer service.Close()
-	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	})
 	application := capturing(t, okReply)
-	callee := sidecarOfWeb(t, tr.identity("prod", "web"), application.address, tokensOf(i, "web")+fmt.Sprintf(`
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: login
-      envoyExtAuthzHttp: {service: %q, port: %s, includeRequestHeadersInCheck: [authorization, cookie], headersToUpstreamOnAllow: [authorization], headersToDownstreamOnDeny: [location]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: login, namespace: prod}
-spec: {action: CUSTOM, provider: {name: login}, rules: [{from: [{source: {notRequestPrincipals: ["*"]}}]}]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: users, namespace: prod}
-spec: {rules: [{when: [{key: "request.auth.claims[groups]", values: [users]}]}]}
-`, host, port))
+	callee := sidecarOfWeb(t, tr.identity("prod", "web"), application.address, tokensOf(i, "web")+
+		meshSettings("extensionProviders: ["+service.provider("login", "includeRequestHeadersInCheck: [authorization, cookie], headersToUpstreamOnAllow: [authorization], headersToDownstreamOnDeny: [location]")+"]")+
+		authorization("prod", "login", `action: CUSTOM, provider: {name: login}, rules: [{from: [{source: {notRequestPrincipals: ["*"]}}]}]`)+
+		authorization("prod", "users", `rules: [{when: [{key: "request.auth.claims[groups]", values: [users]}]}]`))
 	for _, tt := range []struct{ name, fields, want, asked string }{
 		{"without anything", "", "302", ""},
 		{"a session", "Cookie: session=alice\r\n", "200", ""},

@@ -3,9 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -32,12 +30,10 @@ func (s *inParts) Read(p []byte) (int, error) {
 // however that comes, and the upstream gets all of it.
 func TestAuthorize_CustomBody(t *testing.T) {
 	asked := make(chan string, 9)
-	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	service := newAuthorizer(t, func(_ http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		asked <- fmt.Sprint(string(body), r.Header.Get("x-envoy-auth-partial-body"), err)
-	}))
-	defer service.Close()
-	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	})
 	type got struct{ body, trailer string }
 	arrived := make(chan got, 9)
 	up := h2Upstream(t, func(_ http.ResponseWriter, r *http.Request) {
@@ -78,21 +74,7 @@ func TestAuthorize_CustomBody(t *testing.T) {
 			if upstream == "HTTP/2" {
 				yaml = overHTTP2(yaml)
 			}
-			p := serve(t, atEdge(), yaml+edge("s.test")+fmt.Sprintf(`---
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: scan
-      envoyExtAuthzHttp: {service: %q, port: %s, timeout: 20s, includeRequestBodyInCheck: {%s}}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: scan, namespace: istio-system}
-spec: {action: CUSTOM, provider: {name: scan}, rules: [{}]}
-`, host, port, tt.limit))
+			p := serve(t, atEdge(), yaml+edge("s.test")+service.asked("istio-system", "timeout: 20s, includeRequestBodyInCheck: {"+tt.limit+"}"))
 			for client, c := range map[string]*http.Client{"HTTP/1.1": h1Client(t, p, "gateway:80"), "HTTP/2": h2Client(t, p, "gateway:80")} {
 				t.Run(tt.name+", "+client+" to "+upstream, func(t *testing.T) {
 					c.Transport.(*http.Transport).ExpectContinueTimeout = 10 * time.Second
@@ -151,7 +133,7 @@ func differ(a, b string) int {
 // beside or in the place of what the proxy says itself.
 func TestAuthorize_CustomRefusal(t *testing.T) {
 	fields := http.Header{}
-	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	service := newAuthorizer(t, func(w http.ResponseWriter, r *http.Request) {
 		for name, values := range fields {
 			w.Header()[name] = values
 		}
@@ -159,20 +141,8 @@ func TestAuthorize_CustomRefusal(t *testing.T) {
 		w.Header().Set("Date", "Thu, 01 Jan 1970 00:00:00 GMT")
 		w.WriteHeader(http.StatusUnauthorized)
 		io.WriteString(w, "no ticket")
-	}))
-	defer service.Close()
-	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
-	p := serve(t, atEdge(), entry("s.test", refusing(t))+edge("s.test")+fmt.Sprintf(`---
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data: {mesh: "extensionProviders: [{name: tickets, envoyExtAuthzHttp: {service: '%s', port: %s, timeout: 20s}}]"}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: tickets, namespace: istio-system}
-spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
-`, host, port))
+	})
+	p := serve(t, atEdge(), entry("s.test", refusing(t))+edge("s.test")+service.asked("istio-system", "timeout: 20s"))
 	for _, tt := range []struct {
 		name         string
 		fields       http.Header
@@ -208,24 +178,17 @@ spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
 // want that.
 func TestAuthorize_CustomOnce(t *testing.T) {
 	var asked atomic.Int32
-	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	service := newAuthorizer(t, func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		w.Header().Set("set-cookie", "session=1")
-	}))
-	defer service.Close()
-	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	})
 	policy := func(name, provider, path string) string {
-		return "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: " + name + ", namespace: istio-system}\nspec: {action: CUSTOM, provider: {name: " + provider + "}, rules: [{to: [{operation: {paths: [\"" + path + "\"]}}]}]}\n"
+		return authorization("istio-system", name, `action: CUSTOM, provider: {name: `+provider+`}, rules: [{to: [{operation: {paths: ["`+path+`"]}}]}]`)
 	}
-	provider := func(name string) string {
-		return fmt.Sprintf("{name: %s, envoyExtAuthzHttp: {service: '%s', port: %s, timeout: 20s, headersToDownstreamOnAllow: [set-cookie]}}", name, host, port)
-	}
-	p := serve(t, atEdge(), entry("s.test", replying(t, okReply).address)+edge("s.test")+`---
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data: {mesh: "extensionProviders: [`+provider("a")+", "+provider("b")+`]"}
-`+policy("all", "a", "/*")+policy("some", "a", "/api/*")+policy("other", "b", "/both"))
+	const fields = "timeout: 20s, headersToDownstreamOnAllow: [set-cookie]"
+	p := serve(t, atEdge(), entry("s.test", replying(t, okReply).address)+edge("s.test")+
+		meshSettings("extensionProviders: ["+service.provider("a", fields)+", "+service.provider("b", fields)+"]")+
+		policy("all", "a", "/*")+policy("some", "a", "/api/*")+policy("other", "b", "/both"))
 	for path, want := range map[string]int32{"/": 1, "/api/x": 1, "/both": 2} {
 		asked.Store(0)
 		got := exchangeRaw(t, p.address("gateway:80"), "GET "+path+" HTTP/1.1\r\nHost: s.test\r\n\r\n", whole(1))

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"isthmus/explain"
@@ -12,8 +11,7 @@ import (
 // else that a client may write.
 func TestRoute_Claims(t *testing.T) {
 	i := newTokenIssuer(t)
-	tokens := strings.NewReplacer("namespace: prod", "namespace: istio-system", "app: web", "istio: ingressgateway").Replace(tokensOf(i, "web"))
-	gw := serve(t, atEdge(), tokens+anyHost+`apiVersion: networking.istio.io/v1
+	gw := serve(t, atEdge(), tokensAtEdge(i)+anyHost+`apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: edge}
 spec:

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httputil"
 	"slices"
 	"strings"
@@ -277,9 +276,7 @@ func TestDeadline_Conversation(t *testing.T) {
 // the body first.
 func TestDeadline_Asked(t *testing.T) {
 	t.Parallel()
-	service := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	t.Cleanup(service.Close)
-	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	service := newAuthorizer(t, func(http.ResponseWriter, *http.Request) {})
 	up := upstreamServer(t, func(head string, r *bufio.Reader, c net.Conn) bool {
 		skipBody(head, r)
 		_, err := io.WriteString(c, okReply)
@@ -293,21 +290,7 @@ spec:
   hosts: [s.test]
   gateways: [gw]
   http: [{timeout: 200ms, route: [{destination: {host: s.test}}]}]
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: login
-      envoyExtAuthzHttp: {service: "`+host+`", port: `+port+`, timeout: 5s}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: login, namespace: istio-system}
-spec: {selector: {matchLabels: {istio: ingressgateway}}, action: CUSTOM, provider: {name: login}, rules: [{}]}
-`)
+`+service.asked("istio-system", "timeout: 5s"))
 	c := dialTCP(t, p.address("gateway:80"))
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	io.WriteString(c, "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 10\r\n\r\n")

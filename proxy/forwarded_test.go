@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -62,30 +60,15 @@ spec:
 // of who calls goes on; a client can tell neither them nor the upstream.
 func TestForwarded_Authorized(t *testing.T) {
 	var asked, about atomic.Value
-	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	service := newAuthorizer(t, func(w http.ResponseWriter, r *http.Request) {
 		asked.Store(r.Header.Get("X-Forwarded-Email") + r.Header.Get("X-Envoy-Original-Path"))
 		about.Store(r.Method + " " + r.Host + " " + r.RequestURI)
 		w.Header().Set("X-Forwarded-Email", "alice@s.test")
 		w.Header().Set("X-Forwarded-Proto", "https")
-	}))
-	t.Cleanup(service.Close)
-	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	})
 	issuer, up := newTokenIssuer(t), replying(t, okReply)
-	p := serve(t, atEdge(), edge("s.test")+"---\n"+entry("s.test", up.address)+`
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: login
-      envoyExtAuthzHttp: {service: "`+host+`", port: `+port+`, includeRequestHeadersInCheck: [x-forwarded-email, x-envoy-original-path], headersToUpstreamOnAllow: [x-forwarded-email, x-forwarded-proto], timeout: 5s}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: login, namespace: istio-system}
-spec: {selector: {matchLabels: {istio: ingressgateway}}, action: CUSTOM, provider: {name: login}, rules: [{}]}
----
+	p := serve(t, atEdge(), edge("s.test")+"---\n"+entry("s.test", up.address)+
+		service.asked("istio-system", "includeRequestHeadersInCheck: [x-forwarded-email, x-envoy-original-path], headersToUpstreamOnAllow: [x-forwarded-email, x-forwarded-proto], timeout: 5s")+`
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata: {name: tokens, namespace: istio-system}

@@ -2,10 +2,8 @@ package proxy
 
 import (
 	"bufio"
-	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -14,24 +12,15 @@ import (
 // else has to be asked or told about it, and whatever its Connection field names.
 func TestHop_Judged(t *testing.T) {
 	up := switching(t, func(string, *bufio.Reader, *net.TCPConn) {})
-	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	service := newAuthorizer(t, func(_ http.ResponseWriter, r *http.Request) {
 		if len(r.Header["Connection"])+len(r.Header["Upgrade"]) > 0 {
 			t.Errorf("the service is asked with %q", r.Header) // which would be about its own connection
 		}
-	}))
-	defer service.Close()
-	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
-	policy := func(name, spec string) string {
-		return fmt.Sprintf("---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: %s, namespace: istio-system}\nspec: {%s}\n", name, spec)
-	}
+	})
+	policy := func(name, spec string) string { return authorization("istio-system", name, spec) }
 	for _, tt := range []struct{ name, more string }{
 		{"alone", ""},
-		{"beside an authorization service", policy("ask", "action: CUSTOM, provider: {name: asks}, rules: [{}]") + fmt.Sprintf(`---
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data: {mesh: 'extensionProviders: [{name: asks, envoyExtAuthzHttp: {service: %s, port: %s, timeout: 20s, includeRequestHeadersInCheck: ["*"]}}]'}
-`, host, port)},
+		{"beside an authorization service", service.asked("istio-system", `timeout: 20s, includeRequestHeadersInCheck: ["*"]`)},
 		{"beside one that asks where a request comes from", policy("nobody", `action: DENY, rules: [{when: [{key: "request.headers[x-request-id]", values: [nobody]}]}]`)},
 	} {
 		for _, options := range []string{"Upgrade", "Upgrade, X-Request-Id"} {

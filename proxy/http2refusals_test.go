@@ -20,12 +20,7 @@ func TestHTTP2_Refusals(t *testing.T) {
 	up := capturing(t, okReply)
 	yaml := entry("up.test", up.address) + secureGateway(
 		server("a.test", "mode: SIMPLE, credentialName: a")+server("b.test", "mode: MUTUAL, credentialName: a"), "a.test", "b.test") +
-		strings.NewReplacer("namespace: prod", "namespace: istio-system", "app: web", "istio: ingressgateway").Replace(tokensOf(i, "web")) + `
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no, namespace: istio-system}
-spec: {action: DENY, selector: {matchLabels: {istio: ingressgateway}}, rules: [{to: [{operation: {paths: ["/admin/*"]}}]}]}
-`
+		tokensAtEdge(i) + authorization("istio-system", "no", `action: DENY, selector: {matchLabels: {istio: ingressgateway}}, rules: [{to: [{operation: {paths: ["/admin/*"]}}]}]`)
 	p := serveSecure(t, issued.dir, yaml)
 	connections := 0
 	transport := &http.Transport{

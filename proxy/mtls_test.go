@@ -357,7 +357,7 @@ func TestTellRefusal(t *testing.T) {
 	o := proxyOf("prod", "web", web)
 	o.Inbound, o.Logger = "127.0.0.1:0", slog.New(slog.NewTextHandler(&log, nil))
 	callee := serve(t, o, webService(application.address)+peerAuthentication("prod", "STRICT")+
-		"---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: nobody, namespace: prod}\nspec: {}\n")
+		authorization("prod", "nobody", ""))
 	began := time.Now()
 	for range 3 * refusalsTold {
 		exchangeRaw(t, callee.address("inbound"), get(webHost), whole(1))

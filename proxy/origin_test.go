@@ -1,10 +1,7 @@
 package proxy
 
 import (
-	"fmt"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -106,30 +103,10 @@ spec:
 func TestOrigin_Asked(t *testing.T) {
 	tr := newTrust(t)
 	asked := make(chan http.Header, 1)
-	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header }))
-	defer service.Close()
-	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	service := newAuthorizer(t, func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header })
 	application := capturing(t, okReply)
-	callee := sidecarOfWeb(t, tr.identity("prod", "web"), application.address, fmt.Sprintf(`
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: tickets
-      envoyExtAuthzHttp: {service: %q, port: %s, timeout: 20s, includeRequestHeadersInCheck: ["x-*"]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: tickets, namespace: prod}
-spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: nobody, namespace: prod}
-spec: {action: DENY, rules: [{when: [{key: "request.headers[x-forwarded-client-cert]", values: [nobody]}]}]}
-`, host, port))
+	callee := sidecarOfWeb(t, tr.identity("prod", "web"), application.address, service.asked("prod", `timeout: 20s, includeRequestHeadersInCheck: ["x-*"]`)+
+		authorization("prod", "nobody", `action: DENY, rules: [{when: [{key: "request.headers[x-forwarded-client-cert]", values: [nobody]}]}]`))
 	words := []string{"x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert", "x-request-id"}
 	config := tr.identity("shop", "frontend").Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil)
 	for _, fields := range []string{

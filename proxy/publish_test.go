@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"strings"
 	"syscall"
@@ -388,31 +387,15 @@ func TestPublish_PortTakenOverPolicy(t *testing.T) {
 // though the table in force asks somebody else, or the same one otherwise.
 func TestPublish_Asking(t *testing.T) {
 	asking, answer := make(chan struct{}), make(chan struct{})
-	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	service := newAuthorizer(t, func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
 			close(asking)
 			<-answer
 		}
-	}))
-	defer service.Close()
-	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	})
 	up := replying(t, okReply)
 	config := func(timeout string) string {
-		return entry("s.test", up.address) + edge("s.test") + fmt.Sprintf(`---
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: tickets
-      envoyExtAuthzHttp: {service: %q, port: %s, timeout: %s}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: tickets, namespace: istio-system}
-spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
-`, host, port, timeout)
+		return entry("s.test", up.address) + edge("s.test") + service.asked("istio-system", "timeout: "+timeout)
 	}
 	p := serve(t, atEdge(), config("20s"))
 	ask := func(path string) string {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -373,30 +372,14 @@ func TestRing_Bounds(t *testing.T) {
 // asked.
 func TestWhy_Denied(t *testing.T) {
 	tr := newTrust(t)
-	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
-	defer service.Close()
-	host, port, _ := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
-	callee := sidecarOfWeb(t, tr.identity("prod", "web"), replying(t, okReply).address, fmt.Sprintf(`
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    extensionProviders:
-    - name: tickets
-      envoyExtAuthzHttp: {service: %q, port: %s, timeout: 5s}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: ask, namespace: prod}
-spec: {action: CUSTOM, provider: {name: tickets}, rules: [{}]}
-`, host, port))
+	service := newAuthorizer(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+	callee := sidecarOfWeb(t, tr.identity("prod", "web"), replying(t, okReply).address, service.asked("prod", "timeout: 5s"))
 	for _, want := range []string{
-		`^the client got 401 UAEX because an authorization service does not let it pass: AuthorizationPolicy prod/ask \(test.yaml:\d+\) asks provider tickets, which answered 401$`,
+		`^the client got 401 UAEX because an authorization service does not let it pass: AuthorizationPolicy prod/tickets \(test.yaml:\d+\) asks provider tickets, which answered 401$`,
 		`^the client got 403 UAEX because .* provider tickets, which could not be asked: .*refused`,
 	} {
 		got := askWhy(t, callee, exchangeRaw(t, callee.address("inbound"), get("web.prod"), whole(1)))
-		if r := got.Refusal; !regexp.MustCompile(want).MatchString(got.Why[0]) || r == nil || r.By != "authorization service" || r.Policy != "AuthorizationPolicy prod/ask" {
+		if r := got.Refusal; !regexp.MustCompile(want).MatchString(got.Why[0]) || r == nil || r.By != "authorization service" || r.Policy != "AuthorizationPolicy prod/tickets" {
 			t.Errorf("got  %s by %+v\nwant %s", got.Why[0], r, want)
 		}
 		service.Close()
