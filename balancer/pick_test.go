@@ -270,16 +270,37 @@ func TestSet_Degraded(t *testing.T) {
 }
 
 // TestSet_HardlyAnybody: where of the listed localities fewer than one in a hundred is well, the
-// others serve.
+// others serve; where that is so of all, who is well in the first priority.
 func TestSet_HardlyAnybody(t *testing.T) {
-	list := append(hosts(150, "r/a"), host(200, "far/a", 1))
-	for _, h := range list[1:150] {
-		h.Eject("test", time.Hour, true)
-		defer h.Close() // its timer
-	}
-	lb := &mesh.LoadBalancer{Locality: &mesh.LocalityLB{Distribute: []mesh.Distribute{{From: "*", To: []mesh.LocalityShare{{Locality: "r/a", Percent: 100}}}}}}
-	if got := NewSet(list, lb, nil, Caller{Locality: mesh.ParseLocality("r/a")}).Shares()[150].Part; got != 1 {
-		t.Errorf("the other one has %v", got)
+	listed := &mesh.LocalityLB{Distribute: []mesh.Distribute{{From: "*", To: []mesh.LocalityShare{{Locality: "r/a", Percent: 100}}}}}
+	for _, tt := range []struct {
+		name   string
+		policy *mesh.LocalityLB
+		other  int // hosts elsewhere, of which one is well
+		want   int
+	}{
+		{"but another one", listed, 1, 150},
+		{"anywhere", nil, 150, 0},
+		{"anywhere, of those that are listed", listed, 150, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			list := append(hosts(150, "r/a"), hosts(tt.other, "far/a")...)
+			for i, h := range list {
+				if i%150 != 0 {
+					h.Eject("test", time.Hour, true)
+					defer h.Close() // its timer
+				}
+			}
+			s := NewSet(list, &mesh.LoadBalancer{Locality: tt.policy}, nil, Caller{Locality: mesh.ParseLocality("r/a")})
+			if got := s.Shares()[tt.want].Part; got != 1 {
+				t.Errorf("it has %v", got)
+			}
+			for range 20 {
+				if i, ok := s.Pick(nil, 0); !ok || i != tt.want {
+					t.Fatalf("host %d is picked, %v, want %d", i, ok, tt.want)
+				}
+			}
+		})
 	}
 }
 

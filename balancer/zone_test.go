@@ -74,6 +74,22 @@ func TestSet_Zones(t *testing.T) {
 	}
 }
 
+// TestSet_ZonesPanic: where too few are well, so that health is ignored, zones are not balanced: all
+// hosts get the same.
+func TestSet_ZonesPanic(t *testing.T) {
+	list := []*Host{host(1, "r/a", 1), host(2, "r/a", 1), host(3, "r/b", 1), host(4, "far/a", 1)}
+	for _, h := range list[1:] {
+		h.Eject("test", 1<<40, true)
+	}
+	lb := &mesh.LoadBalancer{Locality: &mesh.LocalityLB{LeastHosts: 2}}
+	s := NewSet(list, lb, &mesh.OutlierDetection{MinHealthPercent: 90}, Caller{Locality: mesh.ParseLocality("r/b"), Peers: Zones{"b": 1}})
+	for i, got := range s.Shares() {
+		if math.Abs(got.Part-.25) > 1e-5 {
+			t.Errorf("host %d gets %v, want a quarter", i, got.Part)
+		}
+	}
+}
+
 // TestSet_ZonesEven: whatever the numbers, when every caller balances so, every
 // endpoint of the region gets the same, as far as callers are in zones with
 // endpoints.

@@ -55,6 +55,33 @@ func TestDigest_Names(t *testing.T) {
 	}
 }
 
+// TestDigest_Refuses: what no proxy says of itself is not taken, at each end of what one may.
+func TestDigest_Refuses(t *testing.T) {
+	flows := func(n int) string { return "[" + strings.Repeat(`{"c":"x"},`, n-1) + `{"c":"x"}]` }
+	for text, taken := range map[string]bool{
+		`{"o":"a","w":1}`:       true,
+		`{"o":"a","w":3600000}`: true,
+		`{"o":"a","w":1,"f":[{"c":"x","r":1e9,"e":0,"m":1e9,"t":1e9}]}`: true,
+		`{"o":"a","w":1,"f":` + flows(maxFlows) + `}`:                   true,
+		`{"o":"a","w":1,"f":` + flows(maxFlows+1) + `}`:                 false,
+		`{"o":"","w":1}`:                                        false,
+		`{"o":"a"}`:                                             false,
+		`{"o":"a","w":-1}`:                                      false,
+		`{"o":"a","w":3600001}`:                                 false,
+		`{"o":"a","w":1}{}`:                                     false,
+		`{"o":"a","w":1,"f":[{"c":"x","r":-1}]}`:                false,
+		`{"o":"a","w":1,"f":[{"c":"x","e":2e9}]}`:               false,
+		`{"o":"a","w":1,"f":[{"c":"x","m":-0.1}]}`:              false,
+		`{"o":"a","w":1,"f":[{"c":"x"},{"c":"x","t":2e9}]}`:     false,
+		`{"o":"` + strings.Repeat("a", maxText+1) + `","w":1}`:  false,
+		`{"o":"a","w":1` + strings.Repeat(" ", maxPacket) + `}`: false,
+	} {
+		if _, err := decodeDigest([]byte(text)); (err == nil) != taken {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 // TestDigest_LeavesRoom: records go first, and a digest takes only what they
 // leave of a packet.
 func TestDigest_LeavesRoom(t *testing.T) {

@@ -1,9 +1,14 @@
 package gossip
 
 import (
+	"fmt"
+	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 	"pgregory.net/rapid"
@@ -150,6 +155,11 @@ func TestDecode_Refuses(t *testing.T) {
 		"an escape sequence": func(r *record) { r.Endpoints[0].Port.Name += "\x1b[2J" },
 		"a row in a zone":    func(r *record) { r.Endpoints[0].Locality.Zone = "a\nb" },
 		"a million things":   func(r *record) { r.Endpoints = make([]endpoint, maxEndpoints+1) },
+		"a long reason":      func(r *record) { r.Endpoints[0].Unready = strings.Repeat("x", maxText+1) },
+		"many labels":        func(r *record) { r.Endpoints[0].Labels = labels(maxLabels + 1) },
+		"a megabyte or four": func(r *record) { r.Endpoints[0].Labels = map[string]string{"x": strings.Repeat("x", maxRecord)} },
+		"a version to come":  func(r *record) { r.Version = math.MaxUint64 },
+		"the second one":     func(r *record) { r.Endpoints = append(r.Endpoints, endpoint{}) },
 	} {
 		r := valid()
 		spoil(r)
@@ -157,9 +167,70 @@ func TestDecode_Refuses(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
+	most := valid()
+	most.Endpoints[0].Unready, most.Endpoints[0].Labels, most.Endpoints[0].Port.Number = strings.Repeat("x", maxText), labels(maxLabels), 65535
+	most.Endpoints[0].Address = netip.MustParseAddrPort("[2001:db8::1]:65535")
+	if _, err := decode(encode(most)); err != nil {
+		t.Errorf("as much as there may be: %v", err)
+	}
 	for _, text := range []string{"", "null", "[]", "7", `{"owner":1}`, `{"owner":"a"}{}`, "\x00"} {
 		if _, err := decode([]byte(text)); err == nil {
 			t.Errorf("%q: taken", text)
+		}
+	}
+}
+
+func labels(n int) map[string]string {
+	out := map[string]string{}
+	for i := range n {
+		out[fmt.Sprint("l", i)] = "x"
+	}
+	return out
+}
+
+// TestDecode_WeightOfNothing: an endpoint that says no weight counts once.
+func TestDecode_WeightOfNothing(t *testing.T) {
+	for said, want := range map[uint32]uint32{0: 1, 1: 1, 7: 7} {
+		r := valid()
+		r.Endpoints[0].Weight = said
+		if got := r.Endpoints[0].mesh(r).Weight; got != want {
+			t.Errorf("a weight of %d counts %d, want %d", said, got, want)
+		}
+	}
+}
+
+// TestBelievable: versions are believed for some years from now on, by a clock that has not been
+// set yet, too: its owner would hear nobody.
+func TestBelievable(t *testing.T) {
+	at := func(years int) uint64 { return uint64(earliest.AddDate(years, 0, 0).UnixNano()) }
+	synctest.Test(t, func(t *testing.T) { // in which it is the year 2000
+		for version, want := range map[uint64]bool{0: true, at(0): true, at(9): true, at(11): false, math.MaxUint64: false} {
+			if believable(version) != want {
+				t.Errorf("by a clock that says %v, version %d is believed: %v", time.Now(), version, !want)
+			}
+		}
+		time.Sleep(time.Until(earliest.AddDate(5, 0, 0)))
+		for version, want := range map[uint64]bool{at(14): true, at(16): false} {
+			if believable(version) != want {
+				t.Errorf("by a clock that says %v, version %d is believed: %v", time.Now(), version, !want)
+			}
+		}
+	})
+}
+
+// TestDecodeHandedOn: how long an owner is gone is bounded at both ends.
+func TestDecodeHandedOn(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		`{"owner":"a","version":1}`:                             0,
+		`{"owner":"a","version":1,"gone":1500}`:                 1500 * time.Millisecond,
+		`{"owner":"a","version":1,"gone":9223372036854775807}`:  forgetAfter,
+		`{"owner":"a","version":1,"gone":-1}`:                   -1,
+		`{"owner":"a","version":1,"gone":"long"}`:               -1,
+		`{"owner":"","version":1,"gone":1}`:                     -1,
+		`{"owner":"a","version":18446744073709551615,"gone":1}`: -1,
+	} {
+		if _, gone, err := decodeHandedOn([]byte(text)); (err != nil) != (want < 0) || err == nil && gone != want {
+			t.Errorf("%s: gone for %v, %v, want %v", text, gone, err, want)
 		}
 	}
 }
