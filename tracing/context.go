@@ -36,6 +36,7 @@ type Context struct {
 	Short    bool    // B3: the trace's ID had 64 bits
 	Formats  Formats // that were found
 	Stated   bool    // by traceparent, so that tracestate belongs to it
+	Random   bool    // W3C: whoever began the trace vouches for the last 56 bits of its ID
 }
 
 // Read finds the context in a request's fields. The first of traceparent, b3 and
@@ -90,7 +91,7 @@ func (c *Context) readParent(v []byte) bool {
 	if !unhex(version[:], v[:2]) || version[0] == 0xff || !unhex(trace[:], v[3:35]) || !unhex(span[:], v[36:52]) || !unhex(flags[:], v[53:55]) || trace.IsZero() || span == (SpanID{}) {
 		return false
 	}
-	c.Trace, c.Span, c.Decision, c.Stated = trace, span, NotSampled, true
+	c.Trace, c.Span, c.Decision, c.Stated, c.Random = trace, span, NotSampled, true, flags[0]&2 != 0
 	if flags[0]&1 != 0 {
 		c.Decision = Sampled
 	}

@@ -15,6 +15,7 @@ const (
 	child = 1 << (iota + 3) // the span has a parent
 	debug
 	short
+	random
 	numTraits = iota + 3
 )
 
@@ -42,8 +43,8 @@ const (
 	numDigits
 )
 
-// sampledDigit is one if the trace is sampled, else zero.
-type sampledDigit struct{}
+// sampledDigit is one more if the trace is sampled: 0 and 1, or 2 and 3.
+type sampledDigit byte
 
 // NewFields makes what writes fields by field, which appends one.
 func NewFields(field func(dst, name, value []byte) []byte) *Fields {
@@ -66,7 +67,7 @@ func newTemplate(traits int, field func(dst, name, value []byte) []byte) (t temp
 			case digits:
 				whole = append(whole, unfilled...)
 			case sampledDigit:
-				whole = append(whole, '0')
+				whole = append(whole, byte(part))
 			}
 		}
 		t.text = field(t.text, []byte(name), whole)
@@ -86,14 +87,18 @@ func newTemplate(traits int, field func(dst, name, value []byte) []byte) (t temp
 	}
 	formats := Formats(traits)
 	if formats&W3C != 0 {
-		add("traceparent", "00-", traceDigits, restDigits, "-", spanDigits, "-0", sampledDigit{})
+		flags := sampledDigit('0')
+		if traits&random != 0 {
+			flags = '2'
+		}
+		add("traceparent", "00-", traceDigits, restDigits, "-", spanDigits, "-0", flags)
 	}
 	trace := []any{traceDigits, restDigits}
 	if traits&short != 0 { // as long as it came
 		trace = []any{restDigits}
 	}
 	if formats&B3Single != 0 {
-		value := append(slices.Clone(trace), "-", spanDigits, "-", sampledDigit{})
+		value := append(slices.Clone(trace), "-", spanDigits, "-", sampledDigit('0'))
 		if traits&debug != 0 {
 			value[len(value)-1] = "d"
 		}
@@ -113,7 +118,7 @@ func newTemplate(traits int, field func(dst, name, value []byte) []byte) (t temp
 	if traits&debug != 0 {
 		add("x-b3-flags", "1")
 	} else {
-		add("x-b3-sampled", sampledDigit{})
+		add("x-b3-sampled", sampledDigit('0'))
 	}
 	return t
 }
@@ -131,6 +136,9 @@ func (f *Fields) Append(dst []byte, c *Context, formats Formats, span, parent Sp
 	if c.Short {
 		traits |= short
 	}
+	if c.Random {
+		traits |= random
+	}
 	t := &f[traits]
 	all := [numDigits]digitPair{
 		traceDigits: digitsOf(c.Trace[:8]), restDigits: digitsOf(c.Trace[8:]), spanDigits: digitsOf(span[:]), parentDigits: digitsOf(parent[:]),
@@ -143,7 +151,7 @@ func (f *Fields) Append(dst []byte, c *Context, formats Formats, span, parent Sp
 	}
 	if c.Decision == Sampled {
 		for _, at := range t.decisions {
-			out[at] = '1'
+			out[at]++
 		}
 	}
 	return dst
