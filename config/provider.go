@@ -50,13 +50,17 @@ func (d *document) meshConfig(text string, line int) (used bool) {
 	if n := child(root, "defaultConfig"); n != nil {
 		if n = child(n, "tracing"); n != nil {
 			used = true
+			others := d.reader.config.Tracing.Collectors
 			d.tracingConfig(n, path+".defaultConfig.tracing")
+			if scalar(child(root, "enableTracing")) == "false" {
+				d.reader.config.Tracing.Collectors = others
+			}
 		}
 	}
 	if n := child(root, "defaultProviders"); n != nil {
 		var p meshconfig.MeshConfig_DefaultProviders
 		d.message(n, p.ProtoReflect(), path+".defaultProviders")
-		d.reader.config.DefaultCollectors = p.Tracing
+		d.defaultCollector(p.Tracing, child(root, "extensionProviders"), path+".defaultProviders.tracing")
 	}
 	used = d.meshAccessLog(root, path) || used
 	// An application's own ConfigMap may have a key of that name.
@@ -86,6 +90,27 @@ func (d *document) meshConfig(text string, line int) (used bool) {
 		}
 	}
 	return used
+}
+
+// defaultCollector reads the names of collectors for which no Telemetry resource names one.
+// Istio uses the first.
+func (d *document) defaultCollector(names []string, providers *yaml.Node, path string) {
+	if len(names) == 0 {
+		return
+	}
+	if len(names) > 1 {
+		d.warning(path+"[1]", "has no effect: spans go to the first one")
+	}
+	d.reader.config.DefaultCollector = names[0]
+	if providers != nil {
+		for _, item := range providers.Content {
+			item = resolve(item)
+			if scalar(child(item, "name")) == names[0] && (child(item, "zipkin") != nil || child(item, "opentelemetry") != nil) {
+				return
+			}
+		}
+	}
+	d.warning(path+"[0]", fmt.Sprintf("no extensionProvider of kind zipkin or opentelemetry is called %q: spans go where tracing in the bootstrap file says, or defaultConfig", names[0]))
 }
 
 // otherProvider keeps the name of a provider that is not served, with its kind.

@@ -73,7 +73,7 @@ spec:
 		t.Fatal(r.Findings)
 	}
 	c := r.Config
-	if c.Tracing.Sampling == nil || *c.Tracing.Sampling != 5 || len(c.Tracing.Collectors) != 1 || c.Tracing.Collectors[0].Host != "zipkin" || len(c.DefaultCollectors) != 1 {
+	if c.Tracing.Sampling == nil || *c.Tracing.Sampling != 5 || len(c.Tracing.Collectors) != 1 || c.Tracing.Collectors[0].Host != "zipkin" || c.DefaultCollector != "otel" {
 		t.Errorf("%+v", c.Tracing)
 	}
 	want := []mesh.Collector{
@@ -89,6 +89,33 @@ spec:
 	rule := c.Telemetries[0].Tracing[0]
 	if rule.Sides != mesh.ServerSide || *rule.Sampling != 0.5 || rule.Collector != "zip" || len(rule.Tags) != 2 || rule.Tags[0] != (mesh.TraceTag{Name: "a", Header: "x-tenant", Default: "none"}) {
 		t.Errorf("%+v", rule)
+	}
+}
+
+// TestRead_DefaultCollector: the first one counts, if there is one.
+func TestRead_DefaultCollector(t *testing.T) {
+	for _, tt := range []struct{ mesh, warning string }{
+		{"{defaultProviders: {tracing: [b]}, extensionProviders: [{name: a, zipkin: {service: a, port: 1}}, {name: b, zipkin: {service: b, port: 1}}]}", ""},
+		{"{defaultProviders: {tracing: [b, a]}, extensionProviders: [{name: a, zipkin: {service: a, port: 1}}, {name: b, zipkin: {service: b, port: 1}}]}", "data.mesh.defaultProviders.tracing[1]: has no effect: spans go to the first one"},
+		{"{defaultProviders: {tracing: [b]}, extensionProviders: [{name: a, zipkin: {service: a, port: 1}}]}", `data.mesh.defaultProviders.tracing[0]: no extensionProvider of kind zipkin or opentelemetry is called "b"`},
+		{"{defaultProviders: {tracing: [b]}, extensionProviders: [{name: b, lightstep: {service: b, port: 1}}]}", `is called "b"`},
+		{"{defaultProviders: {tracing: [b]}}", `is called "b"`},
+	} {
+		text := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: '" + tt.mesh + "'\n"
+		checkFinding(t, text, tt.warning, ISM0001)
+		if got := Read([]File{{Name: "f.yaml", Data: []byte(text)}}, nil).Config.DefaultCollector; got != "b" {
+			t.Errorf("%s: %q", tt.mesh, got)
+		}
+	}
+}
+
+// TestRead_NoTracing: enableTracing says whether the collector of defaultConfig gets spans.
+func TestRead_NoTracing(t *testing.T) {
+	for said, want := range map[string]int{"enableTracing: false, ": 0, "enableTracing: true, ": 1, "": 1} {
+		r := Read([]File{{Name: "f.yaml", Data: []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: '{" + said + "defaultConfig: {tracing: {sampling: 1, zipkin: {address: z}}}}'\n")}}, nil)
+		if got := len(r.Config.Tracing.Collectors); got != want || len(r.Findings) > 0 {
+			t.Errorf("%q: %d collectors, want %d: %v", said, got, want, r.Findings)
+		}
 	}
 }
 

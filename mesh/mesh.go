@@ -77,11 +77,11 @@ type Config struct {
 	PathNormalization      PathNormalization
 	Retries                *Retries // of routes that say none; nil: [DefaultRetries]
 
-	Telemetries       []*Telemetry
-	AccessLog         AccessLog    // of the mesh; the bootstrap file's wins
-	Tracing           Tracing      // of the mesh; the bootstrap file's wins
-	Collectors        []*Collector // that Telemetry resources name
-	DefaultCollectors []string     // of those that none names
+	Telemetries      []*Telemetry
+	AccessLog        AccessLog    // of the mesh; the bootstrap file's wins
+	Tracing          Tracing      // of the mesh; the bootstrap file's wins
+	Collectors       []*Collector // that Telemetry resources name
+	DefaultCollector string       // of those, where none is named; "": none
 
 	Scope *Scope // beyond which everything was left out; nil: nothing was
 }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"math/rand/v2"
 	"net"
-	"slices"
 	"strconv"
 
 	"isthmus/mesh"
@@ -82,15 +81,11 @@ func (p *Proxy) traceRule(s *mesh.Snapshot, rule *mesh.TracingRule, kept map[mes
 // collectors are those that spans go to: the one that a Telemetry resource or the
 // mesh's default names, else those of the bootstrap file, else the mesh's.
 func (p *Proxy) collectors(c *mesh.Config, name string) []mesh.Collector {
-	names := c.DefaultCollectors
-	if own := p.options.Tracing.Collectors; len(own) > 0 {
-		names = nil
-	}
-	if name != "" {
-		names = []string{name}
+	if name == "" && len(p.options.Tracing.Collectors) == 0 {
+		name = c.DefaultCollector
 	}
 	for _, o := range c.Collectors {
-		if slices.Contains(names, o.Name) {
+		if name != "" && o.Name == name {
 			return []mesh.Collector{*o}
 		}
 	}

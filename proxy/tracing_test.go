@@ -232,6 +232,7 @@ func TestTracing_Context(t *testing.T) {
 		{"the context of what is not sampled ends", all, telemetry("{disableContextPropagation: true}"), w3c("00"), map[string]string{"traceparent": "-"}, false},
 		{"the context ends, and nothing is told", all, telemetry("{disableContextPropagation: true, disableSpanReporting: true}"), w3c("01"), map[string]string{"traceparent": "-"}, false},
 		{"the context ends without a collector", mesh.Tracing{}, telemetry("{disableContextPropagation: true}"), w3c("01"), map[string]string{"traceparent": "-"}, false},
+		{"the first default provider", mesh.Tracing{}, fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    defaultProviders: {tracing: [b, a]}\n    defaultConfig: {tracing: {sampling: 100}}\n    extensionProviders:\n    - {name: a, opentelemetry: {service: nobody.test, port: 1}}\n    - {name: b, zipkin: {service: %s, port: %d}}\n---\n", z.host, z.port), "", map[string]string{"x-b3-sampled": "1"}, true},
 		{"the ConfigMap's collector", mesh.Tracing{}, fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: tracing-config, namespace: istio-system}\ndata:\n  config.yaml: |-\n    tracing:\n      sampling: 100\n      zipkin:\n        address: %s:%d\n---\n", z.host, z.port), "", map[string]string{"x-b3-sampled": "1"}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
