@@ -65,6 +65,9 @@ func readEndpointSlice(d *document) {
 			if e.Hostname != nil {
 				w.Hostname = *e.Hostname
 			}
+			if t := e.TargetRef; t != nil && t.Kind == "Pod" {
+				w.Pod = t.Name
+			}
 			d.reader.config.Workloads = append(d.reader.config.Workloads, w)
 		}
 	}

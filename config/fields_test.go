@@ -382,6 +382,8 @@ func TestEndpointSlice_Fields(t *testing.T) {
 		{"not ready", http + "endpoints: [{addresses: [10.0.0.1], conditions: {ready: false}}]", with(func(w *mesh.Workload) { w.Unready = true })},
 		{"two addresses", http + "endpoints: [{addresses: [10.0.0.1, 10.0.0.2]}]", append([]mesh.Workload{one}, with(func(w *mesh.Workload) { w.Address = "10.0.0.2" })...)},
 		{"with a name", http + "endpoints: [{addresses: [10.0.0.1], hostname: web-0}]", with(func(w *mesh.Workload) { w.Hostname = "web-0" })},
+		{"of a Pod", http + "endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: web-0}}]", with(func(w *mesh.Workload) { w.Pod = "web-0" })},
+		{"of something else", http + "endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Node, name: web-0}}]", with(func(*mesh.Workload) {})},
 		{"in a zone", http + "endpoints: [{addresses: [10.0.0.1], zone: us-east-1a}]", with(func(w *mesh.Workload) { w.Locality = mesh.Locality{Region: "us-east-1", Zone: "us-east-1a"} })},
 		{"ports of UDP besides", "ports: [{name: http, port: 8080, protocol: TCP}, {name: dns, port: 53, protocol: UDP}, {name: s, port: 54, protocol: SCTP}]\nendpoints: [{addresses: [10.0.0.1]}]", []mesh.Workload{one}},
 		{"a port without a name", "ports: [{port: 8080}]\nendpoints: [{addresses: [10.0.0.1]}]", with(func(w *mesh.Workload) { w.Ports = map[string]uint32{"": 8080} })},

@@ -14,15 +14,24 @@ import (
 
 // throughProxies leaves out what EndpointSlices, or Endpoints, say of Pods whose proxies announce
 // them: that is the port of the application itself, and who asked there would go past the policies
-// which the proxy keeps, and ask the Pod twice as often as others. What else they say of the Pod
+// which the proxy keeps, and ask the Pod twice as often as others. A proxy announces one address;
+// where EndpointSlices name the Pod, all of its addresses are meant. What else they say of the Pod
 // holds for its proxy.
 func (b *endpointBuilder) throughProxies() {
 	type pod struct {
 		service, cluster string
 		port             uint32
-		address          netip.Addr
+		name             string     // where it is known
+		address          netip.Addr // else
 	}
-	podOf := func(e *Endpoint) pod { return pod{e.Service, e.Cluster, e.Port.Number, e.Address.Addr()} }
+	names := b.podNames()
+	podOf := func(e *Endpoint) pod {
+		p := pod{service: e.Service, cluster: e.Cluster, port: e.Port.Number}
+		if p.name = names[podAddress{e.Service, e.Address.Addr()}]; p.name == "" {
+			p.address = e.Address.Addr()
+		}
+		return p
+	}
 	said := map[pod]*Endpoint{}
 	for _, e := range b.endpoints {
 		if e.Source == SourceKubernetes && (said[podOf(e)] == nil || e.Unready == "") {
@@ -48,6 +57,25 @@ func (b *endpointBuilder) throughProxies() {
 	}
 	b.endpoints = slices.DeleteFunc(b.endpoints, func(e *Endpoint) bool { return e.Source == SourceKubernetes && proxied[podOf(e)] })
 	clear(b.seen)
+}
+
+// podAddress is an address of a service "name.namespace".
+type podAddress struct {
+	service string
+	address netip.Addr
+}
+
+// podNames returns the names of Pods by the addresses that EndpointSlices give of them.
+func (b *endpointBuilder) podNames() map[podAddress]string {
+	names := map[podAddress]string{}
+	for service, list := range b.named {
+		for _, w := range list {
+			if addr, err := netip.ParseAddr(w.Address); err == nil && w.Pod != "" {
+				names[podAddress{service, addr.Unmap()}] = w.Pod
+			}
+		}
+	}
+	return names
 }
 
 // indexPods finds the endpoints of every Pod that has a name. What its proxy announces

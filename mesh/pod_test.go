@@ -115,6 +115,63 @@ func TestRegistry_ProxiedPods(t *testing.T) {
 	}
 }
 
+// TestRegistry_ProxiedPodsOfTwoAddresses: a Pod whose proxy announces one of its addresses is asked
+// at that alone, of whichever family it is; its readiness is that of the Pod, not of its neighbours.
+func TestRegistry_ProxiedPodsOfTwoAddresses(t *testing.T) {
+	http, admin := Port{Number: 80, Name: "http", Target: 8080}, Port{Number: 90, Name: "admin", Target: 9090}
+	slice := func(pod, address string, unready bool) *Workload {
+		return &Workload{Meta: Meta{Namespace: "prod"}, Service: "web.prod", Address: address, Pod: pod, Hostname: pod, Unready: unready}
+	}
+	announced := func(address, cluster string) Endpoint {
+		return Endpoint{Service: "web.prod", Port: http, Address: netip.MustParseAddrPort(address), Cluster: cluster, Via: true, Source: SourceGossip}
+	}
+	relayed := announced("[fd00::4]:15006", "c1")
+	relayed.Relayed = true
+	r := NewRegistry(Known{
+		Node: &Node{Namespace: "prod", Cluster: "c1"},
+		Config: &Config{
+			Services: []*Service{{Meta: Meta{Kind: "Service", Namespace: "prod", Name: "web"}, Ports: []Port{http, admin}}},
+			Workloads: []*Workload{
+				slice("a", "10.0.0.1", false), slice("a", "fd00::1", false),
+				slice("b", "10.0.0.2", true), slice("b", "fd00::2", true),
+				slice("c", "10.0.0.3", false), slice("c", "fd00::3", false),
+				slice("d", "10.0.0.4", false), slice("d", "fd00::4", false),
+				slice("", "10.0.0.5", false), slice("", "fd00::5", false),
+			},
+		},
+		Announced: []Endpoint{announced("10.0.0.1:15006", "c1"), announced("[fd00::2]:15006", "c1"), announced("10.0.0.3:15006", "c2"), relayed, announced("10.0.0.5:15006", "c1")},
+	})
+	var got []string
+	for _, e := range r.All() {
+		got = append(got, fmt.Sprint(e.Port.Name, " ", e.Address, " ", e.Cluster, " ", e.Pod(), " ", e.Unready))
+	}
+	want := []string{
+		"http 10.0.0.1:15006 c1 a ",
+		"http 10.0.0.3:8080 c1 c ",
+		"http 10.0.0.4:8080 c1 d ",
+		"http 10.0.0.5:15006 c1  ",
+		"http [fd00::2]:15006 c1 b not ready",
+		"http [fd00::3]:8080 c1 c ",
+		"http [fd00::4]:8080 c1 d ",
+		"http [fd00::4]:15006 c1  ",
+		"http [fd00::5]:8080 c1  ", // nobody says whose it is
+		"http 10.0.0.3:15006 c2  ",
+		"admin 10.0.0.1:9090 c1 a ",
+		"admin 10.0.0.2:9090 c1 b not ready",
+		"admin 10.0.0.3:9090 c1 c ",
+		"admin 10.0.0.4:9090 c1 d ",
+		"admin 10.0.0.5:9090 c1  ",
+		"admin [fd00::1]:9090 c1 a ",
+		"admin [fd00::2]:9090 c1 b not ready",
+		"admin [fd00::3]:9090 c1 c ",
+		"admin [fd00::4]:9090 c1 d ",
+		"admin [fd00::5]:9090 c1  ",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 // TestScope_Pod: a Sidecar that lets a service in lets in its Pods, and what is routed to a
 // Pod, or written for one, brings or needs the service.
 func TestScope_Pod(t *testing.T) {

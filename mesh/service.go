@@ -136,6 +136,10 @@ type Workload struct {
 	Service string
 	Unready bool // EndpointSlice conditions.ready: false
 
+	// Pod is the name of the Pod whose address it is (EndpointSlice: targetRef); "" where that
+	// is not known. A Pod has an address of each family.
+	Pod string
+
 	// Hostname is the name by which clients ask for this one Pod of a headless
 	// service (EndpointSlice, Endpoints: hostname); "" if it has none.
 	Hostname string
