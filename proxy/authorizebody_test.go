@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -127,73 +125,4 @@ func differ(a, b string) int {
 		n++
 	}
 	return n
-}
-
-// TestAuthorize_CustomRefusal: what a service says as it refuses stands in the reply once,
-// beside or in the place of what the proxy says itself.
-func TestAuthorize_CustomRefusal(t *testing.T) {
-	fields := http.Header{}
-	service := newAuthorizer(t, func(w http.ResponseWriter, r *http.Request) {
-		for name, values := range fields {
-			w.Header()[name] = values
-		}
-		w.Header().Set("X-Request-Id", "theirs")
-		w.Header().Set("Date", "Thu, 01 Jan 1970 00:00:00 GMT")
-		w.WriteHeader(http.StatusUnauthorized)
-		io.WriteString(w, "no ticket")
-	})
-	p := serve(t, atEdge(), entry("s.test", refusing(t))+edge("s.test")+service.asked("istio-system", "timeout: 20s"))
-	for _, tt := range []struct {
-		name         string
-		fields       http.Header
-		code, phrase string // of gRPC
-	}{
-		{"nothing of gRPC", http.Header{"Set-Cookie": {"a=1", "b=2"}}, "16", "no ticket"},
-		{"a status", http.Header{"Grpc-Status": {"7"}}, "7", "no ticket"},
-		{"a status and a message", http.Header{"Grpc-Status": {"8"}, "Grpc-Message": {"too many"}}, "8", "too many"},
-		{"a status that is none", http.Header{"Grpc-Status": {"OK"}}, "2", "no ticket"},
-		{"no failure", http.Header{"Grpc-Status": {"0"}}, "16", "no ticket"},
-	} {
-		fields = tt.fields
-		for name, c := range map[string]*http.Client{"HTTP/1.1": h1Client(t, p, "gateway:80"), "HTTP/2": h2Client(t, p, "gateway:80")} {
-			plain, err := c.Get("http://s.test/")
-			if err != nil {
-				t.Fatal(err)
-			}
-			plain.Body.Close()
-			grpc := call(t, c)
-			for _, h := range []http.Header{plain.Header, grpc.Header} {
-				if len(h["Date"]) != 1 || len(h["X-Request-Id"]) != 1 || strings.Contains(fmt.Sprint(h), "theirs") || len(h["Set-Cookie"]) != len(tt.fields["Set-Cookie"]) {
-					t.Errorf("%s, %s: %v", tt.name, name, h)
-				}
-			}
-			if plain.StatusCode != 401 || !slices.Equal(grpc.Header["Grpc-Status"], []string{tt.code}) || !slices.Equal(grpc.Header["Grpc-Message"], []string{tt.phrase}) {
-				t.Errorf("%s, %s: status %d, and %v, want 401, %s and %q", tt.name, name, plain.StatusCode, grpc.Header, tt.code, tt.phrase)
-			}
-		}
-	}
-}
-
-// TestAuthorize_CustomOnce: a service is asked once about a request, however many policies
-// want that.
-func TestAuthorize_CustomOnce(t *testing.T) {
-	var asked atomic.Int32
-	service := newAuthorizer(t, func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
-		w.Header().Set("set-cookie", "session=1")
-	})
-	policy := func(name, provider, path string) string {
-		return authorization("istio-system", name, `action: CUSTOM, provider: {name: `+provider+`}, rules: [{to: [{operation: {paths: ["`+path+`"]}}]}]`)
-	}
-	const fields = "timeout: 20s, headersToDownstreamOnAllow: [set-cookie]"
-	p := serve(t, atEdge(), entry("s.test", replying(t, okReply).address)+edge("s.test")+
-		meshSettings("extensionProviders: ["+service.provider("a", fields)+", "+service.provider("b", fields)+"]")+
-		policy("all", "a", "/*")+policy("some", "a", "/api/*")+policy("other", "b", "/both"))
-	for path, want := range map[string]int32{"/": 1, "/api/x": 1, "/both": 2} {
-		asked.Store(0)
-		got := exchangeRaw(t, p.address("gateway:80"), "GET "+path+" HTTP/1.1\r\nHost: s.test\r\n\r\n", whole(1))
-		if n := asked.Load(); status(got) != "200" || n != want || strings.Count(got, "session=1") != int(want) {
-			t.Errorf("%s: asked %d times, want %d; the client got %q", path, n, want, got)
-		}
-	}
 }

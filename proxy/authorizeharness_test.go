@@ -9,11 +9,6 @@ import (
 	"testing"
 )
 
-// withToken is get by somebody who has a token.
-func withToken(host, token string) string {
-	return "GET / HTTP/1.1\r\nHost: " + host + "\r\nAuthorization: Bearer " + token + "\r\n\r\n"
-}
-
 // authorization is an AuthorizationPolicy.
 func authorization(namespace, name, spec string) string {
 	return fmt.Sprintf(`---
