@@ -35,7 +35,7 @@ vet:
 	$(GO) tool staticcheck ./...
 
 bench: ## benchmarks of the hot path, COUNT times
-	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./http1 ./balancer ./ratelimit ./telemetry ./accesslog ./auth ./proxy
+	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./http1 ./balancer ./ratelimit ./telemetry ./accesslog ./auth ./extauthz ./proxy
 
 bench-peers: build ## the binary beside HAProxy, nginx, Caddy, Traefik; writes docs/performance.md
 	bench/peers.sh

@@ -14,7 +14,7 @@ import (
 var floors = [][]string{
 	{"http1", "jsonstring"}, // the message model, on which the other protocol stands
 	{"mesh", "history", "canary", "http2", "sni", "breaker", "telemetry", "accesslog", "explain", "rpc", "handover", "deploy"},
-	{"balancer", "health", "config", "gossip", "admin", "tls", "auth", "ratelimit", "tracing"},
+	{"balancer", "health", "config", "gossip", "admin", "tls", "auth", "extauthz", "ratelimit", "tracing"},
 	{"proxy", "control"},
 	{"cmd/isthmus", "bench/peers", "bench/netns", "bench/conformance", "bench/large"},
 }
@@ -38,7 +38,8 @@ var neverIn = map[string][]string{
 	"http1": {"net/http"},
 	"http2": {"net/http", "golang.org/x/net/http2"}, // which imports it
 	// 6 MiB of memory in every proxy, where a few small messages are what is wanted.
-	"auth":      {"google.golang.org/grpc", "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"},
+	"auth":      {"google.golang.org/grpc"},
+	"extauthz":  {"google.golang.org/grpc", "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"},
 	"rpc":       {"google.golang.org/grpc"},
 	"ratelimit": {"google.golang.org/grpc", "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"},
 }

@@ -3,8 +3,8 @@
 // say of callers and requests.
 //
 // [Rules] are the policies, compiled for one node; [Tokens] judge tokens, whose
-// key sets [Keys] keeps; an [Asker] asks an authorization service. None of them
-// knows connections: the data plane says who the peer is, from its certificate.
+// key sets [Keys] keeps. None of them knows connections: the data plane says who the
+// peer is, from its certificate. Authorization services are asked by package extauthz.
 package auth
 
 import (

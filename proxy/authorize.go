@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"isthmus/auth"
+	"isthmus/extauthz"
 	"isthmus/mesh"
 )
 
@@ -14,7 +15,7 @@ import (
 type access struct {
 	tokens *auth.Tokens // nil: none are read
 	rules  *auth.Rules  // nil: everything is allowed
-	askers map[string]*auth.Asker
+	askers map[string]*extauthz.Asker
 
 	needs auth.Needs
 }
@@ -22,12 +23,12 @@ type access struct {
 // compileAccess makes what a snapshot asks for. Key sets, verified tokens and
 // connections to authorization services live on; the latter are entered in kept.
 // The caller holds mu.
-func (p *Proxy) compileAccess(s *mesh.Snapshot, kept map[string]*auth.Asker) *access {
+func (p *Proxy) compileAccess(s *mesh.Snapshot, kept map[string]*extauthz.Asker) *access {
 	policies := mesh.AuthorizationOf(s.Node, s.Config.AuthorizationPolicies)
 	a := &access{
 		tokens: auth.NewTokens(mesh.TokenRulesOf(s.Node, s.Config.RequestAuthentications), p.keys),
 		rules:  auth.NewRules(policies, append([]string{s.Node.TrustDomain}, s.Node.TrustAliases...), p.tallies.of),
-		askers: map[string]*auth.Asker{},
+		askers: map[string]*extauthz.Asker{},
 	}
 	a.needs = a.rules.Needs()
 	for _, provider := range s.Config.AuthorizationProviders {
@@ -39,7 +40,7 @@ func (p *Proxy) compileAccess(s *mesh.Snapshot, kept map[string]*auth.Asker) *ac
 		k := fmt.Sprintf("%+v", same)
 		asker := cmp.Or(kept[k], p.askers.find(k))
 		if asker == nil {
-			asker = auth.NewAsker(provider, p.dialHelper(provider.Service, provider.Port))
+			asker = extauthz.NewAsker(provider, p.dialHelper(provider.Service, provider.Port))
 		}
 		kept[k], a.askers[provider.Name] = asker, asker
 	}

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"isthmus/auth"
+	"isthmus/extauthz"
 	"isthmus/http1"
 	"isthmus/mesh"
 )
@@ -30,10 +30,10 @@ func (x *exchange) consult() Kind {
 	return kind
 }
 
-func (x *exchange) consultOne(asker *auth.Asker) Kind {
+func (x *exchange) consultOne(asker *extauthz.Asker) Kind {
 	c := x.conn
 	if asker == nil { // config refuses such a policy
-		x.verdict = &auth.Verdict{Status: 403}
+		x.verdict = &extauthz.Verdict{Status: 403}
 		return Denied
 	}
 	if n, longer := asker.BodyLimit(); n > 0 && (longer || x.req.Framing != http1.Length || x.body.length <= int64(n)) {
@@ -46,7 +46,7 @@ func (x *exchange) consultOne(asker *auth.Asker) Kind {
 	}
 	x.tellOrigin()
 	x.fields = x.introduceClient(append(x.fields[:0], x.req.Fields...))
-	call := &auth.Call{
+	call := &extauthz.Call{
 		Method: x.req.Method, Path: x.req.Path, Query: x.req.Query, HasQuery: x.req.HasQuery, Host: x.req.Authority, Scheme: string(x.scheme()),
 		Fields: x.fields, Body: x.body.data, BodyPartial: !x.body.whole && !x.body.empty(),
 		Principal: c.identity, OwnPrincipal: c.proxy.node.Identity, Source: netip.AddrPortFrom(c.address, 0), SNI: c.serverName,

@@ -5,6 +5,7 @@ import (
 	"isthmus/balancer"
 	"isthmus/breaker"
 	"isthmus/canary"
+	"isthmus/extauthz"
 	"isthmus/http1"
 	"isthmus/mesh"
 )
@@ -68,8 +69,8 @@ type exchange struct {
 	asked    *inquiry // nil: somebody has sent the request
 	badToken *auth.TokenError
 	refusal  *auth.Refusal
-	verdict  *auth.Verdict  // of an authorization service that refuses
-	added    mesh.HeaderOps // what one that allows adds to the reply
+	verdict  *extauthz.Verdict // of an authorization service that refuses
+	added    mesh.HeaderOps    // what one that allows adds to the reply
 
 	overloaded, unsent bool        // what a reply of our own says besides
 	limited            *limitReply // how a rate limit refuses

@@ -25,6 +25,7 @@ import (
 
 	"isthmus/accesslog"
 	"isthmus/auth"
+	"isthmus/extauthz"
 	"isthmus/handover"
 	"isthmus/http2"
 	"isthmus/mesh"
@@ -107,7 +108,7 @@ type Proxy struct {
 	candidates  map[upstreamKey]*upstream // those that a candidate alone has in use
 	trialCounts *trialCounts              // of the last candidate; nil: there was none
 	exporters   helpers[mesh.Collector, *tracing.Exporter]
-	askers      helpers[string, *auth.Asker]
+	askers      helpers[string, *extauthz.Asker]
 	services    helpers[string, *ratelimit.Service]
 	closed      bool
 	held        bool // see Accept
@@ -191,7 +192,7 @@ func NewIdle(o Options, s *mesh.Snapshot) *Proxy {
 	t := compile(s, p.options)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	askers := map[string]*auth.Asker{}
+	askers := map[string]*extauthz.Asker{}
 	t.access = p.compileAccess(s, askers)
 	p.askers.used, p.services.used = askers, map[string]*ratelimit.Service{}
 	p.compileLimits(t, p.services.used)

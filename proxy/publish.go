@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strconv"
 
-	"isthmus/auth"
+	"isthmus/extauthz"
 	"isthmus/mesh"
 	"isthmus/ratelimit"
 	"isthmus/telemetry"
@@ -36,7 +36,7 @@ func (p *Proxy) Publish(s *mesh.Snapshot) error {
 	if candidate != nil {
 		candidate.heirs = t.heirs
 	}
-	askers := map[string]*auth.Asker{}
+	askers := map[string]*extauthz.Asker{}
 	t.access = p.compileAccess(s, askers)
 	if candidate != nil {
 		candidate.access = p.compileAccess(candidate.snapshot, askers)

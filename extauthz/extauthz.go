@@ -1,4 +1,11 @@
-package auth
+// Package extauthz asks authorization services whether a request may be made, by the
+// HTTP or gRPC protocol of Envoy's ext_authz filter, for AuthorizationPolicies of
+// action CUSTOM.
+//
+// An [Asker] asks one service about a [Call], and its answer is a [Verdict]: what
+// refuses the request, or what is to be changed in it. It knows connections only by
+// the function that opens them.
+package extauthz
 
 import (
 	"context"

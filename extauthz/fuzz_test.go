@@ -1,4 +1,4 @@
-package auth
+package extauthz
 
 import (
 	"google.golang.org/protobuf/proto"
