@@ -65,6 +65,7 @@ func TestWatch_NoWatcher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		paths, changed := []string{file}, 0
 		watch(t.Context(), nil, paths, See(paths), func() { changed++ })
+		synctest.Wait() // for its first look, which may see a file half written
 		for n := range 3 {
 			must(os.WriteFile(file, fmt.Append(nil, "more ", n), 0o644))
 			time.Sleep(pollChanges)
