@@ -26,6 +26,8 @@ func TestDestinationRule_Unused(t *testing.T) {
 		"connectionPool: {tcp: {tcpKeepalive: {time: 9h, interval: 32767s, probes: 127}}}":                                 "",
 		"connectionPool: {tcp: {tcpKeepalive: {time: 10h}}}":                                                               "trafficPolicy.connectionPool.tcp.tcpKeepalive.time: has no effect: Linux takes 9h6m7s at most",
 		"connectionPool: {tcp: {tcpKeepalive: {probes: 128}}}":                                                             "trafficPolicy.connectionPool.tcp.tcpKeepalive.probes: has no effect: Linux takes 127 at most",
+		"outlierDetection: {consecutiveErrors: 5}":                                                                         "trafficPolicy.outlierDetection.consecutiveErrors: has no effect, in Istio neither: write consecutive5xxErrors",
+		"outlierDetection: {consecutiveGatewayErrors: 1}":                                                                  "",
 		"retryBudget: {}, connectionPool: {http: {maxRetries: 3}}":                                                         "trafficPolicy.connectionPool.http.maxRetries: has no effect beside retryBudget",
 		"retryBudget: {}, connectionPool: {http: {http2MaxRequests: 3}}":                                                   "",
 		"connectionPool: {http: {idleTimeout: 0s}}":                                                                        "trafficPolicy.connectionPool.http.idleTimeout: 0s means the default, 1h",
@@ -34,6 +36,15 @@ func TestDestinationRule_Unused(t *testing.T) {
 		"connectionPool: {http: {useClientProtocol: true, h2UpgradePolicy: DO_NOT_UPGRADE}}":                               "",
 	} {
 		checkFinding(t, rulesFor("{"+policy+"}", ""), want, ISM0001)
+	}
+	for policy, want := range map[string]string{
+		"":                            "",
+		"consecutiveGatewayErrors: 4": "",
+		"consecutiveGatewayErrors: 5": "trafficPolicy.outlierDetection.consecutiveGatewayErrors: 5 changes nothing: consecutive5xxErrors ejects at 5 already",
+		"consecutiveGatewayErrors: 5, consecutive5xxErrors: 0": "",
+		"consecutiveGatewayErrors: 0, consecutive5xxErrors: 0": "",
+	} {
+		checkFinding(t, rulesFor("{outlierDetection: {"+policy+"}}", ""), want, ISM0029)
 	}
 }
 

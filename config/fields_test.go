@@ -127,6 +127,12 @@ func TestDestinationRule_Fields(t *testing.T) {
 				Name: "c", Path: "/p", Generate: true, TTL: time.Second, Attributes: []mesh.NameValue{{Name: "SameSite", Value: "Lax"}},
 			}},
 		}}},
+		{"loadBalancer: {consistentHash: {useSourceIp: true, maglev: {tableSize: 5000011}}}", mesh.TrafficPolicy{LoadBalancer: &mesh.LoadBalancer{Kind: mesh.Maglev, Hash: &mesh.HashPolicy{SourceIP: true, TableSize: 5000011}}}},
+		{"loadBalancer: {consistentHash: {useSourceIp: true, ringHash: {minimumRingSize: 8388608}}}", mesh.TrafficPolicy{LoadBalancer: &mesh.LoadBalancer{Kind: mesh.RingHash, Hash: &mesh.HashPolicy{SourceIP: true, TableSize: 8388608}}}},
+		{"loadBalancer: {simple: RANDOM, warmup: {duration: 1ms, minimumPercent: 0}}", mesh.TrafficPolicy{LoadBalancer: &mesh.LoadBalancer{Kind: mesh.Random, Warmup: &mesh.Warmup{Duration: time.Millisecond, Aggression: 1}}}},
+		{"loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 1s, minimumPercent: 100}}", mesh.TrafficPolicy{LoadBalancer: &mesh.LoadBalancer{Kind: mesh.RoundRobin, Warmup: &mesh.Warmup{Duration: time.Second, MinPercent: 100, Aggression: 1}}}},
+		{"retryBudget: {percent: 0}", mesh.TrafficPolicy{RetryBudget: &mesh.RetryBudget{MinConcurrency: 3}}},
+		{"retryBudget: {percent: 100}", mesh.TrafficPolicy{RetryBudget: &mesh.RetryBudget{Percent: 100, MinConcurrency: 3}}},
 		{"portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 1}}}, {port: {number: 81}, outlierDetection: {consecutive5xxErrors: 1}}]", mesh.TrafficPolicy{PortLevel: map[uint32]*mesh.TrafficPolicy{
 			80: {ConnectionPool: &mesh.ConnectionPool{MaxConnections: 1}},
 			81: {OutlierDetection: &mesh.OutlierDetection{Consecutive5xx: 1, ConsecutiveLocalOrigin: 5, Interval: 10 * time.Second, BaseEjectionTime: 30 * time.Second, MaxEjectionPercent: 10}},
@@ -162,11 +168,15 @@ func TestDestinationRule_Refuses(t *testing.T) {
 		{"portLevelSettings: [{port: {number: 0}}]", "port 0 is not between"},
 		{"portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}]", "port 80 is given twice"},
 		{"loadBalancer: {consistentHash: {useSourceIp: true, maglev: {tableSize: 100}}}", "100 is no prime number"},
-		{"loadBalancer: {consistentHash: {useSourceIp: true, maglev: {tableSize: 5000023}}}", "is no prime number up to"}, // a prime
+		{"loadBalancer: {consistentHash: {useSourceIp: true, maglev: {tableSize: 5000077}}}", "is no prime number up to"}, // a prime
 		{"loadBalancer: {consistentHash: {httpHeaderName: ':host'}}", "is no header name"},
 		{"loadBalancer: {consistentHash: {httpCookie: {name: c, ttl: 0.5s}}}", "a cookie lives for whole seconds"},
 		{"loadBalancer: {consistentHash: {httpCookie: {name: c, path: '/a;b'}}}", "cannot stand in a cookie"},
 		{"loadBalancer: {consistentHash: {httpCookie: {name: c, attributes: [{name: a, value: \"x\\ny\"}]}}}", "cannot stand in a cookie"},
+		{"loadBalancer: {consistentHash: {useSourceIp: true, ringHash: {minimumRingSize: 8388609}}}", "8388609 is more than 8388608"},
+		{"loadBalancer: {consistentHash: {httpCookie: {name: c, attributes: [{name: 'a b', value: x}]}}}", "cannot stand in a cookie"},
+		{"loadBalancer: {warmup: {duration: 0s}}", "needs a duration of 1ms or more"},
+		{"loadBalancer: {warmup: {duration: 1s, minimumPercent: -1}}", "-1 is not between 0 and 100"},
 		{"loadBalancer: {warmup: {duration: 1s, minimumPercent: 101}}", "101 is not between 0 and 100"},
 		{"loadBalancer: {warmup: {duration: 1s, aggression: 0}}", "0 is not more than 0"},
 		{"loadBalancer: {localityLbSetting: {}, zoneAwareLbSetting: {}}", "cannot stand beside localityLbSetting"},
@@ -174,6 +184,10 @@ func TestDestinationRule_Refuses(t *testing.T) {
 		{"loadBalancer: {localityLbSetting: {distribute: [{from: a, to: {a: 101}}]}}", "101 is not between 1 and 100"},
 		{"loadBalancer: {localityLbSetting: {distribute: [{from: a, to: {a: 0, b: 100}}]}}", "0 is not between 1 and 100"},
 		{"loadBalancer: {localityLbSetting: {distribute: [{from: a//b, to: {a: 100}}]}}", "is no locality"},
+		{"loadBalancer: {localityLbSetting: {distribute: [{from: a, to: {'*/b': 100}}]}}", "a * may only stand for the last part"},
+		{"loadBalancer: {localityLbSetting: {distribute: [{from: a/b*, to: {a: 100}}]}}", "a * may only stand for the last part"},
+		{"loadBalancer: {localityLbSetting: {distribute: [{from: a/b, to: {a: 100}}, {from: a, to: {a: 100}}]}}", `"a" overlaps with "a/b"`},
+		{"loadBalancer: {localityLbSetting: {distribute: [{from: a, to: {a: 50, a/b: 50}}]}}", `"a/b" overlaps with "a"`},
 		{"loadBalancer: {localityLbSetting: {failover: [{from: 'a*', to: b}]}}", "without a zone and without *"},
 		{"loadBalancer: {zoneAwareLbSetting: {failoverPriority: [topology.kubernetes.io/zone=a]}}", "is looked at by itself"},
 		{"retryBudget: {percent: 101}", "101 is not between 0 and 100"},
@@ -182,6 +196,46 @@ func TestDestinationRule_Refuses(t *testing.T) {
 		refused(t, networkingV1, "DestinationRule", "host: s, trafficPolicy: {"+tt.policy+"}", tt.want)
 	}
 	refused(t, networkingV1, "DestinationRule", "host: s, subsets: [{name: 'a b'}]", `"a b" is no name`)
+	refused(t, networkingV1, "DestinationRule", "host: s, exportTo: ['a b']", "exportTo")
+	for _, annotation := range []string{inboundAnnotation, adaptiveAnnotation} {
+		for value, want := range map[string]int{"true": 0, "false": 0, "": 0, "yes": 1} {
+			r := Read([]File{{Name: "f.yaml", Data: fmt.Appendf(nil, "apiVersion: %s\nkind: DestinationRule\nmetadata: {name: a, annotations: {%s: '%s'}}\nspec: {host: a.test}\n", networkingV1, annotation, value)}}, nil)
+			rule := r.Config.DestinationRules[0]
+			if on := annotation == inboundAnnotation && rule.Inbound || annotation == adaptiveAnnotation && rule.Adaptive; r.Count(Error) != want || on != (value == "true") {
+				t.Errorf("%s: %q is read as %v, findings %v", annotation, value, on, r.Findings)
+			}
+		}
+	}
+}
+
+// TestDestinationRule_NoCertificate: who asks for the proxy's own certificate, in a subset and for a
+// port, too, is named where it has none, and nowhere else.
+func TestDestinationRule_NoCertificate(t *testing.T) {
+	const mutual, simple = "tls: {mode: ISTIO_MUTUAL}", "tls: {mode: SIMPLE}"
+	for _, tt := range []struct {
+		name, spec string
+		node       *mesh.Node
+		want       int
+	}{
+		{"the rule", "trafficPolicy: {" + mutual + "}", &mesh.Node{}, 1},
+		{"another mode", "trafficPolicy: {" + simple + "}", &mesh.Node{}, 0},
+		{"no mode", "trafficPolicy: {outlierDetection: {}}", &mesh.Node{}, 0},
+		{"a port", "trafficPolicy: {" + simple + ", portLevelSettings: [{port: {number: 80}, " + mutual + "}]}", &mesh.Node{}, 1},
+		{"a subset", "subsets: [{name: v1, trafficPolicy: {" + mutual + "}}]", &mesh.Node{}, 1},
+		{"a subset's port", "subsets: [{name: v1, trafficPolicy: {portLevelSettings: [{port: {number: 80}, " + mutual + "}]}}]", &mesh.Node{}, 1},
+		{"it has one", "trafficPolicy: {" + mutual + "}", &mesh.Node{Identity: "spiffe://td/ns/a/sa/b"}, 0},
+		{"no proxy is meant", "trafficPolicy: {" + mutual + "}", nil, 0},
+	} {
+		r, got := Read([]File{{Name: "f.yaml", Data: []byte("apiVersion: " + networkingV1 + "\nkind: DestinationRule\nmetadata: {name: a}\nspec: {host: a.test, " + tt.spec + "}\n")}}, tt.node), 0
+		for _, f := range r.Findings {
+			if f.Code == ISM0027 {
+				got++
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s: %v, want %d", tt.name, r.Findings, tt.want)
+		}
+	}
 }
 
 // TestVirtualService_Fields: every field of a rule gets to where it is asked for.
@@ -218,6 +272,13 @@ func TestVirtualService_Fields(t *testing.T) {
 				}},
 				DirectResponse: &mesh.DirectResponse{Status: 599, Body: []byte("s")},
 			}},
+		{"match: [{headers: {':path': {prefix: /p}}}, {headers: {':scheme': {exact: http}}}, {headers: {':method': {exact: GET}}}, {headers: {':authority': {exact: h}}}], directResponse: {status: 200}",
+			mesh.HTTPRoute{
+				Match: []*mesh.HTTPMatch{
+					{URI: &mesh.StringMatch{Kind: mesh.MatchPrefix, Value: "/p"}}, {Scheme: &mesh.StringMatch{Value: "http"}}, {Method: &mesh.StringMatch{Value: "GET"}}, {Authority: &mesh.StringMatch{Value: "h"}},
+				},
+				DirectResponse: &mesh.DirectResponse{Status: 200, Body: []byte{}},
+			}},
 		{"directResponse: {status: 200, body: {bytes: aGk=}}", mesh.HTTPRoute{DirectResponse: &mesh.DirectResponse{Status: 200, Body: []byte("hi")}}},
 		{"delegate: {name: d}", mesh.HTTPRoute{Delegate: &mesh.Delegate{Namespace: "prod", Name: "d"}}},
 		{"delegate: {name: d, namespace: n}", mesh.HTTPRoute{Delegate: &mesh.Delegate{Namespace: "n", Name: "d"}}},
@@ -230,6 +291,9 @@ func TestVirtualService_Fields(t *testing.T) {
 					RemoteLocalities: true, IgnorePreviousHosts: &yes, Explicit: true,
 				},
 			}},
+		{"retries: {attempts: 0}, route: [{destination: {host: b.test}}]", mesh.HTTPRoute{
+			Route: []mesh.RouteDestination{{Destination: mesh.Destination{Host: "b.test"}}}, Retries: &mesh.Retries{On: mesh.DefaultRetries.On},
+		}},
 		{"retries: {attempts: 1}, rewrite: {authority: h}, route: [{destination: {host: b.test}}]", mesh.HTTPRoute{
 			Route:   []mesh.RouteDestination{{Destination: mesh.Destination{Host: "b.test"}}},
 			Rewrite: &mesh.Rewrite{Authority: "h"},
@@ -268,6 +332,7 @@ func TestVirtualService_Refuses(t *testing.T) {
 		{route + ", retries: {attempts: 1, retryOn: '600'}", "600 is no status"},
 		{route + ", headers: {request: {remove: ['a b']}}", `"a b" is no header name`},
 		{route + ", headers: {response: {add: {':authority': a}}}", `":authority" is no header name`},
+		{"route: [{destination: {host: 'a b'}}]", "is no host name"},
 		{route + ", match: [{port: 65536}]", "port 65536 is not between"},
 		{route + ", match: [{uri: {prefix: ''}}]", "prefix: is empty"},
 		{route + ", match: [{headers: {'@request.auth.claims': {exact: a}}}]", "no claim of a token"},
@@ -275,6 +340,57 @@ func TestVirtualService_Refuses(t *testing.T) {
 		refused(t, networkingV1, "VirtualService", "hosts: [a.test], http: [{"+tt.rule+"}]", tt.want)
 	}
 	refused(t, networkingV1, "VirtualService", "hosts: [a.test]", "http: is missing")
+	refused(t, networkingV1, "VirtualService", "hosts: [a.test], exportTo: ['a b'], http: [{"+route+"}]", "exportTo")
+}
+
+// TestVirtualService_Priority: the annotation says how important requests are, or is refused.
+func TestVirtualService_Priority(t *testing.T) {
+	for annotation, want := range map[string]mesh.Priority{"": mesh.P2, "isthmus.io/priority: P1": mesh.P1, "isthmus.io/priority: P4": mesh.P4} {
+		r := Read([]File{{Name: "f.yaml", Data: fmt.Appendf(nil, "apiVersion: %s\nkind: VirtualService\nmetadata: {name: a, annotations: {%s}}\nspec: {hosts: [a.test], http: [{directResponse: {status: 200}}]}\n", networkingV1, annotation)}}, nil)
+		if got := r.Config.VirtualServices[0].Priority; r.HasErrors() || got != want {
+			t.Errorf("%q: %v, findings %v, want %v", annotation, got, r.Findings, want)
+		}
+	}
+	r := Read([]File{{Name: "f.yaml", Data: fmt.Appendf(nil, "apiVersion: %s\nkind: VirtualService\nmetadata: {name: a, annotations: {isthmus.io/priority: P5}}\nspec: {hosts: [a.test], http: [{directResponse: {status: 200}}]}\n", networkingV1)}}, nil)
+	if r.Count(Error) != 1 || !strings.Contains(r.Findings[0].String(), `"P5" is none of P1, P2, P3, P4`) {
+		t.Errorf("P5: %v", r.Findings)
+	}
+}
+
+// TestVirtualService_Unsettable: fields that the proxy itself says are named where a rule would change
+// them, and no others.
+func TestVirtualService_Unsettable(t *testing.T) {
+	for headers, want := range map[string]string{
+		"request: {set: {host: b.test}}":                "",
+		"request: {set: {x-a: b}, remove: [x-b]}":       "",
+		"response: {set: {x-a: b}, remove: [x-b]}":      "",
+		"request: {remove: [Host]}":                     "http[0].headers.request.remove[0]: has no effect",
+		"request: {remove: [x-b, Connection]}":          "http[0].headers.request.remove[1]: has no effect",
+		"response: {remove: [transfer-encoding]}":       "http[0].headers.response.remove[0]: has no effect",
+		"response: {set: {host: b.test}}":               "http[0].headers.response.set.host: has no effect",
+		"response: {add: {Content-Length: '1'}}":        "http[0].headers.response.add.Content-Length: has no effect",
+		"request: {add: {upgrade: websocket}}":          "http[0].headers.request.add.upgrade: has no effect",
+		"response: {set: {x-a: b, keep-alive: '5'}}":    "http[0].headers.response.set.keep-alive: has no effect",
+		"request: {set: {proxy-connection: 'close'}}":   "http[0].headers.request.set.proxy-connection: has no effect",
+		"response: {remove: [host]}":                    "http[0].headers.response.remove[0]: has no effect",
+		"request: {set: {connection-hint: 'a', te: b}}": "",
+	} {
+		checkFinding(t, webRoute("headers: {"+headers+"}\n    route: [{destination: {host: web.test}}]"), want, ISM0001)
+	}
+}
+
+// TestValidHeaderName: names are tokens (RFC 9110 5.6.2).
+func TestValidHeaderName(t *testing.T) {
+	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	for c := range 256 {
+		name := "x" + string([]byte{byte(c)})
+		if got, want := validHeaderName(name), strings.IndexByte(token, byte(c)) >= 0; got != want {
+			t.Errorf("%q is a name: %v, want %v", name, got, want)
+		}
+	}
+	if validHeaderName("") {
+		t.Error("nothing is a name")
+	}
 }
 
 // TestGateway_Fields: every field of a server gets to where it is asked for, and its protocol says
@@ -361,6 +477,9 @@ func TestEndpointSlice_Fields(t *testing.T) {
 	const head = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: e, namespace: prod, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n"
 	read := func(rest string) (out []mesh.Workload) {
 		for _, w := range Read([]File{{Name: "f.yaml", Data: []byte(head + rest)}}, nil).Config.Workloads {
+			if len(w.Labels) > 0 {
+				t.Errorf("labels of the slice are said to be its endpoint's: %v", w.Labels)
+			}
 			bare(reflect.ValueOf(w))
 			out = append(out, *w)
 		}
@@ -388,11 +507,26 @@ func TestEndpointSlice_Fields(t *testing.T) {
 		{"ports of UDP besides", "ports: [{name: http, port: 8080, protocol: TCP}, {name: dns, port: 53, protocol: UDP}, {name: s, port: 54, protocol: SCTP}]\nendpoints: [{addresses: [10.0.0.1]}]", []mesh.Workload{one}},
 		{"a port without a name", "ports: [{port: 8080}]\nendpoints: [{addresses: [10.0.0.1]}]", with(func(w *mesh.Workload) { w.Ports = map[string]uint32{"": 8080} })},
 		{"ports of UDP alone", "ports: [{name: dns, port: 53, protocol: UDP}]\nendpoints: [{addresses: [10.0.0.1]}]", nil},
+		{"a port without a number", "ports: [{name: http}]\nendpoints: [{addresses: [10.0.0.1]}]", with(func(w *mesh.Workload) { w.Ports = map[string]uint32{} })},
 		{"no ports", "endpoints: [{addresses: [10.0.0.1]}]", with(func(w *mesh.Workload) { w.Ports = map[string]uint32{} })},
 		{"one that is no address", http + "endpoints: [{addresses: [a.test, 10.0.0.1]}]", []mesh.Workload{one}},
 	} {
 		if got := read(tt.rest); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+	for change, want := range map[string]string{
+		"": "", "labels: {kubernetes.io/service-name: web}|labels: {app: web}": "warning: EndpointSlice prod/e: metadata.labels: without the label", "IPv4|FQDN": "warning: EndpointSlice prod/e: addressType: FQDN has no effect",
+		"10.0.0.1|web.test": `error: EndpointSlice prod/e: endpoints[0].addresses[0]: "web.test" is no IP address`,
+	} {
+		old, now, _ := strings.Cut(change, "|")
+		r := Read([]File{{Name: "f.yaml", Data: []byte(strings.Replace(head+http+"endpoints: [{addresses: [10.0.0.1]}]", old, now, 1))}}, nil)
+		told := ""
+		for _, f := range r.Findings {
+			told += f.String() + "\n"
+		}
+		if (len(r.Config.Workloads) == 1) != (want == "") || !strings.Contains(told, want) {
+			t.Errorf("%s: %d workloads, %s, want %q", change, len(r.Config.Workloads), told, want)
 		}
 	}
 }

@@ -76,7 +76,15 @@ func TestRead_Warmup(t *testing.T) {
 			t.Errorf("%s: %+v", tt.policy, got)
 		}
 	}
+	for policy, want := range map[string]bool{"warmup: {duration: 1s}": false, hashed: false, "warmup: {duration: 1s}, " + hashed: true} {
+		_, findings := readPolicy(t, "", "loadBalancer: {"+policy+"}")
+		if told := slices.ContainsFunc(findings, func(f Finding) bool { return strings.Contains(f.Message, "there is no warmup with it") }); told != want {
+			t.Errorf("%s: findings %v", policy, findings)
+		}
+	}
 }
+
+const hashed = "consistentHash: {useSourceIp: true}"
 
 // TestRead_AlgorithmAnnotation: it makes a policy where there is none, and
 // leaves alone what names an algorithm.
@@ -90,6 +98,12 @@ func TestRead_AlgorithmAnnotation(t *testing.T) {
 	}
 	if p, _ := readPolicy(t, annotation, "portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}]"); p.PortLevel[80].LoadBalancer == nil || p.PortLevel[80].LoadBalancer.Kind != mesh.PeakEWMA {
 		t.Errorf("of a port that names no algorithm: %+v", p.PortLevel[80].LoadBalancer)
+	}
+	r := Read([]File{{Name: "d.yaml", Data: []byte("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d, annotations: {" + annotation + "}}\nspec:\n  host: a.test\n  subsets: [" +
+		"{name: a}, {name: b, trafficPolicy: {loadBalancer: {}}}, {name: c, trafficPolicy: {loadBalancer: {simple: RANDOM}}}, {name: d, trafficPolicy: {tls: {mode: SIMPLE}}}]\n")}}, nil)
+	if rule := r.Config.DestinationRules[0]; rule.Subsets[0].Policy.LoadBalancer != nil || rule.Subsets[1].Policy.LoadBalancer.Kind != mesh.PeakEWMA ||
+		rule.Subsets[2].Policy.LoadBalancer.Kind != mesh.Random || rule.Subsets[3].Policy.LoadBalancer != nil || rule.Policy.LoadBalancer.Kind != mesh.PeakEWMA {
+		t.Errorf("of subsets: %+v", rule)
 	}
 	p, findings := readPolicy(t, annotation, "loadBalancer: {simple: RANDOM}")
 	if p.LoadBalancer.Kind != mesh.Random || len(findings) == 0 || !strings.Contains(findings[0].String(), "has no effect") {
