@@ -173,3 +173,43 @@ func TestRecord_Equal(t *testing.T) {
 		compare("endpoint's "+reflect.TypeFor[endpoint]().FieldByIndex(path).Name, r)
 	}
 }
+
+// TestMergeRemoteState_PassesOn: of what push/pull brings the others are told what is likely to be news
+// to them: of those who live, unless there are many.
+func TestMergeRemoteState_PassesOn(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		alive, gone int
+		want        int
+	}{
+		{"a newcomer", 1, 0, 1},
+		{"who has gone", 0, 1, 0},
+		{"a newcomer, and who has gone", 1, 1, 1},
+		{"some", maxPassedOn, 3, maxPassedOn},
+		{"many", maxPassedOn + 1, 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			told := 0
+			a := start(t, "a", func(o *Options) { o.OnChange = func() { told++ } })
+			var all []handedOn
+			for i := range tt.alive {
+				all = append(all, handedOn{&record{Owner: fmt.Sprint("alive", i), Version: 1}, 0})
+			}
+			for i := range tt.gone {
+				all = append(all, handedOn{&record{Owner: fmt.Sprint("gone", i), Version: 1}, 1000})
+			}
+			for round := range 2 { // the second time nothing is news
+				before := told
+				delegate{a}.MergeRemoteState(encodeState(all, "", maxState), false)
+				if n := a.queue.NumQueued(); n != tt.want || told != before+1-round {
+					t.Errorf("round %d: %d records are passed on, want %d; changes told %d times", round, n, tt.want, told-before)
+				}
+			}
+			for _, h := range all {
+				if !knows(a, h.Owner) {
+					t.Errorf("%s is not known", h.Owner)
+				}
+			}
+		})
+	}
+}
