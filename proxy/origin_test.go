@@ -202,3 +202,37 @@ func TestOrigin_Counted(t *testing.T) {
 		}
 	}
 }
+
+// TestOrigin_SeveralProtos: where proxies before a gateway have each said by which protocol a
+// request has come, the last is judged, since it goes on: the first may be the client's word.
+func TestOrigin_SeveralProtos(t *testing.T) {
+	up := replying(t, okReply)
+	o := atEdge()
+	o.NumTrustedProxies = 1
+	p := serve(t, o, anyHost+entry("s.test", up.address)+`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [s.test]
+  gateways: [gw]
+  http:
+  - {match: [{headers: {x-forwarded-proto: {exact: http}}}], redirect: {scheme: https}}
+  - {route: [{destination: {host: s.test}}]}
+`)
+	for fields, want := range map[string]string{
+		"X-Forwarded-Proto: https\r\nX-Forwarded-Proto: http\r\n": "301",
+		"X-Forwarded-Proto: http\r\nX-Forwarded-Proto: https\r\n": "200",
+		"X-Forwarded-Proto: https\r\n":                            "200",
+		"":                                                        "301",
+	} {
+		if got := exchangeRaw(t, p.address("gateway:80"), "GET / HTTP/1.1\r\nHost: s.test\r\n"+fields+"\r\n", whole(1)); status(got) != want {
+			t.Errorf("%q: got %q, want %s", fields, got, want)
+		}
+	}
+	for _, head := range up.seen() {
+		if strings.Count(head, "x-forwarded-proto: ") != 1 || field(head, "x-forwarded-proto") != "https" {
+			t.Errorf("the upstream got %q", head)
+		}
+	}
+}

@@ -208,11 +208,11 @@ func (x *exchange) tellOrigin() {
 		r.StripListed() // which would take off ours later
 	}
 	var cert []byte
-	proto, id := false, false
+	proto, protos, id := x.scheme(), 0, false
 	for i := range x.req.Fields {
 		switch f := &x.req.Fields[i]; f.ID {
 		case http1.XForwardedProto:
-			proto = true
+			proto, protos = f.Value, protos+1
 		case http1.XRequestID:
 			id = true
 		case http1.XForwardedClientCert:
@@ -228,8 +228,8 @@ func (x *exchange) tellOrigin() {
 	if cert != nil {
 		fields = append(fields, http1.Field{Name: nameClientCert, Value: cert, ID: http1.XForwardedClientCert})
 	}
-	if !proto {
-		fields = append(fields, http1.Field{Name: nameProto, Value: x.scheme(), ID: http1.XForwardedProto})
+	if protos != 1 { // of several the last goes on
+		fields = append(removeField(fields, &http1.Field{ID: http1.XForwardedProto}), http1.Field{Name: nameProto, Value: proto, ID: http1.XForwardedProto})
 	}
 	if !id {
 		fields = append(fields, http1.Field{Name: nameRequestID, Value: x.requestID(), ID: http1.XRequestID})
