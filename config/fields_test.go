@@ -421,6 +421,7 @@ func TestGateway_Fields(t *testing.T) {
 		{"servers: [{hosts: ['*']}]", "servers[0].port: is missing"},
 		{"servers: [{port: {number: 80, name: http, protocol: HTTP}}]", "servers[0].hosts: is missing"},
 		{"servers: [{port: {number: 80, name: http}, hosts: ['*']}]", "is none of HTTP"},
+		{"servers: [{port: {number: 53, name: dns, protocol: UDP}, hosts: ['*']}]", "is none of HTTP"},
 		{"servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['a b/c.test']}]", "is no namespace"},
 		{"servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: c}}]", "takes no TLS settings but httpsRedirect"},
 		{"servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*'], tls: {serverCertificate: c}}]", "takes no TLS settings but httpsRedirect"},

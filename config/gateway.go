@@ -38,7 +38,7 @@ func (d *document) server(s *networking.Server, path string) (mesh.GatewayServer
 		return out, false
 	}
 	protocol, ok := mesh.ParseProtocol(s.Port.Protocol)
-	if !ok || s.Port.Protocol == "" {
+	if !ok || s.Port.Protocol == "" || strings.EqualFold(s.Port.Protocol, "UDP") {
 		d.error(path+".port.protocol", fmt.Sprintf("%q is none of HTTP, HTTPS, GRPC, GRPC-WEB, HTTP2, MONGO, TCP, TLS", s.Port.Protocol))
 		return out, false
 	}

@@ -240,6 +240,18 @@ func TestServiceEntry_Addresses(t *testing.T) {
 	}
 }
 
+// TestServiceEntry_UDP: a port of UDP is nobody's, and said to be; its endpoints may have
+// a number for it.
+func TestServiceEntry_UDP(t *testing.T) {
+	const text = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec:\n  hosts: [a.test]\n  resolution: STATIC\n" +
+		"  ports:\n  - {number: 53, name: dns, protocol: UDP}\n  - {number: 80, name: http, protocol: HTTP}\n  endpoints: [{address: 10.0.0.1, ports: {dns: 5353, http: 8080}}]\n"
+	r := Read([]File{{Name: "f.yaml", Data: []byte(text)}}, nil)
+	if ports := r.Config.Services[0].Ports; len(ports) != 1 || ports[0].Number != 80 {
+		t.Errorf("ports %v, want 80 alone", ports)
+	}
+	checkFinding(t, text, "f.yaml:8: warning: ServiceEntry default/s: ports[0].protocol: UDP is not proxied", ISM0001)
+}
+
 // TestServiceEntry_NoEndpointLeft: of endpoints none of which can be sent to, DNS is not
 // asked for the host in their place.
 func TestServiceEntry_NoEndpointLeft(t *testing.T) {

@@ -56,7 +56,7 @@ func readServiceEntry(d *document) {
 	for i, e := range s.Endpoints {
 		path := fmt.Sprintf("endpoints[%d]", i)
 		if w := d.workload(e, path, out.Resolution != mesh.ResolveStatic); w != nil {
-			d.checkPortNames(w, out.Ports, join(path, "ports"))
+			d.checkPortNames(w, s.Ports, join(path, "ports"))
 			out.Endpoints = append(out.Endpoints, w)
 		}
 	}
@@ -158,6 +158,10 @@ func (d *document) entryPorts(list []*networking.ServicePort) []mesh.Port {
 				d.error(path+".name", fmt.Sprintf("%q is given twice", p.Name))
 			}
 		}
+		if strings.EqualFold(p.Protocol, "UDP") { // a proxy of Istio's does not listen there either
+			d.warning(path+".protocol", "UDP is not proxied: nobody serves the port, and its packets go past the proxy")
+			continue
+		}
 		out = append(out, mesh.Port{Number: p.Number, Name: p.Name, Protocol: protocol, Target: p.TargetPort})
 	}
 	return out
@@ -165,7 +169,7 @@ func (d *document) entryPorts(list []*networking.ServicePort) []mesh.Port {
 
 // checkPortNames refuses ports of an endpoint that its ServiceEntry does not have
 // (Istio: validateWorkloadEntry).
-func (d *document) checkPortNames(w *mesh.Workload, ports []mesh.Port, path string) {
+func (d *document) checkPortNames(w *mesh.Workload, ports []*networking.ServicePort, path string) {
 	names := make([]string, len(ports))
 	for i, p := range ports {
 		names[i] = p.Name
