@@ -76,7 +76,7 @@ func TestAuthorize_EachPart(t *testing.T) {
 			if tt.caller == nil {
 				got = exchangeRaw(t, callee.address("inbound"), request, whole(1))
 			} else {
-				got = overTLSAt(t, callee.address("inbound"), tt.caller.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil), request)
+				got = overTLSAt(t, callee.address("inbound"), asCaller(tt.caller, ""), request)
 			}
 			if status(got) != tt.want {
 				t.Fatalf("got %q, want %s", got, tt.want)
@@ -201,7 +201,7 @@ func TestAuthorize_Sidecar(t *testing.T) {
 			defer c.Close()
 			c.SetDeadline(time.Now().Add(20 * time.Second))
 			if tt.secure {
-				c = stdtls.Client(c, frontend.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil))
+				c = stdtls.Client(c, asCaller(frontend, ""))
 			}
 			request := "GET / HTTP/1.1\r\nHost: web.prod\r\n"
 			if tt.forwarded != "" {
@@ -227,7 +227,7 @@ func TestAuthorize_Audit(t *testing.T) {
 		authorization("prod", "secrets", `action: AUDIT, rules: [{to: [{operation: {paths: ["/secret/*"]}}]}]`)+
 			authorization("prod", "no", `action: DENY, rules: [{to: [{operation: {methods: [POST]}}]}]`))
 	callee.log = slog.New(slog.NewTextHandler(&log, nil))
-	config := frontend.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil)
+	config := asCaller(frontend, "")
 	for _, request := range []string{"GET /open", "GET /secret/a", "POST /secret/b"} {
 		overTLSAt(t, callee.address("inbound"), config, request+" HTTP/1.1\r\nHost: web.prod\r\nContent-Length: 0\r\n\r\n")
 	}

@@ -336,13 +336,7 @@ func TestCandidate_Upstreams(t *testing.T) {
 func TestCandidate_Policies(t *testing.T) {
 	tr := newTrust(t)
 	web := tr.identity("prod", "web")
-	const deny = `
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: closed, namespace: prod}
-spec: {action: DENY, rules: [{to: [{operation: {paths: ["/secret"]}}]}]}
----
-`
+	deny := authorization("prod", "closed", `action: DENY, rules: [{to: [{operation: {paths: ["/secret"]}}]}]`)
 	p := sidecarOfWeb(t, web, replying(t, okReply).address, "")
 	current := webService(replying(t, okReply).address)
 	ask := func(path string) string {

@@ -8,7 +8,6 @@ import (
 	"isthmus/config"
 	"isthmus/explain"
 	"isthmus/mesh"
-	"isthmus/tls"
 )
 
 // TestExplain_ServerName: at the inbound listener, what is said goes by the server name of
@@ -41,7 +40,7 @@ func TestExplain_ServerName(t *testing.T) {
 			if e.Outcome == explain.Forwarded {
 				to = e.Destinations[0].Endpoints[0].Address
 			}
-			got := overTLSAt(t, p.address("inbound"), caller.Identity().Client(tt.serverName, tls.ProtocolHTTP, tls.Expected{}, nil), "GET / HTTP/1.1\r\nhost: "+tt.host+"\r\n\r\n")
+			got := overTLSAt(t, p.address("inbound"), asCaller(caller, tt.serverName), "GET / HTTP/1.1\r\nhost: "+tt.host+"\r\n\r\n")
 			_, served, _ := strings.Cut(got, "X-Served-By: ")
 			served, _, _ = strings.Cut(served, "\r\n")
 			if to != tt.to || served != tt.to {

@@ -139,7 +139,7 @@ func TestExplain_AsSecuredTraffic(t *testing.T) {
 					if caller == nil {
 						return exchangeRaw(t, side.p.address(side.listener), head+"\r\n", nil)
 					}
-					return overTLSAt(t, side.p.address(side.listener), caller.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil), head+"\r\n")
+					return overTLSAt(t, side.p.address(side.listener), asCaller(caller, ""), head+"\r\n")
 				}
 				for range rapid.IntRange(1, 6).Draw(rt, "requests") {
 					q := explain.Question{Listener: side.listener, Address: netip.MustParseAddr("127.0.0.1")}

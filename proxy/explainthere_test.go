@@ -42,13 +42,7 @@ func TestExplain_There(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			application := servedBy(t, 1)[0]
 			_, port, _ := strings.Cut(application, ":")
-			policy := strings.Replace(`
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: p, namespace: prod}
-spec: {rules: [{`+tt.rule+`}]}
----
-`, "%q", `"`+port+`"`, 1)
+			policy := authorization("prod", "p", "rules: [{"+strings.Replace(tt.rule, "%q", `"`+port+`"`, 1)+"}]")
 			callee := sidecarOfWeb(t, web, application, policy)
 			caller := serve(t, proxyOf("shop", "frontend", frontend), webService(application)+policy+`
 apiVersion: networking.istio.io/v1
@@ -93,7 +87,7 @@ func TestExplain_ThereAddresses(t *testing.T) {
 		{"ipBlocks: [10.0.0.9]", "127.0.0.1", true}, {"remoteIpBlocks: [10.0.0.9]", "127.0.0.1", true}, {"ipBlocks: [127.0.0.0/8]", "127.0.0.1", false},
 		{"ipBlocks: [10.0.0.9]", "192.0.2.7", true}, {"remoteIpBlocks: [192.0.2.7]", "192.0.2.7", true}, {"remoteIpBlocks: [10.0.0.9]", "192.0.2.7", false},
 	} {
-		yaml := webService("10.1.0.1:8080") + "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: prod}\nspec: {rules: [{from: [{source: {" + tt.source + "}}]}]}\n"
+		yaml := webService("10.1.0.1:8080") + authorization("prod", "p", "rules: [{from: [{source: {"+tt.source+"}}]}]")
 		r := config.Read([]config.File{{Name: "test.yaml", Data: []byte(yaml)}}, n)
 		if r.HasErrors() {
 			t.Fatal(r.Findings)

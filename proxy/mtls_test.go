@@ -126,6 +126,12 @@ func webAt(p *Proxy, identity string) mesh.Endpoint {
 	}
 }
 
+// asCaller has somebody call another proxy, whoever that is. server is the name it asks
+// for; "": none.
+func asCaller(own *tls.Own, server string) *stdtls.Config {
+	return own.Identity().Client(server, tls.ProtocolHTTP, tls.Expected{}, nil)
+}
+
 func sidecarOfWeb(t testing.TB, own *tls.Own, application, yaml string) *Proxy {
 	t.Helper()
 	o := proxyOf("prod", "web", own)
@@ -487,7 +493,7 @@ spec:
 		{"an unknown port", mesh.DestinationSNI(8080, "", webHost), get(webHost), "remote error: tls: unrecognized name"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := overTLSAt(t, callee.address("inbound"), frontend.Identity().Client(tt.server, tls.ProtocolHTTP, tls.Expected{}, nil), tt.request)
+			got := overTLSAt(t, callee.address("inbound"), asCaller(frontend, tt.server), tt.request)
 			if !strings.HasPrefix(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
@@ -507,7 +513,7 @@ func TestMTLS_ClientCertHeader(t *testing.T) {
 	if got := field(application.last(), "x-forwarded-client-cert"); got != "" {
 		t.Errorf("from a stranger: %q", got)
 	}
-	overTLSAt(t, callee.address("inbound"), frontend.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil), request)
+	overTLSAt(t, callee.address("inbound"), asCaller(frontend, ""), request)
 	got := field(application.last(), "x-forwarded-client-cert")
 	if !strings.HasPrefix(got, "By=a;URI=spiffe://x/y,By=b,By="+web.Identity().ID+";Hash=") || !strings.HasSuffix(got, frontend.Identity().ID) {
 		t.Errorf("from a proxy: %q", got)
@@ -592,13 +598,7 @@ func TestMTLS_Through(t *testing.T) {
 func TestMTLS_ThroughLendsNothing(t *testing.T) {
 	tr := newTrust(t)
 	web, frontend, gatewayID := tr.identity("prod", "web"), tr.identity("shop", "frontend"), tr.identity("istio-system", "eastwest")
-	deny := `
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: frontend, namespace: prod}
-spec: {action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/frontend]}}]}]}
----
-`
+	deny := authorization("prod", "frontend", "action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/frontend]}}]}]")
 	mutual := `
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -653,7 +653,7 @@ spec: {host: web.prod.svc.cluster.local, trafficPolicy: {tls: {mode: ISTIO_MUTUA
 			if tt.server == plain {
 				got = exchangeRaw(t, gw.address("inbound"), tt.request, whole(1))
 			} else {
-				got = overTLSAt(t, gw.address("inbound"), frontend.Identity().Client(tt.server, tls.ProtocolHTTP, tls.Expected{}, nil), tt.request)
+				got = overTLSAt(t, gw.address("inbound"), asCaller(frontend, tt.server), tt.request)
 			}
 			if !strings.HasPrefix(got, tt.want) || tt.want == "" && got != "" {
 				t.Errorf("got %q, want %q", got, tt.want)
@@ -763,7 +763,7 @@ func TestMTLS_HelloInPieces(t *testing.T) {
 	}
 	defer raw.Close()
 	raw.SetDeadline(time.Now().Add(30 * time.Second))
-	c := stdtls.Client(&trickle{Conn: raw}, frontend.Identity().Client(mesh.DestinationSNI(80, "", webHost), tls.ProtocolHTTP, tls.Expected{}, nil))
+	c := stdtls.Client(&trickle{Conn: raw}, asCaller(frontend, mesh.DestinationSNI(80, "", webHost)))
 	if _, err := io.WriteString(c, get(webHost)); err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ spec:
 				got = exchangeRaw(t, callee.address("inbound"), request, whole(1))
 			} else {
 				own = tt.by.Identity().ID
-				got = overTLSAt(t, callee.address("inbound"), tt.by.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil), request)
+				got = overTLSAt(t, callee.address("inbound"), asCaller(tt.by, ""), request)
 			}
 			if status(got) != tt.want {
 				t.Fatalf("got %q, want %s", got, tt.want)
@@ -108,7 +108,7 @@ func TestOrigin_Asked(t *testing.T) {
 	callee := sidecarOfWeb(t, tr.identity("prod", "web"), application.address, service.asked("prod", `timeout: 20s, includeRequestHeadersInCheck: ["x-*"]`)+
 		authorization("prod", "nobody", `action: DENY, rules: [{when: [{key: "request.headers[x-forwarded-client-cert]", values: [nobody]}]}]`))
 	words := []string{"x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert", "x-request-id"}
-	config := tr.identity("shop", "frontend").Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil)
+	config := asCaller(tr.identity("shop", "frontend"), "")
 	for _, fields := range []string{
 		"", "x-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\nx-request-id: 7\r\nx-forwarded-client-cert: By=a\r\n",
 		"connection: x-forwarded-client-cert, x-forwarded-proto, x-request-id\r\n", // which are ours all the same
@@ -147,12 +147,7 @@ spec:
   - {match: [{headers: {x-forwarded-for: {regex: "(.*, )?127.0.0.1"}}}], directResponse: {status: 201}}
   - {match: [{headers: {x-forwarded-for: {exact: 10.0.0.1}}}], directResponse: {status: 202}}
   - {match: [{withoutHeaders: {x-forwarded-for: {}}}], directResponse: {status: 203}}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no, namespace: istio-system}
-spec: {selector: {matchLabels: {istio: ingressgateway}}, action: DENY, rules: [{to: [{operation: {paths: [/policy]}}], when: [{key: "request.headers[x-forwarded-for]", values: ["*127.0.0.1"]}]}]}
-`)
+`+authorization("istio-system", "no", `selector: {matchLabels: {istio: ingressgateway}}, action: DENY, rules: [{to: [{operation: {paths: [/policy]}}], when: [{key: "request.headers[x-forwarded-for]", values: ["*127.0.0.1"]}]}]`))
 	for _, tt := range []struct{ name, listener, path, fields, want string }{
 		{"nobody speaks of it", "gateway:80", "/", "", "201"},
 		{"a client does", "gateway:80", "/", "X-Forwarded-For: 10.0.0.1\r\n", "201"},

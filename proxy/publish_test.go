@@ -360,7 +360,7 @@ func TestPublish_PortTakenOverPolicy(t *testing.T) {
 	free.Close()
 	o := atEdge()
 	o.GatewayBind, o.GatewayPorts = "127.0.0.1", map[uint32]uint32{80: bound, 81: bound}
-	at80 := entry("s.test", up.address) + edge("s.test") + "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: none}\nspec: {action: DENY, rules: [{to: [{operation: {ports: ['81']}}]}]}\n"
+	at80 := entry("s.test", up.address) + edge("s.test") + authorization("default", "none", "action: DENY, rules: [{to: [{operation: {ports: ['81']}}]}]")
 	p := serve(t, o, at80)
 	c := dialTCP(t, p.address("gateway:80"))
 	const begun = 9

@@ -375,7 +375,7 @@ func TestVouched_Told(t *testing.T) {
 	publish(t, p, webService("127.0.0.1:1"))
 	call := func(as *tls.Own, believes *tls.Own) {
 		t.Helper()
-		config := as.Identity().Client(mesh.DestinationSNI(80, "", webHost), tls.ProtocolHTTP, tls.Expected{}, nil)
+		config := asCaller(as, mesh.DestinationSNI(80, "", webHost))
 		config.VerifyConnection = believes.Identity().Client("", "", tls.Expected{}, nil).VerifyConnection
 		overTLSAt(t, p.address("inbound"), config, get(webHost))
 		awaitGone(p)

@@ -17,7 +17,6 @@ import (
 
 	"isthmus/explain"
 	"isthmus/telemetry"
-	"isthmus/tls"
 )
 
 // deafAddress is one that a connection is never accepted at, since its backlog
@@ -266,7 +265,7 @@ spec:
 `)
 	frontend := tr.identity("shop", "frontend")
 	ask := func(path, token string) string {
-		return overTLSAt(t, callee.address("inbound"), frontend.Identity().Client("", tls.ProtocolHTTP, tls.Expected{}, nil),
+		return overTLSAt(t, callee.address("inbound"), asCaller(frontend, ""),
 			"GET "+path+" HTTP/1.1\r\nHost: web.prod\r\nAuthorization: Bearer "+token+"\r\n\r\n")
 	}
 	good := i.token(map[string]any{"groups": []string{"users"}})
