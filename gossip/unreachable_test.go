@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/memberlist"
 	"golang.org/x/sys/unix"
 )
 
@@ -140,7 +139,7 @@ func TestUnreachable_Leave(t *testing.T) {
 		})
 	}
 	eventually(t, "one is known, where nobody answers", func() bool {
-		return slices.ContainsFunc(a.list.Members(), func(m *memberlist.Node) bool { return m.Address() == members })
+		return slices.ContainsFunc(a.Members(), func(m Member) bool { return m.Address == members })
 	})
 	given := untilGivenUp(t, members)
 	a.Leave(time.Second)
