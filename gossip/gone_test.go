@@ -120,8 +120,11 @@ func TestMerge_Room(t *testing.T) {
 	for i := range maxOwners {
 		a.merge(&record{Owner: fmt.Sprint("gone-", i), Version: 1}, time.Duration(i+1)*time.Second)
 	}
-	if a.merge(&record{Owner: "gone too", Version: 1}, time.Minute); knows(a, "gone too") {
+	if a.merge(&record{Owner: "gone too", Version: 1}, time.Minute) || knows(a, "gone too") {
 		t.Error("more records are taken than there is room for")
+	}
+	if !a.merge(&record{Owner: "gone-5", Version: 2}, 6*time.Second) || len(a.records) != maxOwners {
+		t.Errorf("what is news of a known one is not, or takes room: %d records", len(a.records))
 	}
 	b := start(t, "b", joining(a))
 	b.Announce(endpoints(1, "b.ns"))

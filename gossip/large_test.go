@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 
 	"isthmus/mesh"
 )
@@ -211,5 +214,61 @@ func TestMergeRemoteState_PassesOn(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestHandle_PassesOn: a record that is news goes on as it came, if a packet holds it.
+func TestHandle_PassesOn(t *testing.T) {
+	told := 0
+	a := start(t, "a", func(o *Options) { o.OnChange = func() { told++ } })
+	for _, tt := range []struct {
+		name string
+		r    record
+		news bool
+		want int // that wait to be passed on
+	}{
+		{"news", record{Owner: "x", Version: 2}, true, 1},
+		{"the same", record{Owner: "x", Version: 2}, false, 0},
+		{"older", record{Owner: "x", Version: 1}, false, 0},
+		{"newer", record{Owner: "x", Version: 3}, true, 1},
+		{"of another one", record{Owner: "y", Version: 1}, true, 1},
+		{"large", record{Owner: "z", Version: 1, Endpoints: toRecord(endpoints(20, "z.ns"))}, true, 0},
+	} {
+		message := append([]byte{messageRecord}, encode(&tt.r)...)
+		if large := len(message) > maxPacket; large != (tt.name == "large") {
+			t.Fatalf("%s: %d bytes", tt.name, len(message))
+		}
+		before := told
+		a.handle(message)
+		if n := a.queue.NumQueued(); n != tt.want || told > before != tt.news {
+			t.Errorf("%s: %d are passed on, want %d; told of it: %v", tt.name, n, tt.want, told > before)
+		}
+		a.queue.Reset()
+	}
+}
+
+// TestHeard: of which versions somebody's word is news: of a member, of a record that we have not, nor
+// have asked for.
+func TestHeard(t *testing.T) {
+	a := start(t, "a", nil)
+	delegate{a}.NotifyLeave(&memberlist.Node{Name: "x"}) // so that it is not asked
+	a.merge(&record{Owner: "x", Version: 5}, 0)
+	for _, tt := range []struct {
+		name, owner string
+		version     uint64
+		want        bool
+	}{
+		{"older than ours", "x", 4, false},
+		{"ours", "x", 5, false},
+		{"newer than ours", "x", 7, true},
+		{"the same again", "x", 7, false},
+		{"between both", "x", 6, false},
+		{"newer still", "x", 8, true},
+		{"of a stranger", "y", 1, false},
+		{"of ourselves", a.name, math.MaxUint64, false},
+	} {
+		if got := a.heard(tt.owner, tt.version); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
 	}
 }
