@@ -52,6 +52,9 @@ func TestContext(t *testing.T) {
 		{"w3c, no span", "traceparent: 00-" + trace128 + "-" + strings.Repeat("0", 16) + "-01", Undecided, ""},
 		{"w3c, no digits", "traceparent: 00-" + strings.Repeat("x", 32) + "-" + span64 + "-01", Undecided, ""},
 		{"w3c, short", "traceparent: 00-1-2-01", Undecided, ""},
+		{"w3c, another sign before its flags", "traceparent: 00-" + trace128 + "-" + span64 + "_01", Undecided, ""},
+		{"w3c, another sign behind tomorrow's", "traceparent: cc-" + trace128 + "-" + span64 + "-01_more", Undecided, ""},
+		{"w3c of no digits, and b3", "traceparent: 00-" + strings.Repeat("x", 32) + "-" + span64 + "-00|b3: 1", Sampled, ""},
 		{"w3c twice", "traceparent: 00-" + trace128 + "-" + span64 + "-01|traceparent: 00-" + trace128 + "-" + span64 + "-01", Undecided, ""},
 		{"w3c thrice, and b3", strings.Repeat("traceparent: 00-"+trace128+"-"+own64+"-01|", 3) + "b3: " + trace128 + "-" + span64 + "-0", NotSampled,
 			"traceparent: 00-" + trace128 + "-" + own64 + "-00|b3: " + trace128 + "-" + own64 + "-0-" + span64},
@@ -62,6 +65,22 @@ func TestContext(t *testing.T) {
 		{"b3, the decision alone", "b3: 0", NotSampled, ""},
 		{"b3, nonsense", "b3: what", Undecided, ""},
 		{"b3, a span that is none", "b3: " + trace128 + "-1-1", Undecided, ""},
+		{"b3, a trace too long", "b3: " + trace128 + "00-" + span64 + "-1", Undecided, ""},
+		{"b3, a trace too short", "b3: 4bf9-" + span64 + "-1", Undecided, ""},
+		{"b3, no trace", "b3: " + strings.Repeat("0", 32) + "-" + span64 + "-1", Undecided, ""},
+		{"b3, no span", "b3: " + trace128 + "-" + strings.Repeat("0", 16) + "-1", Undecided, ""},
+		{"b3, a span of no digits", "b3: " + trace128 + "-" + strings.Repeat("x", 16) + "-1", Undecided, ""},
+		{"b3, a span too long", "b3: " + trace128 + "-" + span64 + "0-1", Undecided, ""},
+		{"b3, a decision that is none", "b3: " + trace128 + "-" + span64 + "-2", Undecided, ""},
+		{"b3 that is none, and multi", "b3: " + trace64 + "-x|x-b3-traceid: " + trace128 + "|x-b3-spanid: " + span64 + "|x-b3-sampled: 1", Sampled,
+			"b3: " + trace128 + "-" + own64 + "-1-" + span64 + "|x-b3-traceid: " + trace128 + "|x-b3-spanid: " + own64 + "|x-b3-parentspanid: " + span64 + "|x-b3-sampled: 1"},
+		{"b3, and multi", "b3: " + trace128 + "-" + span64 + "-0|x-b3-traceid: " + strings.Repeat("1", 32) + "|x-b3-spanid: " + span64 + "|x-b3-sampled: 1", NotSampled,
+			"b3: " + trace128 + "-" + own64 + "-0-" + span64 + "|x-b3-traceid: " + trace128 + "|x-b3-spanid: " + own64 + "|x-b3-parentspanid: " + span64 + "|x-b3-sampled: 0"},
+		{"multi, a trace too long", "x-b3-traceid: " + trace128 + "00|x-b3-spanid: " + span64, Undecided, ""},
+		{"multi, a span too long", "x-b3-traceid: " + trace128 + "|x-b3-spanid: " + span64 + "00", Undecided, ""},
+		{"multi, no span", "x-b3-traceid: " + trace128 + "|x-b3-spanid: " + strings.Repeat("0", 16), Undecided, ""},
+		{"multi, a span of no digits", "x-b3-traceid: " + trace128 + "|x-b3-spanid: " + strings.Repeat("x", 16), Undecided, ""},
+		{"multi, flags of no debug", "x-b3-sampled: 0|x-b3-flags: 0", NotSampled, ""},
 		{"multi", "x-b3-traceid: " + trace128 + "|x-b3-spanid: " + span64 + "|x-b3-sampled: 1", Sampled,
 			"x-b3-traceid: " + trace128 + "|x-b3-spanid: " + own64 + "|x-b3-parentspanid: " + span64 + "|x-b3-sampled: 1"},
 		{"multi, 64 bits, capital", "X-B3-TraceId: " + strings.ToUpper(trace64) + "|X-B3-SpanId: " + span64 + "|X-B3-Sampled: true|X-B3-ParentSpanId: " + span64, Sampled,
@@ -87,6 +106,28 @@ func TestContext(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", out, tt.out)
 			}
 		})
+	}
+}
+
+// TestAppend_Begun: of a trace that begins here there is no parent to tell of.
+func TestAppend_Begun(t *testing.T) {
+	c := read(fieldsOf("traceparent: 00-" + trace128 + "-" + span64 + "-01"))
+	for _, tt := range []struct {
+		formats Formats
+		debug   bool
+		want    string
+	}{
+		{W3C, false, "traceparent: 00-" + trace128 + "-" + own64 + "-01|"},
+		{B3Single, false, "b3: " + trace128 + "-" + own64 + "-1|"},
+		{B3Single, true, "b3: " + trace128 + "-" + own64 + "-d|"},
+		{B3Multi, false, "x-b3-traceid: " + trace128 + "|x-b3-spanid: " + own64 + "|x-b3-sampled: 1|"},
+		{B3Multi, true, "x-b3-traceid: " + trace128 + "|x-b3-spanid: " + own64 + "|x-b3-flags: 1|"},
+		{0, false, ""},
+	} {
+		c.Debug = tt.debug
+		if got := string(inLine.Append(nil, &c, tt.formats, own, SpanID{})); got != tt.want {
+			t.Errorf("formats %b: %s, want %s", tt.formats, got, tt.want)
+		}
 	}
 }
 
