@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"maps"
+	"strings"
 	"testing"
 	"time"
 )
@@ -133,6 +134,93 @@ func TestExpression_NoValue(t *testing.T) {
 		}
 		if got := root.eval(e); got.written() != want || (got.kind == kindNone) != (want == "") {
 			t.Errorf("%s: %q of kind %v, want %q", expression, got.written(), got.kind, want)
+		}
+	}
+}
+
+// TestOutside: what only proxies may say there is nobody's word of a client outside the mesh: as if
+// it was not there, for filters as in lines.
+func TestOutside(t *testing.T) {
+	for name, inner := range map[string]bool{
+		"x-envoy-attempt-count": true, "X-Envoy-Peer": true, "x-isthmus-destination": true, "X-ISTHMUS-X": true,
+		"x-envoyed": false, "x-isthmus": false, "x-forwarded-for": false, "envoy-": false, "a": false,
+	} {
+		asked, err := ParseFilter("request.headers['" + name + "'] == 'v'")
+		if err != nil {
+			t.Fatal(err)
+		}
+		there, err := ParseFilter("'" + name + "' in request.headers")
+		if err != nil {
+			t.Fatal(err)
+		}
+		format, err := ParseFormat("%REQ(" + name + ")%")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, outside := range []bool{false, true} {
+			e := known()
+			e.Request.Header, e.Outside = *fields(map[string]string{name: "v"}), outside
+			want, wantLine := !(inner && outside), "v"
+			if !want {
+				wantLine = "-"
+			}
+			if asked.Match(e) != want || there.Match(e) != want {
+				t.Errorf("%s, outside %v: found %v, there %v, want %v", name, outside, asked.Match(e), there.Match(e), want)
+			}
+			if got := line(format, e); got != wantLine {
+				t.Errorf("%s, outside %v: logged as %q, want %q", name, outside, got, wantLine)
+			}
+		}
+	}
+}
+
+// TestFormat_Controls: no text ends its line, or says anything to a terminal, and all else stays.
+func TestFormat_Controls(t *testing.T) {
+	format, err := ParseFormat("%REQ(X-A)%|%REQ(X-A):4%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"plain ~text~":    "plain ~text~|plai",
+		"a\nb \x1b[2J c":  "a?b ?[2J c|a?b ",
+		"\x00\x1f\x7f !~": "??? !~|??? ",
+		"a\tb\rzürich":    "a?b?zürich|a?b?",
+		"abcd":            "abcd|abcd",
+		"abcde":           "abcde|abcd",
+	} {
+		e := known()
+		e.Request.Header = *fields(map[string]string{"x-a": text})
+		if got := line(format, e); got != want {
+			t.Errorf("%q is logged as %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestExpression_Texts: what a backslash stands before, and how many parentheses there may be.
+func TestExpression_Texts(t *testing.T) {
+	for expression, want := range map[string]string{
+		`'a\'b'`: `a'b`, `"a\"b"`: `a"b`, `'a"b'`: `a"b`, `'a\\b'`: `a\b`, `'a\nb\tc'`: "a\nb\tc", `'\d+'`: `\d+`,
+		strings.Repeat("(true) && ", 200) + "(false)":                                  "false",
+		strings.Repeat("(", maxNesting-1) + "true" + strings.Repeat(")", maxNesting-1): "true",
+	} {
+		root, err := parseExpression(expression)
+		if err != nil {
+			t.Errorf("%.40s: %v", expression, err)
+			continue
+		}
+		if got := root.eval(known()).written(); got != want {
+			t.Errorf("%.40s is %q, want %q", expression, got, want)
+		}
+	}
+	for expression, want := range map[string]string{
+		`'a\'`: "has no end", `'a\`: "has no end", "true && response.code": "both have to be true or false",
+		strings.Repeat("(", maxNesting) + "true" + strings.Repeat(")", maxNesting):       "levels within each other",
+		strings.Repeat("true ? ", maxNesting) + "1" + strings.Repeat(" : 2", maxNesting): "levels within each other",
+		"request.path.matches('(')": "missing closing", "request.path.matches(response.code)": "a text in quotes",
+		"'" + strings.Repeat("x", maxExpression) + "' == 'x'": "longer than",
+	} {
+		if _, err := parseExpression(expression); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40s: %v, want %q", expression, err, want)
 		}
 	}
 }
