@@ -23,7 +23,10 @@ func TestHop_Judged(t *testing.T) {
 		{"beside an authorization service", service.asked("istio-system", `timeout: 20s, includeRequestHeadersInCheck: ["*"]`)},
 		{"beside one that asks where a request comes from", policy("nobody", `action: DENY, rules: [{when: [{key: "request.headers[x-request-id]", values: [nobody]}]}]`)},
 	} {
-		for _, options := range []string{"Upgrade", "Upgrade, X-Request-Id"} {
+		for _, lines := range []string{
+			"Connection: Upgrade\r\nUpgrade: websocket", "Connection: Upgrade, X-Request-Id\r\nUpgrade: websocket",
+			"Connection: Upgrade\r\nUpgrade: h2c, websocket", "Connection: Upgrade\r\nUpgrade: websocket, foo\r\nUpgrade: bar", // of which one is asked for
+		} {
 			for deny, want := range map[string]string{"": "101", policy("no", `action: DENY, rules: [{when: [{key: "request.headers[upgrade]", values: [websocket]}]}]`): "403"} {
 				p := serve(t, atEdge(), anyHost+entry("s.test", up.address)+`---
 apiVersion: networking.istio.io/v1
@@ -34,9 +37,9 @@ spec:
   gateways: [gw]
   http: [{match: [{headers: {upgrade: {exact: websocket}}}], route: [{destination: {host: s.test}}]}]
 `+tt.more+deny)
-				request := strings.Replace(asWebSocket(), "Connection: Upgrade", "Connection: "+options, 1)
+				request := strings.Replace(asWebSocket(), "Connection: Upgrade\r\nUpgrade: websocket", lines, 1)
 				if got := exchangeRaw(t, p.address("gateway:80"), request, whole(1)); status(got) != want {
-					t.Errorf("%s, Connection: %s: got %q, want %s", tt.name, options, got, want)
+					t.Errorf("%s, %q: got %q, want %s", tt.name, lines, got, want)
 				}
 			}
 		}

@@ -40,6 +40,8 @@ func (x *exchange) readUpgrade() Kind {
 		x.trail.cause = errHandshake
 		return BadRequest
 	}
+	// Of several protocols one is offered on: that is what policies and routes judge.
+	x.req.Fields = append(removeField(x.req.Fields, &http1.Field{ID: http1.Upgrade}), http1.Field{Name: nameUpgrade, Value: x.upgrade.protocol, ID: http1.Upgrade})
 	return NoError
 }
 
