@@ -381,6 +381,27 @@ func TestPriorityLoads_Degraded(t *testing.T) {
 	}
 }
 
+// TestPriorityLoads_Rest: what rounding leaves over goes to the first that has a load, though that
+// be of hosts that ask to be spared.
+func TestPriorityLoads_Rest(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		levels []level
+		want   string
+	}{
+		{"in full health", []level{{all: 100}, {all: 100, good: 10}, {all: 100, good: 10}, {all: 100, good: 10}}, "0 0, 34 0, 33 0, 33 0, "},
+		{"to be spared", []level{{all: 100}, {all: 100, degraded: 10}, {all: 100, degraded: 10}, {all: 100, degraded: 10}}, "0 0, 0 34, 0 33, 0 33, "},
+	} {
+		got := ""
+		for _, l := range priorityLoads(tt.levels, 0) {
+			got += fmt.Sprintf("%.0f %.0f, ", l.good*100, l.degraded*100)
+		}
+		if got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
 // TestPriorityLoads_AddUp: whatever the health, loads add up to 1, or to 0 where nobody can
 // serve, and who has nobody to carry it gets nothing.
 func TestPriorityLoads_AddUp(t *testing.T) {
@@ -650,6 +671,24 @@ func TestHost_EjectedTwice(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestHost_EjectedAfterSuccess: of an ejection that a success has ended nothing is left to the next one.
+func TestHost_EjectedAfterSuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := host(1, "r/z", 1)
+		h.Eject("consecutive 5xx", time.Hour, true)
+		h.Restore()
+		h.Eject("connect failed", time.Second, false)
+		if state, reason := h.State(); state != Ejected || reason != "connect failed" || !h.LastResort() {
+			t.Errorf("state %v (%s), last resort %v", state, reason, h.LastResort())
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if state, _ := h.State(); state != OnTrial {
+			t.Errorf("state %v after its time", state)
+		}
+	})
 }
 
 // TestHost_TrialBesideOld: requests that began before an ejection, or in a trial

@@ -122,6 +122,35 @@ func TestSet_PickBeyond(t *testing.T) {
 	}
 }
 
+// TestSet_TrialEverywhere: a host on trial gets one request at a time, however it is come by.
+func TestSet_TrialEverywhere(t *testing.T) {
+	for _, kind := range allKinds {
+		list := []*Host{host(1, "r/a", 1), host(2, "r/a", 1), host(3, "r/b", 1)}
+		onTrial(list[0])
+		onTrial(list[2])
+		s := NewSet(list, hashed(kind), nil, Caller{})
+		a, b := list[0].Begin(), list[2].Begin()
+		for hash := range uint64(200) {
+			if i, ok := s.Pick(nil, hash); !ok || i != 1 {
+				t.Fatalf("kind %d: host %d is picked, %v, while the others are tried", kind, i, ok)
+			}
+		}
+		if i, ok := s.PickBeyond(list[:2]); ok {
+			t.Errorf("kind %d: host %d is picked from another locality", kind, i)
+		}
+		list[0].End(a)
+		list[2].End(b)
+		seen := map[int]bool{}
+		for hash := range uint64(200) {
+			i, _ := s.Pick(nil, mix(hash))
+			seen[i] = true
+		}
+		if i, ok := s.PickBeyond(list[:2]); !ok || i != 2 || len(seen) != 3 {
+			t.Errorf("kind %d: afterwards %v are picked, and host %d, %v, from another locality", kind, seen, i, ok)
+		}
+	}
+}
+
 // TestSet_LagsBeyondAll: when all that many hosts' last state knows beyond a locality have
 // failed, those count that are back since.
 func TestSet_LagsBeyondAll(t *testing.T) {
