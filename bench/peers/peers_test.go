@@ -23,6 +23,10 @@ func TestParseWrk(t *testing.T) {
 	if want := (loadResult{requests: 58879, lost: 3, rps: 58879.5, p50: 930, p99: 5150}); err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
+	slow := strings.NewReplacer("930.00us", "  2.54s ", "  5.15ms", "  1.02m ").Replace(wrkSaid) // as it writes them
+	if got, err := parseWrk(slow); err != nil || got.p50 != 2.54e6 || got.p99 != 61.2e6 {
+		t.Errorf("of seconds and minutes: got %+v, %v", got, err)
+	}
 	for _, bad := range []string{"", wrkSaid + "  Non-2xx or 3xx responses: 1\n", strings.Replace(wrkSaid, "58879 requests", "0 requests", 1)} {
 		if _, err := parseWrk(bad); err == nil {
 			t.Errorf("no error for %q", bad)

@@ -70,7 +70,7 @@ func (b *bench) wrk(l load, t target, seconds int) (loadResult, error) {
 var (
 	wrkRequests = regexp.MustCompile(`(\d+) requests in`)
 	wrkRate     = regexp.MustCompile(`Requests/sec:\s+([\d.]+)`)
-	wrkQuantile = regexp.MustCompile(`(?m)^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)$`)
+	wrkQuantile = regexp.MustCompile(`(?m)^\s+(50|99)%\s+([\d.]+)(us|ms|s|m) ?$`) // it pads units of one letter
 	wrkLost     = regexp.MustCompile(`Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)`)
 )
 
