@@ -90,6 +90,18 @@ func TestSet_ZonesPanic(t *testing.T) {
 	}
 }
 
+// TestSet_ZonesElsewhere: zones of another region are not ours, though they have the same names.
+func TestSet_ZonesElsewhere(t *testing.T) {
+	list := []*Host{host(1, "far/1", 1), host(2, "far/2", 1), host(3, "far/2", 1), host(4, "far/2", 1)}
+	lb := &mesh.LoadBalancer{Locality: &mesh.LocalityLB{LeastHosts: 2}}
+	s := NewSet(list, lb, nil, Caller{Locality: mesh.ParseLocality("r/1"), Peers: Zones{"1": 1, "2": 1}})
+	for i, got := range s.Shares() {
+		if math.Abs(got.Part-.25) > 1e-5 {
+			t.Errorf("host %d gets %v, want a quarter", i, got.Part)
+		}
+	}
+}
+
 // TestSet_ZonesEven: whatever the numbers, when every caller balances so, every
 // endpoint of the region gets the same, as far as callers are in zones with
 // endpoints.
