@@ -69,6 +69,7 @@ func TestDigest_Refuses(t *testing.T) {
 		`{"o":"a","w":-1}`:                                      false,
 		`{"o":"a","w":3600001}`:                                 false,
 		`{"o":"a","w":1}{}`:                                     false,
+		`{"o":"a","w":1,"r":"yes"}`:                             false,
 		`{"o":"a","w":1,"f":[{"c":"x","r":-1}]}`:                false,
 		`{"o":"a","w":1,"f":[{"c":"x","e":2e9}]}`:               false,
 		`{"o":"a","w":1,"f":[{"c":"x","m":-0.1}]}`:              false,
