@@ -111,11 +111,19 @@ func compare(ctx context.Context, isthmus, names string, rounds, seconds int, ou
 	if err != nil {
 		return err
 	}
-	r := report{cases: cases, peers: list, missing: missing, rounds: rounds, seconds: seconds, results: res}
+	r := report{cases: cases, peers: list, missing: missing, rounds: rounds, seconds: seconds, results: res, troubles: b.troubles}
 	fmt.Print(r.tables())
-	if out == "" {
-		return nil
+	if out != "" {
+		err = r.write(out)
 	}
+	if b.failed {
+		err = errors.Join(err, errors.New("not everything has figures; what failed is said above"))
+	}
+	return err
+}
+
+// write makes the page, and the chart beside it.
+func (r report) write(out string) error {
 	chart := strings.TrimSuffix(out, filepath.Ext(out)) + ".svg"
 	if err := os.WriteFile(chart, []byte(r.chart()), 0o644); err != nil {
 		return err

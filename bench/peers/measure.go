@@ -26,6 +26,9 @@ type bench struct {
 	self            string // this program, which is upstream and load too
 	dir             string
 	upstream, grpc  int // its ports, for HTTP/1.1 and for calls of gRPC
+
+	troubles []string // what was begun once more, and what has no figures, in a line each
+	failed   bool     // something has no figures
 }
 
 // target is a peer that runs.
@@ -63,7 +66,8 @@ func (r results) median(c, peer, figure string) float64 {
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
-// measure does all rounds of all cases.
+// measure does all rounds of all cases. What fails there is left out, and is one of
+// b.troubles; an error is of the run as a whole.
 func (b *bench) measure(cases []benchCase) (results, error) {
 	var err error
 	if b.self, err = os.Executable(); err != nil {
@@ -100,42 +104,55 @@ func (b *bench) measure(cases []benchCase) (results, error) {
 	res := results{}
 	for round := range b.rounds {
 		for _, c := range cases {
-			if err := b.round(res, c, round); err != nil {
-				return nil, fmt.Errorf("[%s] %w", c.name, err)
+			b.round(res, c, round)
+			if err := b.ctx.Err(); err != nil {
+				return nil, err
 			}
 		}
 	}
 	return res, nil
 }
 
-// tries is how often one measurement is begun before the run is given up: a
-// virtual machine that stands still for a second costs a reply, not the hour.
+// tries is how often one measurement is begun before it is given up: a virtual
+// machine that stands still for a second costs a reply, not the figure.
 const tries = 3
 
-// insist measures once more where something goes wrong.
-func (b *bench) insist(what string, measure func() error) error {
-	err := measure()
-	for try := 1; err != nil && try < tries && b.ctx.Err() == nil; try++ {
-		log.Printf("%s, once more: %v", what, err)
-		err = measure()
+// insist measures once more where something goes wrong, and reports whether it
+// went well in the end.
+func (b *bench) insist(what string, measure func() error) bool {
+	for try := 1; ; try++ {
+		err := measure()
+		if err == nil || b.ctx.Err() != nil {
+			return err == nil
+		}
+		then := "begun once more"
+		if try == tries {
+			then = "no figures"
+			b.failed = true
+		}
+		log.Printf("%s, %s: %v", what, then, err)
+		first, _, _ := strings.Cut(err.Error(), "\n") // the rest is what others said
+		b.troubles = append(b.troubles, fmt.Sprintf("%s, %s: %s", what, then, strings.TrimSuffix(first, ":")))
+		if try == tries {
+			return false
+		}
 	}
-	return err
 }
 
 // round measures a case with one peer after the other.
-func (b *bench) round(res results, c benchCase, round int) error {
+func (b *bench) round(res results, c benchCase, round int) {
 	if c.together != nil {
-		return b.roundTogether(res, c, round)
+		b.roundTogether(res, c, round)
+		return
 	}
 	var straight values
 	for _, p := range c.who(b.peers) {
 		var v values
-		err := b.insist(fmt.Sprintf("round %d of %d [%s] %s", round+1, b.rounds, c.name, p.name), func() (err error) {
+		if !b.insist(fmt.Sprintf("round %d of %d [%s] %s", round+1, b.rounds, c.name, p.name), func() (err error) {
 			v, err = c.run(b, p)
 			return err
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+		}) {
+			continue
 		}
 		if p.direct {
 			straight = v
@@ -144,7 +161,6 @@ func (b *bench) round(res results, c benchCase, round int) error {
 		}
 		b.note(res, c, p, round, v)
 	}
-	return nil
 }
 
 // note adds figures to the results, and says them.
@@ -159,7 +175,8 @@ func (b *bench) note(res results, c benchCase, p peer, round int, v values) {
 	log.Printf("round %d of %d [%s] %s: %s", round+1, b.rounds, c.name, p.name, strings.Join(line, ", "))
 }
 
-// with starts a peer, asks it for path once, and lets work use it.
+// with starts a peer, asks it for path once, and lets work use it. A peer that ends
+// meanwhile makes it an error, since the dead have used no CPU.
 func (b *bench) with(p peer, path string, work func(t target) error) error {
 	t := target{port: b.upstream}
 	if !p.direct {
@@ -176,7 +193,10 @@ func (b *bench) with(p peer, path string, work func(t target) error) error {
 	if err := b.checkReply(t, p, path); err != nil {
 		return err
 	}
-	return work(t)
+	if err := work(t); err != nil || t.proc == nil {
+		return err
+	}
+	return t.proc.alive()
 }
 
 // folderName makes a folder's name of a peer's.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -125,5 +127,65 @@ func TestAgainst(t *testing.T) {
 		if got := c.against(test.there).base; got != test.want {
 			t.Errorf("among %d: %s, want %s", len(test.there), got, test.want)
 		}
+	}
+}
+
+// TestRound_Fails: who cannot be measured costs nobody else's figures, and has neither
+// a figure nor a goal that is met.
+func TestRound_Fails(t *testing.T) {
+	for _, test := range []struct {
+		name, fails string
+		times       int
+		want        string // the verdict
+		troubles    int
+		failed      bool
+	}{
+		{"nobody", "", 0, "met", 0, false},
+		{"Isthmus once", "isthmus", 1, "met", 1, false},
+		{"Isthmus", "isthmus", tries, "**not measured**", tries, true},
+		{"the one it is compared with", "haproxy", tries, "**not measured**", tries, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			left := test.times
+			c := benchCase{name: "c", base: "haproxy", who: everybody, figures: closedLoop(ratio(1)), run: func(_ *bench, p peer) (values, error) {
+				if p.name == test.fails && left > 0 {
+					left--
+					return nil, errors.New("no result of wrk:\nmuch text")
+				}
+				return values{"cpu": 1}, nil
+			}}
+			b := &bench{ctx: t.Context(), rounds: 1, peers: []peer{{name: "isthmus"}, haproxy, nginx}}
+			res := results{}
+			b.round(res, c, 0)
+			if len(b.troubles) != test.troubles || b.failed != test.failed || res.median("c", "nginx", "cpu") != 1 {
+				t.Errorf("troubles %q, failed %v, results %v", b.troubles, b.failed, res)
+			}
+			r := report{cases: []benchCase{c}, peers: b.peers, results: res, troubles: b.troubles}
+			if got := r.verdict(c, b.peers[0], c.figures[0]); got != test.want {
+				t.Errorf("verdict %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+// TestAlive: the dead have used no CPU, which is no figure.
+func TestAlive(t *testing.T) {
+	for _, test := range []struct {
+		command string
+		ends    bool
+	}{
+		{"exit 0", true}, {"sleep 60", false},
+	} {
+		p, err := start(proxyCPU, filepath.Join(t.TempDir(), "log"), []string{"sh", "-c", test.command})
+		if err != nil {
+			t.Skip(err) // no taskset
+		}
+		if test.ends {
+			<-p.done
+		}
+		if err := p.alive(); (err != nil) != test.ends {
+			t.Errorf("%s: %v", test.command, err)
+		}
+		p.stop()
 	}
 }

@@ -106,6 +106,16 @@ func (p *process) waitFor(ctx context.Context, port int) error {
 	return p.failed("it does not listen on port %d", port)
 }
 
+// alive is an error if the process has ended.
+func (p *process) alive() error {
+	select {
+	case <-p.done:
+		return p.failed("it has ended")
+	default:
+		return nil
+	}
+}
+
 // failed is an error with the last that the process said.
 func (p *process) failed(format string, args ...any) error {
 	said, _ := os.ReadFile(p.log)

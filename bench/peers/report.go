@@ -15,13 +15,14 @@ type report struct {
 	missing         []string
 	rounds, seconds int
 	results         results
+	troubles        []string // see bench
 }
 
 // page is the Markdown document, with the chart of that name beside it.
 func (r report) page(chart string) string {
 	var b strings.Builder
 	b.WriteString("# How fast is it?\n\n")
-	fmt.Fprintf(&b, "Made by `make bench-peers`, which ran `bench/peers.sh -case %s -rounds %d -seconds %d`.\n%s\n\n",
+	fmt.Fprintf(&b, "Made by `bench/peers.sh -case %s -rounds %d -seconds %d -out FILE`.\n%s\n\n",
 		strings.Join(r.names(), ","), r.rounds, r.seconds, machine())
 	fmt.Fprintf(&b, "![CPU time, added latency and memory beside HAProxy's](%s)\n\n", chart)
 	b.WriteString(r.tables())
@@ -75,8 +76,8 @@ func (r report) short(b *strings.Builder, c benchCase) {
 		if f.goal == goal0 {
 			continue
 		}
-		fmt.Fprintf(b, "| [%s] %s | %.*f | %s | %s | %s |\n", c.name, f.title,
-			f.digits, r.results.median(c.name, p.name, f.key), r.ratioText(c, p, f, " of "+c.whose()), f.goal.text(c), r.verdict(c, p, f))
+		fmt.Fprintf(b, "| [%s] %s | %s | %s | %s | %s |\n", c.name, f.title,
+			r.value(c, p, f), r.ratioText(c, p, f, " of "+c.whose()), f.goal.text(c), r.verdict(c, p, f))
 	}
 }
 
@@ -113,8 +114,12 @@ func (c benchCase) whose() string {
 }
 
 // verdict says whether a goal is met. Added latency can be 0 or less, so that
-// it compares values, not ratios; ratios are judged as they are printed.
+// it compares values, not ratios; ratios are judged as they are printed. What has
+// no figure meets nothing.
 func (r report) verdict(c benchCase, p peer, f figure) string {
+	if !r.measured(c, p.name, f) || f.goal.ofOther && !r.measured(c, c.base, f) {
+		return "**not measured**"
+	}
 	own, limit := r.results.median(c.name, p.name, f.key), f.goal.most
 	if f.goal.ofOther {
 		limit = (f.goal.most + 0.005) * r.results.median(c.name, c.base, f.key)
@@ -129,7 +134,7 @@ func (r report) verdict(c benchCase, p peer, f figure) string {
 // that makes no sense.
 func (r report) ratio(c benchCase, p peer, f figure) (ratio float64, ok bool) {
 	base := r.results.median(c.name, c.base, f.key)
-	if base <= 0 || len(r.results[[3]string{c.name, p.name, f.key}]) == 0 {
+	if base <= 0 || !r.measured(c, p.name, f) {
 		return 0, false
 	}
 	return r.results.median(c.name, p.name, f.key) / base, true
@@ -174,9 +179,14 @@ func (r report) table(c benchCase) string {
 	return b.String()
 }
 
+// measured reports whether there is a figure of this peer's.
+func (r report) measured(c benchCase, peer string, f figure) bool {
+	return len(r.results[[3]string{c.name, peer, f.key}]) > 0
+}
+
 // value is a figure's median, or nothing if it was not measured.
 func (r report) value(c benchCase, p peer, f figure) string {
-	if len(r.results[[3]string{c.name, p.name, f.key}]) == 0 {
+	if !r.measured(c, p.name, f) {
 		return ""
 	}
 	return fmt.Sprintf("%.*f", f.digits, r.results.median(c.name, p.name, f.key))
@@ -210,6 +220,9 @@ func (r report) method() string {
 				fmt.Fprintf(&b, "- [%s] %s: %.0f requests got no reply\n", c.name, p.name, total)
 			}
 		}
+	}
+	for _, trouble := range r.troubles {
+		fmt.Fprintf(&b, "- %s\n", trouble)
 	}
 	return b.String()
 }

@@ -19,20 +19,18 @@ const aboutTurns = "Both run at once and are loaded in turn, for a second each, 
 const afterwards = 1500 * time.Millisecond
 
 // roundTogether measures a case with peers that run at once.
-func (b *bench) roundTogether(res results, c benchCase, round int) error {
+func (b *bench) roundTogether(res results, c benchCase, round int) {
 	list := c.who(b.peers)
 	var all []values
-	err := b.insist(fmt.Sprintf("round %d of %d [%s]", round+1, b.rounds, c.name), func() (err error) {
+	if !b.insist(fmt.Sprintf("round %d of %d [%s]", round+1, b.rounds, c.name), func() (err error) {
 		all, err = c.together(b, list)
 		return err
-	})
-	if err != nil {
-		return err
+	}) {
+		return
 	}
 	for i, p := range list {
 		b.note(res, c, p, round, all[i])
 	}
-	return nil
 }
 
 // inTurns measures a load on peers that run at once.
