@@ -189,3 +189,12 @@ func TestAlive(t *testing.T) {
 		p.stop()
 	}
 }
+
+// TestSplicing: the option gets into the configuration.
+func TestSplicing(t *testing.T) {
+	list := everybodyAndSplicing([]peer{{name: "isthmus"}, haproxy})
+	last := list[len(list)-1]
+	if len(list) != 3 || !strings.Contains(last.files["haproxy.cfg"], "\n  option splice-response\n") || strings.Contains(haproxy.files["haproxy.cfg"], "splice") {
+		t.Errorf("%d, the last %+v", len(list), last.files)
+	}
+}
