@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -150,18 +151,30 @@ func resident(binary, set string) (row string, err error) {
 // start starts a proxy of namespace ns0 and looks at its memory, in MiB.
 func start(binary, set string) (total, own float64, err error) {
 	node := filepath.Join(filepath.Dir(set), "node.yaml")
-	socket := "127.0.0.1:15999"
+	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that no other proxy answers at
+	if err != nil {
+		return 0, 0, err
+	}
+	socket := l.Addr().String()
+	l.Close()
 	text := fmt.Sprintf("node: {name: large, address: 127.0.0.1, namespace: ns0}\nlisteners: {outbound: '127.0.0.1:0', inbound: '', admin: %q, metrics: ''}\n", socket)
 	if err := os.WriteFile(node, []byte(text), 0o644); err != nil {
 		return 0, 0, err
 	}
 	cmd := exec.Command(binary, "run", "--bootstrap", node, "--config", set)
+	var said strings.Builder
+	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		return 0, 0, err
 	}
+	ended := make(chan struct{})
+	go func() { // ends with the process
+		cmd.Wait()
+		close(ended)
+	}()
 	defer func() {
 		cmd.Process.Kill()
-		cmd.Wait()
+		<-ended
 	}()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if res, err := http.Get("http://" + socket + "/ready"); err == nil {
@@ -170,6 +183,11 @@ func start(binary, set string) (total, own float64, err error) {
 			if res.StatusCode == http.StatusOK {
 				break
 			}
+		}
+		select {
+		case <-ended:
+			return 0, 0, fmt.Errorf("run: it has ended: %.300s", said.String())
+		default:
 		}
 		if time.Now().After(deadline) {
 			return 0, 0, fmt.Errorf("not ready within a minute")
@@ -181,7 +199,10 @@ func start(binary, set string) (total, own float64, err error) {
 		return 0, 0, err
 	}
 	for name, to := range map[string]*float64{"VmRSS:": &total, "RssAnon:": &own} {
-		_, rest, _ := strings.Cut(string(status), name)
+		_, rest, found := strings.Cut(string(status), name)
+		if !found {
+			return 0, 0, fmt.Errorf("run: no %s is told of it; has it ended?", name)
+		}
 		kib, err := strconv.Atoi(strings.Fields(rest)[0])
 		if err != nil {
 			return 0, 0, err
