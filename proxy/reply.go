@@ -76,7 +76,7 @@ func (x *exchange) passInterim() Kind {
 	to := x.conn.format()
 	out := to.status(x.interim[:0], x.res.Status, x.res.Reason)
 	for i := range x.res.Fields {
-		if f := &x.res.Fields[i]; !hopByHop(f.ID) {
+		if f := &x.res.Fields[i]; !x.withheld(f) {
 			out = to.field(out, f.Name, f.Value)
 		}
 	}

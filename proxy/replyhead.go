@@ -27,8 +27,7 @@ func (x *exchange) buildReply(d *destination, chunked bool) {
 	for i := range fields {
 		f := &fields[i]
 		dated = dated || f.ID == http1.Date
-		if hopByHop(f.ID) || f.ID == http1.IsthmusUnsent || f.ID == http1.WebSocketAccept && x.upgrade.websocket || x.res.Hop && x.res.Listed(f.Name) ||
-			x.conn.kind == gateway && f.ID == http1.Unknown && ownWord(f.Name) || x.webReply && f.ID == http1.Trailer {
+		if x.withheld(f) || f.ID == http1.WebSocketAccept && x.upgrade.websocket || x.webReply && f.ID == http1.Trailer {
 			continue
 		}
 		value := f.Value
@@ -74,6 +73,13 @@ func (x *exchange) endHead(out []byte, to headFormat) {
 	x.out = to.end(out)
 	x.headLen = len(x.out)
 	x.tally.replyHead = x.headLen
+}
+
+// withheld reports whether a field of the reply, or of an interim one, is not for the client:
+// about the upstream's connection only, or a word among proxies.
+func (x *exchange) withheld(f *http1.Field) bool {
+	return hopByHop(f.ID) || f.ID == http1.IsthmusUnsent || x.res.Hop && x.res.Listed(f.Name) ||
+		x.conn.kind == gateway && f.ID == http1.Unknown && ownWord(f.Name)
 }
 
 // hopByHop reports whether a field is about one connection only, or about the

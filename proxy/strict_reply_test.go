@@ -177,6 +177,21 @@ func TestStrict_RepliesInterim(t *testing.T) {
 	up.mu.Unlock()
 }
 
+// TestStrict_RepliesInterimFields: of an interim reply, too, what is about the upstream's
+// connection, and what proxies say to each other, stays here.
+func TestStrict_RepliesInterimFields(t *testing.T) {
+	up := replying(t, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nX-Isthmus-Unsent: true\r\nX-Isthmus-Refusal: a\r\n\r\n"+okReply)
+	p := strictProxy(t, up.address)
+	for listener, want := range map[string]string{
+		"outbound":   "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX-Isthmus-Refusal: a\r\n\r\n",
+		"gateway:80": "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+	} {
+		if got, _ := talk(t, p.address(listener), asGet("Connection: close")); !strings.HasPrefix(got, want+"HTTP/1.1 200 OK\r\n") {
+			t.Errorf("%s: got %q, want %q first", listener, got, want)
+		}
+	}
+}
+
 // TestStrict_RepliesBodiless, row 46: a body where there can be none is not
 // delivered, and its connection is not used again.
 func TestStrict_RepliesBodiless(t *testing.T) {
