@@ -69,6 +69,10 @@ func TestForward_Retries(t *testing.T) {
 		{"gateway-error, 502", "retries: {attempts: 2, retryOn: gateway-error, backoff: 1ms}", "GET", "HTTP/1.1 502 X\r\nContent-Length: 0\r\n\r\n", 3, "502"},
 		{"a listed code", "retries: {attempts: 1, retryOn: '418', backoff: 1ms}", "GET", "HTTP/1.1 418 X\r\nContent-Length: 0\r\n\r\n", 2, "418"},
 		{"a listed code of no error", "retries: {attempts: 1, retryOn: '202', backoff: 1ms}", "GET", "HTTP/1.1 202 X\r\nContent-Length: 0\r\n\r\n", 2, "202"},
+		{"retriable-4xx is 409", "retries: {attempts: 2, retryOn: retriable-4xx, backoff: 1ms}", "GET", "HTTP/1.1 409 X\r\nContent-Length: 0\r\n\r\n", 3, "409"},
+		{"retriable-4xx, 404", "retries: {attempts: 2, retryOn: retriable-4xx, backoff: 1ms}", "GET", "HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n", 1, "404"},
+		{"a limit's refusal", "retries: {attempts: 2, retryOn: envoy-ratelimited, backoff: 1ms}", "GET", "HTTP/1.1 429 X\r\nx-envoy-ratelimited: true\r\nContent-Length: 0\r\n\r\n", 3, "429"},
+		{"a limit's refusal is no listed code", "retries: {attempts: 2, retryOn: '5xx,429', backoff: 1ms}", "GET", "HTTP/1.1 429 X\r\nx-envoy-ratelimited: true\r\nContent-Length: 0\r\n\r\n", 1, "429"},
 		{"reset, POST, explicit", "retries: {attempts: 2, retryOn: reset, backoff: 1ms}", "POST", "", 3, "503"},
 		{"connect-failure is not a hang-up", "retries: {attempts: 2, retryOn: connect-failure}", "POST", "", 1, "503"},
 	} {
@@ -100,6 +104,37 @@ spec:
 				if want := fmt.Sprintf("x-envoy-attempt-count: %d\r\n", i+1); !strings.Contains(h, want) {
 					t.Errorf("try %d: %q, want %q in it", i+1, h, want)
 				}
+			}
+		})
+	}
+}
+
+// TestForward_RetryElsewhere: the next try is for another endpoint, unless requests belong to
+// one; the route has the last word.
+func TestForward_RetryElsewhere(t *testing.T) {
+	const hashed = "loadBalancer: {consistentHash: {httpHeaderName: x-n}}"
+	for _, tt := range []struct {
+		name, policy, ignore string
+		endpoints            int // that see one of two tries
+	}{
+		{"by default", "", "", 2},
+		{"requests belong to it", hashed, "", 1},
+		{"but the route says so", hashed, ", retryIgnorePreviousHosts: true", 2},
+		{"requests belong to it, and the route says so", hashed, ", retryIgnorePreviousHosts: false", 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			const failing = "HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"
+			one, two := replying(t, failing), replying(t, failing)
+			p := serve(t, Options{}, entry("s.test", one.address, two.address)+destinationRule("s.test", tt.policy)+
+				virtualService("s.test", "{route: [{destination: {host: s.test}}], retries: {attempts: 1, retryOn: 5xx, backoff: 1ms"+tt.ignore+"}}"))
+			exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.test\r\nx-n: a\r\n\r\n", whole(1))
+			tries, endpoints := 0, 0
+			for _, up := range []*upstreamScript{one, two} {
+				n := len(up.seen())
+				tries, endpoints = tries+n, endpoints+min(n, 1)
+			}
+			if tries != 2 || endpoints != tt.endpoints {
+				t.Errorf("%d tries at %d endpoints, want 2 at %d", tries, endpoints, tt.endpoints)
 			}
 		})
 	}
