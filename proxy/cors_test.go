@@ -117,6 +117,7 @@ func TestCORS_Reply(t *testing.T) {
 			[]string{"access-control-allow-origin: https://d.test", "vary: *"},
 		},
 		{"no origin", policy, "", "", []string{"vary: origin"}},
+		{"no origin, and a field with Vary's values", policy, "", "Allow: *\r\nX-By: origin\r\n", []string{"vary: origin"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			up := replying(t, "HTTP/1.1 200 OK\r\n"+tt.reply+"Content-Length: 2\r\n\r\nok")

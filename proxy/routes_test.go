@@ -26,6 +26,8 @@ spec:
     directResponse: {status: 202}
   - match: [{uri: {regex: "/r[0-9]+"}}]
     directResponse: {status: 203}
+  - match: [{uri: {exact: /Whole}, ignoreUriCase: true}]
+    directResponse: {status: 204}
   - match: [{method: {exact: DELETE}}]
     directResponse: {status: 205}
   - match: [{headers: {x-a: {exact: "1"}, x-b: {prefix: b}}}, {headers: {x-c: {regex: "c+"}}}, {headers: {x-d: {}}}]
@@ -79,6 +81,8 @@ func TestRoutes_Match(t *testing.T) {
 		{"GET /r12", "203"},
 		{"GET /r12/x", "299"}, // the whole path, not a part
 		{"GET /x/r12", "299"},
+		{"GET /wHOLE", "204"},
+		{"GET /wHOLE/", "299"},
 		{"DELETE /", "205"},
 		{"GET / x-a:1 x-b:blue", "206"},
 		{"GET / X-A:1 X-B:blue", "206"},
@@ -91,6 +95,7 @@ func TestRoutes_Match(t *testing.T) {
 		{"GET /?pp=1", "299"},
 		{"GET /without", "208"},
 		{"GET /without x-token:other", "208"},
+		{"GET /without x-other:secret", "208"},
 		{"GET /without x-token:secret", "299"},
 		{"GET /without x-token:other x-token:secret", "299"}, // one line more does not hide the other
 		{"GET /port", "299"},
