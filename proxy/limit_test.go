@@ -117,6 +117,63 @@ func TestLimit_Places(t *testing.T) {
 	}
 }
 
+// TestLimit_NamedPlaces: which virtual hosts a patch means, by the names that Istio gives them,
+// their routes and their gateways, where it is not the outbound listener's.
+func TestLimit_NamedPlaces(t *testing.T) {
+	up := replying(t, okReply)
+	_, target, _ := net.SplitHostPort(up.address)
+	own := `
+apiVersion: v1
+kind: Service
+metadata: {name: own, namespace: default}
+spec:
+  selector: {app: client}
+  ports: [{name: http, port: 80, targetPort: ` + target + `}]
+---
+`
+	at := func(context, match string) string {
+		return strings.ReplaceAll(limitFilter("", ofRoutes("VIRTUAL_HOST", match, "{typed_per_filter_config: "+localLimit(1)+"}")), "SIDECAR_OUTBOUND", context)
+	}
+	for _, tt := range []struct {
+		match   string
+		gateway bool
+		limited bool
+	}{
+		{`{}`, true, true},
+		{`{vhost: {name: "s.test:80"}}`, true, true},
+		{`{vhost: {name: "o.test:80"}}`, true, false},
+		{`{name: http.80}`, true, true},
+		{`{name: http.81}`, true, false},
+		{`{name: https.800.https.gw.default}`, true, false},
+		{`{gateway: default/gw}`, true, true},
+		{`{gateway: other/gw}`, true, false},
+		{`{}`, false, true},
+		{`{portNumber: 80}`, false, true},
+		{`{portNumber: ` + target + `}`, false, true},
+		{`{portNumber: 81}`, false, false},
+		{`{vhost: {name: "inbound|http|80"}}`, false, true},
+		{`{vhost: {name: "inbound|http|` + target + `"}}`, false, true},
+		{`{vhost: {name: "inbound|http|81"}}`, false, false},
+		{`{name: "inbound|` + target + `||"}`, false, true},
+		{`{name: "inbound|81||"}`, false, false},
+	} {
+		listener, options, context, yaml := "inbound", Options{Inbound: "127.0.0.1:0"}, "SIDECAR_INBOUND", own
+		host := "own"
+		if tt.gateway {
+			listener, options, context, yaml = "gateway:80", atEdge(), "GATEWAY", entry("s.test", up.address)+edge("s.test")+"---\n"
+			host = "s.test"
+		}
+		t.Run(listener+", "+tt.match, func(t *testing.T) {
+			p := serve(t, options, yaml+at(context, tt.match))
+			want := map[bool]string{true: "429", false: "200"}[tt.limited]
+			first := exchangeRaw(t, p.address(listener), get(host), whole(1))
+			if second := exchangeRaw(t, p.address(listener), get(host), whole(1)); status(first) != "200" || status(second) != want {
+				t.Errorf("got %q and %q, want 200 and %s", first, second, want)
+			}
+		})
+	}
+}
+
 // TestLimit_Descriptors: actions make descriptors, which have buckets of their
 // own.
 func TestLimit_Descriptors(t *testing.T) {
