@@ -71,7 +71,7 @@ func everybodyAndSplicing(all []peer) []peer {
 	return append(slices.Clone(all), p)
 }
 
-const aboutSplicing = "Isthmus has the kernel move the bytes of large bodies (splice). HAProxy does so with `option splice-response`, which few set; the last line is that."
+const aboutSplicing = "Isthmus has the kernel move the bytes of large bodies (splice). HAProxy does so with `option splice-response`; the last line is that."
 
 var allCases = []benchCase{
 	{

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -305,6 +306,22 @@ func (t target) empty(file string) error {
 	err := os.Truncate(filepath.Join(t.home, file), 0)
 	if errors.Is(err, fs.ErrNotExist) { // the peer that logs nothing
 		return nil
+	}
+	return err
+}
+
+// complete holds that a file which was emptied before a load, if the proxy has that, has a
+// line for each of its requests: one that loses lines is not measured.
+func (t target) complete(file string, requests int) error {
+	if file == "" {
+		return nil
+	}
+	b, err := os.ReadFile(filepath.Join(t.home, file))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if lines := bytes.Count(b, []byte("\n")); err == nil && lines < requests {
+		return fmt.Errorf("%s has %d lines of %d requests", file, lines, requests)
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -196,5 +197,22 @@ func TestSplicing(t *testing.T) {
 	last := list[len(list)-1]
 	if len(list) != 3 || !strings.Contains(last.files["haproxy.cfg"], "\n  option splice-response\n") || strings.Contains(haproxy.files["haproxy.cfg"], "splice") {
 		t.Errorf("%d, the last %+v", len(list), last.files)
+	}
+}
+
+// TestTarget_Complete: who has lost lines is not measured.
+func TestTarget_Complete(t *testing.T) {
+	p := target{home: t.TempDir()}
+	if err := p.complete(logName, 3); err != nil {
+		t.Errorf("without a file: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(p.home, logName), []byte("{}\n{}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.complete(logName, 2); err != nil {
+		t.Errorf("two lines of two requests: %v", err)
+	}
+	if err := p.complete(logName, 3); err == nil {
+		t.Error("two lines of three requests are enough")
 	}
 }

@@ -89,7 +89,10 @@ func (b *bench) takeTurns(l load, targets []target) ([]values, error) {
 		}
 	}
 	all := make([]values, len(targets))
-	for i := range targets {
+	for i, t := range targets {
+		if err := t.complete(l.emptied, results[i][turns-1].requests); err != nil {
+			return nil, err
+		}
 		all[i] = sum(results[i], spent[i])
 	}
 	return all, nil
