@@ -70,6 +70,7 @@ func TestForward_Retries(t *testing.T) {
 		{"a listed code", "retries: {attempts: 1, retryOn: '418', backoff: 1ms}", "GET", "HTTP/1.1 418 X\r\nContent-Length: 0\r\n\r\n", 2, "418"},
 		{"a listed code of no error", "retries: {attempts: 1, retryOn: '202', backoff: 1ms}", "GET", "HTTP/1.1 202 X\r\nContent-Length: 0\r\n\r\n", 2, "202"},
 		{"retriable-4xx is 409", "retries: {attempts: 2, retryOn: retriable-4xx, backoff: 1ms}", "GET", "HTTP/1.1 409 X\r\nContent-Length: 0\r\n\r\n", 3, "409"},
+		{"409 is no listed code", "retries: {attempts: 2, retryOn: '5xx,418', backoff: 1ms}", "GET", "HTTP/1.1 409 X\r\nContent-Length: 0\r\n\r\n", 1, "409"},
 		{"retriable-4xx, 404", "retries: {attempts: 2, retryOn: retriable-4xx, backoff: 1ms}", "GET", "HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n", 1, "404"},
 		{"a limit's refusal", "retries: {attempts: 2, retryOn: envoy-ratelimited, backoff: 1ms}", "GET", "HTTP/1.1 429 X\r\nx-envoy-ratelimited: true\r\nContent-Length: 0\r\n\r\n", 3, "429"},
 		{"a limit's refusal is no listed code", "retries: {attempts: 2, retryOn: '5xx,429', backoff: 1ms}", "GET", "HTTP/1.1 429 X\r\nx-envoy-ratelimited: true\r\nContent-Length: 0\r\n\r\n", 1, "429"},
@@ -115,9 +116,9 @@ func TestForward_RetryElsewhere(t *testing.T) {
 	const hashed = "loadBalancer: {consistentHash: {httpHeaderName: x-n}}"
 	for _, tt := range []struct {
 		name, policy, ignore string
-		endpoints            int // that see one of two tries
+		endpoints            int // that see one of the two tries of each request
 	}{
-		{"by default", "", "", 2},
+		{"by default", "loadBalancer: {simple: RANDOM}", "", 2},
 		{"requests belong to it", hashed, "", 1},
 		{"but the route says so", hashed, ", retryIgnorePreviousHosts: true", 2},
 		{"requests belong to it, and the route says so", hashed, ", retryIgnorePreviousHosts: false", 1},
@@ -127,14 +128,13 @@ func TestForward_RetryElsewhere(t *testing.T) {
 			one, two := replying(t, failing), replying(t, failing)
 			p := serve(t, Options{}, entry("s.test", one.address, two.address)+destinationRule("s.test", tt.policy)+
 				virtualService("s.test", "{route: [{destination: {host: s.test}}], retries: {attempts: 1, retryOn: 5xx, backoff: 1ms"+tt.ignore+"}}"))
-			exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.test\r\nx-n: a\r\n\r\n", whole(1))
-			tries, endpoints := 0, 0
-			for _, up := range []*upstreamScript{one, two} {
-				n := len(up.seen())
-				tries, endpoints = tries+n, endpoints+min(n, 1)
+			const requests = 20
+			for range requests {
+				exchangeRaw(t, p.address("outbound"), "GET / HTTP/1.1\r\nHost: s.test\r\nx-n: a\r\n\r\n", whole(1))
 			}
-			if tries != 2 || endpoints != tt.endpoints {
-				t.Errorf("%d tries at %d endpoints, want 2 at %d", tries, endpoints, tt.endpoints)
+			a, b := len(one.seen()), len(two.seen())
+			if a+b != 2*requests || min(a, b) != (tt.endpoints-1)*requests {
+				t.Errorf("%d and %d tries, want two for each request, at %d endpoints", a, b, tt.endpoints)
 			}
 		})
 	}
