@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -171,6 +172,33 @@ spec:
 				t.Errorf("got %q and %q, want 200 and %s", first, second, want)
 			}
 		})
+	}
+}
+
+// TestLimit_OverTLS: limits hold for whatever server of a gateway ends TLS, by its name, by a
+// wildcard, or for all.
+func TestLimit_OverTLS(t *testing.T) {
+	i := issuer{t, t.TempDir()}
+	i.credential("a", "a.test")
+	i.credential("w", "*.w.test")
+	i.credential("any", "z.test")
+	yaml := entry("up.test", replying(t, okReply).address) + secureGateway(
+		server("a.test", "mode: SIMPLE, credentialName: a")+server(`"*.w.test"`, "mode: SIMPLE, credentialName: w")+server(`"*"`, "mode: SIMPLE, credentialName: any"),
+		"a.test", "x.w.test", "z.test")
+	for _, tt := range []struct{ match, want string }{
+		{`{}`, "429"},
+		{`{name: https.80.https.gw.default}`, "429"},
+		{`{name: https.800.https.gw.default}`, "200"},
+		{`{name: https.8}`, "200"},
+	} {
+		p := serveSecure(t, i.dir, yaml+strings.ReplaceAll(limitFilter("", ofRoutes("VIRTUAL_HOST", tt.match, "{typed_per_filter_config: "+localLimit(1)+"}")), "SIDECAR_OUTBOUND", "GATEWAY"))
+		for _, host := range []string{"a.test", "x.w.test", "z.test"} {
+			config := &tls.Config{ServerName: host, RootCAs: i.roots("a", "w", "any")}
+			first := overTLSTo(t, p, config, get(host))
+			if second := overTLSTo(t, p, config, get(host)); status(first) != "200" || status(second) != tt.want {
+				t.Errorf("%s, %s: got %q and %q, want 200 and %s", tt.match, host, first, second, tt.want)
+			}
+		}
 	}
 }
 
